@@ -1,0 +1,118 @@
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from tests.strategies import edge_updates, layer_graphs
+from topokit.graph import EdgeUpdate, LayerGraph, same_edges, sample_absent, top_absent
+
+
+@given(layer_graphs())
+def test_edge_ids_and_csr_round_trip(graph):
+    assert same_edges(LayerGraph.from_edge_ids(graph.edge_ids, graph.shape), graph)
+    assert graph.fan_in.sum() == graph.fan_out.sum() == graph.n_edges
+    dense = graph.to_csr().toarray()
+    assert np.array_equal(np.flatnonzero(dense), graph.edge_ids)
+    assert np.array_equal(dense.sum(axis=1), graph.fan_in)
+    assert np.array_equal(dense.sum(axis=0), graph.fan_out)
+
+
+@given(layer_graphs())
+def test_graphs_stay_immutable_through_copies(graph):
+    for copied in (copy.deepcopy(graph), pickle.loads(pickle.dumps(graph))):
+        assert same_edges(copied, graph)
+        assert not copied.indices.flags.writeable
+        assert not copied.indptr.flags.writeable
+
+
+def test_a_graph_does_not_see_later_changes_of_the_callers_arrays():
+    indices = np.array([0, 1], np.int32)
+    graph = LayerGraph((1, 2), np.array([0, 2]), indices)
+    indices[0] = 7
+    assert graph.indices.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "indptr", "indices", "message"),
+    [
+        ((1, 2), [0, 2], [1, 0], "increase strictly"),
+        ((1, 2), [0, 2], [1, 1], "increase strictly"),
+        ((1, 2), [0, 1], [2], "input units in 0..1"),
+        ((1, 2), [0, 2], [0], "rise from 0 to 1"),
+        ((2, 2), [0, 1], [0], r"indptr of shape \(3,\)"),
+        ((-1, 2), [0], [], "non-negative"),
+    ],
+)
+def test_invalid_graphs_are_refused(shape, indptr, indices, message):
+    with pytest.raises(ValueError, match=message):
+        LayerGraph(shape, np.array(indptr), np.array(indices, np.int32))
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"), [([1, 1], "distinct"), ([4], r"0\.\.3"), ([-1], r"0\.\.3")]
+)
+def test_invalid_edge_ids_are_refused(ids, message):
+    with pytest.raises(ValueError, match=message):
+        LayerGraph.from_edge_ids(ids, (2, 2))
+
+
+@given(edge_updates())
+def test_carry_moves_each_kept_edge_and_no_other(update):
+    carried = update.carry(update.before.edge_ids, fill=-1)
+    kept = ~update.grown
+    assert np.array_equal(carried[kept], update.after.edge_ids[kept])
+    assert np.all(carried[~kept] == -1)
+    assert update.n_dropped - update.n_grown == update.before.n_edges - update.after.n_edges
+
+
+@given(layer_graphs(n_in=5, n_out=4), layer_graphs(n_in=5, n_out=4))
+def test_between_keeps_exactly_the_common_edges(a, b):
+    update = EdgeUpdate.between(a, b)
+    common = np.intersect1d(a.edge_ids, b.edge_ids)
+    assert np.array_equal(b.edge_ids[~update.grown], common)
+
+
+@given(layer_graphs(min_side=1), st.integers(0, 2**32 - 1), st.data())
+def test_sample_absent_never_hits_an_edge(graph, seed, data):
+    n_absent = graph.n_in * graph.n_out - graph.n_edges
+    k = data.draw(st.integers(0, n_absent))
+    ids = sample_absent(graph, k, np.random.default_rng(seed))
+    assert ids.size == np.unique(ids).size == k
+    assert not np.isin(ids, graph.edge_ids).any()
+
+
+def test_sample_absent_is_uniform(rng):
+    graph = LayerGraph.from_edge_ids([0, 3, 7, 8], (4, 6))
+    counts = np.zeros(24)
+    for k in (2, 15):
+        for _ in range(2000):
+            counts[sample_absent(graph, k, rng)] += 1
+    absent = np.setdiff1d(np.arange(24), graph.edge_ids)
+    assert counts[graph.edge_ids].sum() == 0
+    assert stats.chisquare(counts[absent]).pvalue > 1e-3
+
+
+def test_sample_absent_says_what_is_possible(rng):
+    graph = LayerGraph.from_edge_ids([0], (1, 2))
+    with pytest.raises(ValueError, match="cannot pick 2 absent edges: only 1 are absent"):
+        sample_absent(graph, 2, rng)
+
+
+@given(layer_graphs(min_side=1), st.integers(1, 30), st.integers(0, 2**32 - 1), st.data())
+def test_top_absent_equals_a_full_sort_whatever_the_block(graph, block, seed, data):
+    scores = np.random.default_rng(seed).integers(0, 4, graph.shape).astype(float)
+    absent = np.setdiff1d(np.arange(graph.n_in * graph.n_out), graph.edge_ids)
+    k = data.draw(st.integers(0, absent.size))
+    order = np.lexsort((absent, -scores.ravel()[absent]))
+    found = top_absent(graph, k, lambda rows: scores[rows], block_cells=block)
+    assert np.array_equal(found, np.sort(absent[order[:k]]))
+
+
+def test_top_absent_refuses_nan():
+    graph = LayerGraph.from_edge_ids([], (2, 2))
+    with pytest.raises(ValueError, match="without nan"):
+        top_absent(graph, 1, lambda rows: np.full((2, 2), np.nan))
