@@ -1,1 +1,62 @@
-"""topokit."""
+"""Train sparse networks, record the graph of every layer, and measure how it evolves.
+
+The public names. Each is imported when first used, so ``import topokit`` costs a few
+milliseconds and analysing a finished run never loads torch.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "LayerGraph": "graph",
+    "EdgeUpdate": "graph",
+    "Topology": "graph",
+    "from_scipy": "convert",
+    "from_networkx": "convert",
+    "to_networkx": "convert",
+    "save_topology": "convert",
+    "load_topology": "convert",
+    "generate": "generators",
+    "GENERATORS": "generators",
+    "DENSITIES": "generators",
+    "randomized_twin": "generators",
+    "measure": "measures",
+    "LAYER_MEASURES": "measures",
+    "NETWORK_MEASURES": "measures",
+    "CHANGE_MEASURES": "measures",
+    "fit_power_law": "measures",
+    "topology_distance": "measures",
+    "RULES": "rules",
+    "topology_of": "nn.extract",
+    "sparsify": "nn.attach",
+    "attach": "nn.attach",
+    "MODELS": "nn.models",
+    "DATASETS": "data",
+    "RECIPES": "config",
+    "load_recipe": "config",
+    "History": "history",
+    "run": "runs",
+    "resume": "runs",
+    "LAYER_PLOTS": "plots",
+    "HISTORY_PLOTS": "plots",
+}
+
+_MODULES = {"nn", "plots"}
+
+__all__ = [*_HOME, *_MODULES]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(f"topokit.{_HOME[name]}"), name)
+    elif name in _MODULES:
+        value = import_module(f"topokit.{name}")
+    else:
+        raise AttributeError(f"module 'topokit' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

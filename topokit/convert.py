@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
+from topokit.files import write_atomic
 from topokit.graph import LayerGraph, Topology, chain_widths
 
 if TYPE_CHECKING:
@@ -241,13 +242,8 @@ def save_topology(path: str | os.PathLike[str], topology: Topology) -> None:
         arrays[f"shape_{i}"] = np.array(graph.shape, np.int64)
         arrays[f"indptr_{i}"] = graph.indptr
         arrays[f"indices_{i}"] = graph.indices
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with write_atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def load_topology(path: str | os.PathLike[str]) -> Topology:

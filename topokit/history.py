@@ -16,9 +16,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from topokit import snapshots
+from topokit.files import write_atomic
 from topokit.graph import Topology
 
-__all__ = ["History", "Recorder", "RunDirectory", "write_atomic"]
+__all__ = ["History", "Recorder", "RunDirectory"]
 
 MEASURE_COLUMNS = ["run", "epoch", "layer", "measure", "value"]
 
@@ -104,17 +105,6 @@ class History:
         return self.measures.pivot_table(
             index=["run", "epoch", "layer"], columns="measure", values="value", dropna=False
         ).reset_index()
-
-
-@contextmanager
-def write_atomic(path: Path) -> Iterator[Path]:
-    """Give a name beside `path` to write to; move it into place if all went well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

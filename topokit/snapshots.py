@@ -7,7 +7,6 @@ and at most nine changes. Keyframes also hold the epoch in which each edge was b
 
 from __future__ import annotations
 
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topokit.files import write_atomic
 from topokit.graph import EdgeUpdate, LayerGraph, Topology
 
 __all__ = ["append", "read", "read_births", "recorded", "truncate"]
@@ -70,13 +70,8 @@ def append(
             arrays[f"died_{i}"] = _steps(np.flatnonzero(~kept))
             arrays[f"born_{i}"] = _steps(update.after.edge_ids[update.grown])
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{epoch}.{os.getpid()}.tmp"
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        temporary.replace(_path(folder, epoch))
-    finally:
-        temporary.unlink(missing_ok=True)
+    with write_atomic(_path(folder, epoch)) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
     return births
 
 
