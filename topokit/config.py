@@ -1,0 +1,299 @@
+"""What a run is: frozen dataclasses, read from and written to TOML, checked before any work."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from topokit.specs import (
+    MeasuresSpec,
+    ModelSpec,
+    OptimizerSpec,
+    RuleSpec,
+    Spec,
+    TopologySpec,
+    assign,
+    is_integer,
+    need,
+)
+from topokit.tables import check_parameters, choose, hint, listed, parameters_of
+from topokit.toml import parse_assignment, to_toml
+
+__all__ = [
+    "RECIPES",
+    "ModelSpec",
+    "MeasuresSpec",
+    "OptimizerSpec",
+    "RuleSpec",
+    "RunConfig",
+    "Spec",
+    "TopologySpec",
+    "check_widths",
+    "choose",
+    "load_recipe",
+    "parameters_of",
+    "resolve",
+    "to_toml",
+]
+
+RECIPES: dict[str, Path] = {
+    path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.toml"))
+}
+"""Name of each shipped recipe and its TOML file."""
+
+_SECTIONS: dict[str, type] = {
+    "data": Spec,
+    "model": ModelSpec,
+    "topology": TopologySpec,
+    "optimizer": OptimizerSpec,
+    "rule": RuleSpec,
+    "measures": MeasuresSpec,
+}
+_CHOICES = {"data": "name", "model": "name", "topology": "generator", "rule": "name"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides a run; equal configurations make equal runs.
+
+    Parameters
+    ----------
+    epochs, batch_size : int
+        At least 1.
+    seed : int
+        At least 0; every random stream of the run is spawned from it.
+    threads : int, optional
+        Number of threads of a run; by default torch decides.
+    data, model, topology, optimizer, rule, measures
+        The choices; see `Spec` and the other dataclasses here.
+    about : dict of str
+        Title, description, paper and known differences; decides nothing.
+
+    Raises
+    ------
+    ValueError
+        If a value is of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> config = load_recipe("set_mlp_digits").override(["rule.drop_fraction=0.2", "epochs=3"])
+    >>> config.epochs, config.rule.name, config.rule.drop_fraction
+    (3, 'set', 0.2)
+    >>> RunConfig.from_toml(config.to_toml()) == config
+    True
+    """
+
+    epochs: int
+    data: Spec
+    model: ModelSpec
+    topology: TopologySpec
+    rule: RuleSpec
+    optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
+    measures: MeasuresSpec = field(default_factory=MeasuresSpec)
+    seed: int = 0
+    batch_size: int = 100
+    threads: int | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        need(is_integer(self.epochs, 1), "epochs", "a positive integer", self.epochs)
+        need(is_integer(self.seed, 0), "seed", "an integer of at least 0", self.seed)
+        need(is_integer(self.batch_size, 1), "batch_size", "a positive integer", self.batch_size)
+        good = self.threads is None or is_integer(self.threads, 1)
+        need(good, "threads", "a positive integer", self.threads)
+        good = all(isinstance(text, str) for text in self.about.values())
+        need(good, "about", "a table of strings", self.about)
+        assign(self, about=dict(self.about))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
+        """Build a configuration from nested dictionaries, as TOML gives them."""
+        known = [item.name for item in fields(cls)]
+        made: dict[str, Any] = {}
+        for key, value in values.items():
+            if key not in known:
+                raise ValueError(f"unknown key {key!r}; {hint(key, known)}keys: {listed(known)}")
+            if key in _SECTIONS or key == "about":
+                need(isinstance(value, Mapping), key, f"a table [{key}]", value)
+            made[key] = _section(key, value) if key in _SECTIONS else value
+        for key in ("epochs", "data", "model", "topology", "rule"):
+            if key not in made:
+                raise ValueError(f"missing key {key!r}: a configuration needs it")
+        return cls(**made)
+
+    @classmethod
+    def from_toml(cls, source: str | Path) -> RunConfig:
+        """Read TOML: a path (a `Path`, or one line ending in ``.toml``), or the text itself."""
+        is_file = isinstance(source, Path) or ("\n" not in source and source.endswith(".toml"))
+        origin = str(source) if is_file else "the configuration"
+        try:
+            text = Path(source).read_text(encoding="utf-8") if is_file else str(source)
+            values = tomllib.loads(text)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"expected a TOML file, found none at {origin}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{origin} is not valid TOML: {error}") from None
+        try:
+            return cls.from_dict(values)
+        except ValueError as error:
+            raise ValueError(f"{origin}: {error}" if is_file else str(error)) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested dictionaries of TOML values; what is `None` or empty is left out."""
+        plain: dict[str, Any] = {}
+        for key in ("epochs", "seed", "batch_size", "threads", "about", *_SECTIONS):
+            value = getattr(self, key)
+            if key in _SECTIONS:
+                table = {f.name: getattr(value, f.name) for f in fields(value)}
+                params = dict(table.pop("params", {}))
+                table = {k: list(v) if isinstance(v, tuple) else v for k, v in table.items()}
+                value = {k: v for k, v in table.items() if v is not None and v != []} | params
+            if value is not None and value != {}:
+                plain[key] = dict(value) if isinstance(value, Mapping) else value
+        return plain
+
+    def to_toml(self) -> str:
+        """Return the configuration as TOML text that `from_toml` reads back equal."""
+        return to_toml(self.to_dict())
+
+    def override(self, assignments: Iterable[str]) -> RunConfig:
+        """Return a configuration with ``section.key=value`` assignments applied.
+
+        Values are TOML; what is none is taken as a string, so ``rule.name=rigl`` needs no
+        quotes. A new choice (another rule, generator, data set or model) starts with its own
+        defaults: parameters of the old one are left behind. Setting one of `epsilon` and
+        `density` replaces the other.
+        """
+        pairs = [parse_assignment(text) for text in assignments]
+        pairs.sort(key=lambda pair: _CHOICES.get(pair[0][0]) != ".".join(pair[0][1:]))
+        values = self.to_dict()
+        given = {path for path, _ in pairs}
+        for path, value in pairs:
+            table = values
+            for part in path[:-1]:
+                table = table.setdefault(part, {})
+                if not isinstance(table, dict):
+                    raise ValueError(f"{'.'.join(path)}: expected a table at {part!r}, got a value")
+            section, last = path[0], path[-1]
+            if _CHOICES.get(section) == last and table.get(last) != value:
+                own = {item.name for item in fields(_SECTIONS[section])}
+                values[section] = table = {k: v for k, v in table.items() if k in own}
+            for one, other in (("epsilon", "density"), ("density", "epsilon")):
+                if path == ("topology", one) and ("topology", other) not in given:
+                    table.pop(other, None)
+            table[last] = value
+        return RunConfig.from_dict(values)
+
+
+def _section(key: str, values: Mapping[str, Any]) -> Any:
+    """Build the dataclass of one section; keys it does not know become parameters."""
+    kind = _SECTIONS[key]
+    own = {item.name for item in fields(kind)} - {"params"}
+    others = {name: value for name, value in values.items() if name not in own}
+    choice = _CHOICES.get(key)
+    if choice is None:
+        for name in others:
+            raise ValueError(f"unknown key '{key}.{name}'; {hint(name, own)}keys: {listed(own)}")
+    elif choice not in values:
+        raise ValueError(f"missing key '{key}.{choice}': a configuration needs it")
+    if key == "model" and "widths" not in values:
+        raise ValueError("missing key 'model.widths': a configuration needs it")
+    made = {name: value for name, value in values.items() if name in own}
+    return kind(**made, **({"params": others} if choice else {}))
+
+
+def load_recipe(name_or_path: str | Path) -> RunConfig:
+    """Read a shipped recipe by name, or a TOML file by path.
+
+    Raises
+    ------
+    ValueError
+        If no recipe has that name, or the file holds no valid configuration.
+    FileNotFoundError
+        If a path ending in ``.toml`` leads nowhere.
+
+    Examples
+    --------
+    >>> load_recipe("set_mlp_mnist").model.widths
+    (784, 1000, 1000, 1000, 10)
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".toml" or (path.is_file() and str(name_or_path) not in RECIPES):
+        return RunConfig.from_toml(path)
+    return RunConfig.from_toml(choose("recipe", str(name_or_path), RECIPES))
+
+
+def resolve(config: RunConfig, tables: Mapping[str, Mapping[str, Callable[..., Any]]]) -> RunConfig:
+    """Check the names and parameters of a configuration against the tables, before any work.
+
+    Parameters
+    ----------
+    config : RunConfig
+    tables : mapping
+        ``{"data": DATASETS, "model": MODELS, "generator": GENERATORS, "densities": DENSITIES,
+        "rule": RULES, "measure": ...}``; what is not there is not checked.
+
+    Returns
+    -------
+    RunConfig
+        `config` itself.
+
+    Raises
+    ------
+    ValueError
+        If a name is in no table, or a parameter is unknown, missing or of the wrong type.
+
+    Examples
+    --------
+    >>> def katz(*, n_paths: int = 3): ...
+    >>> config = load_recipe("static_mlp_digits").override(["rule.name=katzz"])
+    >>> resolve(config, {"rule": {"katz": katz}})
+    Traceback (most recent call last):
+    ValueError: unknown rule 'katzz'; did you mean 'katz'? rules: katz
+    """
+    choices = (
+        ("data", "data set", "data", config.data.name, config.data.params),
+        ("model", "model", "model", config.model.name, config.model.params),
+        ("generator", "generator", "topology", config.topology.generator, config.topology.params),
+        ("rule", "rule", "rule", config.rule.name, config.rule.params),
+    )
+    for table, kind, section, name, params in choices:
+        if table in tables:
+            reserved = {item.name for item in fields(_SECTIONS[section])} - {"params"}
+            chosen = choose(kind, name, tables[table])
+            check_parameters(kind, name, chosen, params, section=section, reserved=reserved)
+    if config.topology.densities is not None and "densities" in tables:
+        choose("density allocation", config.topology.densities, tables["densities"])
+    if "measure" in tables:
+        for name in config.measures.names or ():
+            choose("measure", name.partition(".")[0], tables["measure"])
+    return config
+
+
+def check_widths(config: RunConfig, *, n_features: int, n_classes: int) -> None:
+    """Check that the first and the last width fit the data.
+
+    `n_classes` is 0 for data without labels; the last width is then free.
+
+    Raises
+    ------
+    ValueError
+        If they do not; the message says which widths would.
+
+    Examples
+    --------
+    >>> check_widths(load_recipe("set_mlp_digits"), n_features=784, n_classes=10)
+    Traceback (most recent call last):
+    ValueError: model.widths: data set 'digits' has 784 features and 10 classes: expected
+    [784, 1000, 1000, 1000, 10], got [64, 1000, 1000, 1000, 10]
+    """
+    widths = list(config.model.widths)
+    right = [n_features, *widths[1:-1], n_classes or widths[-1]]
+    if widths != right:
+        raise ValueError(
+            f"model.widths: data set {config.data.name!r} has {n_features} features and "
+            f"{n_classes} classes: expected {right}, got {widths}"
+        )

@@ -1,0 +1,212 @@
+"""A data set in memory, and what every loader does: find files, split, cut and scale."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["SCALES", "Data", "find_files", "scaled", "split", "subsets"]
+
+SCALES: dict[str, str] = {
+    "unit": "divided by the largest possible value, to [0, 1]",
+    "minmax": "each feature from [min, max] of the training part to [0, 1]",
+    "standard": "each feature to mean 0 and deviation 1 in the training part",
+    "global": "all features by one mean and one deviation of the training part",
+    "none": "as stored",
+}
+"""How features can be scaled; a feature that does not vary is only shifted."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Data:
+    """A data set in memory, split into a training and a test part.
+
+    Parameters
+    ----------
+    name : str
+    x_train, x_test : (n, n_features) float32
+        Finite; images are flattened row by row (channels first where there are several).
+    y_train, y_test : (n,) int64
+        Classes ``0..n_classes - 1``; all -1 where the data has no labels.
+    n_classes : int
+        0 where the data has no labels.
+    image_shape : tuple of int, optional
+        ``(height, width)`` or ``(channels, height, width)``.
+    source : str
+        Where it comes from and how it was split and scaled.
+
+    Raises
+    ------
+    ValueError
+        If shapes or labels do not fit together, or a value is not finite.
+
+    Examples
+    --------
+    >>> x, y = np.zeros((4, 3)), np.array([0, 1, 0, 1])
+    >>> Data("zeros", x_train=x, y_train=y, x_test=x, y_test=y, n_classes=2).n_features
+    3
+    """
+
+    name: str
+    x_train: NDArray[np.float32]
+    y_train: NDArray[np.int64]
+    x_test: NDArray[np.float32]
+    y_test: NDArray[np.int64]
+    n_classes: int
+    image_shape: tuple[int, ...] | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for part in ("train", "test"):
+            x = np.ascontiguousarray(getattr(self, f"x_{part}"), np.float32)
+            y = np.ascontiguousarray(getattr(self, f"y_{part}"), np.int64)
+            where = f"data set {self.name!r}, {part} part"
+            if x.ndim != 2 or y.shape != x.shape[:1] or not x.size:
+                raise ValueError(
+                    f"{where}: expected x (n, n_features) and y (n,) with n of at least 1, "
+                    f"got {x.shape} and {y.shape}"
+                )
+            if not np.isfinite(x).all():
+                raise ValueError(f"{where}: expected finite values, got nan or inf")
+            low, high = (0, self.n_classes - 1) if self.n_classes else (-1, -1)
+            if y.min() < low or y.max() > high:
+                raise ValueError(
+                    f"{where}: expected classes in {low}..{high}, got {y.min()}..{y.max()}"
+                )
+            object.__setattr__(self, f"x_{part}", x)
+            object.__setattr__(self, f"y_{part}", y)
+        if self.x_train.shape[1] != self.x_test.shape[1]:
+            raise ValueError(
+                f"data set {self.name!r}: expected as many features in both parts, "
+                f"got {self.x_train.shape[1]} and {self.x_test.shape[1]}"
+            )
+
+    @property
+    def n_features(self) -> int:
+        """Number of features of a sample."""
+        return self.x_train.shape[1]
+
+
+# --- finding files -----------------------------------------------------------------------------
+
+
+def find_files(
+    name: str, data_dir: Path | None, paths: list[tuple[str, ...]], hint: str
+) -> list[Path]:
+    """Find the file of each tuple of alternative relative paths, or say all that helps."""
+    folder = data_dir or Path(os.environ.get("TOPOKIT_DATA") or "")
+    expected = ", ".join(alternatives[0] for alternatives in paths)
+    if data_dir is None and not os.environ.get("TOPOKIT_DATA"):
+        raise FileNotFoundError(
+            f"data set {name!r} needs files: give their folder with --data-dir DIR or in "
+            f"TOPOKIT_DATA (neither is set).\nExpected there: {expected}. {hint}"
+        )
+    found = []
+    for alternatives in paths:
+        candidates = [folder / path for path in alternatives]
+        found += [path for path in candidates if path.is_file()][:1]
+    if len(found) < len(paths):
+        looked = sorted({str((folder / path).parent) for group in paths for path in group})
+        state = "" if folder.is_dir() else f" ({folder} is no folder)"
+        raise FileNotFoundError(
+            f"data set {name!r} not found: looked in {', '.join(looked)}{state}.\n"
+            f"Expected: {expected}. {hint}"
+        )
+    return found
+
+
+# --- splitting and scaling ---------------------------------------------------------------------
+
+
+def _pick(y: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw `n` positions, each class in proportion (largest remainders), in random order."""
+    classes, codes = np.unique(y, return_inverse=True)
+    shares = np.bincount(codes, minlength=classes.size) * (n / y.size)
+    counts = np.floor(shares).astype(int)
+    counts[np.argsort(counts - shares, kind="stable")[: n - counts.sum()]] += 1
+    parts = [
+        rng.permutation(np.flatnonzero(codes == code))[:count] for code, count in enumerate(counts)
+    ]
+    return rng.permutation(np.concatenate(parts))
+
+
+def _check_count(name: str, key: str, n: int, available: int) -> None:
+    """Raise unless 1 <= n <= available."""
+    if not 1 <= n <= available:
+        raise ValueError(f"data set {name!r}: expected {key} in 1..{available}, got {n}")
+
+
+def split(
+    name: str, x: Any, y: Any, n_train: int | None, n_test: int, rng: np.random.Generator
+) -> tuple[Any, Any, Any, Any]:
+    """Split one set into disjoint, stratified parts: x_train, y_train, x_test, y_test."""
+    _check_count(name, "n_test", n_test, len(y) - 1)
+    test = _pick(y, n_test, rng)
+    rest = np.setdiff1d(np.arange(len(y)), test)
+    if n_train is None:
+        train = rng.permutation(rest)
+    else:
+        _check_count(name, "n_train", n_train, rest.size)
+        train = rest[_pick(y[rest], n_train, rng)]
+    return x[train], y[train], x[test], y[test]
+
+
+def subsets(
+    name: str,
+    parts: tuple[Any, Any, Any, Any],
+    n_train: int | None,
+    n_test: int | None,
+    subset: str,
+    rng: np.random.Generator,
+) -> tuple[Any, Any, Any, Any]:
+    """Cut the parts of a set that comes with a split; `None` keeps a part as it is."""
+    if subset == "tutorial":  # one legacy stream shuffles both parts, as in the SET tutorials
+        legacy = np.random.RandomState(0)
+    cut: list[Any] = []
+    for key, n, x, y in (("n_train", n_train, *parts[:2]), ("n_test", n_test, *parts[2:])):
+        order = None
+        if subset == "tutorial":
+            order = np.arange(len(y))
+            legacy.shuffle(order)
+        if n is not None:
+            _check_count(name, key, n, len(y))
+            order = _pick(y, n, rng) if order is None else order[:n]
+        cut += [x, y] if order is None else [x[order], y[order]]
+    return cut[0], cut[1], cut[2], cut[3]
+
+
+def scaled(train: Any, test: Any, scale: str, largest: float) -> tuple[Any, Any]:
+    """Scale both parts with statistics of the training part; see `SCALES`."""
+    x = [np.array(part, np.float32) for part in (train, test)]
+    if scale == "none":
+        return x[0], x[1]
+    if scale == "unit":
+        shift, width = np.zeros(()), np.full((), largest)
+    elif scale == "minmax":
+        shift, width = x[0].min(axis=0), np.ptp(x[0], axis=0)
+    elif scale in ("standard", "global"):
+        shift, width = _moments(x[0])
+        if scale == "global":
+            width = np.sqrt(np.mean(width**2) + np.var(shift))
+            shift = np.asarray(shift.mean())
+    else:
+        raise ValueError(f"data.scale: expected one of {', '.join(SCALES)}, got {scale!r}")
+    width = np.where(width > 0, width, 1)
+    for part in x:
+        part -= shift.astype(np.float32)
+        part /= width.astype(np.float32)
+    return x[0], x[1]
+
+
+def _moments(x: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Mean and deviation of each column in double precision, by blocks of rows."""
+    blocks = [slice(start, start + 4096) for start in range(0, len(x), 4096)]
+    mean = sum(x[rows].sum(axis=0, dtype=np.float64) for rows in blocks) / len(x)
+    square = sum(((x[rows] - mean) ** 2).sum(axis=0) for rows in blocks)
+    varies = np.ptp(x, axis=0) > 0  # rounding gives a constant column a tiny deviation
+    return np.asarray(mean), np.where(varies, np.sqrt(square / len(x)), 0)

@@ -1,0 +1,201 @@
+"""The choices a run is made of: frozen dataclasses whose leaves are TOML values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from topokit.tables import choose
+
+__all__ = ["MeasuresSpec", "ModelSpec", "OptimizerSpec", "RuleSpec", "Spec", "TopologySpec"]
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("constant", "cosine", "linear")
+
+
+def need(condition: bool, key: str, expected: str, got: Any) -> None:
+    """Raise the one message every bad value of a key is answered with."""
+    if not condition:
+        raise ValueError(f"{key}: expected {expected}, got {got!r}")
+
+
+def is_integer(value: Any, least: int) -> bool:
+    """Tell whether a value is an int (no bool) of at least `least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a finite number and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def assign(instance: Any, **values: Any) -> None:
+    """Assign fields of a frozen instance while it is being made."""
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A choice from a table, with the parameters given to what is chosen.
+
+    Examples
+    --------
+    >>> Spec("mnist", {"scale": "unit"}).params
+    {'scale': 'unit'}
+    """
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        need(isinstance(self.name, str) and self.name != "", "name", "a name", self.name)
+        assign(self, params=dict(self.params))
+
+
+@dataclass(frozen=True)
+class ModelSpec(Spec):
+    """A model of `MODELS` and the widths of all its layers, input and output included."""
+
+    widths: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        Spec.__post_init__(self)
+        good = isinstance(self.widths, Sequence) and not isinstance(self.widths, str)
+        need(
+            good and len(self.widths) >= 2 and all(is_integer(w, 1) for w in self.widths),
+            "model.widths",
+            "at least two positive integers such as [784, 1000, 10]",
+            list(self.widths) if good else self.widths,
+        )
+        assign(self, widths=tuple(self.widths))
+
+
+@dataclass(frozen=True)
+class TopologySpec:
+    """A generator of the first topology, and its budget: either `epsilon` or `density`.
+
+    `densities` names the allocation of a network's density to its layers, from `DENSITIES`.
+    """
+
+    generator: str
+    epsilon: float | None = None
+    density: float | None = None
+    densities: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        eps, density = self.epsilon, self.density
+        need(isinstance(self.generator, str), "topology.generator", "a name", self.generator)
+        if (eps is None) == (density is None):
+            raise ValueError(
+                "topology: expected exactly one of epsilon and density, got "
+                + ("neither" if eps is None else f"epsilon {eps!r} and density {density!r}")
+            )
+        if eps is not None:
+            need(is_number(eps) and eps > 0, "topology.epsilon", "a number above 0", eps)
+            assign(self, epsilon=float(eps))
+        if density is not None:
+            good = is_number(density) and 0 < density <= 1
+            need(good, "topology.density", "a number above 0 and at most 1", density)
+            assign(self, density=float(density))
+        good = self.densities is None or isinstance(self.densities, str)
+        need(good, "topology.densities", "a name", self.densities)
+        assign(self, params=dict(self.params))
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """The optimizer of weights; `momentum` and `nesterov` are for "sgd" alone.
+
+    `weight_decay` is torch's: added to the gradient by "sgd" and "adam", decoupled and
+    multiplied by `lr` in "adamw".
+    """
+
+    name: str = "sgd"
+    lr: float = 0.01
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        choose("optimizer", self.name, dict.fromkeys(OPTIMIZERS))
+        need(is_number(self.lr) and self.lr > 0, "optimizer.lr", "a number above 0", self.lr)
+        good = is_number(self.momentum) and 0 <= self.momentum < 1
+        need(good, "optimizer.momentum", "a number from 0 to below 1", self.momentum)
+        good = is_number(self.weight_decay) and self.weight_decay >= 0
+        need(good, "optimizer.weight_decay", "a number of at least 0", self.weight_decay)
+        good = isinstance(self.nesterov, bool)
+        need(good, "optimizer.nesterov", "true or false", self.nesterov)
+        if self.name != "sgd" and (self.momentum or self.nesterov):
+            raise ValueError(
+                f"optimizer: momentum and nesterov belong to 'sgd', got them with {self.name!r}"
+            )
+        if self.nesterov and not self.momentum:
+            raise ValueError("optimizer.nesterov: expected a momentum above 0, got 0")
+        floats = {key: float(getattr(self, key)) for key in ("lr", "momentum", "weight_decay")}
+        assign(self, **floats)
+
+
+@dataclass(frozen=True)
+class RuleSpec(Spec):
+    """A rule of `RULES`, and how many edges it replaces, when, and in which layers.
+
+    Parameters
+    ----------
+    name, params
+        The rule and its own parameters.
+    drop_fraction : float
+        Share of a layer's edges replaced at one update, 0 to 1.
+    schedule : str
+        How `drop_fraction` moves over the run: "constant", "cosine" or "linear" (to zero).
+    every : "epoch" or int
+        Rewire after each epoch, or at each so many optimizer steps.
+    stop : int, optional
+        The first epoch (counted from 0) without rewiring.
+    skip : tuple of str
+        Names of layers that keep their graph.
+    final : str
+        What follows the last epoch: "keep" nothing, "drop" a last removal without growing.
+    """
+
+    drop_fraction: float = 0.3
+    schedule: str = "constant"
+    every: str | int = "epoch"
+    stop: int | None = None
+    skip: tuple[str, ...] = ()
+    final: str = "keep"
+
+    def __post_init__(self) -> None:
+        Spec.__post_init__(self)
+        zeta = self.drop_fraction
+        good = is_number(zeta) and 0 <= zeta <= 1
+        need(good, "rule.drop_fraction", "a number from 0 to 1", zeta)
+        choose("drop-fraction schedule", self.schedule, dict.fromkeys(SCHEDULES))
+        need(self.final in ("keep", "drop"), "rule.final", '"keep" or "drop"', self.final)
+        good = self.every == "epoch" or is_integer(self.every, 1)
+        need(good, "rule.every", '"epoch" or a positive number of steps', self.every)
+        good = self.stop is None or is_integer(self.stop, 0)
+        need(good, "rule.stop", "an epoch (an integer of at least 0)", self.stop)
+        assign(self, drop_fraction=float(zeta), skip=_names("rule.skip", self.skip))
+
+
+@dataclass(frozen=True)
+class MeasuresSpec:
+    """Which measures are taken (`None`: the core ones), at each so many epochs."""
+
+    names: tuple[str, ...] | None = None
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.names is not None:
+            assign(self, names=_names("measures.names", self.names))
+        need(is_integer(self.every, 1), "measures.every", "a positive integer", self.every)
+
+
+def _names(key: str, value: Any) -> tuple[str, ...]:
+    """Check a list of strings and return it as a tuple."""
+    good = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    need(good, key, "a list of names", value)
+    return tuple(value)

@@ -1,0 +1,185 @@
+"""Looking things up in the registries: by name, with their parameters, with useful errors."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+__all__ = ["check_parameters", "choose", "hint", "listed", "parameters_of"]
+
+T = TypeVar("T")
+
+# What the caller of a table's function supplies: no parameter of a configuration.
+SUPPLIED = frozenset({"n_in", "n_out", "density", "rng", "data_dir", "topology", "widths"})
+
+
+def choose(kind: str, name: Any, table: Mapping[str, T]) -> T:
+    """Look a name up in a table; an unknown one is answered with the nearest and all names.
+
+    Parameters
+    ----------
+    kind : str
+        What the table holds, in the singular ("rule", "data set"): used in the message.
+    name : str
+    table : mapping
+
+    Returns
+    -------
+    object
+        ``table[name]``.
+
+    Raises
+    ------
+    ValueError
+        If the table has no such name.
+
+    Examples
+    --------
+    >>> choose("rule", "katz", {"katz": 1, "set": 2})
+    1
+    >>> choose("rule", "katzz", {"katz": 1, "set": 2})
+    Traceback (most recent call last):
+    ValueError: unknown rule 'katzz'; did you mean 'katz'? rules: katz, set
+    """
+    if isinstance(name, str) and name in table:
+        return table[name]
+    raise ValueError(f"unknown {kind} {name!r}; {hint(name, table)}{kind}s: {listed(table)}")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in alphabetical order, separated by commas; "none" for no names."""
+    return ", ".join(sorted(names)) or "none"
+
+
+def hint(name: Any, names: Iterable[str]) -> str:
+    """The words "did you mean 'x'? " for the nearest of the names, or nothing."""
+    near = difflib.get_close_matches(str(name).lower(), sorted(names), n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the parameters a configuration may give to a function of a table, by name.
+
+    Left out are those its caller supplies: positional-only ones, ``n_in``, ``n_out``,
+    ``density``, ``rng``, ``data_dir``, ``topology``, ``widths``, and ``*args``. Annotations are
+    resolved where they can be.
+
+    Examples
+    --------
+    >>> def katz(*, n_paths: int = 3, rng): ...
+    >>> {name: p.default for name, p in parameters_of(katz).items()}
+    {'n_paths': 3}
+    """
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError, AttributeError):
+        hints = {}
+    left_out = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
+    return {
+        name: parameter.replace(annotation=hints.get(name, Any))
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name not in SUPPLIED and parameter.kind not in left_out
+    }
+
+
+def check_parameters(
+    kind: str,
+    name: str,
+    function: Callable[..., Any],
+    given: Mapping[str, Any],
+    *,
+    section: str,
+    reserved: Iterable[str] = (),
+) -> None:
+    """Check names, presence and types of the parameters given to a function of a table.
+
+    Parameters
+    ----------
+    kind, name : str
+        What was chosen ("rule", "set"), for the message.
+    function : callable
+        Its signature and annotations decide; see `parameters_of`.
+    given : mapping
+    section : str
+        Where the parameters stand in a configuration, for the message.
+    reserved : iterable of str
+        Further keys of that section, offered in the message.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is unknown, missing or of another type.
+
+    Examples
+    --------
+    >>> def katz(*, n_paths: int = 3): ...
+    >>> check_parameters("rule", "katz", katz, {"n_path": 2}, section="rule")
+    Traceback (most recent call last):
+    ValueError: unknown key 'rule.n_path'; did you mean 'n_paths'? parameters of rule 'katz':
+    n_paths (int)
+    >>> check_parameters("rule", "katz", katz, {"n_paths": "two"}, section="rule")
+    Traceback (most recent call last):
+    ValueError: rule.n_paths: expected int, got 'two'
+    """
+    accepted = parameters_of(function)
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values()):
+        return
+    for key, value in given.items():
+        if key not in accepted:
+            words = [f"{k} ({_in_words(p.annotation)})" for k, p in accepted.items()]
+            raise ValueError(
+                f"unknown key '{section}.{key}'; {hint(key, [*accepted, *reserved])}"
+                f"parameters of {kind} {name!r}: {listed(words)}"
+            )
+        annotation = accepted[key].annotation
+        if not _fits(value, annotation):
+            expected = _in_words(annotation)
+            raise ValueError(f"{section}.{key}: expected {expected}, got {value!r}")
+    for key, parameter in accepted.items():
+        if parameter.default is inspect.Parameter.empty and key not in given:
+            raise ValueError(
+                f"missing key '{section}.{key}' ({_in_words(parameter.annotation)}): "
+                f"{kind} {name!r} needs it"
+            )
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Tell whether a TOML value may be passed where this annotation stands; unsure is yes."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return any(value == option and type(value) is type(option) for option in inner)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in inner)
+    if annotation is bool or annotation is str:
+        return isinstance(value, annotation)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is type(None):
+        return value is None
+    holder = origin or annotation
+    if holder in (list, tuple, set, frozenset, Sequence, Iterable):
+        item = inner[0] if inner else Any
+        return isinstance(value, list | tuple) and all(_fits(part, item) for part in value)
+    if holder in (dict, Mapping):
+        return isinstance(value, Mapping)
+    return True
+
+
+def _in_words(annotation: Any) -> str:
+    """An annotation as people write it; options of a `Literal` as 'a' or 'b'."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return " or ".join(repr(option) for option in inner)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_in_words(part) for part in inner if part is not type(None))
+    if origin in (list, tuple, set, frozenset, Sequence, Iterable):
+        return f"a list of {_in_words(inner[0])}"
+    if annotation is Any:
+        return "any value"
+    return getattr(annotation, "__name__", str(annotation))

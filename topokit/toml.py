@@ -1,0 +1,92 @@
+"""TOML out: the writer that the standard library lacks. And one assignment in."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["parse_assignment", "to_toml"]
+
+
+def to_toml(table: Mapping[str, Any]) -> str:
+    """Write a dictionary of strings, numbers, booleans, lists and dictionaries as TOML.
+
+    Dictionaries at the first level become ``[sections]``, deeper ones inline tables; `None` is
+    left out, as TOML has no word for it.
+
+    Raises
+    ------
+    TypeError
+        If a value is of a kind TOML does not have.
+
+    Examples
+    --------
+    >>> print(to_toml({"epochs": 3, "rule": {"name": "set", "drop_fraction": 0.3}}), end="")
+    epochs = 3
+    <BLANKLINE>
+    [rule]
+    name = "set"
+    drop_fraction = 0.3
+    """
+    lines = [
+        f"{_key(key)} = {_value(value)}"
+        for key, value in table.items()
+        if value is not None and not isinstance(value, Mapping)
+    ]
+    for key, section in table.items():
+        if isinstance(section, Mapping):
+            lines += ["", f"[{_key(key)}]"] if lines else [f"[{_key(key)}]"]
+            lines += [f"{_key(k)} = {_value(v)}" for k, v in section.items() if v is not None]
+    return "\n".join(lines) + "\n"
+
+
+def _key(key: str) -> str:
+    """A key, quoted where it must be."""
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(str(key))
+
+
+def _value(value: Any) -> str:
+    """One TOML value."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(int(value))
+    if isinstance(value, float):
+        return repr(float(value))
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        items = (f"{_key(k)} = {_value(v)}" for k, v in value.items() if v is not None)
+        return "{" + ", ".join(items) + "}"
+    raise TypeError(
+        f"expected a string, number, boolean, list or dictionary, got {type(value).__name__}"
+    )
+
+
+def parse_assignment(text: str) -> tuple[tuple[str, ...], Any]:
+    """Split ``section.key=value`` into its path and its TOML value (or a bare string).
+
+    Raises
+    ------
+    ValueError
+        If there is no ``=``, or a part of the path is empty.
+
+    Examples
+    --------
+    >>> parse_assignment("rule.drop_fraction=0.2"), parse_assignment("rule.name=rigl")
+    ((('rule', 'drop_fraction'), 0.2), (('rule', 'name'), 'rigl'))
+    """
+    path, equals, value = text.partition("=")
+    parts = tuple(part.strip() for part in path.split("."))
+    if not equals or not all(parts):
+        raise ValueError(f"expected key=value such as rule.drop_fraction=0.2, got {text!r}")
+    try:
+        parsed = tomllib.loads(f"value = {value.strip()}")
+    except tomllib.TOMLDecodeError:
+        return parts, value.strip()
+    return parts, parsed["value"] if len(parsed) == 1 else value.strip()
