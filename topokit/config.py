@@ -20,7 +20,7 @@ from topokit.specs import (
     need,
 )
 from topokit.tables import check_parameters, choose, hint, listed, parameters_of
-from topokit.toml import parse_assignment, to_toml
+from topokit.toml import parse_assignment, parse_settings, table_at, to_toml
 
 __all__ = [
     "RECIPES",
@@ -31,10 +31,10 @@ __all__ = [
     "RunConfig",
     "Spec",
     "TopologySpec",
-    "check_widths",
     "choose",
     "load_recipe",
     "parameters_of",
+    "parse_settings",
     "resolve",
     "to_toml",
 ]
@@ -172,11 +172,7 @@ class RunConfig:
         values = self.to_dict()
         given = {path for path, _ in pairs}
         for path, value in pairs:
-            table = values
-            for part in path[:-1]:
-                table = table.setdefault(part, {})
-                if not isinstance(table, dict):
-                    raise ValueError(f"{'.'.join(path)}: expected a table at {part!r}, got a value")
+            table = table_at(values, path)
             section, last = path[0], path[-1]
             if _CHOICES.get(section) == last and table.get(last) != value:
                 own = {item.name for item in fields(_SECTIONS[section])}
@@ -233,8 +229,8 @@ def resolve(config: RunConfig, tables: Mapping[str, Mapping[str, Callable[..., A
     ----------
     config : RunConfig
     tables : mapping
-        ``{"data": DATASETS, "model": MODELS, "generator": GENERATORS, "densities": DENSITIES,
-        "rule": RULES, "measure": ...}``; what is not there is not checked.
+        ``{"data": DATASETS, "model": MODELS, "topology": GENERATORS, "densities": DENSITIES,
+        "rule": RULES, "measures": ...}``; what is not there is not checked.
 
     Returns
     -------
@@ -255,45 +251,19 @@ def resolve(config: RunConfig, tables: Mapping[str, Mapping[str, Callable[..., A
     ValueError: unknown rule 'katzz'; did you mean 'katz'? rules: katz
     """
     choices = (
-        ("data", "data set", "data", config.data.name, config.data.params),
-        ("model", "model", "model", config.model.name, config.model.params),
-        ("generator", "generator", "topology", config.topology.generator, config.topology.params),
-        ("rule", "rule", "rule", config.rule.name, config.rule.params),
+        ("data", "data set", config.data.name, config.data.params),
+        ("model", "model", config.model.name, config.model.params),
+        ("topology", "generator", config.topology.generator, config.topology.params),
+        ("rule", "rule", config.rule.name, config.rule.params),
     )
-    for table, kind, section, name, params in choices:
-        if table in tables:
+    for section, kind, name, params in choices:
+        if section in tables:
             reserved = {item.name for item in fields(_SECTIONS[section])} - {"params"}
-            chosen = choose(kind, name, tables[table])
+            chosen = choose(kind, name, tables[section])
             check_parameters(kind, name, chosen, params, section=section, reserved=reserved)
     if config.topology.densities is not None and "densities" in tables:
         choose("density allocation", config.topology.densities, tables["densities"])
-    if "measure" in tables:
+    if "measures" in tables:
         for name in config.measures.names or ():
-            choose("measure", name.partition(".")[0], tables["measure"])
+            choose("measure", name.partition(".")[0], tables["measures"])
     return config
-
-
-def check_widths(config: RunConfig, *, n_features: int, n_classes: int) -> None:
-    """Check that the first and the last width fit the data.
-
-    `n_classes` is 0 for data without labels; the last width is then free.
-
-    Raises
-    ------
-    ValueError
-        If they do not; the message says which widths would.
-
-    Examples
-    --------
-    >>> check_widths(load_recipe("set_mlp_digits"), n_features=784, n_classes=10)
-    Traceback (most recent call last):
-    ValueError: model.widths: data set 'digits' has 784 features and 10 classes: expected
-    [784, 1000, 1000, 1000, 10], got [64, 1000, 1000, 1000, 10]
-    """
-    widths = list(config.model.widths)
-    right = [n_features, *widths[1:-1], n_classes or widths[-1]]
-    if widths != right:
-        raise ValueError(
-            f"model.widths: data set {config.data.name!r} has {n_features} features and "
-            f"{n_classes} classes: expected {right}, got {widths}"
-        )

@@ -110,7 +110,8 @@ class OptimizerSpec:
     """The optimizer of weights; `momentum` and `nesterov` are for "sgd" alone.
 
     `weight_decay` is torch's: added to the gradient by "sgd" and "adam", decoupled and
-    multiplied by `lr` in "adamw".
+    multiplied by `lr` in "adamw". `lr_schedule` is "constant", or takes `lr` to zero over the run
+    ("cosine", "linear").
     """
 
     name: str = "sgd"
@@ -118,9 +119,11 @@ class OptimizerSpec:
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
+    lr_schedule: str = "constant"
 
     def __post_init__(self) -> None:
         choose("optimizer", self.name, dict.fromkeys(OPTIMIZERS))
+        choose("learning-rate schedule", self.lr_schedule, dict.fromkeys(SCHEDULES))
         need(is_number(self.lr) and self.lr > 0, "optimizer.lr", "a number above 0", self.lr)
         good = is_number(self.momentum) and 0 <= self.momentum < 1
         need(good, "optimizer.momentum", "a number from 0 to below 1", self.momentum)

@@ -14,7 +14,9 @@ __all__ = ["check_parameters", "choose", "hint", "listed", "parameters_of"]
 T = TypeVar("T")
 
 # What the caller of a table's function supplies: no parameter of a configuration.
-SUPPLIED = frozenset({"n_in", "n_out", "density", "rng", "data_dir", "topology", "widths"})
+SUPPLIED = frozenset(
+    {"n_in", "n_out", "density", "rng", "data_dir", "topology", "widths", "generator"}
+)
 
 
 def choose(kind: str, name: Any, table: Mapping[str, T]) -> T:
@@ -65,8 +67,8 @@ def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Return the parameters a configuration may give to a function of a table, by name.
 
     Left out are those its caller supplies: positional-only ones, ``n_in``, ``n_out``,
-    ``density``, ``rng``, ``data_dir``, ``topology``, ``widths``, and ``*args``. Annotations are
-    resolved where they can be.
+    ``density``, ``rng``, ``data_dir``, ``topology``, ``widths``, ``generator``, and ``*args``.
+    Annotations are resolved where they can be.
 
     Examples
     --------

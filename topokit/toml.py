@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["parse_assignment", "to_toml"]
+__all__ = ["parse_assignment", "parse_settings", "to_toml"]
 
 
 def to_toml(table: Mapping[str, Any]) -> str:
@@ -90,3 +90,26 @@ def parse_assignment(text: str) -> tuple[tuple[str, ...], Any]:
     except tomllib.TOMLDecodeError:
         return parts, value.strip()
     return parts, parsed["value"] if len(parsed) == 1 else value.strip()
+
+
+def parse_settings(assignments: Iterable[str]) -> dict[str, Any]:
+    """Return ``key=value`` assignments as a dictionary; keys with dots make nested ones.
+
+    Examples
+    --------
+    >>> parse_settings(["exponent=2.5", "side=out", "hub.size=3"])
+    {'exponent': 2.5, 'side': 'out', 'hub': {'size': 3}}
+    """
+    settings: dict[str, Any] = {}
+    for path, value in map(parse_assignment, assignments):
+        table_at(settings, path)[path[-1]] = value
+    return settings
+
+
+def table_at(tables: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    """Return the dictionary that holds the last key of a path, made where it is not there."""
+    for part in path[:-1]:
+        tables = tables.setdefault(part, {})
+        if not isinstance(tables, dict):
+            raise ValueError(f"{'.'.join(path)}: expected a table at {part!r}, got a value")
+    return tables

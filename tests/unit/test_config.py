@@ -15,7 +15,6 @@ from topokit.config import (
     RunConfig,
     Spec,
     TopologySpec,
-    check_widths,
     choose,
     load_recipe,
     parameters_of,
@@ -105,6 +104,7 @@ def test_configurations_cannot_be_changed():
             "unknown optimizer 'adm'; did you mean 'adam'? optimizers",
         ),
         ({"optimizer": {"name": "adam", "momentum": 0.9}}, "belong to 'sgd'"),
+        ({"optimizer": {"lr_schedule": "step"}}, "unknown learning-rate schedule 'step'"),
         ({"optimizer": {"learning_rate": 1}}, "unknown key 'optimizer.learning_rate'"),
         ({"measures": {"every": 0}}, "measures.every: expected a positive integer"),
         ({"measures": {"names": "gini"}}, "measures.names: expected a list of names"),
@@ -271,10 +271,10 @@ def dataset(*, data_dir, rng, path: str, scale: float = 1.0, header: bool = True
 TABLES = {
     "data": {"csv": dataset, "digits": lambda *, data_dir, rng: None},
     "rule": {"katz": katz, "set": lambda **anything: None},
-    "generator": {"erdos_renyi": lambda n_in, n_out, *, density, rng: None},
+    "topology": {"erdos_renyi": lambda n_in, n_out, *, density, rng: None},
     "model": {"set_mlp": lambda topology, *, rng, dropout=0.0: None},
     "densities": {"uniform": None, "erk": None},
-    "measure": {"fan_in": None},
+    "measures": {"fan_in": None},
 }
 
 
@@ -341,16 +341,6 @@ def test_choose_reports_empty_tables_and_odd_names():
 def test_parameters_of_leaves_out_what_the_caller_supplies():
     assert list(parameters_of(dataset)) == ["path", "scale", "header"]
     assert parameters_of(katz)["n_paths"].annotation is int
-
-
-def test_check_widths():
-    config = RunConfig.from_dict(MINIMAL)
-    check_widths(config, n_features=64, n_classes=10)
-    check_widths(config, n_features=64, n_classes=0)
-    with pytest.raises(ValueError, match=r"784 features and 10 classes: expected \[784, 20, 10\]"):
-        check_widths(config, n_features=784, n_classes=10)
-    with pytest.raises(ValueError, match=r"expected \[64, 20, 2\], got \[64, 20, 10\]"):
-        check_widths(config, n_features=64, n_classes=2)
 
 
 def test_load_recipe_answers_unknown_names(tmp_path):
