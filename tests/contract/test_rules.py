@@ -1,0 +1,166 @@
+"""Promises of every rule in the table; no rule is named here."""
+
+import inspect
+import itertools
+
+import numpy as np
+import pytest
+
+from topokit.graph import LayerGraph, same_edges, sample_absent
+from topokit.rules import RULES, SCHEDULES, LayerView, UpdateRule, rewire
+from topokit.rules.network import rewire_network
+
+EVERY_RULE = pytest.mark.parametrize("name", RULES)
+
+
+def some_graph(shape, n_edges, rng):
+    empty = LayerGraph.from_edge_ids([], shape)
+    return LayerGraph.from_edge_ids(sample_absent(empty, n_edges, rng), shape)
+
+
+def full_view(graph, rng, samples=7, dtype=np.float32):
+    """A view with all that a rule may ask for; weights distinct, half the units dead."""
+    values = rng.standard_normal(graph.n_edges).astype(dtype)
+    inputs = np.maximum(rng.standard_normal((samples, graph.n_in)), 0).astype(dtype)
+    outputs = np.maximum(rng.standard_normal((samples, graph.n_out)), 0).astype(dtype)
+    inputs[:, ::2] = 0
+    output_grad = rng.standard_normal((samples, graph.n_out)).astype(dtype)
+    seen = np.union1d(graph.edge_ids, np.arange(0, graph.n_in * graph.n_out, 3))
+    flipped = rng.random(graph.n_edges) < 0.2
+    extra = {
+        "explored": LayerGraph.from_edge_ids(seen, graph.shape),
+        "sign": np.where(flipped, -1, 1) * np.sign(values),
+        "sensitivity": rng.random(graph.n_edges),
+        "stalled": False,
+    }
+    return LayerView(graph, values, inputs, outputs, output_grad, extra)
+
+
+def chain(rng, widths=(12, 9, 10, 6), density=0.3):
+    return {
+        f"fc{i + 1}": full_view(some_graph((b, a), int(density * a * b), rng), rng)
+        for i, (a, b) in enumerate(itertools.pairwise(widths))
+    }
+
+
+def arrays_of(view):
+    arrays = [view.values, view.inputs, view.outputs, view.output_grad]
+    arrays += [view.graph.indptr, view.graph.indices]
+    return [*arrays, view.extra["sign"], view.extra["sensitivity"]]
+
+
+def apply(views, rule, **changes):
+    options = {"drop_fraction": 0.3, "progress": 0.5, "rng": np.random.default_rng(3)}
+    return rewire_network(views, rule, **{**options, **changes})
+
+
+@EVERY_RULE
+def test_is_a_documented_factory_of_an_update_rule(name):
+    factory = RULES[name]
+    assert isinstance(factory(), UpdateRule)
+    assert all(p.kind is p.KEYWORD_ONLY for p in inspect.signature(factory).parameters.values())
+    assert "Examples" in (inspect.getdoc(factory) or "")
+
+
+@EVERY_RULE
+@pytest.mark.parametrize("may_regrow", [True, False])
+def test_exactly_the_planned_edges_leave_and_enter(name, may_regrow, rng):
+    rule, views = RULES[name](), chain(rng)
+    changes = apply(views, rule, may_regrow=may_regrow)
+    dropped = grown = 0
+    for layer, (update, values) in changes.items():
+        view = views[layer]
+        assert update.before is view.graph
+        kept = ~update.grown
+        left = np.setdiff1d(np.arange(view.graph.n_edges), update.source[kept])
+        assert left.size == update.n_dropped
+        new = update.after.edge_ids[update.grown]
+        stayed = view.graph.edge_ids[update.source[kept]]
+        forbidden = stayed if may_regrow else view.graph.edge_ids
+        assert not np.isin(new, forbidden).any()
+        assert values.dtype == view.values.dtype
+        assert values.shape == (update.after.n_edges,)
+        assert np.array_equal(values[kept], view.values[update.source[kept]])
+        assert np.isfinite(values).all()
+        assert update.after.n_edges >= 1
+        dropped += update.n_dropped
+        grown += update.n_grown
+    assert grown in (0, dropped) or grown < dropped
+
+
+@EVERY_RULE
+def test_says_how_many_and_keeps_its_word_layer_by_layer(name, rng):
+    rule = RULES[name]()
+    views = chain(rng)
+    changes = apply(views, rule)
+    if rule.prepare is None:
+        plan = rule.plan(views, drop_fraction=0.3, progress=0.5, may_regrow=True)
+        moved = {layer: (u.n_dropped, u.n_grown) for layer, (u, _) in changes.items()}
+        assert moved == {layer: counts for layer, counts in plan.items() if any(counts)}
+
+
+@EVERY_RULE
+def test_nothing_to_do_changes_nothing(name, rng):
+    view = chain(rng)["fc1"]
+    update, values = rewire(view, RULES[name](), n_drop=0, n_grow=0, rng=rng)
+    assert same_edges(update.after, view.graph)
+    assert np.array_equal(values, view.values)
+    assert not update.grown.any()
+
+
+@EVERY_RULE
+def test_a_seed_decides_everything(name, rng):
+    views = chain(rng)
+    first = apply(views, RULES[name](), rng=np.random.default_rng(5))
+    again = apply(views, RULES[name](), rng=np.random.default_rng(5))
+    assert list(first) == list(again)
+    for (update, values), (update2, values2) in zip(first.values(), again.values(), strict=True):
+        assert same_edges(update.after, update2.after)
+        assert np.array_equal(values, values2)
+        assert np.array_equal(update.source, update2.source)
+
+
+@EVERY_RULE
+def test_views_are_only_read(name, rng):
+    views = chain(rng)
+    for view in views.values():
+        for array in arrays_of(view):
+            array.flags.writeable = False
+    apply(views, RULES[name]())
+
+
+@EVERY_RULE
+@pytest.mark.parametrize(
+    ("shape", "n_edges"),
+    [((3, 4), 0), ((3, 4), 1), ((1, 1), 1), ((3, 4), 12), ((3, 4), 11), ((0, 5), 0), ((1, 9), 3)],
+)
+@pytest.mark.parametrize("may_regrow", [True, False])
+def test_tiny_empty_and_complete_layers(name, shape, n_edges, may_regrow, rng):
+    graph = some_graph(shape, n_edges, rng)
+    changes = apply({"only": full_view(graph, rng)}, RULES[name](), may_regrow=may_regrow)
+    for update, values in changes.values():
+        assert update.after.n_edges == values.size >= 1
+
+
+@EVERY_RULE
+def test_fixed_layers_stay(name, rng):
+    assert "fc2" not in apply(chain(rng), RULES[name](), fixed=["fc2"])
+
+
+@EVERY_RULE
+def test_many_rewirings_never_empty_a_layer(name, rng):
+    views = chain(rng, widths=(8, 2, 6), density=0.4)
+    for step in range(8):
+        changes = apply(views, RULES[name](), progress=step / 8, drop_fraction=0.5, rng=rng)
+        for layer, (update, _) in changes.items():
+            assert update.after.n_edges >= 1
+            views[layer] = full_view(update.after, rng)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_start_at_one_and_never_rise(name):
+    factors = [SCHEDULES[name](step, 10) for step in range(14)]
+    assert factors[0] == 1
+    assert all(0 <= b <= a for a, b in itertools.pairwise(factors))
+    assert len(set(factors[10:])) == 1
+    assert SCHEDULES[name](0, 0) == 1

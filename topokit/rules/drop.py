@@ -1,0 +1,178 @@
+"""Which edges leave: every function answers ``(view, n, rng) -> (n,) positions``."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from topokit.rules.rewire import LayerView
+
+__all__ = [
+    "lowest",
+    "nothing",
+    "official_removal",
+    "random",
+    "signed_magnitude",
+    "smallest_magnitude",
+]
+
+
+def lowest(scores: ArrayLike, n: int) -> NDArray[np.int64]:
+    """Return the positions of the `n` lowest scores; ties go to the smaller position.
+
+    O(len(scores)), and the result depends on nothing but the scores.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than `n` scores, or one is ``nan`` (a run that diverged).
+
+    Examples
+    --------
+    >>> lowest([3.0, 1.0, 2.0, 1.0], 1).tolist(), lowest([3.0, 1.0, 2.0, 1.0], 3).tolist()
+    ([1], [1, 2, 3])
+    """
+    scores = np.asarray(scores)
+    if not 0 <= n <= scores.size:
+        raise ValueError(f"cannot drop {n} of {scores.size} edges")
+    if np.isnan(scores).any():
+        raise ValueError("expected weights and scores without nan; did training diverge?")
+    if n == 0:
+        return np.empty(0, np.int64)
+    threshold = np.partition(scores, n - 1)[n - 1]
+    chosen = scores < threshold
+    equal = np.flatnonzero(scores == threshold)
+    chosen[equal[: n - np.count_nonzero(chosen)]] = True
+    return np.flatnonzero(chosen).astype(np.int64)
+
+
+def smallest_magnitude(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Drop the `n` edges of smallest ``abs(value)``, both signs together.
+
+    Ties are broken by edge id; the published codes break them with N(0, 1e-5) noise or not at all.
+
+    Examples
+    --------
+    >>> from topokit.graph import LayerGraph
+    >>> view = LayerView(LayerGraph.from_edge_ids(range(4), (2, 2)), np.array([-1, 0.5, 3, -0.2]))
+    >>> smallest_magnitude(view, 2, np.random.default_rng(0)).tolist()
+    [1, 3]
+    """
+    return lowest(np.abs(view.values), n)
+
+
+def signed_magnitude(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Drop the edges closest to zero among the positive and among the negative ones separately.
+
+    Zeros, of neither sign, leave first. The rest of `n` is split between the signs in proportion
+    to their numbers (rounded to nearest, halves towards the negatives), so each sign loses the
+    same share whatever its magnitudes; ties within a sign are broken by edge id.
+
+    Notes
+    -----
+    The official SET codes split in the same proportion but remove one or two edges more, those
+    at the two thresholds; `official_removal` is their exact rule.
+
+    References
+    ----------
+    .. [1] Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse
+       connectivity inspired by network science", Nature Communications 9, 2018.
+
+    Examples
+    --------
+    >>> from topokit.graph import LayerGraph
+    >>> values = np.array([-5.0, -4, -3, -2, 0.1, 0.2])
+    >>> view = LayerView(LayerGraph.from_edge_ids(range(6), (2, 3)), values)
+    >>> signed_magnitude(view, 3, np.random.default_rng(0)).tolist()
+    [2, 3, 4]
+    """
+    values = view.values
+    lowest(values, min(n, values.size))  # the same complaints about n and nan
+    zero = np.flatnonzero(values == 0)
+    if zero.size >= n:
+        return zero[:n].astype(np.int64)
+    negative, positive = np.flatnonzero(values < 0), np.flatnonzero(values > 0)
+    left = n - zero.size
+    # ceil(x - 1/2) in integers: nearest, halves down for the positives
+    n_positive = -(
+        -(2 * left * positive.size - values.size + zero.size)
+        // (2 * (negative.size + positive.size))
+    )
+    n_positive = min(max(n_positive, left - negative.size), positive.size, left)
+    return np.sort(
+        np.concatenate(
+            [
+                zero,
+                negative[lowest(-values[negative], left - n_positive)],
+                positive[lowest(values[positive], n_positive)],
+            ]
+        )
+    ).astype(np.int64)
+
+
+def official_removal(values: ArrayLike, zeta: float) -> NDArray[np.int64]:
+    """Return the positions that the authors' SET code removes from a layer's weights.
+
+    With sorted values v, m = min abs(v), p the first index of magnitude m and q one past the
+    last, an edge stays only if it lies strictly below ``v[int((1 - zeta) * p)]`` or strictly
+    above ``v[min(n - 1, int(q + zeta * (n - q)))]``. The edges at both thresholds leave too, so
+    about ``zeta * n + 2`` edges go, not a number fixed beforehand.
+
+    Parameters
+    ----------
+    values : (n_edges,) array
+        Weights of the edges.
+    zeta : float
+        In [0, 1].
+
+    Returns
+    -------
+    (n_removed,) int64
+        Positions, increasing; empty for an empty layer.
+
+    Raises
+    ------
+    ValueError
+        If zeta lies outside [0, 1] or a value is ``nan``.
+
+    References
+    ----------
+    .. [1] Mocanu et al., Nature Communications 9, 2018, and the authors' public code.
+
+    Examples
+    --------
+    >>> values = np.array([-5, -4, -3, -2, -0.9, 1, 2, 3, 4, 5])
+    >>> np.delete(values, official_removal(values, 0.3)).tolist()
+    [-5.0, -4.0, 3.0, 4.0, 5.0]
+    """
+    values = np.asarray(values)
+    if not 0 <= zeta <= 1:
+        raise ValueError(f"expected zeta in [0, 1], got {zeta}")
+    if np.isnan(values).any():
+        raise ValueError("expected weights without nan; did training diverge?")
+    n = values.size
+    if n == 0:
+        return np.empty(0, np.int64)
+    ordered = np.sort(values)
+    smallest = np.flatnonzero(np.abs(ordered) == np.abs(ordered).min())
+    p, q = int(smallest[0]), int(smallest[-1]) + 1
+    low, high = ordered[int((1 - zeta) * p)], ordered[min(n - 1, int(q + zeta * (n - q)))]
+    return np.flatnonzero((values >= low) & (values <= high)).astype(np.int64)
+
+
+def random(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Drop `n` edges uniformly at random, whatever their values: the control."""
+    return np.sort(rng.permutation(view.graph.n_edges)[:n]).astype(np.int64)
+
+
+def nothing(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Drop no edge; asked for one, say so.
+
+    Raises
+    ------
+    ValueError
+        If `n` is not 0.
+    """
+    if n:
+        raise ValueError(f"the static rule keeps every edge: expected n_drop=0, got {n}")
+    return np.empty(0, np.int64)

@@ -1,0 +1,391 @@
+"""What a rule may look at, what a rule is, and the one function that applies it to a layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topokit.graph import EdgeUpdate, LayerGraph
+
+__all__ = [
+    "SCHEDULES",
+    "LayerView",
+    "UpdateRule",
+    "constant",
+    "cosine",
+    "drop_count",
+    "linear",
+    "per_layer",
+    "rewire",
+    "zeros",
+]
+
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerView:
+    """Everything a rule may look at in one layer; plain arrays, never written to.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+    values : (n_edges,) float array
+        One weight an edge, in the order of ``graph.indices``.
+    inputs : (samples, n_in) array, optional
+        What the layer was fed. A convolution gives one sample for each output position.
+    outputs : (samples, n_out) array, optional
+        What it answered, after its activation function.
+    output_grad : (samples, n_out) array, optional
+        Gradient of the loss with respect to the pre-activations.
+    extra : mapping of str to anything
+        What a rule names in `UpdateRule.needs` beyond the captures: ``explored`` (LayerGraph of
+        all edges ever present), ``sign`` ((n_edges,) sign of each weight when its edge was
+        born), ``sensitivity`` ((n_edges,) sum of ``abs(weight * gradient)`` since the last
+        rewiring), ``stalled`` (bool: validation accuracy stopped improving, now or earlier), and
+        what the rule itself prepares.
+
+    Raises
+    ------
+    ValueError
+        If there is not one value an edge, or a capture has the wrong width.
+
+    Examples
+    --------
+    >>> graph = LayerGraph.from_edge_ids([0, 3], (2, 2))
+    >>> view = LayerView(graph, np.array([0.5, -1.0]), inputs=np.array([[1.0, 2.0]]),
+    ...                  output_grad=np.array([[3.0, 0.0]]))
+    >>> view.dense_grad(slice(0, 2)).tolist(), view.edge_grad().tolist()
+    ([[3.0, 6.0], [0.0, 0.0]], [3.0, 0.0])
+    """
+
+    graph: LayerGraph
+    values: NDArray[Any]
+    inputs: NDArray[Any] | None = None
+    outputs: NDArray[Any] | None = None
+    output_grad: NDArray[Any] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.values.shape != (self.graph.n_edges,):
+            raise ValueError(
+                f"expected one value for each of {self.graph.n_edges} edges, "
+                f"got shape {self.values.shape}"
+            )
+        n_in, n_out = self.graph.n_in, self.graph.n_out
+        for name, width in (("inputs", n_in), ("outputs", n_out), ("output_grad", n_out)):
+            array = getattr(self, name)
+            if array is not None and (array.ndim != 2 or array.shape[1] != width):
+                raise ValueError(f"expected {name} of shape (samples, {width}), got {array.shape}")
+
+    def captured(self, *names: str) -> tuple[NDArray[Any], ...]:
+        """Return the named captures, with equal numbers of samples.
+
+        Raises
+        ------
+        ValueError
+            If one of them was not captured.
+        """
+        arrays = tuple(getattr(self, name) for name in names)
+        if any(array is None for array in arrays):
+            raise ValueError(
+                f"this rule needs captured activations: expected {' and '.join(names)} in the "
+                "view, got None; switch on capture in the layer before the batch"
+            )
+        if len({len(array) for array in arrays}) > 1:
+            raise ValueError(
+                f"expected {' and '.join(names)} of the same samples, "
+                f"got {' and '.join(str(len(array)) for array in arrays)} rows"
+            )
+        return arrays
+
+    def required(self, name: str) -> Any:
+        """Return ``extra[name]``, or raise a ValueError that says what is missing."""
+        if name not in self.extra:
+            raise ValueError(
+                f"this rule needs extra[{name!r}] in the view, got {sorted(self.extra)}; "
+                "see LayerView for what each entry holds"
+            )
+        return self.extra[name]
+
+    def dense_grad(self, rows: slice) -> NDArray[Any]:
+        """Gradient of the loss for every cell of some rows, present or absent.
+
+        Parameters
+        ----------
+        rows : slice of output units
+
+        Returns
+        -------
+        (len(rows), n_in) array
+            ``output_grad[:, rows].T @ inputs``, in O(samples * len(rows) * n_in) time.
+
+        Raises
+        ------
+        ValueError
+            If inputs or output_grad were not captured.
+        """
+        inputs, output_grad = self.captured("inputs", "output_grad")
+        return output_grad[:, rows].T @ inputs
+
+    def edge_grad(self) -> NDArray[Any]:
+        """Gradient of the loss at the edges, (n_edges,), in blocks: O(samples * n_edges) time."""
+        inputs, output_grad = self.captured("inputs", "output_grad")
+        rows, columns = self.graph.rows, self.graph.indices
+        result = np.zeros(self.graph.n_edges)
+        step = max(1, _BLOCK // max(1, len(inputs)))
+        for start in range(0, self.graph.n_edges, step):
+            at = slice(start, start + step)
+            result[at] = np.einsum("se,se->e", inputs[:, columns[at]], output_grad[:, rows[at]])
+        return result
+
+
+Drop = Callable[[LayerView, int, np.random.Generator], NDArray[np.int64]]
+Grow = Callable[[LayerView, LayerGraph, int, np.random.Generator], NDArray[np.int64]]
+Init = Callable[[LayerView, NDArray[np.int64], np.random.Generator], NDArray[Any]]
+Extras = dict[str, dict[str, Any]]
+Prepare = Callable[[Mapping[str, LayerView], float], Extras]
+Plan = Callable[..., dict[str, tuple[int, int]]]
+
+
+def zeros(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
+    """Start grown edges at zero."""
+    return np.zeros(ids.size, view.values.dtype)
+
+
+def drop_count(graph: LayerGraph, drop_fraction: float, *, may_regrow: bool = True) -> int:
+    """Return how many edges one rewiring replaces: always a number that can be regrown.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+    drop_fraction : float
+        Share of the edges, in [0, 1]; rounded down.
+    may_regrow : bool
+        Whether an edge that was just dropped may be grown again at once.
+
+    Returns
+    -------
+    int
+        ``floor(drop_fraction * n_edges)``, at most ``n_edges - 1`` unless the fraction is 1, at
+        most the number of absent edges unless `may_regrow`, and 0 in a complete layer, which has
+        nowhere to move to.
+
+    Raises
+    ------
+    ValueError
+        If the fraction lies outside [0, 1].
+
+    Examples
+    --------
+    >>> drop_count(LayerGraph.from_edge_ids(range(10), (4, 4)), 0.3)
+    3
+    >>> drop_count(LayerGraph.from_edge_ids(range(14), (4, 4)), 0.3, may_regrow=False)
+    2
+    >>> drop_count(LayerGraph.from_edge_ids(range(16), (4, 4)), 0.3)
+    0
+    """
+    if not 0 <= drop_fraction <= 1:
+        raise ValueError(f"expected a drop_fraction in [0, 1], got {drop_fraction}")
+    n_absent = graph.n_out * graph.n_in - graph.n_edges
+    if not n_absent:
+        return 0
+    count = math.floor(drop_fraction * graph.n_edges + 1e-9)
+    if drop_fraction < 1:
+        count = min(count, max(0, graph.n_edges - 1))
+    return count if may_regrow else min(count, n_absent)
+
+
+def per_layer(
+    views: Mapping[str, LayerView], *, drop_fraction: float, progress: float, may_regrow: bool
+) -> dict[str, tuple[int, int]]:
+    """Plan the same share of edges in every layer, as many in as out: `drop_count` of each."""
+    counts = {
+        name: drop_count(view.graph, drop_fraction, may_regrow=may_regrow)
+        for name, view in views.items()
+    }
+    return {name: (count, count) for name, count in counts.items()}
+
+
+class UpdateRule(NamedTuple):
+    """Which edges leave a layer, which enter, and what they start with.
+
+    Parameters
+    ----------
+    drop : callable
+        ``drop(view, n, rng) -> (n,) int64``, distinct positions in ``view.graph.indices``.
+    grow : callable
+        ``grow(view, occupied, n, rng) -> (n,) int64``, distinct edge ids absent from `occupied`.
+    init : callable
+        ``init(view, ids, rng) -> (len(ids),)``, values of grown edges, `ids` increasing.
+    needs : tuple of str
+        What the trainer must put in the view: ``"gradient"`` (inputs and output_grad of the last
+        batch), ``"momentum"`` (the same of recent batches, older ones weighted down: see
+        `topokit.rules.budget.decayed`), ``"activations"`` (inputs and outputs over the training
+        data), or an entry of ``view.extra`` (``"explored"``, ``"sign"``, ``"sensitivity"``,
+        ``"stalled"``).
+    prepare : callable, optional
+        ``prepare(views, drop_fraction) -> {layer: {entry: ...}}``, network-level information
+        added to each view's `extra` before planning.
+    plan : callable
+        ``plan(views, *, drop_fraction, progress, may_regrow) -> {layer: (n_drop, n_grow)}``;
+        `progress` in [0, 1] is the share of training done. By default every layer replaces
+        `drop_fraction` of its edges.
+
+    Examples
+    --------
+    >>> from topokit.rules.drop import smallest_magnitude
+    >>> from topokit.rules.grow import uniform
+    >>> mine = UpdateRule(smallest_magnitude, uniform)
+    >>> mine.needs, mine.init.__name__
+    ((), 'zeros')
+    """
+
+    drop: Drop
+    grow: Grow
+    init: Init = zeros
+    needs: tuple[str, ...] = ()
+    prepare: Prepare | None = None
+    plan: Plan = per_layer
+
+
+def rewire(
+    view: LayerView,
+    rule: UpdateRule,
+    *,
+    n_drop: int,
+    n_grow: int,
+    rng: np.random.Generator,
+    may_regrow: bool = True,
+) -> tuple[EdgeUpdate, NDArray[Any]]:
+    """Apply a rule once to one layer: exactly `n_drop` edges leave, exactly `n_grow` enter.
+
+    Parameters
+    ----------
+    view : LayerView
+    rule : UpdateRule
+    n_drop, n_grow : int
+        Equal to rewire; ``n_grow=0`` to prune.
+    rng : numpy.random.Generator
+    may_regrow : bool
+        Whether an edge dropped in this call may be grown in it. It then counts as one that left
+        and one that entered (source -1: optimizer state starts clean).
+
+    Returns
+    -------
+    update : EdgeUpdate
+    values : (update.after.n_edges,) array
+        Kept edges keep their value bit for bit; grown ones get ``rule.init``. The dtype is that
+        of ``view.values``.
+
+    Raises
+    ------
+    ValueError
+        If the counts cannot be met, or the rule broke its word: positions out of range or twice,
+        grown edges that were present, the wrong number of either.
+
+    Notes
+    -----
+    O(n_edges) beyond what the rule's own functions cost.
+
+    Examples
+    --------
+    >>> from topokit.rules import RULES
+    >>> view = LayerView(LayerGraph.from_edge_ids([0, 1, 2], (2, 3)), np.array([3.0, -0.1, 2.0]))
+    >>> update, values = rewire(view, RULES["set_magnitude"](), n_drop=1, n_grow=1,
+    ...                         may_regrow=False, rng=np.random.default_rng(0))
+    >>> update.after.edge_ids.tolist(), values.tolist()
+    ([0, 2, 5], [3.0, 2.0, 0.0])
+    """
+    before, n = view.graph, view.graph.n_edges
+    if not 0 <= n_drop <= n:
+        raise ValueError(f"expected n_drop in 0..{n} (the layer's edges), got {n_drop}")
+    room = before.n_out * before.n_in - n + (n_drop if may_regrow else 0)
+    if not 0 <= n_grow <= room:
+        raise ValueError(
+            f"expected n_grow in 0..{room} (the absent edges{' and the dropped ones' * may_regrow})"
+            f", got {n_grow}"
+        )
+    if not n_drop and not n_grow:
+        return EdgeUpdate(before, before, np.arange(n)), view.values.copy()
+    keep = np.ones(n, bool)
+    if n_drop:
+        dropped = _integers(rule.drop(view, n_drop, rng), n_drop, "positions to drop")
+        if dropped.min() < 0 or dropped.max() >= n:
+            raise ValueError(
+                f"expected positions to drop in 0..{n - 1}, got {dropped.min()}..{dropped.max()}"
+            )
+        keep[dropped] = False
+        if n - np.count_nonzero(keep) != n_drop:
+            raise ValueError(f"expected {n_drop} distinct positions to drop, got one twice")
+    kept = np.flatnonzero(keep)
+    ids = before.edge_ids
+    occupied = LayerGraph.from_edge_ids(ids[kept], before.shape) if may_regrow else before
+    grown = np.empty(0, np.int64)
+    if n_grow:
+        grown = np.sort(_integers(rule.grow(view, occupied, n_grow, rng), n_grow, "edges to grow"))
+        taken = occupied.edge_ids
+        at = np.minimum(np.searchsorted(taken, grown), max(0, taken.size - 1))
+        if taken.size and np.any(taken[at] == grown):
+            raise ValueError("expected absent edges to grow, got at least one that is present")
+        if np.any(grown[1:] == grown[:-1]):
+            raise ValueError(f"expected {n_grow} distinct edges to grow, got one twice")
+    update = EdgeUpdate.from_decisions(before, np.flatnonzero(~keep), grown)
+    values = update.carry(view.values)
+    if n_grow:
+        start = np.asarray(rule.init(view, grown, rng))
+        if start.shape != (n_grow,):
+            raise ValueError(f"expected {n_grow} starting values, got shape {start.shape}")
+        values[update.grown] = start
+    return update, values
+
+
+def _integers(decision: Any, count: int, what: str) -> NDArray[np.int64]:
+    """Check that a rule answered with `count` integers."""
+    array = np.asarray(decision)
+    if array.shape != (count,) or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(
+            f"expected {count} {what} as a flat integer array, "
+            f"got shape {array.shape} of {array.dtype}"
+        )
+    return array.astype(np.int64)
+
+
+def constant(step: int, total: int) -> float:
+    """Return 1 at every step: the drop fraction stays what it is (SET, CTRE)."""
+    return 1.0
+
+
+def cosine(step: int, total: int) -> float:
+    """Return ``(1 + cos(pi * step / total)) / 2``: from 1 to 0, flat at both ends (RigL, SNFS).
+
+    Examples
+    --------
+    >>> [round(cosine(step, 4), 3) for step in range(6)]
+    [1.0, 0.854, 0.5, 0.146, 0.0, 0.0]
+    """
+    return (1 + math.cos(math.pi * min(max(step / max(total, 1), 0.0), 1.0))) / 2
+
+
+def linear(step: int, total: int) -> float:
+    """Return ``1 - step / total``, from 1 to 0.
+
+    Examples
+    --------
+    >>> [linear(step, 4) for step in range(6)]
+    [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    """
+    return 1 - min(max(step / max(total, 1), 0.0), 1.0)
+
+
+SCHEDULES: dict[str, Callable[[int, int], float]] = {
+    "constant": constant,
+    "cosine": cosine,
+    "linear": linear,
+}
+"""``(step, total) -> factor`` in [0, 1] by which the first drop fraction is multiplied."""
