@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +24,19 @@ SCALES: dict[str, str] = {
     "none": "as stored",
 }
 """How features can be scaled; a feature that does not vary is only shifted."""
+
+
+Scale = Literal["unit", "minmax", "standard", "global", "none"]
+Subset = Literal["stratified", "tutorial"]
+Loader = Callable[..., "Data"]
+
+COMMON = """
+    n_train, n_test : int, optional
+        Sizes of the parts; drawn from `rng`, each class in proportion.
+    scale : str
+        "unit", "minmax", "standard", "global" or "none"; see `SCALES`. Statistics are those of
+        the training part in use."""
+"""What the docstrings of loaders share."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +113,7 @@ class Data:
 
 
 def find_files(
-    name: str, data_dir: Path | None, paths: list[tuple[str, ...]], hint: str
+    name: str, data_dir: Path | None, paths: Sequence[tuple[str, ...]], hint: str
 ) -> list[Path]:
     """Find the file of each tuple of alternative relative paths, or say all that helps."""
     folder = data_dir or Path(os.environ.get("TOPOKIT_DATA") or "")
@@ -118,6 +135,32 @@ def find_files(
             f"Expected: {expected}. {hint}"
         )
     return found
+
+
+def read_npz(path: Path, *choices: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Read the first of several sets of arrays that an ``.npz`` file has; unpickle nothing."""
+    expected = " or ".join(", ".join(names) for names in choices)
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            for names in choices:
+                if set(names) <= set(arrays.files):
+                    return {name: arrays[name] for name in names}
+            raise ValueError(f"arrays {', '.join(arrays.files) or 'none'}")
+    except (
+        ValueError,
+        TypeError,
+        OSError,
+        EOFError,
+        KeyError,
+        AttributeError,
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+    ) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{path}: expected an intact .npz with {expected}, got: {reason}"
+        ) from None
 
 
 # --- splitting and scaling ---------------------------------------------------------------------

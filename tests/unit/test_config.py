@@ -4,8 +4,6 @@ import sys
 from typing import Literal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from topokit.config import (
     RECIPES,
@@ -15,11 +13,8 @@ from topokit.config import (
     RunConfig,
     Spec,
     TopologySpec,
-    choose,
     load_recipe,
-    parameters_of,
     resolve,
-    to_toml,
 )
 
 MINIMAL = {
@@ -148,31 +143,6 @@ def test_toml_round_trip_of_everything():
     )
     assert RunConfig.from_toml(config.to_toml()) == config
     assert RunConfig.from_dict(config.to_dict()) == config
-
-
-toml_values = st.recursive(
-    st.booleans()
-    | st.integers(-(2**60), 2**60)
-    | st.floats(allow_nan=False)
-    | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.text('ab -."', max_size=4), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
-
-
-@given(st.dictionaries(st.text("abc .", max_size=4), toml_values, max_size=4))
-def test_whatever_is_written_is_read_back(table):
-    import tomllib
-
-    assert tomllib.loads(to_toml(table)) == table
-
-
-def test_writer_refuses_what_toml_lacks():
-    with pytest.raises(TypeError, match="expected a string, number, boolean, list or dictionary"):
-        to_toml({"a": {1, 2}})
 
 
 def test_from_toml_file_and_errors(tmp_path):
@@ -329,18 +299,6 @@ def test_resolve_answers(changes, message):
     with pytest.raises(ValueError) as caught:
         resolve(RunConfig.from_dict(merged(**changes)), TABLES)
     assert message in str(caught.value)
-
-
-def test_choose_reports_empty_tables_and_odd_names():
-    with pytest.raises(ValueError, match=r"^unknown rule 'set'; rules: none$"):
-        choose("rule", "set", {})
-    with pytest.raises(ValueError, match=r"unknown rule \['set'\]"):
-        choose("rule", ["set"], {"set": 1})
-
-
-def test_parameters_of_leaves_out_what_the_caller_supplies():
-    assert list(parameters_of(dataset)) == ["path", "scale", "header"]
-    assert parameters_of(katz)["n_paths"].annotation is int
 
 
 def test_load_recipe_answers_unknown_names(tmp_path):

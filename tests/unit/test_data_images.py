@@ -1,0 +1,213 @@
+import gzip
+import io
+import struct
+
+import numpy as np
+import pytest
+
+from topokit.data import DATASETS, load_data
+
+
+def equal(a, b):
+    names = ("x_train", "y_train", "x_test", "y_test")
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
+
+
+def seeded(seed=0):
+    return np.random.default_rng(seed)
+
+
+def write_idx(folder, *, n_train=40, n_test=20, end=".gz", seed=0, side=28):
+    """Four small files in the format of MNIST; returns the arrays."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {}
+    for part, n in (("train", n_train), ("t10k", n_test)):
+        arrays[f"{part}-images-idx3-ubyte"] = rng.integers(0, 256, (n, side, side), dtype=np.uint8)
+        arrays[f"{part}-labels-idx1-ubyte"] = (np.arange(n) % 10).astype(np.uint8)
+    for name, array in arrays.items():
+        head = struct.pack(f">{1 + array.ndim}I", 2048 + array.ndim, *array.shape)
+        content = head + array.tobytes()
+        (folder / (name + end)).write_bytes(gzip.compress(content) if end else content)
+    return list(arrays.values())
+
+
+def test_digits_splits_by_seed_and_class():
+    data = load_data("digits", rng=seeded())
+    assert (data.x_train.shape, data.x_test.shape) == ((1348, 64), (449, 64))
+    assert (data.n_classes, data.image_shape) == (10, (8, 8))
+    assert (data.x_train.min(), data.x_train.max()) == (0, 1)
+    assert equal(data, load_data("digits", rng=seeded()))
+    assert not equal(data, load_data("digits", rng=seeded(1)))
+    share = np.bincount(data.y_test) / np.bincount(np.concatenate([data.y_train, data.y_test]))
+    assert np.abs(share - 449 / 1797).max() < 0.006
+    rows = np.concatenate([data.x_train, data.x_test])
+    everything = DATASETS["digits"](rng=seeded(5), n_train=1796, n_test=1)
+    again = np.concatenate([everything.x_train, everything.x_test])
+    assert sorted(map(bytes, rows)) == sorted(map(bytes, again))
+
+
+def test_digits_sizes():
+    data = load_data("digits", rng=seeded(), n_train=57, n_test=100)
+    assert (len(data.y_train), len(data.y_test)) == (57, 100)
+    assert np.bincount(data.y_train).min() >= 5
+    with pytest.raises(ValueError, match=r"'digits': expected n_train in 1\.\.1348, got 1349"):
+        load_data("digits", rng=seeded(), n_train=1349)
+    with pytest.raises(ValueError, match=r"expected n_test in 1\.\.1796, got 1797"):
+        load_data("digits", rng=seeded(), n_test=1797)
+
+
+def test_unknown_scale():
+    with pytest.raises(ValueError, match=r"data\.scale: expected one of unit, .*, got 'zscore'"):
+        load_data("digits", rng=seeded(), scale="zscore")
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("mnist", "mnist"),
+        ("mnist", ""),
+        ("mnist", "MNIST/raw"),
+        ("fashion_mnist", "fashion-mnist"),
+        ("fashion_mnist", "fashion_mnist"),
+        ("fashion_mnist", ""),
+    ],
+)
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_images_are_read_whole_and_in_order(tmp_path, name, place, end):
+    arrays = write_idx(tmp_path / place, end=end)
+    rng = seeded()
+    state = rng.bit_generator.state
+    data = load_data(name, data_dir=tmp_path, rng=rng)
+    assert np.allclose(data.x_train, arrays[0].reshape(40, -1) / 255)
+    assert np.array_equal(data.y_train, arrays[1])
+    assert np.allclose(data.x_test, arrays[2].reshape(20, -1) / 255)
+    assert np.array_equal(data.y_test, arrays[3])
+    assert (data.name, data.n_classes, data.image_shape) == (name, 10, (28, 28))
+    assert rng.bit_generator.state == state
+
+
+def test_data_dir_from_the_environment(tmp_path, monkeypatch):
+    write_idx(tmp_path / "mnist")
+    monkeypatch.setenv("TOPOKIT_DATA", str(tmp_path))
+    assert load_data("mnist", rng=seeded()).x_train.shape == (40, 784)
+    with pytest.raises(FileNotFoundError):
+        load_data("mnist", data_dir=tmp_path / "elsewhere", rng=seeded())
+
+
+def test_subsets(tmp_path):
+    arrays = write_idx(tmp_path / "mnist")
+    data = load_data("mnist", data_dir=tmp_path, rng=seeded(), n_train=20, n_test=10)
+    assert np.bincount(data.y_train).tolist() == [2] * 10
+    assert np.bincount(data.y_test).tolist() == [1] * 10
+    assert equal(data, load_data("mnist", data_dir=tmp_path, rng=seeded(), n_train=20, n_test=10))
+    with pytest.raises(ValueError, match=r"'mnist': expected n_test in 1\.\.20, got 21"):
+        load_data("mnist", data_dir=tmp_path, rng=seeded(), n_test=21)
+
+    tutorial = load_data(
+        "mnist", data_dir=tmp_path, rng=seeded(), n_train=7, n_test=5, subset="tutorial"
+    )
+    legacy = np.random.RandomState(0)
+    order_train, order_test = np.arange(40), np.arange(20)
+    legacy.shuffle(order_train)
+    legacy.shuffle(order_test)
+    assert np.array_equal(tutorial.y_train, arrays[1][order_train[:7]])
+    assert np.array_equal(tutorial.y_test, arrays[3][order_test[:5]])
+
+
+def test_bad_images(tmp_path):
+    folder = tmp_path / "mnist"
+    write_idx(folder, side=27)
+    with pytest.raises(ValueError, match=r"expected images of 28 x 28 .* shape \(40, 27, 27\)"):
+        load_data("mnist", data_dir=tmp_path, rng=seeded())
+    write_idx(folder)
+    labels = folder / "t10k-labels-idx1-ubyte.gz"
+    labels.write_bytes(gzip.compress(struct.pack(">II", 2049, 20) + bytes([10] * 20)))
+    with pytest.raises(ValueError, match=r"t10k-images.* got shape .* 20 labels up to 10"):
+        load_data("mnist", data_dir=tmp_path, rng=seeded())
+    labels.write_bytes(gzip.compress(struct.pack(">II", 2049, 19) + bytes(19)))
+    with pytest.raises(ValueError, match="and 19 labels up to 0"):
+        load_data("mnist", data_dir=tmp_path, rng=seeded())
+    labels.write_bytes(b"no gzip")
+    with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte\.gz: expected an intact gzip"):
+        load_data("mnist", data_dir=tmp_path, rng=seeded())
+
+
+def cifar_images(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8), (np.arange(n) % 10)
+
+
+@pytest.mark.parametrize(
+    "place", ["cifar-10-batches-bin", "cifar10/cifar-10-batches-bin", "cifar10"]
+)
+def test_cifar10_in_its_binary_layout(tmp_path, place):
+    folder = tmp_path / place
+    folder.mkdir(parents=True)
+    pixels, labels = cifar_images(60)
+    records = np.column_stack([labels.astype(np.uint8), pixels.reshape(60, -1)])
+    names = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
+    for i, name in enumerate(names):
+        records[10 * i : 10 * i + 10].tofile(folder / name)
+    data = load_data("cifar10", data_dir=tmp_path, rng=seeded())
+    assert np.allclose(data.x_train, pixels[:50].reshape(50, -1) / 255)
+    assert np.array_equal(data.y_test, labels[50:])
+    assert (data.image_shape, data.n_classes) == ((3, 32, 32), 10)
+    few = load_data("cifar10", data_dir=tmp_path, rng=seeded(), n_train=20)
+    assert np.bincount(few.y_train).tolist() == [2] * 10
+
+    path = folder / "data_batch_3.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(
+        ValueError, match=r"data_batch_3\.bin: expected records of 3073 bytes, got "
+    ):
+        load_data("cifar10", data_dir=tmp_path, rng=seeded())
+    path.write_bytes(bytes([10]) + bytes(3072))
+    with pytest.raises(ValueError, match=r"data_batch_3\.bin: expected labels 0\.\.9, got 10"):
+        load_data("cifar10", data_dir=tmp_path, rng=seeded())
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"(?s)'cifar10' not found.*cifar-10-binary\.tar"):
+        load_data("cifar10", data_dir=tmp_path, rng=seeded())
+
+
+def write_jpegs(folder, **changes):
+    """Flat images, which JPEG keeps nearly exactly."""
+    from PIL import Image
+
+    folder.mkdir(exist_ok=True)
+    arrays, colours = {}, {}
+    for part, n in (("train", 20), ("test", 10)):
+        rng = np.random.default_rng(n)
+        colours[part] = rng.integers(0, 256, (n, 3), dtype=np.uint8)
+        images = []
+        for colour in colours[part]:
+            buffer = io.BytesIO()
+            Image.fromarray(np.tile(colour, (32, 32, 1))).save(buffer, "JPEG", quality=95)
+            images.append(buffer.getvalue())
+        arrays[f"jpeg_{part}"] = np.frombuffer(b"".join(images), np.uint8)
+        arrays[f"offset_{part}"] = np.cumsum([0, *map(len, images)])
+        arrays[f"y_{part}"] = (np.arange(n) % 10).astype(np.uint8)
+    path = folder / "cifar10-jpeg-60k.npz"
+    np.savez(path, **arrays | changes)
+    return path, arrays, colours
+
+
+def test_cifar10_from_jpeg_copies(tmp_path):
+    path, arrays, colours = write_jpegs(tmp_path / "cifar10")
+    data = load_data("cifar10", data_dir=tmp_path, rng=seeded(), scale="none")
+    seen = data.x_train.reshape(20, 3, 1024)
+    assert np.abs(seen - colours["train"][:, :, None].astype(float)).max() <= 4
+    assert np.array_equal(data.y_test, np.arange(10))
+
+    broken = arrays["jpeg_train"].copy()
+    broken[arrays["offset_train"][3] :][:100] = 0
+    write_jpegs(tmp_path / "cifar10", jpeg_train=broken)
+    with pytest.raises(ValueError, match=r"60k\.npz: image 3 is damaged: "):
+        load_data("cifar10", data_dir=tmp_path, rng=seeded())
+    write_jpegs(tmp_path / "cifar10", y_train=np.zeros(19, np.uint8))
+    with pytest.raises(ValueError, match="got 20 images and 19 labels up to 0"):
+        load_data("cifar10", data_dir=tmp_path, rng=seeded())
+    for content in (b"", b"PK\3\4 no zip", path.read_bytes()[:5000]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"60k\.npz: expected an intact \.npz with jpeg_train"):
+            load_data("cifar10", data_dir=tmp_path, rng=seeded())

@@ -1,0 +1,118 @@
+import urllib.error
+
+import numpy as np
+import pytest
+
+from topokit.data import load_data
+
+
+def equal(a, b):
+    names = ("x_train", "y_train", "x_test", "y_test")
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
+
+
+def seeded(seed=0):
+    return np.random.default_rng(seed)
+
+
+def test_csv(tmp_path, monkeypatch):
+    lines = [f"{i}, {2 * i}, {'cat' if i % 3 else 'dog'}" for i in range(30)]
+    (tmp_path / "own.csv").write_text("\n".join(["a, b, kind", *lines]))
+    data = load_data("csv", data_dir=tmp_path, rng=seeded(), path="own.csv", scale="none")
+    assert (data.x_train.shape, data.x_test.shape, data.n_classes) == ((24, 2), (6, 2), 2)
+    assert np.array_equal(data.y_train, (data.x_train[:, 0] % 3 == 0).astype(int))
+    by_name = load_data("csv", rng=seeded(), path=str(tmp_path / "own.csv"), label="kind")
+    assert equal(by_name, load_data("csv", data_dir=tmp_path, rng=seeded(), path="own.csv"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bare.csv").write_text("\n".join(f"{i % 2},{i}" for i in range(20)))
+    bare = load_data("csv", rng=seeded(), path="bare.csv", label=0, header=False, scale="none")
+    assert np.array_equal(bare.y_test, bare.x_test[:, 0] % 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "params", "message"),
+    [
+        ("a,b\n1,0\n2,1\n", {"label": "c"}, "unknown column 'c'; columns: a, b"),
+        ("a,b\n1,0\n2,1\n", {"label": 2}, r"data\.label: expected a column in 0\.\.1 of .*, got 2"),
+        ("a,b\nx,0\ny,1\n", {}, r"own\.csv: expected numbers in column 'a', got "),
+        ("a,b\n1,0\n,1\n", {}, r"own\.csv: a value is missing in row 1, column 'a'"),
+        ("", {}, r"own\.csv: expected comma-separated values, got: No columns"),
+        ("a,b\n1,2,3,4\n5\n6,7,8,9,10\n", {}, r"own\.csv: expected comma-separated values, got: "),
+        (
+            "a,b\n1,0.5\n2,1.5\n3,0.5\n4,1.5\n",
+            {},
+            "expected classes as labels, got numbers such as",
+        ),
+        ("a,b\n1,0\n2,0\n", {}, "expected 2 to 2 classes among 2 labels, got 1"),
+        ("a,b\n1,0\n2,1\n3,2\n4,3\n5,4\n6,5\n", {}, "2 to 3 classes among 6 labels, got 6"),
+    ],
+)
+def test_bad_csv(tmp_path, text, params, message):
+    (tmp_path / "own.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_data("csv", data_dir=tmp_path, rng=seeded(), path="own.csv", **params)
+
+
+@pytest.mark.parametrize("name", ["csv", "npz"])
+def test_own_files_that_are_not_there(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=r"data\.path: expected a file, found none at "):
+        load_data(name, data_dir=tmp_path, rng=seeded(), path="none")
+
+
+def test_npz(tmp_path, rng):
+    x, y = rng.random((30, 4, 2)), np.array(["a", "b", "c"] * 10)
+    np.savez(tmp_path / "own.npz", x=x, y=y)
+    data = load_data("npz", data_dir=tmp_path, rng=seeded(), path="own.npz")
+    assert (data.x_train.shape, data.x_test.shape, data.n_classes) == ((24, 8), (6, 8), 3)
+    np.savez(tmp_path / "parts.npz", x_train=x[:20], y_train=y[:20], x_test=x[20:], y_test=y[20:])
+    data = load_data("npz", data_dir=tmp_path, rng=seeded(), path="parts.npz")
+    assert np.allclose(data.x_train, x[:20].reshape(20, 8))
+    assert np.array_equal(data.y_test, np.array([0, 1, 2] * 10)[20:])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.ones((4, 2))}, r"expected an intact \.npz with x, y or x_train, .*: arrays x$"),
+        ({"x": np.ones((4, 2)), "y": np.ones(3)}, "as many labels as samples, got 3 in y and 4"),
+        ({"x": np.ones(4), "y": np.ones(4)}, r"got x float64 \(4,\)"),
+        ({"x": np.array([["a"]] * 4), "y": np.ones(4)}, r"got x <U1 \(4, 1\)"),
+        (
+            {"x": np.ones((4, 1)), "y": np.array([{}] * 4)},
+            "expected an intact .npz .* allow_pickle",
+        ),
+    ],
+)
+def test_bad_npz(tmp_path, arrays, message):
+    np.savez(tmp_path / "own.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        load_data("npz", data_dir=tmp_path, rng=seeded(), path="own.npz")
+
+
+def test_a_lone_npy_file_is_no_npz(tmp_path):
+    np.save(tmp_path / "own.npy", np.ones(3))
+    with pytest.raises(ValueError, match=r"own\.npy: expected an intact \.npz"):
+        load_data("npz", data_dir=tmp_path, rng=seeded(), path="own.npy")
+
+
+def test_openml(monkeypatch, rng):
+    import sklearn.datasets
+
+    asked = {}
+
+    def fetch(name, **options):
+        asked.update(options, name=name)
+        return rng.random((40, 3)), np.array(["yes", "no"] * 20)
+
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", fetch)
+    data = load_data("openml", rng=seeded(), dataset="phoneme", version=1)
+    assert (data.x_train.shape, data.x_test.shape, data.n_classes) == ((32, 3), (8, 3), 2)
+    assert (asked["name"], asked["version"]) == ("phoneme", 1)
+
+    def offline(name, **options):
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", offline)
+    with pytest.raises(FileNotFoundError, match="'phoneme' is not kept here and could not be") as e:
+        load_data("openml", rng=seeded(), dataset="phoneme")
+    assert "\n" not in str(e.value)

@@ -1,0 +1,87 @@
+"""Data sets as arrays, by name: digits embedded, images and features from files, OpenML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topokit.data.features import mat_features, mushrooms
+from topokit.data.images import cifar10, digits, idx_images
+from topokit.data.own import csv, npz, openml
+from topokit.samples import Data, Loader
+from topokit.tables import choose
+
+__all__ = ["DATASETS", "Data", "load_data"]
+
+_NIPS = "Guyon et al., Result analysis of the NIPS 2003 feature selection challenge, 2004."
+_FEATURES = "Li et al., Feature selection: a data perspective, ACM Computing Surveys 50:94, 2017."
+
+DATASETS: dict[str, Loader] = {
+    "digits": digits,
+    "mnist": idx_images(
+        "mnist",
+        ("mnist", "MNIST/raw"),
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        "LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document recognition, "
+        "1998.",
+    ),
+    "fashion_mnist": idx_images(
+        "fashion_mnist",
+        ("fashion-mnist", "fashion_mnist", "FashionMNIST/raw"),
+        "github.com/zalandoresearch/fashion-mnist, data/fashion,",
+        "Xiao, Rasul, Vollgraf, Fashion-MNIST, arXiv 1708.07747, 2017.",
+    ),
+    "cifar10": cifar10,
+    "madelon": mat_features("madelon", "madelon/madelon.mat", (2600, 500), 2, 600, _NIPS),
+    "pcmac": mat_features("pcmac", "pcmac/PCMAC.mat", (1943, 3289), 2, 389, _FEATURES),
+    "basehock": mat_features("basehock", "basehock/BASEHOCK.mat", (1993, 4862), 2, 399, _FEATURES),
+    "tox_171": mat_features("tox_171", "tox_171/TOX-171.mat", (171, 5748), 4, 57, _FEATURES),
+    "lung_small": mat_features(
+        "lung_small", "lung_small/lung_small.mat", (73, 325), 7, 24, _FEATURES
+    ),
+    "mushrooms": mushrooms,
+    "csv": csv,
+    "npz": npz,
+    "openml": openml,
+}
+"""The data sets, by name: functions of `data_dir`, `rng` and their own parameters."""
+
+
+def load_data(
+    name: str, *, data_dir: str | Path | None = None, rng: np.random.Generator, **params: Any
+) -> Data:
+    """Load a data set by name.
+
+    Parameters
+    ----------
+    name : str
+        A key of `DATASETS`.
+    data_dir : path, optional
+        The folder of data sets; by default the environment variable ``TOPOKIT_DATA``.
+    rng : numpy.random.Generator
+        Decides splits and subsets, nothing else; sets used whole never draw from it.
+    **params
+        Of the loader; see its docstring.
+
+    Returns
+    -------
+    Data
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown or a file is damaged.
+    FileNotFoundError
+        If the files are not there; the message says where they were looked for, which are
+        expected and how to get them.
+
+    Examples
+    --------
+    >>> data = load_data("digits", rng=np.random.default_rng(0))
+    >>> data.x_train.shape, data.x_test.shape, data.n_classes
+    ((1348, 64), (449, 64), 10)
+    """
+    folder = Path(data_dir).expanduser() if data_dir is not None else None
+    return choose("data set", name, DATASETS)(data_dir=folder, rng=rng, **params)

@@ -1,0 +1,278 @@
+"""Loaders of image sets: the embedded digits, files in IDX format, CIFAR-10."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topokit.idx import read_idx
+from topokit.samples import (
+    COMMON,
+    SCALES,
+    Data,
+    Loader,
+    Scale,
+    Subset,
+    find_files,
+    read_npz,
+    scaled,
+    split,
+    subsets,
+)
+
+__all__ = ["cifar10", "digits", "idx_images"]
+
+
+def digits(
+    *,
+    data_dir: Path | None = None,
+    rng: np.random.Generator,
+    n_train: int | None = None,
+    n_test: int = 449,
+    scale: Scale = "unit",
+) -> Data:
+    """Load the 1,797 handwritten digits (8 x 8, values 0 to 16) that scikit-learn ships.
+
+    No file is needed. The test part of `n_test` samples is drawn from `rng`, stratified.
+
+    Parameters
+    ----------
+    data_dir : path, optional
+        Not used.
+    rng : numpy.random.Generator
+        Decides the split.
+    n_train : int, optional
+        Size of the training part; by default all that is not tested on.
+    n_test : int
+        Size of the test part.
+    scale : str
+        A key of `SCALES`.
+
+    Returns
+    -------
+    Data
+
+    References
+    ----------
+    .. [1] Alpaydin, Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998 (its test
+       part).
+
+    Examples
+    --------
+    >>> digits(rng=np.random.default_rng(0), n_train=100).x_train.shape
+    (100, 64)
+    """
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    x_train, y_train, x_test, y_test = split("digits", x, y, n_train, n_test, rng)
+    x_train, x_test = scaled(x_train, x_test, scale, 16)
+    return Data(
+        "digits",
+        x_train,
+        y_train,
+        x_test,
+        y_test,
+        10,
+        (8, 8),
+        f"scikit-learn's load_digits; stratified split; {SCALES[scale]}",
+    )
+
+
+_IDX_FILES = (
+    ("train-images-idx3-ubyte", 2051),
+    ("train-labels-idx1-ubyte", 2049),
+    ("t10k-images-idx3-ubyte", 2051),
+    ("t10k-labels-idx1-ubyte", 2049),
+)
+
+
+def idx_images(name: str, folders: tuple[str, ...], url: str, paper: str) -> Loader:
+    """Make the loader of a set in the four files of MNIST."""
+    hint = f"Get them from {url} and put them into a folder {folders[0]}/ there."
+
+    def load(
+        *,
+        data_dir: Path | None = None,
+        rng: np.random.Generator,
+        n_train: int | None = None,
+        n_test: int | None = None,
+        subset: Subset = "stratified",
+        scale: Scale = "unit",
+    ) -> Data:
+        places = [f"{folder}/" for folder in folders] + [""]
+        paths = [
+            tuple(place + file + end for place in places for end in (".gz", ""))
+            for file, _ in _IDX_FILES
+        ]
+        files = find_files(name, data_dir, paths, hint)
+        arrays = [read_idx(path, magic=m) for path, (_, m) in zip(files, _IDX_FILES, strict=True)]
+        for first, path in ((0, files[0]), (2, files[2])):
+            images, labels = arrays[first], arrays[first + 1]
+            fits = images.shape == (len(labels), 28, 28)
+            if not fits or labels.max(initial=0) > 9:
+                raise ValueError(
+                    f"{path}: expected images of 28 x 28 and a label 0..9 for each, got shape "
+                    f"{images.shape} and {len(labels)} labels up to {labels.max(initial=0)}"
+                )
+        parts = (
+            arrays[0].reshape(len(arrays[0]), -1),
+            arrays[1].astype(np.int64),
+            arrays[2].reshape(len(arrays[2]), -1),
+            arrays[3].astype(np.int64),
+        )
+        x_train, y_train, x_test, y_test = subsets(name, parts, n_train, n_test, subset, rng)
+        x_train, x_test = scaled(x_train, x_test, scale, 255)
+        source = f"{files[0].parent}; {SCALES[scale]}"
+        return Data(name, x_train, y_train, x_test, y_test, 10, (28, 28), source)
+
+    load.__name__ = load.__qualname__ = name
+    load.__doc__ = f"""Load {name}: 60,000 + 10,000 grey images of 28 x 28 in 10 classes.
+
+    The files are the four of the original distribution, compressed (``.gz``) or not, in
+    {" or ".join(folders)}, or in the folder of data sets itself.
+
+    Parameters
+    ----------
+    data_dir : path, optional
+        The folder of data sets; by default ``TOPOKIT_DATA``.
+    rng : numpy.random.Generator
+        Decides the subsets, where there are any.{COMMON}
+    subset : str
+        "stratified", or "tutorial": the samples the SET tutorials train on (both parts
+        shuffled by one legacy generator with seed 0, the first ones taken).
+
+    Returns
+    -------
+    Data
+
+    References
+    ----------
+    .. [1] {paper}
+
+    Examples
+    --------
+    >>> {name}(data_dir=Path("/nowhere"), rng=np.random.default_rng(0))
+    Traceback (most recent call last):
+    FileNotFoundError: data set {name!r} not found: looked in ...
+    """
+    return load
+
+
+def cifar10(
+    *,
+    data_dir: Path | None = None,
+    rng: np.random.Generator,
+    n_train: int | None = None,
+    n_test: int | None = None,
+    scale: Scale = "unit",
+) -> Data:
+    """Load CIFAR-10: 50,000 + 10,000 colour images of 32 x 32 in 10 classes.
+
+    The official binary files are read where they are, in cifar-10-batches-bin, alone or in
+    cifar10. Else the JPEG copies in cifar10/cifar10-jpeg-60k.npz are decoded, which takes some
+    seconds; their pixels differ slightly from the original, and the order is another.
+
+    Parameters
+    ----------
+    data_dir : path, optional
+        The folder of data sets; by default ``TOPOKIT_DATA``.
+    rng : numpy.random.Generator
+        Decides the subsets, where there are any.
+    n_train, n_test : int, optional
+        Sizes of the parts; drawn from `rng`, each class in proportion.
+    scale : str
+        A key of `SCALES`.
+
+    Returns
+    -------
+    Data
+        A sample is 1,024 red, 1,024 green and 1,024 blue values, each row by row. The whole
+        set takes 740 MB.
+
+    References
+    ----------
+    .. [1] Krizhevsky, Learning multiple layers of features from tiny images, 2009.
+
+    Examples
+    --------
+    >>> cifar10(data_dir=Path("/nowhere"), rng=np.random.default_rng(0))
+    Traceback (most recent call last):
+    FileNotFoundError: data set 'cifar10' not found: looked in ...
+    """
+    name = "cifar10"
+    hint = (
+        "Get https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz and unpack it there, "
+        "or put cifar10-jpeg-60k.npz into cifar10/."
+    )
+    batches = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
+    places = ("cifar-10-batches-bin/", "cifar10/cifar-10-batches-bin/", "cifar10/")
+    packed = ("cifar10/cifar10-jpeg-60k.npz", "cifar10-jpeg-60k.npz")
+    try:
+        paths = [tuple(place + batch for place in places) for batch in batches]
+        files = find_files(name, data_dir, paths, hint)
+        parts = _cifar_batches(files)
+    except FileNotFoundError as missing:
+        try:
+            files = find_files(name, data_dir, [packed], hint)
+        except FileNotFoundError:
+            raise missing from None
+        parts = _cifar_jpegs(files[0])
+    x_train, y_train, x_test, y_test = subsets(name, parts, n_train, n_test, "stratified", rng)
+    x_train, x_test = scaled(x_train, x_test, scale, 255)
+    source = f"{files[0]}; {SCALES[scale]}"
+    return Data(name, x_train, y_train, x_test, y_test, 10, (3, 32, 32), source)
+
+
+def _cifar_batches(files: list[Path]) -> tuple[Any, Any, Any, Any]:
+    """Read records of a label byte and 3,072 pixel bytes; the last file is the test part."""
+    batches = []
+    for path in files:
+        content = np.fromfile(path, np.uint8)
+        if not content.size or content.size % 3073:
+            raise ValueError(
+                f"{path}: expected records of 3073 bytes, got a file of {content.size}"
+            )
+        records = content.reshape(-1, 3073)
+        if records[:, 0].max() > 9:
+            raise ValueError(f"{path}: expected labels 0..9, got {records[:, 0].max()}")
+        batches.append(records)
+    train, test = np.concatenate(batches[:-1]), batches[-1]
+    return train[:, 1:], train[:, 0].astype(np.int64), test[:, 1:], test[:, 0].astype(np.int64)
+
+
+def _cifar_jpegs(path: Path) -> tuple[Any, Any, Any, Any]:
+    """Decode the JPEG images of both parts, channels first."""
+    names = [f"{kind}_{part}" for part in ("train", "test") for kind in ("jpeg", "offset", "y")]
+    arrays = read_npz(path, names)
+    parts: list[NDArray[Any]] = []
+    for part in ("train", "test"):
+        packed, offsets, labels = (arrays[f"{kind}_{part}"] for kind in ("jpeg", "offset", "y"))
+        if offsets.size != labels.size + 1 or labels.max(initial=0) > 9:
+            raise ValueError(
+                f"{path}: expected a label 0..9 for each image, got {offsets.size - 1} images "
+                f"and {labels.size} labels up to {labels.max(initial=0)}"
+            )
+        pixels = np.empty((labels.size, 3072), np.uint8)
+        for i in range(labels.size):
+            pixels[i] = _decode(path, i, packed[offsets[i] : offsets[i + 1]].tobytes())
+        parts += [pixels, labels.astype(np.int64)]
+    return parts[0], parts[1], parts[2], parts[3]
+
+
+def _decode(path: Path, i: int, jpeg: bytes) -> NDArray[np.uint8]:
+    """Decode one image to (3072,) bytes."""
+    from PIL import Image
+
+    try:
+        image = np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"), np.uint8)
+    except (OSError, ValueError, SyntaxError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: image {i} is damaged: {reason}") from None
+    if image.shape != (32, 32, 3):
+        raise ValueError(f"{path}: expected images of 32 x 32, got {image.shape} at {i}")
+    return image.transpose(2, 0, 1).reshape(-1)
