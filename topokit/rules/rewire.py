@@ -226,7 +226,7 @@ class UpdateRule(NamedTuple):
     needs : tuple of str
         What the trainer must put in the view: ``"gradient"`` (inputs and output_grad of the last
         batch), ``"momentum"`` (the same of recent batches, older ones weighted down: see
-        `topokit.rules.budget.decayed`), ``"activations"`` (inputs and outputs over the training
+        `topokit.rules.memory.decayed`), ``"activations"`` (inputs and outputs over the training
         data), or an entry of ``view.extra`` (``"explored"``, ``"sign"``, ``"sensitivity"``,
         ``"stalled"``).
     prepare : callable, optional

@@ -1,0 +1,147 @@
+"""What a trainer remembers between two rewirings, for rules that need it: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topokit.graph import EdgeUpdate, LayerGraph
+
+__all__ = ["birth_signs", "decayed", "explore", "stalled"]
+
+
+def decayed(
+    batches: Sequence[tuple[NDArray[Any], NDArray[Any]]], *, decay: float
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Stack recent batches so that their dense gradient is the dense momentum.
+
+    A batch's gradient is ``output_grad.T @ inputs``, of low rank; the momentum, a sum of such
+    gradients weighted by powers of `decay`, needs no dense matrix when the factors are kept.
+
+    Parameters
+    ----------
+    batches : sequence of (inputs, output_grad)
+        Oldest first. Leaving out batches older than t changes the momentum by about ``decay**t``.
+    decay : float
+        The optimizer's momentum factor, in [0, 1].
+
+    Returns
+    -------
+    inputs : (samples, n_in) array
+    output_grad : (samples, n_out) array
+        Scaled by ``decay ** age``; together they go into a `LayerView`.
+
+    Raises
+    ------
+    ValueError
+        If there is no batch.
+
+    Examples
+    --------
+    >>> one = np.ones((1, 2)), np.ones((1, 1))
+    >>> inputs, output_grad = decayed([one, one], decay=0.5)
+    >>> (output_grad.T @ inputs).tolist()
+    [[1.5, 1.5]]
+    """
+    if not batches:
+        raise ValueError("expected at least one captured batch, got none")
+    ages = range(len(batches) - 1, -1, -1)
+    return (
+        np.concatenate([inputs for inputs, _ in batches]),
+        np.concatenate(
+            [
+                grad * grad.dtype.type(decay**age)
+                for age, (_, grad) in zip(ages, batches, strict=True)
+            ]
+        ),
+    )
+
+
+def explore(explored: LayerGraph | None, graph: LayerGraph) -> LayerGraph:
+    """Add a layer's edges to those ever present; the result's density is the explored fraction.
+
+    Parameters
+    ----------
+    explored : LayerGraph or None
+        None before the first graph.
+    graph : LayerGraph
+        The graph that is trained from now on.
+
+    Returns
+    -------
+    LayerGraph
+        O(edges explored); in the long run that tends to n_out * n_in for rules that explore.
+
+    References
+    ----------
+    .. [1] Liu et al., "Do we actually need dense over-parameterization? In-time
+       over-parameterization in sparse training", ICML 2021 (their R_s).
+
+    Examples
+    --------
+    >>> first, second = (LayerGraph.from_edge_ids(ids, (2, 2)) for ids in ([0, 1], [1, 2]))
+    >>> explore(explore(None, first), second).density
+    0.75
+    """
+    if explored is None:
+        return graph
+    if explored.shape != graph.shape:
+        raise ValueError(f"expected graphs of one shape, got {explored.shape} and {graph.shape}")
+    ids = np.union1d(explored.edge_ids, graph.edge_ids)
+    return explored if ids.size == explored.n_edges else LayerGraph.from_edge_ids(ids, graph.shape)
+
+
+def birth_signs(update: EdgeUpdate, signs: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
+    """Carry the sign each edge was born with across a rewiring; grown ones have their value's.
+
+    Parameters
+    ----------
+    update : EdgeUpdate
+    signs : (before.n_edges,) array
+        At the start of a run, ``numpy.sign(values)``.
+    values : (after.n_edges,) array
+
+    Examples
+    --------
+    >>> old = LayerGraph.from_edge_ids([0, 1], (1, 3))
+    >>> update = EdgeUpdate.from_decisions(old, dropped=[0], grown=[2])
+    >>> birth_signs(update, np.array([1.0, 1.0]), np.array([-0.5, -1e-12])).tolist()
+    [1.0, -1.0]
+    """
+    return np.where(update.grown, np.sign(values), update.carry(signs))
+
+
+def stalled(accuracies: Sequence[float], *, patience: int = 40) -> bool:
+    """Tell whether validation accuracy has ever failed to improve for `patience` epochs running.
+
+    Once true it stays true for any longer record.
+
+    Parameters
+    ----------
+    accuracies : sequence of float
+        One an epoch, oldest first.
+    patience : int
+        At least 1; 40 in the authors' CTRE code.
+
+    Raises
+    ------
+    ValueError
+        If patience is less than 1.
+
+    Examples
+    --------
+    >>> stalled([0.5, 0.6, 0.6, 0.5], patience=2), stalled([0.5, 0.6, 0.6, 0.7], patience=2)
+    (True, False)
+    """
+    if patience < 1:
+        raise ValueError(f"expected a patience of at least 1, got {patience}")
+    best, since = -np.inf, 0
+    for accuracy in accuracies:
+        since = 0 if accuracy > best else since + 1
+        best = max(best, accuracy)
+        if since >= patience:
+            return True
+    return False
