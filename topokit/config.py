@@ -31,6 +31,7 @@ __all__ = [
     "RunConfig",
     "Spec",
     "TopologySpec",
+    "check_widths",
     "choose",
     "load_recipe",
     "parameters_of",
@@ -267,3 +268,31 @@ def resolve(config: RunConfig, tables: Mapping[str, Mapping[str, Callable[..., A
         for name in config.measures.names or ():
             choose("measure", name.partition(".")[0], tables["measures"])
     return config
+
+
+def check_widths(config: RunConfig, *, n_features: int, n_classes: int) -> None:
+    """Check that the first and the last width fit the data.
+
+    `n_classes` is 0 for data without labels; the last width is then free.
+
+    Raises
+    ------
+    ValueError
+        If they do not; the message has the setting that would.
+
+    Examples
+    --------
+    >>> check_widths(load_recipe("set_mlp_digits"), n_features=784, n_classes=10)
+    Traceback (most recent call last):
+    ValueError: model.widths: data set 'digits' has 784 features and 10 classes, got widths from 64
+    to 10; use --set model.widths=[784,1000,1000,1000,10]
+    """
+    widths = config.model.widths
+    right = (n_features, *widths[1:-1], n_classes or widths[-1])
+    if widths != right:
+        listed_widths = ",".join(map(str, right))
+        raise ValueError(
+            f"model.widths: data set {config.data.name!r} has {n_features} features and "
+            f"{n_classes or 'no'} classes, got widths from {widths[0]} to {widths[-1]}; "
+            f"use --set model.widths=[{listed_widths}]"
+        )

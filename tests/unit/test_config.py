@@ -13,6 +13,7 @@ from topokit.config import (
     RunConfig,
     Spec,
     TopologySpec,
+    check_widths,
     load_recipe,
     resolve,
 )
@@ -299,6 +300,23 @@ def test_resolve_answers(changes, message):
     with pytest.raises(ValueError) as caught:
         resolve(RunConfig.from_dict(merged(**changes)), TABLES)
     assert message in str(caught.value)
+
+
+def test_check_widths():
+    config = RunConfig.from_dict(MINIMAL)
+    check_widths(config, n_features=64, n_classes=10)
+    check_widths(config, n_features=64, n_classes=0)
+    for features, classes, message in (
+        (
+            784,
+            10,
+            r"784 features and 10 classes, got widths from 64 to 10; use --set model\.widths=",
+        ),
+        (64, 2, r"model\.widths=\[64,20,2\]$"),
+        (3, 0, r"3 features and no classes, .* model\.widths=\[3,20,10\]$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_widths(config, n_features=features, n_classes=classes)
 
 
 def test_load_recipe_answers_unknown_names(tmp_path):
