@@ -1,0 +1,218 @@
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.strategies import layer_graphs
+from topokit.graph import LayerGraph
+from topokit.nn import kernels, products
+from topokit.nn.kernels import EdgeIndex, choose_kernel, edge_product
+from topokit.nn.products import PRODUCTS
+
+
+def random_graph(rng, n_in, n_out, n_edges):
+    ids = np.sort(rng.choice(n_in * n_out, n_edges, replace=False))
+    return LayerGraph.from_edge_ids(ids, (n_out, n_in))
+
+
+def dense_of(graph, values):
+    weight = torch.zeros(graph.n_out * graph.n_in, dtype=values.dtype)
+    return weight.scatter(0, torch.from_numpy(graph.edge_ids), values).view(graph.shape)
+
+
+def gradients(function, x, values, bias):
+    tensors = [t.detach().clone(memory_format=torch.preserve_format) for t in (x, values, bias)]
+    for tensor in tensors:
+        tensor.requires_grad_()
+    y = function(*tensors)
+    weight = torch.cos(torch.arange(y.numel(), dtype=y.dtype)).reshape(y.shape)
+    (y * weight).sum().backward()
+    return [y.detach(), *(tensor.grad for tensor in tensors)]
+
+
+def inputs(rng, graph, batch, dtype=torch.float64):
+    draw = lambda *shape: torch.from_numpy(rng.standard_normal(shape)).to(dtype)  # noqa: E731
+    return draw(batch, graph.n_in), draw(graph.n_edges), draw(graph.n_out)
+
+
+@pytest.mark.parametrize("name", list(PRODUCTS))
+@given(graph=layer_graphs(), batch=st.integers(0, 20), seed=st.integers(0, 99))
+def test_every_product_equals_dense_algebra(name, graph, batch, seed):
+    x, values, bias = inputs(np.random.default_rng(seed), graph, batch)
+    index = EdgeIndex(graph)
+    ours = gradients(lambda x, v, b: PRODUCTS[name].apply(x, v, b, index), x, values, bias)
+    oracle = gradients(lambda x, v, b: x @ dense_of(graph, v).T + b, x, values, bias)
+    for a, b in zip(ours, oracle, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 8, 9, 63, 64, 65, 100, 128, 129, 200, 300, 513])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_compiled_kernel_takes_every_batch_size(rng, batch, dtype):
+    graph = random_graph(rng, 23, 17, 120)
+    x, values, bias = inputs(rng, graph, batch, dtype)
+    index = EdgeIndex(graph)
+    tolerance = {"rtol": 1e-12, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 1e-4}
+    tolerance.setdefault("atol", 1e-4)
+    ours = gradients(lambda x, v, b: edge_product(x, v, b, index, "csr"), x, values, bias)
+    oracle = gradients(lambda x, v, b: x @ dense_of(graph, v).T + b, x, values, bias)
+    for a, b in zip(ours, oracle, strict=True):
+        torch.testing.assert_close(a, b, **tolerance)
+    skipped = torch.autograd.grad(
+        edge_product(x, v := values.requires_grad_(), bias, index, "csr").sin().sum(), v
+    )
+    full = torch.autograd.grad(
+        edge_product(x.requires_grad_(), v, bias, index, "csr").sin().sum(), [v, x]
+    )
+    torch.testing.assert_close(skipped[0], full[0], **tolerance)
+
+
+@pytest.mark.parametrize("kernel", ["csr", "dense"])
+def test_gradcheck(rng, kernel):
+    graph = random_graph(rng, 6, 5, 13)
+    x, values, bias = (t.requires_grad_() for t in inputs(rng, graph, 4))
+    index = EdgeIndex(graph)
+    assert torch.autograd.gradcheck(
+        lambda x, v, b: edge_product(x, v, b, index, kernel), (x, values, bias)
+    )
+
+
+@pytest.mark.parametrize("kernel", ["csr", "dense"])
+def test_any_strides_and_leading_dimensions(rng, kernel):
+    graph = random_graph(rng, 6, 5, 13)
+    _, values, bias = inputs(rng, graph, 1)
+    index = EdgeIndex(graph)
+    base = torch.from_numpy(rng.standard_normal((4, 3, 12)))
+    for x in (
+        base[..., ::2],
+        base[..., :6].transpose(0, 1),
+        base[0, 0, :6],
+        base[0, :1, :6].expand(7, 6),
+        base[:, 0, :6].t().contiguous().t(),
+        base[:0, :, :6],
+        base[..., :1].expand(4, 3, 6),
+    ):
+        expected = x @ dense_of(graph, values).T + bias
+        torch.testing.assert_close(edge_product(x, values, bias, index, kernel), expected)
+
+
+def test_layout_passes_through_without_copies(rng):
+    graph = random_graph(rng, 6, 5, 13)
+    x, values, bias = inputs(rng, graph, 4)
+    y = edge_product(x, values, bias, EdgeIndex(graph), "csr")
+    assert y.t().is_contiguous()
+    assert torch.relu(y).t().is_contiguous()
+    assert products._units_first(y).data_ptr() == y.data_ptr()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_rounded_once(rng, dtype):
+    graph = random_graph(rng, 30, 20, 200)
+    x, values, bias = (t.to(dtype) for t in inputs(rng, graph, 16))
+    exact = x.double() @ dense_of(graph, values.double()).T + bias.double()
+    y = edge_product(x, values.requires_grad_(), bias, EdgeIndex(graph), "csr")
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.detach(), exact.detach().to(dtype))
+    y.sum().backward()
+    assert values.grad.dtype == dtype
+
+
+def test_autocast_computes_in_the_dtype_of_the_values(rng):
+    graph = random_graph(rng, 6, 5, 13)
+    x, values, bias = inputs(rng, graph, 4, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = edge_product(x.bfloat16(), values, bias, EdgeIndex(graph), "csr")
+    assert y.dtype == torch.float32
+
+
+def test_results_do_not_depend_on_the_number_of_threads(rng, monkeypatch):
+    graph = random_graph(rng, 60, 50, 900)
+    x, values, bias = inputs(rng, graph, 70, torch.float32)
+    index = EdgeIndex(graph)
+    call = lambda: gradients(  # noqa: E731
+        lambda x, v, b: edge_product(x, v, b, index, "csr"), x, values, bias
+    )
+    alone = call()
+    monkeypatch.setattr(products, "SERIAL_WORK", 0)
+    for threads in (2, 3, 5):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        for a, b in zip(alone[:3], call()[:3], strict=True):
+            assert torch.equal(a, b)
+
+
+def test_an_error_in_a_worker_thread_is_raised(monkeypatch):
+    monkeypatch.setattr(products, "SERIAL_WORK", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+
+    def work(first, last):
+        if threading.current_thread() is not threading.main_thread():
+            raise FloatingPointError("here")
+
+    with pytest.raises(FloatingPointError, match="here"):
+        products._split(np.arange(10), 1, work)
+
+
+def test_rows_are_split_once_and_completely(monkeypatch):
+    monkeypatch.setattr(products, "SERIAL_WORK", 0)
+    starts = np.array([0, 0, 50, 50, 51, 52, 100, 100])
+    for threads in (2, 3, 7):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        parts = []
+        products._split(starts, 1, lambda first, last, parts=parts: parts.append((first, last)))
+        rows = [row for first, last in sorted(parts) for row in range(first, last)]
+        assert rows == list(range(7))
+
+
+def test_auto_chooses_by_density_and_says_why(rng):
+    assert choose_kernel("auto", random_graph(rng, 100, 100, 100))[0] == "csr"
+    assert choose_kernel("auto", random_graph(rng, 100, 100, 9000)) == (
+        "dense",
+        f"density 0.9 is above the crossover {kernels.CROSSOVER['cpu']:g} measured for cpu",
+    )
+    assert choose_kernel("auto", random_graph(rng, 10, 10, 1))[0] == "dense"
+    assert choose_kernel("csr", random_graph(rng, 10, 10, 100)) == ("csr", "asked for")
+
+
+def test_bad_input_is_answered_in_words(rng):
+    graph = random_graph(rng, 6, 5, 13)
+    x, values, bias = inputs(rng, graph, 4)
+    index = EdgeIndex(graph)
+    with pytest.raises(ValueError, match=r"expected an input of shape \(\.\.\., 6\), got \(4, 5\)"):
+        edge_product(x[:, :5], values, bias, index)
+    with pytest.raises(ValueError, match=r"one value for each of 13 edges, got \(12,\)"):
+        edge_product(x, values[:12], bias, index)
+    with pytest.raises(TypeError, match=r"expected the input in torch.float64 .* convert with"):
+        edge_product(x.float(), values, bias, index)
+    with pytest.raises(TypeError, match=r"expected the bias in torch.float64"):
+        edge_product(x, values, bias.float(), index)
+    with pytest.raises(ValueError, match="expected a kernel of auto, csr, dense, got 'fast'"):
+        edge_product(x, values, bias, index, "fast")
+
+
+def test_second_derivatives_are_refused_not_wrong(rng):
+    graph = random_graph(rng, 6, 5, 13)
+    x, values, bias = inputs(rng, graph, 4)
+    values.requires_grad_()
+    y = edge_product(x, values, bias, EdgeIndex(graph), "csr").square().sum()
+    (first,) = torch.autograd.grad(y, values, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kernel", ["csr", "dense"])
+def test_cuda_equals_cpu(rng, kernel):
+    graph = random_graph(rng, 60, 50, 900)
+    x, values, bias = inputs(rng, graph, 70)
+    index = EdgeIndex(graph)
+    here = gradients(lambda x, v, b: edge_product(x, v, b, index, kernel), x, values, bias)
+    y, *there = gradients(
+        lambda x, v, b: edge_product(x.cuda(), v.cuda(), b.cuda(), index, kernel).cpu(),
+        x, values, bias,
+    )  # fmt: skip
+    for a, b in zip(here, [y, *there], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)

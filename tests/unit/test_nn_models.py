@@ -1,0 +1,114 @@
+import copy
+import itertools
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from tests.unit.test_nn_kernels import random_graph
+from topokit.nn import sparse_layers
+from topokit.nn.activations import SReLU, dropped_out
+from topokit.nn.models import MODELS, set_mlp
+
+
+def topology_of_widths(rng, *widths):
+    return {
+        f"fc{i + 1}": random_graph(rng, a, b, a * b // 2)
+        for i, (a, b) in enumerate(itertools.pairwise(widths))
+    }
+
+
+@pytest.mark.parametrize("activation", ["relu", "srelu", "all_relu"])
+def test_set_mlp_equals_its_formula(rng, activation):
+    model = MODELS["set_mlp"](topology_of_widths(rng, 12, 9, 7, 4), activation=activation, rng=rng)
+    assert list(sparse_layers(model)) == ["fc1", "fc2", "fc3"]
+    x = torch.randn(5, 3, 4)
+    h = x.flatten(1)
+    for position in (1, 2, 3):
+        layer = model.get_submodule(f"fc{position}")
+        h = h @ layer.to_dense().T + layer.bias
+        if position < 3 and activation == "relu":
+            h = h.clamp(min=0)
+        elif position < 3 and activation == "all_relu":
+            h = torch.where(h > 0, h, h * (-0.6 if position == 1 else 0.6))
+        elif position < 3:
+            h = srelu(h, model.get_submodule(f"act{position}"))
+    torch.testing.assert_close(model(x), h)
+
+
+def srelu(x, act):
+    left, right = act.t_left, act.t_left + act.t_width.abs()
+    bent = torch.where(x > right, right + act.a_right * (x - right), x)
+    return torch.where(x < left, left + act.a_left * (x - left), bent)
+
+
+def test_srelu_starts_as_the_paper_says(rng):
+    act = SReLU(2000, rng=rng)
+    assert act.t_left.abs().max() == 0
+    assert act.a_right.unique().tolist() == [1.0]
+    assert act.a_left.mean().item() == pytest.approx(0.5, abs=0.03)
+    assert act.t_width.mean().item() == pytest.approx(2.5, abs=0.15)
+
+
+def test_activations_keep_the_layout_of_the_kernels(rng):
+    x = torch.randn(6, 4).t()
+    for y in (SReLU(6, rng=rng)(x), dropped_out(x, 0.5, torch.Generator())):
+        assert y.t().is_contiguous()
+
+
+def test_dropout_is_inverted_and_drawn_from_its_own_generator(rng):
+    generator = torch.Generator().manual_seed(3)
+    state = torch.get_rng_state()
+    y = dropped_out(torch.ones(400, 500), 0.3, generator)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (y == 0).double().mean().item() == pytest.approx(0.3, abs=0.005)
+    assert y.mean().item() == pytest.approx(1, abs=0.01)
+    x = torch.ones(3)
+    assert dropped_out(x, 0.0, generator) is x
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_of_a_model_with_dropout_draw_the_same_masks(rng, copied):
+    model = set_mlp(topology_of_widths(rng, 12, 30, 4), dropout=0.5, rng=rng)
+    model(torch.ones(2, 12))
+    twin = copied(model)
+    x = torch.ones(8, 12)
+    assert torch.equal(model(x), twin(x))
+    assert not torch.equal(model(x), model(x))
+    model.eval()
+    assert torch.equal(model(x), model(x))
+
+
+def test_same_rng_same_model(rng):
+    topology = topology_of_widths(rng, 12, 30, 4)
+    a, b = (
+        set_mlp(topology, activation="srelu", dropout=0.2, rng=np.random.default_rng(1))
+        for _ in range(2)
+    )
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+    x = torch.ones(3, 12)
+    assert torch.equal(a(x), b(x))
+
+
+def test_captured_outputs_are_after_the_activation(rng):
+    model = set_mlp(topology_of_widths(rng, 12, 9, 4), rng=rng)
+    for layer in sparse_layers(model).values():
+        layer.capture = True
+    model(torch.randn(6, 12)).sum().backward()
+    first, second = (layer.view() for layer in sparse_layers(model).values())
+    assert first.outputs.min() == 0
+    np.testing.assert_array_equal(first.outputs, second.inputs)
+    assert first.output_grad.shape == (6, 9)
+
+
+def test_bad_models_are_refused_in_words(rng):
+    topology = topology_of_widths(rng, 12, 9, 4)
+    with pytest.raises(ValueError, match="expected layers that chain, got a: 9 -> 4, b: 12 -> 9"):
+        set_mlp({"a": topology["fc2"], "b": topology["fc1"]}, rng=rng)
+    with pytest.raises(ValueError, match="expected layers that chain, got none"):
+        set_mlp({}, rng=rng)
+    with pytest.raises(ValueError, match="activation of relu, srelu, all_relu, got 'tanh'"):
+        set_mlp(topology, activation="tanh", rng=rng)
+    with pytest.raises(ValueError, match=r"dropout in \[0, 1\), got 1"):
+        set_mlp(topology, dropout=1, rng=rng)

@@ -1,0 +1,5 @@
+"""Sparse layers and models for torch: parameters, gradients and optimizer state per edge."""
+
+from topokit.nn.layers import INITS, SparseLayer, SparseLinear, explain_kernel, sparse_layers
+
+__all__ = ["INITS", "SparseLayer", "SparseLinear", "explain_kernel", "sparse_layers"]

@@ -1,0 +1,147 @@
+"""One product, y = x W^T + b with W given by a graph and its edge values, in three ways.
+
+``csr``
+    On the CPU the compiled kernels of `topokit.nn.compiled`: activations are kept as
+    ``(units, batch)`` in memory, handed over as transposed views, so that every edge reads one
+    contiguous row and no layer copies its input. On other devices ``torch.sparse`` CSR.
+``dense``
+    The edges are scattered into an ``(n_out, n_in)`` matrix and multiplied by the library.
+``auto``
+    Whichever is faster, from a measured crossover; `choose_kernel` says why.
+
+All are one autograd function each and agree to rounding. The gradient of W exists at its edges
+only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from topokit.graph import LayerGraph
+from topokit.nn.products import PRODUCTS, EdgeIndex
+
+__all__ = ["KERNELS", "EdgeIndex", "choose_kernel", "edge_product"]
+
+KERNELS = ("auto", "csr", "dense")
+
+# Densities above which the dense product is faster, forward and backward, batch 128: measured by
+# benchmarks/training_step.py --crossover.
+CROSSOVER = {"cpu": 0.3, "cuda": 0.05}
+SMALL_CELLS = 1 << 12  # below this many cells the fixed cost of a call decides
+
+_NATIVE = (torch.float32, torch.float64)
+
+
+def choose_kernel(
+    kernel: str, graph: LayerGraph, device: torch.device | str = "cpu"
+) -> tuple[str, str]:
+    """Return the kernel in use, ``"csr"`` or ``"dense"``, and the reason in words.
+
+    Parameters
+    ----------
+    kernel : {"auto", "csr", "dense"}
+    graph : LayerGraph
+    device : torch.device or str
+
+    Raises
+    ------
+    ValueError
+        If there is no such kernel.
+
+    Examples
+    --------
+    >>> graph = LayerGraph.from_edge_ids(range(0, 10**6, 100), (1000, 1000))
+    >>> choose_kernel("auto", graph)
+    ('csr', 'density 0.01 is below the crossover 0.3 measured for cpu')
+    """
+    if kernel not in KERNELS:
+        raise ValueError(f"expected a kernel of {', '.join(KERNELS)}, got {kernel!r}")
+    if kernel != "auto":
+        return kernel, "asked for"
+    kind = torch.device(device).type
+    if graph.n_edges == graph.n_out * graph.n_in:
+        return "dense", "the graph is complete"
+    if graph.n_out * graph.n_in <= SMALL_CELLS:
+        return "dense", f"at most {SMALL_CELLS} cells: the fixed cost of a call decides"
+    limit = CROSSOVER.get(kind, CROSSOVER["cuda"])
+    if graph.density > limit:
+        word = f"density {graph.density:.2g} is above the crossover {limit:g} measured for {kind}"
+        return "dense", word
+    word = f"density {graph.density:.2g} is below the crossover {limit:g} measured for {kind}"
+    return "csr", word
+
+
+def edge_product(
+    x: torch.Tensor,
+    values: torch.Tensor,
+    bias: torch.Tensor | None,
+    index: EdgeIndex,
+    kernel: str = "auto",
+) -> torch.Tensor:
+    """Return ``x W^T + bias``, W having `values` at the edges of a graph and zeros elsewhere.
+
+    Parameters
+    ----------
+    x : (..., n_in) tensor
+        Any strides. A transposed view of ``(n_in, batch)`` memory is used without a copy.
+    values : (n_edges,) tensor
+        In the order of ``graph.indices``.
+    bias : (n_out,) tensor or None
+    index : EdgeIndex
+    kernel : {"auto", "csr", "dense"}
+
+    Returns
+    -------
+    (..., n_out) tensor
+        In memory a transposed view of ``(n_out, batch)``.
+
+    Raises
+    ------
+    ValueError
+        If sizes do not match.
+    TypeError
+        If dtypes or devices do not match.
+
+    Notes
+    -----
+    ``csr`` takes O(n_edges * batch) time and O(n_edges) memory besides activations; ``dense``
+    O(n_out * n_in) memory for the scattered matrix and its gradient. float16 and bfloat16 are
+    computed in float32 and rounded once. Gradients can be taken once, not twice.
+
+    Examples
+    --------
+    >>> graph = LayerGraph.from_edge_ids([0, 2, 3], (2, 2))
+    >>> values = torch.tensor([1.0, 2.0, 3.0])
+    >>> edge_product(torch.ones(1, 2), values, None, EdgeIndex(graph), "dense")
+    tensor([[1., 5.]])
+    """
+    graph = index.graph
+    if x.shape[-1:] != (graph.n_in,):
+        raise ValueError(f"expected an input of shape (..., {graph.n_in}), got {tuple(x.shape)}")
+    if values.shape != (graph.n_edges,):
+        raise ValueError(
+            f"expected one value for each of {graph.n_edges} edges, got {tuple(values.shape)}"
+        )
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != values.dtype:
+        x = x.to(values.dtype)
+    for name, other in (("input", x), ("bias", bias)):
+        if other is not None and (other.dtype, other.device) != (values.dtype, values.device):
+            raise TypeError(
+                f"expected the {name} in {values.dtype} on {values.device} like the edge values, "
+                f"got {other.dtype} on {other.device}; convert with .to()"
+            )
+    choice, _ = choose_kernel(kernel, graph, x.device)
+    sparse = "compiled" if x.device.type == "cpu" else "torch"
+    function = PRODUCTS["dense" if choice == "dense" else sparse]
+    rows = x.reshape(-1, graph.n_in) if graph.n_in else x.new_zeros(_lead(x), 0)
+    if x.dtype in _NATIVE or choice == "dense":
+        y = function.apply(rows, values, bias, index)
+    else:
+        wide = None if bias is None else bias.float()
+        y = function.apply(rows.float(), values.float(), wide, index).to(x.dtype)
+    return y if x.ndim == 2 else y.reshape(*x.shape[:-1], graph.n_out)
+
+
+def _lead(x: torch.Tensor) -> int:
+    return int(np.prod(x.shape[:-1], dtype=np.int64))
