@@ -3,10 +3,14 @@
 import itertools
 import tomllib
 
+import numpy as np
 import pytest
 
-from topokit.config import RECIPES, RunConfig, load_recipe
+from topokit.config import RECIPES, RunConfig, load_recipe, resolve
 from topokit.data import DATASETS
+from topokit.graph import LayerGraph
+from topokit.nn.models import MODELS
+from topokit.rules import RULES
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -22,8 +26,16 @@ class TestEachRecipe:
         config = load_recipe(name)
         assert RunConfig.from_toml(config.to_toml()) == config
 
-    def test_names_a_known_data_set(self, name):
-        assert load_recipe(name).data.name in DATASETS
+    def test_fits_the_tables(self, name):
+        config = load_recipe(name)
+        tables = {"data": DATASETS, "model": MODELS, "rule": RULES}
+        assert resolve(config, tables) is config
+
+    def test_builds_its_rule_and_a_small_model(self, name):
+        config, rng = load_recipe(name), np.random.default_rng(0)
+        RULES[config.rule.name](**config.rule.params)
+        topology = {"fc1": LayerGraph.from_edge_ids([0, 3], (2, 2))}
+        MODELS[config.model.name](topology, rng=rng, **config.model.params)
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("static_")])
@@ -42,8 +54,20 @@ def test_the_recipes_are_there():
     assert expected <= set(RECIPES)
 
 
-def test_budgets_are_those_the_descriptions_state():
-    config = load_recipe("set_mlp_mnist")
+@pytest.mark.parametrize(
+    ("name", "links", "density"),
+    [
+        ("set_mlp_mnist", 125_680, 0.045),
+        ("set_mlp_fashion_mnist_tutorial", 85_192, 0.0305),
+        ("set_mlp_cifar10", 381_440, 0.0188),
+        ("set_mlp_madelon", 6_502, 0.0026),
+        ("set_mlp_pcmac", 9_291, 0.0018),
+        ("set_mlp_basehock", 10_864, 0.0016),
+    ],
+)
+def test_budgets_are_those_the_descriptions_state(name, links, density):
+    config = load_recipe(name)
     sizes = list(itertools.pairwise(config.model.widths))
-    links = sum(min(config.topology.epsilon * (a + b), a * b) for a, b in sizes)
-    assert links / sum(a * b for a, b in sizes) == pytest.approx(0.045, abs=0.0005)
+    counts = [min(config.topology.epsilon * (a + b), a * b) for a, b in sizes]
+    assert sum(counts) == links
+    assert links / sum(a * b for a, b in sizes) == pytest.approx(density, rel=0.03)
