@@ -1,0 +1,261 @@
+"""Time of one training step against dense torch, plain torch CSR and sparselab if installed.
+
+All rivals run interleaved in one process, so that the ratios hold whatever else the machine does.
+
+    python benchmarks/training_step.py                 # one thread and two
+    python benchmarks/training_step.py --parts         # what our step consists of
+    python benchmarks/training_step.py --crossover     # csr against dense over densities
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from topokit.graph import LayerGraph, sample_absent
+from topokit.nn.kernels import EdgeIndex, edge_product
+from topokit.nn.models import set_mlp
+
+CONFIGURATIONS = {
+    "cifar10": ((3072, 4000, 1000, 4000, 10), 20, 128),
+    "mnist": ((784, 1000, 1000, 1000, 10), 20, 128),
+}
+
+
+class PlainCsr(torch.autograd.Function):
+    """The product by torch.sparse CSR in the fewest lines."""
+
+    @staticmethod
+    def forward(ctx, x, values, indptr, indices, shape):
+        ctx.save_for_backward(x, values, indptr, indices)
+        ctx.shape = shape
+        return (torch.sparse_csr_tensor(indptr, indices, values, shape) @ x.t()).t()
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, values, indptr, indices = ctx.saved_tensors
+        weight = torch.sparse_csr_tensor(indptr, indices, values, ctx.shape)
+        pattern = torch.sparse_csr_tensor(indptr, indices, torch.zeros_like(values), ctx.shape)
+        grad_x = (weight.t() @ grad.t()).t() if ctx.needs_input_grad[0] else None
+        sampled = torch.sparse.sampled_addmm(
+            pattern, grad.t().contiguous(), x.contiguous(), beta=0.0
+        )
+        return grad_x, sampled.values(), None, None, None
+
+
+class PlainCsrLinear(nn.Module):
+    def __init__(self, graph: LayerGraph) -> None:
+        super().__init__()
+        self.values = nn.Parameter(torch.randn(graph.n_edges) * (2 / graph.fan_in.mean()) ** 0.5)
+        self.bias = nn.Parameter(torch.zeros(graph.n_out))
+        self.shape = graph.shape
+        self.register_buffer("indptr", torch.from_numpy(np.array(graph.indptr)))
+        self.register_buffer("indices", torch.from_numpy(graph.indices.astype(np.int64)))
+
+    def forward(self, x):
+        return PlainCsr.apply(x, self.values, self.indptr, self.indices, self.shape) + self.bias
+
+
+def random_topology(widths, epsilon, rng) -> dict[str, LayerGraph]:
+    """Exact-count random layers of SET's density."""
+    topology = {}
+    for i, (n_in, n_out) in enumerate(itertools.pairwise(widths), start=1):
+        n_edges = min(n_in * n_out, round(epsilon * (n_in + n_out)))
+        empty = LayerGraph.from_edge_ids([], (n_out, n_in))
+        ids = sample_absent(empty, n_edges, rng)
+        topology[f"fc{i}"] = LayerGraph.from_edge_ids(ids, (n_out, n_in))
+    return topology
+
+
+def sequential(layers) -> nn.Module:
+    """Layers with ReLU between them."""
+    parts = [part for layer in layers for part in (layer, nn.ReLU())]
+    return nn.Sequential(*parts[:-1])
+
+
+def contenders(widths, epsilon, rng) -> dict[str, nn.Module]:
+    """The same network in every implementation at hand."""
+    topology = random_topology(widths, epsilon, rng)
+    models = {
+        "topokit": set_mlp(topology, rng=rng),
+        "dense torch": sequential(nn.Linear(a, b) for a, b in itertools.pairwise(widths)),
+        "torch CSR": sequential(
+            PlainCsrLinear(g) if g.density < 1 else nn.Linear(g.n_in, g.n_out)
+            for g in topology.values()
+        ),
+    }
+    try:
+        import sparselab
+    except ImportError:
+        return models
+    models["sparselab"] = sequential(
+        sparselab.SparseLinear(g.n_in, g.n_out, sparsity=1 - g.density)
+        if g.density < 1
+        else nn.Linear(g.n_in, g.n_out)
+        for g in topology.values()
+    )
+    return models
+
+
+def stepper(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
+    """One step of SGD with momentum on a fixed batch."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def interleaved(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
+    """Median milliseconds of each, measured in turns after two warm-up rounds."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for at in range(repeats + 2):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if at >= 2:
+                times[name].append((time.perf_counter() - start) * 1e3)
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+def compare(repeats: int, threads: list[int]) -> list[dict]:
+    rows = []
+    for (name, (widths, epsilon, batch)), count in itertools.product(
+        CONFIGURATIONS.items(), threads
+    ):
+        torch.set_num_threads(count)
+        rng = np.random.default_rng(0)
+        torch.manual_seed(0)
+        x, y = torch.randn(batch, widths[0]), torch.randint(widths[-1], (batch,))
+        models = contenders(widths, epsilon, rng)
+        medians = interleaved({n: stepper(m, x, y) for n, m in models.items()}, repeats)
+        ours = medians["topokit"]
+        for rival, milliseconds in medians.items():
+            rows.append(
+                {
+                    "network": name, "threads": count, "implementation": rival,
+                    "ms": round(milliseconds, 3), "times ours": round(milliseconds / ours, 2),
+                }
+            )  # fmt: skip
+    return rows
+
+
+def parts(repeats: int) -> list[dict]:
+    """Our step taken apart: forward, backward, optimizer, and each layer's product."""
+    torch.set_num_threads(1)
+    rows = []
+    for name, (widths, epsilon, batch) in CONFIGURATIONS.items():
+        rng = np.random.default_rng(0)
+        x, y = torch.randn(batch, widths[0]), torch.randint(widths[-1], (batch,))
+        model = set_mlp(random_topology(widths, epsilon, rng), rng=rng)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+        held: dict = {}
+
+        def forward(model=model, x=x, y=y, held=held):
+            held["loss"] = nn.functional.cross_entropy(model(x), y)
+
+        def backward(optimizer=optimizer, held=held):
+            held["loss"].backward()
+
+        def update(optimizer=optimizer):
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+        steps = {"forward": forward, "backward": backward, "optimizer": update}
+        for layer, module in model.named_children():
+            if hasattr(module, "index"):
+                a = torch.randn(module.n_in, batch).t().requires_grad_(layer != "fc1")
+                g = torch.randn(module.n_out, batch).t()
+                y_held: dict = {}
+
+                def one(module=module, a=a, y_held=y_held):
+                    y_held["y"] = module(a)
+
+                def two(g=g, y_held=y_held, module=module):
+                    module.values.grad = None
+                    y_held["y"].backward(g)
+
+                steps |= {f"{layer} forward": one, f"{layer} backward": two}
+        medians = interleaved(steps, repeats)
+        rows += [{"network": name, "part": k, "ms": round(v, 3)} for k, v in medians.items()]
+    return rows
+
+
+def crossover(repeats: int) -> list[dict]:
+    """Forward and backward of one layer, csr and dense, over densities."""
+    torch.set_num_threads(1)
+    rows = []
+    for (n_in, n_out), batch in itertools.product(
+        [(64, 64), (256, 256), (1000, 1000), (3072, 1000)], [16, 128, 1000]
+    ):
+        for density in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8):
+            rng = np.random.default_rng(0)
+            empty = LayerGraph.from_edge_ids([], (n_out, n_in))
+            ids = sample_absent(empty, round(density * n_in * n_out), rng)
+            index = EdgeIndex(LayerGraph.from_edge_ids(ids, (n_out, n_in)))
+            values = torch.randn(len(ids), requires_grad=True)
+            x = torch.randn(n_in, batch).t().requires_grad_()
+            g = torch.randn(n_out, batch).t()
+            steps = {
+                kernel: lambda k=kernel, v=values, x=x, i=index, g=g: torch.autograd.grad(
+                    edge_product(x, v, None, i, k), [x, v], g
+                )
+                for kernel in ("csr", "dense")
+            }
+            medians = interleaved(steps, repeats)  # type: ignore[arg-type]
+            rows.append(
+                {
+                    "layer": f"{n_in}x{n_out}", "batch": batch, "density": density,
+                    "csr ms": round(medians["csr"], 3), "dense ms": round(medians["dense"], 3),
+                    "dense/csr": round(medians["dense"] / medians["csr"], 2),
+                }
+            )  # fmt: skip
+    return rows
+
+
+def show(rows: list[dict]) -> None:
+    """Print rows as a Markdown table."""
+    print("| " + " | ".join(rows[0]) + " |")
+    print("|" + "---|" * len(rows[0]))
+    for row in rows:
+        print("| " + " | ".join(str(value) for value in row.values()) + " |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--parts", action="store_true")
+    parser.add_argument("--crossover", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if options.parts:
+        rows = parts(options.repeats)
+    elif options.crossover:
+        rows = crossover(options.repeats)
+    else:
+        rows = compare(options.repeats, options.threads)
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return
+    print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, medians")
+    show(rows)
+
+
+if __name__ == "__main__":
+    import warnings
+
+    warnings.filterwarnings("ignore", message="Sparse CSR")
+    main()
