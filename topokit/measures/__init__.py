@@ -1,0 +1,238 @@
+"""Measures by name: of a layer, of a network, of a change; and `measure`, which takes them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from topokit.graph import EdgeUpdate, LayerGraph, Topology
+from topokit.measures.alternatives import LikelihoodRatio
+from topokit.measures.change import (
+    expected_explored_fraction,
+    expected_jaccard,
+    explored_fraction,
+    jaccard,
+    jaccard_excess,
+    topology_distance,
+    turnover,
+)
+from topokit.measures.degree import (
+    ccdf,
+    dispersion_test,
+    evenness_fan_in,
+    evenness_fan_out,
+    fan_in,
+    fan_out,
+    gini,
+)
+from topokit.measures.flow import (
+    components,
+    giant_share,
+    network_components,
+    network_giant_share,
+)
+from topokit.measures.scalefree import (
+    VERDICTS,
+    PowerLawFit,
+    describe_fit,
+    fit_power_law,
+    power_law,
+    power_law_fan_out,
+    power_law_of,
+)
+from topokit.measures.spectral import (
+    algebraic_connectivity,
+    algebraic_connectivity_giant,
+    network_algebraic_connectivity,
+    normalized_spectral_gap,
+    ramanujan_margin,
+    singular_values,
+    spectral_gap,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "CHANGE_MEASURES",
+    "CORE",
+    "LAYER_MEASURES",
+    "NETWORK",
+    "NETWORK_MEASURES",
+    "VERDICTS",
+    "LikelihoodRatio",
+    "PowerLawFit",
+    "ccdf",
+    "describe_fit",
+    "dispersion_test",
+    "expected_explored_fraction",
+    "expected_jaccard",
+    "explored_fraction",
+    "fit_power_law",
+    "gini",
+    "measure",
+    "power_law_of",
+    "singular_values",
+    "topology_distance",
+]
+
+LAYER_MEASURES: dict[str, Callable[[LayerGraph], Any]] = {
+    "fan_in": fan_in,
+    "fan_out": fan_out,
+    "evenness_fan_in": evenness_fan_in,
+    "evenness_fan_out": evenness_fan_out,
+    "power_law": power_law,
+    "power_law_fan_out": power_law_fan_out,
+    "spectral_gap": spectral_gap,
+    "normalized_spectral_gap": normalized_spectral_gap,
+    "ramanujan_margin": ramanujan_margin,
+    "algebraic_connectivity": algebraic_connectivity,
+    "algebraic_connectivity_giant": algebraic_connectivity_giant,
+    "components": components,
+    "giant_share": giant_share,
+}
+
+NETWORK_MEASURES: dict[str, Callable[[Topology], Any]] = {
+    "algebraic_connectivity": network_algebraic_connectivity,
+    "components": network_components,
+    "giant_share": network_giant_share,
+}
+
+CHANGE_MEASURES: dict[str, Callable[[EdgeUpdate], Any]] = {
+    "turnover": turnover,
+    "jaccard": jaccard,
+    "jaccard_excess": jaccard_excess,
+}
+
+CORE: tuple[str, ...] = (
+    "fan_in",
+    "fan_out",
+    "evenness_fan_in",
+    "evenness_fan_out",
+    "power_law",
+    "power_law_fan_out",
+    "spectral_gap",
+    "normalized_spectral_gap",
+    "ramanujan_margin",
+    "algebraic_connectivity",
+    "algebraic_connectivity_giant",
+    "components",
+    "giant_share",
+    "turnover",
+    "jaccard",
+)
+"""Names measured every epoch."""
+
+NETWORK = "network"
+"""The layer named in rows of network-wide measures."""
+
+
+def _rows(layer: str, name: str, value: Any) -> Iterable[tuple[str, str, float]]:
+    """Rows of one value, a tuple flattened to one row a field."""
+    fields = getattr(value, "_fields", None)
+    if fields is None:
+        yield layer, name, float(value)
+    else:
+        for field, part in zip(fields, value, strict=True):
+            yield layer, f"{name}.{field}", float(part)
+
+
+def _check(names: Iterable[str]) -> None:
+    """Raise for names in no table."""
+    known = sorted({*LAYER_MEASURES, *NETWORK_MEASURES, *CHANGE_MEASURES})
+    for name in names:
+        if not isinstance(name, str) or name.split(".")[0] not in known:
+            near = difflib.get_close_matches(str(name).split(".")[0], known, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+            raise ValueError(f"unknown measure {name!r}; {hint}measures: {', '.join(known)}")
+        base, _, field = name.partition(".")
+        if field:
+            fields = _fields(base)
+            if field not in fields:
+                near = difflib.get_close_matches(field, fields, n=3, cutoff=0.5)
+                hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+                raise ValueError(
+                    f"unknown field {field!r} of measure {base!r}; {hint}"
+                    f"fields: {', '.join(fields) or 'none'}"
+                )
+
+
+def _fields(name: str) -> tuple[str, ...]:
+    """Fields of a measure that gives a tuple."""
+    tiny = LayerGraph.from_edge_ids([0], (1, 1))
+    found: list[str] = []
+    tables: tuple[tuple[Mapping[str, Callable[[Any], Any]], Any], ...] = (
+        (LAYER_MEASURES, tiny),
+        (NETWORK_MEASURES, {"fc1": tiny}),
+        (CHANGE_MEASURES, EdgeUpdate.between(tiny, tiny)),
+    )
+    for table, argument in tables:
+        if name in table:
+            found += getattr(table[name](argument), "_fields", ())
+    return tuple(found)
+
+
+def measure(
+    topology: Topology,
+    names: Iterable[str] | None = None,
+    *,
+    previous: Topology | None = None,
+) -> pd.DataFrame:
+    """Measure a topology: every layer, the whole network, and the change since `previous`.
+
+    Parameters
+    ----------
+    topology : dict of LayerGraph
+    names : iterable of str, optional
+        Names of the tables `LAYER_MEASURES`, `NETWORK_MEASURES` and `CHANGE_MEASURES` (a name
+        in several is taken from all), or one field of one, such as ``"power_law.alpha"``. By
+        default `CORE`.
+    previous : dict of LayerGraph, optional
+        The topology recorded before. Layers that it lacks, or has in another shape, have no
+        rows of change.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``layer``, ``measure``, ``value`` (float64, ``nan`` where undefined). First the
+        layers in order, then the layer ``"network"``, then the changes of the layers. Tuples
+        are flattened: ``fan_in.mean``.
+
+    Raises
+    ------
+    ValueError
+        If a name is in no table; the nearest names are offered.
+
+    Examples
+    --------
+    >>> dense = LayerGraph.from_edge_ids(range(6), (2, 3))
+    >>> frame = measure({"fc1": dense}, ["fan_in.mean", "components"])
+    >>> frame.to_dict("split")["data"]
+    [['fc1', 'fan_in.mean', 3.0], ['fc1', 'components', 1.0], ['network', 'components', 1.0]]
+    """
+    import pandas as pd
+
+    if isinstance(names, str):
+        names = [names]
+    wanted = list(CORE) if names is None else list(dict.fromkeys(names))
+    if names is not None:
+        _check(wanted)
+    bases = list(dict.fromkeys(name.split(".")[0] for name in wanted))
+    whole = {name for name in wanted if "." not in name}
+    rows: list[tuple[str, str, float]] = []
+
+    def take(table: Mapping[str, Callable[[Any], Any]], layer: str, argument: Any) -> None:
+        for base in bases:
+            if base in table:
+                found = _rows(layer, base, table[base](argument))
+                rows.extend(row for row in found if base in whole or row[1] in wanted)
+
+    for layer, graph in topology.items():
+        take(LAYER_MEASURES, layer, graph)
+    take(NETWORK_MEASURES, NETWORK, topology)
+    for layer, graph in topology.items():
+        before = None if previous is None else previous.get(layer)
+        if before is not None and before.shape == graph.shape:
+            take(CHANGE_MEASURES, layer, EdgeUpdate.between(before, graph))
+    return pd.DataFrame(rows, columns=["layer", "measure", "value"]).astype({"value": float})

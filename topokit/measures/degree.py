@@ -1,0 +1,361 @@
+"""Degrees of a layer's two sides: moments, inequality, and the test against random graphs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import chdtrc
+
+from topokit.graph import LayerGraph
+
+__all__ = [
+    "DegreeEvenness",
+    "DegreeSummary",
+    "ccdf",
+    "dispersion_test",
+    "evenness_fan_in",
+    "evenness_fan_out",
+    "expected_isolated",
+    "fan_in",
+    "fan_out",
+    "gini",
+    "hub_share",
+]
+
+NAN = float("nan")
+
+
+class DegreeSummary(NamedTuple):
+    """Moments of the degrees of one side of a layer; see `fan_in`."""
+
+    mean: float
+    dispersion: float
+    dispersion_p: float
+    maximum: float
+    gini: float
+    isolated: float
+
+
+class DegreeEvenness(NamedTuple):
+    """How evenly the edges of a layer are shared by one side; see `evenness_fan_in`."""
+
+    entropy: float
+    edge_entropy: float
+    effective_number: float
+    hub_share: float
+    skewness: float
+    excess: float
+
+
+def gini(values: ArrayLike) -> float:
+    """Gini coefficient of non-negative values: 0 for equal ones, (n - 1)/n for one-hot ones.
+
+    A random graph is not at 0: Poisson degrees of mean m have e^(-2m) (I0(2m) + I1(2m)).
+
+    Parameters
+    ----------
+    values : (n,) array_like
+
+    Returns
+    -------
+    float
+        In [0, 1); ``nan`` if there are no values or all are 0. Cost O(n log n).
+
+    References
+    ----------
+    .. [1] Gini, "Variabilità e mutabilità", 1912.
+
+    Examples
+    --------
+    >>> gini([1, 2]), gini([0, 0, 0, 4])
+    (0.16666666666666666, 0.75)
+    """
+    x = np.sort(np.asarray(values, dtype=float))
+    total = x.sum()
+    if x.size == 0 or total <= 0:
+        return NAN
+    ranks = 2 * np.arange(1, x.size + 1) - x.size - 1
+    return float(max(ranks @ x / (x.size * total), 0.0))
+
+
+def hub_share(degrees: ArrayLike, *, share: float = 0.01) -> float:
+    """Share of the edges held by the ceil(share x n) units of largest degree.
+
+    Parameters
+    ----------
+    degrees : (n,) array_like of int
+    share : float
+        In (0, 1].
+
+    Returns
+    -------
+    float
+        In [0, 1]; ``nan`` without edges. Cost O(n log n).
+
+    Examples
+    --------
+    >>> hub_share([5, 1, 1, 1, 2], share=0.2)
+    0.5
+    """
+    x = np.sort(np.asarray(degrees, dtype=float))
+    total = x.sum()
+    if x.size == 0 or total <= 0:
+        return NAN
+    return float(x[x.size - int(np.ceil(share * x.size)) :].sum() / total)
+
+
+def ccdf(degrees: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Complementary cumulative distribution P(K >= k) at the distinct degrees.
+
+    Parameters
+    ----------
+    degrees : (n,) array_like of int
+
+    Returns
+    -------
+    k : (m,) int64
+        Distinct degrees, increasing, zero included where it occurs.
+    share : (m,) float64
+        Share of the units with degree at least k; the first is 1. Cost O(n log n).
+
+    Examples
+    --------
+    >>> k, share = ccdf([1, 1, 3, 0])
+    >>> k.tolist(), share.tolist()
+    ([0, 1, 3], [1.0, 0.75, 0.25])
+    """
+    values, counts = np.unique(np.asarray(degrees, dtype=np.int64), return_counts=True)
+    above = counts[::-1].cumsum()[::-1]
+    return values, above / max(int(counts.sum()), 1)
+
+
+def dispersion_test(degrees: ArrayLike, *, n_other: int | None = None) -> tuple[float, float]:
+    """Variance-to-mean ratio of degrees and the p-value of "not wider than random".
+
+    The null has E edges placed uniformly without repetition among the n x n_other cells of a
+    layer; there the statistic sum (k - mean)^2 / (mean (N - E)/(N - 1)) has exactly the mean
+    n - 1 and closely the chi-squared law with n - 1 degrees of freedom. Without `n_other` the
+    cells are unlimited (Poisson degrees).
+
+    Parameters
+    ----------
+    degrees : (n,) array_like of int
+    n_other : int, optional
+        Number of units on the other side of the layer.
+
+    Returns
+    -------
+    dispersion : float
+        Variance (denominator n) over mean, 0 or more; ``nan`` without edges.
+    p_value : float
+        Upper tail: small for degrees wider than random, near 1 for narrower ones. ``nan`` with
+        fewer than two units, without edges, and in a complete layer. Cost O(n).
+
+    References
+    ----------
+    .. [1] Fisher, Thornton, Mackenzie, "The accuracy of the plating method of estimating the
+       density of bacterial populations", Annals of Applied Biology 9, 1922.
+
+    Examples
+    --------
+    >>> dispersion, p = dispersion_test([0, 0, 0, 12])
+    >>> dispersion, p < 1e-6
+    (9.0, True)
+    """
+    k = np.asarray(degrees, dtype=float)
+    total = float(k.sum())
+    if k.size == 0 or total <= 0:
+        return NAN, NAN
+    mean = total / k.size
+    square = float(((k - mean) ** 2).sum())
+    factor = 1.0
+    if n_other is not None:
+        cells = float(k.size) * n_other
+        factor = (cells - total) / (cells - 1) if cells > 1 else 0.0
+    if k.size < 2 or factor <= 0:
+        return square / k.size / mean, NAN
+    return square / k.size / mean, float(chdtrc(k.size - 1, square / (mean * factor)))
+
+
+def expected_isolated(n_units: int, n_other: int, n_edges: int) -> float:
+    """Expected share of isolated units where `n_edges` distinct edges are placed uniformly.
+
+    Parameters
+    ----------
+    n_units, n_other : int
+        Units on the side in question and on the other side.
+    n_edges : int
+
+    Returns
+    -------
+    float
+        In [0, 1]; ``nan`` if a side is empty.
+
+    Examples
+    --------
+    >>> round(expected_isolated(1000, 784, 7840), 6)
+    0.000377
+    """
+    from scipy.special import gammaln
+
+    cells = n_units * n_other
+    if cells == 0:
+        return NAN
+    free = cells - n_other
+    if n_edges > free:
+        return 0.0
+    log_ratio = (
+        gammaln(free + 1)
+        - gammaln(free - n_edges + 1)
+        - gammaln(cells + 1)
+        + gammaln(cells - n_edges + 1)
+    )
+    return float(np.exp(log_ratio))
+
+
+def _summary(degrees: NDArray[np.int64], n_other: int) -> DegreeSummary:
+    """Summary of one side."""
+    if degrees.size == 0:
+        return DegreeSummary(NAN, NAN, NAN, NAN, NAN, 0.0)
+    dispersion, p_value = dispersion_test(degrees, n_other=n_other)
+    return DegreeSummary(
+        mean=float(degrees.mean()),
+        dispersion=dispersion,
+        dispersion_p=p_value,
+        maximum=float(degrees.max()),
+        gini=gini(degrees),
+        isolated=float(np.count_nonzero(degrees == 0)),
+    )
+
+
+def fan_in(graph: LayerGraph) -> DegreeSummary:
+    """Fan-in of the output units: mean, dispersion with its test, maximum, Gini, isolated units.
+
+    Dispersion is the variance-to-mean ratio: about 1 in a sparse random graph, 0 where all are
+    equal, large where there are hubs.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+
+    Returns
+    -------
+    DegreeSummary
+        ``mean`` in [0, n_in]; ``dispersion`` 0 or more and ``dispersion_p`` in [0, 1], the
+        one-sided p-value of the exact random-graph null (see `dispersion_test`); ``maximum`` in
+        [0, n_in]; ``gini`` in [0, 1); ``isolated`` the number of units without an edge. ``nan``
+        where undefined: all but ``isolated`` on an empty side; dispersion and Gini without
+        edges. Cost O(n_edges).
+
+    References
+    ----------
+    .. [1] Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse
+       connectivity inspired by network science", Nature Communications 9:2383, 2018.
+
+    Examples
+    --------
+    >>> fan_in(LayerGraph.from_edge_ids([0, 1, 2], (2, 3))).mean
+    1.5
+    """
+    return _summary(graph.fan_in, graph.n_in)
+
+
+def fan_out(graph: LayerGraph) -> DegreeSummary:
+    """Fan-out of the input units: mean, dispersion with its test, maximum, Gini, isolated units.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+
+    Returns
+    -------
+    DegreeSummary
+        As for `fan_in`, of the input side. Cost O(n_edges).
+
+    References
+    ----------
+    .. [1] Mocanu et al., Nature Communications 9:2383, 2018.
+
+    Examples
+    --------
+    >>> fan_out(LayerGraph.from_edge_ids([0, 1, 3], (2, 3))).isolated
+    1.0
+    """
+    return _summary(graph.fan_out, graph.n_out)
+
+
+def _evenness(degrees: NDArray[np.int64]) -> DegreeEvenness:
+    """Evenness of one side."""
+    total = float(degrees.sum())
+    if total <= 0:
+        return DegreeEvenness(NAN, NAN, NAN, NAN, NAN, NAN)
+    k = degrees.astype(float)
+    shares = np.bincount(degrees) / degrees.size
+    shares = shares[shares > 0]
+    edges = k[k > 0] / total
+    centred = k - k.mean()
+    variance = float((centred**2).mean())
+    return DegreeEvenness(
+        entropy=float(max(-(shares * np.log(shares)).sum(), 0.0)),
+        edge_entropy=(
+            float(-(edges * np.log(edges)).sum() / np.log(k.size)) if k.size > 1 else NAN
+        ),
+        effective_number=float(total**2 / (k**2).sum()),
+        hub_share=hub_share(degrees),
+        skewness=float((centred**3).mean() / variance**1.5) if variance > 1e-12 else NAN,
+        excess=float((k**2).sum() / total),
+    )
+
+
+def evenness_fan_in(graph: LayerGraph) -> DegreeEvenness:
+    """Evenness of the fan-in: entropies, effective number of units, share of the hubs.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+
+    Returns
+    -------
+    DegreeEvenness
+        ``entropy`` of the degree distribution (nats, 0 for equal degrees); ``edge_entropy`` of
+        the units' shares of the edges over log n (1 for equal degrees, 0 for one hub; ``nan``
+        with one unit); ``effective_number`` E^2 / sum k^2 in [1, n]; ``hub_share`` of the
+        largest 1 %; ``skewness`` (``nan`` for equal degrees); ``excess`` <k^2>/<k>. All ``nan``
+        without edges. Cost O(n_edges + n log n).
+
+    References
+    ----------
+    .. [1] Newman, "Networks", 2nd edition, Oxford University Press, 2018.
+
+    Examples
+    --------
+    >>> evenness_fan_in(LayerGraph.from_edge_ids([0, 3], (2, 2))).effective_number
+    2.0
+    """
+    return _evenness(graph.fan_in)
+
+
+def evenness_fan_out(graph: LayerGraph) -> DegreeEvenness:
+    """Evenness of the fan-out: entropies, effective number of units, share of the hubs.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+
+    Returns
+    -------
+    DegreeEvenness
+        As for `evenness_fan_in`, of the input side. Cost O(n_edges + n log n).
+
+    References
+    ----------
+    .. [1] Newman, "Networks", 2nd edition, Oxford University Press, 2018.
+
+    Examples
+    --------
+    >>> evenness_fan_out(LayerGraph.from_edge_ids([0, 2], (2, 2))).effective_number
+    1.0
+    """
+    return _evenness(graph.fan_out)

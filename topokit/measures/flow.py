@@ -1,0 +1,225 @@
+"""Connectivity and flow: components, active units, effective density, paths."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
+
+from topokit.graph import LayerGraph, Topology, chain_widths
+from topokit.measures.memo import remember
+
+__all__ = [
+    "Components",
+    "components",
+    "components_of",
+    "giant_share",
+    "layered_adjacency",
+    "network_components",
+    "network_giant_share",
+]
+
+NAN = float("nan")
+
+
+class Components(NamedTuple):
+    """Connected components of a layer: input units first, then output units."""
+
+    number: int
+    with_edges: int
+    sizes: NDArray[np.int64]
+    labels: NDArray[np.int32]
+
+
+def layered_adjacency(graphs: Sequence[LayerGraph]) -> sp.csr_array:
+    """Adjacency matrix of layers that chain: all units, network inputs first.
+
+    Parameters
+    ----------
+    graphs : sequence of LayerGraph
+        At least one; ``n_out`` of each is ``n_in`` of the next.
+
+    Returns
+    -------
+    (n, n) scipy.sparse.csr_array
+        Symmetric 0/1 matrix of float64, two entries an edge. Cost O(edges).
+
+    Examples
+    --------
+    >>> layered_adjacency([LayerGraph.from_edge_ids([0], (1, 1))]).toarray().tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
+    widths = [graphs[0].n_in] + [graph.n_out for graph in graphs]
+    starts = np.concatenate([[0], np.cumsum(widths)])
+    sources = [g.indices.astype(np.int64) + starts[i] for i, g in enumerate(graphs)]
+    targets = [g.rows + starts[i + 1] for i, g in enumerate(graphs)]
+    one, two = np.concatenate(sources), np.concatenate(targets)
+    n = int(starts[-1])
+    row, column = np.concatenate([one, two]), np.concatenate([two, one])
+    if n < 2**31:
+        row, column = row.astype(np.int32), column.astype(np.int32)
+    return sp.csr_array((np.ones(row.size), (row, column)), shape=(n, n))
+
+
+def components_of(graph: LayerGraph) -> Components:
+    """Connected components of a layer, remembered with the graph.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+
+    Returns
+    -------
+    Components
+        ``number`` includes isolated units; ``sizes`` in units; ``labels`` of the n_in input
+        units, then of the n_out output units. Cost O(n_edges + n_in + n_out).
+
+    Examples
+    --------
+    >>> components_of(LayerGraph.from_edge_ids([0], (2, 1))).sizes.tolist()
+    [2, 1]
+    """
+    return remember(graph, "components", lambda: _components(graph))
+
+
+def _components(graph: LayerGraph) -> Components:
+    """Components of one layer."""
+    n = graph.n_in + graph.n_out
+    if n == 0:
+        return Components(0, 0, np.zeros(0, np.int64), np.zeros(0, np.int32))
+    matrix = sp.csr_array(
+        (
+            np.ones(graph.n_edges, np.int8),
+            graph.indices,
+            np.concatenate([np.zeros(graph.n_in, np.int64), graph.indptr]),
+        ),
+        shape=(n, n),
+    )
+    count, labels = connected_components(matrix, directed=False)
+    sizes = np.bincount(labels, minlength=count)
+    return Components(int(count), int(np.count_nonzero(sizes > 1)), sizes, labels)
+
+
+def components(graph: LayerGraph) -> float:
+    """Number of connected components; every isolated unit is one.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+
+    Returns
+    -------
+    float
+        In [0, n_in + n_out]. Cost O(n_edges + n_in + n_out).
+
+    References
+    ----------
+    .. [1] Hopcroft, Tarjan, "Algorithm 447: efficient algorithms for graph manipulation",
+       Communications of the ACM 16, 1973.
+
+    Examples
+    --------
+    >>> components(LayerGraph.from_edge_ids([0, 3], (2, 2)))
+    2.0
+    """
+    return float(components_of(graph).number)
+
+
+def giant_share(graph: LayerGraph) -> float:
+    """Share of the units that are in the largest connected component.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+
+    Returns
+    -------
+    float
+        In (0, 1]; ``nan`` without units. Cost O(n_edges + n_in + n_out).
+
+    References
+    ----------
+    .. [1] Newman, Strogatz, Watts, "Random graphs with arbitrary degree distributions and their
+       applications", Physical Review E 64, 2001.
+
+    Examples
+    --------
+    >>> giant_share(LayerGraph.from_edge_ids([0, 1], (2, 2)))
+    0.75
+    """
+    sizes = components_of(graph).sizes
+    return float(sizes.max() / sizes.sum()) if sizes.size else NAN
+
+
+def _network_sizes(topology: Topology) -> NDArray[np.int64] | None:
+    """Component sizes of the whole layered network; None if the layers do not chain."""
+    if chain_widths(topology) is None:
+        return None
+    graphs = list(topology.values())
+    if len(graphs) == 1:
+        return components_of(graphs[0]).sizes
+
+    known: dict[str, Any] = remember(graphs[0], "network", dict)
+    if [ref() for ref in known.get("graphs", ())] != graphs:
+        adjacency = layered_adjacency(graphs)
+        labels = connected_components(adjacency, directed=False)[1]
+        known["graphs"] = [weakref.ref(graph) for graph in graphs]
+        known["sizes"] = np.bincount(labels)
+    return known["sizes"]
+
+
+def network_components(topology: Topology) -> float:
+    """Number of connected components of the whole layered network; isolated units count.
+
+    Parameters
+    ----------
+    topology : dict of LayerGraph
+
+    Returns
+    -------
+    float
+        ``nan`` if the layers do not chain. Cost O(edges + units).
+
+    References
+    ----------
+    .. [1] Hopcroft, Tarjan, Communications of the ACM 16, 1973.
+
+    Examples
+    --------
+    >>> dense = LayerGraph.from_edge_ids(range(4), (2, 2))
+    >>> network_components({"fc1": dense, "fc2": dense})
+    1.0
+    """
+    sizes = _network_sizes(topology)
+    return NAN if sizes is None else float(sizes.size)
+
+
+def network_giant_share(topology: Topology) -> float:
+    """Share of all units of the network that are in its largest connected component.
+
+    Parameters
+    ----------
+    topology : dict of LayerGraph
+
+    Returns
+    -------
+    float
+        In (0, 1]; ``nan`` if the layers do not chain or have no units. Cost O(edges + units).
+
+    References
+    ----------
+    .. [1] Newman, Strogatz, Watts, Physical Review E 64, 2001.
+
+    Examples
+    --------
+    >>> one = LayerGraph.from_edge_ids([0], (2, 2))
+    >>> network_giant_share({"fc1": one})
+    0.5
+    """
+    sizes = _network_sizes(topology)
+    return float(sizes.max() / sizes.sum()) if sizes is not None and sizes.size else NAN
