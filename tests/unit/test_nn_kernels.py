@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.strategies import layer_graphs
 from topokit.graph import LayerGraph
-from topokit.nn import kernels, products
+from topokit.nn import products
 from topokit.nn.kernels import EdgeIndex, choose_kernel, edge_product
 from topokit.nn.products import PRODUCTS
 
@@ -167,13 +167,20 @@ def test_rows_are_split_once_and_completely(monkeypatch):
 
 
 def test_auto_chooses_by_density_and_says_why(rng):
-    assert choose_kernel("auto", random_graph(rng, 100, 100, 100))[0] == "csr"
-    assert choose_kernel("auto", random_graph(rng, 100, 100, 9000)) == (
-        "dense",
-        f"density 0.9 is above the crossover {kernels.CROSSOVER['cpu']:g} measured for cpu",
+    sparse, middle = random_graph(rng, 100, 100, 100), random_graph(rng, 100, 100, 5000)
+    assert choose_kernel("auto", sparse)[0] == "csr"
+    assert choose_kernel("auto", middle, batch=100) == (
+        "csr",
+        "density 0.5 is below the crossover 0.8 measured on cpu, batch 100",
     )
-    assert choose_kernel("auto", random_graph(rng, 10, 10, 1))[0] == "dense"
-    assert choose_kernel("csr", random_graph(rng, 10, 10, 100)) == ("csr", "asked for")
+    assert choose_kernel("auto", middle, batch=1000) == (
+        "dense",
+        "density 0.5 is above the crossover 0.35 measured on cpu, batch 1000",
+    )
+    complete = random_graph(rng, 10, 10, 100)
+    assert choose_kernel("auto", complete) == ("dense", "the graph is complete")
+    assert choose_kernel("csr", complete) == ("csr", "asked for")
+    assert choose_kernel("auto", middle, "cuda")[0] == "dense"
 
 
 def test_bad_input_is_answered_in_words(rng):

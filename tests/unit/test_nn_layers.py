@@ -238,7 +238,7 @@ def test_sparse_layers_are_found_in_order(rng):
     model = nn.Sequential(layer_of(rng), nn.Sequential(nn.ReLU(), layer_of(rng, 10, 5, 20)))
     assert list(sparse_layers(model)) == ["0", "1.1"]
     assert all(isinstance(layer, SparseLayer) for layer in sparse_layers(model).values())
-    assert explain_kernel(model[0]).startswith("dense: at most")
+    assert explain_kernel(model[0]).startswith("csr: density 0.3 is below the crossover")
     assert "20 -> 10, 60 edges" in repr(model)
 
 

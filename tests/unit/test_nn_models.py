@@ -9,7 +9,7 @@ import torch
 from tests.unit.test_nn_kernels import random_graph
 from topokit.nn import sparse_layers
 from topokit.nn.activations import SReLU, dropped_out
-from topokit.nn.models import MODELS, set_mlp
+from topokit.nn.models import MODELS, set_cnn, set_mlp
 
 
 def topology_of_widths(rng, *widths):
@@ -112,3 +112,49 @@ def test_bad_models_are_refused_in_words(rng):
         set_mlp(topology, activation="tanh", rng=rng)
     with pytest.raises(ValueError, match=r"dropout in \[0, 1\), got 1"):
         set_mlp(topology, dropout=1, rng=rng)
+
+
+def test_set_cnn_equals_its_formula(rng):
+    topology = {
+        "conv2": random_graph(rng, 36, 4, 50),
+        **topology_of_widths(rng, 6 * 2 * 3, 11, 5),
+    }
+    model = MODELS["set_cnn"](topology, channels=(4, 6), image=(2, 8, 12), rng=rng)
+    assert list(sparse_layers(model)) == ["conv2", "fc1", "fc2"]
+    x = torch.randn(3, 2, 8, 12)
+    h = x
+    for position in (1, 2, 3, 4):
+        conv = model.get_submodule(f"conv{position}")
+        h = torch.nn.functional.conv2d(h, conv.weight, conv.bias, padding=1).relu()
+        h = h if position % 2 else torch.nn.functional.max_pool2d(h, 2)
+    h = (h.flatten(1) @ model.fc1.to_dense().T + model.fc1.bias).relu()
+    h = h @ model.fc2.to_dense().T + model.fc2.bias
+    torch.testing.assert_close(model(x.flatten(1)), h)
+
+
+def test_set_cnn_trains_with_dropout_and_copies(rng):
+    topology = topology_of_widths(rng, 6 * 2 * 2, 11, 5)
+    model = set_cnn(topology, channels=(6,), image=(1, 4, 4), dropout=0.4, rng=rng)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x, y = torch.randn(20, 16), torch.arange(20) % 5
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    twin = copy.deepcopy(model)
+    assert torch.equal(twin(x), model(x))
+
+
+def test_bad_cnns_are_refused_in_words(rng):
+    topology = topology_of_widths(rng, 24, 5)
+    with pytest.raises(ValueError, match=r"layer of 96 inputs \(6 channels of 4x4\), got 24"):
+        set_cnn(topology, channels=(6,), image=(1, 8, 8), rng=rng)
+    with pytest.raises(ValueError, match="sides 1 poolings halve, got 5x4"):
+        set_cnn(topology, channels=(6,), image=(1, 5, 4), rng=rng)
+    topology["conv1"] = random_graph(rng, 18, 6, 10)
+    with pytest.raises(ValueError, match=r"expected conv1 of shape \(6, 9\), got \(6, 18\)"):
+        set_cnn(topology, channels=(6,), image=(1, 4, 4), rng=rng)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from topokit.graph import EdgeUpdate, LayerGraph, same_edges
-from topokit.nn.kernels import KERNELS
+from topokit.nn.kernels import KERNELS, choose_kernel
 from topokit.nn.products import EdgeIndex
 from topokit.rules.rewire import LayerView
 
@@ -62,20 +62,19 @@ class EdgeLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(graph.n_out, dtype=values.dtype)) if bias else None
         for name, buffer in _buffers(graph).items():
             self.register_buffer(name, buffer)
-        self._index: tuple[Any, EdgeIndex] | None = None
+        self._index: tuple[Any, Any, EdgeIndex] | None = None
         self._captured: dict[str, torch.Tensor] | None = None
 
     @property
     def index(self) -> EdgeIndex:
         """The graph with what the kernels derive from it; made anew when a buffer changed."""
-        buffers = (self.indptr, self.indices, self.shape)
-        stamps = tuple(0 if b.is_inference() else b._version for b in buffers)
-        if self._index is not None:
-            (held, seen), index = self._index
-            if seen == stamps and all(a is b for a, b in zip(held, buffers, strict=True)):
-                return index
-        index = EdgeIndex(_graph_of(*buffers))
-        self._index = ((buffers, stamps), index)
+        stored = self._buffers
+        stamp = _stamp(stored)
+        if self._index is not None and self._index[0] == stamp:
+            return self._index[2]
+        held = tuple(stored.values())  # keeps the identities in the stamp from being reused
+        index = EdgeIndex(_graph_of(self.indptr, self.indices, self.shape))
+        self._index = (stamp, held, index)
         return index
 
     @property
@@ -197,9 +196,8 @@ class EdgeLayer(nn.Module):
         self._exchange(new.to(self.values.device, self.values.dtype))
         for name, buffer in _buffers(update.after).items():
             setattr(self, name, buffer.to(self.indices.device))
-        index = EdgeIndex(update.after)
-        buffers = (self.indptr, self.indices, self.shape)
-        self._index = ((buffers, tuple(b._version for b in buffers)), index)
+        held = tuple(self._buffers.values())
+        self._index = (_stamp(self._buffers), held, EdgeIndex(update.after))
         if self._captured is not None:
             self._captured = {}
 
@@ -211,6 +209,18 @@ class EdgeLayer(nn.Module):
             # renewed only when the dtype changes.
             self.values.data = values.new_empty(0, dtype=_other(values.dtype))
         self.values.data = values
+
+    @torch.no_grad()
+    def take(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        """Copy values from an (n_out, n_in) weight at the layer's edges, and the bias."""
+        ids = torch.from_numpy(self.graph.edge_ids).to(weight.device)
+        self.values.copy_(weight.reshape(-1)[ids])
+        if self.bias is not None and bias is not None:
+            self.bias.copy_(bias)
+
+    def choose_kernel(self) -> tuple[str, str]:
+        """Return the kernel in use and the reason in words."""
+        return choose_kernel(self.kernel, self.graph, self.values.device)
 
     def to_dense(self) -> torch.Tensor:
         """Return the (n_out, n_in) weight matrix, zeros where no edge is: O(n_out * n_in)."""
@@ -256,6 +266,15 @@ class EdgeLayer(nn.Module):
             "_index": None,
             "_captured": None if self._captured is None else {},
         }
+
+
+def _stamp(buffers: dict[str, Any]) -> tuple[int, ...]:
+    """What changes when a buffer of the graph is replaced or written to."""
+    stamp = []
+    for name in ("indptr", "indices", "shape"):
+        buffer = buffers[name]
+        stamp += [id(buffer), 0 if buffer.is_inference() else buffer._version]
+    return tuple(stamp)
 
 
 def _buffers(graph: LayerGraph) -> dict[str, torch.Tensor]:

@@ -25,16 +25,21 @@ __all__ = ["KERNELS", "EdgeIndex", "choose_kernel", "edge_product"]
 
 KERNELS = ("auto", "csr", "dense")
 
-# Densities above which the dense product is faster, forward and backward, batch 128: measured by
+# Densities above which the dense product is faster, forward and backward, for batches of up to 256
+# and larger ones (whose rows no longer fit the nearest caches): on the CPU measured by
 # benchmarks/training_step.py --crossover.
-CROSSOVER = {"cpu": 0.3, "cuda": 0.05}
-SMALL_CELLS = 1 << 12  # below this many cells the fixed cost of a call decides
+CROSSOVER = {"cpu": (0.8, 0.35), "cuda": (0.05, 0.05)}
+LARGE_BATCH = 256
 
 _NATIVE = (torch.float32, torch.float64)
 
 
 def choose_kernel(
-    kernel: str, graph: LayerGraph, device: torch.device | str = "cpu"
+    kernel: str,
+    graph: LayerGraph,
+    device: torch.device | str = "cpu",
+    *,
+    batch: int = 128,
 ) -> tuple[str, str]:
     """Return the kernel in use, ``"csr"`` or ``"dense"``, and the reason in words.
 
@@ -43,6 +48,8 @@ def choose_kernel(
     kernel : {"auto", "csr", "dense"}
     graph : LayerGraph
     device : torch.device or str
+    batch : int
+        Number of samples.
 
     Raises
     ------
@@ -53,7 +60,7 @@ def choose_kernel(
     --------
     >>> graph = LayerGraph.from_edge_ids(range(0, 10**6, 100), (1000, 1000))
     >>> choose_kernel("auto", graph)
-    ('csr', 'density 0.01 is below the crossover 0.3 measured for cpu')
+    ('csr', 'density 0.01 is below the crossover 0.8 measured on cpu, batch 128')
     """
     if kernel not in KERNELS:
         raise ValueError(f"expected a kernel of {', '.join(KERNELS)}, got {kernel!r}")
@@ -62,14 +69,12 @@ def choose_kernel(
     kind = torch.device(device).type
     if graph.n_edges == graph.n_out * graph.n_in:
         return "dense", "the graph is complete"
-    if graph.n_out * graph.n_in <= SMALL_CELLS:
-        return "dense", f"at most {SMALL_CELLS} cells: the fixed cost of a call decides"
-    limit = CROSSOVER.get(kind, CROSSOVER["cuda"])
-    if graph.density > limit:
-        word = f"density {graph.density:.2g} is above the crossover {limit:g} measured for {kind}"
-        return "dense", word
-    word = f"density {graph.density:.2g} is below the crossover {limit:g} measured for {kind}"
-    return "csr", word
+    limit = CROSSOVER.get(kind, CROSSOVER["cuda"])[batch > LARGE_BATCH]
+    side, choice = ("above", "dense") if graph.density > limit else ("below", "csr")
+    return choice, (
+        f"density {graph.density:.2g} is {side} the crossover {limit:g} measured on {kind}, "
+        f"batch {batch}"
+    )
 
 
 def edge_product(
@@ -131,10 +136,12 @@ def edge_product(
                 f"expected the {name} in {values.dtype} on {values.device} like the edge values, "
                 f"got {other.dtype} on {other.device}; convert with .to()"
             )
-    choice, _ = choose_kernel(kernel, graph, x.device)
+    rows = x.reshape(-1, graph.n_in) if graph.n_in else x.new_zeros(_lead(x), 0)
+    choice = kernel
+    if kernel not in ("csr", "dense"):
+        choice, _ = choose_kernel(kernel, graph, x.device, batch=len(rows))
     sparse = "compiled" if x.device.type == "cpu" else "torch"
     function = PRODUCTS["dense" if choice == "dense" else sparse]
-    rows = x.reshape(-1, graph.n_in) if graph.n_in else x.new_zeros(_lead(x), 0)
     if x.dtype in _NATIVE or choice == "dense":
         y = function.apply(rows, values, bias, index)
     else:

@@ -13,7 +13,7 @@ from torch import nn
 
 from topokit.graph import LayerGraph
 from topokit.nn.edges import EdgeLayer, SparseLayer
-from topokit.nn.kernels import choose_kernel, edge_product
+from topokit.nn.kernels import edge_product
 
 __all__ = [
     "INITS",
@@ -153,12 +153,7 @@ class SparseLinear(EdgeLayer):
         layer = cls(
             graph, kernel=kernel, bias=has_bias, init="zeros", rng=np.random.default_rng(0)
         ).to(weight)
-        with torch.no_grad():
-            layer.values.copy_(
-                weight.reshape(-1)[torch.from_numpy(graph.edge_ids).to(weight.device)]
-            )
-            if layer.bias is not None:
-                layer.bias.copy_(linear.bias)
+        layer.take(weight, linear.bias)
         return layer.train(linear.training)
 
     @property
@@ -170,6 +165,14 @@ class SparseLinear(EdgeLayer):
     def out_features(self) -> int:
         """Number of output units, as in ``torch.nn.Linear``."""
         return self.n_out
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The dense (n_out, n_in) weight, made anew, for code that insists on one.
+
+        Gradients flow through it to the values; writing to it changes nothing.
+        """
+        return self.to_dense()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (..., n_in) to (..., n_out)."""
@@ -194,7 +197,7 @@ def explain_kernel(layer: EdgeLayer) -> str:
     >>> explain_kernel(SparseLinear(graph, rng=np.random.default_rng(0)))
     'dense: the graph is complete'
     """
-    choice, reason = choose_kernel(layer.kernel, layer.graph, layer.values.device)
+    choice, reason = layer.choose_kernel()
     return f"{choice}: {reason}"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,38 @@ from torch import nn
 
 from topokit.graph import Topology, chain_widths
 from topokit.nn.activations import ACTIVATIONS, dropped_out
+from topokit.nn.conv import SparseConv2d
 from topokit.nn.layers import SparseLinear
 
-__all__ = ["MODELS", "SparseMLP", "set_mlp"]
+__all__ = ["MODELS", "SparseCNN", "SparseMLP", "set_cnn", "set_mlp"]
 
 
-class SparseMLP(nn.Module):
+class _WithDropout(nn.Module):
+    """A module that draws dropout masks from a generator which copies and pickles carry along."""
+
+    def __init__(self, *, dropout: float, generator: torch.Generator | None, rng: Any) -> None:
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise ValueError(f"expected a dropout in [0, 1), got {dropout}")
+        if generator is None:
+            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        self.dropout, self.generator = float(dropout), generator
+
+    def _dropped(self, x: torch.Tensor) -> torch.Tensor:
+        return dropped_out(x, self.dropout, self.generator) if self.training else x
+
+    def __getstate__(self) -> dict[str, Any]:
+        device = str(self.generator.device)
+        return {**self.__dict__, "generator": (device, self.generator.get_state())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        device, bits = state["generator"]
+        generator = torch.Generator(device)
+        generator.set_state(bits)
+        super().__setstate__({**state, "generator": generator})
+
+
+class SparseMLP(_WithDropout):
     """Sparse layers ``fc1``, ``fc2``, ... with activations ``act1``, ... between them.
 
     Made by `set_mlp`. Dropout draws from `generator` alone; copies and pickles of the model carry
@@ -27,13 +54,10 @@ class SparseMLP(nn.Module):
         self,
         layers: dict[str, SparseLinear],
         activations: list[nn.Module],
-        *,
-        dropout: float,
-        generator: torch.Generator,
+        **options: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**options)
         self.names = tuple(layers)
-        self.dropout, self.generator = dropout, generator
         for name, layer in layers.items():
             self.add_module(name, layer)
         for position, activation in enumerate(activations, start=1):
@@ -49,19 +73,8 @@ class SparseMLP(nn.Module):
                 break
             x = self.get_submodule(f"act{position}")(x)
             layer.keep("outputs", x)
-            if self.training:
-                x = dropped_out(x, self.dropout, self.generator)
+            x = self._dropped(x)
         return x
-
-    def __getstate__(self) -> dict[str, Any]:
-        device = str(self.generator.device)
-        return {**self.__dict__, "generator": (device, self.generator.get_state())}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        device, bits = state["generator"]
-        generator = torch.Generator(device)
-        generator.set_state(bits)
-        super().__setstate__({**state, "generator": generator})
 
 
 def set_mlp(
@@ -116,14 +129,9 @@ def set_mlp(
     >>> model(torch.ones(3, 2, 2)).shape
     torch.Size([3, 1])
     """
-    widths = chain_widths(topology)
-    if widths is None:
-        words = ", ".join(f"{name}: {g.n_in} -> {g.n_out}" for name, g in topology.items())
-        raise ValueError(f"expected layers that chain, got {words or 'none'}")
+    widths = _chain(topology)
     if activation not in ACTIVATIONS:
         raise ValueError(f"expected an activation of {', '.join(ACTIVATIONS)}, got {activation!r}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"expected a dropout in [0, 1), got {dropout}")
     layers = {
         f"fc{position}": SparseLinear(graph, kernel=kernel, init=init, rng=rng)
         for position, graph in enumerate(topology.values(), start=1)
@@ -132,12 +140,161 @@ def set_mlp(
         ACTIVATIONS[activation](position, units, rng)
         for position, units in enumerate(widths[1:-1], start=1)
     ]
+    return SparseMLP(layers, activations, dropout=dropout, generator=generator, rng=rng)
+
+
+def _chain(topology: Topology) -> list[int]:
+    """The widths of layers that chain, or an error."""
+    widths = chain_widths(topology)
+    if widths is None:
+        words = ", ".join(f"{name}: {g.n_in} -> {g.n_out}" for name, g in topology.items())
+        raise ValueError(f"expected layers that chain, got {words or 'none'}")
+    return widths
+
+
+class SparseCNN(_WithDropout):
+    """Convolutions ``conv1``, ..., two to a stage and a pooling after each, then an MLP.
+
+    Made by `set_cnn`.
+    """
+
+    def __init__(
+        self,
+        convolutions: list[nn.Module],
+        top: SparseMLP,
+        image: tuple[int, int, int],
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.image, self.depth, self.top_names = image, len(convolutions), top.names
+        for position, convolution in enumerate(convolutions, start=1):
+            self.add_module(f"conv{position}", convolution)
+        for name, module in top.named_children():
+            self.add_module(name, module)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (batch, ...) samples, brought into image form, to (batch, n_out) scores."""
+        x = x.reshape(-1, *self.image)
+        for position in range(1, self.depth + 1):
+            x = torch.relu(self.get_submodule(f"conv{position}")(x))
+            if position % 2:
+                x = self._dropped(x)
+            else:
+                x = nn.functional.max_pool2d(x, 2)
+        x = x.flatten(1)
+        for position, name in enumerate(self.top_names, start=1):
+            layer: Any = self.get_submodule(name)
+            x = layer(x)
+            if position < len(self.top_names):
+                x = self.get_submodule(f"act{position}")(x)
+                layer.keep("outputs", x)
+                x = self._dropped(x)
+        return x
+
+
+def set_cnn(
+    topology: Topology,
+    *,
+    channels: Sequence[int] = (32, 64, 128),
+    image: Sequence[int] = (3, 32, 32),
+    dropout: float = 0.0,
+    kernel: str = "auto",
+    init: str = "he",
+    rng: np.random.Generator,
+    generator: torch.Generator | None = None,
+) -> nn.Module:
+    """Build the convolutional network of the SET paper with sparse layers on top.
+
+    Each stage has two 3x3 convolutions with dropout between them and 2x2 max pooling after; the
+    layers of the topology follow, with ReLU and dropout between them.
+
+    Parameters
+    ----------
+    topology : dict of LayerGraph
+        The layers on top, which chain; the first takes the last stage's ``channels * height *
+        width`` (2048 for the defaults). Entries ``conv1``, ``conv2``, ... of shape ``(out, 9 *
+        in)`` make those convolutions sparse too; others are dense, as in the paper.
+    channels : sequence of int
+        Of each stage.
+    image : sequence of int
+        Channels, height and width of a sample.
+    dropout : float
+        In [0, 1); 0.3 in the paper.
+    kernel, init : str
+        See `SparseLinear`.
+    rng : numpy.random.Generator
+    generator : torch.Generator, optional
+        As in `set_mlp`.
+
+    Returns
+    -------
+    torch.nn.Module
+        With the defaults the convolutions have 287,008 parameters, and dense layers
+        2048-2048-2048-10 on top 8,413,194, as in the paper.
+
+    Raises
+    ------
+    ValueError
+        If sizes do not fit together.
+
+    References
+    ----------
+    Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse
+    connectivity inspired by network science", Nature Communications 9:2383, 2018.
+
+    Examples
+    --------
+    >>> from topokit.graph import LayerGraph
+    >>> topology = {"fc1": LayerGraph.from_edge_ids(range(0, 320, 5), (5, 64))}
+    >>> model = set_cnn(topology, channels=(4,), image=(1, 8, 8), rng=np.random.default_rng(0))
+    >>> model(torch.ones(2, 64)).shape
+    torch.Size([2, 5])
+    """
+    first, height, width = (int(n) for n in image)
+    shrink = 2 ** len(channels)
+    if height % shrink or width % shrink or not channels:
+        raise ValueError(
+            f"expected an image whose sides {len(channels)} poolings halve, got {height}x{width}"
+        )
+    top = {name: graph for name, graph in topology.items() if not name.startswith("conv")}
+    needed = channels[-1] * (height // shrink) * (width // shrink)
+    if _chain(top)[0] != needed:
+        raise ValueError(
+            f"expected a first layer of {needed} inputs ({channels[-1]} channels of "
+            f"{height // shrink}x{width // shrink}), got {_chain(top)[0]}"
+        )
+    sizes = [first, *(c for c in channels for _ in range(2))]
+    convolutions: list[nn.Module] = []
+    for position, (n_in, n_out) in enumerate(itertools.pairwise(sizes), start=1):
+        graph = topology.get(f"conv{position}")
+        if graph is None:
+            convolution: nn.Module = _he_convolution(n_in, n_out, rng)
+        elif graph.shape == (n_out, 9 * n_in):
+            convolution = SparseConv2d(graph, 3, padding=1, kernel=kernel, init=init, rng=rng)
+        else:
+            raise ValueError(
+                f"expected conv{position} of shape {(n_out, 9 * n_in)}, got {graph.shape}"
+            )
+        convolutions.append(convolution)
     if generator is None:
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    return SparseMLP(layers, activations, dropout=float(dropout), generator=generator)
+    options = {"dropout": dropout, "generator": generator, "rng": rng}
+    mlp: Any = set_mlp(top, kernel=kernel, init=init, rng=rng, generator=generator)
+    return SparseCNN(convolutions, mlp, (first, height, width), **options)
+
+
+def _he_convolution(n_in: int, n_out: int, rng: np.random.Generator) -> nn.Conv2d:
+    """A dense 3x3 convolution with normal weights drawn from `rng` and a bias of zeros."""
+    convolution = nn.utils.skip_init(nn.Conv2d, n_in, n_out, 3, padding=1)
+    weight = rng.standard_normal((n_out, n_in, 3, 3)) * np.sqrt(2 / (9 * n_in))
+    with torch.no_grad():
+        convolution.weight.copy_(torch.from_numpy(weight))
+        convolution.bias.zero_()
+    return convolution
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "set_mlp": set_mlp,
+    "set_cnn": set_cnn,
 }
 """Makers ``(topology, *, rng, generator, **options) -> module`` by name."""

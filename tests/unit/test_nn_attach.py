@@ -1,0 +1,207 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from topokit.graph import LayerGraph, same_edges, sample_absent
+from topokit.nn import SparseConv2d, SparseLinear, sparse_layers
+from topokit.nn.attach import attach, sparsify
+from topokit.rules import RULES, UpdateRule
+from topokit.rules.drop import smallest_magnitude
+from topokit.rules.grow import uniform
+
+
+def random_layer(n_in, n_out, *, density, rng):
+    empty = LayerGraph.from_edge_ids([], (n_out, n_in))
+    ids = sample_absent(empty, round(density * n_in * n_out), rng)
+    return LayerGraph.from_edge_ids(ids, (n_out, n_in))
+
+
+class Classifier(nn.Module):
+    """A transformer encoder with a head tied to nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(11, 16)
+        block = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(block, 2)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, tokens):
+        return self.head(self.encoder(self.embed(tokens)).mean(1))
+
+
+def conv_net():
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2), nn.ReLU(),
+        nn.Flatten(), nn.Linear(8 * 36, 20), nn.ReLU(), nn.Linear(20, 3),
+    )  # fmt: skip
+
+
+def examples(kind):
+    generator = torch.Generator().manual_seed(0)
+    if kind == "transformer":
+        x = torch.randint(11, (24, 7), generator=generator)
+    else:
+        x = torch.randn(24, 1, 8, 8, generator=generator)
+    return x, torch.arange(24) % 3
+
+
+def fit(model, optimizer, x, y, steps):
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("kind", ["transformer", "conv"])
+@pytest.mark.parametrize("rule", ["set", "rigl", "snfs", "itop", "deep_r", "sensitivity", "mest"])
+def test_a_model_of_ones_own_is_sparsified_and_rewired(rng, kind, rule):
+    torch.manual_seed(0)
+    model = Classifier() if kind == "transformer" else conv_net()
+    assert sparsify(model, generator=random_layer, density=0.3, rng=rng) is model
+    layers = sparse_layers(model)
+    names = {
+        "transformer": [
+            "encoder.layers.0.linear1", "encoder.layers.0.linear2", "encoder.layers.1.linear1",
+            "encoder.layers.1.linear2", "head",
+        ],
+        "conv": ["0", "5", "7"],
+    }[kind]  # fmt: skip
+    assert list(layers) == names
+    total = sum(layer.nnz for layer in layers.values())
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    seen = []
+    engine = attach(
+        model, optimizer, rule, every=5, rng=rng,
+        recorder=lambda step, topology: seen.append((step, topology)),
+    )  # fmt: skip
+    x, y = examples(kind)
+    losses = fit(model, optimizer, x, y, 40)
+    assert losses[-1] < losses[0] / 1.2
+    assert [step for step, _ in seen] == list(range(0, 41, 5))
+    assert engine.updates == 8
+    assert not all(same_edges(seen[0][1][n], seen[-1][1][n]) for n in names)
+    assert sum(graph.n_edges for graph in seen[-1][1].values()) == total
+    for layer in layers.values():
+        moments = optimizer.state[layer.values]["exp_avg"]
+        assert moments.shape == layer.values.shape
+    model.eval()
+    with torch.no_grad():
+        twin = copy.deepcopy(model)
+        torch.testing.assert_close(twin(x), model(x))
+
+
+def test_rewiring_drops_the_smallest_and_carries_momentum(rng):
+    model = nn.Sequential(SparseLinear(random_layer(20, 10, density=0.3, rng=rng), rng=rng))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    engine = attach(model, optimizer, "set_magnitude", every=1000, rng=rng, drop_fraction=0.25)
+    fit(model, optimizer, torch.ones(5, 20), torch.arange(5), 2)
+    layer = model[0]
+    before, momentum = layer.view(), optimizer.state[layer.values]["momentum_buffer"].clone()
+    update = engine.rewire()["0"]
+    kept = update.source[update.source >= 0]
+    assert update.n_dropped == update.n_grown == 15
+    gone = np.setdiff1d(np.arange(60), kept)
+    assert np.abs(before.values[gone]).max() <= np.abs(before.values[kept]).min()
+    now = optimizer.state[layer.values]["momentum_buffer"].numpy()
+    assert np.array_equal(now, update.carry(momentum.numpy()))
+
+
+def test_total_schedule_skip_and_detach(rng):
+    model = nn.Sequential(
+        SparseLinear(random_layer(20, 12, density=0.3, rng=rng), rng=rng),
+        SparseLinear(random_layer(12, 10, density=0.3, rng=rng), rng=rng),
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    first, second = (layer.graph for layer in model)
+    engine = attach(model, optimizer, every=2, total=6, schedule="cosine", skip=["1"], rng=rng)
+    moved = []
+    for _ in range(4):
+        fit(model, optimizer, torch.ones(5, 20), torch.arange(5), 2)
+        moved.append(not same_edges(model[0].graph, first))
+        first = model[0].graph
+    assert moved == [True, True, False, False]
+    assert (engine.updates, engine.steps) == (2, 6)
+    assert same_edges(model[1].graph, second)
+    engine.detach()
+    engine = attach(model, optimizer, UpdateRule(smallest_magnitude, uniform), every=1, rng=rng)
+    engine.detach()
+    fit(model, optimizer, torch.ones(5, 20), torch.arange(5), 2)
+    assert same_edges(model[0].graph, first)
+
+
+def test_capture_is_on_only_when_a_rule_will_look(rng):
+    model = nn.Sequential(SparseLinear(random_layer(20, 10, density=0.3, rng=rng), rng=rng))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    attach(model, optimizer, "rigl", every=3, rng=rng)
+    seen = []
+    for _ in range(6):
+        seen.append(model[0].capture)
+        fit(model, optimizer, torch.ones(5, 20), torch.arange(5), 1)
+    assert seen == [False, False, True] * 2
+
+
+def test_sparsify_keeps_weights_on_request_and_skips(rng):
+    model = conv_net()
+    weight, bias = model[5].weight.clone(), model[5].bias.clone()
+    sparsify(model, generator=random_layer, epsilon=3, skip=["7"], init=None, rng=rng)
+    assert isinstance(model[0], SparseConv2d)
+    assert isinstance(model[7], nn.Linear)
+    assert type(model[2]) is nn.Conv2d
+    assert model[5].nnz == 3 * (8 * 36 + 20)
+    mask = torch.from_numpy(model[5].graph.to_csr().toarray())
+    assert torch.equal(model[5].to_dense(), weight * mask)
+    assert torch.equal(model[5].bias, bias)
+    alone = sparsify(nn.Linear(5, 4).double(), generator=random_layer, density=0.5, rng=rng)
+    assert isinstance(alone, SparseLinear)
+    assert alone.values.dtype == torch.float64
+
+
+def test_shared_modules_stay_shared_and_tied_weights_dense(rng):
+    linear, tied = nn.Linear(6, 6), nn.Linear(6, 11)
+    model = nn.ModuleDict(
+        {"a": linear, "b": nn.Sequential(linear), "e": nn.Embedding(11, 6), "t": tied}
+    )
+    tied.weight = model["e"].weight
+    sparsify(model, generator=random_layer, density=0.5, rng=rng)
+    assert model["a"] is model["b"][0]
+    assert isinstance(model["a"], SparseLinear)
+    assert model["t"] is tied
+
+
+def test_bad_input_is_answered_in_words(rng):
+    with pytest.raises(ValueError, match="expected density or epsilon, got density=None"):
+        sparsify(conv_net(), rng=rng)
+    with pytest.raises(ValueError, match=r"expected a density in \(0, 1\], got 2"):
+        sparsify(conv_net(), density=2, rng=rng)
+    with pytest.raises(ValueError, match="expected an epsilon above 0, got 0"):
+        sparsify(conv_net(), epsilon=0, rng=rng)
+    with pytest.raises(ValueError, match=r"modules to skip among .*, got '9'"):
+        sparsify(conv_net(), density=0.1, skip=["9"], generator=random_layer, rng=rng)
+    with pytest.raises(ValueError, match="Linear or Conv2d layers not skipped"):
+        sparsify(nn.ReLU(), density=0.1, generator=random_layer, rng=rng)
+    with pytest.raises(ValueError, match="expected an init of he"):
+        sparsify(conv_net(), density=0.1, init="x", generator=random_layer, rng=rng)
+    model = sparsify(nn.Sequential(nn.Linear(9, 9)), generator=random_layer, density=0.5, rng=rng)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for message, options in {
+        "did you mean 'rigl'": {"rule": "rigle"},
+        "positive numbers of steps, got every=0": {"every": 0},
+        r"drop_fraction in \[0, 1\], got 2": {"drop_fraction": 2},
+        "total number of steps for the schedule 'cosine'": {"schedule": "cosine"},
+        "sparse layers among 0, got '3'": {"skip": ["3"]},
+        "schedules among": {"schedule": "wave"},
+        "parameters of a rule named, got .'a'.": {"rule": RULES["set"](), "a": 1},
+        "a rule that needs .*, got .'stalled'.": {"rule": "ctre_seq"},
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            attach(model, optimizer, **{"every": 1, "rng": rng, **options})
+    with pytest.raises(ValueError, match="expected a model with sparse layers"):
+        attach(nn.ReLU(), optimizer, every=1, rng=rng)

@@ -1,0 +1,98 @@
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.unit.test_nn_kernels import random_graph
+from topokit.convert import channel_graph
+from topokit.graph import EdgeUpdate, LayerGraph, sample_absent
+from topokit.nn import SparseConv2d, explain_kernel
+from topokit.nn.extract import topology_of
+
+SHAPES = [
+    {"kernel_size": 3, "padding": 1},
+    {"kernel_size": (3, 2), "stride": (2, 1), "padding": (0, 1), "dilation": (1, 2)},
+    {"kernel_size": 1, "bias": False},
+]
+
+
+@pytest.mark.parametrize("options", SHAPES)
+@pytest.mark.parametrize("kernel", ["csr", "dense"])
+def test_convolution_equals_the_dense_one(rng, options, kernel):
+    cells = int(np.prod(np.broadcast_to(options["kernel_size"], 2)))
+    graph = random_graph(rng, 3 * cells, 5, 6 * cells)
+    conv = SparseConv2d(graph, **options, kernel=kernel, rng=rng).double()
+    dense = nn.Conv2d(3, 5, **options).double()
+    with torch.no_grad():
+        dense.weight.copy_(conv.weight)
+        if dense.bias is not None:
+            conv.bias.normal_()
+            dense.bias.copy_(conv.bias)
+    a, b = (torch.from_numpy(rng.standard_normal((2, 3, 9, 8))) for _ in range(2))
+    b = b.copy_(a)
+    ya, yb = conv(a.requires_grad_()), dense(b.requires_grad_())
+    torch.testing.assert_close(ya, yb, rtol=1e-12, atol=1e-12)
+    ya.sin().sum().backward()
+    yb.sin().sum().backward()
+    torch.testing.assert_close(a.grad, b.grad, rtol=1e-11, atol=1e-11)
+    at_edges = dense.weight.grad.flatten()[torch.from_numpy(graph.edge_ids)]
+    torch.testing.assert_close(conv.values.grad, at_edges, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(conv(a[0]), dense(a[0]), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", ["csr", "dense"])
+def test_gradcheck(rng, kernel):
+    conv = SparseConv2d(random_graph(rng, 8, 3, 9), 2, stride=2, kernel=kernel, rng=rng).double()
+    x = torch.from_numpy(rng.standard_normal((2, 2, 4, 4))).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, v: conv(x), (x, conv.values))
+
+
+def test_view_has_one_sample_for_each_position(rng):
+    conv = SparseConv2d(random_graph(rng, 18, 4, 20), 3, stride=2, rng=rng).double()
+    conv.capture = True
+    x = torch.from_numpy(rng.standard_normal((2, 2, 7, 5)))
+    y = conv(x)
+    y.sin().sum().backward()
+    view = conv.view()
+    assert view.inputs.shape == (2 * 3 * 2, 18)
+    product = view.inputs @ conv.to_dense().detach().numpy().T
+    np.testing.assert_allclose(view.outputs, product + conv.bias.detach().numpy())
+    gradient = view.dense_grad(slice(0, 4)).ravel()[view.graph.edge_ids]
+    np.testing.assert_allclose(gradient, conv.values.grad)
+
+
+def test_copies_states_and_rewiring(rng):
+    conv, other = (SparseConv2d(random_graph(rng, 18, 4, n), 3, rng=rng) for n in (20, 33))
+    x = torch.ones(1, 2, 5, 5)
+    for twin in (copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))):
+        assert torch.equal(twin(x), conv(x))
+    other.load_state_dict(conv.state_dict())
+    assert torch.equal(other(x), conv(x))
+    update = EdgeUpdate.from_decisions(conv.graph, [0, 1], sample_absent(conv.graph, 4, rng))
+    conv.replace_graph(update, update.carry(conv.view().values, fill=1))
+    assert conv.nnz == 22
+    assert topology_of(conv)["layer"].n_edges == 22
+    assert channel_graph(conv.graph, 9).shape == (4, 2)
+
+
+def test_from_dense_and_reasons(rng):
+    dense = nn.Conv2d(2, 4, 3, padding=1)
+    conv = SparseConv2d.from_dense(dense)
+    x = torch.randn(1, 2, 5, 5)
+    torch.testing.assert_close(conv(x), dense(x))
+    assert explain_kernel(conv) == "dense: density 1 is above the crossover 0.02"
+    few = SparseConv2d(LayerGraph.from_edge_ids([3], (4, 18)), 3, kernel="csr", rng=rng)
+    assert explain_kernel(few) == "csr: asked for"
+    assert "2 -> 4, kernel_size=(3, 3)" in repr(few)
+
+
+def test_what_does_not_fit_is_refused(rng):
+    with pytest.raises(ValueError, match="20 input units are channels times 3 x 3 kernel cells"):
+        SparseConv2d(LayerGraph.from_edge_ids([], (4, 20)), 3, rng=rng)
+    with pytest.raises(ValueError, match="expected one group"):
+        SparseConv2d.from_dense(nn.Conv2d(2, 4, 3, groups=2))
+    with pytest.raises(ValueError, match=r"shape \(4, 18\), got \(4, 9\)"):
+        SparseConv2d.from_dense(nn.Conv2d(2, 4, 3), LayerGraph.from_edge_ids([], (4, 9)))

@@ -1,0 +1,201 @@
+"""A convolution with weights on the edges of a graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import conv2d, unfold
+
+from topokit.graph import LayerGraph
+from topokit.nn.edges import EdgeLayer
+from topokit.nn.kernels import edge_product
+from topokit.nn.layers import initial_values
+
+__all__ = ["SparseConv2d"]
+
+Pair = tuple[int, int]
+
+# Below this density gathering patches and multiplying sparsely is faster than a dense
+# convolution: measured on the CPU with 3x3 kernels, 64 to 256 channels.
+CONV_CROSSOVER = 0.02
+
+
+class SparseConv2d(EdgeLayer):
+    """A two-dimensional convolution with weights on the edges of a graph.
+
+    The graph is that of ``weight.flatten(1)``: output channels against input channels times
+    kernel cells; `topokit.convert.channel_graph` folds it to channels.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+        Shape ``(out_channels, in_channels * kernel height * kernel width)``.
+    kernel_size : int or pair of int
+    stride, padding, dilation : int or pair of int
+        As in ``torch.nn.Conv2d``; padding is with zeros.
+    kernel : {"auto", "csr", "dense"}
+        ``dense`` scatters the edges into the ``(out, in, height, width)`` weight and uses the
+        library's convolution: O(n_out * n_in) memory for the step, the price of its speed.
+        ``csr`` gathers patches (kernel cells times the input's memory) and multiplies them
+        sparsely. ``auto`` is ``dense`` above density 0.02.
+    bias : bool
+    init : str
+        Initial values, a name of `topokit.nn.INITS`.
+    rng : numpy.random.Generator
+
+    Attributes
+    ----------
+    values : torch.nn.Parameter
+        (n_edges,). A value of zero is still an edge.
+    bias : torch.nn.Parameter or None
+        (out_channels,).
+    capture : bool
+        As in `SparseLinear`; each output position is a sample.
+
+    Raises
+    ------
+    ValueError
+        If the kernel does not divide the graph's input units.
+
+    Examples
+    --------
+    >>> graph = LayerGraph.from_edge_ids([0, 4, 20, 35], (2, 18))
+    >>> conv = SparseConv2d(graph, 3, padding=1, rng=np.random.default_rng(0))
+    >>> conv.in_channels, conv(torch.ones(1, 2, 5, 5)).shape
+    (2, torch.Size([1, 2, 5, 5]))
+    """
+
+    def __init__(
+        self,
+        graph: LayerGraph,
+        kernel_size: int | Pair,
+        stride: int | Pair = 1,
+        padding: int | Pair = 0,
+        *,
+        dilation: int | Pair = 1,
+        kernel: str = "auto",
+        bias: bool = True,
+        init: str = "he",
+        rng: np.random.Generator,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = _pair(kernel_size)
+        self.stride, self.padding = _pair(stride), _pair(padding)
+        self.dilation = _pair(dilation)
+        cells = self.kernel_size[0] * self.kernel_size[1]
+        if cells < 1 or graph.n_in % cells:
+            raise ValueError(
+                f"expected a graph whose {graph.n_in} input units are channels times "
+                f"{self.kernel_size[0]} x {self.kernel_size[1]} kernel cells"
+            )
+        self._hold(graph, initial_values(init, graph, rng), bias=bias, kernel=kernel)
+
+    @property
+    def in_channels(self) -> int:
+        """Number of input channels."""
+        return self.n_in // (self.kernel_size[0] * self.kernel_size[1])
+
+    @property
+    def out_channels(self) -> int:
+        """Number of output channels."""
+        return self.n_out
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The dense (out_channels, in_channels, height, width) weight, made anew."""
+        return self.to_dense().view(self.n_out, self.in_channels, *self.kernel_size)
+
+    def choose_kernel(self) -> tuple[str, str]:
+        """Return the kernel in use and the reason in words."""
+        if self.kernel != "auto":
+            return self.kernel, "asked for"
+        side = "above" if self.density > CONV_CROSSOVER else "at most"
+        word = f"density {self.density:.2g} is {side} the crossover {CONV_CROSSOVER:g}"
+        return ("dense" if side == "above" else "csr"), word
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (batch, in_channels, height, width), or one sample without batch, likewise."""
+        if self.choose_kernel()[0] == "dense" or x.ndim == 3:
+            y = conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
+        else:
+            patches = self._patches(x)
+            flat = patches.transpose(0, 1).flatten(1)  # (n_in, batch * positions), one copy
+            y = edge_product(flat.t(), self.values, self.bias, self.index, "csr")
+            y = y.t().view(self.n_out, len(x), *self._output_size(x)).transpose(0, 1)
+        self._watch(x, y)
+        return y
+
+    def _patches(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, n_in, positions)."""
+        return unfold(x, self.kernel_size, self.dilation, self.padding, self.stride)
+
+    def _output_size(self, x: torch.Tensor) -> Pair:
+        height, width = (
+            (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+            for size, pad, dilation, kernel, stride in zip(
+                x.shape[-2:], self.padding, self.dilation, self.kernel_size, self.stride,
+                strict=True,
+            )
+        )  # fmt: skip
+        return height, width
+
+    def _samples(self, name: str, captured: torch.Tensor) -> torch.Tensor:
+        captured = captured if captured.ndim == 4 else captured[None]
+        if name == "inputs":
+            return self._patches(captured).transpose(1, 2)
+        return captured.permute(0, 2, 3, 1)
+
+    @classmethod
+    def from_dense(
+        cls, conv: nn.Conv2d, graph: LayerGraph | None = None, *, kernel: str = "auto"
+    ) -> SparseConv2d:
+        """Take weights and bias from a dense convolution, at the edges of a graph.
+
+        Parameters
+        ----------
+        conv : torch.nn.Conv2d
+            Of one group, padded with zeros by numbers.
+        graph : LayerGraph, optional
+            By default the positions where the weight is not zero.
+
+        Raises
+        ------
+        ValueError
+            If the convolution is of another kind or the shapes differ.
+        """
+        if conv.groups != 1 or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+            raise ValueError(f"expected one group and zero padding given by numbers, got {conv}")
+        weight = conv.weight.detach().flatten(1)
+        if graph is None:
+            ids = torch.nonzero(weight.reshape(-1)).reshape(-1).cpu().numpy()
+            graph = LayerGraph.from_edge_ids(ids, tuple(weight.shape))  # type: ignore[arg-type]
+        if graph.shape != tuple(weight.shape):
+            raise ValueError(f"expected a graph of shape {tuple(weight.shape)}, got {graph.shape}")
+        layer = cls(
+            graph,
+            _pair(conv.kernel_size),
+            _pair(conv.stride),
+            _pair(conv.padding),
+            dilation=_pair(conv.dilation),
+            kernel=kernel,
+            bias=conv.bias is not None,
+            init="zeros",
+            rng=np.random.default_rng(0),
+        ).to(weight)
+        layer.take(weight, conv.bias)
+        return layer.train(conv.training)
+
+    def extra_repr(self) -> str:
+        """Sizes, edges and kernel."""
+        return (
+            f"{self.in_channels} -> {self.out_channels}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}, padding={self.padding}, {self.nnz} edges "
+            f"(density {self.density:.3g}), bias={self.bias is not None}, kernel={self.kernel}"
+        )
+
+
+def _pair(value: Any) -> Pair:
+    return (value, value) if isinstance(value, int) else tuple(value)
