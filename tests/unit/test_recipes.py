@@ -8,6 +8,7 @@ import pytest
 
 from topokit.config import RECIPES, RunConfig, load_recipe, resolve
 from topokit.data import DATASETS
+from topokit.generators import GENERATORS
 from topokit.graph import LayerGraph
 from topokit.nn.models import MODELS
 from topokit.rules import RULES
@@ -28,7 +29,7 @@ class TestEachRecipe:
 
     def test_fits_the_tables(self, name):
         config = load_recipe(name)
-        tables = {"data": DATASETS, "model": MODELS, "rule": RULES}
+        tables = {"data": DATASETS, "model": MODELS, "topology": GENERATORS, "rule": RULES}
         assert resolve(config, tables) is config
 
     def test_builds_its_rule_and_a_small_model(self, name):
@@ -58,11 +59,12 @@ def test_the_recipes_are_there():
     ("name", "links", "density"),
     [
         ("set_mlp_mnist", 125_680, 0.045),
-        ("set_mlp_fashion_mnist_tutorial", 85_192, 0.0305),
         ("set_mlp_cifar10", 381_440, 0.0188),
         ("set_mlp_madelon", 6_502, 0.0026),
         ("set_mlp_pcmac", 9_291, 0.0018),
         ("set_mlp_basehock", 10_864, 0.0016),
+        ("ctre_mlp_madelon", 6_502, 0.0026),
+        ("ctre_mlp_mnist", 6_794, 0.0024),
     ],
 )
 def test_budgets_are_those_the_descriptions_state(name, links, density):
