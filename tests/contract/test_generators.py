@@ -1,0 +1,154 @@
+"""Promises of every generator and of every allocation; no family is named here."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+from topokit.generators import DENSITIES, GENERATORS, generate
+from topokit.graph import LayerGraph, same_edges
+from topokit.tables import parameters_of
+
+EVERY = pytest.mark.parametrize("name", GENERATORS)
+SIZES = [(64, 10), (10, 64), (1, 17), (17, 1), (1, 1), (30, 30)]
+LARGE = [(784, 1000), (1000, 784)]
+SHARES = [0.0, 0.003, 0.01, 0.1, 0.6, 1.0]
+
+
+def guarantee(name):
+    doc = inspect.getdoc(GENERATORS[name])
+    line = next(x for x in doc.splitlines() if x.startswith("Guarantee:"))
+    return line.split(":", 1)[1]
+
+
+def check(name, n_in, n_out, density):
+    function = GENERATORS[name]
+    graph = function(n_in, n_out, density=density, rng=np.random.default_rng(5))
+    again = function(n_in, n_out, density=density, rng=np.random.default_rng(5))
+    assert isinstance(graph, LayerGraph)
+    assert graph.shape == (n_out, n_in)
+    assert same_edges(graph, again)
+    if "exact number of edges" in guarantee(name):
+        assert graph.n_edges == round(density * n_in * n_out)
+    elif "at most" in guarantee(name):
+        assert graph.n_edges <= round(density * n_in * n_out)
+    return graph
+
+
+@EVERY
+@pytest.mark.parametrize("size", SIZES)
+def test_small_sizes_at_every_density(name, size):
+    for density in SHARES:
+        check(name, *size, density)
+
+
+@EVERY
+@pytest.mark.parametrize("size", LARGE)
+def test_layer_sizes_of_the_papers(name, size):
+    check(name, *size, 0.01)
+    check(name, *size, 0.1)
+
+
+@EVERY
+@pytest.mark.slow
+def test_dense_and_wide_layers(name):
+    check(name, 784, 1000, 0.6)
+    check(name, 3072, 4000, 0.01)
+
+
+@EVERY
+def test_another_seed_gives_another_graph(name):
+    function = GENERATORS[name]
+    graphs = [function(90, 110, density=0.1, rng=np.random.default_rng(seed)) for seed in range(4)]
+    different = [not same_edges(graphs[0], graph) for graph in graphs[1:]]
+    assert any(different) == ("deterministic" not in guarantee(name))
+
+
+@EVERY
+def test_global_random_state_is_neither_read_nor_moved(name):
+    np.random.seed(1)  # noqa: NPY002
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    graph = GENERATORS[name](40, 30, density=0.1, rng=np.random.default_rng(0))
+    assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+    np.random.seed(2)  # noqa: NPY002
+    again = GENERATORS[name](40, 30, density=0.1, rng=np.random.default_rng(0))
+    assert same_edges(graph, again)
+
+
+@EVERY
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"density": 1.5}, ValueError, r"expected density in \[0, 1\].*got 1.5"),
+        ({"density": -0.1}, ValueError, r"expected density in \[0, 1\].*got -0.1"),
+        ({"density": float("nan")}, ValueError, r"expected density in \[0, 1\].*got nan"),
+        ({"density": "a tenth"}, ValueError, r"expected density in \[0, 1\].*got 'a tenth'"),
+        ({"n_in": 0}, ValueError, "expected positive integers n_in and n_out, got n_in 0"),
+        ({"n_out": 2.5}, ValueError, "expected positive integers n_in and n_out"),
+        ({"rng": 3}, TypeError, "expected rng to be a numpy.random.Generator.*got int"),
+    ],
+)
+def test_wrong_arguments(name, change, error, message):
+    arguments = {"n_in": 8, "n_out": 6, "density": 0.5, "rng": np.random.default_rng(0), **change}
+    with pytest.raises(error, match=message):
+        GENERATORS[name](**arguments)
+
+
+@EVERY
+def test_signature_and_documentation(name):
+    function = GENERATORS[name]
+    parameters = inspect.signature(function).parameters
+    assert list(parameters)[:2] == ["n_in", "n_out"]
+    assert all(parameters[k].kind is inspect.Parameter.KEYWORD_ONLY for k in ("density", "rng"))
+    for parameter in parameters_of(function).values():
+        assert parameter.default is not inspect.Parameter.empty
+    doc = inspect.getdoc(function)
+    for part in ("Parameters", "Returns", "Notes", "References", "Examples"):
+        assert f"\n{part}\n-----" in doc, part
+    for line in ("Guarantee:", "Cost:"):
+        assert any(x.startswith(line) for x in doc.splitlines()), line
+    for parameter in parameters:
+        assert parameter in doc
+
+
+@EVERY
+def test_whole_networks(name):
+    widths = [64, 81, 30, 10]
+    topology = generate(widths, name, density=0.2, rng=np.random.default_rng(1))
+    again = generate(widths, name, density=0.2, rng=np.random.default_rng(1))
+    assert list(topology) == ["fc1", "fc2", "fc3"]
+    for i, layer in enumerate(topology):
+        assert topology[layer].shape == (widths[i + 1], widths[i])
+        assert same_edges(topology[layer], again[layer])
+
+
+@EVERY
+def test_unknown_parameters_are_answered_with_the_right_ones(name):
+    with pytest.raises(ValueError, match=f"unknown parameter 'colour' of generator '{name}'"):
+        generate([4, 3], name, density=0.5, rng=np.random.default_rng(0), colour="red")
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+@pytest.mark.parametrize("density", [0.0, 0.001, 0.02, 0.1, 0.5, 0.9, 1.0])
+def test_allocations_meet_the_budget(name, density):
+    shapes = [(300, 784), (100, 300), (10, 100), (1, 10)]
+    shares = DENSITIES[name](shapes, density=density)
+    sizes = [a * b for a, b in shapes]
+    assert all(0 <= p <= 1 for p in shares)
+    total = sum(p * n for p, n in zip(shares, sizes, strict=True))
+    assert total == pytest.approx(density * sum(sizes), rel=1e-12, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_allocations_refuse_a_wrong_density(name):
+    with pytest.raises(ValueError, match=r"expected density in \[0, 1\].*got 2"):
+        DENSITIES[name]([(3, 4)], density=2)
+
+
+def test_unknown_names_are_answered_with_the_nearest():
+    rng = np.random.default_rng(0)
+    nearest = next(iter(GENERATORS))
+    with pytest.raises(ValueError, match=f"unknown generator '{nearest}x'.*did you mean"):
+        generate([4, 3], nearest + "x", density=0.5, rng=rng)
+    with pytest.raises(ValueError, match=r"unknown allocation 'erkk'.*did you mean 'erk'"):
+        generate([4, 3], nearest, density=0.5, densities="erkk", rng=rng)

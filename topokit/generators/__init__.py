@@ -1,0 +1,171 @@
+"""Families of graphs by name, the densities of layers by name, and `generate`."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from topokit.generators.degrees import graph_with_degrees, randomized_twin, switched_twin
+from topokit.generators.density import (
+    density_from_epsilon,
+    epsilon_from_density,
+    equal_fan_in_densities,
+    er_densities,
+    erk_densities,
+    uniform_densities,
+)
+from topokit.generators.random import (
+    biregular,
+    configuration,
+    erdos_renyi,
+    erdos_renyi_bernoulli,
+    fixed_fan_in,
+    fixed_fan_out,
+    set_sampler,
+)
+from topokit.generators.sampling import check_density, check_rng, check_sizes
+from topokit.graph import LayerGraph, Topology
+from topokit.tables import choose, hint, listed, parameters_of
+
+__all__ = [
+    "DENSITIES",
+    "GENERATORS",
+    "density_from_epsilon",
+    "epsilon_from_density",
+    "generate",
+    "graph_with_degrees",
+    "randomized_twin",
+    "switched_twin",
+]
+
+GENERATORS: dict[str, Callable[..., LayerGraph]] = {
+    "erdos_renyi": erdos_renyi,
+    "erdos_renyi_bernoulli": erdos_renyi_bernoulli,
+    "set_sampler": set_sampler,
+    "fixed_fan_in": fixed_fan_in,
+    "fixed_fan_out": fixed_fan_out,
+    "biregular": biregular,
+    "configuration": configuration,
+}
+
+DENSITIES: dict[str, Callable[..., list[float]]] = {
+    "uniform": uniform_densities,
+    "er": er_densities,
+    "erk": erk_densities,
+    "equal_fan_in": equal_fan_in_densities,
+}
+
+
+def generate(
+    widths: Sequence[int],
+    generator: str,
+    *,
+    density: float | None = None,
+    epsilon: float | None = None,
+    densities: str | None = None,
+    rng: np.random.Generator,
+    **params: Any,
+) -> Topology:
+    """Generate the topology of a whole network: one layer graph between successive widths.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Units of each layer, input first.
+    generator : str
+        A name of `GENERATORS`.
+    density : float, optional
+        Edges over possible edges, in [0, 1]. Exactly one of `density` and `epsilon` is needed.
+    epsilon : float, optional
+        SET's budget: ``epsilon (n_in + n_out)`` edges in each layer, all where that is too many.
+    densities : str, optional
+        How the budget is shared among layers, a name of `DENSITIES`. Left out: "uniform" with
+        `density`, "er" with `epsilon`. Under another rule, `epsilon` sets the network's budget.
+    rng : numpy.random.Generator
+    **params
+        Parameters of the generator.
+
+    Returns
+    -------
+    dict of LayerGraph
+        Layers "fc1", "fc2", ... from input to output.
+
+    Raises
+    ------
+    ValueError
+        If a name, a width, a budget or a parameter is wrong; the message names the right ones.
+
+    Notes
+    -----
+    Cost: that of the generator for each layer.
+
+    References
+    ----------
+    .. [1] Mocanu et al., Nature Communications 9, 2018; Evci et al., ICML 2020.
+
+    Examples
+    --------
+    >>> generate([64, 100, 10], "erdos_renyi", epsilon=5, rng=np.random.default_rng(0))
+    {'fc1': LayerGraph(64 -> 100, 820 edges), 'fc2': LayerGraph(100 -> 10, 550 edges)}
+    """
+    check_rng(rng)
+    function = choose("generator", generator, GENERATORS)
+    _check_params(generator, function, params)
+    shapes = _shapes(widths)
+    shares = _layer_densities(shapes, density, epsilon, densities)
+    return {
+        f"fc{i + 1}": function(n_in, n_out, density=share, rng=rng, **params)
+        for i, ((n_out, n_in), share) in enumerate(zip(shapes, shares, strict=True))
+    }
+
+
+def _shapes(widths: Sequence[int]) -> list[tuple[int, int]]:
+    """Shapes (n_out, n_in) of the layers between successive widths."""
+    if isinstance(widths, str | int) or len(widths) < 2:
+        raise ValueError(f"expected at least two widths such as [784, 1000, 10], got {widths!r}")
+    pairs = [check_sizes(a, b) for a, b in itertools.pairwise(widths)]
+    return [(n_out, n_in) for n_in, n_out in pairs]
+
+
+def _layer_densities(
+    shapes: list[tuple[int, int]],
+    density: float | None,
+    epsilon: float | None,
+    densities: str | None,
+) -> list[float]:
+    """Density of each layer, from a density or an epsilon and an allocation."""
+    if (density is None) == (epsilon is None):
+        raise ValueError(
+            "expected exactly one of density and epsilon, got "
+            + ("neither" if density is None else f"density {density!r} and epsilon {epsilon!r}")
+        )
+    if densities is not None:
+        choose("allocation", densities, DENSITIES)
+    if epsilon is not None:
+        shares = [density_from_epsilon(n_in, n_out, epsilon) for n_out, n_in in shapes]
+        if densities in (None, "er"):
+            return shares
+        sizes = [n_out * n_in for n_out, n_in in shapes]
+        total = sum(p * n for p, n in zip(shares, sizes, strict=True))
+        density = min(1.0, total / sum(sizes))
+    return DENSITIES[densities or "uniform"](shapes, density=check_density(density))
+
+
+def _check_params(name: str, function: Callable[..., Any], params: dict[str, Any]) -> None:
+    """Raise a ValueError if the generator has no such parameter, or needs one that is missing."""
+    known = parameters_of(function)
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
+        return
+    for key in params:
+        if key not in known:
+            raise ValueError(
+                f"unknown parameter {key!r} of generator {name!r}; {hint(key, known)}"
+                f"parameters: {listed(known)}"
+            )
+    for key, parameter in known.items():
+        if parameter.default is inspect.Parameter.empty and key not in params:
+            raise ValueError(f"generator {name!r} needs the parameter {key!r}")

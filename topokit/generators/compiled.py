@@ -1,0 +1,189 @@
+"""Compiled loops of the generators; imported only when one of them is called.
+
+Every loop draws its numbers from a splitmix64 stream seeded by the caller's generator, so the
+same seed gives the same graph on every platform.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+__all__ = ["curveball", "repair", "seed_of", "switch"]
+
+
+def seed_of(rng: np.random.Generator) -> Any:
+    """One-element state of a compiled random stream."""
+    return rng.integers(0, 2**64, 1, dtype=np.uint64)
+
+
+@njit(cache=True)
+def below(state: NDArray[np.uint64], n: int) -> Any:
+    """Next integer in 0..n-1 (bias below n / 2**64)."""
+    state[0] += np.uint64(0x9E3779B97F4A7C15)
+    z = state[0]
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = z ^ (z >> np.uint64(31))
+    return np.int64(z % np.uint64(n))
+
+
+@njit(cache=True)
+def _has(
+    indices: NDArray[np.int32], start: int, stop: int, column: int, count: Any, base: int
+) -> bool:
+    """Tell whether a row holds a column: by the table of cells if there is one, else by a scan."""
+    if count.size:
+        return count[base + column] > 0
+    for k in range(start, stop):  # noqa: SIM110
+        if indices[k] == column:
+            return True
+    return False
+
+
+@njit(cache=True)
+def _exchange(
+    e: int, f: int, r: int, s: int, indices: NDArray[np.int32], count: Any, n_columns: int
+) -> None:
+    """Swap the columns of edges e (row r) and f (row s), and keep the table of cells right."""
+    if count.size:
+        count[r * n_columns + indices[e]] -= 1
+        count[s * n_columns + indices[f]] -= 1
+        count[r * n_columns + indices[f]] += 1
+        count[s * n_columns + indices[e]] += 1
+    indices[e], indices[f] = indices[f], indices[e]
+
+
+@njit(cache=True)
+def _free(
+    e: int,
+    f: int,
+    r: int,
+    s: int,
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    count: Any,
+    n_columns: int,
+) -> bool:
+    """Tell whether swapping the columns of edges e and f makes no double edge."""
+    if r == s or indices[f] == indices[e]:
+        return False
+    if _has(indices, indptr[r], indptr[r + 1], indices[f], count, r * n_columns):
+        return False
+    return not _has(indices, indptr[s], indptr[s + 1], indices[e], count, s * n_columns)
+
+
+@njit(cache=True)
+def repair(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    rows: NDArray[np.int64],
+    count: Any,
+    n_columns: int,
+    state: NDArray[np.uint64],
+    tries: int,
+) -> int:
+    """Swap repeated columns of rows with random edges until none is left; count the left over."""
+    left = 0
+    if count.size:
+        for e in range(indices.size):
+            count[rows[e] * n_columns + indices[e]] += 1
+    for e in range(indices.size):
+        r = rows[e]
+        if count.size:
+            double = count[r * n_columns + indices[e]] > 1
+        else:
+            double = _has(indices, indptr[r], e, indices[e], count, 0)
+        if not double:
+            continue
+        left += 1
+        for _ in range(tries):
+            f = below(state, indices.size)
+            if _free(e, f, r, rows[f], indptr, indices, count, n_columns):
+                _exchange(e, f, r, rows[f], indices, count, n_columns)
+                left -= 1
+                break
+    return left
+
+
+@njit(cache=True)
+def switch(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    rows: NDArray[np.int64],
+    count: Any,
+    n_columns: int,
+    state: NDArray[np.uint64],
+    attempts: int,
+) -> int:
+    """Attempt random swaps of the ends of two edges; count the accepted ones."""
+    accepted = 0
+    if count.size:
+        for e in range(indices.size):
+            count[rows[e] * n_columns + indices[e]] += 1
+    for _ in range(attempts):
+        e = below(state, indices.size)
+        f = below(state, indices.size)
+        if _free(e, f, rows[e], rows[f], indptr, indices, count, n_columns):
+            _exchange(e, f, rows[e], rows[f], indices, count, n_columns)
+            accepted += 1
+    return accepted
+
+
+@njit(cache=True)
+def curveball(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    n_columns: int,
+    state: NDArray[np.uint64],
+    sweeps: int,
+) -> None:
+    """Global curveball: pair all rows at random, let each pair trade what only one of them has."""
+    n_rows = indptr.size - 1
+    order = np.arange(n_rows)
+    mark = np.zeros(n_columns, np.int8)
+    pool = np.empty(2 * n_columns, np.int32)
+    for _ in range(sweeps):
+        for i in range(n_rows - 1, 0, -1):
+            j = below(state, i + 1)
+            order[i], order[j] = order[j], order[i]
+        for pair in range(n_rows // 2):
+            r, s = order[2 * pair], order[2 * pair + 1]
+            for k in range(indptr[r], indptr[r + 1]):
+                mark[indices[k]] = 1
+            shared_s = indptr[s]
+            size = 0
+            for k in range(indptr[s], indptr[s + 1]):
+                column = indices[k]
+                if mark[column] == 1:
+                    mark[column] = 2
+                    indices[k] = indices[shared_s]
+                    indices[shared_s] = column
+                    shared_s += 1
+                else:
+                    pool[size] = column
+                    size += 1
+            shared_r = indptr[r]
+            for k in range(indptr[r], indptr[r + 1]):
+                column = indices[k]
+                if mark[column] == 2:
+                    indices[k] = indices[shared_r]
+                    indices[shared_r] = column
+                    shared_r += 1
+                else:
+                    pool[size] = column
+                    size += 1
+                mark[column] = 0
+            for i in range(size - 1, 0, -1):
+                j = below(state, i + 1)
+                pool[i], pool[j] = pool[j], pool[i]
+            at = 0
+            for k in range(shared_r, indptr[r + 1]):
+                indices[k] = pool[at]
+                at += 1
+            for k in range(shared_s, indptr[s + 1]):
+                indices[k] = pool[at]
+                at += 1

@@ -1,0 +1,140 @@
+"""Small tools that generators share: checks, edge counts, even degrees, distinct cells."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topokit.graph import LayerGraph, sample_absent
+
+__all__ = [
+    "check_density",
+    "check_rng",
+    "check_sizes",
+    "choose_cells",
+    "choose_per_row",
+    "complement",
+    "distinct",
+    "edge_count",
+    "even_degrees",
+    "graph_from",
+    "shuffled",
+    "transposed",
+]
+
+IntArray = NDArray[np.int64]
+SHUFFLES = ("none", "in", "out", "both")
+
+
+def check_sizes(n_in: int, n_out: int) -> tuple[int, int]:
+    """Both sizes as ints; a ValueError if one is not a positive integer."""
+    try:
+        sizes = operator.index(n_in), operator.index(n_out)
+    except TypeError:
+        sizes = (0, 0)
+    if min(sizes) < 1 or isinstance(n_in, bool) or isinstance(n_out, bool):
+        raise ValueError(
+            f"expected positive integers n_in and n_out, got n_in {n_in!r} and n_out {n_out!r}"
+        )
+    return sizes
+
+
+def check_density(density: Any, name: str = "density") -> float:
+    """The density as a float; a ValueError if it is not a number in [0, 1]."""
+    try:
+        value = float(density)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"expected {name} in [0, 1] (edges over possible edges), got {density!r}")
+    return value
+
+
+def check_rng(rng: Any) -> None:
+    """Raise a TypeError unless `rng` is a numpy Generator."""
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            "expected rng to be a numpy.random.Generator such as np.random.default_rng(0), "
+            f"got {type(rng).__name__}"
+        )
+
+
+def edge_count(n_in: int, n_out: int, density: float, rng: Any) -> tuple[int, int, int]:
+    """Check what every generator is given; return both sizes and ``round(density n_in n_out)``."""
+    check_rng(rng)
+    n_in, n_out = check_sizes(n_in, n_out)
+    return n_in, n_out, round(check_density(density) * n_in * n_out)
+
+
+def even_degrees(total: int, n: int, rng: np.random.Generator) -> IntArray:
+    """Degrees of `n` units adding up to `total`, all within one, the larger at random places."""
+    degrees = np.full(n, total // n, np.int64)
+    degrees[rng.permutation(n)[: total % n]] += 1
+    return degrees
+
+
+def graph_from(rows: NDArray[Any], columns: NDArray[Any], shape: tuple[int, int]) -> LayerGraph:
+    """Layer graph of distinct cells (output unit, input unit)."""
+    ids = np.asarray(rows, np.int64) * shape[1] + np.asarray(columns, np.int64)
+    return LayerGraph.from_edge_ids(ids, shape)
+
+
+def choose_cells(shape: tuple[int, int], k: int, rng: np.random.Generator) -> LayerGraph:
+    """Layer graph of `k` cells, every subset equally likely, in O(k log k)."""
+    empty = LayerGraph(shape, np.zeros(shape[0] + 1, np.int64), np.empty(0, np.int32))
+    return LayerGraph.from_edge_ids(sample_absent(empty, k, rng), shape)
+
+
+def choose_per_row(degrees: IntArray, n_columns: int, rng: np.random.Generator) -> LayerGraph:
+    """`degrees[i]` distinct columns for each row `i`, uniform and independent between rows.
+
+    Rows that want more than half of the columns get the complement of what the others get.
+    """
+    shape = (degrees.size, n_columns)
+    flip = 2 * degrees > n_columns
+    wanted = np.where(flip, n_columns - degrees, degrees)
+    ids = np.empty(0, np.int64)
+    missing = wanted.copy()
+    while missing.any():
+        rows = np.repeat(np.arange(degrees.size), missing)
+        drawn = rows * n_columns + rng.integers(0, n_columns, rows.size)
+        ids = distinct(np.concatenate([ids, drawn]))
+        missing = wanted - np.bincount(ids // n_columns, minlength=degrees.size)
+    if flip.any():
+        full = (np.flatnonzero(flip)[:, None] * n_columns + np.arange(n_columns)).ravel()
+        absent = full[~np.isin(full, ids)]
+        ids = np.concatenate([ids[~flip[ids // n_columns]], absent])
+    return LayerGraph.from_edge_ids(ids, shape)
+
+
+def distinct(ids: IntArray) -> IntArray:
+    """Sorted distinct ids; a plain sort is faster here than hashing."""
+    ids = np.sort(ids)
+    return ids[np.concatenate([[True], ids[1:] != ids[:-1]])] if ids.size else ids
+
+
+def complement(graph: LayerGraph) -> LayerGraph:
+    """Layer graph of all absent cells; O(n_in * n_out), for graphs denser than a half."""
+    absent = np.ones(graph.n_out * graph.n_in, bool)
+    absent[graph.edge_ids] = False
+    return LayerGraph.from_edge_ids(np.flatnonzero(absent), graph.shape)
+
+
+def transposed(graph: LayerGraph) -> LayerGraph:
+    """Layer graph with the two sides exchanged."""
+    return graph_from(graph.indices, graph.rows, (graph.n_in, graph.n_out))
+
+
+def shuffled(graph: LayerGraph, shuffle: str, rng: np.random.Generator) -> LayerGraph:
+    """Renumber the units of neither side, the inputs, the outputs or both at random."""
+    if shuffle not in SHUFFLES:
+        raise ValueError(f"expected shuffle to be one of {', '.join(SHUFFLES)}, got {shuffle!r}")
+    rows, columns = graph.rows, graph.indices.astype(np.int64)
+    if shuffle in ("in", "both"):
+        columns = rng.permutation(graph.n_in)[columns]
+    if shuffle in ("out", "both"):
+        rows = rng.permutation(graph.n_out)[rows]
+    return graph if shuffle == "none" else graph_from(rows, columns, graph.shape)
