@@ -143,7 +143,7 @@ class RunConfig:
             raise ValueError(f"{origin}: {error}" if is_file else str(error)) from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return nested dictionaries of TOML values; what is `None` or empty is left out."""
+        """Return nested dictionaries of TOML values; what is `None` is left out."""
         plain: dict[str, Any] = {}
         for key in ("epochs", "seed", "batch_size", "threads", "about", *_SECTIONS):
             value = getattr(self, key)
@@ -151,7 +151,7 @@ class RunConfig:
                 table = {f.name: getattr(value, f.name) for f in fields(value)}
                 params = dict(table.pop("params", {}))
                 table = {k: list(v) if isinstance(v, tuple) else v for k, v in table.items()}
-                value = {k: v for k, v in table.items() if v is not None and v != []} | params
+                value = {k: v for k, v in table.items() if v is not None} | params
             if value is not None and value != {}:
                 plain[key] = dict(value) if isinstance(value, Mapping) else value
         return plain

@@ -7,6 +7,7 @@ import pytest
 
 from topokit.config import (
     RECIPES,
+    MeasuresSpec,
     ModelSpec,
     OptimizerSpec,
     RuleSpec,
@@ -144,6 +145,8 @@ def test_toml_round_trip_of_everything():
     )
     assert RunConfig.from_toml(config.to_toml()) == config
     assert RunConfig.from_dict(config.to_dict()) == config
+    nothing = dataclasses.replace(config, measures=MeasuresSpec(names=()))
+    assert RunConfig.from_toml(nothing.to_toml()).measures.names == ()
 
 
 def test_from_toml_file_and_errors(tmp_path):
