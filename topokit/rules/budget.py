@@ -17,6 +17,7 @@ __all__ = [
     "dead_edges",
     "drop_by",
     "global_lowest",
+    "network_or_layer",
     "path_weights",
     "prune_to",
     "redistribute",
@@ -181,6 +182,24 @@ def drop_by(importance: Callable[[LayerView], NDArray[Any]]) -> Plan:
         return {name: (drops[name], n_grow) for name, n_grow in zip(views, grows, strict=True)}
 
     return plan
+
+
+def network_or_layer(plan: Plan, budgets: str) -> Plan:
+    """Return `plan` for ``"network"``, and equal counts in and out per layer for ``"layer"``.
+
+    Raises
+    ------
+    ValueError
+        If `budgets` is neither.
+
+    Examples
+    --------
+    >>> network_or_layer(per_layer, "layer") is per_layer
+    True
+    """
+    if budgets not in ("network", "layer"):
+        raise ValueError(f"expected budgets to be 'network' or 'layer', got {budgets!r}")
+    return plan if budgets == "network" else per_layer
 
 
 def cubic_density(progress: float, *, initial: float, final: float) -> float:

@@ -48,14 +48,11 @@ def decayed(
     """
     if not batches:
         raise ValueError("expected at least one captured batch, got none")
-    ages = range(len(batches) - 1, -1, -1)
+    weights = [decay**age for age in range(len(batches) - 1, -1, -1)]
     return (
         np.concatenate([inputs for inputs, _ in batches]),
         np.concatenate(
-            [
-                grad * grad.dtype.type(decay**age)
-                for age, (_, grad) in zip(ages, batches, strict=True)
-            ]
+            [grad * grad.dtype.type(w) for w, (_, grad) in zip(weights, batches, strict=True)]
         ),
     )
 

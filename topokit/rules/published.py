@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from topokit.rules import drop, grow
-from topokit.rules.budget import share_by_importance
+from topokit.rules.budget import network_or_layer, share_by_importance
 from topokit.rules.init import init_named, keep_regrown
-from topokit.rules.rewire import LayerView, Plan, UpdateRule, per_layer, zeros
+from topokit.rules.rewire import LayerView, UpdateRule, zeros
 
 __all__ = [
     "ctre_seq",
@@ -272,12 +272,8 @@ def snfs(*, budgets: str = "network") -> UpdateRule:
     """
     plan = share_by_importance(lambda view: np.abs(view.edge_grad()))
     return UpdateRule(
-        drop.smallest_magnitude, grow.gradient, needs=("momentum",), plan=network_or(plan, budgets)
+        drop.smallest_magnitude,
+        grow.gradient,
+        needs=("momentum",),
+        plan=network_or_layer(plan, budgets),
     )
-
-
-def network_or(plan: Plan, budgets: str) -> Plan:
-    """Choose between a plan for the whole network and equal counts in every layer."""
-    if budgets not in ("network", "layer"):
-        raise ValueError(f"expected budgets to be 'network' or 'layer', got {budgets!r}")
-    return plan if budgets == "network" else per_layer

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topokit.rules import drop, grow
-from topokit.rules.budget import drop_by, path_weights, prune_to
+from topokit.rules.budget import drop_by, network_or_layer, path_weights, prune_to
 from topokit.rules.init import init_named
-from topokit.rules.published import network_or
 from topokit.rules.rewire import Drop, Extras, LayerView, UpdateRule
 
 __all__ = ["gmp", "granet", "path_weight", "sensitivity"]
@@ -147,7 +146,7 @@ def path_weight(*, budgets: str = "network", init: str = "zeros") -> UpdateRule:
         grow.uniform,
         init_named(init),
         prepare=prepare,
-        plan=network_or(drop_by(importance), budgets),
+        plan=network_or_layer(drop_by(importance), budgets),
     )
 
 
@@ -191,5 +190,5 @@ def sensitivity(*, budgets: str = "network", init: str = "zeros") -> UpdateRule:
         grow.uniform,
         init_named(init),
         needs=("sensitivity",),
-        plan=network_or(drop_by(importance), budgets),
+        plan=network_or_layer(drop_by(importance), budgets),
     )
