@@ -97,19 +97,9 @@ class LayerGraph:
 
     @classmethod
     def from_edge_ids(cls, ids: ArrayLike, shape: tuple[int, int]) -> LayerGraph:
-        """Build a graph from distinct edge ids ``output_unit * n_in + input_unit``.
+        """Build a graph from distinct edge ids ``output_unit * n_in + input_unit``, in any order.
 
-        Parameters
-        ----------
-        ids : (n_edges,) array of int
-            In any order; sorted here when necessary.
-        shape : tuple of int
-            ``(n_out, n_in)``.
-
-        Raises
-        ------
-        ValueError
-            If an id occurs twice or lies outside ``0..n_out * n_in - 1``.
+        Raises a ValueError if an id occurs twice or lies outside ``0..n_out * n_in - 1``.
         """
         n_out, n_in = (int(n) for n in shape)
         ids = np.asarray(ids, dtype=np.int64).ravel()
@@ -304,13 +294,6 @@ def sample_absent(graph: LayerGraph, k: int, rng: np.random.Generator) -> NDArra
 
     Ranks among the absent cells are drawn and shifted past the edges before them, so memory
     and time are O(n_edges + k log k), whatever the size of the layer.
-
-    Parameters
-    ----------
-    graph : LayerGraph
-    k : int
-        At most ``n_out * n_in - n_edges``.
-    rng : numpy.random.Generator
 
     Returns
     -------

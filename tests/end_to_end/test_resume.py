@@ -1,0 +1,177 @@
+"""A run that is stopped, however, and resumed ends as one that never was."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from topokit.config import load_recipe
+from topokit.graph import same_edges
+from topokit.history import History
+from topokit.runs import resume, run
+
+SMALL = ["epochs=6", "model.widths=[64,60,40,10]", "batch_size=200", "model.dropout=0.2"]
+
+
+def config(*more):
+    return load_recipe("set_mlp_digits").override([*SMALL, *more])
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_after(epoch):
+    def progress(done, frame):
+        if done.index == epoch:
+            raise Stop
+
+    return progress
+
+
+def assert_same_run(a, b):
+    a, b = History.load(a), History.load(b)
+    for name in ("epochs", "measures"):
+        left, right = (getattr(h, name).drop(columns="run") for h in (a, b))
+        left, right = (f.drop(columns="seconds", errors="ignore") for f in (left, right))
+        pd.testing.assert_frame_equal(left, right, check_exact=True)
+    assert a.recorded == b.recorded
+    for epoch in a.recorded:
+        for name, graph in a.topology(epoch).items():
+            assert same_edges(graph, b.topology(epoch)[name])
+            assert np.array_equal(a.ages(epoch, name), b.ages(epoch, name))
+    weights = [torch.load(h.directory / "checkpoint.pt", weights_only=True) for h in (a, b)]
+    for key, value in weights[0]["model"].items():
+        assert torch.equal(value, weights[1]["model"][key]), key
+    assert weights[0]["rngs"] == weights[1]["rngs"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "whole"
+    run(config(), directory)
+    return directory
+
+
+def test_one_seed_gives_one_result(whole, tmp_path):
+    run(config(), tmp_path / "again")
+    assert_same_run(whole, tmp_path / "again")
+
+
+@pytest.mark.parametrize("epoch", range(5))
+def test_stopped_at_any_epoch(whole, tmp_path, epoch):
+    with pytest.raises(Stop):
+        run(config(), tmp_path / "stopped", progress=stop_after(epoch))
+    resume(tmp_path / "stopped")
+    assert_same_run(whole, tmp_path / "stopped")
+
+
+@pytest.mark.parametrize("place", ["topology", "frames", "checkpoint"])
+def test_stopped_while_writing(whole, tmp_path, monkeypatch, place):
+    """The record may be ahead of the checkpoint by any part of an epoch."""
+    from topokit import snapshots
+    from topokit.history import RunDirectory
+    from topokit.train import TrainState
+
+    owner, name = {
+        "topology": (snapshots, "append"),
+        "frames": (RunDirectory, "_write_frame"),
+        "checkpoint": (TrainState, "save"),
+    }[place]
+    original, calls = getattr(owner, name), []
+
+    def dies(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:
+            raise Stop
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, dies)
+        with pytest.raises(Stop):
+            run(config(), tmp_path / "stopped")
+    resume(tmp_path / "stopped")
+    assert_same_run(whole, tmp_path / "stopped")
+
+
+def test_with_adam_and_rewiring_inside_epochs(tmp_path):
+    more = ["optimizer.name=adam", "optimizer.momentum=0", "optimizer.lr=0.002", "rule.every=5"]
+    run(config(*more), tmp_path / "whole")
+    with pytest.raises(Stop):
+        run(config(*more), tmp_path / "stopped", progress=stop_after(2))
+    resume(tmp_path / "stopped")
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_finished_run_is_left_alone(whole):
+    before = (whole / "checkpoint.pt").stat().st_mtime_ns
+    assert len(resume(whole).epochs) == 6
+    assert (whole / "checkpoint.pt").stat().st_mtime_ns == before
+
+
+def command(directory, *more):
+    settings = [*SMALL[1:], "epochs=40", *more]
+    return [sys.executable, "-m", "topokit", "train", "set_mlp_digits", "--out", str(directory),
+            "--set", *settings]  # fmt: skip
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 90
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.mark.slow
+def test_sigkill_at_any_moment(tmp_path):
+    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True, timeout=300)
+    stopped = tmp_path / "stopped"
+    rng = np.random.default_rng(0)
+    arguments = command(stopped)
+    for kill in range(4):
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        wait_for(stopped / "topology" / f"{3 + 7 * kill:06d}.npz", process)
+        time.sleep(rng.uniform(0, 0.08))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        arguments = [sys.executable, "-m", "topokit", "resume", str(stopped)]
+    assert not (stopped / "DONE").exists()
+    subprocess.run(arguments, check=True, capture_output=True, timeout=300)
+    assert_same_run(tmp_path / "whole", stopped)
+
+
+@pytest.mark.slow
+def test_sigint_saves_and_says_how_to_go_on(tmp_path):
+    directory = tmp_path / "run"
+    process = subprocess.Popen(
+        command(directory, "epochs=4000"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(directory / "topology" / "000002.npz", process)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"topokit resume {directory}" in stderr
+    assert "Traceback" not in stderr
+    history = History.load(directory)
+    assert len(history.epochs) >= 2
+
+
+def test_weights_that_diverge_stop_the_run_and_leave_the_last_good_state(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"at step \d+ \(epoch \d+\); try a learning rate"):
+        run(config("optimizer.lr=1e18"), tmp_path / "run")
+    assert History.load(tmp_path / "run").config["optimizer"]["lr"] == 1e18
+    assert (tmp_path / "run" / "checkpoint.pt").is_file()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_unwritable_folder_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError):
+        run(config(), tmp_path / "run")

@@ -1,0 +1,112 @@
+"""Every table of topokit as rows of name, signature and first docstring line."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = ["TABLES", "rows_of"]
+
+
+def _generators() -> Mapping[str, Any]:
+    from topokit.generators import GENERATORS
+
+    return GENERATORS
+
+
+def _densities() -> Mapping[str, Any]:
+    from topokit.generators import DENSITIES
+
+    return DENSITIES
+
+
+def _rules() -> Mapping[str, Any]:
+    from topokit.rules import RULES
+
+    return RULES
+
+
+def _measures() -> Mapping[str, Any]:
+    from topokit.measures import CHANGE_MEASURES, LAYER_MEASURES, NETWORK_MEASURES
+
+    tables = {"layer": LAYER_MEASURES, "network": NETWORK_MEASURES, "change": CHANGE_MEASURES}
+    return {
+        name if scope == "layer" else f"{name} ({scope})": measure
+        for scope, table in tables.items()
+        for name, measure in table.items()
+    }
+
+
+def _plots() -> Mapping[str, Any]:
+    from topokit.plots import HISTORY_PLOTS, LAYER_PLOTS
+
+    return {**LAYER_PLOTS, **HISTORY_PLOTS}
+
+
+def _datasets() -> Mapping[str, Any]:
+    from topokit.data import DATASETS
+
+    return DATASETS
+
+
+def _models() -> Mapping[str, Any]:
+    from topokit.nn.models import MODELS
+
+    return MODELS
+
+
+def _recipes() -> Mapping[str, Any]:
+    from topokit.config import RECIPES
+
+    return RECIPES
+
+
+TABLES: dict[str, Callable[[], Mapping[str, Any]]] = {
+    "generators": _generators,
+    "densities": _densities,
+    "rules": _rules,
+    "measures": _measures,
+    "plots": _plots,
+    "datasets": _datasets,
+    "models": _models,
+    "recipes": _recipes,
+}
+"""Name of each table and how to get at it without importing the others."""
+
+
+def rows_of(table: str) -> list[dict[str, str]]:
+    """Return the rows of a table: name, parameters, what it is, and notes worth a column."""
+    return [
+        _recipe_row(name) if table == "recipes" else {"name": name, **_function_row(entry)}
+        for name, entry in TABLES[table]().items()
+    ]
+
+
+def _recipe_row(name: str) -> dict[str, str]:
+    from topokit.config import load_recipe
+
+    about = load_recipe(name).about
+    return {"name": name, "what": about.get("title", ""), "paper": about.get("paper", "")}
+
+
+SUPPLIED = {
+    "n_in", "n_out", "density", "rng", "ax", "graph", "history", "topology", "update", "shapes",
+    "data_dir", "generator", "style", "budget",
+}  # fmt: skip
+
+
+def _function_row(function: Callable[..., Any]) -> dict[str, str]:
+    """Parameters a user may set, and the first line of the docstring."""
+    parameters = ", ".join(
+        f"{p.name}={p.default!r}" if p.default is not p.empty else p.name
+        for p in inspect.signature(function).parameters.values()
+        if p.name not in SUPPLIED and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+    )
+    doc = inspect.getdoc(function) or ""
+    row = {"parameters": parameters, "what": doc.split("\n", 1)[0]}
+    for key in ("Guarantee", "Range", "Cost"):
+        line = next((x for x in doc.splitlines() if x.strip().startswith(f"{key}:")), "")
+        if line:
+            row[key.lower()] = line.split(":", 1)[1].strip()
+    return row
