@@ -26,6 +26,7 @@ __all__ = ["REGISTERS", "VECTOR_BYTES", "backward", "forward", "sampled"]
 _FEATURES = llvm.get_host_cpu_features()
 VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32
 REGISTERS = 8 if VECTOR_BYTES == 64 else 4
+GROUP = 4  # edges handled at once: their sums over the batch are reduced together
 
 _I64, _I32 = ir.IntType(64), ir.IntType(32)
 
@@ -88,20 +89,45 @@ class _Lanes:
         function = self._intrinsic("fmuladd", self.type, [self.type] * 3)
         return self.builder.call(function, [a, b, c])
 
-    def sum(self, vector: ir.Value) -> ir.Value:
-        """Sum of a vector's lanes, halving it: always in the same order."""
-        width = self.width
-        while width > 1:
-            width //= 2
-            halves = [
-                ir.Constant(
-                    ir.VectorType(_I32, width), [ir.Constant(_I32, at + i) for i in range(width)]
-                )
-                for at in (0, width)
+    def sums(self, vectors: list[ir.Value]) -> list[ir.Value]:
+        """Sums of the lanes of `GROUP` vectors (or of one), always in the same order.
+
+        Vectors are packed two and two while they are halved, so that a group costs little more
+        than one.
+        """
+        parts, groups = vectors, 1
+        while len(parts) > 1:
+            groups *= 2
+            lanes = self.width // groups
+            parts = [
+                self._halved(parts[i], parts[i + 1], groups // 2, lanes)
+                for i in range(0, len(parts), 2)
             ]
-            low, high = (self.builder.shuffle_vector(vector, vector, half) for half in halves)
-            vector = self.builder.fadd(low, high)
-        return self.builder.extract_element(vector, ir.Constant(_I32, 0))
+        vector, lanes = parts[0], self.width // groups
+        while lanes > 1:
+            lanes //= 2
+            vector = self._halved(vector, None, groups, lanes)
+        return [
+            self.builder.extract_element(vector, ir.Constant(_I32, i)) for i in range(len(vectors))
+        ]
+
+    def _halved(self, a: ir.Value, b: ir.Value | None, groups: int, lanes: int) -> ir.Value:
+        """Add the upper `lanes` of each group to the lower ones, in one vector or two."""
+        starts = [2 * lanes * group for group in range(groups)]
+        if b is not None:
+            starts += [a.type.count + start for start in starts]
+        lower = [start + lane for start in starts for lane in range(lanes)]
+        low, high = (
+            self.builder.shuffle_vector(
+                a,
+                a if b is None else b,
+                ir.Constant(
+                    ir.VectorType(_I32, len(lower)), [ir.Constant(_I32, i + at) for i in lower]
+                ),
+            )
+            for at in (0, lanes)
+        )
+        return self.builder.fadd(low, high)
 
 
 def _element(builder: ir.IRBuilder, address: ir.Value, at: ir.Value, kind: ir.Type) -> ir.Value:
@@ -117,34 +143,49 @@ def _scalar(builder: ir.IRBuilder, address: ir.Value, at: ir.Value, kind: ir.Typ
 
 def _row_address(
     builder: ir.IRBuilder, base: ir.Value, units: ir.Value, edge: ir.Value, ld_bytes: ir.Value
-) -> tuple[ir.Value, ir.Value]:
-    """Address of the batch of the unit at the other end of an edge, and that unit."""
+) -> ir.Value:
+    """Address of the batch of the unit at the other end of an edge."""
     unit = builder.sext(_scalar(builder, units, edge, _I32), _I64)
-    return builder.add(base, builder.mul(unit, ld_bytes)), unit
+    return builder.add(base, builder.mul(unit, ld_bytes))
 
 
-Body = Callable[[ir.IRBuilder, _Lanes, ir.Value, list[ir.Value]], list[ir.Value]]
+Body = Callable[[ir.IRBuilder, _Lanes, list[ir.Value], list[ir.Value]], list[ir.Value]]
 
 
 def _edges(
     builder: ir.IRBuilder, lanes: _Lanes, count: ir.Value, start: list[ir.Value], body: Body
 ) -> list[ir.Value]:
-    """Loop over ``count`` edges with values carried in registers; return their last values."""
-    before = builder.block
+    """Loop over edges, `GROUP` at once, with values carried in registers; return the last ones."""
+    group = ir.Constant(_I64, GROUP)
+    zero, whole = ir.Constant(_I64, 0), builder.sub(count, builder.srem(count, group))
+    carried = _loop(builder, lanes, (zero, whole, GROUP), start, body)
+    return _loop(builder, lanes, (whole, count, 1), carried, body)
+
+
+def _loop(
+    builder: ir.IRBuilder,
+    lanes: _Lanes,
+    span: tuple[ir.Value, ir.Value, int],
+    start: list[ir.Value],
+    body: Body,
+) -> list[ir.Value]:
+    """Loop from one edge to another by a step."""
+    before, (first, last, step) = builder.block, span
     head = builder.append_basic_block("edges")
     inside = builder.append_basic_block("edge")
     after = builder.append_basic_block("done")
     builder.branch(head)
     builder.position_at_end(head)
     edge = builder.phi(_I64)
-    edge.add_incoming(ir.Constant(_I64, 0), before)
+    edge.add_incoming(first, before)
     carried = [builder.phi(value.type) for value in start]
     for phi, value in zip(carried, start, strict=True):
         phi.add_incoming(value, before)
-    builder.cbranch(builder.icmp_signed("<", edge, count), inside, after)
+    builder.cbranch(builder.icmp_signed("<", edge, last), inside, after)
     builder.position_at_end(inside)
-    following = body(builder, lanes, edge, carried)
-    edge.add_incoming(builder.add(edge, ir.Constant(_I64, 1)), builder.block)
+    edges = [builder.add(edge, ir.Constant(_I64, i)) for i in range(step)]
+    following = body(builder, lanes, edges, carried)
+    edge.add_incoming(builder.add(edge, ir.Constant(_I64, step)), builder.block)
     for phi, value in zip(carried, following, strict=True):
         phi.add_incoming(value, builder.block)
     builder.branch(head)
@@ -176,13 +217,15 @@ def _gather_row(typing, x, ld, units, values, count, y, start, vectors, tail):
         ld_bytes = builder.mul(ld, ir.Constant(_I64, lanes.bytes))
 
         def emit(width: int) -> None:
-            def body(builder: Any, lanes: Any, edge: Any, sums: Any) -> Any:
-                row, _ = _row_address(builder, x, units, edge, ld_bytes)
-                value = lanes.splat(_scalar(builder, values, edge, lanes.real))
-                return [
-                    lanes.fma(value, lanes.load(row, k, last=k == width - 1), total)
-                    for k, total in enumerate(sums)
-                ]
+            def body(builder: Any, lanes: Any, edges: Any, sums: Any) -> Any:
+                for edge in edges:
+                    row = _row_address(builder, x, units, edge, ld_bytes)
+                    value = lanes.splat(_scalar(builder, values, edge, lanes.real))
+                    sums = [
+                        lanes.fma(value, lanes.load(row, k, last=k == width - 1), total)
+                        for k, total in enumerate(sums)
+                    ]
+                return sums
 
             sums = _edges(builder, lanes, count, [lanes.splat(start)] * width, body)
             for k, total in enumerate(sums):
@@ -207,10 +250,14 @@ def _dot_row(typing, x, ld, units, count, g, gradient, unit, more, vectors, tail
         def emit(width: int) -> None:
             own = [lanes.load(g, k, last=k == width - 1) for k in range(width)]
 
-            def body(builder: Any, lanes: Any, edge: Any, sums: Any) -> Any:
-                row, _ = _row_address(builder, x, units, edge, ld_bytes)
-                other = [lanes.load(row, k, last=k == width - 1) for k in range(width)]
-                _accumulate(builder, lanes, _dot(lanes, own, other), gradient, edge, more)
+            def body(builder: Any, lanes: Any, edges: Any, sums: Any) -> Any:
+                rows = [_row_address(builder, x, units, edge, ld_bytes) for edge in edges]
+                dots = [lanes.zero] * len(edges)
+                for k in range(width):
+                    for i, row in enumerate(rows):
+                        other = lanes.load(row, k, last=k == width - 1)
+                        dots[i] = lanes.fma(own[k], other, dots[i])
+                _accumulate(builder, lanes, dots, gradient, edges, more)
                 return sums
 
             _edges(builder, lanes, count, [], body)
@@ -249,13 +296,20 @@ def _both_column(
         def emit(width: int) -> None:
             own = [lanes.load(x, k, last=k == width - 1) for k in range(width)]
 
-            def body(builder: Any, lanes: Any, edge: Any, sums: Any) -> Any:
-                row, _ = _row_address(builder, g, units, edge, ld_bytes)
-                place = builder.sext(_scalar(builder, at, edge, _I32), _I64)
-                value = lanes.splat(_scalar(builder, values, place, lanes.real))
-                other = [lanes.load(row, k, last=k == width - 1) for k in range(width)]
-                _accumulate(builder, lanes, _dot(lanes, own, other), gradient, place, more)
-                return [lanes.fma(value, o, s) for o, s in zip(other, sums, strict=True)]
+            def body(builder: Any, lanes: Any, edges: Any, sums: Any) -> Any:
+                rows = [_row_address(builder, g, units, edge, ld_bytes) for edge in edges]
+                places = [builder.sext(_scalar(builder, at, edge, _I32), _I64) for edge in edges]
+                weights = [
+                    lanes.splat(_scalar(builder, values, place, lanes.real)) for place in places
+                ]
+                dots, sums = [lanes.zero] * len(edges), list(sums)
+                for k in range(width):
+                    for i, row in enumerate(rows):
+                        other = lanes.load(row, k, last=k == width - 1)
+                        dots[i] = lanes.fma(own[k], other, dots[i])
+                        sums[k] = lanes.fma(weights[i], other, sums[k])
+                _accumulate(builder, lanes, dots, gradient, places, more)
+                return sums
 
             sums = _edges(builder, lanes, count, [lanes.zero] * width, body)
             for k, total in enumerate(sums):
@@ -267,35 +321,20 @@ def _both_column(
     return signature, generate
 
 
-def _dot(lanes: _Lanes, a: list[ir.Value], b: list[ir.Value]) -> ir.Value:
-    """Sum of products, in two chains where there are several vectors."""
-    chains = [lanes.builder.fmul(a[0], b[0])]
-    if len(a) > 1:
-        chains.append(lanes.builder.fmul(a[1], b[1]))
-    for k in range(2, len(a)):
-        chains[k % 2] = lanes.fma(a[k], b[k], chains[k % 2])
-    total = chains[0] if len(chains) == 1 else lanes.builder.fadd(*chains)
-    return lanes.sum(total)
-
-
 def _accumulate(
     builder: ir.IRBuilder,
     lanes: _Lanes,
-    value: ir.Value,
+    products: list[ir.Value],
     base: ir.Value,
-    at: ir.Value,
+    places: list[ir.Value],
     more: ir.Value,
 ) -> None:
-    """Store a number at ``base[at]``, added to what is there if `more`."""
-    place = _element(builder, base, at, lanes.real)
+    """Store the sums of vectors at ``base[places]``, added to what is there if `more`."""
     wanted = builder.icmp_signed("!=", more, ir.Constant(_I64, 0))
-    old = builder.select(wanted, builder.load(place), ir.Constant(lanes.real, 0.0))
-    builder.store(builder.fadd(old, value), place)
-
-
-@njit(cache=True, nogil=True)
-def _int32(array, at):
-    return array[at]
+    for total, at in zip(lanes.sums(products), places, strict=True):
+        place = _element(builder, base, at, lanes.real)
+        old = builder.select(wanted, builder.load(place), ir.Constant(lanes.real, 0.0))
+        builder.store(builder.fadd(old, total), place)
 
 
 @njit(cache=True, nogil=True)
