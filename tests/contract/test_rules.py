@@ -1,11 +1,13 @@
 """Promises of every rule in the table; no rule is named here."""
 
+import dataclasses
 import inspect
 import itertools
 
 import numpy as np
 import pytest
 
+from topokit.generators import GENERATORS, generate
 from topokit.graph import LayerGraph, same_edges, sample_absent
 from topokit.rules import RULES, SCHEDULES, LayerView, UpdateRule, rewire
 from topokit.rules.network import rewire_network
@@ -85,7 +87,7 @@ def test_exactly_the_planned_edges_leave_and_enter(name, may_regrow, rng):
         assert update.after.n_edges >= 1
         dropped += update.n_dropped
         grown += update.n_grown
-    assert grown in (0, dropped) or grown < dropped
+    assert grown <= dropped
 
 
 @EVERY_RULE
@@ -97,6 +99,33 @@ def test_says_how_many_and_keeps_its_word_layer_by_layer(name, rng):
         plan = rule.plan(views, drop_fraction=0.3, progress=0.5, may_regrow=True)
         moved = {layer: (u.n_dropped, u.n_grown) for layer, (u, _) in changes.items()}
         assert moved == {layer: counts for layer, counts in plan.items() if any(counts)}
+
+
+CAPTURES = {
+    "gradient": {"inputs", "output_grad"},
+    "momentum": {"inputs", "output_grad"},
+    "activations": {"inputs", "outputs"},
+}
+
+
+@EVERY_RULE
+def test_works_with_what_it_says_it_needs_and_nothing_more(name, rng):
+    rule, views = RULES[name](), chain(rng)
+    assert set(rule.needs) <= {*CAPTURES, *views["fc1"].extra}
+    allowed = set().union(*(CAPTURES.get(need, set()) for need in rule.needs))
+    spare = {
+        layer: dataclasses.replace(
+            view,
+            extra={key: value for key, value in view.extra.items() if key in rule.needs},
+            **{key: None for key in ("inputs", "outputs", "output_grad") if key not in allowed},
+        )
+        for layer, view in views.items()
+    }
+    first, second = apply(views, rule), apply(spare, rule)
+    assert list(first) == list(second)
+    for layer, (update, values) in first.items():
+        assert same_edges(update.after, second[layer][0].after)
+        assert np.array_equal(values, second[layer][1])
 
 
 @EVERY_RULE
@@ -155,6 +184,23 @@ def test_many_rewirings_never_empty_a_layer(name, rng):
         for layer, (update, _) in changes.items():
             assert update.after.n_edges >= 1
             views[layer] = full_view(update.after, rng)
+
+
+def needs_no_parameter(generator):
+    given = {"n_in", "n_out", "density", "rng"}
+    return all(
+        p.default is not p.empty or p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) or key in given
+        for key, p in inspect.signature(generator).parameters.items()
+    )
+
+
+@EVERY_RULE
+@pytest.mark.parametrize("start", [n for n, g in GENERATORS.items() if needs_no_parameter(g)])
+def test_any_generator_starts_any_rule(name, start, rng):
+    topology = generate([16, 12, 12, 6], start, density=0.25, rng=rng)
+    views = {layer: full_view(graph, rng) for layer, graph in topology.items()}
+    for update, values in apply(views, RULES[name]()).values():
+        assert 1 <= update.after.n_edges == values.size
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
