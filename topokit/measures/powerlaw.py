@@ -154,8 +154,9 @@ def _distances(
         base = int(at.min())
         v = values[None, base:]
         norm = log_zeta(a, start[lo : lo + step, None], upper)
-        fitted = np.exp(log_zeta(a, np.broadcast_to(v, (a.shape[0], v.size)), upper) - norm)
-        beyond = fitted - np.exp(-a * np.log(v) - norm)
+        log_fitted = log_zeta(a, np.broadcast_to(v, (a.shape[0], v.size)), upper) - norm
+        fitted = np.exp(np.minimum(log_fitted, 0.0))
+        beyond = fitted - np.exp(np.minimum(-a * np.log(v) - norm, 0.0))
         share = above[None, base:] / above[at]
         gaps = np.maximum(np.abs(fitted - share[:, :-1]), np.abs(beyond - share[:, 1:]))
         gaps[np.arange(base, values.size)[None, :] < at] = 0.0

@@ -33,6 +33,7 @@ RANDOM_LEVEL = 0.01  # one-sided level of the dispersion test
 HEAVY_LEVEL = 0.05  # the power law must beat the exponential at this level to be heavy-tailed
 HEAVY_TAIL = 20  # values in the tail below which no tail is called heavy
 P_LEVEL = 0.1  # bootstrap p below which a power law is rejected
+CERTAIN = 10.0  # a log-likelihood ratio that needs no test
 RATIO_LEVEL = 0.1  # level of the likelihood-ratio guards
 TAIL_SIZE, TAIL_SHARE, DECADES = 50, 0.02, 0.8
 EXPONENTS = (1.5, 3.5)
@@ -143,10 +144,10 @@ def fit_power_law(
       level 1 %).
     - ``"broad"``: it is larger, but the tail is not heavier than exponential.
     - ``"heavy-tailed"``: the power law describes a tail of at least 20 values better than an
-      exponential one (level 5 %).
+      exponential one (Vuong's test at level 5 %, or a log-likelihood ratio above 10).
     - ``"power law"``: also bootstrap p >= 0.1, at least 50 values and 2 % of the sample in the
-      tail, at least 0.8 decades, 1.5 < alpha < 3.5, better than Poisson and exponential and not
-      worse than lognormal (level 10 %). Never without `bootstrap`.
+      tail, at least 0.8 decades, 1.5 < alpha < 3.5, better than Poisson (level 10 %) and
+      exponential, not worse than lognormal (level 5 %). Never without `bootstrap`.
 
     Parameters
     ----------
@@ -256,14 +257,21 @@ def _standard_error(table: Tally, alpha: float, xmin: float, upper: float) -> fl
     return float(1 / np.sqrt(n_tail * bend)) if bend > 0 else NAN
 
 
+def _beats(ratio: LikelihoodRatio, level: float) -> bool:
+    """Tell whether the power law is better: by Vuong's test, or e^10 times as likely.
+
+    One far hub rules an exponential tail out but also inflates the variance of Vuong's test.
+    """
+    return ratio.statistic > 0 and (ratio.p_value < level or ratio.log_ratio > CERTAIN)
+
+
 def _judge(fit: PowerLawFit) -> tuple[str, tuple[str, ...]]:
     """Highest verdict that holds, and what keeps it from the next."""
     if not fit.dispersion_p < RANDOM_LEVEL:
         return "random", ("not wider than a random graph",)
     ratios = fit.comparisons
     exponential = ratios["exponential"]
-    heavy = exponential.statistic > 0 and exponential.p_value < HEAVY_LEVEL
-    if not heavy or fit.n_tail < HEAVY_TAIL:
+    if not _beats(exponential, HEAVY_LEVEL) or fit.n_tail < HEAVY_TAIL:
         return "broad", ("the tail is not heavier than exponential",)
     failed = []
     if np.isnan(fit.p_value):
@@ -279,9 +287,9 @@ def _judge(fit: PowerLawFit) -> tuple[str, tuple[str, ...]]:
     if not EXPONENTS[0] < fit.alpha < EXPONENTS[1]:
         failed.append(f"the exponent is outside {EXPONENTS[0]} to {EXPONENTS[1]}")
     poisson, lognormal = ratios["poisson"], ratios["lognormal"]
-    if not (poisson.statistic > 0 and poisson.p_value < RATIO_LEVEL):
+    if not _beats(poisson, RATIO_LEVEL):
         failed.append("not better than Poisson")
-    if lognormal.statistic < 0 and lognormal.p_value < RATIO_LEVEL:
+    if lognormal.statistic < 0 and lognormal.p_value < HEAVY_LEVEL:
         failed.append("lognormal is better")
     return ("heavy-tailed", tuple(failed)) if failed else ("power law", ())
 
@@ -330,7 +338,7 @@ def describe_fit(fit: PowerLawFit) -> str:
     worse: list[str] = []
     open_: list[str] = []
     for name, ratio in fit.comparisons.items():
-        decided = ratio.p_value < RATIO_LEVEL
+        decided = ratio.p_value < HEAVY_LEVEL or _beats(ratio, HEAVY_LEVEL)
         (open_ if not decided else better if ratio.statistic > 0 else worse).append(name)
     words = []
     if better:

@@ -57,7 +57,9 @@ def _top_eigenvalues(product: Product, size: int, k: int) -> NDArray[np.float64]
 
 def _trimmed(graph: LayerGraph) -> sp.csr_array:
     """Biadjacency matrix without isolated units, the smaller side as rows."""
-    matrix = graph.to_csr()
+    indptr = graph.indptr.astype(np.int32) if graph.n_edges < 2**31 else graph.indptr
+    ones = np.ones(graph.n_edges)
+    matrix = sp.csr_array((ones, graph.indices, indptr), shape=graph.shape)
     rows, columns = np.flatnonzero(graph.fan_in), np.flatnonzero(graph.fan_out)
     if rows.size < graph.n_out or columns.size < graph.n_in:
         matrix = sp.csr_array(matrix[rows][:, columns])

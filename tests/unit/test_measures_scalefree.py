@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+
+from topokit.graph import LayerGraph
+from topokit.measures import VERDICTS, describe_fit, fit_power_law, power_law_of
+from topokit.measures.powerlaw import fit_tail, log_zeta, sample_zeta, tally
+
+
+def random_layer(n_out, n_in, n_edges, seed):
+    ids = np.random.default_rng(seed).permutation(n_out * n_in)[:n_edges]
+    return LayerGraph.from_edge_ids(ids, (n_out, n_in))
+
+
+@pytest.mark.parametrize(
+    ("samples", "options", "message"),
+    [
+        ([], {}, "expected at least one value to fit, got an empty sample"),
+        ([1, -2], {}, "expected a sample of non-negative integers, got -2"),
+        ([1, 2.5], {}, "expected a sample of non-negative integers, got 2.5"),
+        ([1, np.nan], {}, "expected a sample of non-negative integers, got nan"),
+        ([[1]], {}, r"expected a flat sample of integers, got shape \(1, 1\)"),
+        (["a"], {}, "expected a sample of non-negative integers, got dtype"),
+        ([1, 2], {"bootstrap": 5}, r"expected rng=numpy.random.default_rng\(seed\)"),
+        ([1, 2], {"bootstrap": -1}, "expected bootstrap to be a number of replicates, got -1"),
+        ([1, 2], {"xmin": 0}, "expected xmin to be a positive integer, got 0"),
+        ([1, 9], {"n_other": 5}, "expected degrees of at most n_other=5, got 9"),
+    ],
+)
+def test_wrong_samples_are_named(samples, options, message):
+    with pytest.raises(ValueError, match=message):
+        fit_power_law(samples, **options)
+
+
+@pytest.mark.parametrize("samples", [[0], [7], [0, 0], [3] * 40, [1, 2], [0, 5, 5, 6]])
+def test_small_samples_have_a_verdict(samples):
+    fit = fit_power_law(samples, bootstrap=3, rng=np.random.default_rng(0))
+    assert fit.verdict in VERDICTS
+    assert describe_fit(fit).startswith(fit.verdict)
+
+
+def test_lists_and_arrays_and_floats_are_one_sample():
+    values = [1, 1, 2, 3, 5, 8]
+    fits = [fit_power_law(v) for v in (values, np.array(values, np.int8), np.array(values, float))]
+    assert {fit.alpha for fit in fits} == {fits[0].alpha}
+
+
+def test_random_layers_are_random():
+    found = [
+        power_law_of(random_layer(1000, 784, 35_680, seed), side).verdict
+        for seed in range(100)
+        for side in ("fan_in", "fan_out")
+    ]
+    assert found.count("random") >= 190
+    assert found.count("power law") == 0
+
+
+@pytest.mark.slow
+def test_zeta_draws_are_power_laws():
+    found = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        found.append(fit_power_law(rng.zipf(2.5, 1000), bootstrap=100, rng=rng).verdict)
+    assert found.count("power law") >= 48
+
+
+def test_negative_binomial_degrees_are_broad():
+    found = [
+        fit_power_law(np.random.default_rng(seed).negative_binomial(2, 0.2, 1000)).verdict
+        for seed in range(100)
+    ]
+    assert found.count("broad") == 100
+
+
+def test_no_bootstrap_no_power_law():
+    fit = fit_power_law(np.random.default_rng(0).zipf(2.5, 1000))
+    assert fit.verdict == "heavy-tailed"
+    assert np.isnan(fit.p_value)
+    assert fit.failed == ("no bootstrap was asked for",)
+
+
+def test_narrow_degrees_are_said_to_be_narrow():
+    fit = fit_power_law([5] * 500 + [6] * 500)
+    assert fit.verdict == "random"
+    assert "narrower than random" in describe_fit(fit)
+
+
+def test_sentence_says_what_was_tested():
+    rng = np.random.default_rng(0)
+    sentence = describe_fit(fit_power_law(rng.zipf(2.5, 1000), bootstrap=50, rng=rng))
+    for words in ("power law: wider than random", "alpha = 2.", "x_min", "not rejected, p = "):
+        assert words in sentence
+
+
+def test_bounded_law_recovers_flat_exponents():
+    rng = np.random.default_rng(0)
+    table = tally(sample_zeta(20_000, alpha=1.2, upper=784, rng=rng))
+    assert fit_tail(table, xmin=1, upper=784).alpha == pytest.approx(1.2, abs=0.02)
+    assert fit_tail(table, xmin=1).alpha > 1.3
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 1.7, 4.0, 25.0])
+def test_truncated_zeta_is_the_sum(alpha):
+    k = np.arange(3, 901.0)
+    exact = np.log((k**-alpha).sum())
+    assert float(log_zeta(alpha, 3, 900)) == pytest.approx(exact, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_bootstrap_p_is_uniform_under_the_null():
+    from scipy.stats import kstest
+
+    p = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        sample = sample_zeta(300, alpha=2.5, rng=rng)
+        p.append(fit_power_law(sample, xmin=1, bootstrap=50, rng=rng).p_value)
+    # ties at multiples of 1/50: spread them over their cells
+    spread = np.array(p) + np.random.default_rng(0).uniform(-0.01, 0.01, 200)
+    assert kstest(spread, "uniform").pvalue > 0.01
+
+
+def test_sides_and_words():
+    graph = random_layer(20, 30, 100, 0)
+    assert power_law_of(graph, "fan_out").n == 30
+    with pytest.raises(ValueError, match="expected side 'fan_in' or 'fan_out', got 'left'"):
+        power_law_of(graph, "left")
+    with pytest.raises(ValueError, match="together with bootstrap"):
+        power_law_of(graph, bootstrap=5)
