@@ -372,23 +372,9 @@ def sampled(x, ld, pointers, units, g, ldg, gradient, unit, first, last, batch, 
 
 @njit(cache=True, nogil=True)
 def backward(
-    g,
-    ldg,
-    pointers,
-    units,
-    at_edge,
-    values,
-    x,
-    ldx,
-    dx,
-    gradient,
-    unit,
-    first,
-    last,
-    batch,
-    itemsize,
-    width,
-):
+    g, ldg, pointers, units, at_edge, values, x, ldx, dx, gradient, unit, first, last, batch,
+    itemsize, width,
+):  # fmt: skip
     """Write dx[j, :] and the gradient of the edges of columns first..last - 1 in one pass."""
     block = REGISTERS * width
     for at in range(0, batch, block):

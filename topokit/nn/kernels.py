@@ -128,15 +128,19 @@ def edge_product(
         raise ValueError(
             f"expected one value for each of {graph.n_edges} edges, got {tuple(values.shape)}"
         )
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != values.dtype:
+    if x.dtype != values.dtype and torch.is_autocast_enabled(x.device.type):
         x = x.to(values.dtype)
     for name, other in (("input", x), ("bias", bias)):
-        if other is not None and (other.dtype, other.device) != (values.dtype, values.device):
+        if other is None:
+            continue
+        if other.dtype != values.dtype or other.device != values.device:
             raise TypeError(
                 f"expected the {name} in {values.dtype} on {values.device} like the edge values, "
                 f"got {other.dtype} on {other.device}; convert with .to()"
             )
-    rows = x.reshape(-1, graph.n_in) if graph.n_in else x.new_zeros(_lead(x), 0)
+    rows = x
+    if x.ndim != 2:
+        rows = x.reshape(-1, graph.n_in) if graph.n_in else x.new_zeros(_lead(x), 0)
     choice = kernel
     if kernel not in ("csr", "dense"):
         choice, _ = choose_kernel(kernel, graph, x.device, batch=len(rows))

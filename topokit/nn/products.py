@@ -50,6 +50,17 @@ class EdgeIndex:
         starts = by_input.indptr.astype(np.int64)
         return starts, by_input.indices.astype(np.int32), by_input.data
 
+    @cached_property
+    def address(self) -> int:
+        """Where the graph's input units are in memory."""
+        return self.graph.indices.ctypes.data
+
+    @cached_property
+    def transposed_addresses(self) -> tuple[int, int]:
+        """Where the transposed index's units and positions are in memory."""
+        _, units, positions = self.transposed
+        return units.ctypes.data, positions.ctypes.data
+
     def flat(self, device: torch.device) -> torch.Tensor:
         """(n_edges,) int64 edge ids on a device."""
         if ("flat", device) not in self._torch:
@@ -133,7 +144,7 @@ class _CompiledProduct(_Product):
             graph.indptr,
             batch,
             lambda first, last: compiled.forward(
-                x.data_ptr(), _ld(x), graph.indptr, graph.indices.ctypes.data, values.data_ptr(),
+                x.data_ptr(), _ld(x), graph.indptr, index.address, values.data_ptr(),
                 start, y.data_ptr(), first, last, batch, size, width,
             ),
         )  # fmt: skip
@@ -152,18 +163,18 @@ class _CompiledProduct(_Product):
                 graph.indptr,
                 batch,
                 lambda first, last: compiled.sampled(
-                    x.data_ptr(), _ld(x), graph.indptr, graph.indices.ctypes.data, g.data_ptr(),
+                    x.data_ptr(), _ld(x), graph.indptr, index.address, g.data_ptr(),
                     _ld(g), dvalues.data_ptr(), one, first, last, batch, size, width,
                 ),
             )  # fmt: skip
             return None, dvalues
-        starts, units, positions = index.transposed
+        starts, (units, positions) = index.transposed[0], index.transposed_addresses
         dx = x.new_empty(graph.n_in, batch)
         _split(
             starts,
             batch,
             lambda first, last: compiled.backward(
-                g.data_ptr(), _ld(g), starts, units.ctypes.data, positions.ctypes.data,
+                g.data_ptr(), _ld(g), starts, units, positions,
                 values.data_ptr(), x.data_ptr(), _ld(x), dx.data_ptr(), dvalues.data_ptr(), one,
                 first, last, batch, size, width,
             ),
