@@ -247,3 +247,15 @@ def test_memory_of_a_layer_is_linear_in_its_edges(rng):
     y = layer(torch.ones(2, 10**6))
     y.sum().backward()
     assert layer.values.grad.shape == (10**4,)
+
+
+def test_training_takes_at_most_32_bytes_an_edge(rng):
+    layer = layer_of(rng, 2000, 2000, 40_000, kernel="csr")
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+    layer(torch.ones(2, 2000, requires_grad=True)).sum().backward()
+    optimizer.step()
+    index, tensors = layer.index, [layer.values, layer.values.grad, layer.indices]
+    tensors.append(optimizer.state[layer.values]["momentum_buffer"])
+    held = sum(t.numel() * t.element_size() for t in tensors)
+    held += index.graph.indices.nbytes + sum(part.nbytes for part in index.transposed[1:])
+    assert held == 28 * layer.nnz

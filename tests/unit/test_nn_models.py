@@ -66,6 +66,11 @@ def test_dropout_is_inverted_and_drawn_from_its_own_generator(rng):
     assert y.mean().item() == pytest.approx(1, abs=0.01)
     x = torch.ones(3)
     assert dropped_out(x, 0.0, generator) is x
+    assert dropped_out(torch.ones(7, 5, 3), 0.999999, generator).shape == (7, 5, 3)
+    assert dropped_out(torch.ones(0, 5), 0.5, generator).shape == (0, 5)
+    columns = dropped_out(torch.ones(2000, 300).t(), 0.3, generator)
+    assert (columns == 0).double().mean(1).std().item() < 0.015
+    assert (columns == 0).double().mean(0).std().item() < 0.04
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])

@@ -95,7 +95,7 @@ def dropped_out(x: torch.Tensor, rate: float, generator: torch.Generator) -> tor
     x : tensor
         The mask is laid out in memory as `x` is.
     rate : float
-        In [0, 1).
+        In [0, 1); rounded to a multiple of 2**-16, and scaled by what it was rounded to.
     generator : torch.Generator
         The only source of randomness; the mask is drawn on its device.
 
@@ -107,10 +107,14 @@ def dropped_out(x: torch.Tensor, rate: float, generator: torch.Generator) -> tor
     """
     if rate == 0:
         return x
-    # 24 random bits an element: several times cheaper than drawing floats.
-    bits = torch.empty_like(x, dtype=torch.int32, device=generator.device)
-    kept = bits.random_(0, 1 << 24, generator=generator).ge_(round(rate * (1 << 24)))
-    return x * kept.to(x).mul_(1 / (1 - rate))
+    # Sixteen bits an element, drawn four elements at once: several times cheaper than floats.
+    steps = min(round(rate * 65536), 65535)
+    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=generator.device)
+    bits = words.random_(-(2**63), None, generator=generator).view(torch.int16)[: x.numel()]
+    kept = bits.ge(steps - 32768).to(x.device)
+    transposed = x.ndim == 2 and not x.is_contiguous()
+    kept = kept.view(x.shape[1], x.shape[0]).t() if transposed else kept.view(x.shape)
+    return x * kept.to(x.dtype).mul_(65536 / (65536 - steps))
 
 
 def _relu(position: int, units: int, rng: np.random.Generator) -> nn.Module:
