@@ -27,7 +27,9 @@ from topokit.measures.degree import (
     gini,
 )
 from topokit.measures.flow import (
+    active_flow,
     components,
+    efficiency,
     giant_share,
     network_components,
     network_giant_share,
@@ -49,6 +51,14 @@ from topokit.measures.spectral import (
     ramanujan_margin,
     singular_values,
     spectral_gap,
+)
+from topokit.measures.structure import (
+    assortativity,
+    butterflies,
+    hub_alignment,
+    nestedness,
+    rich_club,
+    robins_alexander,
 )
 
 if TYPE_CHECKING:
@@ -91,12 +101,20 @@ LAYER_MEASURES: dict[str, Callable[[LayerGraph], Any]] = {
     "algebraic_connectivity_giant": algebraic_connectivity_giant,
     "components": components,
     "giant_share": giant_share,
+    "butterflies": butterflies,
+    "robins_alexander": robins_alexander,
+    "assortativity": assortativity,
+    "nestedness": nestedness,
+    "rich_club": rich_club,
+    "efficiency": efficiency,
 }
 
 NETWORK_MEASURES: dict[str, Callable[[Topology], Any]] = {
     "algebraic_connectivity": network_algebraic_connectivity,
     "components": network_components,
     "giant_share": network_giant_share,
+    "active_flow": active_flow,
+    "hub_alignment": hub_alignment,
 }
 
 CHANGE_MEASURES: dict[str, Callable[[EdgeUpdate], Any]] = {
@@ -119,6 +137,7 @@ CORE: tuple[str, ...] = (
     "algebraic_connectivity_giant",
     "components",
     "giant_share",
+    "active_flow",
     "turnover",
     "jaccard",
 )

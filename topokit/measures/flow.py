@@ -15,6 +15,9 @@ from topokit.graph import LayerGraph, Topology, chain_widths
 from topokit.measures.memo import remember
 
 __all__ = [
+    "ActiveFlow",
+    "active_flow",
+    "efficiency",
     "Components",
     "components",
     "components_of",
@@ -25,6 +28,7 @@ __all__ = [
 ]
 
 NAN = float("nan")
+LARGEST = 4096  # units between which all distances are taken
 
 
 class Components(NamedTuple):
@@ -223,3 +227,119 @@ def network_giant_share(topology: Topology) -> float:
     """
     sizes = _network_sizes(topology)
     return float(sizes.max() / sizes.sum()) if sizes is not None and sizes.size else NAN
+
+
+class ActiveFlow(NamedTuple):
+    """What of a network lies on a path from input to output; see `active_flow`."""
+
+    units: float
+    edges: float
+    effective_density: float
+    log10_paths: float
+
+
+def active_flow(topology: Topology) -> ActiveFlow:
+    """Units and edges that lie on a path from an input to an output unit, and the paths.
+
+    The graph alone decides: a unit without inputs may still pass on its bias.
+
+    Parameters
+    ----------
+    topology : dict of LayerGraph
+
+    Returns
+    -------
+    ActiveFlow
+        ``units``: active share of the hidden units (``nan`` without hidden units); ``edges``:
+        active share of the edges; ``effective_density``: active edges over possible edges;
+        ``log10_paths``: logarithm of the number of input-output paths, ``nan`` if there is
+        none. All ``nan`` if the layers do not chain. Cost O(edges).
+
+    References
+    ----------
+    .. [1] Vysogorets, Kempe, "Connectivity matters: neural network pruning through the lens of
+       effective sparsity", JMLR 24, 2023.
+
+    Examples
+    --------
+    >>> dense = LayerGraph.from_edge_ids(range(100), (10, 10))
+    >>> active_flow({"fc1": dense, "fc2": dense}).log10_paths
+    3.0
+    """
+    if chain_widths(topology) is None:
+        return ActiveFlow(NAN, NAN, NAN, NAN)
+    graphs = list(topology.values())
+    forward: list[NDArray[Any]] = [np.ones(graphs[0].n_in)]
+    log_scale = 0.0
+    for graph in graphs:
+        counts: NDArray[Any] = np.bincount(graph.rows, forward[-1][graph.indices], graph.n_out)
+        scale = float(counts.max(initial=0.0))
+        if scale > 0:
+            counts = counts / scale
+            log_scale += float(np.log10(scale))
+        forward.append(counts)
+    paths = float(forward[-1].sum())
+    backward = [np.ones(graphs[-1].n_out, bool)]
+    for graph in reversed(graphs):
+        on = backward[-1][graph.rows]
+        backward.append(np.bincount(graph.indices[on], minlength=graph.n_in) > 0)
+    backward.reverse()
+    # counts may underflow to zero beside much larger ones, so reach is decided by booleans
+    reach = [np.ones(graphs[0].n_in, bool)]
+    for graph in graphs:
+        on = reach[-1][graph.indices]
+        reach.append(np.bincount(graph.rows[on], minlength=graph.n_out) > 0)
+    active = sum(
+        int(np.count_nonzero(reach[i][g.indices] & backward[i + 1][g.rows]))
+        for i, g in enumerate(graphs)
+    )
+    edges = sum(g.n_edges for g in graphs)
+    cells = sum(g.n_in * g.n_out for g in graphs)
+    hidden = sum(r.size for r in reach[1:-1])
+    alive = sum(
+        int(np.count_nonzero(f & b)) for f, b in zip(reach[1:-1], backward[1:-1], strict=True)
+    )
+    return ActiveFlow(
+        units=alive / hidden if hidden else NAN,
+        edges=active / edges if edges else NAN,
+        effective_density=active / cells if cells else NAN,
+        log10_paths=float(np.log10(paths) + log_scale) if paths > 0 else NAN,
+    )
+
+
+def efficiency(graph: LayerGraph) -> float:
+    """Mean of 1 / distance over all pairs of units of a layer, 0 for unreachable pairs.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+
+    Returns
+    -------
+    float
+        In [0, 1]; ``nan`` with fewer than two units, or more than 4,096: all pairs are
+        visited. Cost O(units x n_edges).
+
+    References
+    ----------
+    .. [1] Latora, Marchiori, "Efficient behavior of small-world networks", Physical Review
+       Letters 87, 2001.
+
+    Examples
+    --------
+    >>> efficiency(LayerGraph.from_edge_ids(range(4), (2, 2)))
+    0.8333333333333334
+    """
+    from scipy.sparse.csgraph import shortest_path
+
+    n = graph.n_in + graph.n_out
+    if not 2 <= n <= LARGEST:
+        return NAN
+    adjacency = layered_adjacency([graph])
+    counts = np.zeros(n + 1, np.int64)
+    for start in range(0, n, 256):
+        block = np.arange(start, min(start + 256, n))
+        far = shortest_path(adjacency, method="D", unweighted=True, indices=block)
+        near = far[np.isfinite(far) & (far > 0)].astype(np.int64)
+        counts += np.bincount(near, minlength=n + 1)
+    return float((counts[1:] / np.arange(1, n + 1)).sum() / (n * (n - 1)))
