@@ -103,7 +103,7 @@ def _function_row(function: Callable[..., Any]) -> dict[str, str]:
         for p in inspect.signature(function).parameters.values()
         if p.name not in SUPPLIED and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
     )
-    doc = inspect.getdoc(function) or ""
+    doc = (inspect.getdoc(function) or "").replace("``", "")
     row = {"parameters": parameters, "what": doc.split("\n", 1)[0]}
     for key in ("Guarantee", "Range", "Cost"):
         line = next((x for x in doc.splitlines() if x.strip().startswith(f"{key}:")), "")

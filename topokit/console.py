@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 OUT = Console(highlight=False, soft_wrap=True)
 ERR = Console(highlight=False, soft_wrap=True, stderr=True)
 
-SUMMARY = ("fan_in.dispersion", "fan_out.dispersion", "fan_in.maximum", "normalized_spectral_gap")
+SUMMARY = {
+    "fan-in var/mean": "fan_in.dispersion",
+    "fan-out var/mean": "fan_out.dispersion",
+    "largest fan-in": "fan_in.maximum",
+    "normalized gap": "normalized_spectral_gap",
+}
 
 
 def say(text: str) -> None:
@@ -75,8 +80,9 @@ def print_rows(rows: Iterable[Mapping[str, Any]], *, title: str) -> None:
     table = Table(title=title, title_justify="left", title_style="bold")
     for column in columns:
         numeric = all(isinstance(row.get(column, 0), int | float) for row in rows)
+        short = all(len(str(row.get(column, ""))) <= 16 for row in rows)
         table.add_column(
-            column, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric
+            column, justify="right" if numeric else "left", overflow="fold", no_wrap=short
         )
     for row in rows:
         table.add_row(*(number(row[c]) if c in row else "" for c in columns))
@@ -191,11 +197,11 @@ def print_summary(history: History, summary: Mapping[str, Any]) -> None:
     rows = []
     for layer, edges in summary["edges"].items():
         row: dict[str, Any] = {"layer": layer, "edges": edges}
-        for measure in SUMMARY:
+        for head, measure in SUMMARY.items():
             mine = frame[(frame["layer"] == layer) & (frame["measure"] == measure)]
             values = [mine[mine["epoch"] == e]["value"] for e in ends]
             if all(len(v) for v in values):
-                row[measure] = " → ".join(number(float(v.iloc[0])) for v in values)
+                row[head] = " → ".join(f"{float(v.iloc[0]):.3g}" for v in values)
         rows.append(row)
     print_rows(rows, title=f"epoch {ends[0]} → {ends[1]}")
     say(

@@ -202,6 +202,7 @@ def _plan(config: RunConfig) -> TrainPlan:
         every=None if spec.every == "epoch" else int(spec.every),
         stop=spec.stop,
         skip=spec.skip,
+        final=spec.final,
         lr=config.optimizer.lr,
         lr_schedule=SCHEDULES[config.optimizer.lr_schedule],
     )

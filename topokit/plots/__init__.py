@@ -1,0 +1,112 @@
+"""Figures: each takes a graph or a history and an axes, and returns the axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+
+from topokit.plots.evolution import (
+    accuracy_against_measure,
+    accuracy_over_epochs,
+    degree_evolution,
+    measure_over_epochs,
+    turnover,
+    verdict_timeline,
+)
+from topokit.plots.layer import (
+    adjacency,
+    degree_distribution,
+    degree_histogram,
+    input_map,
+    spectrum,
+)
+from topokit.plots.style import figure
+
+if TYPE_CHECKING:
+    from topokit.history import History
+
+__all__ = ["HISTORY_PLOTS", "LAYER_PLOTS", "save_figures"]
+
+LAYER_PLOTS: dict[str, Callable[..., Axes]] = {
+    "degree_distribution": degree_distribution,
+    "degree_histogram": degree_histogram,
+    "spectrum": spectrum,
+    "adjacency": adjacency,
+    "input_map": input_map,
+}
+
+HISTORY_PLOTS: dict[str, Callable[..., Axes]] = {
+    "degree_evolution": degree_evolution,
+    "measure_over_epochs": measure_over_epochs,
+    "accuracy_over_epochs": accuracy_over_epochs,
+    "accuracy_against_measure": accuracy_against_measure,
+    "turnover": turnover,
+    "verdict_timeline": verdict_timeline,
+}
+
+KINDS = ("png", "pdf", "svg")
+
+
+def save_figures(
+    history: History, directory: Path, *, formats: tuple[str, ...] = ("png",)
+) -> list[Path]:
+    """Draw every history plot, and the degrees of every layer at the last epoch, into a folder.
+
+    Parameters
+    ----------
+    history : History
+    directory : Path
+        Made if it is not there.
+    formats : tuple of str
+        Of png, pdf, svg.
+
+    Returns
+    -------
+    list of Path
+        The files written, in order; equal histories give equal files.
+
+    Raises
+    ------
+    ValueError
+        If a format is unknown or the run has not recorded an epoch.
+    """
+    unknown = [kind for kind in formats if kind not in KINDS]
+    if unknown or not formats:
+        raise ValueError(f"expected formats of {', '.join(KINDS)}, got {', '.join(unknown)!r}")
+    if not history.recorded:
+        raise ValueError(f"run {history.name} has not recorded an epoch yet")
+    directory.mkdir(parents=True, exist_ok=True)
+    written = []
+
+    def save(name: str, draw: Callable[..., Axes], *args: object, **kwargs: object) -> None:
+        for kind in formats:
+            with figure() as ax:
+                draw(*args, ax=ax, **kwargs)
+                path = directory / f"{name}.{kind}"
+                ax.figure.savefig(path, dpi=200, metadata=_NO_DATES[kind])
+                written.append(path)
+
+    for name, plot in HISTORY_PLOTS.items():
+        save(name, plot, history)
+    first, last = history.topology(history.recorded[0]), history.topology(history.recorded[-1])
+    for layer, graph in last.items():
+        for side in ("fan_in", "fan_out"):
+            save(
+                f"degrees_{layer}_{side}",
+                degree_distribution,
+                graph,
+                side=side,
+                initial=first[layer],
+                title=f"{layer} {side.replace('_', '-')}, epoch {history.recorded[-1]}",
+            )
+    return written
+
+
+_NO_DATES: dict[str, dict[str, object]] = {
+    "png": {"Software": "topokit"},
+    "pdf": {"CreationDate": None},
+    "svg": {"Date": None},
+}

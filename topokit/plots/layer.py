@@ -1,0 +1,231 @@
+"""Figures of one layer's graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+from scipy import stats
+
+from topokit.graph import LayerGraph
+from topokit.measures import ccdf, power_law_of, singular_values
+from topokit.plots.style import COLOURS, NULL, axes
+
+__all__ = ["adjacency", "degree_distribution", "degree_histogram", "input_map", "spectrum"]
+
+UNITS = {"fan_in": "output units", "fan_out": "input units"}
+BINS = 400
+
+
+def degrees_of(graph: LayerGraph, side: str) -> tuple[NDArray[np.int64], int]:
+    """Degrees of one side, and how many units there are on the other."""
+    if side not in UNITS:
+        raise ValueError(f"expected side 'fan_in' or 'fan_out', got {side!r}")
+    return (graph.fan_in, graph.n_in) if side == "fan_in" else (graph.fan_out, graph.n_out)
+
+
+def null_ccdf(graph: LayerGraph, side: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """P(K >= k) of a random layer with the same sizes and number of edges (hypergeometric)."""
+    _, n_other = degrees_of(graph, side)
+    law = stats.hypergeom(graph.n_in * graph.n_out, n_other, graph.n_edges)
+    top = int(law.isf(1e-6)) if graph.n_edges else 0
+    k = np.arange(1, max(top, 1) + 1)
+    return k, law.sf(k - 1)
+
+
+def draw_ccdf(ax: Axes, degrees: NDArray[np.int64], **style: Any) -> None:
+    """Draw P(K >= k) over the positive degrees as steps."""
+    k, share = ccdf(degrees)
+    ax.step(k[k > 0], share[k > 0], where="pre", **style)
+
+
+def degree_distribution(
+    graph: LayerGraph,
+    *,
+    side: str = "fan_in",
+    initial: LayerGraph | None = None,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Share of units with at least k links, on log-log axes, with the random-graph null.
+
+    A reader should compare the steps with the grey band's line: a random graph falls off as
+    steeply as the null; a heavy tail runs out to the right of it. The fitted tail is drawn from
+    its x_min on, only where the verdict is at least "heavy-tailed": where the steps leave it, the
+    degrees follow no power law.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+    side : str
+        ``"fan_in"`` (output units) or ``"fan_out"`` (input units).
+    initial : LayerGraph, optional
+        A graph to compare with, usually that of the first epoch.
+    title : str, optional
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> graph = LayerGraph.from_edge_ids([0, 1, 5, 7], (3, 3))
+    >>> degree_distribution(graph, ax=Figure().add_subplot()).get_xlabel()
+    'fan-in k'
+    """
+    ax = axes(ax)
+    degrees, _ = degrees_of(graph, side)
+    if graph.n_edges:
+        ax.plot(*null_ccdf(graph, side), color=NULL, ls=":", label="random graph")
+        if initial is not None and initial.n_edges:
+            before, _ = degrees_of(initial, side)
+            draw_ccdf(ax, before, color=COLOURS[1], ls="--", label="first epoch")
+        draw_ccdf(ax, degrees, color=COLOURS[0], label="this graph")
+        fit = power_law_of(graph, side)
+        if fit.verdict in ("heavy-tailed", "power law"):
+            k = np.arange(int(fit.xmin), min(int(fit.upper), 4 * fit.maximum) + 1)
+            law = np.cumsum((k / fit.xmin) ** -fit.alpha)
+            above = 1 - np.concatenate([[0], law[:-1]]) / law[-1]
+            shown = k <= fit.maximum
+            label = rf"best power law, $\alpha$ = {fit.alpha:.2f}, k ≥ {fit.xmin:.0f}"
+            ax.plot(k[shown], fit.tail_share * above[shown], color=COLOURS[2], ls="-.", label=label)
+        ax.set(xscale="log", yscale="log", ylim=(0.5 / max(degrees.size, 1), 1.5))
+        ax.legend(loc="lower left")
+        isolated = np.mean(degrees == 0)
+        if isolated:
+            ax.annotate(
+                f"{100 * isolated:.1f} % isolated",
+                (0.97, 0.95),
+                xycoords="axes fraction",
+                ha="right",
+                va="top",
+                fontsize="small",
+            )
+    word = side.replace("_", "-")
+    ax.set(xlabel=f"{word} k", ylabel=f"share of {UNITS[side]} with {word} ≥ k")
+    ax.set_title(title or f"Degree distribution ({word})")
+    return ax
+
+
+def degree_histogram(graph: LayerGraph, *, side: str = "fan_in", ax: Axes | None = None) -> Axes:
+    """Number of units of each degree, with the expectation for a random graph as a line.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> graph = LayerGraph.from_edge_ids([0], (1, 2))
+    >>> degree_histogram(graph, ax=Figure().add_subplot()).get_ylabel()
+    'output units'
+    """
+    ax = axes(ax)
+    degrees, n_other = degrees_of(graph, side)
+    if degrees.size:
+        counts = np.bincount(degrees)
+        ax.bar(np.arange(counts.size), counts, width=1.0, color=COLOURS[0], label="this graph")
+        law = stats.hypergeom(graph.n_in * graph.n_out, n_other, graph.n_edges)
+        k = np.arange(counts.size)
+        ax.plot(k, degrees.size * law.pmf(k), color=NULL, label="random graph")
+        ax.legend()
+    ax.set(xlabel=f"{side.replace('_', '-')} k", ylabel=UNITS[side], title="Degree histogram")
+    return ax
+
+
+def spectrum(graph: LayerGraph, *, ax: Axes | None = None) -> Axes:
+    """Singular values of the biadjacency in order, with the mean-degree Ramanujan bound.
+
+    The first value stands apart by the mean degrees; the second against the dashed bound says
+    how well the layer expands. Below the bound is as good as a graph of these degrees can be.
+
+    Notes
+    -----
+    Dense: O(n_out n_in) memory, since all values are wanted; layers over 4,000 units on their
+    smaller side are refused by `topokit.measures.singular_values`.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> spectrum(LayerGraph.from_edge_ids(range(6), (2, 3)), ax=Figure().add_subplot()).get_ylabel()
+    'singular value'
+    """
+    ax = axes(ax)
+    values = np.sort(singular_values(graph))[::-1]
+    ax.plot(np.arange(1, values.size + 1), values, ".", color=COLOURS[0], ms=3, label="spectrum")
+    means = [d[d > 0].mean() if d.any() else 0.0 for d in (graph.fan_in, graph.fan_out)]
+    if min(means) >= 1:
+        bound = float(np.sqrt(means[0] - 1) + np.sqrt(means[1] - 1))
+        ax.axhline(bound, color=COLOURS[1], ls="--", lw=1, label="Ramanujan bound, mean degrees")
+    if values.size:
+        ax.legend()
+    ax.set(xlabel="rank", ylabel="singular value", title="Spectrum of the biadjacency")
+    return ax
+
+
+def adjacency(graph: LayerGraph, *, ax: Axes | None = None) -> Axes:
+    """Where the edges are, both sides ordered by degree; large layers as densities of blocks.
+
+    Darkness is the share of present edges in a block; hubs gather in the upper left corner.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> adjacency(LayerGraph.from_edge_ids([0], (1, 2)), ax=Figure().add_subplot()).get_title()
+    'Adjacency, ordered by degree'
+    """
+    ax = axes(ax)
+    if graph.n_edges:
+        row = np.argsort(np.argsort(-graph.fan_in, kind="stable"))[graph.rows]
+        column = np.argsort(np.argsort(-graph.fan_out, kind="stable"))[graph.indices]
+        bins = [np.linspace(0, n, min(n, BINS) + 1) for n in graph.shape]
+        counts, _, _ = np.histogram2d(row + 0.5, column + 0.5, bins=bins)
+        units = [
+            np.histogram(np.arange(n) + 0.5, bins=b)[0]
+            for n, b in zip(graph.shape, bins, strict=True)
+        ]
+        cells = np.outer(*units)
+        extent = (0, graph.n_in, graph.n_out, 0)
+        image = ax.imshow(
+            counts / np.maximum(cells, 1), cmap="Greys", extent=extent, aspect="auto", vmin=0
+        )
+        ax.figure.colorbar(image, ax=ax, label="density of the block")
+    ax.set(xlabel="input units", ylabel="output units", title="Adjacency, ordered by degree")
+    return ax
+
+
+def input_map(
+    graph: LayerGraph, *, image_shape: tuple[int, int] | None = None, ax: Axes | None = None
+) -> Axes:
+    """Fan-out of the input units as an image: which pixels a network looks at.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+        The first layer of a network on images.
+    image_shape : tuple of int, optional
+        Height and width; by default square where that fits, else one row.
+    ax : Axes, optional
+
+    Raises
+    ------
+    ValueError
+        If the image has another number of pixels than the layer has input units.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> input_map(LayerGraph.from_edge_ids([0], (1, 4)), ax=Figure().add_subplot()).get_title()
+    'Links of each input unit'
+    """
+    ax = axes(ax)
+    side = int(np.sqrt(graph.n_in))
+    shape = image_shape or ((side, side) if side * side == graph.n_in else (1, graph.n_in))
+    if shape[0] * shape[1] != graph.n_in:
+        raise ValueError(f"expected an image of {graph.n_in} pixels, got {shape[0]} x {shape[1]}")
+    if graph.n_in:
+        image = ax.imshow(graph.fan_out.reshape(shape), cmap="cividis", aspect="auto")
+        ax.figure.colorbar(image, ax=ax, label="fan-out")
+    ax.set(xlabel="column", ylabel="row", title="Links of each input unit")
+    return ax
