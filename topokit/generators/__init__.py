@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from topokit.generators.adapt import Description, describe
+from topokit.generators.controls import hub, nested
 from topokit.generators.degrees import graph_with_degrees, randomized_twin, switched_twin
 from topokit.generators.density import (
     density_from_epsilon,
@@ -17,6 +19,13 @@ from topokit.generators.density import (
     er_densities,
     erk_densities,
     uniform_densities,
+)
+from topokit.generators.expander import cyclic_lift, expander, ramanujan
+from topokit.generators.heterogeneous import (
+    bsf,
+    chung_lu,
+    preferential_attachment,
+    rmat,
 )
 from topokit.generators.random import (
     biregular,
@@ -28,13 +37,23 @@ from topokit.generators.random import (
     set_sampler,
 )
 from topokit.generators.sampling import check_density, check_rng, check_sizes
+from topokit.generators.spatial import (
+    band,
+    block,
+    circulant,
+    geometric,
+    receptive_field,
+    small_world,
+)
 from topokit.graph import LayerGraph, Topology
 from topokit.tables import choose, hint, listed, parameters_of
 
 __all__ = [
     "DENSITIES",
     "GENERATORS",
+    "Description",
     "density_from_epsilon",
+    "describe",
     "epsilon_from_density",
     "generate",
     "graph_with_degrees",
@@ -50,6 +69,21 @@ GENERATORS: dict[str, Callable[..., LayerGraph]] = {
     "fixed_fan_out": fixed_fan_out,
     "biregular": biregular,
     "configuration": configuration,
+    "expander": expander,
+    "ramanujan": ramanujan,
+    "cyclic_lift": cyclic_lift,
+    "small_world": small_world,
+    "band": band,
+    "circulant": circulant,
+    "receptive_field": receptive_field,
+    "geometric": geometric,
+    "block": block,
+    "preferential_attachment": preferential_attachment,
+    "bsf": bsf,
+    "chung_lu": chung_lu,
+    "rmat": rmat,
+    "nested": nested,
+    "hub": hub,
 }
 
 DENSITIES: dict[str, Callable[..., list[float]]] = {

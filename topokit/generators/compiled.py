@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["curveball", "repair", "seed_of", "switch"]
+__all__ = ["attach", "curveball", "repair", "seed_of", "switch"]
 
 
 def seed_of(rng: np.random.Generator) -> Any:
@@ -187,3 +187,52 @@ def curveball(
             for k in range(shared_s, indptr[s + 1]):
                 indices[k] = pool[at]
                 at += 1
+
+
+@njit(cache=True)
+def attach(
+    order: NDArray[np.int64],
+    side: NDArray[np.int8],
+    stubs: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    extra: float,
+    apart: bool,
+    state: NDArray[np.uint64],
+) -> int:
+    """Preferential attachment: units arrive in order and join `stubs` units already there.
+
+    A partner is chosen with probability proportional to degree + `extra`, on the other side if
+    `apart`. Fills `ends` (pairs) and returns the number of edges.
+    """
+    there = np.empty((2, order.size), np.int64)
+    n_there = np.zeros(2, np.int64)
+    n_edges = 0
+    for v in order:
+        other = 1 - side[v] if apart else 0
+        wanted = min(stubs[v], n_there[other])
+        first = n_edges
+        for _ in range(wanted):
+            for attempt in range(200):
+                uniform = extra * n_there[other]
+                total = uniform + (first if apart else 2 * first)
+                if first == 0 or attempt > 100 or below(state, 1 << 53) / 2.0**53 < uniform / total:
+                    u = there[other, below(state, n_there[other])]
+                else:
+                    e = below(state, first)
+                    u = ends[e, below(state, 2)]
+                    if apart and side[u] != other:
+                        u = ends[e, 0] if u == ends[e, 1] else ends[e, 1]
+                fresh = True
+                for k in range(first, n_edges):
+                    if ends[k, 1] == u:
+                        fresh = False
+                        break
+                if fresh:
+                    ends[n_edges, 0] = v
+                    ends[n_edges, 1] = u
+                    n_edges += 1
+                    break
+        mine = side[v] if apart else 0
+        there[mine, n_there[mine]] = v
+        n_there[mine] += 1
+    return n_edges

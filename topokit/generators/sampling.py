@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ __all__ = [
     "check_sizes",
     "choose_cells",
     "choose_per_row",
+    "collect",
     "complement",
     "distinct",
     "edge_count",
@@ -138,3 +140,24 @@ def shuffled(graph: LayerGraph, shuffle: str, rng: np.random.Generator) -> Layer
     if shuffle in ("out", "both"):
         rows = rng.permutation(graph.n_out)[rows]
     return graph if shuffle == "none" else graph_from(rows, columns, graph.shape)
+
+
+def collect(
+    shape: tuple[int, int],
+    n_edges: int,
+    draw: Callable[[int], IntArray],
+    rng: np.random.Generator,
+    start: IntArray | None = None,
+) -> LayerGraph:
+    """`n_edges` distinct cells from a sampler of ids; the rest uniformly where it runs dry."""
+    ids = distinct(np.empty(0, np.int64) if start is None else start)
+    for _ in range(60):
+        missing = n_edges - ids.size
+        if missing <= 0:
+            break
+        new = distinct(draw(missing + missing // 4 + 8))
+        new = new[~np.isin(new, ids)]
+        ids = np.concatenate([ids, rng.permutation(new)[:missing]])
+    graph = LayerGraph.from_edge_ids(ids, shape)
+    rest = sample_absent(graph, n_edges - graph.n_edges, rng)
+    return LayerGraph.from_edge_ids(np.concatenate([graph.edge_ids, rest]), shape)

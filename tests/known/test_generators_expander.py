@@ -1,0 +1,134 @@
+"""Certificates of the expanders, exact spectra of lifts, interlacing, complements."""
+
+import time
+
+import numpy as np
+import pytest
+
+from topokit.generators import GENERATORS, describe
+from topokit.generators.adapt import crop, leading_singular_values, mean_degree_bound
+from topokit.generators.expander import lift_sigma, lifted
+from topokit.generators.sampling import complement
+
+
+def dense_singular_values(graph):
+    return np.linalg.svd(graph.to_csr().toarray(), compute_uv=False)
+
+
+def four_cycles(graph):
+    gram = (graph.to_csr() @ graph.to_csr().T).toarray()
+    shared = gram[np.triu_indices(graph.n_out, 1)]
+    return int((shared * (shared - 1) / 2).sum())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_expander_at_the_size_of_the_set_mlp(seed):
+    graph = GENERATORS["expander"](784, 1000, density=0.01, rng=np.random.default_rng(seed))
+    facts = describe(graph, requested_density=0.01)
+    assert facts.n_edges == facts.requested_edges == 7840
+    assert facts.components == 1
+    assert facts.fan_in == (7, 8)
+    assert facts.fan_out == (10, 10)
+    assert facts.sigma_2 <= 5.32
+    assert facts.margin > 0.29
+
+
+def test_expander_is_built_in_half_a_second():
+    seconds = []
+    for seed in range(4):
+        start = time.perf_counter()
+        GENERATORS["expander"](784, 1000, density=0.01, rng=np.random.default_rng(seed))
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("n_in", "n_out", "density", "most"),
+    [
+        (784, 1000, 0.03, 1.0),
+        (784, 1000, 0.1, 0.97),
+        (1000, 784, 0.05, 0.97),
+        (1000, 1000, 0.006, 0.98),
+        (1000, 10, 0.3, 0.97),
+        (300, 100, 0.05, 0.9),
+        (64, 10, 0.6, 0.7),
+    ],
+)
+def test_expander_beats_the_bound(n_in, n_out, density, most):
+    graph = GENERATORS["expander"](n_in, n_out, density=density, rng=np.random.default_rng(0))
+    facts = describe(graph)
+    assert facts.components == 1
+    assert facts.sigma_2 <= most * facts.bound
+
+
+@pytest.mark.slow
+def test_expander_of_a_wide_layer_is_ten_percent_below_the_bound():
+    graph = GENERATORS["expander"](3072, 4000, density=0.01, rng=np.random.default_rng(0))
+    facts = describe(graph)
+    assert facts.n_edges == 122_880
+    assert facts.components == 1
+    assert facts.sigma_2 <= 0.9 * facts.bound
+
+
+@pytest.mark.slow
+def test_expander_with_a_million_edges_in_half_a_minute():
+    start = time.perf_counter()
+    graph = GENERATORS["expander"](100_000, 100_000, density=1e-4, rng=np.random.default_rng(0))
+    assert time.perf_counter() - start < 30
+    assert set(graph.fan_in) == set(graph.fan_out) == {10}
+
+
+@pytest.mark.parametrize(("a", "b", "h"), [(3, 4, 7), (5, 5, 11), (2, 6, 12), (4, 3, 2)])
+def test_spectrum_of_a_lift_is_that_of_small_matrices(a, b, h):
+    rng = np.random.default_rng(a + b)
+    shifts = rng.integers(0, h, (a, b))
+    graph = lifted(shifts, h)
+    assert set(graph.fan_in) == {a}
+    assert set(graph.fan_out) == {b}
+    values = dense_singular_values(graph)
+    assert values[0] == pytest.approx(np.sqrt(a * b))
+    assert lift_sigma(shifts, h) == pytest.approx(values[1])
+
+
+def test_spectrum_of_a_lift_with_several_offsets():
+    rng = np.random.default_rng(0)
+    shifts, offsets = rng.integers(0, 13, (4, 5)), np.array([0, 2, 9])
+    values = dense_singular_values(lifted(shifts, 13, offsets=offsets))
+    assert values[0] == pytest.approx(3 * np.sqrt(20))
+    assert lift_sigma(shifts, 13, offsets=offsets) == pytest.approx(values[1])
+
+
+def test_multiplicative_and_greedy_lifts_have_no_four_cycles():
+    rng = np.random.default_rng(0)
+    multiplicative = GENERATORS["cyclic_lift"](808, 1010, density=1 / 101, rng=rng)
+    assert four_cycles(multiplicative) == 0
+    greedy = GENERATORS["cyclic_lift"](800, 1000, density=0.01, shifts="greedy", rng=rng)
+    assert four_cycles(greedy) == 0
+    assert set(greedy.fan_in) == {8}
+
+
+def test_array_code_has_girth_but_no_expansion():
+    rng = np.random.default_rng(0)
+    graph = GENERATORS["cyclic_lift"](808, 1010, density=1 / 101, shifts="array", rng=rng)
+    assert four_cycles(graph) == 0
+    assert leading_singular_values(graph) == pytest.approx([np.sqrt(80), 8.270], abs=1e-3)
+
+
+def test_cropping_never_raises_a_singular_value():
+    graph = GENERATORS["biregular"](120, 90, density=0.1, rng=np.random.default_rng(0))
+    small = crop(graph, 100, 70)
+    assert (dense_singular_values(small) <= dense_singular_values(graph)[:70] + 1e-9).all()
+
+
+def test_complement_of_a_biregular_graph_keeps_the_second_singular_value():
+    graph = GENERATORS["biregular"](60, 40, density=0.1, rng=np.random.default_rng(0))
+    other = complement(graph)
+    assert leading_singular_values(other)[1] == pytest.approx(leading_singular_values(graph)[1])
+
+
+@pytest.mark.parametrize("size", [(800, 1000, 0.01), (1000, 1000, 0.006), (1000, 200, 0.04)])
+def test_ramanujan_by_rejection(size):
+    n_in, n_out, density = size
+    graph = GENERATORS["ramanujan"](n_in, n_out, density=density, rng=np.random.default_rng(0))
+    assert leading_singular_values(graph)[1] <= mean_degree_bound(graph)
+    assert describe(graph).biregular
