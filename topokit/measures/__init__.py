@@ -17,6 +17,11 @@ from topokit.measures.change import (
     topology_distance,
     turnover,
 )
+from topokit.measures.connectivity import (
+    algebraic_connectivity,
+    algebraic_connectivity_giant,
+    network_algebraic_connectivity,
+)
 from topokit.measures.degree import (
     ccdf,
     dispersion_test,
@@ -34,19 +39,14 @@ from topokit.measures.flow import (
     network_components,
     network_giant_share,
 )
-from topokit.measures.scalefree import (
-    VERDICTS,
-    PowerLawFit,
+from topokit.measures.layerfit import (
     describe_fit,
-    fit_power_law,
     power_law,
     power_law_fan_out,
     power_law_of,
 )
+from topokit.measures.scalefree import VERDICTS, PowerLawFit, fit_power_law
 from topokit.measures.spectral import (
-    algebraic_connectivity,
-    algebraic_connectivity_giant,
-    network_algebraic_connectivity,
     normalized_spectral_gap,
     ramanujan_margin,
     singular_values,

@@ -1,25 +1,20 @@
-"""Spectra of layers: singular values, gaps, algebraic connectivity; nothing unconverged."""
+"""Singular values of layers and the gaps between them; nothing unconverged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
-from topokit.graph import LayerGraph, Topology
-from topokit.measures.flow import components_of, layered_adjacency
+from topokit.graph import LayerGraph
+from topokit.measures.flow import components_of
+from topokit.measures.lanczos import DENSE, Product, top_eigenvalues
 from topokit.measures.memo import remember
 
 __all__ = [
-    "algebraic_connectivity",
-    "algebraic_connectivity_giant",
-    "laplacian_gap",
     "leading_singular_values",
-    "network_algebraic_connectivity",
     "normalized_singular_value",
     "normalized_spectral_gap",
     "ramanujan_margin",
@@ -28,31 +23,6 @@ __all__ = [
 ]
 
 NAN = float("nan")
-DENSE = 128  # below this many units on the smaller side, dense linear algebra
-TOLERANCE = 1e-7  # residual over the largest eigenvalue; the value's error is its square
-PRODUCTS = 30_000  # cap on restarts: band-like graphs give nan, never a wrong value
-
-Product = Callable[[NDArray[Any]], NDArray[Any]]
-
-
-def _top_eigenvalues(product: Product, size: int, k: int) -> NDArray[np.float64] | None:
-    """The `k` largest eigenvalues of a symmetric operator, decreasing; None if unconverged."""
-    operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
-    start = np.random.default_rng(0).standard_normal(size)
-    try:
-        found, vectors = eigsh(
-            operator,
-            k=k,
-            which="LA",
-            v0=start,
-            tol=TOLERANCE,
-            ncv=min(size, 32 + 2 * k),
-            maxiter=max(50, PRODUCTS // 32),
-        )
-    except ArpackError:
-        return None
-    order = np.argsort(found)[::-1]
-    return found[order] if vectors.shape[1] == k else None
 
 
 def _trimmed(graph: LayerGraph) -> sp.csr_array:
@@ -115,7 +85,7 @@ def _leading(graph: LayerGraph) -> tuple[float, float]:
     if size <= DENSE:
         found: Any = np.linalg.eigvalsh(_dense_gram(matrix))[::-1]
     else:
-        found = _top_eigenvalues(_gram(matrix), size, 2)
+        found = top_eigenvalues(_gram(matrix), size, 2)
         if found is None:
             return NAN, NAN
     roots = np.sqrt(np.maximum(found, 0.0))
@@ -168,7 +138,7 @@ def _normalized(graph: LayerGraph) -> float:
         square = np.linalg.eigvalsh(_dense_gram(matrix) - np.outer(top, top))[-1]
     else:
         gram = _gram(matrix)
-        found = _top_eigenvalues(lambda v: gram(v) - top * (top @ v), size, 1)
+        found = top_eigenvalues(lambda v: gram(v) - top * (top @ v), size, 1)
         if found is None:
             return NAN
         square = found[0]
@@ -276,178 +246,6 @@ def ramanujan_margin(graph: LayerGraph) -> float:
     if min(means) < 2:
         return NAN
     return float(sum(np.sqrt(mean - 1) for mean in means)) - leading_singular_values(graph)[1]
-
-
-def laplacian_gap(adjacency: sp.csr_array) -> float:
-    """Second-smallest Laplacian eigenvalue of a connected graph.
-
-    Lanczos on c I - L with the constant vector deflated and c twice the largest degree.
-
-    Parameters
-    ----------
-    adjacency : (n, n) scipy.sparse.csr_array
-        Symmetric, of a connected graph: not checked.
-
-    Returns
-    -------
-    float
-        Above 0; ``nan`` with fewer than two vertices or if the iteration did not converge.
-
-    References
-    ----------
-    .. [1] Fiedler, "Algebraic connectivity of graphs", Czechoslovak Math. J. 23, 1973.
-
-    Examples
-    --------
-    >>> round(laplacian_gap(sp.csr_array(np.array([[0.0, 1.0], [1.0, 0.0]]))), 6)
-    2.0
-    """
-    n = adjacency.shape[0]
-    if n < 2:
-        return NAN
-    degree = np.asarray(adjacency.sum(axis=1), dtype=float)
-    if n <= 2 * DENSE:
-        dense = np.diag(degree) - adjacency.toarray()
-        return float(np.linalg.eigvalsh(dense)[1])
-    c = 2.0 * float(degree.max())
-    diagonal = c - degree
-
-    def flipped(v: NDArray[Any]) -> NDArray[Any]:
-        return diagonal * v + adjacency @ v - c * v.mean()
-
-    found = _top_eigenvalues(flipped, n, 1)
-    return NAN if found is None else float(max(c - found[0], 0.0))
-
-
-def algebraic_connectivity(graph: LayerGraph) -> float:
-    """Second-smallest eigenvalue of the Laplacian on all n_in + n_out units.
-
-    0 if the layer is disconnected, which one isolated unit is enough for; decided by counting
-    components, never by the size of an eigenvalue. It follows the weakest attachment, not the
-    mixing.
-
-    Parameters
-    ----------
-    graph : LayerGraph
-
-    Returns
-    -------
-    float
-        In [0, min(n_in, n_out)]; ``nan`` with fewer than two units or if the iteration did not
-        converge. Cost O(n_edges) per Lanczos step; closed form for biregular layers.
-
-    References
-    ----------
-    .. [1] Fiedler, "Algebraic connectivity of graphs", Czechoslovak Math. J. 23, 1973.
-
-    Examples
-    --------
-    >>> round(algebraic_connectivity(LayerGraph.from_edge_ids(range(6), (2, 3))), 6)
-    2.0
-    """
-    if graph.n_in + graph.n_out < 2:
-        return NAN
-    if components_of(graph).number > 1:
-        return 0.0
-    return algebraic_connectivity_giant(graph)
-
-
-def algebraic_connectivity_giant(graph: LayerGraph) -> float:
-    """Algebraic connectivity of the largest connected component (by units).
-
-    Of components of equal size the one with most edges counts; if these are equal too, the
-    smallest value.
-
-    Parameters
-    ----------
-    graph : LayerGraph
-
-    Returns
-    -------
-    float
-        Above 0; ``nan`` without edges or if the iteration did not converge. Cost as
-        `algebraic_connectivity`.
-
-    References
-    ----------
-    .. [1] Fiedler, "Algebraic connectivity of graphs", Czechoslovak Math. J. 23, 1973.
-
-    Examples
-    --------
-    >>> round(algebraic_connectivity_giant(LayerGraph.from_edge_ids(range(2), (2, 2))), 6)
-    1.0
-    """
-    return remember(graph, "giant gap", lambda: _giant_gap(graph))
-
-
-def _giant_gap(graph: LayerGraph) -> float:
-    """Algebraic connectivity of the largest component."""
-    if graph.n_edges == 0:
-        return NAN
-    parts = components_of(graph)
-    fan_in, fan_out = graph.fan_in, graph.fan_out
-    if parts.number == 1 and np.ptp(fan_in) == 0 and np.ptp(fan_out) == 0:
-        return _biregular_gap(graph, float(fan_in[0]), float(fan_out[0]))
-    adjacency = layered_adjacency([graph])
-    if parts.number == 1:
-        return laplacian_gap(adjacency)
-    degree = np.concatenate([fan_out, fan_in])
-    edges = np.bincount(parts.labels, weights=degree, minlength=parts.number)
-    best = np.flatnonzero(parts.sizes == parts.sizes.max())
-    best = best[edges[best] == edges[best].max()]
-    gaps = []
-    for label in best[:64]:
-        units = np.flatnonzero(parts.labels == label)
-        gaps.append(laplacian_gap(sp.csr_array(adjacency[units][:, units])))
-    return float(min(gaps))
-
-
-def _biregular_gap(graph: LayerGraph, d_out: float, d_in: float) -> float:
-    """Algebraic connectivity of a connected biregular layer from its second singular value."""
-    if graph.n_edges == graph.n_in * graph.n_out and graph.n_in + graph.n_out > 2:
-        return float(min(graph.n_in, graph.n_out))
-    if min(graph.n_in, graph.n_out) == 1:
-        return 2.0
-    second = leading_singular_values(graph)[1]
-    total = d_out + d_in
-    return float((total - np.sqrt((d_out - d_in) ** 2 + 4 * second**2)) / 2)
-
-
-def network_algebraic_connectivity(topology: Topology) -> float:
-    """Algebraic connectivity of the whole layered network, all units of all layers.
-
-    Parameters
-    ----------
-    topology : dict of LayerGraph
-
-    Returns
-    -------
-    float
-        0 if disconnected; ``nan`` if the layers do not chain, with fewer than two units, or if
-        the iteration did not converge. Cost O(edges) per Lanczos step.
-
-    References
-    ----------
-    .. [1] Fiedler, "Algebraic connectivity of graphs", Czechoslovak Math. J. 23, 1973.
-
-    Examples
-    --------
-    >>> dense = LayerGraph.from_edge_ids(range(100), (10, 10))
-    >>> network = {"fc1": dense, "fc2": dense, "fc3": dense}
-    >>> round(network_algebraic_connectivity(network), 6)      # 10 (2 - sqrt(2))
-    5.857864
-    """
-    from topokit.graph import chain_widths
-    from topokit.measures.flow import network_components
-
-    widths = chain_widths(topology)
-    if widths is None or sum(widths) < 2:
-        return NAN
-    if network_components(topology) > 1:
-        return 0.0
-    if len(topology) == 1:
-        return algebraic_connectivity_giant(next(iter(topology.values())))
-    return laplacian_gap(layered_adjacency(list(topology.values())))
 
 
 def singular_values(graph: LayerGraph, *, normalized: bool = False) -> NDArray[np.float64]:

@@ -181,7 +181,6 @@ def strengths(
     """
     sizes = _checked({"layer": graph}, {"layer": values})[0]
     sizes = np.abs(sizes)
-    return (
-        np.bincount(graph.rows, sizes, graph.n_out),
-        np.bincount(graph.indices, sizes, graph.n_in),
-    )
+    inputs: NDArray[Any] = np.bincount(graph.rows, sizes, graph.n_out)
+    outputs: NDArray[Any] = np.bincount(graph.indices, sizes, graph.n_in)
+    return inputs, outputs
