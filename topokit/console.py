@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from topokit.history import History
     from topokit.train import Epoch
 
-OUT = Console(highlight=False, soft_wrap=True)
+WIDE = None if sys.stdout.isatty() else 120
+OUT = Console(highlight=False, soft_wrap=True, width=WIDE)
 ERR = Console(highlight=False, soft_wrap=True, stderr=True)
 
 SUMMARY = {
@@ -77,16 +79,19 @@ def print_rows(rows: Iterable[Mapping[str, Any]], *, title: str) -> None:
     """Print rows as a table; numbers are aligned to the right."""
     rows = list(rows)
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for column in columns:
         numeric = all(isinstance(row.get(column, 0), int | float) for row in rows)
-        short = all(len(str(row.get(column, ""))) <= 16 for row in rows)
-        table.add_column(
-            column, justify="right" if numeric else "left", overflow="fold", no_wrap=short
+        longest = max((len(number(row.get(column, ""))) for row in rows), default=0)
+        table.add_column(  # numbers are never cut or broken over two lines
+            column,
+            justify="right" if numeric else "left",
+            overflow="fold",
+            min_width=longest if longest <= 20 else None,
         )
     for row in rows:
         table.add_row(*(number(row[c]) if c in row else "" for c in columns))
-    Console(highlight=False).print(table, markup=False)
+    OUT.print(table, markup=False, soft_wrap=False)
 
 
 def print_measures(frame: pd.DataFrame, *, title: str) -> None:
