@@ -83,7 +83,11 @@ def test_from_dense_and_reasons(rng):
     conv = SparseConv2d.from_dense(dense)
     x = torch.randn(1, 2, 5, 5)
     torch.testing.assert_close(conv(x), dense(x))
-    assert explain_kernel(conv) == "dense: density 1 is above the crossover 0.02"
+    assert explain_kernel(conv) == (
+        "dense: 4 output channels at density 1; the sparse way costs as much as 112 dense channels"
+    )
+    wide = SparseConv2d(random_graph(rng, 18, 300, 200), 3, rng=rng)
+    assert explain_kernel(wide).startswith("csr: 300 output channels at density 0.037;")
     few = SparseConv2d(LayerGraph.from_edge_ids([3], (4, 18)), 3, kernel="csr", rng=rng)
     assert explain_kernel(few) == "csr: asked for"
     assert "2 -> 4, kernel_size=(3, 3)" in repr(few)

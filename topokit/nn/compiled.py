@@ -337,7 +337,15 @@ def _accumulate(
         builder.store(builder.fadd(old, total), place)
 
 
-@njit(cache=True, nogil=True)
+def _compiled(function: Callable[..., None]) -> Any:
+    """Compile on first use, kept on disk where there is a place to keep it."""
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # neither this folder nor a cache folder can be written to
+        return njit(nogil=True)(function)
+
+
+@_compiled
 def forward(x, ld, pointers, units, values, bias, y, first, last, batch, itemsize, width):
     """Write y[i, :batch] = bias[i] + sum over edges of value * x[unit, :batch]; y has ld batch."""
     block = REGISTERS * width
@@ -353,7 +361,7 @@ def forward(x, ld, pointers, units, values, bias, y, first, last, batch, itemsiz
             )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def sampled(x, ld, pointers, units, g, ldg, gradient, unit, first, last, batch, itemsize, width):
     """Write gradient[edge] = <g[i, :], x[unit, :]> for the edges of rows first..last - 1."""
     block = REGISTERS * width
@@ -370,7 +378,7 @@ def sampled(x, ld, pointers, units, g, ldg, gradient, unit, first, last, batch, 
             )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def backward(
     g, ldg, pointers, units, at_edge, values, x, ldx, dx, gradient, unit, first, last, batch,
     itemsize, width,
