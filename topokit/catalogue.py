@@ -30,7 +30,11 @@ def _rules() -> Mapping[str, Any]:
 def _measures() -> Mapping[str, Any]:
     from topokit.measures import CHANGE_MEASURES, LAYER_MEASURES, NETWORK_MEASURES
 
-    tables = {"layer": LAYER_MEASURES, "network": NETWORK_MEASURES, "change": CHANGE_MEASURES}
+    tables: dict[str, Mapping[str, Any]] = {
+        "layer": LAYER_MEASURES,
+        "network": NETWORK_MEASURES,
+        "change": CHANGE_MEASURES,
+    }
     return {
         name if scope == "layer" else f"{name} ({scope})": measure
         for scope, table in tables.items()

@@ -188,7 +188,7 @@ def run_summary(history: History, directory: Path) -> dict[str, Any]:
         "epochs": len(epochs),
         "final_test_accuracy": float(epochs["test_accuracy"].iloc[-1]),
         "best_test_accuracy": float(epochs["test_accuracy"].max()),
-        "best_epoch": int(epochs.loc[epochs["test_accuracy"].idxmax(), "epoch"]),
+        "best_epoch": int(epochs["epoch"].iloc[epochs["test_accuracy"].to_numpy().argmax()]),
         "edges": {name: graph.n_edges for name, graph in history.topology(-1).items()},
         "training_seconds": float(timing.get("training_seconds", float("nan"))),
         "measuring_share": share,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -57,7 +57,7 @@ def from_scipy(matrix: Any) -> LayerGraph:
             f"expected a scipy sparse array of shape (n_out, n_in), got {type(matrix).__name__}; "
             "topokit.convert.from_dense reads dense masks"
         )
-    coo = matrix.tocoo()
+    coo = sp.coo_array(cast("Any", matrix))
     n_out, n_in = coo.shape
     ids = np.asarray(coo.row, np.int64) * n_in + np.asarray(coo.col, np.int64)
     return LayerGraph.from_edge_ids(np.unique(ids), (n_out, n_in))

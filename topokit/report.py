@@ -7,6 +7,7 @@ import html
 import io
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from topokit.files import write_atomic
 from topokit.graph import Topology
 from topokit.measures import describe_fit, power_law_of
 from topokit.plots import HISTORY_PLOTS, degree_distribution
-from topokit.plots.style import figure
+from topokit.plots.style import figure, save
 from topokit.toml import to_toml
 
 if TYPE_CHECKING:
@@ -131,10 +132,10 @@ def _run(history: History, number: int, bootstrap: int) -> dict[str, Any]:
     """Everything the page says about one run."""
     epochs, recorded = history.epochs, history.recorded
     first, last = recorded[0], recorded[-1]
-    best = int(epochs["test_accuracy"].idxmax())
+    best = int(epochs["test_accuracy"].to_numpy().argmax())
     seed = int(history.config.get("seed", 0))
     links = sum(graph.n_edges for graph in history.topology(last).values())
-    verdicts = []
+    verdicts: list[dict[str, Any]] = []
     for epoch in dict.fromkeys((first, last)):
         rows = verdict_sentences(history.topology(epoch), bootstrap=bootstrap, seed=seed)
         for row in rows:
@@ -152,7 +153,7 @@ def _run(history: History, number: int, bootstrap: int) -> dict[str, Any]:
         "seed": seed,
         "words": _words(history, verdicts),
         "verdicts": verdicts,
-        "n_tests": sum(len(v["rows"]) for v in verdicts),
+        "n_tests": sum(len(when["rows"]) for when in verdicts),
         "figures": _figures(history),
         "tables": [_table(history, first, last)],
         "command": history.environment.get("command", "not recorded"),
@@ -185,7 +186,7 @@ def _words(history: History, verdicts: list[dict[str, Any]]) -> str:
 def _figures(history: History) -> list[dict[str, str]]:
     """Draw every history plot and the last degrees of every layer, as base64 PNG."""
     drawn = [
-        (name, CAPTIONS.get(name, ""), lambda ax, plot=plot: plot(history, ax=ax))
+        (name, CAPTIONS.get(name, ""), partial(plot, history))
         for name, plot in HISTORY_PLOTS.items()
     ]
     first, last = (history.topology(history.recorded[i]) for i in (0, -1))
@@ -196,8 +197,12 @@ def _figures(history: History) -> list[dict[str, str]]:
                 (
                     f"degrees of {layer}, {word}",
                     f"{layer}: {word} at the last epoch against the first and against chance.",
-                    lambda ax, g=graph, s=side, n=layer, w=word: degree_distribution(
-                        g, side=s, initial=first[n], title=f"{n} {w}, last epoch", ax=ax
+                    partial(
+                        degree_distribution,
+                        graph,
+                        side=side,
+                        initial=first[layer],
+                        title=f"{layer} {word}, last epoch",
                     ),
                 )
             )
@@ -213,9 +218,9 @@ def _figures(history: History) -> list[dict[str, str]]:
 
 def _png(draw: Any) -> str:
     with figure() as ax:
-        draw(ax)
+        draw(ax=ax)
         buffer = io.BytesIO()
-        ax.figure.savefig(buffer, format="png", dpi=150, metadata={"Software": "topokit"})
+        save(ax, buffer, format="png", dpi=150, metadata={"Software": "topokit"})
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

@@ -84,7 +84,7 @@ def run(
     >>> history.epochs["epoch"].tolist(), history.topology(0)["fc1"].n_in
     ([0, 1], 64)
     """
-    config = config if isinstance(config, RunConfig) else load_recipe(config)
+    config = config if isinstance(config, RunConfig) else load_recipe(os.fspath(config))
     parts = _prepare(config, data_dir)
     topology = generate(
         config.model.widths,
@@ -155,7 +155,7 @@ def _prepare(config: RunConfig, data_dir: str | os.PathLike[str] | None) -> _Par
             "topology": GENERATORS,
             "densities": DENSITIES,
             "rule": RULES,
-            "measures": {**LAYER_MEASURES, **NETWORK_MEASURES, **CHANGE_MEASURES, EXPLORED: None},
+            "measures": {**LAYER_MEASURES, **NETWORK_MEASURES, **CHANGE_MEASURES, EXPLORED: len},
         },
     )
     if config.threads is not None:
@@ -166,7 +166,8 @@ def _prepare(config: RunConfig, data_dir: str | os.PathLike[str] | None) -> _Par
         )
         for i, name in enumerate(STREAMS)
     }
-    data = load_data(config.data.name, data_dir=data_dir, rng=rngs["data"], **config.data.params)
+    folder = None if data_dir is None else Path(data_dir)
+    data = load_data(config.data.name, data_dir=folder, rng=rngs["data"], **config.data.params)
     check_widths(config, n_features=data.x_train.shape[1], n_classes=data.n_classes)
     return _Parts(data, rngs)
 

@@ -24,6 +24,7 @@ from topokit.plots.layer import (
     spectrum,
 )
 from topokit.plots.style import figure
+from topokit.plots.style import save as save_axes
 
 if TYPE_CHECKING:
     from topokit.history import History
@@ -86,7 +87,7 @@ def save_figures(
             with figure() as ax:
                 draw(*args, ax=ax, **kwargs)
                 path = directory / f"{name}.{kind}"
-                ax.figure.savefig(path, dpi=200, metadata=_NO_DATES[kind])
+                save_axes(ax, path, dpi=200, metadata=_NO_DATES[kind])
                 written.append(path)
 
     for name, plot in HISTORY_PLOTS.items():

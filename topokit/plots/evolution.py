@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.colors import BoundaryNorm, ListedColormap
 
 from topokit.measures import VERDICTS
@@ -151,7 +152,8 @@ def accuracy_against_measure(
         ax.figure.colorbar(points, ax=ax, label="epoch")
         legend = ax.legend(loc="lower left")
         for handle in legend.legend_handles:
-            handle.set_facecolor(NULL)
+            if isinstance(handle, PathCollection):
+                handle.set_facecolor(NULL)
     label = measure.replace("_", " ").replace(".", ", ")
     ax.set(xlabel=label, ylabel="test accuracy", title="Accuracy against topology")
     return ax
