@@ -31,6 +31,7 @@ from topokit.measures.degree import (
     fan_out,
     gini,
 )
+from topokit.measures.expansion import mixing_certificate, universal_cover_margin
 from topokit.measures.flow import (
     active_flow,
     components,
@@ -101,6 +102,8 @@ LAYER_MEASURES: dict[str, Callable[[LayerGraph], Any]] = {
     "algebraic_connectivity_giant": algebraic_connectivity_giant,
     "components": components,
     "giant_share": giant_share,
+    "universal_cover_margin": universal_cover_margin,
+    "mixing_certificate": mixing_certificate,
     "butterflies": butterflies,
     "robins_alexander": robins_alexander,
     "assortativity": assortativity,

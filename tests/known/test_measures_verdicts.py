@@ -1,0 +1,60 @@
+"""Error rates of the verdict: false "power law" on other laws, detection of true ones.
+
+With no false verdict in n draws the 95 % Clopper-Pearson interval is 0 to 1 - 0.025^(1/n).
+The bootstrap can only reject, so a sequence that fails another guard needs none.
+"""
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from topokit.measures import fit_power_law
+from topokit.measures.powerlaw import sample_zeta
+
+SIZES = (300, 1000, 4000)
+
+
+def degrees(law, n, rng):
+    if law == "binomial sparse":
+        return rng.binomial(n, 4.7 / n, n)
+    if law == "binomial":
+        return rng.binomial(n, min(35 / n, 0.5), n)
+    if law == "regular":
+        return np.full(n, 12) + (rng.random(n) < 0.3)
+    size, mean = {"negative binomial 2": (2, 10), "negative binomial 1": (1, 20)}[law]
+    return rng.negative_binomial(size, size / (size + mean), n)
+
+
+def may_be_power_law(sample, n):
+    fit = fit_power_law(sample, n_other=n)
+    if fit.verdict != "heavy-tailed" or fit.failed != ("no bootstrap was asked for",):
+        return False
+    rng = np.random.default_rng(0)
+    return fit_power_law(sample, n_other=n, bootstrap=100, rng=rng).verdict == "power law"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize(
+    "law",
+    ["binomial sparse", "binomial", "regular", "negative binomial 2", "negative binomial 1"],
+)
+def test_other_laws_are_not_power_laws(law, n):
+    false = sum(
+        may_be_power_law(np.minimum(degrees(law, n, np.random.default_rng(seed)), n), n)
+        for seed in range(200)
+    )
+    assert false <= 2
+    assert binomtest(false, 200).proportion_ci().high < 0.04
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alpha", [2.2, 2.5, 2.8])
+def test_true_power_laws_are_found(alpha):
+    found = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        sample = sample_zeta(1000, alpha=alpha, upper=1000, rng=rng)
+        fit = fit_power_law(sample, n_other=1000, bootstrap=100, rng=rng)
+        found += fit.verdict == "power law"
+    assert found >= 48

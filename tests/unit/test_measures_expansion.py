@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+from hypothesis import given
+
+from tests.strategies import layer_graphs
+from topokit.graph import LayerGraph
+from topokit.measures import LAYER_MEASURES
+from topokit.measures.expansion import (
+    mixing_certificate,
+    sweep_cut,
+    universal_cover_margin,
+    universal_cover_radius,
+)
+
+mixing = LAYER_MEASURES["normalized_spectral_gap"]
+
+
+def circulant(n, steps):
+    rows = np.repeat(np.arange(n), len(steps))
+    return LayerGraph.from_edge_ids(rows * n + (rows + np.tile(steps, n)) % n, (n, n))
+
+
+@pytest.mark.parametrize(
+    ("graph", "radius"),
+    [
+        (LayerGraph.from_edge_ids(range(12), (3, 4)), np.sqrt(2) + np.sqrt(3)),
+        (circulant(9, [0, 1]), 2),
+        (circulant(7, [0, 1, 3]), 2 * np.sqrt(2)),
+    ],
+)
+def test_radius_of_biregular_covers(graph, radius):
+    assert universal_cover_radius(graph) == pytest.approx(radius, abs=2e-5)
+
+
+def test_trees_are_their_own_cover():
+    star = LayerGraph.from_edge_ids(range(9), (1, 9))
+    assert universal_cover_radius(star) == pytest.approx(3, abs=1e-5)
+
+
+def test_uneven_degrees_raise_the_bound(rng):
+    weights = rng.pareto(2.0, 80) + 0.2
+    mask = rng.random((100, 80)) < np.minimum(0.1 * weights / weights.mean(), 1)
+    graph = LayerGraph.from_edge_ids(np.flatnonzero(mask), (100, 80))
+    assert universal_cover_margin(graph) > LAYER_MEASURES["ramanujan_margin"](graph)
+
+
+@given(layer_graphs())
+def test_mixing_lemma(graph):
+    value = mixing_certificate(graph)
+    assert np.isnan(value) or value <= 1 + 1e-7
+
+
+@given(layer_graphs())
+def test_cheeger(graph):
+    cut = sweep_cut(graph)
+    if np.isnan(cut.conductance):
+        return
+    gap = mixing(graph)
+    assert gap / 2 - 1e-9 <= cut.conductance
+    inside = np.isin(graph.indices, cut.inputs).astype(int) + np.isin(graph.rows, cut.outputs)
+    volume = graph.fan_out[cut.inputs].sum() + graph.fan_in[cut.outputs].sum()
+    assert cut.conductance == pytest.approx(np.count_nonzero(inside == 1) / volume)
+    if min(np.count_nonzero(graph.fan_in), np.count_nonzero(graph.fan_out)) > 1:
+        assert cut.conductance <= np.sqrt(2 * gap) + 1e-7
+
+
+def test_sweep_cut_names_the_bottleneck():
+    rng = np.random.default_rng(0)
+    mask = np.zeros((200, 200))
+    mask[:80, :90] = rng.random((80, 90)) < 0.2
+    mask[80:, 90:] = rng.random((120, 110)) < 0.2
+    mask[0, 199] = 1
+    cut = sweep_cut(LayerGraph.from_edge_ids(np.flatnonzero(mask), (200, 200)))
+    assert cut.inputs.tolist() == list(range(90))
+    assert cut.outputs.tolist() == list(range(80))
