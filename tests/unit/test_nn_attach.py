@@ -179,9 +179,7 @@ def test_shared_modules_stay_shared_and_tied_weights_dense(rng):
 def test_generators_by_name(rng):
     model = sparsify(nn.Sequential(nn.Linear(50, 40)), density=0.1, rng=rng)
     assert model[0].nnz == 200
-    with pytest.raises(
-        ValueError, match=r"expected generators among .*; did you mean 'erdos_renyi'"
-    ):
+    with pytest.raises(ValueError, match=r"generators among .*did you mean 'erdos_renyi'"):
         sparsify(nn.Linear(5, 4), generator="erdos_reny", density=0.1, rng=rng)
 
 

@@ -25,10 +25,11 @@ __all__ = ["KERNELS", "EdgeIndex", "choose_kernel", "edge_product"]
 
 KERNELS = ("auto", "csr", "dense")
 
-# Densities above which the dense product is faster, forward and backward, for batches of up to 256
-# and larger ones (whose rows no longer fit the nearest caches): on the CPU measured by
-# benchmarks/training_step.py --crossover.
-CROSSOVER = {"cpu": (0.8, 0.35), "cuda": (0.05, 0.05)}
+# Densities above which the dense product is faster, forward and backward, for batches of up to
+# LARGE_BATCH and for larger ones, whose rows no longer fit the nearest caches: measured on the CPU
+# by benchmarks/training_step.py --crossover. For other devices an assumption.
+CROSSOVER = (0.8, 0.35)
+ASSUMED = 0.05
 LARGE_BATCH = 256
 
 _NATIVE = (torch.float32, torch.float64)
@@ -69,12 +70,11 @@ def choose_kernel(
     kind = torch.device(device).type
     if graph.n_edges == graph.n_out * graph.n_in:
         return "dense", "the graph is complete"
-    limit = CROSSOVER.get(kind, CROSSOVER["cuda"])[batch > LARGE_BATCH]
+    here = kind == "cpu"
+    limit = CROSSOVER[batch > LARGE_BATCH] if here else ASSUMED
     side, choice = ("above", "dense") if graph.density > limit else ("below", "csr")
-    return choice, (
-        f"density {graph.density:.2g} is {side} the crossover {limit:g} measured on {kind}, "
-        f"batch {batch}"
-    )
+    origin = f"measured on cpu, batch {batch}" if here else f"assumed on {kind}"
+    return choice, f"density {graph.density:.2g} is {side} the crossover {limit:g} {origin}"
 
 
 def edge_product(
