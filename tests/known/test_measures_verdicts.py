@@ -52,9 +52,9 @@ def test_other_laws_are_not_power_laws(law, n):
 @pytest.mark.parametrize("alpha", [2.2, 2.5, 2.8])
 def test_true_power_laws_are_found(alpha):
     found = 0
-    for seed in range(60):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         sample = sample_zeta(1000, alpha=alpha, upper=1000, rng=rng)
         fit = fit_power_law(sample, n_other=1000, bootstrap=100, rng=rng)
         found += fit.verdict == "power law"
-    assert found >= 48
+    assert found >= 32
