@@ -14,6 +14,7 @@ from topokit.measures.change import (
     explored_fraction,
     jaccard,
     jaccard_excess,
+    survival_curve,
     topology_distance,
     turnover,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "measure",
     "power_law_of",
     "singular_values",
+    "survival_curve",
     "topology_distance",
 ]
 

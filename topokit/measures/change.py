@@ -16,6 +16,7 @@ __all__ = [
     "explored_fraction",
     "jaccard",
     "jaccard_excess",
+    "survival_curve",
     "topology_distance",
     "turnover",
 ]
@@ -212,6 +213,48 @@ def expected_explored_fraction(
     vacant = n_cells - n_edges + replaced
     q = replaced / vacant if vacant > 0 else 0.0
     return 1 - (1 - n_edges / n_cells) * (1 - q) ** updates
+
+
+def survival_curve(graphs: Iterable[LayerGraph]) -> NDArray[np.float64]:
+    """Share of the first graph's edges that have been present in every graph so far.
+
+    Parameters
+    ----------
+    graphs : iterable of LayerGraph
+        One layer over the recorded epochs; an edge that comes back does not count again.
+
+    Returns
+    -------
+    (n_graphs,) float64
+        From 1, never rising; ``nan`` where the first graph has no edges. Cost O(total edges).
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+
+    References
+    ----------
+    .. [1] Kaplan, Meier, "Nonparametric estimation from incomplete observations", JASA 53, 1958.
+
+    Examples
+    --------
+    >>> graphs = [LayerGraph.from_edge_ids(ids, (2, 2)) for ids in ([0, 1], [0, 2], [0, 1])]
+    >>> survival_curve(graphs).tolist()
+    [1.0, 0.5, 0.5]
+    """
+    alive: NDArray[np.int64] | None = None
+    shape, first, shares = None, 0, []
+    for graph in graphs:
+        if shape is not None and graph.shape != shape:
+            raise ValueError(f"expected graphs of one shape, got {shape} and {graph.shape}")
+        shape, ids = graph.shape, graph.edge_ids
+        if alive is None:
+            alive, first = ids, ids.size
+        else:
+            alive = np.intersect1d(alive, ids, assume_unique=True)
+        shares.append(alive.size / first if first else NAN)
+    return np.array(shares)
 
 
 def topology_distance(a: Topology, b: Topology) -> float:
