@@ -10,6 +10,14 @@ from typing import Any
 import numpy as np
 
 from topokit.generators.adapt import Description, describe
+from topokit.generators.algebraic import (
+    hypercube,
+    margulis,
+    net,
+    projective_plane,
+    quadratic_residues,
+)
+from topokit.generators.cayley import affine_permutations, lps
 from topokit.generators.controls import hub, nested
 from topokit.generators.degrees import graph_with_degrees, randomized_twin, switched_twin
 from topokit.generators.density import (
@@ -21,12 +29,14 @@ from topokit.generators.density import (
     uniform_densities,
 )
 from topokit.generators.expander import cyclic_lift, expander, ramanujan
+from topokit.generators.hardware import clash_free, x_net
 from topokit.generators.heterogeneous import (
     bsf,
     chung_lu,
     preferential_attachment,
     rmat,
 )
+from topokit.generators.networks import benes_network, butterfly_network, radix_network
 from topokit.generators.random import (
     biregular,
     configuration,
@@ -45,12 +55,21 @@ from topokit.generators.spatial import (
     receptive_field,
     small_world,
 )
+from topokit.generators.structured import (
+    butterfly,
+    de_bruijn,
+    group_shuffle,
+    kautz,
+    monarch,
+    radix,
+)
 from topokit.graph import LayerGraph, Topology
 from topokit.tables import choose, hint, listed, parameters_of
 
 __all__ = [
     "DENSITIES",
     "GENERATORS",
+    "NETWORKS",
     "Description",
     "density_from_epsilon",
     "describe",
@@ -84,7 +103,30 @@ GENERATORS: dict[str, Callable[..., LayerGraph]] = {
     "rmat": rmat,
     "nested": nested,
     "hub": hub,
+    "butterfly": butterfly,
+    "benes": butterfly,
+    "radix": radix,
+    "de_bruijn": de_bruijn,
+    "kautz": kautz,
+    "monarch": monarch,
+    "group_shuffle": group_shuffle,
+    "clash_free": clash_free,
+    "x_net": x_net,
+    "projective_plane": projective_plane,
+    "net": net,
+    "lps": lps,
+    "margulis": margulis,
+    "quadratic_residues": quadratic_residues,
+    "hypercube": hypercube,
+    "affine_permutations": affine_permutations,
 }
+
+NETWORKS: dict[str, Callable[..., list[LayerGraph]]] = {
+    "butterfly": butterfly_network,
+    "benes": benes_network,
+    "radix": radix_network,
+}
+"""Families whose layers depend on each other: ``(shapes, *, densities, rng, **params)``."""
 
 DENSITIES: dict[str, Callable[..., list[float]]] = {
     "uniform": uniform_densities,
@@ -151,10 +193,14 @@ def generate(
     _check_params(generator, function, params)
     shapes = _shapes(widths)
     shares = _layer_densities(shapes, density, epsilon, densities)
-    return {
-        f"fc{i + 1}": function(n_in, n_out, density=share, rng=rng, **params)
-        for i, ((n_out, n_in), share) in enumerate(zip(shapes, shares, strict=True))
-    }
+    if generator in NETWORKS:
+        graphs = NETWORKS[generator](shapes, densities=shares, rng=rng, **params)
+    else:
+        graphs = [
+            function(n_in, n_out, density=share, rng=rng, **params)
+            for (n_out, n_in), share in zip(shapes, shares, strict=True)
+        ]
+    return {f"fc{i + 1}": graph for i, graph in enumerate(graphs)}
 
 
 def _shapes(widths: Sequence[int]) -> list[tuple[int, int]]:

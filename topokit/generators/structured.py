@@ -1,0 +1,367 @@
+"""Layered families, which mix across layers: butterfly, RadiX, de Bruijn and Monarch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from topokit.generators.adapt import fit
+from topokit.generators.sampling import IntArray, distinct, edge_count, graph_from, shuffled
+from topokit.graph import LayerGraph
+
+__all__ = [
+    "butterfly",
+    "completed",
+    "de_bruijn",
+    "group_shuffle",
+    "kautz",
+    "monarch",
+    "radix",
+]
+
+Shuffle = Literal["none", "in", "out", "both"]
+
+
+def radix(
+    n_in: int,
+    n_out: int,
+    *,
+    density: float,
+    rng: np.random.Generator,
+    stride: int = 1,
+    shuffle: Shuffle = "none",
+) -> LayerGraph:
+    """RadiX layer: output unit y sees inputs y, y + stride, y + 2 stride, ...
+
+    In a network, `generate` gives successive layers the strides 1, r1, r1 r2, ...; once the radices
+    multiply up to the width, exactly one path joins each input and output.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+    density : float
+        In [0, 1]; ``round(density n_in n_out)`` edges.
+    rng : numpy.random.Generator
+    stride : int
+        Step between inputs, at least 1.
+    shuffle : {"none", "in", "out", "both"}
+        Which sides to renumber at random.
+
+    Returns
+    -------
+    LayerGraph
+
+    Notes
+    -----
+    Guarantee: exact number of edges; fan-in within one; deterministic unless topped up.
+    Cost: O(edges log edges).
+
+    References
+    ----------
+    .. [1] Robinett, Kepner, "RadiX-Net: structured sparse matrices for deep neural networks", 2019.
+
+    Examples
+    --------
+    >>> radix(8, 8, density=0.25, stride=4, rng=np.random.default_rng(0)).indices[:4].tolist()
+    [0, 4, 1, 5]
+    """
+    n_in, n_out, n_edges = edge_count(n_in, n_out, density, rng)
+    _check_stride(stride)
+    cut = np.arange(n_out + 1) * n_edges // n_out
+    rows = np.repeat(np.arange(n_out), np.diff(cut))
+    step = np.arange(n_edges) - cut[rows]
+    columns = (rows * n_in // n_out + step * stride) % n_in
+    return completed(rows * n_in + columns, n_in, n_out, n_edges, shuffle, rng)
+
+
+def butterfly(
+    n_in: int,
+    n_out: int,
+    *,
+    density: float,
+    rng: np.random.Generator,
+    stride: int = 1,
+    shuffle: Shuffle = "none",
+) -> LayerGraph:
+    """Butterfly stage: units are joined if only one digit of their numbers differs.
+
+    The base of the digits is the mean fan-in and `stride` its power for the digit. One stage is
+    a union of complete blocks; in a network, `generate` takes one digit after the other and the
+    product of all stages joins each pair by exactly one path.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+    density : float
+        In [0, 1]; ``round(density n_in n_out)`` edges.
+    rng : numpy.random.Generator
+    stride : int
+        Weight of the digit: 1, base, base**2, ...
+    shuffle : {"none", "in", "out", "both"}
+        Which sides to renumber at random.
+
+    Returns
+    -------
+    LayerGraph
+
+    Notes
+    -----
+    Guarantee: exact number of edges; deterministic unless topped up.
+    Cost: O(edges log edges).
+
+    References
+    ----------
+    .. [1] Dao et al., "Learning fast algorithms for linear transforms using butterfly
+       factorizations", ICML 2019.
+
+    Examples
+    --------
+    >>> butterfly(4, 4, density=0.5, stride=2, rng=np.random.default_rng(0)).indices.tolist()
+    [0, 2, 1, 3, 0, 2, 1, 3]
+    """
+    n_in, n_out, n_edges = edge_count(n_in, n_out, density, rng)
+    _check_stride(stride)
+    base = max(1, min(round(n_edges / n_out), n_in))
+    rows = np.repeat(np.arange(n_out), base)
+    place = rows * n_in // n_out
+    digit = place // stride % base
+    columns = place + (np.tile(np.arange(base), n_out) - digit) * stride
+    inside = columns < n_in
+    ids = (rows * n_in + columns)[inside]
+    return completed(ids if n_edges else ids[:0], n_in, n_out, n_edges, shuffle, rng)
+
+
+def de_bruijn(
+    n_in: int,
+    n_out: int,
+    *,
+    density: float,
+    rng: np.random.Generator,
+    shuffle: Shuffle = "none",
+) -> LayerGraph:
+    """De Bruijn layer: input unit i feeds output units d i, d i + 1, ..., d i + d - 1.
+
+    Numbers are modulo n_out and d is the fan-out, so that consecutive inputs deal out consecutive
+    outputs. One layer is a union of complete blocks; log n / log d layers join all.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+    density : float
+        In [0, 1]; ``round(density n_in n_out)`` edges.
+    rng : numpy.random.Generator
+    shuffle : {"none", "in", "out", "both"}
+        Which sides to renumber at random.
+
+    Returns
+    -------
+    LayerGraph
+
+    Notes
+    -----
+    Guarantee: exact number of edges; fan-out within one; deterministic unless topped up.
+    Cost: O(edges log edges).
+
+    References
+    ----------
+    .. [1] de Bruijn, "A combinatorial problem", 1946; Imase, Itoh, 1981.
+
+    Examples
+    --------
+    >>> graph = de_bruijn(8, 8, density=0.25, rng=np.random.default_rng(0))
+    >>> set(graph.fan_in.tolist()), set(graph.fan_out.tolist())
+    ({2}, {2})
+    """
+    n_in, n_out, n_edges = edge_count(n_in, n_out, density, rng)
+    start = np.arange(n_in + 1) * n_edges // n_in
+    columns = np.repeat(np.arange(n_in), np.diff(start))
+    step = np.arange(n_edges) - start[columns]
+    rows = (start[columns] + step) % n_out
+    return completed(rows * n_in + columns, n_in, n_out, n_edges, shuffle, rng)
+
+
+def kautz(
+    n_in: int,
+    n_out: int,
+    *,
+    density: float,
+    rng: np.random.Generator,
+    shuffle: Shuffle = "none",
+) -> LayerGraph:
+    """Kautz layer: input unit i feeds output units -(d i + 1), ..., -(d i + d).
+
+    Numbers are modulo n_out and d is the fan-out, so that consecutive inputs deal out consecutive
+    outputs. One layer is a union of complete blocks; log n / log d layers join all.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+    density : float
+        In [0, 1]; ``round(density n_in n_out)`` edges.
+    rng : numpy.random.Generator
+    shuffle : {"none", "in", "out", "both"}
+        Which sides to renumber at random.
+
+    Returns
+    -------
+    LayerGraph
+
+    Notes
+    -----
+    Guarantee: exact number of edges; fan-out within one; deterministic unless topped up.
+    Cost: O(edges log edges).
+
+    References
+    ----------
+    .. [1] Kautz, 1968; Imase, Itoh, "Design to minimize diameter on building-block network", 1981.
+
+    Examples
+    --------
+    >>> graph = kautz(8, 8, density=0.25, rng=np.random.default_rng(0))
+    >>> set(graph.fan_in.tolist()), set(graph.fan_out.tolist())
+    ({2}, {2})
+    """
+    n_in, n_out, n_edges = edge_count(n_in, n_out, density, rng)
+    start = np.arange(n_in + 1) * n_edges // n_in
+    columns = np.repeat(np.arange(n_in), np.diff(start))
+    step = np.arange(n_edges) - start[columns]
+    rows = (-1 - start[columns] - step) % n_out
+    return completed(rows * n_in + columns, n_in, n_out, n_edges, shuffle, rng)
+
+
+def monarch(
+    n_in: int,
+    n_out: int,
+    *,
+    density: float,
+    rng: np.random.Generator,
+    shuffle: Shuffle = "none",
+) -> LayerGraph:
+    """Monarch layer: blocks on the diagonal, then outputs dealt out to the next layer's blocks.
+
+    Two such layers join each pair where blocks are at least as large as their number.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+    density : float
+        In [0, 1]; ``round(density n_in n_out)`` edges.
+    rng : numpy.random.Generator
+    shuffle : {"none", "in", "out", "both"}
+        Which sides to renumber at random.
+
+    Returns
+    -------
+    LayerGraph
+
+    Notes
+    -----
+    Guarantee: exact number of edges; deterministic without shuffle where blocks fit the density.
+    Cost: O(edges log edges).
+
+    References
+    ----------
+    .. [1] Dao et al., "Monarch: expressive structured matrices for efficient and accurate
+       training", ICML 2022.
+
+    Examples
+    --------
+    >>> monarch(4, 4, density=0.5, rng=np.random.default_rng(0)).indices.tolist()
+    [0, 1, 2, 3, 0, 1, 2, 3]
+    """
+    n_in, n_out, n_edges = edge_count(n_in, n_out, density, rng)
+    blocks = _blocks(n_in, n_out, n_edges)
+    place = np.argsort(np.arange(n_out) * blocks // n_out, kind="stable")
+    block = place * blocks // n_out
+    within = np.arange(n_out) - np.searchsorted(block, block)
+    to = np.empty(n_out, np.int64)
+    to[np.lexsort((block, within))] = np.arange(n_out)
+    graph = _diagonal(n_in, n_out, blocks, to, n_edges)
+    return shuffled(fit(graph, n_in, n_out, n_edges, rng), shuffle, rng)
+
+
+def group_shuffle(
+    n_in: int,
+    n_out: int,
+    *,
+    density: float,
+    rng: np.random.Generator,
+    groups: int | None = None,
+    shuffle: Shuffle = "none",
+) -> LayerGraph:
+    """Groups on the diagonal, then a random permutation of the outputs.
+
+    The permutation is part of the topology. One layer has as many components as groups.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+    density : float
+        In [0, 1]; ``round(density n_in n_out)`` edges.
+    rng : numpy.random.Generator
+    groups : int, optional
+        By default those that fit the density. More leave room that is topped up at random.
+    shuffle : {"none", "in", "out", "both"}
+        Which sides to renumber at random.
+
+    Returns
+    -------
+    LayerGraph
+
+    Raises
+    ------
+    ValueError
+        If there are more groups than units.
+
+    Notes
+    -----
+    Guarantee: exact number of edges.
+    Cost: O(edges log edges).
+
+    References
+    ----------
+    .. [1] Zhang et al., "ShuffleNet: an extremely efficient convolutional neural network for mobile
+       devices", CVPR 2018.
+
+    Examples
+    --------
+    >>> group_shuffle(40, 40, density=0.1, rng=np.random.default_rng(0)).n_edges
+    160
+    """
+    n_in, n_out, n_edges = edge_count(n_in, n_out, density, rng)
+    if groups is not None and not 1 <= groups <= min(n_in, n_out):
+        raise ValueError(f"expected 1 to {min(n_in, n_out)} groups, got {groups!r}")
+    groups = groups or _blocks(n_in, n_out, n_edges)
+    graph = _diagonal(n_in, n_out, groups, rng.permutation(n_out), n_edges)
+    return shuffled(fit(graph, n_in, n_out, n_edges, rng), shuffle, rng)
+
+
+def _check_stride(stride: int) -> None:
+    """Raise a ValueError unless the stride is a positive integer."""
+    if not isinstance(stride, int | np.integer) or stride < 1:
+        raise ValueError(f"expected a stride of at least 1, got {stride!r}")
+
+
+def _blocks(n_in: int, n_out: int, n_edges: int) -> int:
+    """Number of complete blocks on the diagonal that have about so many edges."""
+    wanted = round(n_in * n_out / n_edges) if n_edges else min(n_in, n_out)
+    return max(1, min(wanted, n_in, n_out))
+
+
+def _diagonal(n_in: int, n_out: int, blocks: int, to: IntArray, n_edges: int) -> LayerGraph:
+    """Complete blocks on the diagonal, output unit i moved to to[i]; empty if no edge is wanted."""
+    starts = -(-np.arange(blocks + 1) * n_in // blocks)
+    block = np.arange(n_out) * blocks // n_out
+    width = np.diff(starts)[block] if n_edges else np.zeros(n_out, np.int64)
+    rows = np.repeat(np.arange(n_out), width)
+    step = np.arange(rows.size) - np.repeat(np.cumsum(width) - width, width)
+    return graph_from(to[rows], starts[block[rows]] + step, (n_out, n_in))
+
+
+def completed(
+    ids: IntArray, n_in: int, n_out: int, n_edges: int, shuffle: str, rng: np.random.Generator
+) -> LayerGraph:
+    """Graph of these edges, doubles merged, with the exact number of edges, renumbered."""
+    graph = LayerGraph.from_edge_ids(distinct(ids), (n_out, n_in))
+    return shuffled(fit(graph, n_in, n_out, n_edges, rng), shuffle, rng)
