@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
 from collections.abc import Sequence
@@ -209,7 +208,7 @@ def _figures(history: History) -> list[dict[str, str]]:
     return [
         {
             "data": _png(draw),
-            "alt": html.escape(f"Plot for {history.name}: {name.replace('_', ' ')}. {caption}"),
+            "alt": f"Plot for {history.name}: {name.replace('_', ' ')}. {caption}",
             "caption": caption,
         }
         for name, caption, draw in drawn
