@@ -206,7 +206,7 @@ def top_up(graph: LayerGraph, n_edges: int, *, rng: np.random.Generator) -> Laye
     >>> top_up(star, 9, rng=np.random.default_rng(0)).density
     1.0
     """
-    for _ in range(20):
+    for _ in range(8):
         missing = n_edges - graph.n_edges
         if missing <= 0:
             return graph
@@ -217,12 +217,12 @@ def top_up(graph: LayerGraph, n_edges: int, *, rng: np.random.Generator) -> Laye
             np.arange(graph.n_in), _raise_lowest(graph.fan_out, missing, graph.n_out, rng)
         )
         columns = rng.permutation(columns)
-        for _ in range(10):
+        for _ in range(4):
             ids = rows * graph.n_in + columns
             order = np.argsort(ids, kind="stable")
             new = np.ones(ids.size, bool)
             new[order[1:]] = ids[order[1:]] != ids[order[:-1]]
-            new &= ~np.isin(ids, graph.edge_ids)
+            new &= ~_contains(graph.edge_ids, ids)
             graph = LayerGraph.from_edge_ids(
                 np.concatenate([graph.edge_ids, ids[new]]), graph.shape
             )
@@ -297,6 +297,13 @@ def _raise_lowest(degrees: IntArray, extra: int, cap: int, rng: np.random.Genera
     ready = np.flatnonzero((degrees + added == low) & (low < cap))
     added[rng.permutation(ready)[:rest]] += 1
     return added
+
+
+def _contains(ordered: IntArray, ids: IntArray) -> NDArray[np.bool_]:
+    """Tell which ids are among the ordered ones."""
+    if not ordered.size:
+        return np.zeros(ids.size, bool)
+    return ordered[np.minimum(np.searchsorted(ordered, ids), ordered.size - 1)] == ids
 
 
 def _rank(keys: IntArray) -> IntArray:

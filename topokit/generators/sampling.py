@@ -158,6 +158,8 @@ def collect(
         new = distinct(draw(missing + missing // 4 + 8))
         new = new[~np.isin(new, ids)]
         ids = np.concatenate([ids, rng.permutation(new)[:missing]])
+        if 50 * new.size < missing:
+            break
     graph = LayerGraph.from_edge_ids(ids, shape)
     rest = sample_absent(graph, n_edges - graph.n_edges, rng)
     return LayerGraph.from_edge_ids(np.concatenate([graph.edge_ids, rest]), shape)
