@@ -51,13 +51,21 @@ def degree_evolution(
     n_epochs : int
         How many epochs to draw, evenly spaced.
     ax : Axes, optional
+
+    Raises
+    ------
+    ValueError
+        If the run has no such layer.
     """
     ax = axes(ax)
     epochs = history.recorded
     word = side.replace("_", "-")
     if epochs:
         chosen = sorted({epochs[int(i)] for i in np.linspace(0, len(epochs) - 1, n_epochs)})
-        layer = layer or next(iter(history.topology(chosen[-1])))
+        layers = history.topology(chosen[-1])
+        layer = layer or next(iter(layers))
+        if layer not in layers:
+            raise ValueError(f"expected a layer of {', '.join(layers)}, got {layer!r}")
         for i, epoch in enumerate(chosen):
             graph = history.topology(epoch)[layer]
             if not i and graph.n_edges:
@@ -75,7 +83,7 @@ def degree_evolution(
         ax.set(xscale="log", yscale="log", ylim=(0.5 / max(n_units, 1), 1.5))
         ax.legend(loc="lower left")
     ax.set(xlabel=f"{word} k", ylabel=f"share of {UNITS[side]} with {word} ≥ k")
-    ax.set_title(f"Degrees over epochs ({layer} {word})")
+    ax.set_title(f"Degrees over epochs ({layer} {word})" if layer else "Degrees over epochs")
     return ax
 
 
@@ -162,7 +170,9 @@ def accuracy_against_measure(
 def turnover(history: History, *, ax: Axes | None = None) -> Axes:
     """Share of edges absent from the epoch recorded before, a line for each layer."""
     ax = measure_over_epochs(history, "turnover", ax=ax)
-    ax.set(ylabel="turnover (share of edges)", ylim=(0, None), title="Turnover of edges")
+    highest = ax.dataLim.y1 if ax.has_data() else 0.0
+    top = 1.3 * highest if highest > 0 else 1.0
+    ax.set(ylabel="turnover (share of edges)", ylim=(0, top), title="Turnover of edges")
     return ax
 
 
