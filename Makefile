@@ -31,5 +31,16 @@ lint: setup
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
+# Every figure of the README; the MNIST ones need TOPOKIT_DATA or DATA_DIR.
+DATA_DIR ?= $(TOPOKIT_DATA)
+figures: setup
+	rm -rf runs/figures
+	$(BIN)/topokit train set_mlp_digits --out runs/figures/set_mlp_digits
+	$(BIN)/topokit plot runs/figures/set_mlp_digits --out figures/set_mlp_digits
+	$(BIN)/topokit train static_mlp_digits --out runs/figures/static_mlp_digits
+	$(BIN)/topokit plot runs/figures/static_mlp_digits --out figures/static_mlp_digits
+	$(BIN)/topokit train set_mlp_mnist --out runs/figures/set_mlp_mnist --data-dir "$(DATA_DIR)"
+	$(BIN)/topokit plot runs/figures/set_mlp_mnist --out figures/set_mlp_mnist
+
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

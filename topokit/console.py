@@ -206,7 +206,7 @@ def print_summary(history: History, summary: Mapping[str, Any]) -> None:
             mine = frame[(frame["layer"] == layer) & (frame["measure"] == measure)]
             values = [mine[mine["epoch"] == e]["value"] for e in ends]
             if all(len(v) for v in values):
-                row[head] = " → ".join(f"{float(v.iloc[0]):.3g}" for v in values)
+                row[head] = " → ".join(f"{float(v.iloc[0]):.4g}" for v in values)
         rows.append(row)
     print_rows(rows, title=f"epoch {ends[0]} → {ends[1]}")
     say(
