@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from topokit.files import write_atomic
-from topokit.graph import LayerGraph, Topology, chain_widths
+from topokit.graph import LayerGraph, Topology, chain_widths, distinct
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -60,7 +60,7 @@ def from_scipy(matrix: Any) -> LayerGraph:
     coo = sp.coo_array(cast("Any", matrix))
     n_out, n_in = coo.shape
     ids = np.asarray(coo.row, np.int64) * n_in + np.asarray(coo.col, np.int64)
-    return LayerGraph.from_edge_ids(np.unique(ids), (n_out, n_in))
+    return LayerGraph.from_edge_ids(distinct(ids), (n_out, n_in))
 
 
 def from_dense(mask: ArrayLike) -> LayerGraph:
@@ -108,7 +108,7 @@ def channel_graph(graph: LayerGraph, kernel_cells: int) -> LayerGraph:
         )
     n_channels = graph.n_in // kernel_cells
     ids = graph.rows * n_channels + graph.indices // kernel_cells
-    return LayerGraph.from_edge_ids(np.unique(ids), (graph.n_out, n_channels))
+    return LayerGraph.from_edge_ids(distinct(ids), (graph.n_out, n_channels))
 
 
 def unrolled_graph(graph: LayerGraph, kernel_cells: int) -> LayerGraph:

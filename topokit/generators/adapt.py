@@ -9,8 +9,8 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as sla
 from numpy.typing import NDArray
 
-from topokit.generators.sampling import IntArray, distinct, graph_from
-from topokit.graph import LayerGraph, sample_absent
+from topokit.generators.sampling import IntArray, graph_from
+from topokit.graph import LayerGraph, distinct, sample_absent
 
 __all__ = [
     "Description",

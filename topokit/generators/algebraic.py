@@ -12,13 +12,12 @@ from topokit.generators.adapt import fit
 from topokit.generators.expander import is_prime, primes_near
 from topokit.generators.sampling import (
     IntArray,
-    distinct,
     edge_count,
     graph_from,
     shuffled,
     transposed,
 )
-from topokit.graph import LayerGraph
+from topokit.graph import LayerGraph, distinct
 
 __all__ = [
     "hypercube",

@@ -10,8 +10,8 @@ import numpy as np
 from topokit.generators.adapt import fit
 from topokit.generators.algebraic import prime_order, projective_number
 from topokit.generators.expander import is_prime, primes_near
-from topokit.generators.sampling import IntArray, distinct, edge_count, shuffled
-from topokit.graph import LayerGraph
+from topokit.generators.sampling import IntArray, edge_count, shuffled
+from topokit.graph import LayerGraph, distinct
 
 __all__ = ["affine_permutations", "lps"]
 

@@ -15,7 +15,7 @@ from topokit.generators.sampling import (
     even_degrees,
     transposed,
 )
-from topokit.graph import LayerGraph
+from topokit.graph import LayerGraph, distinct
 
 __all__ = [
     "biregular",
@@ -131,7 +131,7 @@ def set_sampler(n_in: int, n_out: int, *, density: float, rng: np.random.Generat
     """
     n_in, n_out, n_edges = edge_count(n_in, n_out, density, rng)
     drawn = rng.integers(0, n_in * n_out, n_edges)
-    return LayerGraph.from_edge_ids(np.unique(drawn), (n_out, n_in))
+    return LayerGraph.from_edge_ids(distinct(drawn), (n_out, n_in))
 
 
 def fixed_fan_in(n_in: int, n_out: int, *, density: float, rng: np.random.Generator) -> LayerGraph:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topokit.graph import LayerGraph, sample_absent
+from topokit.graph import LayerGraph, distinct, sample_absent
 
 __all__ = [
     "check_density",
@@ -110,12 +110,6 @@ def choose_per_row(degrees: IntArray, n_columns: int, rng: np.random.Generator) 
         absent = full[~np.isin(full, ids)]
         ids = np.concatenate([ids[~flip[ids // n_columns]], absent])
     return LayerGraph.from_edge_ids(ids, shape)
-
-
-def distinct(ids: IntArray) -> IntArray:
-    """Sorted distinct ids; a plain sort is faster here than hashing."""
-    ids = np.sort(ids)
-    return ids[np.concatenate([[True], ids[1:] != ids[:-1]])] if ids.size else ids
 
 
 def complement(graph: LayerGraph) -> LayerGraph:

@@ -10,13 +10,12 @@ from topokit.generators.adapt import fit
 from topokit.generators.sampling import (
     IntArray,
     choose_cells,
-    distinct,
     edge_count,
     even_degrees,
     graph_from,
     shuffled,
 )
-from topokit.graph import LayerGraph, sample_absent
+from topokit.graph import LayerGraph, distinct, sample_absent
 
 __all__ = ["band", "block", "circulant", "geometric", "receptive_field", "small_world"]
 

@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 
 from topokit.generators.adapt import fit
-from topokit.generators.sampling import IntArray, distinct, edge_count, graph_from, shuffled
-from topokit.graph import LayerGraph
+from topokit.generators.sampling import IntArray, edge_count, graph_from, shuffled
+from topokit.graph import LayerGraph, distinct
 
 __all__ = [
     "butterfly",

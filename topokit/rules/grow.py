@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topokit.graph import LayerGraph, sample_absent, top_absent
+from topokit.graph import LayerGraph, distinct, sample_absent, top_absent
 from topokit.rules.rewire import LayerView
 
 __all__ = [
@@ -112,13 +112,15 @@ def _new_first(
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
     """Top `chosen` up to `n` uniformly, with cells of `avoid` only when no others are left."""
-    taken = np.union1d(occupied.edge_ids, chosen)
-    blocked = LayerGraph.from_edge_ids(np.union1d(taken, avoid.edge_ids), occupied.shape)
+    taken = distinct(np.concatenate([occupied.edge_ids, chosen]))
+    blocked = LayerGraph.from_edge_ids(
+        distinct(np.concatenate([taken, avoid.edge_ids])), occupied.shape
+    )
     missing = n - chosen.size
     fresh = min(missing, blocked.n_out * blocked.n_in - blocked.n_edges)
     new = sample_absent(blocked, fresh, rng)
     if fresh < missing:
-        taken = np.union1d(taken, new)
+        taken = distinct(np.concatenate([taken, new]))
         rest = LayerGraph.from_edge_ids(taken, occupied.shape)
         new = np.concatenate([new, sample_absent(rest, missing - fresh, rng)])
     return np.sort(np.concatenate([chosen, new]))

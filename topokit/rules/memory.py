@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topokit.graph import EdgeUpdate, LayerGraph
+from topokit.graph import EdgeUpdate, LayerGraph, distinct
 
 __all__ = ["birth_signs", "decayed", "explore", "stalled"]
 
@@ -87,7 +87,7 @@ def explore(explored: LayerGraph | None, graph: LayerGraph) -> LayerGraph:
         return graph
     if explored.shape != graph.shape:
         raise ValueError(f"expected graphs of one shape, got {explored.shape} and {graph.shape}")
-    ids = np.union1d(explored.edge_ids, graph.edge_ids)
+    ids = distinct(np.concatenate([explored.edge_ids, graph.edge_ids]))
     return explored if ids.size == explored.n_edges else LayerGraph.from_edge_ids(ids, graph.shape)
 
 
