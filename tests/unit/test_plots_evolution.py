@@ -1,9 +1,12 @@
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from tests.contract.test_plots import make_run
 from topokit.generators import erdos_renyi
+from topokit.measures import measure
 from topokit.plots import save_figures
 from topokit.plots.evolution import (
     accuracy_over_epochs,
@@ -16,8 +19,21 @@ from topokit.plots.evolution import (
 
 @pytest.fixture(scope="module")
 def run():
+    """The attributes of a History that figures read, without a folder."""
     rng = np.random.default_rng(5)
-    return make_run([erdos_renyi(40, 30, density=0.2, rng=rng) for _ in range(5)])
+    topologies = [{"fc1": erdos_renyi(40, 30, density=0.2, rng=rng)} for _ in range(5)]
+    frames = [
+        measure(now, previous=topologies[epoch - 1] if epoch else None).assign(epoch=epoch)
+        for epoch, now in enumerate(topologies)
+    ]
+    epochs = np.arange(5)
+    return SimpleNamespace(
+        name="run",
+        recorded=epochs.tolist(),
+        topology=topologies.__getitem__,
+        epochs=pd.DataFrame({"epoch": epochs, "test_accuracy": 0.5 + epochs / 100}),
+        measures=pd.concat(frames, ignore_index=True),
+    )
 
 
 @pytest.fixture
