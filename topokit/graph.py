@@ -182,11 +182,8 @@ Topology = dict[str, LayerGraph]
 
 def same_edges(a: LayerGraph, b: LayerGraph) -> bool:
     """Tell whether two graphs have the same shape and the same edges."""
-    return a is b or (
-        a.shape == b.shape
-        and np.array_equal(a.indptr, b.indptr)
-        and np.array_equal(a.indices, b.indices)
-    )
+    pairs = ((a.indptr, b.indptr), (a.indices, b.indices))
+    return a is b or (a.shape == b.shape and all(np.array_equal(x, y) for x, y in pairs))
 
 
 def chain_widths(topology: Topology) -> list[int] | None:

@@ -20,7 +20,9 @@ FUNCTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("table", "name", "entry"), FUNCTIONS, ids=lambda x: str(x)[:40])
+@pytest.mark.parametrize(
+    ("table", "name", "entry"), FUNCTIONS, ids=[f"{t}-{n}" for t, n, _ in FUNCTIONS]
+)
 def test_every_entry_is_documented_with_an_example(table, name, entry):
     doc = inspect.getdoc(entry) or ""
     first = doc.split("\n", 1)[0]
