@@ -323,7 +323,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except OSError as error:
         console.complain(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
-        return 1
+        named_by_user = PermissionError | NotADirectoryError | IsADirectoryError | FileExistsError
+        return 2 if isinstance(error, named_by_user) else 1
     return int(code) if isinstance(code, int) else 0
 
 
@@ -340,6 +341,11 @@ def _resumable(directory: Path) -> Iterator[None]:
         else:
             words = "interrupted before the run began; nothing was written"
         raise KeyboardInterrupt(words) from None
+    except OSError as error:  # a full disk: the last good state can be read and continued
+        if (directory / "checkpoint.pt").is_file() and not isinstance(error, FileNotFoundError):
+            kept = f"finished epochs are saved; go on with: topokit resume {directory}"
+            raise OSError(error.errno, f"{error.strerror or error}; {kept}") from None
+        raise
 
 
 def _first_line(error: Exception) -> str:

@@ -170,6 +170,30 @@ def test_weights_that_diverge_stop_the_run_and_leave_the_last_good_state(tmp_pat
     assert (tmp_path / "run" / "checkpoint.pt").is_file()
 
 
+def test_a_full_disk_leaves_the_last_good_state(whole, tmp_path, monkeypatch, capsys):
+    from pathlib import Path
+
+    from topokit.cli import main
+
+    original, directory = Path.write_bytes, tmp_path / "run"
+
+    def full(path, data):
+        if (directory / "topology" / "000003.npz").exists():
+            raise OSError(28, "No space left on device")
+        return original(path, data)
+
+    arguments = ["train", "set_mlp_digits", "--out", str(directory), "--set", *SMALL]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "No space left" in error
+    assert f"topokit resume {directory}" in error
+    assert History.load(directory).epochs["epoch"].tolist() == [0, 1, 2, 3]
+    resume(directory)
+    assert_same_run(whole, directory)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_an_unwritable_folder_is_named(tmp_path):
     tmp_path.chmod(0o500)
