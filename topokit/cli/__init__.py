@@ -1,0 +1,62 @@
+"""The command ``topokit``: thin commands over the tables; errors of the user end in one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import cyclopts
+
+from topokit import console
+from topokit.cli import graphs, pictures, runs
+
+__all__ = ["app", "main"]
+
+app = cyclopts.App(
+    name="topokit",
+    help="Train sparse networks, record the graph of every layer, and measure how it evolves.",
+    version_flags=["--version"],
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
+for _command in (
+    runs.train,
+    runs.resume,
+    graphs.analyze,
+    graphs.generate,
+    pictures.plot,
+    pictures.report,
+):
+    app.command(_command)
+app.command(graphs.list_, name="list")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit code (0, 1, 2 or 130)."""
+    tokens = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = app(tokens, exit_on_error=False, print_error=False)
+    except KeyboardInterrupt as stop:
+        console.complain(str(stop) or "interrupted")
+        return 130
+    except cyclopts.CycloptsError as error:
+        console.complain(f"{_first_line(error)} (see 'topokit --help')")
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, FileNotFoundError, FloatingPointError, TypeError) as error:
+        if os.environ.get("TOPOKIT_TRACEBACK"):
+            raise
+        console.complain(str(error))
+        return 2
+    except OSError as error:
+        console.complain(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
+        named_by_user = PermissionError | NotADirectoryError | IsADirectoryError | FileExistsError
+        return 2 if isinstance(error, named_by_user) else 1
+    return int(code) if isinstance(code, int) else 0
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip(" │╭╮╰╯─") for line in str(error).splitlines()]
+    return next((line for line in lines if line), type(error).__name__)

@@ -1,0 +1,79 @@
+"""Commands that draw: ``plot`` and ``report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from topokit import console
+from topokit.cli.options import Json, some
+
+__all__ = ["plot", "report"]
+
+
+def plot(
+    runs: list[Path],
+    /,
+    *,
+    out: Path | None = None,
+    formats: Annotated[str, Parameter(name="--formats")] = "png",
+    json: Json = False,
+) -> int:
+    """Draw every figure of one or more runs.
+
+    Parameters
+    ----------
+    runs
+        Run directories.
+    out
+        Folder for the figures; by default RUN/figures.
+    formats
+        Comma-separated: png, pdf, svg.
+    """
+    from topokit.history import History
+    from topokit.plots import save_figures
+
+    kinds = tuple(kind.strip() for kind in formats.split(",") if kind.strip())
+    histories = [History.load(path) for path in some(runs)]
+    written: list[Path] = []
+    for history in histories:
+        folder = history.directory / "figures" if out is None else out
+        if out is not None and len(histories) > 1:
+            folder = out / history.name
+        with console.working(f"drawing {history.name}", quiet=json):
+            written += save_figures(history, folder, formats=kinds)
+    if json:
+        console.print_json([str(path) for path in written])
+    else:
+        for path in written:
+            console.say(_relative(path))
+    return 0
+
+
+def report(runs: list[Path], /, *, out: Path) -> int:
+    """Write one self-contained HTML page about one or more runs.
+
+    Parameters
+    ----------
+    runs
+        Run directories, shown side by side.
+    out
+        The page, e.g. report.html.
+    """
+    from topokit.history import History
+    from topokit.report import write_report
+
+    histories = [History.load(path) for path in some(runs)]
+    with console.working("writing the report"):
+        write_report(histories, out)
+    console.say(str(out))
+    return 0
+
+
+def _relative(path: Path) -> str:
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

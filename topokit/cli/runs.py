@@ -1,0 +1,112 @@
+"""Commands that train: ``train`` and ``resume``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from topokit import console
+from topokit.cli.options import DataDir, Json, Plugins, Settings, import_plugins
+
+__all__ = ["resume", "train"]
+
+
+def train(
+    recipe: str = "set_mlp_digits",
+    /,
+    *,
+    out: Path | None = None,
+    data_dir: DataDir = None,
+    seed: int | None = None,
+    rule: str | None = None,
+    settings: Settings | None = None,
+    plugin: Plugins | None = None,
+    json: Json = False,
+) -> int:
+    """Train a recipe, or a configuration file, and record the topology of every epoch.
+
+    Parameters
+    ----------
+    recipe
+        A name from 'topokit list recipes', or a TOML file.
+    out
+        The new run's folder; by default runs/RECIPE-seedN.
+    seed
+        Overrides the recipe's seed; one seed gives one result.
+    rule
+        Rewire with another rule, e.g. static.
+    """
+    from topokit.config import load_recipe
+    from topokit.runs import run
+
+    import_plugins(plugin)
+    changes = list(settings or [])
+    if rule is not None:
+        changes.insert(0, f'rule.name="{rule}"')
+    if seed is not None:
+        changes.append(f"seed={seed}")
+    config = load_recipe(recipe).override(changes)
+    directory = out or _free_directory(Path("runs"), f"{Path(recipe).stem}-seed{config.seed}")
+    with _resumable(directory), console.training(config, quiet=json) as progress:
+        history = run(config, directory, data_dir=data_dir, progress=progress)
+    return _finished(history, directory, json)
+
+
+def resume(
+    run: Path,
+    /,
+    *,
+    data_dir: DataDir = None,
+    plugin: Plugins | None = None,
+    json: Json = False,
+) -> int:
+    """Continue an interrupted run; it ends as if it had never been stopped."""
+    from topokit.config import RunConfig
+    from topokit.history import RunDirectory
+    from topokit.runs import resume as resume_run
+
+    import_plugins(plugin)
+    directory = RunDirectory.open(run)
+    if directory.done:
+        console.note(f"{run} has finished already; nothing to do")
+        return _finished(directory.history(), run, json)
+    config = RunConfig.from_dict(directory.config())
+    with _resumable(run), console.training(config, quiet=json) as progress:
+        history = resume_run(run, data_dir=data_dir, progress=progress)
+    return _finished(history, run, json)
+
+
+@contextmanager
+def _resumable(directory: Path) -> Iterator[None]:
+    """Say how to go on after an interruption; every finished epoch is on disk already."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (directory / "checkpoint.pt").is_file():
+            words = (
+                f"interrupted; finished epochs are saved. Go on with: topokit resume {directory}"
+            )
+        else:
+            words = "interrupted before the run began; nothing was written"
+        raise KeyboardInterrupt(words) from None
+    except OSError as error:  # a full disk: the last good state can be read and continued
+        if (directory / "checkpoint.pt").is_file() and not isinstance(error, FileNotFoundError):
+            kept = f"finished epochs are saved; go on with: topokit resume {directory}"
+            raise OSError(error.errno, f"{error.strerror or error}; {kept}") from None
+        raise
+
+
+def _free_directory(parent: Path, name: str) -> Path:
+    candidates = [parent / name, *(parent / f"{name}-{i}" for i in range(2, 10_000))]
+    return next(path for path in candidates if not path.exists())
+
+
+def _finished(history: Any, directory: Path, json: bool) -> int:
+    summary = console.run_summary(history, directory)
+    if json:
+        console.print_json(summary)
+    else:
+        console.print_summary(history, summary)
+    return 0
