@@ -12,7 +12,8 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from topokit.files import write_atomic
-from topokit.graph import LayerGraph, Topology, chain_widths, distinct
+from topokit.graph import LayerGraph, Topology, chain_widths
+from topokit.ids import distinct
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -11,12 +11,13 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
+from topokit.ids import random_subset, sorted_ids
+
 __all__ = [
     "EdgeUpdate",
     "LayerGraph",
     "Topology",
     "chain_widths",
-    "distinct",
     "same_edges",
     "sample_absent",
     "top_absent",
@@ -107,7 +108,7 @@ class LayerGraph:
         n_out, n_in = (int(n) for n in shape)
         ids = np.asarray(ids, dtype=np.int64).ravel()
         if ids.size > 1 and np.any(ids[1:] <= ids[:-1]):
-            ids = np.sort(ids)
+            ids = sorted_ids(ids)
             if np.any(ids[1:] == ids[:-1]):
                 raise ValueError("expected distinct edge ids, got at least one twice")
         if ids.size and (ids[0] < 0 or ids[-1] >= n_out * n_in):
@@ -249,16 +250,28 @@ class EdgeUpdate:
     def from_decisions(cls, before: LayerGraph, dropped: ArrayLike, grown: ArrayLike) -> EdgeUpdate:
         """Apply decisions: edges at positions `dropped` leave, edge ids `grown` enter.
 
-        An edge that is dropped and grown again counts as grown (source -1).
+        An edge that is dropped and grown again counts as grown (source -1). O(n_edges).
+
+        Raises a ValueError if a grown edge is present and kept, comes twice or lies outside the
+        layer.
         """
+        from topokit import passes
+
         keep = np.ones(before.n_edges, bool)
         keep[np.asarray(dropped, dtype=np.int64)] = False
-        kept = np.flatnonzero(keep)
-        grown = np.sort(np.asarray(grown, dtype=np.int64))
-        ids = before.edge_ids[kept]
-        at = np.searchsorted(ids, grown)
-        after = LayerGraph.from_edge_ids(np.insert(ids, at, grown), before.shape)
-        return cls(before, after, np.insert(kept, at, -1))
+        grown = sorted_ids(np.asarray(grown, dtype=np.int64))
+        cells = before.n_out * before.n_in
+        if grown.size and (grown[0] < 0 or grown[-1] >= cells):
+            raise ValueError(
+                f"expected edge ids in 0..{cells - 1}, got {int(grown[0])}..{int(grown[-1])}"
+            )
+        size = int(np.count_nonzero(keep)) + grown.size
+        indptr, indices = np.empty(before.n_out + 1, np.int64), np.empty(size, np.int32)
+        source = np.empty(size, np.int64)
+        arrays = (before.indptr, before.indices, before.n_in, keep, grown)
+        if passes.exchange(*arrays, indptr, indices, source) < size:
+            raise ValueError("expected absent edges to grow, got at least one that is present")
+        return cls(before, LayerGraph(before.shape, indptr, indices), source)
 
     @property
     def grown(self) -> NDArray[np.bool_]:
@@ -283,16 +296,11 @@ class EdgeUpdate:
                 f"expected one value for each of {self.before.n_edges} edges, "
                 f"got shape {per_edge.shape}"
             )
-        moved = np.full((self.after.n_edges, *per_edge.shape[1:]), fill, per_edge.dtype)
-        kept = ~self.grown
-        moved[kept] = per_edge[self.source[kept]]
+        if not len(per_edge):
+            return np.full((self.after.n_edges, *per_edge.shape[1:]), fill, per_edge.dtype)
+        moved = per_edge[self.source]
+        moved[self.grown] = fill
         return moved
-
-
-def distinct(ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Sorted distinct ids; a plain sort is far faster here than numpy's hashing."""
-    ids = np.sort(ids)
-    return ids[np.concatenate([[True], ids[1:] != ids[:-1]])] if ids.size else ids
 
 
 def sample_absent(graph: LayerGraph, k: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -317,25 +325,13 @@ def sample_absent(graph: LayerGraph, k: int, rng: np.random.Generator) -> NDArra
     >>> sample_absent(graph, 2, np.random.default_rng(0)).tolist()
     [1, 3]
     """
-    present = graph.edge_ids
-    n_absent = graph.n_out * graph.n_in - present.size
+    from topokit import passes
+
+    n_absent = graph.n_out * graph.n_in - graph.n_edges
     if not 0 <= k <= n_absent:
         raise ValueError(f"cannot pick {k} absent edges: only {n_absent} are absent")
-    ranks = _distinct(n_absent, k, rng)
-    return ranks + np.searchsorted(present - np.arange(present.size), ranks, side="right")
-
-
-def _distinct(n: int, k: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """`k` distinct integers below `n`, increasing, a uniform subset, in O(k log k) memory."""
-    if 2 * k >= n:
-        return np.sort(rng.permutation(n)[:k]).astype(np.int64)
-    # Topping up the set of values seen so far treats all integers alike, so every subset of
-    # size k is equally likely.
-    chosen = np.empty(0, np.int64)
-    while chosen.size < k:
-        more = rng.integers(0, n, size=k - chosen.size)
-        chosen = distinct(np.concatenate([chosen, more]))
-    return chosen
+    ranks = random_subset(n_absent, k, rng)
+    return passes.past_edges(graph.indptr, graph.indices, graph.n_in, ranks)
 
 
 def top_absent(

@@ -10,7 +10,8 @@ import scipy.sparse.linalg as sla
 from numpy.typing import NDArray
 
 from topokit.generators.sampling import IntArray, graph_from
-from topokit.graph import LayerGraph, distinct, sample_absent
+from topokit.graph import LayerGraph, sample_absent
+from topokit.ids import distinct
 
 __all__ = [
     "Description",

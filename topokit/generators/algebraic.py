@@ -17,7 +17,8 @@ from topokit.generators.sampling import (
     shuffled,
     transposed,
 )
-from topokit.graph import LayerGraph, distinct
+from topokit.graph import LayerGraph
+from topokit.ids import distinct
 
 __all__ = [
     "hypercube",

@@ -11,7 +11,8 @@ from topokit.generators.adapt import fit
 from topokit.generators.algebraic import prime_order, projective_number
 from topokit.generators.expander import is_prime, primes_near
 from topokit.generators.sampling import IntArray, edge_count, shuffled
-from topokit.graph import LayerGraph, distinct
+from topokit.graph import LayerGraph
+from topokit.ids import distinct
 
 __all__ = ["affine_permutations", "lps"]
 

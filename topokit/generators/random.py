@@ -15,7 +15,8 @@ from topokit.generators.sampling import (
     even_degrees,
     transposed,
 )
-from topokit.graph import LayerGraph, distinct
+from topokit.graph import LayerGraph
+from topokit.ids import distinct
 
 __all__ = [
     "biregular",

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topokit.graph import LayerGraph, distinct, sample_absent
+from topokit.graph import LayerGraph, sample_absent
+from topokit.ids import distinct
 
 __all__ = [
     "check_density",

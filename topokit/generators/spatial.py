@@ -15,7 +15,8 @@ from topokit.generators.sampling import (
     graph_from,
     shuffled,
 )
-from topokit.graph import LayerGraph, distinct, sample_absent
+from topokit.graph import LayerGraph, sample_absent
+from topokit.ids import distinct
 
 __all__ = ["band", "block", "circulant", "geometric", "receptive_field", "small_world"]
 

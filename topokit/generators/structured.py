@@ -8,7 +8,8 @@ import numpy as np
 
 from topokit.generators.adapt import fit
 from topokit.generators.sampling import IntArray, edge_count, graph_from, shuffled
-from topokit.graph import LayerGraph, distinct
+from topokit.graph import LayerGraph
+from topokit.ids import distinct
 
 __all__ = [
     "butterfly",

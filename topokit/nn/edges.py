@@ -295,11 +295,11 @@ def _graph_of(indptr: torch.Tensor, indices: torch.Tensor, shape: torch.Tensor) 
 
 def _carried(update: EdgeUpdate, per_edge: torch.Tensor) -> torch.Tensor:
     """`EdgeUpdate.carry` for a tensor of any dtype on any device."""
-    kept = np.flatnonzero(~update.grown)
-    to, source = (torch.from_numpy(at).to(per_edge.device) for at in (kept, update.source[kept]))
-    moved = per_edge.new_zeros(update.after.n_edges)
-    moved[to] = per_edge[source]
-    return moved
+    if not per_edge.numel():
+        return per_edge.new_zeros(update.after.n_edges)
+    source = torch.from_numpy(np.maximum(update.source, 0)).to(per_edge.device)
+    grown = torch.from_numpy(update.grown).to(per_edge.device)
+    return per_edge[source].masked_fill_(grown, 0)
 
 
 def _numpy(x: torch.Tensor) -> NDArray[Any]:

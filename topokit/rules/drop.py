@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -33,10 +35,7 @@ def lowest(scores: ArrayLike, n: int) -> NDArray[np.int64]:
     ([1], [1, 2, 3])
     """
     scores = np.asarray(scores)
-    if not 0 <= n <= scores.size:
-        raise ValueError(f"cannot drop {n} of {scores.size} edges")
-    if np.isnan(scores).any():
-        raise ValueError("expected weights and scores without nan; did training diverge?")
+    _check(scores, n)
     if n == 0:
         return np.empty(0, np.int64)
     threshold = np.partition(scores, n - 1)[n - 1]
@@ -44,6 +43,14 @@ def lowest(scores: ArrayLike, n: int) -> NDArray[np.int64]:
     equal = np.flatnonzero(scores == threshold)
     chosen[equal[: n - np.count_nonzero(chosen)]] = True
     return np.flatnonzero(chosen).astype(np.int64)
+
+
+def _check(scores: NDArray[Any], n: int) -> None:
+    """Raise if there are fewer than `n` scores, or one is no number."""
+    if not 0 <= n <= scores.size:
+        raise ValueError(f"cannot drop {n} of {scores.size} edges")
+    if np.isnan(scores).any():
+        raise ValueError("expected weights and scores without nan; did training diverge?")
 
 
 def smallest_magnitude(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -87,27 +94,22 @@ def signed_magnitude(view: LayerView, n: int, rng: np.random.Generator) -> NDArr
     [2, 3, 4]
     """
     values = view.values
-    lowest(values, min(n, values.size))  # the same complaints about n and nan
-    zero = np.flatnonzero(values == 0)
-    if zero.size >= n:
-        return zero[:n].astype(np.int64)
-    negative, positive = np.flatnonzero(values < 0), np.flatnonzero(values > 0)
-    left = n - zero.size
+    _check(values, n)
+    zero = values == 0
+    n_zero = int(np.count_nonzero(zero))
+    if n_zero >= n:
+        return np.flatnonzero(zero)[:n].astype(np.int64)
+    negative = np.flatnonzero(values < 0)
+    positive = np.flatnonzero(values > 0)
+    left = n - n_zero
     # ceil(x - 1/2) in integers: nearest, halves down for the positives
     n_positive = -(
-        -(2 * left * positive.size - values.size + zero.size)
-        // (2 * (negative.size + positive.size))
+        -(2 * left * positive.size - values.size + n_zero) // (2 * (negative.size + positive.size))
     )
     n_positive = min(max(n_positive, left - negative.size), positive.size, left)
-    return np.sort(
-        np.concatenate(
-            [
-                zero,
-                negative[lowest(-values[negative], left - n_positive)],
-                positive[lowest(values[positive], n_positive)],
-            ]
-        )
-    ).astype(np.int64)
+    zero[negative[lowest(-values[negative], left - n_positive)]] = True
+    zero[positive[lowest(values[positive], n_positive)]] = True
+    return np.flatnonzero(zero).astype(np.int64)
 
 
 def official_removal(values: ArrayLike, zeta: float) -> NDArray[np.int64]:

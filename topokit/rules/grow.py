@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topokit.graph import LayerGraph, distinct, sample_absent, top_absent
+from topokit.graph import LayerGraph, sample_absent, top_absent
+from topokit.ids import distinct
 from topokit.rules.rewire import LayerView
 
 __all__ = [

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topokit.graph import EdgeUpdate, LayerGraph, distinct
+from topokit.graph import EdgeUpdate, LayerGraph
+from topokit.ids import distinct
 
 __all__ = ["birth_signs", "decayed", "explore", "stalled"]
 

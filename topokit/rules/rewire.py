@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topokit.graph import EdgeUpdate, LayerGraph
+from topokit.ids import sorted_ids
 
 __all__ = [
     "SCHEDULES",
@@ -313,35 +314,30 @@ def rewire(
         )
     if not n_drop and not n_grow:
         return EdgeUpdate(before, before, np.arange(n)), view.values.copy()
-    keep = np.ones(n, bool)
+    dropped = np.empty(0, np.int64)
     if n_drop:
         dropped = _integers(rule.drop(view, n_drop, rng), n_drop, "positions to drop")
         if dropped.min() < 0 or dropped.max() >= n:
             raise ValueError(
                 f"expected positions to drop in 0..{n - 1}, got {dropped.min()}..{dropped.max()}"
             )
-        keep[dropped] = False
-        if n - np.count_nonzero(keep) != n_drop:
-            raise ValueError(f"expected {n_drop} distinct positions to drop, got one twice")
-    kept = np.flatnonzero(keep)
-    ids = before.edge_ids
-    occupied = LayerGraph.from_edge_ids(ids[kept], before.shape) if may_regrow else before
-    grown = np.empty(0, np.int64)
-    if n_grow:
-        grown = np.sort(_integers(rule.grow(view, occupied, n_grow, rng), n_grow, "edges to grow"))
-        taken = occupied.edge_ids
-        at = np.minimum(np.searchsorted(taken, grown), max(0, taken.size - 1))
-        if taken.size and np.any(taken[at] == grown):
-            raise ValueError("expected absent edges to grow, got at least one that is present")
-        if np.any(grown[1:] == grown[:-1]):
-            raise ValueError(f"expected {n_grow} distinct edges to grow, got one twice")
-    update = EdgeUpdate.from_decisions(before, np.flatnonzero(~keep), grown)
+    pruned = EdgeUpdate.from_decisions(before, dropped, [])
+    if pruned.n_dropped != n_drop:
+        raise ValueError(f"expected {n_drop} distinct positions to drop, got one twice")
+    if not n_grow:
+        return pruned, pruned.carry(view.values)
+    occupied = pruned.after if may_regrow else before
+    grown = sorted_ids(_integers(rule.grow(view, occupied, n_grow, rng), n_grow, "edges to grow"))
+    if np.any(grown[1:] == grown[:-1]):
+        raise ValueError(f"expected {n_grow} distinct edges to grow, got one twice")
+    if not may_regrow:
+        EdgeUpdate.from_decisions(before, [], grown)  # complains of edges that are there
+    update = EdgeUpdate.from_decisions(before, dropped, grown)
     values = update.carry(view.values)
-    if n_grow:
-        start = np.asarray(rule.init(view, grown, rng))
-        if start.shape != (n_grow,):
-            raise ValueError(f"expected {n_grow} starting values, got shape {start.shape}")
-        values[update.grown] = start
+    start = np.asarray(rule.init(view, grown, rng))
+    if start.shape != (n_grow,):
+        raise ValueError(f"expected {n_grow} starting values, got shape {start.shape}")
+    values[update.grown] = start
     return update, values
 
 
