@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from topokit.specs import (
+    WITHOUT_BUDGET,
     MeasuresSpec,
     ModelSpec,
     OptimizerSpec,
@@ -178,11 +179,22 @@ class RunConfig:
             if _CHOICES.get(section) == last and table.get(last) != value:
                 own = {item.name for item in fields(_SECTIONS[section])}
                 values[section] = table = {k: v for k, v in table.items() if k in own}
-            for one, other in (("epsilon", "density"), ("density", "epsilon")):
-                if path == ("topology", one) and ("topology", other) not in given:
-                    table.pop(other, None)
+            if section == "topology":
+                _one_budget(
+                    table, last, value, {where[-1] for where in given if where[0] == section}
+                )
             table[last] = value
         return RunConfig.from_dict(values)
+
+
+def _one_budget(table: dict[str, Any], key: str, value: Any, given: set[str]) -> None:
+    """Leave out of a topology's table the budgets that a newly set value replaces."""
+    fixed = key == "generator" and value in WITHOUT_BUDGET
+    if not fixed and key not in ("epsilon", "density") and not isinstance(value, list):
+        return
+    for other in {"epsilon", "density", "densities"} - {key} - given:
+        if other != "densities" or fixed or isinstance(table.get(other), list):
+            table.pop(other, None)
 
 
 def _section(key: str, values: Mapping[str, Any]) -> Any:
@@ -262,18 +274,26 @@ def resolve(config: RunConfig, tables: Mapping[str, Mapping[str, Callable[..., A
             reserved = {item.name for item in fields(_SECTIONS[section])} - {"params"}
             chosen = choose(kind, name, tables[section])
             check_parameters(kind, name, chosen, params, section=section, reserved=reserved)
-    if config.topology.densities is not None and "densities" in tables:
-        choose("density allocation", config.topology.densities, tables["densities"])
+    shares, n_layers = config.topology.densities, len(config.model.widths) - 1
+    if isinstance(shares, str) and "densities" in tables:
+        choose("density allocation", shares, tables["densities"])
+    elif isinstance(shares, tuple) and len(shares) != n_layers:
+        raise ValueError(
+            f"topology.densities: expected one for each of {n_layers} layers, got {len(shares)}"
+        )
     if "measures" in tables:
         for name in config.measures.names or ():
             choose("measure", name.partition(".")[0], tables["measures"])
     return config
 
 
-def check_widths(config: RunConfig, *, n_features: int, n_classes: int) -> None:
+def check_widths(
+    config: RunConfig, *, n_features: int, n_classes: int, n_inputs: int | None = None
+) -> None:
     """Check that the first and the last width fit the data.
 
-    `n_classes` is 0 for data without labels; the last width is then free.
+    `n_classes` is 0 for data without labels; the last width is then free. `n_inputs` is what
+    reaches the first layer where that is not the features (behind convolutions).
 
     Raises
     ------
@@ -288,11 +308,12 @@ def check_widths(config: RunConfig, *, n_features: int, n_classes: int) -> None:
     to 10; use --set model.widths=[784,1000,1000,1000,10]
     """
     widths = config.model.widths
-    right = (n_features, *widths[1:-1], n_classes or widths[-1])
+    right = (n_inputs or n_features, *widths[1:-1], n_classes or widths[-1])
     if widths != right:
         listed_widths = ",".join(map(str, right))
+        behind = "" if n_inputs in (None, n_features) else f" ({n_inputs} behind the convolutions)"
         raise ValueError(
-            f"model.widths: data set {config.data.name!r} has {n_features} features and "
+            f"model.widths: data set {config.data.name!r} has {n_features} features{behind} and "
             f"{n_classes or 'no'} classes, got widths from {widths[0]} to {widths[-1]}; "
             f"use --set model.widths=[{listed_widths}]"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -18,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from topokit.config import RunConfig, check_widths, load_recipe, resolve
+from topokit.config import WITHOUT_BUDGET, RunConfig, check_widths, load_recipe, resolve
 from topokit.data import DATASETS, Data, load_data
 from topokit.files import write_atomic
 from topokit.generators import DENSITIES, GENERATORS, generate
@@ -26,7 +27,8 @@ from topokit.graph import Topology
 from topokit.history import History, Recorder, RunDirectory
 from topokit.measures import CHANGE_MEASURES, LAYER_MEASURES, NETWORK_MEASURES, measure
 from topokit.nn.extract import topology_of
-from topokit.nn.models import MODELS
+from topokit.nn.models import MODELS, inputs_of
+from topokit.nn.starts import STARTS, layer_densities
 from topokit.rules import RULES, SCHEDULES
 from topokit.train import Epoch, TrainPlan, TrainState, read_checkpoint, train
 
@@ -86,16 +88,7 @@ def run(
     """
     config = config if isinstance(config, RunConfig) else load_recipe(os.fspath(config))
     parts = _prepare(config, data_dir)
-    topology = generate(
-        config.model.widths,
-        config.topology.generator,
-        epsilon=config.topology.epsilon,
-        density=config.topology.density,
-        rng=parts.rngs["topology"],
-        **_densities(config),
-        **config.topology.params,
-    )
-    state = _build(config, topology, parts)
+    state = _build(config, _first_topology(config, parts), parts)
     run_directory = RunDirectory.create(directory, config.to_toml(), _environment(config))
     with run_directory.lock():
         state.save(run_directory.checkpoint)
@@ -152,7 +145,7 @@ def _prepare(config: RunConfig, data_dir: str | os.PathLike[str] | None) -> _Par
         tables={
             "data": DATASETS,
             "model": MODELS,
-            "topology": GENERATORS,
+            "topology": {**GENERATORS, **STARTS},
             "densities": DENSITIES,
             "rule": RULES,
             "measures": {**LAYER_MEASURES, **NETWORK_MEASURES, **CHANGE_MEASURES, EXPLORED: len},
@@ -168,12 +161,34 @@ def _prepare(config: RunConfig, data_dir: str | os.PathLike[str] | None) -> _Par
     }
     folder = None if data_dir is None else Path(data_dir)
     data = load_data(config.data.name, data_dir=folder, rng=rngs["data"], **config.data.params)
-    check_widths(config, n_features=data.x_train.shape[1], n_classes=data.n_classes)
+    n_inputs = inputs_of(config.model.name, data.n_features, **config.model.params)
+    check_widths(config, n_features=data.n_features, n_classes=data.n_classes, n_inputs=n_inputs)
     return _Parts(data, rngs)
 
 
-def _densities(config: RunConfig) -> dict[str, Any]:
-    return {"densities": config.topology.densities} if config.topology.densities else {}
+def _first_topology(config: RunConfig, parts: _Parts) -> Topology:
+    """The graphs a fresh run starts with."""
+    spec, widths, rng = config.topology, config.model.widths, parts.rngs["topology"]
+    budget: dict[str, Any] = {
+        "epsilon": spec.epsilon,
+        "density": spec.density,
+        "densities": spec.densities,
+    }
+    if spec.generator in STARTS:
+        shares = None
+        if spec.generator not in WITHOUT_BUDGET:
+            shares = layer_densities(widths, **budget)
+        data = parts.data
+        return STARTS[spec.generator](
+            data.x_train, data.y_train, widths=widths, density=shares, rng=rng, **spec.params
+        )
+    if isinstance(spec.densities, tuple):
+        layers = zip(itertools.pairwise(widths), spec.densities, strict=True)
+        return {
+            f"fc{i}": generate(sizes, spec.generator, density=share, rng=rng, **spec.params)["fc1"]
+            for i, (sizes, share) in enumerate(layers, start=1)
+        }
+    return generate(widths, spec.generator, **budget, rng=rng, **spec.params)
 
 
 def _build(config: RunConfig, topology: Topology, parts: _Parts) -> TrainState:

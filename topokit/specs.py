@@ -12,6 +12,7 @@ __all__ = ["MeasuresSpec", "ModelSpec", "OptimizerSpec", "RuleSpec", "Spec", "To
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "cosine", "linear")
+WITHOUT_BUDGET = ("file",)
 
 
 def need(condition: bool, key: str, expected: str, got: Any) -> None:
@@ -28,6 +29,11 @@ def is_integer(value: Any, least: int) -> bool:
 def is_number(value: Any) -> bool:
     """Tell whether a value is a finite number and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _is_share(value: Any) -> bool:
+    """Tell whether a value is a density of a layer that has edges."""
+    return is_number(value) and 0 < value <= 1
 
 
 def assign(instance: Any, **values: Any) -> None:
@@ -74,34 +80,47 @@ class ModelSpec(Spec):
 
 @dataclass(frozen=True)
 class TopologySpec:
-    """A generator of the first topology, and its budget: either `epsilon` or `density`.
+    """A generator (or start) of the first topology, and its budget.
 
-    `densities` names the allocation of a network's density to its layers, from `DENSITIES`.
+    The budget is one of `epsilon`, `density` and, for each layer its own, a list of `densities`.
+    Beside `epsilon` or `density`, `densities` names their allocation to layers, from `DENSITIES`.
+    Only the start ``"file"`` takes no budget.
     """
 
     generator: str
     epsilon: float | None = None
     density: float | None = None
-    densities: str | None = None
+    densities: str | tuple[float, ...] | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        eps, density = self.epsilon, self.density
+        eps, density, shares = self.epsilon, self.density, self.densities
         need(isinstance(self.generator, str), "topology.generator", "a name", self.generator)
-        if (eps is None) == (density is None):
+        each = isinstance(shares, list | tuple)
+        given = {
+            key: value
+            for key, value in (("epsilon", eps), ("density", density), ("densities", shares))
+            if value is not None and (key != "densities" or each)
+        }
+        if len(given) != (self.generator not in WITHOUT_BUDGET):
+            words = " and ".join(f"{key} {value!r}" for key, value in given.items())
             raise ValueError(
-                "topology: expected exactly one of epsilon and density, got "
-                + ("neither" if eps is None else f"epsilon {eps!r} and density {density!r}")
+                f"topology: a start from a file has the file's edges, got {words} with it"
+                if self.generator in WITHOUT_BUDGET
+                else "topology: expected exactly one of epsilon and density, "
+                f"got {words or 'neither (nor a list of densities)'}"
             )
         if eps is not None:
             need(is_number(eps) and eps > 0, "topology.epsilon", "a number above 0", eps)
             assign(self, epsilon=float(eps))
         if density is not None:
-            good = is_number(density) and 0 < density <= 1
-            need(good, "topology.density", "a number above 0 and at most 1", density)
+            need(_is_share(density), "topology.density", "a number above 0 and at most 1", density)
             assign(self, density=float(density))
-        good = self.densities is None or isinstance(self.densities, str)
-        need(good, "topology.densities", "a name", self.densities)
+        good = shares is None or isinstance(shares, str) or (each and all(map(_is_share, shares)))
+        words = "a name, or a list of numbers above 0 and at most 1"
+        need(good, "topology.densities", words, shares)
+        if each:
+            assign(self, densities=tuple(float(share) for share in shares or ()))
         assign(self, params=dict(self.params))
 
 

@@ -4,6 +4,8 @@ import itertools
 
 import numpy as np
 
+from topokit.config import load_recipe
+from topokit.generators import generate
 from topokit.graph import LayerGraph
 from topokit.nn import sparse_layers
 from topokit.nn.models import set_cnn, set_mlp
@@ -26,3 +28,18 @@ def test_dense_mlp_of_the_paper():
     topology = {f"fc{i}": complete(a, b) for i, (a, b) in enumerate(itertools.pairwise(widths))}
     model = set_mlp(topology, init="zeros", rng=np.random.default_rng(0))
     assert sum(layer.nnz for layer in sparse_layers(model).values()) == 2_794_000
+
+
+def test_sparse_top_of_the_cnn_recipe():
+    config = load_recipe("set_cnn_cifar10")
+    topology = generate(
+        config.model.widths, "erdos_renyi", epsilon=20, rng=np.random.default_rng(0)
+    )
+    model = set_cnn(topology, **config.model.params, rng=np.random.default_rng(0))
+    layers = sparse_layers(model)
+    assert {name: layer.nnz for name, layer in layers.items()} == {
+        "fc1": 81_920, "fc2": 81_920, "fc3": 20_480,
+    }  # fmt: skip
+    assert sum(layer.nnz for layer in layers.values()) == 184_320
+    convolutions = [p for name, p in model.named_parameters() if name.startswith("conv")]
+    assert sum(p.numel() for p in convolutions) == 287_008

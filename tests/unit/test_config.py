@@ -82,7 +82,7 @@ def test_configurations_cannot_be_changed():
         ({"topology": {"generator": "x", "density": 1.1}}, "at most 1, got 1.1"),
         ({"topology__epsilon": -3}, "topology.epsilon: expected a number above 0, got -3"),
         ({"topology__epsilon": float("nan")}, "topology.epsilon: expected a number above 0"),
-        ({"topology__densities": 3}, "topology.densities: expected a name, got 3"),
+        ({"topology__densities": 3}, "topology.densities: expected a name, or a list"),
         ({"rule__drop_fraction": 1.2}, "rule.drop_fraction: expected a number from 0 to 1"),
         ({"rule__drop_fraction": "a"}, "rule.drop_fraction: expected a number from 0 to 1"),
         ({"rule__schedule": "cosin"}, "unknown drop-fraction schedule 'cosin'; did you mean 'co"),

@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from tests.unit.test_nn_kernels import random_graph
+from topokit.config import load_recipe
+from topokit.graph import same_edges
 from topokit.nn import sparse_layers
 from topokit.nn.activations import SReLU, dropped_out
-from topokit.nn.models import MODELS, set_cnn, set_mlp
+from topokit.nn.models import MODELS, inputs_of, set_cnn, set_mlp
+from topokit.runs import run
 
 
 def topology_of_widths(rng, *widths):
@@ -163,3 +166,24 @@ def test_bad_cnns_are_refused_in_words(rng):
     topology["conv1"] = random_graph(rng, 18, 6, 10)
     with pytest.raises(ValueError, match=r"expected conv1 of shape \(6, 9\), got \(6, 18\)"):
         set_cnn(topology, channels=(6,), image=(1, 4, 4), rng=rng)
+
+
+def test_the_first_layer_behind_convolutions_has_their_outputs():
+    assert inputs_of("set_mlp", 784, dropout=0.2) == 784
+    assert inputs_of("set_cnn", 3072, dropout=0.2) == 2048
+    assert inputs_of("set_cnn", 784, image=[1, 28, 28], channels=[8, 16]) == 16 * 49
+    with pytest.raises(ValueError, match=r"width of 784 features, got \[3, 32, 32\]"):
+        inputs_of("set_cnn", 784)
+
+
+def test_a_cnn_trains_in_a_run(tmp_path):
+    settings = ["epochs=3", "model.name=set_cnn", "model.widths=[64,20,10]", "threads=1",
+                "model.image=[1,8,8]", "model.channels=[4,16]", "data.n_train=200"]  # fmt: skip
+    config = load_recipe("set_mlp_digits").override(settings)
+    history = run(config, tmp_path / "run")
+    assert list(history.topology(2)) == ["fc1", "fc2"]
+    assert not same_edges(history.topology(0)["fc1"], history.topology(2)["fc1"])
+    losses = history.epochs["train_loss"].tolist()
+    assert losses[-1] < losses[0]
+    with pytest.raises(ValueError, match=r"64 features \(16 behind .* widths=.16,20,10.$"):
+        run(config.override(["model.channels=[4,4]"]), tmp_path / "wrong")

@@ -10,8 +10,14 @@ from topokit.config import RECIPES, RunConfig, load_recipe, resolve
 from topokit.data import DATASETS
 from topokit.generators import GENERATORS
 from topokit.graph import LayerGraph
-from topokit.nn.models import MODELS
+from topokit.nn.models import MODELS, inputs_of
+from topokit.nn.starts import layer_densities
 from topokit.rules import RULES
+
+FEATURES = {
+    "digits": 64, "mnist": 784, "fashion_mnist": 784, "cifar10": 3072, "madelon": 500,
+    "pcmac": 3289, "basehock": 4862, "mushrooms": 112,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -35,7 +41,9 @@ class TestEachRecipe:
     def test_builds_its_rule_and_a_small_model(self, name):
         config, rng = load_recipe(name), np.random.default_rng(0)
         RULES[config.rule.name](**config.rule.params)
-        topology = {"fc1": LayerGraph.from_edge_ids([0, 3], (2, 2))}
+        n_in = inputs_of(config.model.name, FEATURES[config.data.name], **config.model.params)
+        assert config.model.widths[0] == n_in
+        topology = {"fc1": LayerGraph.from_edge_ids([0, 3], (2, n_in))}
         MODELS[config.model.name](topology, rng=rng, **config.model.params)
 
 
@@ -63,6 +71,8 @@ def test_the_recipes_are_there():
         ("set_mlp_madelon", 6_502, 0.0026),
         ("set_mlp_pcmac", 9_291, 0.0018),
         ("set_mlp_basehock", 10_864, 0.0016),
+        ("set_cnn_cifar10", 184_320, 0.0219),
+        ("rigl_mlp_mnist", 9_244, 0.0347),
         ("ctre_mlp_madelon", 6_502, 0.0026),
         ("ctre_mlp_mnist", 6_794, 0.0024),
     ],
@@ -70,6 +80,9 @@ def test_the_recipes_are_there():
 def test_budgets_are_those_the_descriptions_state(name, links, density):
     config = load_recipe(name)
     sizes = list(itertools.pairwise(config.model.widths))
-    counts = [min(config.topology.epsilon * (a + b), a * b) for a, b in sizes]
+    shares = layer_densities(
+        config.model.widths, epsilon=config.topology.epsilon, densities=config.topology.densities
+    )
+    counts = [round(share * a * b) for share, (a, b) in zip(shares, sizes, strict=True)]
     assert sum(counts) == links
     assert links / sum(a * b for a, b in sizes) == pytest.approx(density, rel=0.03)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from topokit.nn.activations import ACTIVATIONS, dropped_out
 from topokit.nn.conv import SparseConv2d
 from topokit.nn.layers import SparseLinear
 
-__all__ = ["MODELS", "SparseCNN", "SparseMLP", "set_cnn", "set_mlp"]
+__all__ = ["MODELS", "SparseCNN", "SparseMLP", "inputs_of", "set_cnn", "set_mlp"]
 
 
 class _WithDropout(nn.Module):
@@ -252,12 +253,8 @@ def set_cnn(
     """
     first, height, width = (int(n) for n in image)
     shrink = 2 ** len(channels)
-    if height % shrink or width % shrink or not channels:
-        raise ValueError(
-            f"expected an image whose sides {len(channels)} poolings halve, got {height}x{width}"
-        )
     top = {name: graph for name, graph in topology.items() if not name.startswith("conv")}
-    needed = channels[-1] * (height // shrink) * (width // shrink)
+    needed = _cnn_inputs(channels, image)
     if _chain(top)[0] != needed:
         raise ValueError(
             f"expected a first layer of {needed} inputs ({channels[-1]} channels of "
@@ -281,6 +278,51 @@ def set_cnn(
     options = {"dropout": dropout, "generator": generator, "rng": rng}
     mlp: Any = set_mlp(top, kernel=kernel, init=init, rng=rng, generator=generator)
     return SparseCNN(convolutions, mlp, (first, height, width), **options)
+
+
+def _cnn_inputs(channels: Sequence[int] = (32, 64, 128), image: Sequence[int] = (3, 32, 32)) -> int:
+    """How many numbers the convolutions of `set_cnn` hand to the layers on top."""
+    _, height, width = (int(n) for n in image)
+    shrink = 2 ** len(channels)
+    if height % shrink or width % shrink or not channels:
+        raise ValueError(
+            f"expected an image whose sides {len(channels)} poolings halve, got {height}x{width}"
+        )
+    return int(channels[-1]) * (height // shrink) * (width // shrink)
+
+
+def inputs_of(model: str, n_features: int, **options: Any) -> int:
+    """Return how many inputs the first layer of a model's topology has for data so wide.
+
+    Parameters
+    ----------
+    model : str
+        A name of `MODELS`.
+    n_features : int
+        Of a sample.
+    **options
+        Of the model; only those of its convolutions matter.
+
+    Raises
+    ------
+    ValueError
+        If the model expects images of another size.
+
+    Examples
+    --------
+    >>> inputs_of("set_mlp", 784, dropout=0.3), inputs_of("set_cnn", 3072)
+    (784, 2048)
+    """
+    if model != "set_cnn":
+        return n_features
+    sizes = {key: options[key] for key in ("channels", "image") if key in options}
+    image = [int(n) for n in sizes.get("image", (3, 32, 32))]
+    if math.prod(image) != n_features:
+        raise ValueError(
+            f"model.image: expected channels, height and width of {n_features} features, "
+            f"got {image}"
+        )
+    return _cnn_inputs(**sizes)
 
 
 def _he_convolution(n_in: int, n_out: int, rng: np.random.Generator) -> nn.Conv2d:
