@@ -185,5 +185,5 @@ def test_a_cnn_trains_in_a_run(tmp_path):
     assert not same_edges(history.topology(0)["fc1"], history.topology(2)["fc1"])
     losses = history.epochs["train_loss"].tolist()
     assert losses[-1] < losses[0]
-    with pytest.raises(ValueError, match=r"64 features \(16 behind .* widths=.16,20,10.$"):
+    with pytest.raises(ValueError, match=r"64 features \(16 behind .*widths=.16,20,10.$"):
         run(config.override(["model.channels=[4,4]"]), tmp_path / "wrong")
