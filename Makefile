@@ -29,7 +29,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # Every figure of the README; the MNIST ones need TOPOKIT_DATA or DATA_DIR.
 DATA_DIR ?= $(TOPOKIT_DATA)

@@ -25,6 +25,7 @@ from topokit.graph import LayerGraph, sample_absent
 from topokit.nn.kernels import EdgeIndex, edge_product
 from topokit.nn.models import set_mlp
 
+TURN = 5  # steps in a row, as in training: a rival's weights are not in the caches at every step
 CONFIGURATIONS = {
     "cifar10": ((3072, 4000, 1000, 4000, 10), 20, 128),
     "mnist": ((784, 1000, 1000, 1000, 10), 20, 128),
@@ -119,14 +120,15 @@ def stepper(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[], 
 
 
 def interleaved(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Median milliseconds of each, measured in turns after two warm-up rounds."""
+    """Median milliseconds of each, measured in turns of `TURN` after two warm-up rounds."""
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for at in range(repeats + 2):
+    for at in range(-(-repeats // TURN) + 2):
         for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if at >= 2:
-                times[name].append((time.perf_counter() - start) * 1e3)
+            for _ in range(TURN):
+                start = time.perf_counter()
+                step()
+                if at >= 2:
+                    times[name].append((time.perf_counter() - start) * 1e3)
     return {name: statistics.median(t) for name, t in times.items()}
 
 

@@ -1,5 +1,3 @@
-import threading
-
 import numpy as np
 import pytest
 import torch
@@ -8,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.strategies import layer_graphs
 from topokit.graph import LayerGraph
-from topokit.nn import products
+from topokit.nn import products, team
 from topokit.nn.kernels import EdgeIndex, choose_kernel, edge_product
 from topokit.nn.products import PRODUCTS
 
@@ -136,34 +134,33 @@ def test_results_do_not_depend_on_the_number_of_threads(rng, monkeypatch):
         lambda x, v, b: edge_product(x, v, b, index, "csr"), x, values, bias
     )
     alone = call()
-    monkeypatch.setattr(products, "SERIAL_WORK", 0)
+    monkeypatch.setattr(team, "SERIAL_WORK", 0)
     for threads in (2, 3, 5):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         for a, b in zip(alone[:3], call()[:3], strict=True):
             assert torch.equal(a, b)
 
 
-def test_an_error_in_a_worker_thread_is_raised(monkeypatch):
-    monkeypatch.setattr(products, "SERIAL_WORK", 0)
+def test_threads_of_our_own_serve_where_torch_has_no_openmp(rng, monkeypatch):
+    graph = random_graph(rng, 60, 50, 900)
+    x, values, bias = inputs(rng, graph, 70, torch.float32)
+    alone = edge_product(x, values, bias, EdgeIndex(graph), "csr")
+    monkeypatch.setattr(team, "SERIAL_WORK", 0)
+    monkeypatch.setattr(team, "_openmp", lambda: None)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-
-    def work(first, last):
-        if threading.current_thread() is not threading.main_thread():
-            raise FloatingPointError("here")
-
-    with pytest.raises(FloatingPointError, match="here"):
-        products._split(np.arange(10), 1, work)
+    assert torch.equal(alone, edge_product(x, values, bias, EdgeIndex(graph), "csr"))
 
 
-def test_rows_are_split_once_and_completely(monkeypatch):
-    monkeypatch.setattr(products, "SERIAL_WORK", 0)
-    starts = np.array([0, 0, 50, 50, 51, 52, 100, 100])
-    for threads in (2, 3, 7):
-        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        parts = []
-        products._split(starts, 1, lambda first, last, parts=parts: parts.append((first, last)))
-        rows = [row for first, last in sorted(parts) for row in range(first, last)]
-        assert rows == list(range(7))
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=9), st.integers(1, 12))
+def test_rows_are_split_once_and_completely(degrees, parts):
+    starts = np.concatenate([[0], np.cumsum(degrees)])
+    bounds = team.bounds_of(starts, parts)
+    assert bounds.size == parts + 1
+    assert bounds[0] == 0
+    assert bounds[-1] == len(degrees)
+    assert np.all(np.diff(bounds) >= 0)
+    share = starts[-1] / parts + max(degrees)
+    assert np.all(np.diff(starts[bounds]) <= share)
 
 
 def test_auto_chooses_by_density_and_says_why(rng):

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import logging
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,12 +11,9 @@ from numpy.typing import NDArray
 from torch.autograd.function import once_differentiable
 
 from topokit.graph import LayerGraph
+from topokit.nn.team import bounds_of, run_job
 
 __all__ = ["PRODUCTS", "EdgeIndex"]
-
-SERIAL_WORK = 1 << 21  # edges times batch below which threads cost more than they save
-
-_log = logging.getLogger("topokit.nn")
 
 
 class EdgeIndex:
@@ -41,6 +33,7 @@ class EdgeIndex:
             raise ValueError(f"expected fewer than 2**31 edges and units, got {graph}")
         self.graph = graph
         self._torch: dict[Any, Any] = {}
+        self._bounds: dict[tuple[str, int], NDArray[np.int64]] = {}
 
     @cached_property
     def transposed(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
@@ -51,15 +44,28 @@ class EdgeIndex:
         return starts, by_input.indices.astype(np.int32), by_input.data
 
     @cached_property
-    def address(self) -> int:
-        """Where the graph's input units are in memory."""
-        return self.graph.indices.ctypes.data
+    def addresses(self) -> tuple[int, int]:
+        """Where the graph's row starts and input units are in memory."""
+        return self.graph.indptr.ctypes.data, self.graph.indices.ctypes.data
 
     @cached_property
-    def transposed_addresses(self) -> tuple[int, int]:
-        """Where the transposed index's units and positions are in memory."""
-        _, units, positions = self.transposed
-        return units.ctypes.data, positions.ctypes.data
+    def transposed_addresses(self) -> tuple[int, int, int]:
+        """Where the transposed index is in memory."""
+        starts, units, positions = self.transposed
+        return starts.ctypes.data, units.ctypes.data, positions.ctypes.data
+
+    def parts_of_rows(self, parts: int) -> NDArray[np.int64]:
+        """Bounds of output units that split the edges into parts."""
+        return self._parts("rows", self.graph.indptr, parts)
+
+    def parts_of_columns(self, parts: int) -> NDArray[np.int64]:
+        """Bounds of input units that split the edges into parts."""
+        return self._parts("columns", self.transposed[0], parts)
+
+    def _parts(self, side: str, starts: NDArray[np.int64], parts: int) -> NDArray[np.int64]:
+        if (side, parts) not in self._bounds:
+            self._bounds[side, parts] = bounds_of(starts, parts)
+        return self._bounds[side, parts]
 
     def flat(self, device: torch.device) -> torch.Tensor:
         """(n_edges,) int64 edge ids on a device."""
@@ -137,16 +143,13 @@ class _CompiledProduct(_Product):
     def product(x: Any, values: Any, bias: Any, index: EdgeIndex) -> torch.Tensor:
         graph, batch = index.graph, x.shape[1]
         y = x.new_empty(graph.n_out, batch)
-        start = np.zeros(graph.n_out, _kind(x)) if bias is None else _array(bias.detach())
-        values, size = values.contiguous(), x.element_size()
-        compiled, width = _compiled(), _width(x)
-        _split(
-            graph.indptr,
-            batch,
-            lambda first, last: compiled.forward(
-                x.data_ptr(), _ld(x), graph.indptr, index.address, values.data_ptr(),
-                start, y.data_ptr(), first, last, batch, size, width,
-            ),
+        values = values.contiguous()
+        bias = None if bias is None else bias.detach().contiguous()
+        starts, units = index.addresses
+        run_job(
+            "forward", x.element_size(), index.parts_of_rows, graph.n_edges * batch,
+            (x.data_ptr(), _ld(x), starts, units, values.data_ptr(),
+             0 if bias is None else bias.data_ptr(), y.data_ptr(), batch),
         )  # fmt: skip
         return y
 
@@ -156,28 +159,21 @@ class _CompiledProduct(_Product):
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
         graph, batch = index.graph, x.shape[1]
         dvalues = values.new_empty(graph.n_edges) if batch else values.new_zeros(graph.n_edges)
-        values, size, one = values.contiguous(), x.element_size(), _kind(x)(1)
-        compiled, width = _compiled(), _width(x)
+        values, size, work = values.contiguous(), x.element_size(), graph.n_edges * batch
         if not needs_x:
-            _split(
-                graph.indptr,
-                batch,
-                lambda first, last: compiled.sampled(
-                    x.data_ptr(), _ld(x), graph.indptr, index.address, g.data_ptr(),
-                    _ld(g), dvalues.data_ptr(), one, first, last, batch, size, width,
-                ),
+            starts, units = index.addresses
+            run_job(
+                "sampled", size, index.parts_of_rows, work,
+                (x.data_ptr(), _ld(x), starts, units, g.data_ptr(), _ld(g), dvalues.data_ptr(),
+                 batch),
             )  # fmt: skip
             return None, dvalues
-        starts, (units, positions) = index.transposed[0], index.transposed_addresses
+        starts, units, positions = index.transposed_addresses
         dx = x.new_empty(graph.n_in, batch)
-        _split(
-            starts,
-            batch,
-            lambda first, last: compiled.backward(
-                g.data_ptr(), _ld(g), starts, units, positions,
-                values.data_ptr(), x.data_ptr(), _ld(x), dx.data_ptr(), dvalues.data_ptr(), one,
-                first, last, batch, size, width,
-            ),
+        run_job(
+            "backward", size, index.parts_of_columns, work,
+            (g.data_ptr(), _ld(g), starts, units, positions, values.data_ptr(), x.data_ptr(),
+             _ld(x), dx.data_ptr(), dvalues.data_ptr(), batch),
         )  # fmt: skip
         return dx, dvalues
 
@@ -255,56 +251,9 @@ def _scattered(values: torch.Tensor, index: EdgeIndex) -> torch.Tensor:
     return weight.view(n_out, n_in)
 
 
-def _kind(x: torch.Tensor) -> Any:
-    return np.float32 if x.dtype == torch.float32 else np.float64
-
-
-def _array(x: torch.Tensor) -> NDArray[Any]:
-    return x.contiguous().numpy()
-
-
 def _ld(x: torch.Tensor) -> int:
     """Elements from one unit to the next."""
     return x.stride(0)
-
-
-def _width(x: torch.Tensor) -> int:
-    return _compiled().VECTOR_BYTES // x.element_size()
-
-
-@cache
-def _compiled() -> Any:
-    """The compiled module, imported (and on first use on a machine compiled) when needed."""
-    _log.info("loading the sparse kernels; compiling them takes a few seconds once per machine")
-    from topokit.nn import compiled
-
-    return compiled
-
-
-def _split(starts: NDArray[np.int64], batch: int, work: Callable[[int, int], None]) -> None:
-    """Call ``work(first, last)`` on all rows, split by edges between torch's threads."""
-    rows, edges, threads = starts.size - 1, int(starts[-1]), torch.get_num_threads()
-    if threads == 1 or rows < threads or edges * batch < SERIAL_WORK:
-        work(0, rows)
-        return
-    shares = np.searchsorted(starts, np.linspace(0, edges, threads + 1)[1:-1])
-    bounds = [0, *np.clip(shares, 0, rows).tolist(), rows]
-    others = [
-        _pool(os.getpid(), threads).submit(work, first, last)
-        for first, last in itertools.pairwise(bounds[1:])
-    ]
-    try:
-        work(bounds[0], bounds[1])
-    finally:
-        wait(others)  # they write into memory of this call
-    for other in others:
-        other.result()
-
-
-@cache
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Worker threads of this process; the kernels release the interpreter's lock."""
-    return ThreadPoolExecutor(threads - 1, thread_name_prefix="topokit-kernel")
 
 
 PRODUCTS: dict[str, type[_Product]] = {

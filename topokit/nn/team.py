@@ -1,0 +1,100 @@
+"""Running a compiled job on as many threads as torch uses."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+__all__ = ["bounds_of", "run_job"]
+
+SERIAL_WORK = 1 << 18  # multiplications below which threads cost more than they save
+PARTS = 4  # parts a thread, so that a thread that is held up leaves its share to the others
+
+_log = logging.getLogger("topokit.nn")
+
+
+def bounds_of(starts: NDArray[np.int64], parts: int) -> NDArray[np.int64]:
+    """Bounds of rows that split a graph into parts of about equally many edges."""
+    shares = np.searchsorted(starts, np.linspace(0, starts[-1], parts + 1)[1:-1])
+    rows = starts.size - 1
+    return np.array([0, *np.clip(shares, 0, rows), rows], np.int64)
+
+
+def run_job(
+    kernel: str,
+    size: int,
+    bounds: Callable[[int], NDArray[np.int64]],
+    work: int,
+    arguments: tuple[int, ...],
+) -> None:
+    """Run a kernel of `topokit.nn.compiled` to its end.
+
+    Parameters
+    ----------
+    kernel : str
+    size : int
+        Bytes of an element: 4 or 8.
+    bounds : callable
+        ``bounds(parts)``, rows of each part.
+    work : int
+        Multiplications, from which the number of threads follows.
+    arguments : tuple of int
+        Addresses and sizes, as the kernel expects them.
+    """
+    threads = 1 if work < SERIAL_WORK else torch.get_num_threads()
+    rows = bounds(1 if threads == 1 else PARTS * threads)
+    job = np.array([0, rows.size - 1, rows.ctypes.data, size, *arguments], np.int64)
+    _let_loose(_entry(kernel), job.ctypes.data, threads)
+
+
+def _let_loose(entry: Any, job: int, threads: int) -> None:
+    """Call ``entry(job)`` in this thread and in ``threads - 1`` others; return when all have."""
+    team = _openmp()
+    if threads == 1:
+        entry(job)
+    elif team is not None:
+        team(entry, job, threads, 0)
+    else:
+        others = [_pool(os.getpid(), threads).submit(entry, job) for _ in range(threads - 1)]
+        entry(job)
+        wait(others)  # they write into memory of this call
+
+
+@cache
+def _entry(kernel: str) -> Any:
+    """The compiled function (on first use on a machine compiled) as one that ctypes calls."""
+    _log.info("loading the sparse kernels; compiling them takes a few seconds once per machine")
+    from topokit.nn.compiled import JOBS
+
+    return ctypes.CFUNCTYPE(None, ctypes.c_int64)(JOBS[kernel]())
+
+
+@cache
+def _openmp() -> Any:
+    """Torch's own OpenMP team, whose threads are awake already; ``None`` where it is not GNU's."""
+    paths = sorted(Path(torch.__file__).parent.glob("lib/libgomp*.so*"))
+    for path in paths:
+        try:
+            call = ctypes.CDLL(str(path)).GOMP_parallel
+        except (OSError, AttributeError):
+            continue
+        call.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint, ctypes.c_uint]
+        call.restype = None
+        return call
+    return None
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Worker threads of this process; the kernels release the interpreter's lock."""
+    return ThreadPoolExecutor(threads - 1, thread_name_prefix="topokit-kernel")
