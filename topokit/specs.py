@@ -171,9 +171,10 @@ class RuleSpec(Spec):
     drop_fraction : float
         Share of a layer's edges replaced at one update, 0 to 1.
     schedule : str
-        How `drop_fraction` moves over the run: "constant", "cosine" or "linear" (to zero).
+        How `drop_fraction` moves over the run, or until `stop`: "constant", "cosine" or "linear"
+        (to zero), epoch by epoch, or step by step where `every` counts steps.
     every : "epoch" or int
-        Rewire after each epoch, or at each so many optimizer steps.
+        Rewire after each epoch but the last, or at each so many optimizer steps but the last.
     stop : int, optional
         The first epoch (counted from 0) without rewiring.
     skip : tuple of str

@@ -66,11 +66,13 @@ class TrainPlan:
     drop_fraction : float
         Share of a layer's edges replaced at one update, before the schedule.
     schedule : callable
-        ``schedule(epoch, epochs) -> float`` scales the drop fraction (`topokit.rules.SCHEDULES`).
+        ``schedule(at, end) -> float`` scales the drop fraction (`topokit.rules.SCHEDULES`); both
+        count epochs, or steps with `every`, and `end` is where rewiring stops.
     every : int or None
         Steps between rewirings; ``None`` rewires between epochs.
     stop : int or None
-        Epoch from which the topology is kept; ``None`` rewires up to the last epoch.
+        Epoch from which the topology is kept; ``None`` rewires up to the last epoch. No rewiring
+        follows the last step or epoch in either case.
     skip : tuple of str
         Layers never rewired.
     final : {"keep", "drop"}
@@ -92,6 +94,30 @@ class TrainPlan:
     final: str = "keep"
     lr: float | None = None
     lr_schedule: Callable[[int, int], float] = constant
+
+    def rewiring(self, *, epoch: int, step: int, batches: int) -> tuple[int, int, float]:
+        """Return where a rewiring stands: its position, where rewiring ends, and its progress.
+
+        Positions count epochs, or steps with `every`; `batches` is the number of steps of an epoch.
+        Rewiring happens at positions below the end. Progress, in (0, 1], is 1 at the last one, so
+        that rules which change the density end at their final one.
+
+        Examples
+        --------
+        >>> plan = TrainPlan(epochs=5, batch_size=10)
+        >>> [plan.rewiring(epoch=e, step=0, batches=3) for e in (1, 4)]
+        [(1, 5, 0.25), (4, 5, 1.0)]
+        >>> plan = TrainPlan(epochs=5, batch_size=10, every=4, stop=3)
+        >>> plan.rewiring(epoch=1, step=4, batches=3)
+        (4, 9, 0.5)
+        """
+        until = self.epochs if self.stop is None else min(self.stop, self.epochs)
+        if self.every is None:
+            at, end, last = epoch, until, until - 1
+        else:
+            at, end = step, until * batches
+            last = (end - 1) // self.every * self.every
+        return at, end, min(1.0, at / max(1, last))
 
 
 @dataclass
@@ -218,6 +244,7 @@ def train(state: TrainState, data: Data, plan: TrainPlan) -> Iterator[Epoch]:
     if len(held_out):
         rest = np.setdiff1d(np.arange(len(x)), held_out)
         x, y = x[rest], y[rest]
+    batches = -(-len(x) // plan.batch_size)
     momentum = state.optimizer.param_groups[0].get("momentum", 0.9) or 0.9
     observer = Observer(state.model, needs, momentum=momentum)
     observer.memory |= state.memory
@@ -233,9 +260,9 @@ def train(state: TrainState, data: Data, plan: TrainPlan) -> Iterator[Epoch]:
         state.epoch = index + 1
         last = state.epoch == plan.epochs
         if last and plan.final == "drop":
-            _rewire(state, plan, observer, views, grow=False)
+            _rewire(state, plan, observer, views, batches, grow=False)
         elif not last and plan.every is None:
-            _rewire(state, plan, observer, views)
+            _rewire(state, plan, observer, views, batches)
         metrics = {
             "train_loss": loss,
             "test_loss": test_loss,
@@ -294,7 +321,7 @@ def _one_epoch(
         state.optimizer.step()
         state.step += 1
         if plan.every and left == 1:
-            _rewire(state, plan, observer, observer.views(x))
+            _rewire(state, plan, observer, observer.views(x), len(batches))
     return float(np.mean(losses)), {} if plan.every else observer.views(x)
 
 
@@ -303,19 +330,22 @@ def _rewire(
     plan: TrainPlan,
     observer: Observer,
     views: dict[str, LayerView],
+    batches: int,
     *,
     grow: bool = True,
 ) -> None:
-    """Apply the rule once to the whole network."""
+    """Apply the rule once to the whole network, unless it is past the end."""
     rule = plan.rule
-    if rule is None or (plan.stop is not None and state.epoch >= plan.stop):
+    at, end, progress = plan.rewiring(epoch=state.epoch, step=state.step, batches=batches)
+    ended = at >= end if grow else plan.stop is not None and state.epoch >= plan.stop
+    if rule is None or ended:
         return
     layers = sparse_layers(state.model)
     changes = rewire_network(
         views,
         rule if grow else rule._replace(plan=_without_growing(rule.plan)),
-        drop_fraction=plan.drop_fraction * plan.schedule(state.epoch, plan.epochs),
-        progress=state.epoch / plan.epochs,
+        drop_fraction=plan.drop_fraction * plan.schedule(at, end),
+        progress=progress,
         rng=state.rngs["rule"],
         fixed=plan.skip,
     )

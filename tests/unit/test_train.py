@@ -9,6 +9,7 @@ from topokit.graph import LayerGraph, same_edges
 from topokit.nn.layers import sparse_layers
 from topokit.nn.models import MODELS
 from topokit.rules import RULES
+from topokit.rules.rewire import cosine
 from topokit.train import TrainPlan, TrainState, read_checkpoint, train
 
 WIDTHS = (64, 50, 40, 10)
@@ -71,6 +72,42 @@ def test_no_update_at_or_after_the_stop_epoch_nor_in_skipped_layers(data):
     done, _ = epochs(data, skip=("fc1",))
     assert same_edges(done[0].topology["fc1"], done[-1].topology["fc1"])
     assert not same_edges(done[0].topology["fc2"], done[-1].topology["fc2"])
+
+
+@pytest.mark.parametrize(("epochs_", "stop"), [(4, None), (4, 2), (3, 0)])
+@pytest.mark.parametrize("every", [1, 4, 6])
+def test_no_update_at_or_after_the_stop_step_nor_after_the_last(data, epochs_, stop, every):
+    state, seen = new_state(), []
+    rule = RULES["random"]()
+    spy = rule._replace(drop=lambda *args: (seen.append(state.step), rule.drop(*args))[1])
+    plan = TrainPlan(epochs_, 50, spy, every=every, stop=stop)
+    list(train(state, data, plan))
+    end = 6 * (epochs_ if stop is None else stop)
+    assert state.step == 6 * epochs_
+    assert sorted(set(seen)) == list(range(every, end, every))
+
+
+@pytest.mark.parametrize("more", [{}, {"every": 4}, {"stop": 3}, {"every": 5, "stop": 2}])
+@pytest.mark.parametrize("rule", ["gmp", "granet"])
+def test_gradual_pruning_ends_at_its_final_density(data, rule, more):
+    state = new_state()
+    cells = sum(layer.n_in * layer.n_out for layer in sparse_layers(state.model).values())
+    done = list(train(state, data, TrainPlan(5, 50, RULES[rule](final_density=0.04), **more)))
+    total = [sum(g.n_edges for g in epoch.topology.values()) for epoch in done]
+    assert total[-1] == round(0.04 * cells)
+    assert all(a >= b for a, b in itertools.pairwise(total))
+
+
+@pytest.mark.parametrize("stop", [None, 2])
+def test_the_drop_fraction_falls_to_nothing_where_rewiring_ends(data, stop):
+    counts = []
+    rule = RULES["random"]()
+    spy = rule._replace(drop=lambda view, n, rng: (counts.append(n), rule.drop(view, n, rng))[1])
+    list(train(new_state(), data, TrainPlan(4, 50, spy, every=1, stop=stop, schedule=cosine,
+                                            skip=("fc2", "fc3"))))  # fmt: skip
+    steps = 6 * (stop or 4)
+    expected = [int(0.3 * cosine(step, steps) * 570 + 1e-9) for step in range(1, steps)]
+    assert counts == [n for n in expected if n]
 
 
 @pytest.mark.parametrize("every", [None, 4])

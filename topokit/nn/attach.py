@@ -212,6 +212,11 @@ class Engine:
             layer.capture = bool(wanted) and left <= self._window and not self._finished
 
     @property
+    def _last(self) -> int:
+        """The step of the last rewiring: the last multiple of `every` before the end."""
+        return max(1, ((self.total or 1) - 1) // self.every * self.every)
+
+    @property
     def _finished(self) -> bool:
         return self.total is not None and self.steps >= self.total
 
@@ -238,7 +243,7 @@ class Engine:
 
     def rewire(self) -> dict[str, EdgeUpdate]:
         """Apply the rule once to all layers now, and return what changed."""
-        progress = 0.0 if self.total is None else self.steps / self.total
+        progress = 0.0 if self.total is None else min(1.0, self.steps / self._last)
         factor = self.schedule(self.steps, self.total or 1)
         layers = self._layers()
         changes = rewire_network(

@@ -35,7 +35,8 @@ def rewire_network(
     drop_fraction : float
         In [0, 1], the schedule already applied. Rules that count for themselves ignore it.
     progress : float
-        Share of training done, in [0, 1]; rules that change the density follow it.
+        Share of rewirings done, in [0, 1] and 1 at the last; rules that change the density
+        follow it.
     rng : numpy.random.Generator
     may_regrow : bool
         Whether an edge just dropped may be grown again at once.

@@ -235,8 +235,8 @@ class UpdateRule(NamedTuple):
         added to each view's `extra` before planning.
     plan : callable
         ``plan(views, *, drop_fraction, progress, may_regrow) -> {layer: (n_drop, n_grow)}``;
-        `progress` in [0, 1] is the share of training done. By default every layer replaces
-        `drop_fraction` of its edges.
+        `progress` in [0, 1] is the share of rewirings done, 1 at the last. By default every layer
+        replaces `drop_fraction` of its edges.
 
     Examples
     --------

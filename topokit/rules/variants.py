@@ -23,7 +23,8 @@ def gmp(*, final_density: float = 0.1, initial_density: float = 1.0) -> UpdateRu
     ----------
     final_density, initial_density : float
         Over all rewired layers together; in (0, 1], falling with training progress as
-        `topokit.rules.budget.cubic_density`. A network that is sparser already is left alone.
+        `topokit.rules.budget.cubic_density`, the final one at the last rewiring. A network that is
+        sparser already is left alone.
 
     Raises
     ------
@@ -66,8 +67,8 @@ def granet(*, final_density: float = 0.1, initial_density: float = 0.5) -> Updat
     -----
     Needs the last batch's inputs and output gradients. Both steps are one update here: the smallest
     magnitudes leave for both reasons. Differences from the authors' code: the density follows
-    the share of training done unless the trainer gives another `progress` (there, between first and
-    last pruning step); every layer keeps an edge.
+    the share of rewirings done unless the trainer gives another `progress` (there, between first
+    and last pruning step); every layer keeps an edge.
 
     References
     ----------
