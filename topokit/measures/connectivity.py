@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph, Topology, chain_widths
-from topokit.measures.flow import components_of, layered_adjacency, network_components
-from topokit.measures.lanczos import DENSE, top_eigenvalues
+from topokit.measures.flow import components_of, network_components
+from topokit.measures.lanczos import DENSE, Joined, adjacency_operator, joined, top_pair
 from topokit.measures.memo import remember
 from topokit.measures.spectral import leading_singular_values
 
@@ -24,15 +22,17 @@ __all__ = [
 NAN = float("nan")
 
 
-def laplacian_gap(adjacency: sp.csr_array) -> float:
-    """Second-smallest Laplacian eigenvalue of a connected graph.
+def laplacian_gap(units: Joined, among: NDArray[np.bool_] | None = None) -> float:
+    """Second-smallest Laplacian eigenvalue of a connected graph, or of one component.
 
-    Lanczos on c I - L with the constant vector deflated and c twice the largest degree.
+    Lanczos on c I - L with the constant vector deflated and c the largest sum of degrees along
+    an edge.
 
     Parameters
     ----------
-    adjacency : (n, n) scipy.sparse.csr_array
-        Symmetric, of a connected graph: not checked.
+    units : Joined
+    among : (n,) bool, optional
+        The units of one component: not checked. By default all.
 
     Returns
     -------
@@ -45,23 +45,26 @@ def laplacian_gap(adjacency: sp.csr_array) -> float:
 
     Examples
     --------
-    >>> round(laplacian_gap(sp.csr_array(np.array([[0.0, 1.0], [1.0, 0.0]]))), 6)
+    >>> round(laplacian_gap(joined([LayerGraph.from_edge_ids([0], (1, 1))])), 6)
     2.0
     """
-    n = adjacency.shape[0]
-    if n < 2:
+    size = units.degree.size if among is None else int(np.count_nonzero(among))
+    if size < 2:
         return NAN
-    degree = np.asarray(adjacency.sum(axis=1), dtype=float)
-    if n <= 2 * DENSE:
-        dense = np.diag(degree) - adjacency.toarray()
-        return float(np.linalg.eigvalsh(dense)[1])
-    c = 2.0 * float(degree.max())
-    diagonal = c - degree
-
-    def flipped(v: NDArray[Any]) -> NDArray[Any]:
-        return diagonal * v + adjacency @ v - c * v.mean()
-
-    found = top_eigenvalues(flipped, n, 1)
+    if size <= 2 * DENSE:
+        adjacency = units.matrix()
+        if among is not None:
+            inside = np.flatnonzero(among)
+            adjacency = sp.csr_array(adjacency[inside][:, inside])
+        dense = adjacency.toarray()
+        return float(np.linalg.eigvalsh(np.diag(dense.sum(axis=0)) - dense)[1])
+    rows = np.repeat(units.degree[units.first :], np.diff(units.indptr))
+    c = float((rows + units.degree[units.indices]).max())
+    constant = np.full(units.degree.size, size**-0.5)
+    if among is not None:
+        constant = np.where(among, constant, 0.0)
+    flipped = adjacency_operator(units, diagonal=c - units.degree, deflated=constant)
+    found = top_pair(flipped, bound=c, among=among)
     return NAN if found is None else float(max(c - found[0], 0.0))
 
 
@@ -134,18 +137,14 @@ def _giant_gap(graph: LayerGraph) -> float:
     fan_in, fan_out = graph.fan_in, graph.fan_out
     if parts.number == 1 and np.ptp(fan_in) == 0 and np.ptp(fan_out) == 0:
         return _biregular_gap(graph, float(fan_in[0]), float(fan_out[0]))
-    adjacency = layered_adjacency([graph])
+    units = joined([graph])
     if parts.number == 1:
-        return laplacian_gap(adjacency)
+        return laplacian_gap(units)
     degree = np.concatenate([fan_out, fan_in])
     edges = np.bincount(parts.labels, weights=degree, minlength=parts.number)
     best = np.flatnonzero(parts.sizes == parts.sizes.max())
     best = best[edges[best] == edges[best].max()]
-    gaps = []
-    for label in best[:64]:
-        units = np.flatnonzero(parts.labels == label)
-        gaps.append(laplacian_gap(sp.csr_array(adjacency[units][:, units])))
-    return float(min(gaps))
+    return float(min(laplacian_gap(units, parts.labels == label) for label in best[:64]))
 
 
 def _biregular_gap(graph: LayerGraph, d_out: float, d_in: float) -> float:
@@ -190,4 +189,4 @@ def network_algebraic_connectivity(topology: Topology) -> float:
         return 0.0
     if len(topology) == 1:
         return algebraic_connectivity_giant(next(iter(topology.values())))
-    return laplacian_gap(layered_adjacency(list(topology.values())))
+    return laplacian_gap(joined(list(topology.values())))

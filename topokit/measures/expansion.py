@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph
 from topokit.measures.flow import components_of
-from topokit.measures.lanczos import top_eigenpairs
-from topokit.measures.spectral import leading_singular_values, normalized_singular_value
+from topokit.measures.lanczos import top_pair
+from topokit.measures.spectral import (
+    leading_singular_values,
+    normalized_operator,
+    normalized_singular_value,
+)
 
 __all__ = [
     "SweepCut",
@@ -251,27 +254,12 @@ def _cut(conductance: float, units: NDArray[Any], graph: LayerGraph) -> SweepCut
 
 def _second_vectors(graph: LayerGraph) -> NDArray[np.float64] | None:
     """Second singular vectors over the roots of the degrees, inputs first; None if unconverged."""
-    left, right = graph.fan_in.astype(float), graph.fan_out.astype(float)
-    root_left, root_right = np.sqrt(np.maximum(left, 1)), np.sqrt(np.maximum(right, 1))
-    matrix = graph.to_csr(1 / (root_left[graph.rows] * root_right[graph.indices]))
-    top = np.sqrt(left / graph.n_edges)
     if graph.n_out < 2 or graph.n_in < 2:
         return np.concatenate([np.arange(graph.n_in, dtype=float), np.zeros(graph.n_out)])
-    transposed = sp.csr_array(matrix.T)
-
-    def product(v: NDArray[Any]) -> NDArray[Any]:
-        return matrix @ (transposed @ v) - top * (top @ v)
-
-    if graph.n_out <= 64:
-        dense = (matrix @ transposed).toarray() - np.outer(top, top)
-        vector = np.linalg.eigh(dense)[1][:, -1]
-    else:
-        pairs = top_eigenpairs(product, graph.n_out, 1)
-        if pairs is None:
-            return None
-        vector = pairs[1][:, 0]
-    other = transposed @ vector
-    size = float(np.linalg.norm(other))
-    if size > 0:
-        other = other / size
-    return np.concatenate([other / root_right, vector / root_left])
+    fan_in, root = np.maximum(graph.fan_in, 1), np.sqrt(np.maximum(graph.fan_out, 1))
+    found = top_pair(normalized_operator(graph), bound=1.0, vector=True)
+    if found is None:
+        return None
+    inner = found[1] / root
+    outer = np.bincount(graph.rows, inner[graph.indices], graph.n_out) / fan_in
+    return np.concatenate([inner * max(float(np.sqrt(max(found[0], 0.0))), 1e-150), outer])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
 from topokit.graph import LayerGraph, Topology, chain_widths
+from topokit.measures.lanczos import joined
 from topokit.measures.memo import remember
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "components",
     "components_of",
     "giant_share",
-    "layered_adjacency",
     "network_components",
     "network_giant_share",
 ]
@@ -38,36 +37,6 @@ class Components(NamedTuple):
     with_edges: int
     sizes: NDArray[np.int64]
     labels: NDArray[np.int32]
-
-
-def layered_adjacency(graphs: Sequence[LayerGraph]) -> sp.csr_array:
-    """Adjacency matrix of layers that chain: all units, network inputs first.
-
-    Parameters
-    ----------
-    graphs : sequence of LayerGraph
-        At least one; ``n_out`` of each is ``n_in`` of the next.
-
-    Returns
-    -------
-    (n, n) scipy.sparse.csr_array
-        Symmetric 0/1 matrix of float64, two entries an edge. Cost O(edges).
-
-    Examples
-    --------
-    >>> layered_adjacency([LayerGraph.from_edge_ids([0], (1, 1))]).toarray().tolist()
-    [[0.0, 1.0], [1.0, 0.0]]
-    """
-    widths = [graphs[0].n_in] + [graph.n_out for graph in graphs]
-    starts = np.concatenate([[0], np.cumsum(widths)])
-    sources = [g.indices.astype(np.int64) + starts[i] for i, g in enumerate(graphs)]
-    targets = [g.rows + starts[i + 1] for i, g in enumerate(graphs)]
-    one, two = np.concatenate(sources), np.concatenate(targets)
-    n = int(starts[-1])
-    row, column = np.concatenate([one, two]), np.concatenate([two, one])
-    if n < 2**31:
-        row, column = row.astype(np.int32), column.astype(np.int32)
-    return sp.csr_array((np.ones(row.size), (row, column)), shape=(n, n))
 
 
 def components_of(graph: LayerGraph) -> Components:
@@ -170,8 +139,11 @@ def _network_sizes(topology: Topology) -> NDArray[np.int64] | None:
 
     known: dict[str, Any] = remember(graphs[0], "network", dict)
     if [ref() for ref in known.get("graphs", ())] != graphs:
-        adjacency = layered_adjacency(graphs)
-        labels = connected_components(adjacency, directed=False)[1]
+        units = joined(graphs)
+        indptr = np.concatenate([np.zeros(units.first, np.int64), units.indptr])
+        edges = (np.ones(units.indices.size, np.int8), units.indices.view(np.int32), indptr)
+        n = units.degree.size
+        labels = connected_components(sp.csr_array(edges, shape=(n, n)), directed=False)[1]
         known["graphs"] = [weakref.ref(graph) for graph in graphs]
         known["sizes"] = np.bincount(labels)
     return known["sizes"]
@@ -335,7 +307,7 @@ def efficiency(graph: LayerGraph) -> float:
     n = graph.n_in + graph.n_out
     if not 2 <= n <= LARGEST:
         return NAN
-    adjacency = layered_adjacency([graph])
+    adjacency = joined([graph]).matrix()
     counts = np.zeros(n + 1, np.int64)
     for start in range(0, n, 256):
         block = np.arange(start, min(start + 256, n))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph
 from topokit.measures.flow import components_of
-from topokit.measures.lanczos import DENSE, Product, top_eigenvalues
+from topokit.measures.lanczos import DENSE, gram_operator, top_pair
 from topokit.measures.memo import remember
+
+if TYPE_CHECKING:
+    from topokit.measures.compiled import Operator
 
 __all__ = [
     "leading_singular_values",
+    "normalized_operator",
     "normalized_singular_value",
     "normalized_spectral_gap",
     "ramanujan_margin",
@@ -23,28 +27,32 @@ __all__ = [
 ]
 
 NAN = float("nan")
+CELLS = 4_000_000  # possible edges up to which a dense matrix may be made
+SMALL = 1e-6  # a squared value below this, over the first, has lost digits: it is taken anew
 
 
 def _trimmed(graph: LayerGraph) -> sp.csr_array:
     """Biadjacency matrix without isolated units, the smaller side as rows."""
-    indptr = graph.indptr.astype(np.int32) if graph.n_edges < 2**31 else graph.indptr
-    ones = np.ones(graph.n_edges)
-    matrix = sp.csr_array((ones, graph.indices, indptr), shape=graph.shape)
+    matrix = graph.to_csr()
     rows, columns = np.flatnonzero(graph.fan_in), np.flatnonzero(graph.fan_out)
     if rows.size < graph.n_out or columns.size < graph.n_in:
         matrix = sp.csr_array(matrix[rows][:, columns])
     return matrix if matrix.shape[0] <= matrix.shape[1] else sp.csr_array(matrix.T)
 
 
-def _gram(matrix: sp.csr_array) -> Product:
-    """Product with B B^T."""
-    transposed = sp.csr_array(matrix.T)
-    return lambda v: matrix @ (transposed @ v)
+def _normalized_matrix(matrix: sp.csr_array) -> sp.csr_array:
+    """Divide a trimmed matrix by the roots of its degrees on both sides."""
+    left, right = np.diff(matrix.indptr), np.bincount(matrix.indices, minlength=matrix.shape[1])
+    data = 1 / np.sqrt(np.repeat(left, left) * right[matrix.indices].astype(float))
+    return sp.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
-def _dense_gram(matrix: sp.csr_array) -> NDArray[np.float64]:
-    """B B^T as an array of the smaller side."""
-    return (matrix @ matrix.T).toarray()
+def _dense_values(matrix: sp.csr_array) -> NDArray[np.float64]:
+    """All singular values; by the Gram matrix where the long side is very long."""
+    if matrix.shape[0] * matrix.shape[1] <= CELLS:
+        return np.linalg.svd(matrix.toarray(), compute_uv=False)
+    square = np.linalg.eigvalsh((matrix @ matrix.T).toarray())[::-1]
+    return np.sqrt(np.maximum(square, 0.0))
 
 
 def leading_singular_values(graph: LayerGraph) -> tuple[float, float]:
@@ -78,18 +86,26 @@ def _leading(graph: LayerGraph) -> tuple[float, float]:
         return NAN, NAN
     for degrees, other in ((graph.fan_in, graph.fan_out), (graph.fan_out, graph.fan_in)):
         if degrees.max() == 1:  # disjoint stars
-            top = np.sort(other)[::-1].astype(float)
-            return float(np.sqrt(top[0])), float(np.sqrt(top[1])) if top.size > 1 else 0.0
-    matrix = _trimmed(graph)
-    size = matrix.shape[0]
-    if size <= DENSE:
-        found: Any = np.linalg.eigvalsh(_dense_gram(matrix))[::-1]
-    else:
-        found = top_eigenvalues(_gram(matrix), size, 2)
-        if found is None:
-            return NAN, NAN
-    roots = np.sqrt(np.maximum(found, 0.0))
-    return float(roots[0]), float(roots[1]) if size > 1 else 0.0
+            roots = np.sqrt(np.sort(other)[::-1].astype(float))
+            return float(roots[0]), float(roots[1]) if roots.size > 1 else 0.0
+    sides = [int(np.count_nonzero(k)) for k in (graph.fan_in, graph.fan_out)]
+    if graph.n_edges == sides[0] * sides[1]:
+        return float(np.sqrt(graph.n_edges)), 0.0
+    if min(sides) <= DENSE:
+        values = _dense_values(_trimmed(graph))
+        return float(values[0]), float(values[1]) if values.size > 1 else 0.0
+    gram = gram_operator(graph)
+    bound = float(graph.fan_in.max()) * float(graph.fan_out.max())
+    top = top_pair(gram, bound=bound, start=graph.fan_out.astype(float), vector=True)
+    if top is None:
+        return NAN, NAN
+    second = top_pair(gram._replace(deflated=top[1]), bound=top[0])
+    if second is None:
+        return NAN, NAN
+    first, square = float(np.sqrt(top[0])), max(second[0], 0.0)
+    if square < SMALL * top[0] and sides[0] * sides[1] <= CELLS:
+        return first, float(_dense_values(_trimmed(graph))[1])
+    return first, float(np.sqrt(square))
 
 
 def normalized_singular_value(graph: LayerGraph) -> float:
@@ -125,24 +141,31 @@ def _normalized(graph: LayerGraph) -> float:
         return NAN
     if components_of(graph).with_edges > 1:
         return 1.0
-    matrix = _trimmed(graph)
-    size = matrix.shape[0]
-    if size == 1 or graph.n_edges == matrix.shape[0] * matrix.shape[1]:
+    fan_in, fan_out = graph.fan_in, graph.fan_out
+    sides = [int(np.count_nonzero(k)) for k in (fan_in, fan_out)]
+    if graph.n_edges == sides[0] * sides[1]:
         return 0.0
-    left = np.asarray(matrix.sum(axis=1), dtype=float)
-    right = np.asarray(matrix.sum(axis=0), dtype=float)
-    data = matrix.data / np.sqrt(np.repeat(left, np.diff(matrix.indptr)) * right[matrix.indices])
-    matrix = sp.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
-    top = np.sqrt(left / graph.n_edges)
-    if size <= DENSE:
-        square = np.linalg.eigvalsh(_dense_gram(matrix) - np.outer(top, top))[-1]
-    else:
-        gram = _gram(matrix)
-        found = top_eigenvalues(lambda v: gram(v) - top * (top @ v), size, 1)
-        if found is None:
+    if np.ptp(fan_in[fan_in > 0]) == 0 and np.ptp(fan_out[fan_out > 0]) == 0:
+        first, second = leading_singular_values(graph)
+        return second / first
+    if min(sides) > DENSE:
+        top = top_pair(normalized_operator(graph), bound=1.0)
+        if top is None:
             return NAN
-        square = found[0]
-    return float(np.sqrt(min(max(square, 0.0), 1.0)))
+        if top[0] >= SMALL or sides[0] * sides[1] > CELLS:
+            return float(np.sqrt(min(max(top[0], 0.0), 1.0)))
+    return min(float(_dense_values(_normalized_matrix(_trimmed(graph)))[1]), 1.0)
+
+
+def normalized_operator(graph: LayerGraph) -> Operator:
+    """Gram operator of the normalised matrix on the input units, without its top vector."""
+    fan_in, fan_out = graph.fan_in.astype(float), graph.fan_out.astype(float)
+    return gram_operator(
+        graph,
+        weight=1 / np.maximum(fan_in, 1),
+        scale=1 / np.sqrt(np.maximum(fan_out, 1)),
+        deflated=np.sqrt(fan_out / graph.n_edges),
+    )
 
 
 def spectral_gap(graph: LayerGraph) -> float:
@@ -165,7 +188,7 @@ def spectral_gap(graph: LayerGraph) -> float:
 
     Notes
     -----
-    Unweighted. Cost O(n_edges) per Lanczos step; dense below 128 units on the smaller side.
+    Unweighted. Cost O(n_edges) per Lanczos step; dense up to 64 units on the smaller side.
 
     References
     ----------
@@ -197,7 +220,7 @@ def normalized_spectral_gap(graph: LayerGraph) -> float:
     -------
     float
         In [0, 1]; 1 for complete layers; ``nan`` without edges or if the iteration did not
-        converge. Cost O(n_edges) per Lanczos step; dense below 128 units.
+        converge. Cost O(n_edges) per Lanczos step; dense up to 64 units.
 
     References
     ----------
@@ -282,9 +305,7 @@ def singular_values(graph: LayerGraph, *, normalized: bool = False) -> NDArray[n
         )
     matrix = _trimmed(graph) if graph.n_edges else sp.csr_array((0, 0))
     if normalized and graph.n_edges:
-        left = np.asarray(matrix.sum(axis=1), dtype=float) ** -0.5
-        right = np.asarray(matrix.sum(axis=0), dtype=float) ** -0.5
-        matrix = sp.csr_array(sp.diags_array(left) @ matrix @ sp.diags_array(right))
+        matrix = _normalized_matrix(matrix)
     count = matrix.shape[0]
     if not count:
         return np.zeros(0 if normalized else size)
