@@ -222,7 +222,8 @@ def set_cnn(
     dropout : float
         In [0, 1); 0.3 in the paper.
     kernel, init : str
-        See `SparseLinear`.
+        See `SparseLinear`. Dense convolutions start with Glorot's uniform values: max pooling
+        raises activations, and with He's values the first scores are far too large to learn from.
     rng : numpy.random.Generator
     generator : torch.Generator, optional
         As in `set_mlp`.
@@ -265,7 +266,7 @@ def set_cnn(
     for position, (n_in, n_out) in enumerate(itertools.pairwise(sizes), start=1):
         graph = topology.get(f"conv{position}")
         if graph is None:
-            convolution: nn.Module = _he_convolution(n_in, n_out, rng)
+            convolution: nn.Module = _convolution(n_in, n_out, rng)
         elif graph.shape == (n_out, 9 * n_in):
             convolution = SparseConv2d(graph, 3, padding=1, kernel=kernel, init=init, rng=rng)
         else:
@@ -325,10 +326,11 @@ def inputs_of(model: str, n_features: int, **options: Any) -> int:
     return _cnn_inputs(**sizes)
 
 
-def _he_convolution(n_in: int, n_out: int, rng: np.random.Generator) -> nn.Conv2d:
-    """A dense 3x3 convolution with normal weights drawn from `rng` and a bias of zeros."""
+def _convolution(n_in: int, n_out: int, rng: np.random.Generator) -> nn.Conv2d:
+    """A dense 3x3 convolution with Glorot's uniform weights, as Keras has, and a bias of zeros."""
     convolution = nn.utils.skip_init(nn.Conv2d, n_in, n_out, 3, padding=1)
-    weight = rng.standard_normal((n_out, n_in, 3, 3)) * np.sqrt(2 / (9 * n_in))
+    bound = np.sqrt(6 / (9 * (n_in + n_out)))
+    weight = rng.uniform(-bound, bound, (n_out, n_in, 3, 3))
     with torch.no_grad():
         convolution.weight.copy_(torch.from_numpy(weight))
         convolution.bias.zero_()
