@@ -30,6 +30,7 @@ __all__ = ["Epoch", "TrainPlan", "TrainState", "train"]
 
 CHECKPOINT = ("model", "optimizer", "rngs", "dropout", "epoch", "step", "memory")
 EVALUATION_BATCH = 2000
+WIDEST_CELLS = 1 << 26  # samples times units of the widest layer that are evaluated at once
 
 
 @dataclass(frozen=True)
@@ -284,10 +285,12 @@ def evaluate(model: nn.Module, x: np.ndarray, y: np.ndarray) -> tuple[float, flo
     """Return the mean cross-entropy (nats) and the accuracy of a model on samples."""
     model.eval()
     total, right = 0.0, 0
+    widest = max((max(layer.graph.shape) for layer in sparse_layers(model).values()), default=1)
+    batch = max(1, min(EVALUATION_BATCH, WIDEST_CELLS // max(1, widest)))
     with torch.no_grad():
-        for at in range(0, len(x), EVALUATION_BATCH):
-            target = torch.from_numpy(y[at : at + EVALUATION_BATCH])
-            scores = model(torch.from_numpy(x[at : at + EVALUATION_BATCH]))
+        for at in range(0, len(x), batch):
+            target = torch.from_numpy(y[at : at + batch])
+            scores = model(torch.from_numpy(x[at : at + batch]))
             total += float(nn.functional.cross_entropy(scores, target, reduction="sum"))
             right += int((scores.argmax(dim=1) == target).sum())
     return total / len(x), right / len(x)

@@ -41,7 +41,8 @@ class TestEachRecipe:
     def test_builds_its_rule_and_a_small_model(self, name):
         config, rng = load_recipe(name), np.random.default_rng(0)
         RULES[config.rule.name](**config.rule.params)
-        n_in = inputs_of(config.model.name, FEATURES[config.data.name], **config.model.params)
+        n_features = config.data.params.get("n_features") or FEATURES[config.data.name]
+        n_in = inputs_of(config.model.name, n_features, **config.model.params)
         assert config.model.widths[0] == n_in
         topology = {"fc1": LayerGraph.from_edge_ids([0, 3], (2, n_in))}
         MODELS[config.model.name](topology, rng=rng, **config.model.params)

@@ -10,6 +10,7 @@ import numpy as np
 from topokit.data.features import mat_features, mushrooms
 from topokit.data.images import cifar10, digits, idx_images
 from topokit.data.own import csv, npz, openml
+from topokit.data.synthetic import synthetic
 from topokit.samples import Data, Loader
 from topokit.tables import choose
 
@@ -42,6 +43,7 @@ DATASETS: dict[str, Loader] = {
         "lung_small", "lung_small/lung_small.mat", (73, 325), 7, 24, _FEATURES
     ),
     "mushrooms": mushrooms,
+    "synthetic": synthetic,
     "csv": csv,
     "npz": npz,
     "openml": openml,
