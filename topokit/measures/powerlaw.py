@@ -11,9 +11,7 @@ __all__ = ["TailFit", "Tally", "bootstrap_p", "fit_tail", "log_zeta", "sample_ze
 
 NAN = float("nan")
 TERMS = 10  # summed directly before the Euler-Maclaurin remainder takes over
-LARGEST_ALPHA = 1000.0
 TABLE = 100_000  # support values tabulated for sampling; beyond, the continuous law is exact
-CELLS = 1_000_000  # candidates times values held at once
 
 
 class Tally(NamedTuple):
@@ -113,57 +111,6 @@ def _remainder(a: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
     return 0.5 + a / (12 * y) - third / (720 * y**3) + fifth / (30240 * y**5)
 
 
-def _solve(mean_log: NDArray[Any], start: NDArray[Any], upper: float) -> NDArray[Any]:
-    """Maximum-likelihood exponents of tails with these mean logarithms, all at once.
-
-    Newton steps on the convex cost log zeta(a) + a mean_log within a shrinking bracket.
-    """
-    lowest = 1.01 if np.isinf(upper) else 1e-3
-    low, high = np.full(start.shape, lowest), np.full(start.shape, LARGEST_ALPHA)
-    excess = np.maximum(mean_log - np.log(start - 0.5), 1e-6)
-    alpha = np.clip(1 + 1 / excess, lowest + 0.01, LARGEST_ALPHA / 2)
-    offsets = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])[:, None]
-    for _ in range(60):
-        h = 1e-3 * np.maximum(1.0, alpha / 10)
-        f = log_zeta(alpha + offsets * h, np.broadcast_to(start, (5, start.size)), upper)
-        slope = (f[0] - 8 * f[1] + 8 * f[3] - f[4]) / (12 * h) + mean_log
-        bend = (-f[0] + 16 * f[1] - 30 * f[2] + 16 * f[3] - f[4]) / (12 * h * h)
-        low, high = np.where(slope < 0, alpha, low), np.where(slope > 0, alpha, high)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            new = alpha - slope / bend
-        new = np.where((new > low) & (new < high) & (bend > 0), new, (low + high) / 2)
-        step, alpha = np.abs(new - alpha), new
-        if np.all(step < 1e-8 * alpha):
-            break
-    return alpha
-
-
-def _distances(
-    alpha: NDArray[Any], first: NDArray[Any], table: Tally, start: NDArray[Any], upper: float
-) -> NDArray[Any]:
-    """Kolmogorov-Smirnov distances of tails that begin at positions `first` of the table.
-
-    Taken at both ends of every flat stretch of the empirical distribution.
-    """
-    values = table.values.astype(float)
-    above = np.append(table.counts[::-1].cumsum()[::-1], 0).astype(float)
-    result = np.empty(alpha.size)
-    step = max(1, CELLS // (values.size * TERMS))
-    for lo in range(0, alpha.size, step):
-        a, at = alpha[lo : lo + step, None], first[lo : lo + step, None]
-        base = int(at.min())
-        v = values[None, base:]
-        norm = log_zeta(a, start[lo : lo + step, None], upper)
-        log_fitted = log_zeta(a, np.broadcast_to(v, (a.shape[0], v.size)), upper) - norm
-        fitted = np.exp(np.minimum(log_fitted, 0.0))
-        beyond = fitted - np.exp(np.minimum(-a * np.log(v) - norm, 0.0))
-        share = above[None, base:] / above[at]
-        gaps = np.maximum(np.abs(fitted - share[:, :-1]), np.abs(beyond - share[:, 1:]))
-        gaps[np.arange(base, values.size)[None, :] < at] = 0.0
-        result[lo : lo + step] = gaps.max(axis=1)
-    return result
-
-
 def fit_tail(table: Tally, *, xmin: int | None = None, upper: float = np.inf) -> TailFit:
     """Fit a discrete power law to a table of positive values; scan x_min unless it is given.
 
@@ -182,7 +129,7 @@ def fit_tail(table: Tally, *, xmin: int | None = None, upper: float = np.inf) ->
     Returns
     -------
     TailFit
-        All ``nan`` if no tail has two distinct values. Cost O(m^2) for m distinct values.
+        All ``nan`` if no tail has two distinct values. Cost O(m^2) at most for m distinct values.
 
     References
     ----------
@@ -200,17 +147,11 @@ def fit_tail(table: Tally, *, xmin: int | None = None, upper: float = np.inf) ->
     table = Tally(table.values[keep], table.counts[keep])
     if table.values.size < 2:
         return NO_TAIL
-    values = table.values.astype(float)
-    above = table.counts[::-1].cumsum()[::-1]
-    logs = (table.counts * np.log(values))[::-1].cumsum()[::-1]
-    first = np.arange(values.size - 1) if xmin is None else np.zeros(1, np.int64)
-    start = values[first] if xmin is None else np.array([float(xmin)])
-    alpha = _solve(logs[first] / above[first], start, upper)
-    distance = _distances(alpha, first, table, start, upper)
-    best = int(np.argmin(distance))
-    return TailFit(
-        float(alpha[best]), float(start[best]), int(above[first[best]]), float(distance[best])
-    )
+    from topokit.measures.compiledfit import scan
+
+    values, counts = table.values.astype(float), table.counts.astype(float)
+    alpha, start, size, distance = scan(values, counts, float(xmin or 0), upper)
+    return TailFit(alpha, start, int(size), distance)
 
 
 def sample_zeta(
@@ -248,41 +189,34 @@ def sample_zeta(
     >>> sample_zeta(5, alpha=2.5, xmin=2, rng=np.random.default_rng(0)).min() >= 2
     np.True_
     """
-    return _sampler(alpha, xmin, upper)(size, rng)
-
-
-def _sampler(alpha: float, xmin: int, upper: float) -> Any:
-    """Tabulate the law once; return ``draw(size, rng)``."""
     if xmin < 1 or upper < xmin or (np.isinf(upper) and alpha <= 1):
         raise ValueError(
             f"expected 1 <= xmin <= upper, and alpha > 1 where upper is infinite, got "
             f"xmin={xmin}, upper={upper}, alpha={alpha}"
         )
+    cumulative = _cumulative(alpha, xmin, upper)
+    at = np.searchsorted(cumulative, rng.random(size), side="right")
+    values = at.astype(np.int64) + xmin
+    beyond = np.flatnonzero(at >= cumulative.size)
+    if beyond.size:
+        u, edge = rng.random(beyond.size), xmin + cumulative.size - 0.5
+        if np.isinf(upper):
+            far = edge * u ** (-1 / (alpha - 1))
+        else:
+            length = np.log((upper + 0.5) / edge)
+            inner = np.log1p(u * np.expm1((1 - alpha) * length)) if alpha != 1 else u
+            far = edge * np.exp(inner / (1 - alpha) if alpha != 1 else u * length)
+        values[beyond] = np.minimum(np.rint(far), min(upper, 2.0**62)).astype(np.int64)
+    return values
+
+
+def _cumulative(alpha: float, xmin: int, upper: float) -> NDArray[np.float64]:
+    """Cumulative probabilities of the first values of the support, up to `TABLE` of them."""
     last = int(min(upper, xmin + TABLE - 1))
-    support = np.arange(xmin, last + 1, dtype=np.int64)
+    support = np.arange(xmin, last + 1, dtype=float)
     norm = float(log_zeta(alpha, xmin, upper))
     cumulative = np.exp(-alpha * np.log(support) - norm).cumsum()
-    complete = last >= upper
-    if complete:
-        cumulative /= cumulative[-1]
-
-    def draw(size: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        at = np.searchsorted(cumulative, rng.random(size), side="right")
-        values = support[np.minimum(at, support.size - 1)]
-        beyond = np.flatnonzero(at >= support.size)
-        if beyond.size and not complete:
-            u, edge = rng.random(beyond.size), last + 0.5
-            if np.isinf(upper):
-                far = edge * u ** (-1 / (alpha - 1))
-            else:
-                end = (upper + 0.5) / edge
-                inner = np.log1p(u * np.expm1((1 - alpha) * np.log(end))) if alpha != 1 else u
-                far = edge * np.exp(inner / (1 - alpha) if alpha != 1 else u * np.log(end))
-            values = values.copy()
-            values[beyond] = np.minimum(np.rint(far), min(upper, 2.0**62)).astype(np.int64)
-        return values
-
-    return draw
+    return cumulative / cumulative[-1] if last >= upper else cumulative
 
 
 def bootstrap_p(
@@ -329,16 +263,23 @@ def bootstrap_p(
     """
     if not np.isfinite(fit.alpha) or replicates < 1:
         return NAN
+    from topokit.measures.compiledfit import bootstrap
+
     n = int(table.counts.sum())
     body = table.values < fit.xmin
-    draw = _sampler(fit.alpha, int(fit.xmin), upper)
-    head = np.repeat(table.values[body], table.counts[body])
-    worse = 0
-    for _ in range(replicates):
-        n_tail = int(rng.binomial(n, fit.n_tail / n)) if head.size else n
-        parts = [draw(n_tail, rng)]
-        if n_tail < n:
-            parts.append(head[rng.integers(0, head.size, n - n_tail)])
-        again = fit_tail(tally(np.concatenate(parts)), xmin=xmin, upper=upper)
-        worse += bool(again.ks_distance >= fit.ks_distance)
+    head_share = table.counts[body].cumsum() / max(int(table.counts[body].sum()), 1)
+    worse = bootstrap(
+        table.values[body].astype(float),
+        head_share,
+        fit.n_tail / n,
+        fit.alpha,
+        fit.xmin,
+        _cumulative(fit.alpha, int(fit.xmin), upper),
+        upper,
+        float(xmin or 0),
+        n,
+        replicates,
+        fit.ks_distance,
+        rng,
+    )
     return worse / replicates
