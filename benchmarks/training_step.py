@@ -5,6 +5,10 @@ All rivals run interleaved in one process, so that the ratios hold whatever else
     python benchmarks/training_step.py                 # one thread and two
     python benchmarks/training_step.py --parts         # what our step consists of
     python benchmarks/training_step.py --crossover     # csr against dense over densities
+    python benchmarks/training_step.py --device cuda   # the same rivals and masked dense on a GPU
+
+With each network stands one SET rewiring of all its layers, optimizer state and new index
+included, to be read in training steps of ours.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import platform
 import statistics
 import time
@@ -23,7 +28,10 @@ from torch import nn
 
 from topokit.graph import LayerGraph, sample_absent
 from topokit.nn.kernels import EdgeIndex, edge_product
+from topokit.nn.layers import sparse_layers
 from topokit.nn.models import set_mlp
+from topokit.rules import RULES
+from topokit.rules.network import rewire_network
 
 TURN = 5  # steps in a row, as in training: a rival's weights are not in the caches at every step
 CONFIGURATIONS = {
@@ -83,40 +91,66 @@ def sequential(layers) -> nn.Module:
     return nn.Sequential(*parts[:-1])
 
 
-def contenders(widths, epsilon, rng) -> dict[str, nn.Module]:
+def contenders(widths, epsilon, rng, device) -> dict[str, nn.Module]:
     """The same network in every implementation at hand."""
     topology = random_topology(widths, epsilon, rng)
     models = {
-        "topokit": set_mlp(topology, rng=rng),
+        "topokit": set_mlp(topology, rng=rng, kernel="csr" if device == "cuda" else "auto"),
         "dense torch": sequential(nn.Linear(a, b) for a, b in itertools.pairwise(widths)),
         "torch CSR": sequential(
             PlainCsrLinear(g) if g.density < 1 else nn.Linear(g.n_in, g.n_out)
             for g in topology.values()
         ),
     }
+    if device == "cuda":
+        models["topokit, kernel=dense"] = set_mlp(topology, rng=rng, kernel="dense")
     try:
         import sparselab
     except ImportError:
-        return models
+        return {name: model.to(device) for name, model in models.items()}
     models["sparselab"] = sequential(
         sparselab.SparseLinear(g.n_in, g.n_out, sparsity=1 - g.density)
         if g.density < 1
         else nn.Linear(g.n_in, g.n_out)
         for g in topology.values()
     )
-    return models
+    return {name: model.to(device) for name, model in models.items()}
 
 
-def stepper(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
-    """One step of SGD with momentum on a fixed batch."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+def momentum(model: nn.Module) -> torch.optim.Optimizer:
+    """SGD as the papers use it."""
+    return torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+
+
+def stepper(
+    model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor
+) -> Callable[[], None]:
+    """One step of training on a fixed batch."""
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
+        if x.is_cuda:
+            torch.cuda.synchronize()
 
     return step
+
+
+def rewirer(
+    model: nn.Module, optimizer: torch.optim.Optimizer, rng: np.random.Generator
+) -> Callable[[], None]:
+    """One SET rewiring of every layer, up to the index the next step needs."""
+    layers, rule = sparse_layers(model), RULES["set"]()
+
+    def rewire() -> None:
+        views = {name: layer.view() for name, layer in layers.items()}
+        changes = rewire_network(views, rule, drop_fraction=0.3, progress=0.5, rng=rng)
+        for name, (update, values) in changes.items():
+            layers[name].replace_graph(update, values, optimizer)
+            _ = layers[name].index.transposed
+
+    return rewire
 
 
 def interleaved(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
@@ -132,7 +166,8 @@ def interleaved(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str,
     return {name: statistics.median(t) for name, t in times.items()}
 
 
-def compare(repeats: int, threads: list[int]) -> list[dict]:
+def compare(repeats: int, threads: list[int], device: str) -> list[dict]:
+    """Medians of every rival and of one rewiring of ours, and their ratios to our step."""
     rows = []
     for (name, (widths, epsilon, batch)), count in itertools.product(
         CONFIGURATIONS.items(), threads
@@ -141,14 +176,23 @@ def compare(repeats: int, threads: list[int]) -> list[dict]:
         rng = np.random.default_rng(0)
         torch.manual_seed(0)
         x, y = torch.randn(batch, widths[0]), torch.randint(widths[-1], (batch,))
-        models = contenders(widths, epsilon, rng)
-        medians = interleaved({n: stepper(m, x, y) for n, m in models.items()}, repeats)
-        ours = medians["topokit"]
+        x, y = x.to(device), y.to(device)
+        models = contenders(widths, epsilon, rng, device)
+        optimizers = {rival: momentum(model) for rival, model in models.items()}
+        steps = {rival: stepper(m, optimizers[rival], x, y) for rival, m in models.items()}
+        medians = interleaved(steps, repeats)
+        steps["topokit"]()
+        rewire = rewirer(models["topokit"], optimizers["topokit"], rng)
+        both = interleaved({"topokit": steps["topokit"], "(one SET rewiring)": rewire}, repeats)
+        medians["(one SET rewiring)"] = (
+            both["(one SET rewiring)"] / both["topokit"] * medians["topokit"]
+        )
         for rival, milliseconds in medians.items():
             rows.append(
                 {
                     "network": name, "threads": count, "implementation": rival,
-                    "ms": round(milliseconds, 3), "times ours": round(milliseconds / ours, 2),
+                    "ms": round(milliseconds, 3),
+                    "times ours": round(milliseconds / medians["topokit"], 2),
                 }
             )  # fmt: skip
     return rows
@@ -162,7 +206,7 @@ def parts(repeats: int) -> list[dict]:
         rng = np.random.default_rng(0)
         x, y = torch.randn(batch, widths[0]), torch.randint(widths[-1], (batch,))
         model = set_mlp(random_topology(widths, epsilon, rng), rng=rng)
-        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+        optimizer = momentum(model)
         held: dict = {}
 
         def forward(model=model, x=x, y=y, held=held):
@@ -241,6 +285,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--parts", action="store_true")
     parser.add_argument("--crossover", action="store_true")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.parts:
@@ -248,11 +293,12 @@ def main() -> None:
     elif options.crossover:
         rows = crossover(options.repeats)
     else:
-        rows = compare(options.repeats, options.threads)
+        rows = compare(options.repeats, options.threads, options.device)
     if options.json:
         print(json.dumps(rows, indent=1))
         return
-    print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, medians")
+    where = torch.cuda.get_device_name() if options.device == "cuda" else platform.machine()
+    print(f"{where}, {os.cpu_count()} cores, torch {torch.__version__}, medians")
     show(rows)
 
 
