@@ -1,0 +1,165 @@
+"""Time and memory against the number of links, and the network of a million neurons.
+
+    python benchmarks/scaling.py                  # 10^4 to 3 * 10^7 links, one thread
+    python benchmarks/scaling.py --million        # two epochs of the recipe set_mlp_million
+
+Each size is a fresh process: one square layer with 20 links a unit between an input and ten
+outputs, trained with momentum on batches of 32. Columns: seconds of one training step, of one SET
+rewiring and of the core measures (medians of three, one run where it takes over ten seconds), each
+also per link, and the peak of memory above that of the libraries, per link.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+LINKS = [10**4, 10**5, 10**6, 10**7, 3 * 10**7]
+LINKS_PER_UNIT = 20
+BATCH = 32
+
+
+def peak_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """Median of three runs after none; of one if it takes long."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+        if times[0] > 10:
+            break
+    return statistics.median(times)
+
+
+def one_size(n_links: int) -> dict[str, float]:
+    """Train, rewire and measure one layer; run in a process of its own."""
+    import numpy as np
+    import torch
+
+    from topokit.generators import generate
+    from topokit.measures import measure
+    from topokit.nn.layers import sparse_layers
+    from topokit.nn.models import set_mlp
+    from topokit.rules import RULES
+    from topokit.rules.network import rewire_network
+
+    def build(n_units: int, rng: np.random.Generator) -> torch.nn.Module:
+        sizes = [n_units, n_units]
+        topology = generate(sizes, "erdos_renyi", density=min(1, LINKS_PER_UNIT / n_units), rng=rng)
+        return set_mlp(topology, rng=rng)
+
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    n_units = n_links // LINKS_PER_UNIT
+
+    def exercise(n_units: int) -> dict[str, float]:
+        model = build(n_units, rng)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+        x, target = torch.randn(BATCH, n_units), torch.randn(BATCH, n_units)
+
+        def step() -> None:
+            optimizer.zero_grad(set_to_none=True)
+            ((model(x) - target) ** 2).mean().backward()
+            optimizer.step()
+
+        def rewire() -> None:
+            layers = sparse_layers(model)
+            views = {name: layer.view() for name, layer in layers.items()}
+            changes = rewire_network(
+                views, RULES["set"](), drop_fraction=0.3, progress=0.5, rng=rng
+            )
+            for name, (update, values) in changes.items():
+                layers[name].replace_graph(update, values, optimizer)
+
+        step()
+        result = {"step": seconds(step), "rewiring": seconds(rewire)}
+        step()
+        result["training peak"] = float(peak_bytes())
+        topology = {name: layer.graph for name, layer in sparse_layers(model).items()}
+        start = time.perf_counter()
+        measure(topology)
+        result["measuring"] = time.perf_counter() - start
+        result["links"] = float(sum(graph.n_edges for graph in topology.values()))
+        return result
+
+    exercise(100)  # compiled code and libraries are loaded before anything counts
+    before = peak_bytes()
+    result = exercise(n_units)
+    result["training bytes"] = result.pop("training peak") - before
+    result["bytes"] = peak_bytes() - before
+    return result
+
+
+def curve(links: list[int]) -> None:
+    """Print one line for each number of links."""
+    print("| links | step s | ns/link | rewiring s | ns/link | measuring s | ns/link |"
+          " training bytes/link | with measuring |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|")
+    for n_links in links:
+        command = [sys.executable, __file__, "--one", str(n_links)]
+        answer = subprocess.run(command, capture_output=True, text=True, check=True)
+        row = json.loads(answer.stdout)
+        n = row["links"]
+        cells = [f"{int(n):,}"]
+        for name in ("step", "rewiring", "measuring"):
+            cells += [f"{row[name]:.3g}", f"{1e9 * row[name] / n:.0f}"]
+        cells += [f"{row['training bytes'] / n:.0f}", f"{row['bytes'] / n:.0f}"]
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def million() -> None:
+    """Train the recipe and say what it took."""
+    import topokit as tk
+
+    config = tk.load_recipe("set_mlp_million")
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        history = tk.run(config, Path(folder) / "run")
+        total = time.perf_counter() - start
+        topology = history.topology(-1)
+        timing = json.loads((Path(folder) / "run" / "timing.json").read_text(encoding="utf-8"))
+    links = sum(graph.n_edges for graph in topology.values())
+    trained = timing["training_seconds"]
+    samples = config.epochs * config.data.params["n_train"]
+    print(f"{sum(config.model.widths):,} neurons, {links:,} links, {config.epochs} epochs")
+    print(f"{total:.0f} s in all: training {trained:.0f} s, "
+          f"core measures of every layer {timing['measuring_seconds']:.0f} s")  # fmt: skip
+    print(f"{1e9 * trained / (links * samples):.1f} ns a link and sample (evaluation and rewiring "
+          f"included), peak memory {peak_bytes() / 2**30:.1f} GiB")  # fmt: skip
+    print(f"test accuracy {history.epochs['test_accuracy'].iloc[-1]:.3f}")
+
+
+def main() -> None:
+    """Print the curve, or what the million neurons take."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--links", type=int, nargs="+", default=LINKS)
+    parser.add_argument("--million", action="store_true")
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(one_size(arguments.one)))
+        return
+    print(f"{platform.machine()}, {os.cpu_count()} cores, one thread for the curve")
+    if arguments.million:
+        million()
+    else:
+        curve(arguments.links)
+
+
+if __name__ == "__main__":
+    main()
