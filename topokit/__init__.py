@@ -31,6 +31,7 @@ _HOME = {
     "sparsify": "nn.attach",
     "attach": "nn.attach",
     "MODELS": "nn.models",
+    "SparseMLPClassifier": "classifier",
     "DATASETS": "data",
     "RECIPES": "config",
     "load_recipe": "config",

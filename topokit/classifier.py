@@ -1,0 +1,306 @@
+"""A sparse network as a scikit-learn estimator: fit, predict, score."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from topokit.generators import generate
+from topokit.graph import Topology
+from topokit.history import MEASURE_COLUMNS
+from topokit.measures import measure
+from topokit.nn.models import set_mlp
+from topokit.rules import RULES, SCHEDULES
+from topokit.samples import Data
+from topokit.tables import check_parameters, choose
+from topokit.train import TrainPlan, TrainState, train
+
+__all__ = ["FitHistory", "SparseMLPClassifier"]
+
+BATCH = 2000
+
+
+@dataclass(frozen=True)
+class FitHistory:
+    """What a fit recorded, with the attributes of `topokit.History` that plots and tables read.
+
+    Parameters
+    ----------
+    epochs : pandas.DataFrame
+        ``run, epoch, train_loss, train_accuracy, seconds``: the loss is the mean over an epoch's
+        batches, with dropout; the accuracy that on the training samples after it.
+    measures : pandas.DataFrame
+        ``run, epoch, layer, measure, value``; empty unless measures were asked for.
+    topologies : dict of int to Topology
+        The graphs each recorded epoch's accuracy was measured on.
+    """
+
+    epochs: pd.DataFrame
+    measures: pd.DataFrame
+    topologies: dict[int, Topology] = field(repr=False)
+    name: str = "fit"
+
+    @property
+    def recorded(self) -> list[int]:
+        """Epochs whose topology is kept."""
+        return sorted(self.topologies)
+
+    def topology(self, epoch: int) -> Topology:
+        """Return all layer graphs of a recorded epoch; negative numbers count from the end."""
+        kept = self.recorded
+        if epoch < 0 and -epoch <= len(kept):
+            epoch = kept[epoch]
+        if epoch not in self.topologies:
+            raise ValueError(f"epoch {epoch} was not recorded; recorded: {kept}")
+        return self.topologies[epoch]
+
+
+class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
+    """A multilayer perceptron that is sparse from the first step and rewired while it learns.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : sequence of int
+        Units of the hidden layers; may be empty.
+    generator : str
+        Of the first topology, a name of `topokit.GENERATORS`.
+    epsilon : float or None
+        SET's budget: ``epsilon (n_in + n_out)`` edges a layer, at most all. Used unless `density`
+        is given.
+    density : float or None
+        Share of the possible edges, in (0, 1], instead of `epsilon`.
+    densities : str or None
+        How the budget is shared among layers, a name of `topokit.DENSITIES`.
+    rule : str
+        How layers are rewired, a name of `topokit.RULES`; ``"static"`` keeps the first topology.
+    rule_params : dict or None
+        Parameters of the rule.
+    drop_fraction : float
+        Share of a layer's edges replaced at one rewiring.
+    schedule : str
+        How that share moves over the training, a name of `topokit.rules.SCHEDULES`.
+    every : int or None
+        Steps between rewirings; None rewires between epochs.
+    activation : {"relu", "srelu", "all_relu"}
+    dropout : float
+        In [0, 1).
+    learning_rate, momentum, weight_decay : float
+        Of stochastic gradient descent; the learning rate falls to 0 as a cosine.
+    batch_size : int
+        Or all samples, where there are fewer.
+    max_iter : int
+        Epochs.
+    measures : sequence of str or None
+        Topology measures taken at each recorded epoch, names as in `topokit.measure`.
+    record_every : int
+        Epochs between recorded topologies; the first and the last are always kept.
+    random_state : int, numpy.random.RandomState or None
+        Decides everything: first topology, weights, order of samples, rewiring, dropout.
+
+    Attributes
+    ----------
+    classes_ : (n_classes,) array
+    n_features_in_ : int
+    feature_names_in_ : (n_features_in_,) array
+        If `X` had names that are all strings.
+    model_ : torch.nn.Module
+    topology_ : dict of LayerGraph
+        After training.
+    history_ : FitHistory
+        ``.epochs``, ``.measures``, ``.topology(epoch)``.
+    n_iter_ : int
+        Epochs trained.
+
+    Notes
+    -----
+    Inputs are taken as they are: scale them first, e.g. with `sklearn.preprocessing.StandardScaler`
+    in a pipeline. Memory O(edges) beside the samples, and as much again for each recorded epoch.
+
+    References
+    ----------
+    .. [1] Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse
+       connectivity inspired by network science", Nature Communications 9, 2018.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = SparseMLPClassifier((100,), epsilon=4, max_iter=10, random_state=0).fit(X / 16, y)
+    >>> model.score(X / 16, y) > 0.95, model.topology_["fc1"].n_edges
+    (True, 656)
+    """
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Sequence[int] = (100, 100),
+        *,
+        generator: str = "erdos_renyi",
+        epsilon: float | None = 5.0,
+        density: float | None = None,
+        densities: str | None = None,
+        rule: str = "set",
+        rule_params: dict[str, Any] | None = None,
+        drop_fraction: float = 0.3,
+        schedule: str = "constant",
+        every: int | None = None,
+        activation: str = "relu",
+        dropout: float = 0.0,
+        learning_rate: float = 0.05,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+        batch_size: int = 32,
+        max_iter: int = 50,
+        measures: Sequence[str] | None = None,
+        record_every: int = 1,
+        random_state: Any = None,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.generator = generator
+        self.epsilon = epsilon
+        self.density = density
+        self.densities = densities
+        self.rule = rule
+        self.rule_params = rule_params
+        self.drop_fraction = drop_fraction
+        self.schedule = schedule
+        self.every = every
+        self.activation = activation
+        self.dropout = dropout
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.measures = measures
+        self.record_every = record_every
+        self.random_state = random_state
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> SparseMLPClassifier:
+        """Train a new network.
+
+        Parameters
+        ----------
+        X : (n_samples, n_features) array
+        y : (n_samples,) array
+            Classes, of any type.
+
+        Returns
+        -------
+        SparseMLPClassifier
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If the samples or a parameter are wrong.
+        FloatingPointError
+            If training diverges.
+        """
+        samples: Any
+        samples, y = validate_data(self, X, y, dtype=np.float32)
+        check_classification_targets(y)
+        self._check()
+        classes, codes = np.unique(y, return_inverse=True)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        streams = [np.random.default_rng([seed, i]) for i in range(5)]
+        widths = [samples.shape[1], *(int(n) for n in self.hidden_layer_sizes), len(classes)]
+        budget = {"epsilon": self.epsilon} if self.density is None else {"density": self.density}
+        topology = generate(
+            widths, self.generator, **budget, densities=self.densities, rng=streams[0]
+        )
+        dropout = torch.Generator().manual_seed(int(streams[4].integers(2**62)))
+        model = set_mlp(
+            topology,
+            activation=self.activation,
+            dropout=self.dropout,
+            rng=streams[1],
+            generator=dropout,
+        )
+        optimizer = torch.optim.SGD(
+            model.parameters(),
+            lr=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+        rngs = {"order": streams[2], "rule": streams[3]}
+        state = TrainState(model, optimizer, rngs, dropout)
+        data = Data("fit", samples, codes, samples, codes, len(classes))
+        self.history_ = self._trained(state, data)
+        self.classes_, self.model_, self.n_iter_ = classes, model, self.max_iter
+        self.topology_ = self.history_.topology(-1)
+        return self
+
+    def _check(self) -> None:
+        """Complain of parameters that nothing else checks."""
+        rule = choose("rule", self.rule, RULES)
+        check_parameters("rule", self.rule, rule, self.rule_params or {}, section="rule_params")
+        choose("schedule", self.schedule, SCHEDULES)
+        counts = {"batch_size": self.batch_size, "max_iter": self.max_iter}
+        counts |= {"record_every": self.record_every}
+        counts |= {"hidden_layer_sizes": min(self.hidden_layer_sizes, default=1)}
+        counts |= {} if self.every is None else {"every": self.every}
+        for name, value in counts.items():
+            if value < 1:
+                raise ValueError(f"{name}: expected a positive number, got {value!r}")
+        if not 0 <= self.drop_fraction <= 1:
+            raise ValueError(f"drop_fraction: expected 0 to 1, got {self.drop_fraction!r}")
+
+    def _trained(self, state: TrainState, data: Data) -> FitHistory:
+        """Train to the end and keep what was asked for."""
+        plan = TrainPlan(
+            epochs=self.max_iter,
+            batch_size=self.batch_size,
+            rule=RULES[self.rule](**(self.rule_params or {})),
+            drop_fraction=self.drop_fraction,
+            schedule=SCHEDULES[self.schedule],
+            every=self.every,
+            lr=self.learning_rate,
+            lr_schedule=SCHEDULES["cosine"],
+        )
+        rows, frames, kept = [], [], {}
+        previous: Topology | None = None
+        for epoch in train(state, data, plan):
+            metrics = epoch.metrics
+            rows.append(
+                ("fit", epoch.index, metrics["train_loss"], metrics["test_accuracy"],
+                 metrics["seconds"])
+            )  # fmt: skip
+            if epoch.index % self.record_every and epoch.index != self.max_iter - 1:
+                continue
+            kept[epoch.index] = epoch.topology
+            if self.measures is not None:
+                frame = measure(epoch.topology, list(self.measures), previous=previous)
+                frames.append(frame.assign(run="fit", epoch=epoch.index)[MEASURE_COLUMNS])
+            previous = epoch.topology
+        columns = ["run", "epoch", "train_loss", "train_accuracy", "seconds"]
+        measured = pd.concat(frames, ignore_index=True) if frames else None
+        return FitHistory(
+            pd.DataFrame(rows, columns=columns),
+            pd.DataFrame(columns=MEASURE_COLUMNS) if measured is None else measured,
+            kept,
+        )
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the probability of each class, (n_samples, n_classes), rows summing to 1."""
+        check_is_fitted(self)
+        samples: Any = validate_data(self, X, dtype=np.float32, reset=False)
+        model = copy.deepcopy(self.model_).double().eval()  # a sample's answer alone or in a batch
+        with torch.no_grad():
+            scores = [model(part.double()) for part in torch.from_numpy(samples).split(BATCH)]
+        return torch.softmax(torch.cat(scores), dim=1).numpy()
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the likeliest class of each sample, (n_samples,)."""
+        check_is_fitted(self)
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
