@@ -38,6 +38,13 @@ def _he_dense_uniform(graph: LayerGraph, rng: np.random.Generator) -> NDArray[An
     return rng.uniform(-bound, bound, graph.n_edges)
 
 
+def _glorot(graph: LayerGraph, rng: np.random.Generator) -> NDArray[Any]:
+    """Uniform, variance 2 / (mean fan-in + mean fan-out) of the graph: half of He's or less."""
+    n_edges = max(1, graph.n_edges)
+    fans = n_edges / max(1, graph.n_out) + n_edges / max(1, graph.n_in)
+    return rng.uniform(-1, 1, graph.n_edges) * math.sqrt(6 / max(2.0, fans))
+
+
 def _normal(graph: LayerGraph, rng: np.random.Generator) -> NDArray[Any]:
     """Normal, standard deviation 0.1, as in SET's sparse code."""
     return rng.standard_normal(graph.n_edges) / 10
@@ -51,6 +58,7 @@ def _zeros(graph: LayerGraph, rng: np.random.Generator) -> NDArray[Any]:
 INITS: dict[str, Callable[[LayerGraph, np.random.Generator], NDArray[Any]]] = {
     "he": _he,
     "he_dense_uniform": _he_dense_uniform,
+    "glorot": _glorot,
     "normal": _normal,
     "zeros": _zeros,
 }
