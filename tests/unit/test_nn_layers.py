@@ -225,7 +225,8 @@ def test_initial_values_have_the_stated_spread(rng):
     graph = random_graph(rng, 500, 400, 10_000)
     spread = {name: SparseLinear(graph, init=name, rng=rng).values.std().item() for name in INITS}
     expected = {
-        "he": (2 / 25) ** 0.5, "he_dense_uniform": (2 / 500) ** 0.5, "normal": 0.1, "zeros": 0.0,
+        "he": (2 / 25) ** 0.5, "he_dense_uniform": (2 / 500) ** 0.5,
+        "glorot": (2 / (25 + 20)) ** 0.5, "normal": 0.1, "zeros": 0.0,
     }  # fmt: skip
     assert spread == pytest.approx(expected, rel=0.05)
     with pytest.raises(ValueError, match=r"expected an init of he, .*, got 'xavier'"):
