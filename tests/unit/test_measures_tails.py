@@ -19,3 +19,15 @@ def test_undefined_is_nan():
 def test_the_set_paper_test_calls_an_exponential_scale_free():
     sample = np.random.default_rng(0).geometric(0.1, 1000)
     assert set_style_correlation(sample).p_value < 0.05
+
+
+def test_three_estimates_of_a_known_index():
+    def mean(draw):
+        return np.mean([tail_index(draw(np.random.default_rng(s))) for s in range(10)], axis=0)
+
+    hill, moments, _, kernel = mean(lambda rng: rng.pareto(2, 8000) + 1)
+    np.testing.assert_allclose([hill, moments, kernel], 0.5, atol=0.05)
+    _, moments, _, kernel = mean(lambda rng: rng.random(8000))
+    np.testing.assert_allclose([moments, kernel], -1, atol=0.1)
+    _, moments, _, kernel = mean(lambda rng: rng.exponential(1, 8000))
+    np.testing.assert_allclose([moments, kernel], 0, atol=0.1)

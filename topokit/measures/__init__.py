@@ -23,6 +23,7 @@ from topokit.measures.connectivity import (
     algebraic_connectivity_giant,
     network_algebraic_connectivity,
 )
+from topokit.measures.convergence import structure_convergence
 from topokit.measures.degree import (
     ccdf,
     dispersion_test,
@@ -32,21 +33,23 @@ from topokit.measures.degree import (
     fan_out,
     gini,
 )
+from topokit.measures.distances import distances, efficiency, robustness, robustness_curve
 from topokit.measures.expansion import mixing_certificate, universal_cover_margin
 from topokit.measures.flow import (
     active_flow,
     components,
-    efficiency,
     giant_share,
     network_components,
     network_giant_share,
 )
+from topokit.measures.fullsupport import binomial_distance, full_support_aic
 from topokit.measures.layerfit import (
     describe_fit,
     power_law,
     power_law_fan_out,
     power_law_of,
 )
+from topokit.measures.modularity import barber_modularity, find_communities
 from topokit.measures.scalefree import VERDICTS, PowerLawFit, fit_power_law
 from topokit.measures.spectral import (
     normalized_spectral_gap,
@@ -62,6 +65,8 @@ from topokit.measures.structure import (
     rich_club,
     robins_alexander,
 )
+from topokit.measures.tails import set_style_correlation, tail_index
+from topokit.measures.tiers import TIERS, DegreeReport, degree_report, scale_free_tier
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,22 +76,34 @@ __all__ = [
     "CORE",
     "LAYER_MEASURES",
     "NETWORK",
+    "TIERS",
     "NETWORK_MEASURES",
     "VERDICTS",
+    "DegreeReport",
     "LikelihoodRatio",
     "PowerLawFit",
+    "barber_modularity",
+    "binomial_distance",
     "ccdf",
+    "degree_report",
     "describe_fit",
     "dispersion_test",
     "expected_explored_fraction",
     "expected_jaccard",
     "explored_fraction",
+    "find_communities",
     "fit_power_law",
+    "full_support_aic",
     "gini",
     "measure",
     "power_law_of",
+    "robustness_curve",
+    "scale_free_tier",
+    "set_style_correlation",
     "singular_values",
+    "structure_convergence",
     "survival_curve",
+    "tail_index",
     "topology_distance",
 ]
 
@@ -112,6 +129,8 @@ LAYER_MEASURES: dict[str, Callable[[LayerGraph], Any]] = {
     "nestedness": nestedness,
     "rich_club": rich_club,
     "efficiency": efficiency,
+    "distances": distances,
+    "robustness": robustness,
 }
 
 NETWORK_MEASURES: dict[str, Callable[[Topology], Any]] = {

@@ -17,7 +17,6 @@ from topokit.measures.memo import remember
 __all__ = [
     "ActiveFlow",
     "active_flow",
-    "efficiency",
     "Components",
     "components",
     "components_of",
@@ -27,7 +26,6 @@ __all__ = [
 ]
 
 NAN = float("nan")
-LARGEST = 4096  # units between which all distances are taken
 
 
 class Components(NamedTuple):
@@ -277,41 +275,3 @@ def active_flow(topology: Topology) -> ActiveFlow:
         effective_density=active / cells if cells else NAN,
         log10_paths=float(np.log10(paths) + log_scale) if paths > 0 else NAN,
     )
-
-
-def efficiency(graph: LayerGraph) -> float:
-    """Mean of 1 / distance over all pairs of units of a layer, 0 for unreachable pairs.
-
-    Parameters
-    ----------
-    graph : LayerGraph
-
-    Returns
-    -------
-    float
-        In [0, 1]; ``nan`` with fewer than two units, or more than 4,096: all pairs are
-        visited. Cost O(units x n_edges).
-
-    References
-    ----------
-    .. [1] Latora, Marchiori, "Efficient behavior of small-world networks", Physical Review
-       Letters 87, 2001.
-
-    Examples
-    --------
-    >>> efficiency(LayerGraph.from_edge_ids(range(4), (2, 2)))
-    0.8333333333333334
-    """
-    from scipy.sparse.csgraph import shortest_path
-
-    n = graph.n_in + graph.n_out
-    if not 2 <= n <= LARGEST:
-        return NAN
-    adjacency = joined([graph]).matrix()
-    counts = np.zeros(n + 1, np.int64)
-    for start in range(0, n, 256):
-        block = np.arange(start, min(start + 256, n))
-        far = shortest_path(adjacency, method="D", unweighted=True, indices=block)
-        near = far[np.isfinite(far) & (far > 0)].astype(np.int64)
-        counts += np.bincount(near, minlength=n + 1)
-    return float((counts[1:] / np.arange(1, n + 1)).sum() / (n * (n - 1)))

@@ -83,15 +83,20 @@ def describe_fit(fit: PowerLawFit) -> str:
         (open_ if not decided else better if ratio.statistic > 0 else worse).append(name)
     words = []
     if better:
-        words.append(f"better than {' and '.join(better)}")
+        words.append(f"better than {_listed(better)}")
     if worse:
-        words.append(f"worse than {' and '.join(worse)}")
+        words.append(f"worse than {_listed(worse)}")
     if open_:
-        words.append(f"not told apart from {' and '.join(open_)}")
+        words.append(f"not told apart from {_listed(open_)}")
     sentence = f"{opening}; {tail}, {', '.join(words)}"
     if fit.verdict == "heavy-tailed":
         sentence += f"; not a power law: {'; '.join(fit.failed)}"
     return sentence
+
+
+def _listed(names: list[str]) -> str:
+    """Names as in a sentence: "a", "a and b", "a, b and c"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 
 def power_law_of(
