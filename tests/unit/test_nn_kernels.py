@@ -41,7 +41,7 @@ def inputs(rng, graph, batch, dtype=torch.float64):
 def test_every_product_equals_dense_algebra(name, graph, batch, seed):
     x, values, bias = inputs(np.random.default_rng(seed), graph, batch)
     index = EdgeIndex(graph)
-    ours = gradients(lambda x, v, b: PRODUCTS[name].apply(x, v, b, index), x, values, bias)
+    ours = gradients(lambda x, v, b: PRODUCTS[name].apply(x, v, b, index, False), x, values, bias)
     oracle = gradients(lambda x, v, b: x @ dense_of(graph, v).T + b, x, values, bias)
     for a, b in zip(ours, oracle, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
@@ -223,3 +223,87 @@ def test_cuda_equals_cpu(rng, kernel):
     )  # fmt: skip
     for a, b in zip(here, [y, *there], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def rectified_chain(products, x, y, relu):
+    """Two products with a ReLU between and after, the first output used once or twice."""
+    (first, v1, b1), (second, v2, b2) = products
+    hidden = relu(x, v1, b1, first)
+    out = relu(hidden, v2, b2, second)
+    return out if y is None else out + (hidden * y).sum()
+
+
+@pytest.mark.parametrize("kernel", ["csr", "dense"])
+@pytest.mark.parametrize("used_twice", [False, True])
+@pytest.mark.parametrize("batch", [1, 5, 128, 130])
+def test_fused_relu_has_the_numbers_of_relu(rng, kernel, used_twice, batch):
+    graphs = random_graph(rng, 30, 40, 300), random_graph(rng, 40, 20, 250)
+    x, v1, b1 = inputs(rng, graphs[0], batch)
+    _, v2, b2 = inputs(rng, graphs[1], batch)
+    y = torch.from_numpy(rng.standard_normal((batch, 40))) if used_twice else None
+    indices = [EdgeIndex(graph) for graph in graphs]
+
+    def fused(x, v, b, index):
+        return edge_product(x, v, b, index, kernel, relu=True)
+
+    def plain(x, v, b, index):
+        return torch.relu(edge_product(x, v, b, index, kernel))
+
+    results = []
+    for relu in (fused, plain):
+        tensors = [t.clone().requires_grad_() for t in (x, v1, b1, v2, b2)]
+        a, *rest = tensors
+        products = list(zip(indices, rest[::2], rest[1::2], strict=True))
+        out = rectified_chain(products, a, y, relu)
+        (out * torch.cos(torch.arange(out.numel()).reshape(out.shape))).sum().backward()
+        results.append([out, *(t.grad for t in tensors)])
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_hook_that_changes_the_gradient_is_heard(rng):
+    graphs = random_graph(rng, 6, 8, 30), random_graph(rng, 8, 4, 20)
+    x, v1, b1 = inputs(rng, graphs[0], 5)
+    _, v2, b2 = inputs(rng, graphs[1], 5)
+
+    def gradient(relu, hook):
+        v = v1.clone().requires_grad_()
+        hidden = relu(x, v, b1, EdgeIndex(graphs[0]))
+        hidden.register_hook(hook)
+        relu(hidden, v2, b2, EdgeIndex(graphs[1])).sum().backward()
+        return v.grad
+
+    def fused(*args):
+        return edge_product(*args, "csr", relu=True)
+
+    def plain(*args):
+        return torch.relu(edge_product(*args, "csr"))
+
+    for hook in (lambda g: g + 1, lambda g: g.add_(1), lambda g: None):
+        torch.testing.assert_close(gradient(fused, hook), gradient(plain, hook))
+
+
+def test_rectified_nan_stays_nan(rng):
+    graph = random_graph(rng, 6, 5, 13)
+    x, values, bias = inputs(rng, graph, 3)
+    x[0, 0] = torch.nan
+    y = edge_product(x, values, bias, EdgeIndex(graph), "csr", relu=True)
+    torch.testing.assert_close(
+        y, torch.relu(edge_product(x, values, bias, EdgeIndex(graph), "csr")), equal_nan=True
+    )
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_memory_settings_of_the_user_are_left_alone(monkeypatch, said):
+    calls = []
+
+    class Library:
+        mallopt = staticmethod(lambda *setting: calls.append(setting))
+
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
+        monkeypatch.delenv(name, raising=False)
+    if said:
+        monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
+    monkeypatch.setattr(team.ctypes, "CDLL", lambda path: Library)
+    team._keep_freed_memory()
+    assert calls == ([] if said else [(-1, team.KEPT_BYTES), (-3, team.LARGEST_KEPT)])

@@ -69,12 +69,13 @@ def _take(typing, job):
 
 
 @intrinsic
-def _gather_row(typing, x, ld, units, values, count, y, start, vectors, tail):
-    """Write y[:] = start + sum over edges of value * x[unit, :]."""
-    signature = types.void(*([types.int64] * 6), start, types.int64, types.int64)
+def _gather_row(typing, x, ld, units, values, count, y, start, relu, vectors, tail):
+    """Write y[:] = start + sum over edges of value * x[unit, :], not below 0 if `relu`."""
+    signature = types.void(*([types.int64] * 6), start, *([types.int64] * 3))
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        x, ld, units, values, count, y, start, vectors, tail = arguments
+        x, ld, units, values, count, y, start, relu, vectors, tail = arguments
+        wanted = builder.icmp_signed("!=", relu, ir.Constant(I64, 0))
         lanes = Lanes(builder, start.type, tail)
         ld_bytes = builder.mul(ld, ir.Constant(I64, lanes.bytes))
 
@@ -91,7 +92,8 @@ def _gather_row(typing, x, ld, units, values, count, y, start, vectors, tail):
 
             sums = over_edges(builder, lanes, count, [lanes.splat(start)] * width, body)
             for k, total in enumerate(sums):
-                lanes.store(total, y, k, last=k == width - 1)
+                result = lanes.where_positive(total, total, wanted)
+                lanes.store(result, y, k, last=k == width - 1)
 
         by_width(builder, vectors, emit)
         return context.get_dummy_value()
@@ -144,14 +146,20 @@ def _both_column(
     gradient,
     unit,
     more,
+    gate,
     vectors,
     tail,
 ):
-    """Write dx[:] = sum of value * g[unit, :] and gradient[at] = <x, g[unit, :]> in one pass."""
-    signature = types.void(*([types.int64] * 9), unit, *([types.int64] * 3))
+    """Write dx[:] = sum of value * g[unit, :] and gradient[at] = <x, g[unit, :]> in one pass.
+
+    If `gate`, dx is 0 where x is not above 0.
+    """
+    signature = types.void(*([types.int64] * 9), unit, *([types.int64] * 4))
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        g, ld, units, at, values, count, x, dx, gradient, unit, more, vectors, tail = arguments
+        g, ld, units, at, values, count, x, dx, gradient, unit, more, *rest = arguments
+        gate, vectors, tail = rest
+        wanted = builder.icmp_signed("!=", gate, ir.Constant(I64, 0))
         lanes = Lanes(builder, unit.type, tail)
         ld_bytes = builder.mul(ld, ir.Constant(I64, lanes.bytes))
 
@@ -175,7 +183,8 @@ def _both_column(
 
             sums = over_edges(builder, lanes, count, [lanes.zero] * width, body)
             for k, total in enumerate(sums):
-                lanes.store(total, dx, k, last=k == width - 1)
+                result = lanes.where_positive(own[k], total, wanted)
+                lanes.store(result, dx, k, last=k == width - 1)
 
         by_width(builder, vectors, emit)
         return context.get_dummy_value()
@@ -193,9 +202,13 @@ def _vectors(batch, at, width):
 
 @njit(inline="always")
 def _forward(job, first, last, one, size):
-    """Write y[i, :batch] = bias[i] + sum over edges of value * x[unit, :batch]; y has ld batch."""
+    """Write y[i, :batch] = bias[i] + sum over edges of value * x[unit, :batch] (its ReLU if told).
+
+    y has ld batch.
+    """
     x, ld, pointers, units = _word(job, 4), _word(job, 5), _word(job, 6), _word(job, 7)
     values, bias, y, batch = _word(job, 8), _word(job, 9), _word(job, 10), _word(job, 11)
+    relu = _word(job, 12)
     width = VECTOR_BYTES // size
     for at in range(0, batch, REGISTERS * width):
         vectors, tail = _vectors(batch, at, width)
@@ -204,7 +217,8 @@ def _forward(job, first, last, one, size):
             start = _real(bias, i, one) if bias else one - one
             _gather_row(
                 x + at * size, ld, units + begin * 4, values + begin * size,
-                _word(pointers, i + 1) - begin, y + (i * batch + at) * size, start, vectors, tail,
+                _word(pointers, i + 1) - begin, y + (i * batch + at) * size, start, relu,
+                vectors, tail,
             )  # fmt: skip
 
 
@@ -230,7 +244,7 @@ def _backward(job, first, last, one, size):
     """Write dx[j, :] and the gradient of the edges of columns first..last - 1 in one pass."""
     g, ldg, pointers, units = _word(job, 4), _word(job, 5), _word(job, 6), _word(job, 7)
     at_edge, values, x, ldx = _word(job, 8), _word(job, 9), _word(job, 10), _word(job, 11)
-    dx, gradient, batch = _word(job, 12), _word(job, 13), _word(job, 14)
+    dx, gradient, batch, gate = _word(job, 12), _word(job, 13), _word(job, 14), _word(job, 15)
     width = VECTOR_BYTES // size
     for at in range(0, batch, REGISTERS * width):
         vectors, tail = _vectors(batch, at, width)
@@ -239,7 +253,7 @@ def _backward(job, first, last, one, size):
             _both_column(
                 g + at * size, ldg, units + begin * 4, at_edge + begin * 4, values,
                 _word(pointers, j + 1) - begin, x + (j * ldx + at) * size,
-                dx + (j * batch + at) * size, gradient, one, 1 if at else 0, vectors, tail,
+                dx + (j * batch + at) * size, gradient, one, 1 if at else 0, gate, vectors, tail,
             )  # fmt: skip
 
 

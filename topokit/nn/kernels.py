@@ -83,6 +83,8 @@ def edge_product(
     bias: torch.Tensor | None,
     index: EdgeIndex,
     kernel: str = "auto",
+    *,
+    relu: bool = False,
 ) -> torch.Tensor:
     """Return ``x W^T + bias``, W having `values` at the edges of a graph and zeros elsewhere.
 
@@ -95,6 +97,9 @@ def edge_product(
     bias : (n_out,) tensor or None
     index : EdgeIndex
     kernel : {"auto", "csr", "dense"}
+    relu : bool
+        Rectify the result on the way, and its gradient on the way back: the numbers of
+        ``torch.relu`` without its passes over memory.
 
     Returns
     -------
@@ -147,10 +152,10 @@ def edge_product(
     sparse = "compiled" if x.device.type == "cpu" else "torch"
     function = PRODUCTS["dense" if choice == "dense" else sparse]
     if x.dtype in _NATIVE or choice == "dense":
-        y = function.apply(rows, values, bias, index)
+        y = function.apply(rows, values, bias, index, relu)
     else:
         wide = None if bias is None else bias.float()
-        y = function.apply(rows.float(), values.float(), wide, index).to(x.dtype)
+        y = function.apply(rows.float(), values.float(), wide, index, relu).to(x.dtype)
     return y if x.ndim == 2 else y.reshape(*x.shape[:-1], graph.n_out)
 
 

@@ -182,11 +182,12 @@ class SparseLinear(EdgeLayer):
         """
         return self.to_dense()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (..., n_in) to (..., n_out)."""
-        y = edge_product(x, self.values, self.bias, self.index, self.kernel)
+    def forward(self, x: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
+        """Map (..., n_in) to (..., n_out), rectified on the way if `relu`."""
+        fused = relu and not self.capture  # rules look at what comes before the activation
+        y = edge_product(x, self.values, self.bias, self.index, self.kernel, relu=fused)
         self._watch(x, y)
-        return y
+        return torch.relu(y) if relu and not fused else y
 
     def extra_repr(self) -> str:
         """Sizes, edges and kernel."""

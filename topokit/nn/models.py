@@ -15,6 +15,7 @@ from topokit.graph import Topology, chain_widths
 from topokit.nn.activations import ACTIVATIONS, dropped_out
 from topokit.nn.conv import SparseConv2d
 from topokit.nn.layers import SparseLinear
+from topokit.nn.rbm import set_rbm
 
 __all__ = ["MODELS", "SparseCNN", "SparseMLP", "inputs_of", "set_cnn", "set_mlp"]
 
@@ -69,12 +70,9 @@ class SparseMLP(_WithDropout):
         x = x.flatten(1)
         for position, name in enumerate(self.names, start=1):
             layer: Any = self.get_submodule(name)
-            x = layer(x)
             if position == len(self.names):
-                break
-            x = self.get_submodule(f"act{position}")(x)
-            layer.keep("outputs", x)
-            x = self._dropped(x)
+                return layer(x)
+            x = self._dropped(_activated(layer, self.get_submodule(f"act{position}"), x))
         return x
 
 
@@ -153,6 +151,17 @@ def _chain(topology: Topology) -> list[int]:
     return widths
 
 
+def _activated(layer: SparseLinear, activation: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """The activations of a layer: ReLU in one pass with the product where nobody looks between."""
+    watched = any((layer._forward_hooks, activation._forward_hooks, activation._forward_pre_hooks))
+    if type(activation) is nn.ReLU and not watched:
+        x = layer(x, relu=True)
+    else:
+        x = activation(layer(x))
+    layer.keep("outputs", x)
+    return x
+
+
 class SparseCNN(_WithDropout):
     """Convolutions ``conv1``, ..., two to a stage and a pooling after each, then an MLP.
 
@@ -185,11 +194,9 @@ class SparseCNN(_WithDropout):
         x = x.flatten(1)
         for position, name in enumerate(self.top_names, start=1):
             layer: Any = self.get_submodule(name)
-            x = layer(x)
-            if position < len(self.top_names):
-                x = self.get_submodule(f"act{position}")(x)
-                layer.keep("outputs", x)
-                x = self._dropped(x)
+            if position == len(self.top_names):
+                return layer(x)
+            x = self._dropped(_activated(layer, self.get_submodule(f"act{position}"), x))
         return x
 
 
@@ -340,5 +347,6 @@ def _convolution(n_in: int, n_out: int, rng: np.random.Generator) -> nn.Conv2d:
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "set_mlp": set_mlp,
     "set_cnn": set_cnn,
+    "set_rbm": set_rbm,
 }
 """Makers ``(topology, *, rng, generator, **options) -> module`` by name."""

@@ -92,39 +92,76 @@ def _units_first(x: torch.Tensor) -> torch.Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """Shared bookkeeping: subclasses say how to multiply forward and backward."""
+    """Shared bookkeeping: subclasses say how to multiply forward and backward.
+
+    With `relu` the output is rectified. Its derivative is 0 where the output is, and whoever uses
+    the output as the input of another product has just read it: that product's backward pass sets
+    those gradients to 0 on the way, and leaves a note which tensor it made. If that very tensor
+    arrives as our gradient, nothing is left to be done; else it is masked here.
+    """
 
     @staticmethod
-    def product(x: Any, values: Any, bias: Any, index: EdgeIndex) -> torch.Tensor:
+    def product(x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool) -> torch.Tensor:
         raise AssertionError("defined by each kernel")
 
     @staticmethod
     def gradients(
-        g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool
+        g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, gate: bool
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
         raise AssertionError("defined by each kernel")
 
     @classmethod
-    def _forward(cls, ctx: Any, x: Any, values: Any, bias: Any, index: EdgeIndex) -> torch.Tensor:
+    def _forward(
+        cls, ctx: Any, x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool
+    ) -> torch.Tensor:
+        maker = x.grad_fn
+        ctx.maker = maker if getattr(maker, "relu", False) else None
         x = _units_first(x)
-        ctx.save_for_backward(x, values)
-        ctx.index = index
-        return cls.product(x, values.detach(), bias, index).t()
+        y = cls.product(x, values.detach(), bias, index, relu)
+        ctx.save_for_backward(x, values, *([y] if relu else []))
+        ctx.index, ctx.relu, ctx.gated = index, relu, None
+        return y.t()
 
     @classmethod
     def _backward(cls, ctx: Any, g: torch.Tensor) -> tuple[Any, ...]:
-        x, values = ctx.saved_tensors
-        needs_x, needs_values, needs_bias, _ = ctx.needs_input_grad
+        x, values, *output = ctx.saved_tensors
+        needs_x, needs_values, needs_bias, *_ = ctx.needs_input_grad
+        done = ctx.relu and _is_noted(g, ctx.gated)
+        ctx.gated = None
         g = _units_first(g)
+        if ctx.relu and not done:
+            g = torch.ops.aten.threshold_backward(g, output[0], 0)
         dx = dvalues = None
         if needs_x or needs_values:
-            dx, dvalues = cls.gradients(g, x, values.detach(), ctx.index, needs_x)
+            gate = ctx.maker is not None
+            dx, dvalues = cls.gradients(g, x, values.detach(), ctx.index, needs_x, gate)
+        if dx is not None:
+            dx = dx.t()
+            if ctx.maker is not None:
+                ctx.maker.gated = (dx, dx._version)  # held, so that no sum is written into it
         return (
-            dx.t() if dx is not None else None,
+            dx,
             dvalues if needs_values else None,
             g.sum(dim=1) if needs_bias else None,
             None,
+            None,
         )
+
+
+def _is_noted(g: torch.Tensor, note: tuple[torch.Tensor, int] | None) -> bool:
+    """Whether a gradient is the noted tensor, as it was when noted."""
+    if note is None:
+        return False
+    made, version = note
+    same = g.data_ptr() == made.data_ptr() and g.shape == made.shape
+    return same and g.stride() == made.stride() and made._version == version
+
+
+def _gated(dx: torch.Tensor, x: torch.Tensor, gate: bool) -> torch.Tensor:
+    """The gradient, in place 0 where x is not above 0 if `gate`."""
+    if gate:
+        torch.ops.aten.threshold_backward.grad_input(dx, x, 0, grad_input=dx)
+    return dx
 
 
 class _CompiledProduct(_Product):
@@ -140,7 +177,7 @@ class _CompiledProduct(_Product):
         return _CompiledProduct._backward(ctx, g)
 
     @staticmethod
-    def product(x: Any, values: Any, bias: Any, index: EdgeIndex) -> torch.Tensor:
+    def product(x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool) -> torch.Tensor:
         graph, batch = index.graph, x.shape[1]
         y = x.new_empty(graph.n_out, batch)
         values = values.contiguous()
@@ -149,13 +186,13 @@ class _CompiledProduct(_Product):
         run_job(
             "forward", x.element_size(), index.parts_of_rows, graph.n_edges * batch,
             (x.data_ptr(), _ld(x), starts, units, values.data_ptr(),
-             0 if bias is None else bias.data_ptr(), y.data_ptr(), batch),
+             0 if bias is None else bias.data_ptr(), y.data_ptr(), batch, int(relu)),
         )  # fmt: skip
         return y
 
     @staticmethod
     def gradients(
-        g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool
+        g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, gate: bool
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
         graph, batch = index.graph, x.shape[1]
         dvalues = values.new_empty(graph.n_edges) if batch else values.new_zeros(graph.n_edges)
@@ -173,7 +210,7 @@ class _CompiledProduct(_Product):
         run_job(
             "backward", size, index.parts_of_columns, work,
             (g.data_ptr(), _ld(g), starts, units, positions, values.data_ptr(), x.data_ptr(),
-             _ld(x), dx.data_ptr(), dvalues.data_ptr(), batch),
+             _ld(x), dx.data_ptr(), dvalues.data_ptr(), batch, int(gate)),
         )  # fmt: skip
         return dx, dvalues
 
@@ -191,22 +228,23 @@ class _TorchProduct(_Product):
         return _TorchProduct._backward(ctx, g)
 
     @staticmethod
-    def product(x: Any, values: Any, bias: Any, index: EdgeIndex) -> torch.Tensor:
+    def product(x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool) -> torch.Tensor:
         starts, units, *_ = index.csr(x.device)
         matrix = torch.sparse_csr_tensor(starts, units, values, index.graph.shape)
         y = matrix @ x.contiguous()
-        return y if bias is None else y + bias[:, None]
+        y = y if bias is None else y + bias[:, None]
+        return y.clamp_(min=0) if relu else y
 
     @staticmethod
     def gradients(
-        g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool
+        g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, gate: bool
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
         n_out, n_in = index.graph.shape
         starts, units, t_starts, t_units, positions = index.csr(x.device)
         g, dx = g.contiguous(), None
         if needs_x:
             matrix = torch.sparse_csr_tensor(t_starts, t_units, values[positions], (n_in, n_out))
-            dx = matrix @ g
+            dx = _gated(matrix @ g, x, gate)
         if not values.numel() or not x.shape[1]:
             return dx, torch.zeros_like(values)
         pattern = torch.sparse_csr_tensor(starts, units, torch.zeros_like(values), (n_out, n_in))
@@ -227,15 +265,16 @@ class _DenseProduct(_Product):
         return _DenseProduct._backward(ctx, g)
 
     @staticmethod
-    def product(x: Any, values: Any, bias: Any, index: EdgeIndex) -> torch.Tensor:
+    def product(x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool) -> torch.Tensor:
         weight = _scattered(values, index)
-        return weight @ x if bias is None else torch.addmm(bias.detach()[:, None], weight, x)
+        y = weight @ x if bias is None else torch.addmm(bias.detach()[:, None], weight, x)
+        return y.clamp_(min=0) if relu else y
 
     @staticmethod
     def gradients(
-        g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool
+        g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, gate: bool
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        dx = _scattered(values, index).t() @ g if needs_x else None
+        dx = _gated(_scattered(values, index).t() @ g, x, gate) if needs_x else None
         full = (g @ x.t()).reshape(-1)
         complete = full.numel() == values.numel()
         return dx, full if complete else full[index.flat(full.device)]
@@ -261,4 +300,4 @@ PRODUCTS: dict[str, type[_Product]] = {
     "torch": _TorchProduct,
     "dense": _DenseProduct,
 }
-"""Autograd functions ``apply(x, values, bias, index)`` of a (batch, n_in) input, by name."""
+"""Autograd functions ``apply(x, values, bias, index, relu)`` of a (batch, n_in) input, by name."""

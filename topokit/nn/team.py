@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 __all__ = ["bounds_of", "run_job"]
 
 SERIAL_WORK = 1 << 18  # multiplications below which threads cost more than they save
+KEPT_BYTES, LARGEST_KEPT = 1 << 28, 1 << 25  # of freed memory at the top; of one allocation
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's numbers for mallopt
 PARTS = 4  # parts a thread, so that a thread that is held up leaves its share to the others
 
 _log = logging.getLogger("topokit.nn")
@@ -76,7 +78,25 @@ def _entry(kernel: str) -> Any:
     _log.info("loading the sparse kernels; compiling them takes a few seconds once per machine")
     from topokit.nn.compiled import JOBS
 
+    _keep_freed_memory()
     return ctypes.CFUNCTYPE(None, ctypes.c_int64)(JOBS[kernel]())
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep up to KEPT_BYTES of freed memory for the next step, in the whole process.
+
+    By default it gives activations back to the system after every step and gets them again,
+    page by page, in the next: up to a quarter of a sparse step. Left as it is where the user has
+    said otherwise in the environment, and where there is no glibc.
+    """
+    if any(name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
+    mallopt(_MMAP_THRESHOLD, LARGEST_KEPT)
 
 
 @cache

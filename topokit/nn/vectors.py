@@ -99,6 +99,12 @@ class Lanes:
         function = self._intrinsic("fmuladd", self.type, [self.type] * 3)
         return self.builder.call(function, [a, b, c])
 
+    def where_positive(self, test: ir.Value, value: ir.Value, wanted: ir.Value) -> ir.Value:
+        """The value where `test` is above 0 (or no number), else 0; all of it unless `wanted`."""
+        below = self.builder.fcmp_ordered("<=", test, self.zero)
+        gated = self.builder.select(below, self.zero, value)
+        return self.builder.select(wanted, gated, value)
+
     def sums(self, vectors: list[ir.Value]) -> list[ir.Value]:
         """Sums of the lanes of `GROUP` vectors (or of one), always in the same order.
 
