@@ -21,7 +21,6 @@ from topokit.measures.change import (
 from topokit.measures.connectivity import (
     algebraic_connectivity,
     algebraic_connectivity_giant,
-    network_algebraic_connectivity,
 )
 from topokit.measures.convergence import structure_convergence
 from topokit.measures.degree import (
@@ -50,6 +49,11 @@ from topokit.measures.layerfit import (
     power_law_of,
 )
 from topokit.measures.modularity import barber_modularity, find_communities
+from topokit.measures.networkwide import (
+    network_algebraic_connectivity,
+    network_normalized_gap,
+    network_spectral_gap,
+)
 from topokit.measures.scalefree import VERDICTS, PowerLawFit, fit_power_law
 from topokit.measures.spectral import (
     normalized_spectral_gap,
@@ -134,6 +138,8 @@ LAYER_MEASURES: dict[str, Callable[[LayerGraph], Any]] = {
 }
 
 NETWORK_MEASURES: dict[str, Callable[[Topology], Any]] = {
+    "network_spectral_gap": network_spectral_gap,
+    "network_normalized_gap": network_normalized_gap,
     "algebraic_connectivity": network_algebraic_connectivity,
     "components": network_components,
     "giant_share": network_giant_share,

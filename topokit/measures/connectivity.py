@@ -1,4 +1,4 @@
-"""Algebraic connectivity of layers and of whole networks."""
+"""Algebraic connectivity of layers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from topokit.graph import LayerGraph, Topology, chain_widths
-from topokit.measures.flow import components_of, network_components
+from topokit.graph import LayerGraph
+from topokit.measures.flow import components_of
 from topokit.measures.lanczos import DENSE, Joined, adjacency_operator, joined, top_pair
 from topokit.measures.memo import remember
 from topokit.measures.spectral import leading_singular_values
@@ -16,7 +16,6 @@ __all__ = [
     "algebraic_connectivity",
     "algebraic_connectivity_giant",
     "laplacian_gap",
-    "network_algebraic_connectivity",
 ]
 
 NAN = float("nan")
@@ -156,37 +155,3 @@ def _biregular_gap(graph: LayerGraph, d_out: float, d_in: float) -> float:
     second = leading_singular_values(graph)[1]
     total = d_out + d_in
     return float((total - np.sqrt((d_out - d_in) ** 2 + 4 * second**2)) / 2)
-
-
-def network_algebraic_connectivity(topology: Topology) -> float:
-    """Algebraic connectivity of the whole layered network, all units of all layers.
-
-    Parameters
-    ----------
-    topology : dict of LayerGraph
-
-    Returns
-    -------
-    float
-        0 if disconnected; ``nan`` if the layers do not chain, with fewer than two units, or if
-        the iteration did not converge. Cost O(edges) per Lanczos step.
-
-    References
-    ----------
-    .. [1] Fiedler, "Algebraic connectivity of graphs", Czechoslovak Math. J. 23, 1973.
-
-    Examples
-    --------
-    >>> dense = LayerGraph.from_edge_ids(range(100), (10, 10))
-    >>> network = {"fc1": dense, "fc2": dense, "fc3": dense}
-    >>> round(network_algebraic_connectivity(network), 6)      # 10 (2 - sqrt(2))
-    5.857864
-    """
-    widths = chain_widths(topology)
-    if widths is None or sum(widths) < 2:
-        return NAN
-    if network_components(topology) > 1:
-        return 0.0
-    if len(topology) == 1:
-        return algebraic_connectivity_giant(next(iter(topology.values())))
-    return laplacian_gap(joined(list(topology.values())))

@@ -85,7 +85,9 @@ def _zipf_mandelbrot(k: NDArray[Any], counts: NDArray[Any], n_other: int) -> flo
 def _smallest(cost: Callable[[NDArray[Any]], float], starts: list[tuple[float, float]]) -> float:
     """Least cost from several starts; nan if no search ended as planned."""
     options: Any = {"xatol": 1e-4, "fatol": 1e-4, "maxiter": 600}
-    found = [minimize(cost, np.array(start), method="Nelder-Mead", options=options) for start in starts]
+    found = [
+        minimize(cost, np.array(start), method="Nelder-Mead", options=options) for start in starts
+    ]
     return min((float(f.fun) for f in found if f.success), default=NAN)
 
 

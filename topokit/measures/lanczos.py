@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -51,8 +51,15 @@ class Joined(NamedTuple):
         return sp.csr_array(lower + lower.T)
 
 
-def joined(graphs: Sequence[LayerGraph]) -> Joined:
+def joined(
+    graphs: Sequence[LayerGraph], skips: Mapping[tuple[int, int], LayerGraph] | None = None
+) -> Joined:
     """Number the units of layers that chain, network inputs first. O(edges); one layer: O(units).
+
+    `skips` are edges between blocks of units that are not neighbours: ``{(0, 2): graph}`` from
+    the network's inputs to its second hidden layer.
+
+    Raises a ValueError if a skip connection does not fit.
 
     Examples
     --------
@@ -61,19 +68,37 @@ def joined(graphs: Sequence[LayerGraph]) -> Joined:
     """
     widths = [graphs[0].n_in] + [graph.n_out for graph in graphs]
     starts = np.concatenate([[0], np.cumsum(widths)])
-    if len(graphs) == 1:
-        indices = graphs[0].indices
-        indptr = graphs[0].indptr
-    else:
-        indices = np.concatenate([g.indices + np.int32(starts[i]) for i, g in enumerate(graphs)])
-        edges = np.concatenate([[0], np.cumsum([g.n_edges for g in graphs])])
-        parts = [g.indptr[1:] + edges[i] for i, g in enumerate(graphs)]
-        indptr = np.concatenate([np.zeros(1, np.int64), *parts])
+    first = int(widths[0])
     degree = np.zeros(int(starts[-1]))
     for i, graph in enumerate(graphs):
         degree[starts[i] : starts[i + 1]] += graph.fan_out
         degree[starts[i + 1] : starts[i + 2]] += graph.fan_in
-    return Joined(indptr, indices.view(np.uint32), int(widths[0]), degree)
+    if len(graphs) == 1 and not skips:
+        return Joined(graphs[0].indptr, graphs[0].indices.view(np.uint32), first, degree)
+    indices = np.concatenate([g.indices + np.int32(starts[i]) for i, g in enumerate(graphs)])
+    edges = np.concatenate([[0], np.cumsum([g.n_edges for g in graphs])])
+    parts = [g.indptr[1:] + edges[i] for i, g in enumerate(graphs)]
+    indptr = np.concatenate([np.zeros(1, np.int64), *parts])
+    if skips:
+        rows = [np.repeat(np.arange(indptr.size - 1), np.diff(indptr))]
+        columns = [indices]
+        for (source, target), graph in skips.items():
+            fits = 0 <= source < target - 1 < len(graphs)
+            if not fits or graph.shape != (widths[target], widths[source]):
+                raise ValueError(
+                    f"expected skip connections from a block to one at least two later, of shape "
+                    f"(units there, units here) with blocks of {widths} units, got {graph} at "
+                    f"{(source, target)}"
+                )
+            degree[starts[source] : starts[source + 1]] += graph.fan_out
+            degree[starts[target] : starts[target + 1]] += graph.fan_in
+            rows.append(graph.rows + starts[target] - first)
+            columns.append(graph.indices + np.int32(starts[source]))
+        row = np.concatenate(rows)
+        order = np.argsort(row, kind="stable")
+        indices = np.concatenate(columns)[order]
+        indptr = np.concatenate([[0], np.bincount(row, minlength=indptr.size - 1).cumsum()])
+    return Joined(indptr, indices.view(np.uint32), first, degree)
 
 
 NOTHING = np.empty(0)

@@ -116,7 +116,8 @@ def find_communities(
     many = max(2, int(np.sqrt(min(graph.shape))))
     beginnings: list[NDArray[Any]] = [np.arange(graph.n_in), components_of(graph).labels]
     beginnings += [rng.integers(0, many, graph.n_in) for _ in range(starts)]
-    found = [_improve(graph, np.unique(b[: graph.n_in], return_inverse=True)[1]) for b in beginnings]
+    numbers = [np.unique(b[: graph.n_in], return_inverse=True)[1] for b in beginnings]
+    found = [_improve(graph, inputs) for inputs in numbers]
     return max(found, key=lambda c: c.modularity)
 
 
