@@ -40,6 +40,32 @@ def conv_net():
     )  # fmt: skip
 
 
+class Block(nn.Module):
+    """Two convolutions with a way around them."""
+
+    def __init__(self, n_in, n_out, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False)
+        self.norm1, self.norm2 = nn.BatchNorm2d(n_out), nn.BatchNorm2d(n_out)
+        same = stride == 1 and n_in == n_out
+        self.around = nn.Identity() if same else nn.Conv2d(n_in, n_out, 1, stride, bias=False)
+
+    def forward(self, x):
+        y = torch.relu(self.norm1(self.conv1(x)))
+        return torch.relu(self.norm2(self.conv2(y)) + self.around(x))
+
+
+def res_net():
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False), Block(8, 8, 1), Block(8, 16, 2),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3),
+    )  # fmt: skip
+
+
+MODELS = {"transformer": Classifier, "conv": conv_net, "resnet": res_net}
+
+
 def examples(kind):
     generator = torch.Generator().manual_seed(0)
     if kind == "transformer":
@@ -60,11 +86,11 @@ def fit(model, optimizer, x, y, steps):
     return losses
 
 
-@pytest.mark.parametrize("kind", ["transformer", "conv"])
+@pytest.mark.parametrize("kind", list(MODELS))
 @pytest.mark.parametrize("rule", ["set", "rigl", "snfs", "itop", "deep_r", "sensitivity", "mest"])
 def test_a_model_of_ones_own_is_sparsified_and_rewired(rng, kind, rule):
     torch.manual_seed(0)
-    model = Classifier() if kind == "transformer" else conv_net()
+    model = MODELS[kind]()
     assert sparsify(model, generator=random_layer, density=0.3, rng=rng) is model
     layers = sparse_layers(model)
     names = {
@@ -73,6 +99,7 @@ def test_a_model_of_ones_own_is_sparsified_and_rewired(rng, kind, rule):
             "encoder.layers.1.linear2", "head",
         ],
         "conv": ["0", "5", "7"],
+        "resnet": ["0", "1.conv1", "1.conv2", "2.conv1", "2.conv2", "2.around", "5"],
     }[kind]  # fmt: skip
     assert list(layers) == names
     total = sum(layer.nnz for layer in layers.values())
@@ -162,6 +189,111 @@ def test_sparsify_keeps_weights_on_request_and_skips(rng):
     alone = sparsify(nn.Linear(5, 4).double(), generator=random_layer, density=0.5, rng=rng)
     assert isinstance(alone, SparseLinear)
     assert alone.values.dtype == torch.float64
+
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01, amsgrad=True),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01),
+}
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_every_state_of_the_optimizer_moves_with_its_edge(rng, name):
+    model = nn.Sequential(SparseLinear(random_layer(20, 10, density=0.3, rng=rng), rng=rng))
+    optimizer = OPTIMIZERS[name](model.parameters())
+    engine = attach(model, optimizer, "set_magnitude", every=1000, rng=rng, init="normal")
+    fit(model, optimizer, torch.ones(5, 20), torch.arange(5), 3)
+    values = model[0].values
+    before = {key: entry.clone() for key, entry in optimizer.state[values].items()
+              if isinstance(entry, torch.Tensor)}  # fmt: skip
+    per_edge = [key for key, entry in before.items() if entry.shape == values.shape]
+    assert len(per_edge) == {"sgd": 1, "adam": 3, "adamw": 2}[name]
+    update = engine.rewire()["0"]
+    for key, entry in optimizer.state[model[0].values].items():
+        if key in per_edge:
+            assert np.array_equal(entry.numpy(), update.carry(before[key].numpy()))
+            assert not entry[torch.from_numpy(update.grown)].any()
+        elif key in before:
+            assert torch.equal(entry, before[key])
+    fit(model, optimizer, torch.ones(5, 20), torch.arange(5), 3)
+
+
+def small_model(rng):
+    layers = (SparseLinear(random_layer(a, b, density=0.4, rng=rng), rng=rng)
+              for a, b in ((20, 30), (30, 5)))  # fmt: skip
+    return nn.Sequential(next(layers), nn.ReLU(), next(layers))
+
+
+@pytest.mark.parametrize("rule", ["set", "sensitivity"])
+def test_accumulated_gradients_are_one_step(rng, rule):
+    x, y = torch.from_numpy(rng.standard_normal((24, 20))).float(), torch.arange(24) % 5
+    models = [small_model(np.random.default_rng(0)) for _ in range(2)]
+    engines = []
+    for parts, model in zip((1, 4), models, strict=True):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        stream = np.random.default_rng(1)
+        engines.append(attach(model, optimizer, rule, every=3, rng=stream))
+        for _ in range(9):
+            optimizer.zero_grad()
+            for part in torch.arange(24).chunk(parts):
+                loss = nn.functional.cross_entropy(model(x[part]), y[part])
+                (loss / parts).backward()
+            optimizer.step()
+    assert [(engine.steps, engine.updates) for engine in engines] == [(9, 3)] * 2
+    for name, graph in engines[0].topology.items():
+        assert same_edges(graph, engines[1].topology[name])
+    torch.testing.assert_close(models[0](x), models[1](x), rtol=1e-4, atol=1e-5)
+
+
+def test_sensitivity_is_that_of_the_weights_the_gradient_was_taken_at(rng):
+    model = nn.Sequential(SparseLinear(random_layer(20, 5, density=0.4, rng=rng), rng=rng))
+    optimizer = torch.optim.SGD(model.parameters(), lr=10.0)
+    engine = attach(model, optimizer, "sensitivity", every=100, rng=rng)
+    expected = 0
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.ones(4, 20)).square().mean().backward()
+        expected = expected + (model[0].values * model[0].values.grad).detach().abs().numpy()
+        optimizer.step()
+    np.testing.assert_allclose(engine._memory["0"]["sensitivity"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["rigl", "snfs", "sensitivity", "ctre_sim"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_automatic_mixed_precision(rng, rule, dtype):
+    model, (x, y) = small_model(rng), (torch.randn(24, 20), torch.arange(24) % 5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    engine = attach(model, optimizer, rule, every=3, rng=rng)
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0, enabled=dtype == torch.float16)
+    losses = []
+    for _ in range(21):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=dtype):
+            loss = nn.functional.cross_entropy(model(x), y)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert engine.updates == 7
+    assert model[0].values.dtype == torch.float32
+
+
+@pytest.mark.parametrize("rule", ["set", "rigl"])
+def test_a_compiled_forward_follows_every_rewiring(rng, rule):
+    x, y = torch.randn(24, 20), torch.arange(24) % 5
+    results = []
+    for compiled in (False, True):
+        model = small_model(np.random.default_rng(0))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        engine = attach(model, optimizer, rule, every=2, rng=np.random.default_rng(1))
+        forward = torch.compile(model, backend="aot_eager") if compiled else model
+        fit(forward, optimizer, x, y, 9)
+        assert engine.updates == 4
+        results.append((model(x), forward(x)))
+    torch.testing.assert_close(results[1][0], results[1][1])
+    torch.testing.assert_close(results[0][0], results[1][0])
 
 
 def test_shared_modules_stay_shared_and_tied_weights_dense(rng):

@@ -182,7 +182,9 @@ class Engine:
         self._memory: dict[str, dict[str, Any]] = {}
         for name, layer in self._layers().items():
             self._memory[name] = self._start(layer)
-        self._hook = optimizer.register_step_post_hook(lambda *_: self.step())
+        self._hooks = [optimizer.register_step_post_hook(lambda *_: self.step())]
+        if "sensitivity" in rule.needs:  # before the step moves the weights its gradient is of
+            self._hooks.append(optimizer.register_step_pre_hook(lambda *_: self._add_sensitivity()))
         if recorder is not None:
             recorder(0, self.topology)
         self._watch()
@@ -229,9 +231,6 @@ class Engine:
             return
         self.steps += 1
         for name, layer in self._layers().items():
-            if "sensitivity" in self.rule.needs and layer.values.grad is not None:
-                share = (layer.values * layer.values.grad).detach().abs().double()
-                self._memory[name]["sensitivity"] += share.cpu().numpy()
             if layer.capture and "momentum" in self.rule.needs:
                 view = layer.view()
                 if view.inputs is not None and view.output_grad is not None:
@@ -240,6 +239,13 @@ class Engine:
         if self.steps % self.every == 0 and not self._finished:
             self.rewire()
         self._watch()
+
+    def _add_sensitivity(self) -> None:
+        """Add what this step's gradient says of each edge to the sum since the last rewiring."""
+        for name, layer in self._layers().items():
+            if layer.values.grad is not None:
+                share = (layer.values * layer.values.grad).detach().abs().double()
+                self._memory[name]["sensitivity"] += share.cpu().numpy()
 
     def rewire(self) -> dict[str, EdgeUpdate]:
         """Apply the rule once to all layers now, and return what changed."""
@@ -280,7 +286,8 @@ class Engine:
 
     def detach(self) -> None:
         """Stop rewiring; the model stays as it is."""
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
         for layer in self._layers().values():
             layer.capture = False
 
@@ -344,6 +351,13 @@ def attach(
     -----
     Rules that compare activations see those of the last batch. Between rewirings the cost is
     nothing unless the rule needs gradients or sensitivities.
+
+    Steps are the optimizer's: with accumulated gradients a step has several batches, and rules
+    that look at captured gradients see the last of them, while ``sensitivity`` sees the sum. Steps
+    that a gradient scaler skips do not count. Captured gradients carry its factor: nothing to rules
+    that rank by gradient alone, but ``mest`` weighs it against weights. A model that went through
+    ``torch.compile`` follows every rewiring; ``fullgraph=True`` is not possible. Replicas of a
+    distributed run draw the same edges only if their `rng` and captured batches agree.
 
     Examples
     --------

@@ -45,6 +45,9 @@ class EdgeLayer(nn.Module):
 
     The graph lives in the buffers ``indptr``, ``indices`` and ``shape``, so it is in the
     ``state_dict``, and loading one replaces it. Subclasses call `_hold` while being made.
+
+    ``torch.compile`` leaves a sparse layer's own forward alone, with a break of the compiled graph
+    before and after it (so ``fullgraph=True`` is not possible), and compiles the rest.
     """
 
     values: nn.Parameter
@@ -64,6 +67,7 @@ class EdgeLayer(nn.Module):
             self.register_buffer(name, buffer)
         self._index: tuple[Any, Any, EdgeIndex] | None = None
         self._captured: dict[str, torch.Tensor] | None = None
+        _left_alone_by_compilers(self)
 
     @property
     def index(self) -> EdgeIndex:
@@ -266,6 +270,24 @@ class EdgeLayer(nn.Module):
             "_index": None,
             "_captured": None if self._captured is None else {},
         }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        _left_alone_by_compilers(self)
+
+
+def _left_alone_by_compilers(layer: Any) -> None:
+    """Have torch.compile call a layer's forward as it is and compile what is around it.
+
+    The kernels are compiled already, and the graph may change at any step. Done when a first layer
+    is made, not on import: it loads torch's compiler, which any optimizer does as well.
+    """
+    if type(layer) not in _LEFT_ALONE:
+        _LEFT_ALONE.add(type(layer))
+        type(layer).forward = torch.compiler.disable(type(layer).forward)
+
+
+_LEFT_ALONE: set[type] = set()
 
 
 def _stamp(buffers: dict[str, Any]) -> tuple[int, ...]:

@@ -183,7 +183,13 @@ class SparseLinear(EdgeLayer):
         return self.to_dense()
 
     def forward(self, x: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        """Map (..., n_in) to (..., n_out), rectified on the way if `relu`."""
+        """Map (..., n_in) to (..., n_out), rectified on the way if `relu`.
+
+        Automatic mixed precision leaves the product in the precision of the values.
+        """
+        if torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return SparseLinear.forward(self, x.to(self.values.dtype), relu=relu)
         fused = relu and not self.capture  # rules look at what comes before the activation
         y = edge_product(x, self.values, self.bias, self.index, self.kernel, relu=fused)
         self._watch(x, y)
