@@ -137,7 +137,8 @@ class Observer:
         with torch.no_grad():
             for batch in x.split(FORWARD_BATCH):
                 scores = self.model(batch)
-                list(layers.values())[-1].keep("outputs", torch.softmax(scores, dim=1))
+                if not hasattr(self.model, "batch_loss"):  # scores of classes
+                    list(layers.values())[-1].keep("outputs", torch.softmax(scores, dim=1))
                 for name, layer in layers.items():
                     view = layer.view()
                     kept[name].append((np.array(view.inputs), np.array(view.outputs)))

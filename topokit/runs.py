@@ -27,12 +27,12 @@ from topokit.graph import Topology
 from topokit.history import History, Recorder, RunDirectory
 from topokit.measures import CHANGE_MEASURES, LAYER_MEASURES, NETWORK_MEASURES, measure
 from topokit.nn.extract import topology_of
-from topokit.nn.models import MODELS, inputs_of
+from topokit.nn.models import MODELS, UNSUPERVISED, inputs_of
 from topokit.nn.starts import STARTS, layer_densities
 from topokit.rules import RULES, SCHEDULES
 from topokit.train import Epoch, TrainPlan, TrainState, read_checkpoint, train
 
-__all__ = ["Progress", "resume", "run"]
+__all__ = ["Progress", "check", "resume", "run"]
 
 Progress = Callable[[Epoch, pd.DataFrame], None]
 
@@ -138,8 +138,38 @@ class _Parts:
     rngs: dict[str, np.random.Generator]
 
 
-def _prepare(config: RunConfig, data_dir: str | os.PathLike[str] | None) -> _Parts:
-    """Check the configuration, then load the data and check that the widths match."""
+def check(
+    config: RunConfig, *, data_dir: str | os.PathLike[str] | None = None, load: bool = True
+) -> None:
+    """Find what is wrong with a configuration, without running it.
+
+    Parameters
+    ----------
+    config : RunConfig
+    data_dir : path, optional
+        As for `run`.
+    load : bool
+        Whether to load the data too, to see that it is there and that the widths fit.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        As `run` would, before any work.
+
+    Examples
+    --------
+    >>> check(load_recipe("set_mlp_digits").override(["rule.name=sett"]))
+    Traceback (most recent call last):
+    ValueError: unknown rule 'sett'; did you mean 'set'? rules: ...
+    """
+    if load:
+        _prepare(config, data_dir)
+    else:
+        _resolve(config)
+
+
+def _resolve(config: RunConfig) -> None:
+    """Check the names and parameters of a configuration against all tables."""
     resolve(
         config,
         tables={
@@ -151,6 +181,11 @@ def _prepare(config: RunConfig, data_dir: str | os.PathLike[str] | None) -> _Par
             "measures": {**LAYER_MEASURES, **NETWORK_MEASURES, **CHANGE_MEASURES, EXPLORED: len},
         },
     )
+
+
+def _prepare(config: RunConfig, data_dir: str | os.PathLike[str] | None) -> _Parts:
+    """Check the configuration, then load the data and check that the widths match."""
+    _resolve(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     rngs = {
@@ -162,7 +197,8 @@ def _prepare(config: RunConfig, data_dir: str | os.PathLike[str] | None) -> _Par
     folder = None if data_dir is None else Path(data_dir)
     data = load_data(config.data.name, data_dir=folder, rng=rngs["data"], **config.data.params)
     n_inputs = inputs_of(config.model.name, data.n_features, **config.model.params)
-    check_widths(config, n_features=data.n_features, n_classes=data.n_classes, n_inputs=n_inputs)
+    n_classes = 0 if config.model.name in UNSUPERVISED else data.n_classes
+    check_widths(config, n_features=data.n_features, n_classes=n_classes, n_inputs=n_inputs)
     return _Parts(data, rngs)
 
 

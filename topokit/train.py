@@ -44,7 +44,8 @@ class Epoch:
     metrics : dict of float
         ``train_loss`` (mean over the epoch's batches, with dropout), ``test_loss`` (nats),
         ``test_accuracy`` (in [0, 1]) and ``seconds`` (wall time of training, evaluating and
-        rewiring).
+        rewiring). Models that learn without labels have reconstruction errors as losses and an
+        accuracy of ``nan``.
     topology : dict of LayerGraph
         The graphs these metrics were measured on.
     """
@@ -281,19 +282,35 @@ def _held_out(n: int) -> np.ndarray:
     return np.sort(np.random.default_rng(42).permutation(n)[: n // 10])
 
 
-def evaluate(model: nn.Module, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Return the mean cross-entropy (nats) and the accuracy of a model on samples."""
+def _loss(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The loss of a batch: the model's own, without labels, if it has one; else cross-entropy."""
+    if hasattr(model, "batch_loss"):
+        return model.batch_loss(x)
+    return nn.functional.cross_entropy(model(x), y)
+
+
+def evaluate(model: Any, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Return the mean cross-entropy (nats) and the accuracy of a model on samples.
+
+    Of a model that learns without labels: its mean reconstruction error per unit, and ``nan``.
+    """
     model.eval()
     total, right = 0.0, 0
+    unlabelled = getattr(model, "reconstruction_error", None)
+    draws = torch.Generator().manual_seed(0)  # of each evaluation the same
     widest = max((max(layer.graph.shape) for layer in sparse_layers(model).values()), default=1)
     batch = max(1, min(EVALUATION_BATCH, WIDEST_CELLS // max(1, widest)))
     with torch.no_grad():
         for at in range(0, len(x), batch):
+            samples = torch.from_numpy(x[at : at + batch])
+            if unlabelled is not None:
+                total += float(unlabelled(samples, generator=draws).sum())
+                continue
             target = torch.from_numpy(y[at : at + batch])
-            scores = model(torch.from_numpy(x[at : at + batch]))
+            scores = model(samples)
             total += float(nn.functional.cross_entropy(scores, target, reduction="sum"))
             right += int((scores.argmax(dim=1) == target).sum())
-    return total / len(x), right / len(x)
+    return total / len(x), right / len(x) if unlabelled is None else math.nan
 
 
 def _one_epoch(
@@ -311,7 +328,7 @@ def _one_epoch(
         left = plan.every - state.step % plan.every if plan.every else len(batches) - i
         observer.before_batch(left)
         state.optimizer.zero_grad(set_to_none=True)
-        loss = nn.functional.cross_entropy(state.model(x[batch]), y[batch])
+        loss = _loss(state.model, x[batch], y[batch])
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
             lr = state.optimizer.param_groups[0]["lr"]

@@ -113,6 +113,13 @@ def test_reconstruction_error_draws_nothing(rng):
     torch.testing.assert_close(errors, (guess - states(4)).square().mean(1).detach())
 
 
+def test_sampled_reconstruction_errors_are_those_of_the_loss(rng):
+    rbm = small(rng, generator=torch.Generator().manual_seed(3))
+    errors = rbm.reconstruction_error(states(4), generator=torch.Generator().manual_seed(3))
+    loss = rbm.batch_loss(states(4)).detach()
+    assert float(errors.mean()) == pytest.approx(float(loss))
+
+
 def test_data_are_cut_at_the_threshold_and_flattened(rng):
     rbm = small(rng, threshold=0.25)
     x = torch.tensor([[[0.0, 0.25], [0.3, 1.0]]])

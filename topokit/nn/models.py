@@ -17,7 +17,7 @@ from topokit.nn.conv import SparseConv2d
 from topokit.nn.layers import SparseLinear
 from topokit.nn.rbm import set_rbm
 
-__all__ = ["MODELS", "SparseCNN", "SparseMLP", "inputs_of", "set_cnn", "set_mlp"]
+__all__ = ["MODELS", "UNSUPERVISED", "SparseCNN", "SparseMLP", "inputs_of", "set_cnn", "set_mlp"]
 
 
 class _WithDropout(nn.Module):
@@ -350,3 +350,6 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "set_rbm": set_rbm,
 }
 """Makers ``(topology, *, rng, generator, **options) -> module`` by name."""
+
+UNSUPERVISED = frozenset({"set_rbm"})
+"""Names of models that learn without labels: their last width is free."""

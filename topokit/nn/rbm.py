@@ -125,7 +125,9 @@ class SparseRBM(nn.Module):
 
         Visible units may be probabilities too; samples are flattened.
         """
-        return torch.sigmoid(self.fc1(visible.flatten(1)))
+        hidden = torch.sigmoid(self.fc1(visible.flatten(1)))
+        self.fc1.keep("outputs", hidden)
+        return hidden
 
     def visible_scores(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the log-odds (batch, n_in) that visible units are 1, given hidden (batch, n_out).
@@ -211,23 +213,28 @@ class SparseRBM(nn.Module):
         return error + (contrast - contrast.detach())
 
     @torch.no_grad()
-    def reconstruction_error(self, x: torch.Tensor) -> torch.Tensor:
+    def reconstruction_error(
+        self, x: torch.Tensor, *, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
         """Return each sample's mean squared reconstruction error, per visible unit, in [0, 1].
 
-        Visible units are compared with their probabilities given the *probabilities* of hidden
-        units: nothing is drawn, so the same model always has the same error.
+        Visible units are compared with their probabilities given sampled hidden units.
 
         Parameters
         ----------
         x : (batch, ...) tensor
             Flattened; values above the threshold count as 1.
+        generator : torch.Generator, optional
+            Draws the hidden units. Without it their probabilities are used: nothing is drawn, and
+            errors are much smaller, since a probability says more than a bit.
 
         Returns
         -------
         (batch,) tensor
         """
         data = self.binary(x)
-        guess = torch.sigmoid(self.visible_scores(self(data)))
+        hidden = self(data) if generator is None else _sample(self(data), generator)
+        guess = torch.sigmoid(self.visible_scores(hidden))
         return (guess - data).square().mean(dim=1)
 
     def binary(self, x: torch.Tensor) -> torch.Tensor:
@@ -264,8 +271,9 @@ def set_rbm(
     """Build the restricted Boltzmann machine of the SET paper from a topology of one layer.
 
     Trained without labels. In a run's frames ``train_loss`` and ``test_loss`` are then
-    reconstruction errors (mean squared difference per visible unit, in [0, 1]; `SparseRBM` says
-    which), and ``test_accuracy`` is ``nan``.
+    reconstruction errors (mean squared difference per visible unit, in [0, 1], hidden units
+    sampled), and ``test_accuracy`` is ``nan``. The hidden units of a test are always drawn from the
+    same seed, and never from the stream of the training.
 
     Parameters
     ----------
