@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["Operator", "multiply", "recurrence", "summed"]
+__all__ = ["Operator", "component_labels", "multiply", "recurrence", "summed"]
 
 
 class Operator(NamedTuple):
@@ -216,3 +216,34 @@ def summed(
             total[j] += coefficients[m + 1] * v[j]
     norm = np.sqrt((total * total).sum())
     return total / norm if norm > 0 else total
+
+
+@_compiled
+def component_labels(
+    indptr: NDArray[np.int64], indices: NDArray[np.uint32], first: int, n: int
+) -> tuple[NDArray[np.int32], int]:
+    """Component of each of n units, numbered by first unit, and their number (union-find)."""
+    parent = np.arange(n)
+    for row in range(indptr.size - 1):
+        unit = first + row
+        for j in indices[indptr[row] : indptr[row + 1]]:
+            a, b = np.int64(j), unit
+            while parent[a] != a:
+                parent[a] = parent[parent[a]]
+                a = parent[a]
+            while parent[b] != b:
+                parent[b] = parent[parent[b]]
+                b = parent[b]
+            if a < b:
+                parent[b] = a
+            elif b < a:
+                parent[a] = b
+    labels = np.empty(n, np.int32)
+    count = 0
+    for i in range(n):
+        if parent[i] == i:
+            labels[i] = count
+            count += 1
+        else:
+            labels[i] = labels[parent[i]]
+    return labels, count

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from topokit.graph import LayerGraph
 from topokit.measures.flow import components_of
 from topokit.measures.lanczos import DENSE, Joined, adjacency_operator, joined, top_pair
-from topokit.measures.memo import remember
+from topokit.measures.memo import fan_out_of, remember
 from topokit.measures.spectral import leading_singular_values
 
 __all__ = [
@@ -133,7 +133,7 @@ def _giant_gap(graph: LayerGraph) -> float:
     if graph.n_edges == 0:
         return NAN
     parts = components_of(graph)
-    fan_in, fan_out = graph.fan_in, graph.fan_out
+    fan_in, fan_out = graph.fan_in, fan_out_of(graph)
     if parts.number == 1 and np.ptp(fan_in) == 0 and np.ptp(fan_out) == 0:
         return _biregular_gap(graph, float(fan_in[0]), float(fan_out[0]))
     units = joined([graph])

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from topokit.graph import LayerGraph
 from topokit.measures.flow import components_of
 from topokit.measures.lanczos import top_pair
+from topokit.measures.memo import fan_out_of
 from topokit.measures.spectral import (
     leading_singular_values,
     normalized_operator,
@@ -70,7 +71,7 @@ def universal_cover_radius(graph: LayerGraph) -> float:
     if not 0 < graph.n_edges <= EDGES:
         return NAN
     low = 1.0
-    high = 2 * float(np.sqrt(max(graph.fan_in.max(), graph.fan_out.max()))) + 1
+    high = 2 * float(np.sqrt(max(graph.fan_in.max(), fan_out_of(graph).max()))) + 1
     while high - low > 1e-7 * high:
         middle = (low + high) / 2
         if _stays_positive(graph, middle):
@@ -173,7 +174,7 @@ def mixing_certificate(graph: LayerGraph) -> float:
         return NAN
     edges = float(graph.n_edges)
     levels = []
-    for degree, at in ((graph.fan_in, graph.rows), (graph.fan_out, graph.indices)):
+    for degree, at in ((graph.fan_in, graph.rows), (fan_out_of(graph), graph.indices)):
         values = np.unique(degree[degree > 0])[1:]
         if values.size > THRESHOLDS:
             values = values[np.linspace(0, values.size - 1, THRESHOLDS).astype(int)]
@@ -220,7 +221,7 @@ def sweep_cut(graph: LayerGraph) -> SweepCut:
     nothing = SweepCut(NAN, np.empty(0, np.int64), np.empty(0, np.int64))
     if graph.n_edges == 0:
         return nothing
-    degree = np.concatenate([graph.fan_out, graph.fan_in]).astype(float)
+    degree = np.concatenate([fan_out_of(graph), graph.fan_in]).astype(float)
     parts = components_of(graph)
     if parts.with_edges > 1:
         volume = np.bincount(parts.labels, degree, parts.number)
@@ -256,7 +257,7 @@ def _second_vectors(graph: LayerGraph) -> NDArray[np.float64] | None:
     """Second singular vectors over the roots of the degrees, inputs first; None if unconverged."""
     if graph.n_out < 2 or graph.n_in < 2:
         return np.concatenate([np.arange(graph.n_in, dtype=float), np.zeros(graph.n_out)])
-    fan_in, root = np.maximum(graph.fan_in, 1), np.sqrt(np.maximum(graph.fan_out, 1))
+    fan_in, root = np.maximum(graph.fan_in, 1), np.sqrt(np.maximum(fan_out_of(graph), 1))
     found = top_pair(normalized_operator(graph), bound=1.0, vector=True)
     if found is None:
         return None

@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import ArpackError, eigsh
 
 from topokit.graph import LayerGraph
+from topokit.measures.memo import fan_out_of
 
 if TYPE_CHECKING:
     from topokit.measures.compiled import Operator
@@ -71,7 +72,7 @@ def joined(
     first = int(widths[0])
     degree = np.zeros(int(starts[-1]))
     for i, graph in enumerate(graphs):
-        degree[starts[i] : starts[i + 1]] += graph.fan_out
+        degree[starts[i] : starts[i + 1]] += fan_out_of(graph)
         degree[starts[i + 1] : starts[i + 2]] += graph.fan_in
     if len(graphs) == 1 and not skips:
         return Joined(graphs[0].indptr, graphs[0].indices.view(np.uint32), first, degree)
@@ -90,7 +91,7 @@ def joined(
                     f"(units there, units here) with blocks of {widths} units, got {graph} at "
                     f"{(source, target)}"
                 )
-            degree[starts[source] : starts[source + 1]] += graph.fan_out
+            degree[starts[source] : starts[source + 1]] += fan_out_of(graph)
             degree[starts[target] : starts[target + 1]] += graph.fan_in
             rows.append(graph.rows + starts[target] - first)
             columns.append(graph.indices + np.int32(starts[source]))

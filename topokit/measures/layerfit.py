@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from topokit.graph import LayerGraph
-from topokit.measures.memo import remember
+from topokit.measures.memo import fan_out_of, remember
 from topokit.measures.scalefree import (
     HEAVY_LEVEL,
     P_LEVEL,
@@ -138,7 +138,7 @@ def power_law_of(
             "expected rng=numpy.random.default_rng(seed) together with bootstrap > 0, got rng=None"
         )
     degrees, n_other = (
-        (graph.fan_in, graph.n_in) if side == "fan_in" else (graph.fan_out, graph.n_out)
+        (graph.fan_in, graph.n_in) if side == "fan_in" else (fan_out_of(graph), graph.n_out)
     )
     if bootstrap:
         return fit_degrees(degrees, bootstrap=bootstrap, rng=rng, n_other=n_other)

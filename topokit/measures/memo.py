@@ -6,9 +6,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+import numpy as np
+from numpy.typing import NDArray
+
 from topokit.graph import LayerGraph
 
-__all__ = ["remember"]
+__all__ = ["fan_out_of", "remember"]
 
 T = TypeVar("T")
 _KNOWN: WeakKeyDictionary[LayerGraph, dict[Any, Any]] = WeakKeyDictionary()
@@ -29,3 +32,14 @@ def remember(graph: LayerGraph, key: Any, build: Callable[[], T]) -> T:
     if key not in known:
         known[key] = build()
     return known[key]
+
+
+def fan_out_of(graph: LayerGraph) -> NDArray[np.int64]:
+    """Return the graph's fan-out, counted once.
+
+    Examples
+    --------
+    >>> fan_out_of(LayerGraph.from_edge_ids([0, 1], (1, 2))).tolist()
+    [1, 1]
+    """
+    return remember(graph, "fan_out", lambda: graph.fan_out)

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from topokit.graph import LayerGraph
+from topokit.measures.memo import fan_out_of
 
 __all__ = ["Communities", "barber_modularity", "find_communities"]
 
@@ -71,7 +72,7 @@ def barber_modularity(graph: LayerGraph, inputs: ArrayLike, outputs: ArrayLike) 
     edges = float(graph.n_edges)
     within = np.count_nonzero(one[graph.indices] == two[graph.rows])
     size = int(max(one.max(initial=0), two.max(initial=0))) + 1
-    left = np.bincount(one, graph.fan_out, size)
+    left = np.bincount(one, fan_out_of(graph), size)
     right = np.bincount(two, graph.fan_in, size)
     return float(within / edges - left @ right / edges**2)
 
@@ -146,7 +147,7 @@ def _improve(graph: LayerGraph, inputs: NDArray[np.int64]) -> Communities:
     """Reassign the sides in turn, then merge, until the modularity stays."""
     matrix = graph.to_csr()
     transposed = sp.csr_array(matrix.T)
-    fan_in, fan_out = graph.fan_in, graph.fan_out
+    fan_in, fan_out = graph.fan_in, fan_out_of(graph)
     best = Communities(-1.0, inputs, np.zeros(graph.n_out, np.int64))
     for _ in range(ROUNDS):
         size = int(inputs.max()) + 1
@@ -172,7 +173,7 @@ def _merged(
     edges = float(graph.n_edges)
     one, two = inputs[graph.indices], outputs[graph.rows]
     links = np.bincount(one * size + two, minlength=size * size).reshape(size, size) / edges
-    left = np.bincount(inputs, graph.fan_out, size) / edges
+    left = np.bincount(inputs, fan_out_of(graph), size) / edges
     right = np.bincount(outputs, graph.fan_in, size) / edges
     excess = links - np.outer(left, right)
     gain = excess + excess.T

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import scipy.sparse as sp
-from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
 
 from topokit.graph import LayerGraph, Topology, chain_widths
 from topokit.measures.connectivity import algebraic_connectivity_giant, laplacian_gap
+from topokit.measures.flow import labels_of
 from topokit.measures.lanczos import DENSE, Joined, adjacency_operator, joined, top_pair
 
 __all__ = ["network_algebraic_connectivity", "network_normalized_gap", "network_spectral_gap"]
@@ -23,14 +21,6 @@ Skips = Mapping[tuple[int, int], LayerGraph]
 def _units(topology: Topology, skips: Skips | None) -> Joined | None:
     """All units of a network; None if the layers do not chain."""
     return None if chain_widths(topology) is None else joined(list(topology.values()), skips)
-
-
-def _labels(units: Joined) -> NDArray[np.int32]:
-    """Component of each unit."""
-    n = units.degree.size
-    indptr = np.concatenate([np.zeros(units.first, np.int64), units.indptr])
-    edges = (np.ones(units.n_edges, np.int8), units.indices.view(np.int32), indptr)
-    return connected_components(sp.csr_array(edges, shape=(n, n)), directed=False)[1]
 
 
 def network_algebraic_connectivity(topology: Topology, *, skips: Skips | None = None) -> float:
@@ -73,7 +63,7 @@ def network_algebraic_connectivity(topology: Topology, *, skips: Skips | None = 
     units = _units(topology, skips)
     if units is None or units.degree.size < 2:
         return NAN
-    if units.degree.min() == 0 or _labels(units).max() > 0:
+    if units.degree.min() == 0 or labels_of(units).max() > 0:
         return 0.0
     if len(topology) == 1:
         return algebraic_connectivity_giant(next(iter(topology.values())))
@@ -177,7 +167,7 @@ def network_normalized_gap(topology: Topology, *, skips: Skips | None = None) ->
     if units is None or not units.n_edges:
         return NAN
     joined_units = units.degree > 0
-    labels = _labels(units)[joined_units]
+    labels = labels_of(units)[joined_units]
     if (labels != labels[0]).any():
         return 0.0
     scale = np.where(joined_units, 1 / np.sqrt(np.maximum(units.degree, 1)), 0.0)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from topokit.graph import LayerGraph
 from topokit.measures.flow import components_of
 from topokit.measures.lanczos import DENSE, gram_operator, top_pair
-from topokit.measures.memo import remember
+from topokit.measures.memo import fan_out_of, remember
 
 if TYPE_CHECKING:
     from topokit.measures.compiled import Operator
@@ -34,7 +34,7 @@ SMALL = 1e-6  # a squared value below this, over the first, has lost digits: it 
 def _trimmed(graph: LayerGraph) -> sp.csr_array:
     """Biadjacency matrix without isolated units, the smaller side as rows."""
     matrix = graph.to_csr()
-    rows, columns = np.flatnonzero(graph.fan_in), np.flatnonzero(graph.fan_out)
+    rows, columns = np.flatnonzero(graph.fan_in), np.flatnonzero(fan_out_of(graph))
     if rows.size < graph.n_out or columns.size < graph.n_in:
         matrix = sp.csr_array(matrix[rows][:, columns])
     return matrix if matrix.shape[0] <= matrix.shape[1] else sp.csr_array(matrix.T)
@@ -84,19 +84,19 @@ def _leading(graph: LayerGraph) -> tuple[float, float]:
     """Two largest singular values."""
     if graph.n_edges == 0:
         return NAN, NAN
-    for degrees, other in ((graph.fan_in, graph.fan_out), (graph.fan_out, graph.fan_in)):
+    for degrees, other in ((graph.fan_in, fan_out_of(graph)), (fan_out_of(graph), graph.fan_in)):
         if degrees.max() == 1:  # disjoint stars
             roots = np.sqrt(np.sort(other)[::-1].astype(float))
             return float(roots[0]), float(roots[1]) if roots.size > 1 else 0.0
-    sides = [int(np.count_nonzero(k)) for k in (graph.fan_in, graph.fan_out)]
+    sides = [int(np.count_nonzero(k)) for k in (graph.fan_in, fan_out_of(graph))]
     if graph.n_edges == sides[0] * sides[1]:
         return float(np.sqrt(graph.n_edges)), 0.0
     if min(sides) <= DENSE:
         values = _dense_values(_trimmed(graph))
         return float(values[0]), float(values[1]) if values.size > 1 else 0.0
     gram = gram_operator(graph)
-    bound = float(graph.fan_in.max()) * float(graph.fan_out.max())
-    top = top_pair(gram, bound=bound, start=graph.fan_out.astype(float), vector=True)
+    bound = float(graph.fan_in.max()) * float(fan_out_of(graph).max())
+    top = top_pair(gram, bound=bound, start=fan_out_of(graph).astype(float), vector=True)
     if top is None:
         return NAN, NAN
     second = top_pair(gram._replace(deflated=top[1]), bound=top[0])
@@ -141,7 +141,7 @@ def _normalized(graph: LayerGraph) -> float:
         return NAN
     if components_of(graph).with_edges > 1:
         return 1.0
-    fan_in, fan_out = graph.fan_in, graph.fan_out
+    fan_in, fan_out = graph.fan_in, fan_out_of(graph)
     sides = [int(np.count_nonzero(k)) for k in (fan_in, fan_out)]
     if graph.n_edges == sides[0] * sides[1]:
         return 0.0
@@ -159,7 +159,7 @@ def _normalized(graph: LayerGraph) -> float:
 
 def normalized_operator(graph: LayerGraph) -> Operator:
     """Gram operator of the normalised matrix on the input units, without its top vector."""
-    fan_in, fan_out = graph.fan_in.astype(float), graph.fan_out.astype(float)
+    fan_in, fan_out = graph.fan_in.astype(float), fan_out_of(graph).astype(float)
     return gram_operator(
         graph,
         weight=1 / np.maximum(fan_in, 1),
@@ -265,7 +265,7 @@ def ramanujan_margin(graph: LayerGraph) -> float:
     """
     if graph.n_edges == 0:
         return NAN
-    means = [graph.n_edges / np.count_nonzero(k) for k in (graph.fan_in, graph.fan_out)]
+    means = [graph.n_edges / np.count_nonzero(k) for k in (graph.fan_in, fan_out_of(graph))]
     if min(means) < 2:
         return NAN
     return float(sum(np.sqrt(mean - 1) for mean in means)) - leading_singular_values(graph)[1]

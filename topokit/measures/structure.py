@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph, Topology, chain_widths
+from topokit.measures.memo import fan_out_of
 
 __all__ = [
     "assortativity",
@@ -52,7 +53,7 @@ def butterflies(graph: LayerGraph) -> float:
     if graph.n_edges == 0:
         return 0.0
     matrix = graph.to_csr()
-    fan_in, fan_out = graph.fan_in.astype(float), graph.fan_out.astype(float)
+    fan_in, fan_out = graph.fan_in.astype(float), fan_out_of(graph).astype(float)
     if (fan_in**2).sum() < (fan_out**2).sum():
         matrix, degrees = sp.csr_array(matrix.T), fan_out
         inner = fan_in
@@ -94,7 +95,7 @@ def robins_alexander(graph: LayerGraph) -> float:
     >>> robins_alexander(LayerGraph.from_edge_ids(range(6), (2, 3)))
     1.0
     """
-    fan_in, fan_out = graph.fan_in.astype(float), graph.fan_out.astype(float)
+    fan_in, fan_out = graph.fan_in.astype(float), fan_out_of(graph).astype(float)
     paths = float(((fan_in[graph.rows] - 1) * (fan_out[graph.indices] - 1)).sum())
     return 4 * butterflies(graph) / paths if paths else 0.0
 
@@ -135,7 +136,7 @@ def assortativity(graph: LayerGraph) -> float:
     >>> round(assortativity(LayerGraph.from_edge_ids([0, 1, 2, 3], (2, 3))), 6)
     -0.57735
     """
-    fan_in, fan_out = graph.fan_in.astype(float), graph.fan_out.astype(float)
+    fan_in, fan_out = graph.fan_in.astype(float), fan_out_of(graph).astype(float)
     return _pearson(fan_out[graph.indices], fan_in[graph.rows])
 
 
@@ -168,7 +169,7 @@ def hub_alignment(topology: Topology) -> float:
         return NAN
     graphs = list(topology.values())
     found = [
-        _pearson(a.fan_in.astype(float), b.fan_out.astype(float))
+        _pearson(a.fan_in.astype(float), fan_out_of(b).astype(float))
         for a, b in itertools.pairwise(graphs)
     ]
     known = [value for value in found if not np.isnan(value)]
@@ -243,11 +244,11 @@ def rich_club(graph: LayerGraph, *, share: float = 0.1) -> float:
     if graph.n_edges == 0:
         return NAN
     sides = []
-    for degree in (graph.fan_in, graph.fan_out):
+    for degree in (graph.fan_in, fan_out_of(graph)):
         rank = int(np.ceil(share * degree.size))
         sides.append(degree >= max(1, int(np.sort(degree)[-rank])))
     found = np.count_nonzero(sides[0][graph.rows] & sides[1][graph.indices])
     k, left = np.unique(graph.fan_in[sides[0]], return_counts=True)
-    d, right = np.unique(graph.fan_out[sides[1]], return_counts=True)
+    d, right = np.unique(fan_out_of(graph)[sides[1]], return_counts=True)
     chance = np.minimum(np.outer(k, d) / graph.n_edges, 1.0)
     return float(found / (left @ chance @ right))

@@ -16,6 +16,7 @@ from topokit.measures.fullsupport import (
     maximum_p,
 )
 from topokit.measures.layerfit import describe_fit, power_law_of
+from topokit.measures.memo import fan_out_of
 from topokit.measures.scalefree import HEAVY_LEVEL, P_LEVEL, RANDOM_LEVEL, TAIL_SIZE, PowerLawFit
 from topokit.measures.tails import TailIndex, tail_index
 
@@ -188,7 +189,7 @@ def degree_report(
         raise ValueError(f"expected at least one bootstrap replicate, got {bootstrap}")
     fit = power_law_of(graph, side, bootstrap=bootstrap, rng=rng)
     degrees, n_other = (
-        (graph.fan_in, graph.n_in) if side == "fan_in" else (graph.fan_out, graph.n_out)
+        (graph.fan_in, graph.n_in) if side == "fan_in" else (fan_out_of(graph), graph.n_out)
     )
     binomial = binomial_distance(degrees, n_other=n_other, rng=rng)
     tail = tail_index(degrees, rng=rng)
