@@ -42,5 +42,24 @@ figures: setup
 	$(BIN)/topokit train set_mlp_mnist --out runs/figures/set_mlp_mnist --data-dir "$(DATA_DIR)"
 	$(BIN)/topokit plot runs/figures/set_mlp_mnist --out figures/set_mlp_mnist
 
+# Every benchmark, with the rivals in an environment of their own; results to the terminal and to
+# runs/bench.txt. On an idle machine: about half an hour.
+BENCHMARKS := training_step rewiring measures powerlaw generators sweep scaling
+
+$(VENV)-bench/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip install --quiet --constraint constraints.txt --editable . \
+		igraph powerlaw sparselab==0.2.2
+	@touch $@
+
+bench: $(VENV)-bench/.installed
+	@mkdir -p runs
+	@for name in $(BENCHMARKS); do \
+		echo "## benchmarks/$$name.py"; \
+		$(VENV)-bench/bin/python -W ignore benchmarks/$$name.py || exit 1; \
+	done | tee runs/bench.txt
+	@echo "## benchmarks/scaling.py --million" | tee -a runs/bench.txt
+	@$(VENV)-bench/bin/python -W ignore benchmarks/scaling.py --million | tee -a runs/bench.txt
+
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-bench runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
