@@ -18,6 +18,7 @@ from topokit.measures.change import (
     topology_distance,
     turnover,
 )
+from topokit.measures.clustering import pair_clustering
 from topokit.measures.connectivity import (
     algebraic_connectivity,
     algebraic_connectivity_giant,
@@ -129,6 +130,7 @@ LAYER_MEASURES: dict[str, Callable[[LayerGraph], Any]] = {
     "mixing_certificate": mixing_certificate,
     "butterflies": butterflies,
     "robins_alexander": robins_alexander,
+    "pair_clustering": pair_clustering,
     "assortativity": assortativity,
     "nestedness": nestedness,
     "rich_club": rich_club,
