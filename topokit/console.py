@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sys
 import time
@@ -44,6 +45,21 @@ def say(text: str) -> None:
 def note(text: str) -> None:
     """Print a remark beside the result (standard error)."""
     ERR.print(text, style="dim", markup=False)
+
+
+class _Notes(logging.Handler):
+    """What topokit says of its work, as remarks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())
+
+
+def show_log() -> None:
+    """Show what topokit logs as remarks, in this process from now on."""
+    log = logging.getLogger("topokit")
+    if not any(isinstance(handler, _Notes) for handler in log.handlers):
+        log.addHandler(_Notes())
+    log.setLevel(logging.INFO)
 
 
 def complain(text: str) -> None:

@@ -34,6 +34,7 @@ app.command(graphs.list_, name="list")
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code (0, 1, 2 or 130)."""
     tokens = sys.argv[1:] if arguments is None else arguments
+    console.show_log()
     try:
         code = app(tokens, exit_on_error=False, print_error=False)
     except KeyboardInterrupt as stop:

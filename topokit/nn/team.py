@@ -75,9 +75,10 @@ def _let_loose(entry: Any, job: int, threads: int) -> None:
 @cache
 def _entry(kernel: str) -> Any:
     """The compiled function (on first use on a machine compiled) as one that ctypes calls."""
-    _log.info("loading the sparse kernels; compiling them takes a few seconds once per machine")
     from topokit.nn.compiled import JOBS
 
+    if not any(Path(__file__).parent.glob(f"__pycache__/compiled._{kernel}_job-*.nbi")):
+        _log.info("compiling the sparse product %r: about a second, once per machine", kernel)
     _keep_freed_memory()
     return ctypes.CFUNCTYPE(None, ctypes.c_int64)(JOBS[kernel]())
 
