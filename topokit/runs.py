@@ -198,6 +198,11 @@ def _prepare(config: RunConfig, data_dir: str | os.PathLike[str] | None) -> _Par
     data = load_data(config.data.name, data_dir=folder, rng=rngs["data"], **config.data.params)
     n_inputs = inputs_of(config.model.name, data.n_features, **config.model.params)
     n_classes = 0 if config.model.name in UNSUPERVISED else data.n_classes
+    if not n_classes and config.model.name not in UNSUPERVISED:
+        raise ValueError(
+            f"data.name: model {config.model.name!r} expected a data set with labels, got "
+            f"{data.name!r}, which has none; {', '.join(sorted(UNSUPERVISED))} learns without"
+        )
     check_widths(config, n_features=data.n_features, n_classes=n_classes, n_inputs=n_inputs)
     return _Parts(data, rngs)
 
