@@ -148,7 +148,7 @@ def test_stages_are_disjoint_complete_blocks(name, size, components):
     [(complete(3, 4), 3.14626437), (affine_plane_3(), 3.14626437), (circulant(9, [0, 1]), 2)],
 )
 def test_radius_of_the_universal_cover(graph, radius):
-    assert universal_cover_radius(graph) == pytest.approx(radius, abs=2e-5)
+    assert universal_cover_radius(graph) == pytest.approx(radius, abs=1e-6)
 
 
 @pytest.mark.parametrize(

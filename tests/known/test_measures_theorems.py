@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.strategies import layer_graphs
@@ -38,19 +38,22 @@ def test_one_singular_value_gives_all_of_a_biregular_layer(n_in, n_out, d, seed)
         assert measure["algebraic_connectivity"](graph) == pytest.approx(mu, abs=1e-9)
 
 
-@given(layer_graphs(min_side=1))
-def test_two_laplacians_bound_each_other(graph):
+@pytest.mark.parametrize("seed", range(40))
+def test_two_laplacians_bound_each_other(seed):
+    rng = np.random.default_rng(seed)
+    mask = rng.random(rng.integers(2, 90, 2)) < rng.choice([0.3, 0.6, 0.9])
+    mask[0], mask[:, 0] = True, True
+    graph = LayerGraph.from_edge_ids(np.flatnonzero(mask), mask.shape)
     degree = np.concatenate([graph.fan_in, graph.fan_out])
-    assume(degree.min() > 0)
     gap, mu = (measure[n](graph) for n in ("normalized_spectral_gap", "algebraic_connectivity"))
-    assume(measure["components"](graph) == 1 and degree.size > 2)
     assert gap * degree.min() - 1e-9 <= mu <= gap * degree.max() + 1e-9
     assert mu <= degree.size / (degree.size - 1) * degree.min() + 1e-9
 
 
 @given(layer_graphs(min_side=1))
 def test_gaps_lie_in_their_ranges(graph):
-    assume(graph.n_edges)
+    if not graph.n_edges:
+        return
     first, second = leading_singular_values(graph)
     assert 0 <= second <= first + 1e-9
     assert first**2 <= graph.n_edges + 1e-9
@@ -64,7 +67,8 @@ def test_gaps_lie_in_their_ranges(graph):
 @given(layer_graphs(min_side=1), st.integers(0, 999))
 def test_edges_added_never_lower_algebraic_connectivity(graph, seed):
     absent = np.setdiff1d(np.arange(graph.n_in * graph.n_out), graph.edge_ids)
-    assume(absent.size)
+    if not absent.size:
+        return
     more = np.random.default_rng(seed).permutation(absent)[: 1 + absent.size // 3]
     larger = LayerGraph.from_edge_ids(np.concatenate([graph.edge_ids, more]), graph.shape)
     name = "algebraic_connectivity"

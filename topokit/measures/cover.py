@@ -1,0 +1,123 @@
+"""Messages on the edges of a layer, which decide the spectral radius of its universal cover.
+
+Compiled; imported on first use, since it loads numba.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+__all__ = ["cover_radius", "settle"]
+
+ROUNDS = 20_000  # of messages at one trial value; fewer than 100 but close to the radius
+CLOSE = 1e-7  # relative: two successive estimates of the radius agree
+
+
+def _compiled(function: Callable[..., Any]) -> Any:
+    """Compile on first use, kept on disk where there is a place to keep it."""
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # neither this folder nor a cache folder can be written to
+        return njit(nogil=True)(function)
+
+
+@_compiled
+def settle(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.uint32],
+    n_in: int,
+    trial: float,
+    up: NDArray[np.float64],
+    down: NDArray[np.float64],
+    rounds: int,
+) -> tuple[bool, float]:
+    """Let messages below their fixed point rise to it: whether there is one, and at what rate.
+
+    Changes `up` (input to output unit) and `down` in place. The rate is the factor by which
+    the changes shrink in the end.
+    """
+    n_out = indptr.size - 1
+    sums = np.zeros(n_in)
+    for e in range(indices.size):
+        sums[indices[e]] += down[e]
+    before, rate = 0.0, 0.0
+    for count in range(rounds):
+        change, largest = 0.0, 0.0
+        for j in range(n_in):
+            if sums[j] >= trial:
+                return False, 1.0
+        fresh = np.zeros(n_in)
+        for row in range(n_out):
+            total = 0.0
+            for e in range(indptr[row], indptr[row + 1]):
+                room = trial - (sums[indices[e]] - down[e])
+                if room <= 0:
+                    return False, 1.0
+                up[e] = 1 / room
+                total += up[e]
+            if total >= trial:
+                return False, 1.0
+            for e in range(indptr[row], indptr[row + 1]):
+                room = trial - (total - up[e])
+                if room <= 0:
+                    return False, 1.0
+                new = 1 / room
+                change = max(change, abs(new - down[e]))
+                largest = max(largest, new)
+                down[e] = new
+                fresh[indices[e]] += new
+        sums = fresh
+        if change < 1e-13 * largest:
+            return True, rate
+        now = change / before if before > 0 else 0.0
+        if count > 8 and now < 1 and abs(now - rate) < 1e-5 * (1 - now):
+            return True, now
+        rate, before = now, change
+    return True, min(rate, 1.0)
+
+
+@_compiled
+def cover_radius(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.uint32],
+    n_in: int,
+    lower: float,
+    upper: float,
+) -> float:
+    """Least trial value between the bounds at which messages have a fixed point.
+
+    Near the radius the squared distance of the rate from 1 is linear in the trial value, so
+    two trials give an estimate; trials close in on it from above, each beginning with the
+    messages of the one before. Where a trial is below the radius after all, it is a bound.
+    """
+    low, high = lower, upper
+    up, down = np.full(indices.size, 1 / (1.1 * upper)), np.full(indices.size, 1 / (1.1 * upper))
+    good, good_rate = 1.1 * upper, 0.0
+    _, good_rate = settle(indptr, indices, n_in, good, up, down, ROUNDS)
+    trial, estimate = 1.02 * upper, -1.0
+    up_new, down_new = up.copy(), down.copy()
+    for _ in range(200):
+        up_new[:], down_new[:] = up, down
+        fits, rate = settle(indptr, indices, n_in, trial, up_new, down_new, ROUNDS)
+        if not fits:
+            low = max(low, trial)
+            trial = 0.5 * (low + min(high, good))
+        else:
+            one, two = (1 - good_rate) ** 2, (1 - rate) ** 2
+            fresh = trial - two * (good - trial) / (one - two) if one > two else low
+            fresh = min(max(fresh, low), trial)
+            agrees = abs(fresh - estimate) < CLOSE * trial and trial - fresh < 1e-3 * trial
+            high, good, good_rate = min(high, trial), trial, rate
+            up[:], down[:] = up_new, down_new
+            if agrees and fresh > low:
+                return fresh
+            estimate = fresh
+            trial = fresh + 0.15 * (trial - fresh)
+        if min(high, good) - low < 0.1 * CLOSE * good:
+            break
+    return min(high, good)
