@@ -5,15 +5,14 @@ addresses of C-contiguous memory in which the batch runs fastest: activations ar
 ``(units, batch)`` with `ld` elements from one unit to the next.
 
 A *job* is an array of integers: the next part to do, the number of parts, the address of their
-bounds (rows ``bounds[p]..bounds[p + 1] - 1`` are part p), the bytes of a number (4 or 8), and what
-the kernel is told. Any number
+bounds (rows ``bounds[p]..bounds[p + 1] - 1`` are part p), the bytes of a number (4 or 8), which
+kernel (its place in `KERNELS`), and what the kernel is told. Any number
 of threads may be let loose on one job; each takes the next part until none is left, and a part
 writes only to its own rows (or columns), so no result depends on who did what.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -34,7 +33,9 @@ from topokit.nn.vectors import (
     scalar,
 )
 
-__all__ = ["JOBS"]
+__all__ = ["KERNELS", "work"]
+
+KERNELS = ("forward", "sampled", "backward")
 
 
 @intrinsic
@@ -206,9 +207,9 @@ def _forward(job, first, last, one, size):
 
     y has ld batch.
     """
-    x, ld, pointers, units = _word(job, 4), _word(job, 5), _word(job, 6), _word(job, 7)
-    values, bias, y, batch = _word(job, 8), _word(job, 9), _word(job, 10), _word(job, 11)
-    relu = _word(job, 12)
+    x, ld, pointers, units = _word(job, 5), _word(job, 6), _word(job, 7), _word(job, 8)
+    values, bias, y, batch = _word(job, 9), _word(job, 10), _word(job, 11), _word(job, 12)
+    relu = _word(job, 13)
     width = VECTOR_BYTES // size
     for at in range(0, batch, REGISTERS * width):
         vectors, tail = _vectors(batch, at, width)
@@ -225,8 +226,8 @@ def _forward(job, first, last, one, size):
 @njit(inline="always")
 def _sampled(job, first, last, one, size):
     """Write gradient[edge] = <g[i, :], x[unit, :]> for the edges of rows first..last - 1."""
-    x, ld, pointers, units = _word(job, 4), _word(job, 5), _word(job, 6), _word(job, 7)
-    g, ldg, gradient, batch = _word(job, 8), _word(job, 9), _word(job, 10), _word(job, 11)
+    x, ld, pointers, units = _word(job, 5), _word(job, 6), _word(job, 7), _word(job, 8)
+    g, ldg, gradient, batch = _word(job, 9), _word(job, 10), _word(job, 11), _word(job, 12)
     width = VECTOR_BYTES // size
     for at in range(0, batch, REGISTERS * width):
         vectors, tail = _vectors(batch, at, width)
@@ -242,9 +243,9 @@ def _sampled(job, first, last, one, size):
 @njit(inline="always")
 def _backward(job, first, last, one, size):
     """Write dx[j, :] and the gradient of the edges of columns first..last - 1 in one pass."""
-    g, ldg, pointers, units = _word(job, 4), _word(job, 5), _word(job, 6), _word(job, 7)
-    at_edge, values, x, ldx = _word(job, 8), _word(job, 9), _word(job, 10), _word(job, 11)
-    dx, gradient, batch, gate = _word(job, 12), _word(job, 13), _word(job, 14), _word(job, 15)
+    g, ldg, pointers, units = _word(job, 5), _word(job, 6), _word(job, 7), _word(job, 8)
+    at_edge, values, x, ldx = _word(job, 9), _word(job, 10), _word(job, 11), _word(job, 12)
+    dx, gradient, batch, gate = _word(job, 13), _word(job, 14), _word(job, 15), _word(job, 16)
     width = VECTOR_BYTES // size
     for at in range(0, batch, REGISTERS * width):
         vectors, tail = _vectors(batch, at, width)
@@ -257,55 +258,34 @@ def _backward(job, first, last, one, size):
             )  # fmt: skip
 
 
-def _forward_job(job):
+@njit(inline="always")
+def _part(job, first, last, one, size):
+    """Do one part with the kernel asked for."""
+    kernel = _word(job, 4)
+    if kernel == 0:
+        _forward(job, first, last, one, size)
+    elif kernel == 1:
+        _sampled(job, first, last, one, size)
+    else:
+        _backward(job, first, last, one, size)
+
+
+def _work(job):
+    """Do parts of a job until none is left."""
     part = _take(job)
     while part < _word(job, 1):
         first, last = _word(_word(job, 2), part), _word(_word(job, 2), part + 1)
         if _word(job, 3) == 4:
-            _forward(job, first, last, float32(1), 4)
+            _part(job, first, last, float32(1), 4)
         else:
-            _forward(job, first, last, float64(1), 8)
+            _part(job, first, last, float64(1), 8)
         part = _take(job)
 
 
-def _sampled_job(job):
-    part = _take(job)
-    while part < _word(job, 1):
-        first, last = _word(_word(job, 2), part), _word(_word(job, 2), part + 1)
-        if _word(job, 3) == 4:
-            _sampled(job, first, last, float32(1), 4)
-        else:
-            _sampled(job, first, last, float64(1), 8)
-        part = _take(job)
-
-
-def _backward_job(job):
-    part = _take(job)
-    while part < _word(job, 1):
-        first, last = _word(_word(job, 2), part), _word(_word(job, 2), part + 1)
-        if _word(job, 3) == 4:
-            _backward(job, first, last, float32(1), 4)
-        else:
-            _backward(job, first, last, float64(1), 8)
-        part = _take(job)
-
-
-def _compiled(function: Callable[[int], None]) -> Callable[[], int]:
-    """Compile on first use, kept on disk where there is a place to keep it; give its address."""
-
-    @cache
-    def address() -> int:
-        try:
-            return cfunc(types.void(types.int64), cache=True)(function).address
-        except RuntimeError:  # neither this folder nor a cache folder can be written to
-            return cfunc(types.void(types.int64))(function).address
-
-    return address
-
-
-JOBS: dict[str, Callable[[], int]] = {
-    "forward": _compiled(_forward_job),
-    "sampled": _compiled(_sampled_job),
-    "backward": _compiled(_backward_job),
-}
-"""Address of the compiled function of a job, by kernel."""
+@cache
+def work() -> int:
+    """Address of the compiled ``void work(int64 *job)``, kept on disk where there is a place."""
+    try:
+        return cfunc(types.void(types.int64), cache=True)(_work).address
+    except RuntimeError:  # neither this folder nor a cache folder can be written to
+        return cfunc(types.void(types.int64))(_work).address

@@ -54,9 +54,11 @@ def run_job(
         Addresses and sizes, as the kernel expects them.
     """
     threads = 1 if work < SERIAL_WORK else torch.get_num_threads()
+    entry, kernels = _entry()
     rows = bounds(1 if threads == 1 else PARTS * threads)
-    job = np.array([0, rows.size - 1, rows.ctypes.data, size, *arguments], np.int64)
-    _let_loose(_entry(kernel), job.ctypes.data, threads)
+    head = (0, rows.size - 1, rows.ctypes.data, size, kernels.index(kernel))
+    job = np.array([*head, *arguments], np.int64)
+    _let_loose(entry, job.ctypes.data, threads)
 
 
 def _let_loose(entry: Any, job: int, threads: int) -> None:
@@ -73,14 +75,14 @@ def _let_loose(entry: Any, job: int, threads: int) -> None:
 
 
 @cache
-def _entry(kernel: str) -> Any:
-    """The compiled function (on first use on a machine compiled) as one that ctypes calls."""
-    from topokit.nn.compiled import JOBS
+def _entry() -> tuple[Any, tuple[str, ...]]:
+    """The compiled function as one that ctypes calls, and the names of its kernels."""
+    from topokit.nn.compiled import KERNELS, work
 
-    if not any(Path(__file__).parent.glob(f"__pycache__/compiled._{kernel}_job-*.nbi")):
-        _log.info("compiling the sparse product %r: about a second, once per machine", kernel)
+    if not any(Path(__file__).parent.glob("__pycache__/compiled._work-*.nbi")):
+        _log.info("compiling the sparse kernels: a few seconds, once per machine")
     _keep_freed_memory()
-    return ctypes.CFUNCTYPE(None, ctypes.c_int64)(JOBS[kernel]())
+    return ctypes.CFUNCTYPE(None, ctypes.c_int64)(work()), KERNELS
 
 
 def _keep_freed_memory() -> None:
