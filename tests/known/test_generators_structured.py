@@ -106,8 +106,8 @@ def test_clash_free_patterns(z):
 @pytest.mark.parametrize(
     ("name", "params", "message"),
     [
-        ("projective_plane", {"q": 30}, "q must be a prime; 29 and 31 are the nearest to 30"),
-        ("net", {"q": 2}, "q must be a prime that gives 10 and 12 units; 5 is the smallest"),
+        ("projective_plane", {"q": 30}, "q must be a prime power; 29 and 31 are the nearest to 30"),
+        ("net", {"q": 2}, "q must be a prime power that gives 10 and 12 units; 4 is the smallest"),
         ("lps", {"p": 7}, "p must be a prime, 1 modulo 4; 5 and 13 are nearest to 7"),
         ("clash_free", {"z": 3}, "z must divide n_in; 2 and 4 are the nearest to 3"),
         ("hub", {"hubs": 9}, "expected at most 6 hubs with 60 edges and 10 units"),
@@ -130,3 +130,46 @@ def test_receptive_fields_leave_no_unit_isolated():
             )
             assert graph.fan_out.min() > 0
             assert np.ptp(graph.fan_in) <= 1
+
+
+@pytest.mark.parametrize("q", [4, 8, 9])
+def test_projective_planes_over_fields_of_prime_power_order(q):
+    n = q * q + q + 1
+    rng = np.random.default_rng(0)
+    graph = GENERATORS["projective_plane"](n, n, density=(q + 1) / n, q=q, rng=rng)
+    assert singular_values(graph) == pytest.approx([q + 1] + [np.sqrt(q)] * (n - 1))
+
+
+@pytest.mark.parametrize("q", [2, 3, 4, 5, 8, 9])
+def test_affine_planes(q):
+    rng = np.random.default_rng(0)
+    graph = GENERATORS["affine_plane"](q * q, q * q + q, density=1 / q, q=q, rng=rng)
+    assert set(graph.fan_in) == {q}
+    assert set(graph.fan_out) == {q + 1}
+    expected = [np.sqrt(q * q + q)] + [np.sqrt(q)] * (q * q - 1)
+    assert singular_values(graph) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("q", [2, 3, 4, 5, 7])
+def test_generalized_quadrangles(q):
+    n = (q + 1) * (q * q + 1)
+    rng = np.random.default_rng(0)
+    graph = GENERATORS["generalized_quadrangle"](n, n, density=(q + 1) / n, q=q, rng=rng)
+    assert set(graph.fan_in) == set(graph.fan_out) == {q + 1}
+    middle = q * (q + 1) ** 2 // 2
+    expected = [q + 1] + [np.sqrt(2 * q)] * middle + [0] * (n - 1 - middle)
+    assert singular_values(graph) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("k", [3, 8])
+def test_nets_of_prime_power_order(k):
+    rng = np.random.default_rng(0)
+    graph = GENERATORS["net"](k * 8, 64, density=1 / 8, q=8, rng=rng)
+    expected = [np.sqrt(k * 8)] + [np.sqrt(8)] * (k * 7) + [0] * (k - 1)
+    assert singular_values(graph) == pytest.approx(expected, abs=1e-6)
+
+
+def test_quadratic_residues_of_a_prime_power():
+    rng = np.random.default_rng(0)
+    graph = GENERATORS["quadratic_residues"](27, 27, density=13 / 27, q=27, rng=rng)
+    assert singular_values(graph)[1:] == pytest.approx(np.full(26, np.sqrt(7)))

@@ -9,14 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from topokit.generators.adapt import Description, describe
-from topokit.generators.algebraic import (
-    hypercube,
-    margulis,
-    net,
-    projective_plane,
-    quadratic_residues,
-)
+from topokit.generators.algebraic import hypercube, margulis, quadratic_residues
 from topokit.generators.cayley import affine_permutations, lps
 from topokit.generators.controls import hub, nested
 from topokit.generators.degrees import graph_with_degrees, randomized_twin, switched_twin
@@ -28,6 +21,13 @@ from topokit.generators.density import (
     erk_densities,
     uniform_densities,
 )
+from topokit.generators.description import Description, describe
+from topokit.generators.designs import (
+    affine_plane,
+    generalized_quadrangle,
+    net,
+    projective_plane,
+)
 from topokit.generators.expander import cyclic_lift, expander, ramanujan
 from topokit.generators.hardware import clash_free, x_net
 from topokit.generators.heterogeneous import (
@@ -37,6 +37,7 @@ from topokit.generators.heterogeneous import (
     rmat,
 )
 from topokit.generators.networks import benes_network, butterfly_network, radix_network
+from topokit.generators.origin import recorded
 from topokit.generators.random import (
     biregular,
     configuration,
@@ -80,7 +81,7 @@ __all__ = [
     "switched_twin",
 ]
 
-GENERATORS: dict[str, Callable[..., LayerGraph]] = {
+_FAMILIES: dict[str, Callable[..., LayerGraph]] = {
     "erdos_renyi": erdos_renyi,
     "erdos_renyi_bernoulli": erdos_renyi_bernoulli,
     "set_sampler": set_sampler,
@@ -113,13 +114,20 @@ GENERATORS: dict[str, Callable[..., LayerGraph]] = {
     "clash_free": clash_free,
     "x_net": x_net,
     "projective_plane": projective_plane,
+    "affine_plane": affine_plane,
     "net": net,
+    "generalized_quadrangle": generalized_quadrangle,
     "lps": lps,
     "margulis": margulis,
     "quadratic_residues": quadratic_residues,
     "hypercube": hypercube,
     "affine_permutations": affine_permutations,
 }
+
+GENERATORS: dict[str, Callable[..., LayerGraph]] = {
+    name: recorded(name, family) for name, family in _FAMILIES.items()
+}
+"""Families by name; `describe` knows what each graph they return was asked to be."""
 
 NETWORKS: dict[str, Callable[..., list[LayerGraph]]] = {
     "butterfly": butterfly_network,
@@ -196,8 +204,9 @@ def generate(
     if generator in NETWORKS:
         graphs = NETWORKS[generator](shapes, densities=shares, rng=rng, **params)
     else:
+        family = recorded(generator, function)
         graphs = [
-            function(n_in, n_out, density=share, rng=rng, **params)
+            family(n_in, n_out, density=share, rng=rng, **params)
             for (n_out, n_in), share in zip(shapes, shares, strict=True)
         ]
     return {f"fc{i + 1}": graph for i, graph in enumerate(graphs)}

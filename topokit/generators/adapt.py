@@ -1,22 +1,18 @@
-"""Any size and any number of edges from rigid families, and what came of it, measured anew."""
+"""Any size and any number of edges from rigid families; their leading singular values."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import scipy.sparse as sp
 import scipy.sparse.linalg as sla
 from numpy.typing import NDArray
 
+from topokit.generators.origin import note
 from topokit.generators.sampling import IntArray, graph_from
 from topokit.graph import LayerGraph, sample_absent
 from topokit.ids import distinct
 
 __all__ = [
-    "Description",
     "crop",
-    "describe",
     "fit",
     "fold",
     "kronecker_ones",
@@ -25,97 +21,6 @@ __all__ = [
     "thin",
     "top_up",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """Facts of a layer graph, measured on the graph itself, not taken from its family.
-
-    Attributes
-    ----------
-    n_in, n_out, n_edges : int
-    density : float
-    requested_edges : int or None
-        What was asked for, where given.
-    fan_in, fan_out : tuple of int
-        Smallest and largest degree.
-    components : int
-        Connected components, isolated units included.
-    sigma_1, sigma_2 : float
-        The two largest singular values of the biadjacency matrix; ``nan`` with one unit on a
-        side.
-    bound : float
-        ``sqrt(d_out - 1) + sqrt(d_in - 1)`` of the mean degrees.
-    margin : float
-        ``bound - sigma_2``: not negative for a Ramanujan graph if degrees are constant.
-    biregular : bool
-        Whether both sides have constant degrees, so that the bound is the Ramanujan bound.
-    """
-
-    n_in: int
-    n_out: int
-    n_edges: int
-    density: float
-    requested_edges: int | None
-    fan_in: tuple[int, int]
-    fan_out: tuple[int, int]
-    components: int
-    sigma_1: float
-    sigma_2: float
-    bound: float
-    margin: float
-    biregular: bool
-
-
-def describe(graph: LayerGraph, *, requested_density: float | None = None) -> Description:
-    """Measure what a generated graph is: degrees, components and the spectral certificate.
-
-    Parameters
-    ----------
-    graph : LayerGraph
-    requested_density : float, optional
-        To state the edges asked for beside those obtained.
-
-    Returns
-    -------
-    Description
-
-    Notes
-    -----
-    Cost: O(edges) for each Lanczos step; dense for sides of at most 400 units.
-
-    References
-    ----------
-    .. [1] Brito, Dumitriu, Harris, 2021; Marcus, Spielman, Srivastava, 2015.
-
-    Examples
-    --------
-    >>> facts = describe(LayerGraph.from_edge_ids([0, 1, 2, 3], (2, 2)))
-    >>> facts.components, facts.biregular, round(facts.sigma_1, 6), round(facts.margin, 6)
-    (1, True, 2.0, 2.0)
-    """
-    fan_in, fan_out = graph.fan_in, graph.fan_out
-    sigma = leading_singular_values(graph)
-    bound = mean_degree_bound(graph)
-    n, cells = graph.n_out + graph.n_in, graph.n_out * graph.n_in
-    ends = (graph.rows, graph.indices + graph.n_out)
-    two_sided = sp.coo_array((np.ones(graph.n_edges, np.int8), ends), shape=(n, n))
-    wanted = None if requested_density is None else round(requested_density * cells)
-    return Description(
-        n_in=graph.n_in,
-        n_out=graph.n_out,
-        n_edges=graph.n_edges,
-        density=graph.density,
-        requested_edges=wanted,
-        fan_in=(int(fan_in.min()), int(fan_in.max())),
-        fan_out=(int(fan_out.min()), int(fan_out.max())),
-        components=int(sp.csgraph.connected_components(two_sided)[0]),
-        sigma_1=float(sigma[0]),
-        sigma_2=float(sigma[1]),
-        bound=bound,
-        margin=float(bound - sigma[1]),
-        biregular=bool(np.ptp(fan_in) == 0 and np.ptp(fan_out) == 0),
-    )
 
 
 def mean_degree_bound(graph: LayerGraph) -> float:
@@ -149,14 +54,16 @@ def leading_singular_values(graph: LayerGraph, k: int = 2) -> NDArray[np.float64
 
 def crop(graph: LayerGraph, n_in: int, n_out: int) -> LayerGraph:
     """Keep the first `n_in` input and `n_out` output units: singular values can only shrink."""
+    note(f"cropped from {graph.n_in} -> {graph.n_out} units")
     keep = (graph.rows < n_out) & (graph.indices < n_in)
     return graph_from(graph.rows[keep], graph.indices[keep], (n_out, n_in))
 
 
 def fold(graph: LayerGraph, n_in: int, n_out: int) -> LayerGraph:
     """Identify units that agree modulo the new sizes; double edges become one."""
-    ids = (graph.rows % n_out) * n_in + graph.indices % n_in
-    return LayerGraph.from_edge_ids(distinct(ids), (n_out, n_in))
+    ids = distinct((graph.rows % n_out) * n_in + graph.indices % n_in)
+    note(f"folded from {graph.n_in} -> {graph.n_out} units, {graph.n_edges - ids.size} merged")
+    return LayerGraph.from_edge_ids(ids, (n_out, n_in))
 
 
 def kronecker_ones(graph: LayerGraph, a_in: int, a_out: int) -> LayerGraph:
@@ -176,7 +83,10 @@ def fit(
     if (n_out, n_in) != graph.shape:
         graph = crop(graph, n_in, n_out)
     if graph.n_edges > n_edges:
+        note(f"{graph.n_edges - n_edges} of {graph.n_edges} edges thinned")
         return thin(graph, n_edges, rng=rng)
+    if graph.n_edges < n_edges:
+        note(f"{n_edges - graph.n_edges} edges added between units of the smallest degrees")
     return top_up(graph, n_edges, rng=rng)
 
 

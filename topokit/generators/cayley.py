@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from topokit.generators.adapt import fit
-from topokit.generators.algebraic import prime_order, projective_number
-from topokit.generators.expander import is_prime, primes_near
+from topokit.generators.fields import field_order, is_prime, primes_near
+from topokit.generators.origin import note
 from topokit.generators.sampling import IntArray, edge_count, shuffled
 from topokit.graph import LayerGraph
 from topokit.ids import distinct
@@ -65,7 +65,10 @@ def affine_permutations(
     a, b = rng.integers(1, p, degree), rng.integers(0, p, degree)
     x = np.arange(p)
     ids = (((a[:, None] * x + b[:, None]) % p) * p + x).ravel()
-    graph = LayerGraph.from_edge_ids(distinct(ids), (p, p))
+    single = distinct(ids)
+    if single.size < ids.size:
+        note(f"{ids.size - single.size} double edges merged")
+    graph = LayerGraph.from_edge_ids(single, (p, p))
     return shuffled(fit(graph, n_in, n_out, n_edges, rng), shuffle, rng)
 
 
@@ -131,10 +134,11 @@ def lps(
             f"p must be a prime, 1 modulo 4; {near[0]} and {near[1]} are nearest to {p}"
         )
     fits = q is None
-    q = prime_order(
+    q = field_order(
         q,
         lambda k: k > 2 and k != p and k * (k * k - 1) // 2 >= n and (not fits or k * k > 4 * p),
         f"{n} units, odd and other than p",
+        "prime",
     )
     graph = _lps(p, q)
     return shuffled(fit(graph, n_in, n_out, n_edges, rng), shuffle, rng)
@@ -155,7 +159,7 @@ def _lps(p: int, q: int) -> LayerGraph:
         )
         % q
     )
-    known = frontier = projective_number(np.array([[1, 0, 0, 1]]), q)
+    known = frontier = _projective_number(np.array([[1, 0, 0, 1]]), q)
     while frontier.size:
         reached = distinct(_moved(frontier, steps, q).ravel())
         frontier = reached[~np.isin(reached, known)]
@@ -179,9 +183,17 @@ def _moved(elements: IntArray, steps: IntArray, q: int) -> IntArray:
     a, b, c, d = _digits(elements, q)[:, None].transpose(2, 0, 1)
     e, f, g, h = steps.T
     product = np.stack([a * e + b * g, a * f + b * h, c * e + d * g, c * f + d * h], axis=-1)
-    return projective_number(product % q, q)
+    return _projective_number(product % q, q)
 
 
 def _digits(numbers: IntArray, q: int) -> IntArray:
     """Four base-q digits of each number, the first the most significant."""
     return numbers[:, None] // q ** np.arange(3, -1, -1) % q
+
+
+def _projective_number(vectors: IntArray, q: int) -> IntArray:
+    """Number of each projective vector: first nonzero entry scaled to 1, read in base q."""
+    inverse = np.array([0] + [pow(k, -1, q) for k in range(1, q)])
+    first = np.take_along_axis(vectors, (vectors != 0).argmax(axis=-1)[..., None], axis=-1)
+    scaled = vectors * inverse[first] % q
+    return scaled @ q ** np.arange(vectors.shape[-1] - 1, -1, -1)

@@ -85,9 +85,9 @@ def repair(
     n_columns: int,
     state: NDArray[np.uint64],
     tries: int,
-) -> int:
-    """Swap repeated columns of rows with random edges until none is left; count the left over."""
-    left = 0
+) -> tuple[int, int]:
+    """Swap repeated columns of rows with random edges; count those left over and the swapped."""
+    left = swapped = 0
     if count.size:
         for e in range(indices.size):
             count[rows[e] * n_columns + indices[e]] += 1
@@ -105,8 +105,9 @@ def repair(
             if _free(e, f, r, rows[f], indptr, indices, count, n_columns):
                 _exchange(e, f, r, rows[f], indices, count, n_columns)
                 left -= 1
+                swapped += 1
                 break
-    return left
+    return left, swapped
 
 
 @njit(cache=True)

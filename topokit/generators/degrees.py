@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from topokit.generators.origin import note
 from topokit.generators.sampling import IntArray, check_rng, graph_from
 from topokit.graph import LayerGraph
 
@@ -114,10 +115,13 @@ def graph_with_degrees(
     rows = np.repeat(np.arange(fan_in.size), fan_in)
     state = compiled.seed_of(rng)
     count = _cells(fan_in.size, fan_out.size, indices.size)
-    left = compiled.repair(indptr, indices, rows, count, fan_out.size, state, 2000)
+    left, swapped = compiled.repair(indptr, indices, rows, count, fan_out.size, state, 2000)
     if left:
+        note("a greedy graph of these degrees, randomised by trades")
         indices = _greedy(fan_in, fan_out)
         compiled.curveball(indptr, indices, fan_out.size, state, 20)
+    elif swapped:
+        note(f"{swapped} double edges swapped with random edges")
     return graph_from(rows, indices, (fan_in.size, fan_out.size))
 
 

@@ -13,6 +13,8 @@ from topokit.generators.adapt import (
     leading_singular_values,
     mean_degree_bound,
 )
+from topokit.generators.fields import primes_near
+from topokit.generators.origin import apart, note
 from topokit.generators.random import biregular
 from topokit.generators.sampling import (
     IntArray,
@@ -103,6 +105,7 @@ def expander(
         inner = expander(
             n_in, n_out, density=1 - n_edges / cells, rng=rng, draws=draws, shuffle=shuffle
         )
+        note("complement of a lift of the remaining density")
         return complement(inner)
     best: tuple[float, LayerGraph | None] = (np.inf, None)
     plans = _plans(n_in, n_out, n_edges)
@@ -114,6 +117,7 @@ def expander(
             best = (value, graph)
     bound = np.sqrt(max(n_edges / n_in - 1, 0)) + np.sqrt(max(n_edges / n_out - 1, 0))
     if best[1] is None or best[0] > bound:
+        note("no lift beats the bound here: a random near-biregular graph, the best of 3")
         graph = ramanujan(n_in, n_out, density=density, rng=rng, tries=3)
     else:
         graph = fit(best[1], n_in, n_out, n_edges, rng)
@@ -161,7 +165,8 @@ def ramanujan(
         raise ValueError(f"expected at least 1 try, got {tries}")
     best, lowest = None, np.inf
     for _ in range(tries):
-        graph = biregular(n_in, n_out, density=density, rng=rng)
+        with apart():
+            graph = biregular(n_in, n_out, density=density, rng=rng)
         if best is None:
             best = graph
         if min(n_in, n_out) < 2 or n_edges <= max(n_in, n_out) or n_edges == n_in * n_out:
@@ -281,21 +286,6 @@ def lift_sigma(
     if offsets is not None and offsets.size > 1:
         top = top * np.abs(powers[(k[:, None] * offsets) % h].sum(axis=1)) ** 2
     return float(np.sqrt(max(top.max(), 0.0)))
-
-
-def primes_near(n: int) -> tuple[int, int]:
-    """The largest prime at most `n` (2 if there is none) and the smallest above."""
-    below, above = max(n, 2), max(n, 2) + 1
-    while not is_prime(below):
-        below -= 1
-    while not is_prime(above):
-        above += 1
-    return below, above
-
-
-def is_prime(n: int) -> bool:
-    """Tell whether `n` is a prime, by trial division."""
-    return n > 1 and all(n % d for d in range(2, int(n**0.5) + 1))
 
 
 def _plans(n_in: int, n_out: int, n_edges: int, keep: int = 3) -> list[_Plan]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from topokit.generators.origin import recorded
 from topokit.generators.structured import butterfly, radix
 from topokit.graph import LayerGraph
 
@@ -21,7 +22,7 @@ def radix_network(
     **params: Any,
 ) -> list[LayerGraph]:
     """RadiX layers with strides that grow by the radix of each layer, starting anew when full."""
-    return _network(radix, shapes, densities, False, rng, params)
+    return _network("radix", radix, shapes, densities, False, rng, params)
 
 
 def butterfly_network(
@@ -32,7 +33,7 @@ def butterfly_network(
     **params: Any,
 ) -> list[LayerGraph]:
     """Butterfly stages, one digit after the other, starting anew after the last digit."""
-    return _network(butterfly, shapes, densities, False, rng, params)
+    return _network("butterfly", butterfly, shapes, densities, False, rng, params)
 
 
 def benes_network(
@@ -43,11 +44,12 @@ def benes_network(
     **params: Any,
 ) -> list[LayerGraph]:
     """Butterfly stages up to the last digit and back again: a Beneš network."""
-    return _network(butterfly, shapes, densities, True, rng, params)
+    return _network("benes", butterfly, shapes, densities, True, rng, params)
 
 
 def _network(
-    layer: Any,
+    name: str,
+    function: Any,
     shapes: Sequence[tuple[int, int]],
     densities: Sequence[float],
     mirrored: bool,
@@ -55,6 +57,7 @@ def _network(
     params: dict[str, Any],
 ) -> list[LayerGraph]:
     """Layers whose strides are products of the radices before them."""
+    layer = recorded(name, function)
     if "stride" in params:
         return [
             layer(n_in, n_out, density=share, rng=rng, **params)

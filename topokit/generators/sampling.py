@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topokit.generators.origin import note
 from topokit.graph import LayerGraph, sample_absent
 from topokit.ids import distinct
 
@@ -156,5 +157,7 @@ def collect(
         if 50 * new.size < missing:
             break
     graph = LayerGraph.from_edge_ids(ids, shape)
+    if graph.n_edges < n_edges:
+        note(f"{n_edges - graph.n_edges} edges drawn uniformly, as the family yields no new ones")
     rest = sample_absent(graph, n_edges - graph.n_edges, rng)
     return LayerGraph.from_edge_ids(np.concatenate([graph.edge_ids, rest]), shape)

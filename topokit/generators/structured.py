@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from topokit.generators.adapt import fit
+from topokit.generators.origin import note
 from topokit.generators.sampling import IntArray, edge_count, graph_from, shuffled
 from topokit.graph import LayerGraph
 from topokit.ids import distinct
@@ -364,5 +365,8 @@ def completed(
     ids: IntArray, n_in: int, n_out: int, n_edges: int, shuffle: str, rng: np.random.Generator
 ) -> LayerGraph:
     """Graph of these edges, doubles merged, with the exact number of edges, renumbered."""
-    graph = LayerGraph.from_edge_ids(distinct(ids), (n_out, n_in))
+    single = distinct(ids)
+    if single.size < ids.size:
+        note(f"{ids.size - single.size} double edges merged")
+    graph = LayerGraph.from_edge_ids(single, (n_out, n_in))
     return shuffled(fit(graph, n_in, n_out, n_edges, rng), shuffle, rng)

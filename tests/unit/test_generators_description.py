@@ -1,0 +1,97 @@
+import copy
+import gc
+import pickle
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from topokit.generators import GENERATORS, describe, generate
+from topokit.generators.origin import note, origin_of
+from topokit.graph import LayerGraph
+
+
+def draw(name, n_in, n_out, density, **params):
+    return GENERATORS[name](n_in, n_out, density=density, rng=np.random.default_rng(0), **params)
+
+
+def test_a_graph_knows_its_family_and_what_was_asked():
+    facts = describe(draw("small_world", 30, 40, 0.1, beta=0.5))
+    assert facts.family == "small_world"
+    assert facts.params == {"beta": 0.5, "shuffle": "none"}
+    assert facts.requested_edges == facts.n_edges == 120
+    assert facts.guarantee.startswith("exact number of edges")
+    assert facts.repairs == ()
+    assert asdict(facts)["components"] >= 1
+
+
+def test_graphs_from_elsewhere_do_not():
+    graph = draw("biregular", 30, 40, 0.1)
+    for other in (
+        LayerGraph.from_edge_ids(graph.edge_ids, graph.shape),
+        pickle.loads(pickle.dumps(graph)),
+    ):
+        facts = describe(other)
+        assert (facts.family, facts.params, facts.repairs) == (None, {}, ())
+        assert facts.requested_edges is None
+        assert facts.sigma_2 == describe(graph).sigma_2
+    assert copy.deepcopy(graph) is graph
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "repair"),
+    [
+        ("lps", (500, 600, 0.01), "cropped from 660 -> 660 units"),
+        ("hypercube", (16, 16, 0.5), "48 edges added between units of the smallest degrees"),
+        ("projective_plane", (7, 7, 2 / 7), "7 of 21 edges thinned"),
+        ("margulis", (49, 49, 0.1), "double edges merged"),
+        ("expander", (60, 50, 0.8), "complement of a lift of the remaining density"),
+        ("expander", (60, 50, 0.02), "no lift beats the bound here"),
+        ("biregular", (60, 50, 0.3), "double edges swapped"),
+        ("biregular", (60, 50, 0.7), "complement of a graph of the remaining density"),
+        ("rmat", (60, 50, 0.9), "drawn uniformly"),
+    ],
+)
+def test_repairs_are_recorded(name, arguments, repair):
+    assert any(repair in text for text in describe(draw(name, *arguments)).repairs)
+
+
+def test_families_built_on_others_have_their_own_name():
+    assert describe(draw("x_net", 30, 40, 0.1)).family == "x_net"
+    assert describe(draw("benes", 32, 32, 0.125)).family == "benes"
+    topology = generate([32] * 4, "benes", density=0.125, rng=np.random.default_rng(0))
+    assert [describe(graph).family for graph in topology.values()] == ["benes"] * 3
+    topology = generate([40, 60], "lps", density=0.1, rng=np.random.default_rng(0))
+    assert describe(topology["fc1"]).repairs[0] == "cropped from 168 -> 168 units"
+
+
+def test_a_family_of_the_users_own_is_recorded_too():
+    def diagonal(n_in, n_out, *, density, rng):
+        note("half of the edges left out")
+        return LayerGraph.from_edge_ids([0], (n_out, n_in))
+
+    GENERATORS["diagonal"] = diagonal
+    try:
+        graph = generate([4, 3], "diagonal", density=0.5, rng=np.random.default_rng(0))["fc1"]
+    finally:
+        del GENERATORS["diagonal"]
+    facts = describe(graph)
+    assert (facts.family, facts.requested_edges, facts.n_edges) == ("diagonal", 6, 1)
+    assert facts.repairs == ("half of the edges left out",)
+
+
+def test_records_die_with_their_graphs():
+    from topokit.generators import origin
+
+    graph = draw("erdos_renyi", 30, 40, 0.1)
+    assert origin_of(graph) is not None
+    before = len(origin._ORIGINS)
+    del graph
+    gc.collect()
+    assert len(origin._ORIGINS) < before
+
+
+def test_units_without_edges_and_single_units():
+    facts = describe(draw("erdos_renyi", 1, 5, 0.0))
+    assert (facts.components, facts.fan_in, facts.fan_out) == (6, (0, 0), (0, 0))
+    assert np.isnan(facts.sigma_2)

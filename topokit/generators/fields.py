@@ -1,0 +1,167 @@
+"""Arithmetic of finite fields of prime-power order, by tables of logarithms."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from topokit.generators.sampling import IntArray
+
+__all__ = [
+    "Field",
+    "field_of_order",
+    "field_order",
+    "is_prime",
+    "nearest",
+    "prime_power",
+    "primes_near",
+]
+
+
+def is_prime(n: int) -> bool:
+    """Tell whether `n` is a prime, by trial division."""
+    return n > 1 and all(n % d for d in range(2, int(n**0.5) + 1))
+
+
+def primes_near(n: int) -> tuple[int, int]:
+    """The largest prime at most `n` (2 if there is none) and the smallest above."""
+    below, above = max(n, 2), max(n, 2) + 1
+    while not is_prime(below):
+        below -= 1
+    while not is_prime(above):
+        above += 1
+    return below, above
+
+
+def prime_power(n: int) -> tuple[int, int] | None:
+    """The prime and the exponent of a prime power, or None.
+
+    Examples
+    --------
+    >>> prime_power(27), prime_power(13), prime_power(12), prime_power(1)
+    ((3, 3), (13, 1), None, None)
+    """
+    if n < 2:
+        return None
+    p = next((d for d in range(2, int(n**0.5) + 1) if n % d == 0), n)
+    k = 0
+    while n % p == 0:
+        n, k = n // p, k + 1
+    return (p, k) if n == 1 else None
+
+
+def nearest(n: int, suits: Callable[[int], bool]) -> list[int]:
+    """The largest suitable number at most `n`, if there is one, and the smallest above."""
+    below = next((k for k in range(n, 1, -1) if suits(k)), None)
+    above = next(k for k in itertools.count(max(n + 1, 2)) if suits(k))
+    return [above] if below is None else [below, above]
+
+
+def field_order(
+    q: int | None, fits: Callable[[int], bool], what: str, kind: str = "prime power"
+) -> int:
+    """The given q if it is a prime power that fits, else the smallest that does.
+
+    Errors name the right numbers. Kinds are "prime power", "prime", and these with a remainder,
+    such as "prime power, 3 modulo 4".
+    """
+
+    def suits(k: int) -> bool:
+        power = prime_power(k)
+        right = power is not None and (kind.startswith("prime power") or power[1] == 1)
+        return right and (" modulo 4" not in kind or k % 4 == int(kind.split()[-3]))
+
+    if q is None:
+        return next(k for k in itertools.count(2) if suits(k) and fits(k))
+    if not suits(q):
+        near = nearest(q, suits)
+        words = " and ".join(map(str, near)) + (" are" if len(near) > 1 else " is")
+        raise ValueError(f"q must be a {kind}; {words} the nearest to {q}")
+    if not fits(q):
+        best = next(k for k in itertools.count(2) if suits(k) and fits(k))
+        raise ValueError(f"q must be a {kind} that gives {what}; {best} is the smallest, got {q}")
+    return q
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """The field of ``q = p**k`` elements, numbered 0..q-1 by their digits in base p.
+
+    Attributes
+    ----------
+    q, p, k : int
+    exp : (q - 1,) int64
+        Powers of a primitive element.
+    log : (q,) int64
+        Their exponents; ``log[0]`` means nothing.
+    """
+
+    q: int
+    p: int
+    k: int
+    exp: IntArray
+    log: IntArray
+
+    def add(self, a: IntArray, b: IntArray) -> IntArray:
+        """Sum of elements, array by array."""
+        a, b = np.asarray(a), np.asarray(b)
+        if self.k == 1:
+            return (a + b) % self.p
+        weights = [self.p**i for i in range(self.k)]
+        return sum(((a // w + b // w) % self.p * w for w in weights), np.zeros((), np.int64))
+
+    def subtract(self, a: IntArray, b: IntArray) -> IntArray:
+        """Difference of elements, array by array."""
+        return self.add(a, self.multiply(b, np.array(self.p - 1)))
+
+    def multiply(self, a: IntArray, b: IntArray) -> IntArray:
+        """Product of elements, array by array."""
+        a, b = np.asarray(a), np.asarray(b)
+        product = self.exp[(self.log[a] + self.log[b]) % (self.q - 1)]
+        return np.where((a == 0) | (b == 0), 0, product)
+
+    @property
+    def squares(self) -> IntArray:
+        """The squares other than 0, increasing."""
+        return np.sort(self.exp[:: 2 if self.p > 2 else 1])
+
+
+def field_of_order(q: int) -> Field:
+    """Build the field of q elements, q a prime power, in O(q) a trial.
+
+    The reduction rule is the first monic polynomial that makes its root primitive.
+
+    Examples
+    --------
+    >>> f = field_of_order(4)
+    >>> f.add(2, 3).tolist(), f.multiply(2, 3).tolist(), f.multiply(2, 2).tolist()
+    (1, 1, 3)
+    """
+    power = prime_power(q)
+    if power is None:
+        raise ValueError(f"expected a prime power, got {q}")
+    p, k = power
+    for rule in range(1, q):
+        exp = _powers(p, k, rule)
+        if len(exp) == q - 1:
+            break
+    log = np.zeros(q, np.int64)
+    log[exp] = np.arange(q - 1)
+    return Field(q, p, k, np.array(exp, np.int64), log)
+
+
+def _powers(p: int, k: int, rule: int) -> list[int]:
+    """Powers of x until one comes again, where x**k is the element numbered `rule`."""
+    top = p ** (k - 1)
+    digits = [rule // p**i % p for i in range(k)]
+    seen, value = [1], 1
+    while True:
+        high, low = divmod(value, top)
+        value = low * p
+        value = sum(((value // p**i + high * d) % p) * p**i for i, d in enumerate(digits))
+        if value == 1 or value == 0 or len(seen) >= p**k:
+            return seen
+        seen.append(value)
