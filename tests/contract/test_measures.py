@@ -121,5 +121,14 @@ def test_measure_gives_the_core(topology):
     assert {m.split(".")[0] for m in frame["measure"]} == set(CORE)
 
 
+@pytest.mark.parametrize(("name", "function"), ENTRIES)
+def test_docstrings_say_range_cost_and_how_often(name, function):
+    lines = [line.strip() for line in function.__doc__.splitlines()]
+    assert any(line.startswith("Range: ") for line in lines), name
+    cost = next(line for line in lines if line.startswith("Cost: "))
+    assert ("every epoch" in cost) == (name in CORE)
+    assert ("on demand" in cost) == (name not in CORE)
+
+
 def test_core_names_are_in_the_tables():
     assert set(CORE) <= {name for table in TABLES for name in table}

@@ -39,6 +39,11 @@ def turnover(update: EdgeUpdate) -> float:
     float
         In [0, 1]; ``nan`` if there are no edges now. Cost O(n_edges).
 
+    Notes
+    -----
+    Range: 0 to 1.
+    Cost: O(edges); every epoch.
+
     References
     ----------
     .. [1] Mocanu et al., Nature Communications 9:2383, 2018.
@@ -65,6 +70,11 @@ def jaccard(update: EdgeUpdate) -> float:
     float
         In [0, 1]; two independent random layers of density p are near p / (2 - p) (see
         `expected_jaccard`); ``nan`` if both are empty. Cost O(n_edges).
+
+    Notes
+    -----
+    Range: 0 to 1.
+    Cost: O(edges); every epoch.
 
     References
     ----------
@@ -117,6 +127,11 @@ def jaccard_excess(update: EdgeUpdate) -> float:
     -------
     float
         At most 1; ``nan`` without edges or where the two must be the same. Cost O(n_edges).
+
+    Notes
+    -----
+    Range: at most 1.
+    Cost: O(edges); on demand.
 
     References
     ----------

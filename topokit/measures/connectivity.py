@@ -84,6 +84,11 @@ def algebraic_connectivity(graph: LayerGraph) -> float:
         In [0, min(n_in, n_out)]; ``nan`` with fewer than two units or if the iteration did not
         converge. Cost O(n_edges) per Lanczos step; closed form for biregular layers.
 
+    Notes
+    -----
+    Range: 0 to min(n_in, n_out).
+    Cost: O(edges) per Lanczos step; every epoch.
+
     References
     ----------
     .. [1] Fiedler, "Algebraic connectivity of graphs", Czechoslovak Math. J. 23, 1973.
@@ -115,6 +120,11 @@ def algebraic_connectivity_giant(graph: LayerGraph) -> float:
     float
         Above 0; ``nan`` without edges or if the iteration did not converge. Cost as
         `algebraic_connectivity`.
+
+    Notes
+    -----
+    Range: above 0.
+    Cost: O(edges) per Lanczos step; every epoch.
 
     References
     ----------

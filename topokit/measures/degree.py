@@ -250,6 +250,11 @@ def fan_in(graph: LayerGraph) -> DegreeSummary:
         where undefined: all but ``isolated`` on an empty side; dispersion and Gini without
         edges. Cost O(n_edges).
 
+    Notes
+    -----
+    Range: mean and maximum 0 to n_in, dispersion 0 or more, Gini 0 to 1.
+    Cost: O(edges); every epoch.
+
     References
     ----------
     .. [1] Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse
@@ -274,6 +279,11 @@ def fan_out(graph: LayerGraph) -> DegreeSummary:
     -------
     DegreeSummary
         As for `fan_in`, of the input side. Cost O(n_edges).
+
+    Notes
+    -----
+    Range: mean and maximum 0 to n_out, dispersion 0 or more, Gini 0 to 1.
+    Cost: O(edges); every epoch.
 
     References
     ----------
@@ -326,6 +336,11 @@ def evenness_fan_in(graph: LayerGraph) -> DegreeEvenness:
         largest 1 %; ``skewness`` (``nan`` for equal degrees); ``excess`` <k^2>/<k>. All ``nan``
         without edges. Cost O(n_edges + n log n).
 
+    Notes
+    -----
+    Range: edge entropy and hub share 0 to 1, effective number 1 to n_out.
+    Cost: O(edges); every epoch.
+
     References
     ----------
     .. [1] Newman, "Networks", 2nd edition, Oxford University Press, 2018.
@@ -349,6 +364,11 @@ def evenness_fan_out(graph: LayerGraph) -> DegreeEvenness:
     -------
     DegreeEvenness
         As for `evenness_fan_in`, of the input side. Cost O(n_edges + n log n).
+
+    Notes
+    -----
+    Range: edge entropy and hub share 0 to 1, effective number 1 to n_in.
+    Cost: O(edges); every epoch.
 
     References
     ----------

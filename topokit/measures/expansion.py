@@ -96,6 +96,11 @@ def universal_cover_margin(graph: LayerGraph) -> float:
         ``nan`` without edges, with more than 2 million edges, where more than one component has
         edges, or if an iteration did not converge. Cost as `universal_cover_radius`.
 
+    Notes
+    -----
+    Range: negative where the layer is no Ramanujan graph.
+    Cost: some 1,000 passes over the edges; on demand.
+
     References
     ----------
     .. [1] Hoory, JCTB 93, 2005.
@@ -131,6 +136,11 @@ def mixing_certificate(graph: LayerGraph) -> float:
     float
         In [0, 1]; ``nan`` without edges or where no proper block exists (regular sides) or the
         normalised gap is 1. Cost that of `normalized_spectral_gap` and O(n_edges).
+
+    Notes
+    -----
+    Range: 0 to 1.
+    Cost: that of normalized_spectral_gap and O(edges); on demand.
 
     References
     ----------

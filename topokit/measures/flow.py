@@ -89,6 +89,11 @@ def components(graph: LayerGraph) -> float:
     float
         In [0, n_in + n_out]. Cost O(n_edges + n_in + n_out).
 
+    Notes
+    -----
+    Range: 0 to n_in + n_out.
+    Cost: O(edges); every epoch.
+
     References
     ----------
     .. [1] Hopcroft, Tarjan, "Algorithm 447: efficient algorithms for graph manipulation",
@@ -113,6 +118,11 @@ def giant_share(graph: LayerGraph) -> float:
     -------
     float
         In (0, 1]; ``nan`` without units. Cost O(n_edges + n_in + n_out).
+
+    Notes
+    -----
+    Range: 0 to 1.
+    Cost: O(edges); every epoch.
 
     References
     ----------
@@ -156,6 +166,11 @@ def network_components(topology: Topology) -> float:
     float
         ``nan`` if the layers do not chain. Cost O(edges + units).
 
+    Notes
+    -----
+    Range: 1 or more.
+    Cost: O(edges); every epoch.
+
     References
     ----------
     .. [1] Hopcroft, Tarjan, Communications of the ACM 16, 1973.
@@ -181,6 +196,11 @@ def network_giant_share(topology: Topology) -> float:
     -------
     float
         In (0, 1]; ``nan`` if the layers do not chain or have no units. Cost O(edges + units).
+
+    Notes
+    -----
+    Range: 0 to 1.
+    Cost: O(edges); every epoch.
 
     References
     ----------
@@ -221,6 +241,11 @@ def active_flow(topology: Topology) -> ActiveFlow:
         active share of the edges; ``effective_density``: active edges over possible edges;
         ``log10_paths``: logarithm of the number of input-output paths, ``nan`` if there is
         none. All ``nan`` if the layers do not chain. Cost O(edges).
+
+    Notes
+    -----
+    Range: shares 0 to 1.
+    Cost: O(edges); every epoch.
 
     References
     ----------

@@ -178,6 +178,11 @@ def power_law(graph: LayerGraph) -> PowerLaw:
         where the power law is better (``nan`` without a tail); ``verdict`` a position in
         `VERDICTS`. Cost O(n_edges + m^2) for m distinct degrees.
 
+    Notes
+    -----
+    Range: alpha above 0, verdict 0 to 3.
+    Cost: O(edges) and m^2 at most for m distinct degrees; every epoch.
+
     References
     ----------
     .. [1] Clauset, Shalizi, Newman, SIAM Review 51, 2009.
@@ -202,6 +207,11 @@ def power_law_fan_out(graph: LayerGraph) -> PowerLaw:
     -------
     PowerLaw
         As for `power_law`, of the input side. Cost O(n_edges + m^2) for m distinct degrees.
+
+    Notes
+    -----
+    Range: alpha above 0, verdict 0 to 3.
+    Cost: O(edges) and m^2 at most for m distinct degrees; every epoch.
 
     References
     ----------

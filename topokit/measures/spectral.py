@@ -190,6 +190,9 @@ def spectral_gap(graph: LayerGraph) -> float:
     -----
     Unweighted. Cost O(n_edges) per Lanczos step; dense up to 64 units on the smaller side.
 
+    Range: 0 to the root of the number of edges.
+    Cost: O(edges) per Lanczos step; every epoch.
+
     References
     ----------
     .. [1] Hoory, Linial, Wigderson, "Expander graphs and their applications", 2006.
@@ -222,6 +225,11 @@ def normalized_spectral_gap(graph: LayerGraph) -> float:
         In [0, 1]; 1 for complete layers; ``nan`` without edges or if the iteration did not
         converge. Cost O(n_edges) per Lanczos step; dense up to 64 units.
 
+    Notes
+    -----
+    Range: 0 to 1.
+    Cost: O(edges) per Lanczos step; every epoch.
+
     References
     ----------
     .. [1] Chung, "Spectral Graph Theory", AMS, 1997.
@@ -252,6 +260,11 @@ def ramanujan_margin(graph: LayerGraph) -> float:
     float
         Negative where the bound is missed; ``nan`` without edges, where a mean degree is below
         2, or if the iteration did not converge. Cost as `spectral_gap`, shared with it.
+
+    Notes
+    -----
+    Range: negative where the bound is missed.
+    Cost: that of spectral_gap, shared; every epoch.
 
     References
     ----------

@@ -41,6 +41,11 @@ def butterflies(graph: LayerGraph) -> float:
         0 or more. Cost the sum of squared degrees of the cheaper side, in blocks of bounded
         memory.
 
+    Notes
+    -----
+    Range: 0 or more.
+    Cost: the sum of squared degrees; on demand.
+
     References
     ----------
     .. [1] Wang, Fu, Cheng, "Rectangle counting in large bipartite graphs", IEEE BigData 2014.
@@ -85,6 +90,11 @@ def robins_alexander(graph: LayerGraph) -> float:
     float
         In [0, 1]; 0 without 4-cycles, so also in trees. Cost as `butterflies`.
 
+    Notes
+    -----
+    Range: 0 to 1.
+    Cost: that of butterflies; on demand.
+
     References
     ----------
     .. [1] Robins, Alexander, "Small worlds among interlocking directors", Computational and
@@ -127,6 +137,11 @@ def assortativity(graph: LayerGraph) -> float:
         In [-1, 1]; ``nan`` where the degrees at the edges of one side are all equal. Cost
         O(n_edges).
 
+    Notes
+    -----
+    Range: -1 to 1.
+    Cost: O(edges); on demand.
+
     References
     ----------
     .. [1] Newman, "Assortative mixing in networks", Physical Review Letters 89, 2002.
@@ -152,6 +167,11 @@ def hub_alignment(topology: Topology) -> float:
     float
         In [-1, 1]; hidden layers where one of the two does not vary are left out; ``nan`` if
         none remains or the layers do not chain. Cost O(edges).
+
+    Notes
+    -----
+    Range: -1 to 1.
+    Cost: O(edges); on demand.
 
     References
     ----------
@@ -189,6 +209,11 @@ def nestedness(graph: LayerGraph) -> float:
         In [0, 100]: 0 for regular and complete layers, 100 only if strictly nested; ``nan``
         with fewer than two units on both sides, or more than 4,096 on one: all pairs are
         compared. Cost O(n^2) memory in blocks, time of a sparse Gram product.
+
+    Notes
+    -----
+    Range: 0 to 100.
+    Cost: the sum of squared degrees; on demand.
 
     References
     ----------
@@ -230,6 +255,11 @@ def rich_club(graph: LayerGraph, *, share: float = 0.1) -> float:
     float
         0 or more, 1 where hubs are joined as their degrees say; ``nan`` without edges. Cost
         O(n_edges + n log n + pairs of hubs).
+
+    Notes
+    -----
+    Range: 0 or more.
+    Cost: O(edges); on demand.
 
     References
     ----------
