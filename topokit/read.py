@@ -13,8 +13,9 @@ import scipy.sparse as sp
 from topokit.convert import from_networkx, from_scipy, load_topology
 from topokit.graph import Topology
 from topokit.history import History
+from topokit.measures import explored_fraction
 
-__all__ = ["read_topologies"]
+__all__ = ["explored_rows", "read_topologies"]
 
 KINDS = "a run directory, .npz, .mtx, .graphml, .pt, .pth or .safetensors"
 
@@ -63,6 +64,36 @@ def _of_run(history: History, epoch: int) -> tuple[Topology, Topology | None, di
     before = [e for e in recorded if e < at]
     previous = history.topology(before[-1]) if before else None
     return topology, previous, {"kind": "run", "epoch": at}
+
+
+def explored_rows(target: Path, epoch: int = -1) -> list[tuple[str, str, float]]:
+    """Share of the possible edges of each layer seen up to an epoch of a run, as measure rows.
+
+    Parameters
+    ----------
+    target : Path
+        A run directory.
+    epoch : int
+        -1 is the last.
+
+    Raises
+    ------
+    ValueError
+        If `target` is no run, or the epoch was not recorded.
+    """
+    if not target.is_dir():
+        raise ValueError(f"explored_fraction needs the epochs of a run directory, got {target}")
+    history = History.load(target)
+    _, _, about = _of_run(history, epoch)
+    upto = [e for e in history.recorded if e <= about["epoch"]]
+    return [
+        (
+            layer,
+            "explored_fraction",
+            explored_fraction(history.topology(e)[layer] for e in upto),
+        )
+        for layer in history.topology(upto[0])
+    ]
 
 
 def _npz(path: Path) -> Topology:

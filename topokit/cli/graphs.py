@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from topokit import console
 from topokit.cli.options import Json, Plugins, Settings, import_plugins
 
+if TYPE_CHECKING:
+    from topokit.graph import Topology
+
 __all__ = ["analyze", "generate", "list_"]
+
+EXPLORED = "explored_fraction"
 
 
 def analyze(
@@ -18,6 +23,8 @@ def analyze(
     measures: str | None = None,
     epoch: int = -1,
     bootstrap: int = 100,
+    deep: bool = False,
+    nulls: int = 0,
     seed: int = 0,
     plugin: Plugins | None = None,
     json: Json = False,
@@ -29,37 +36,107 @@ def analyze(
     target
         RUN, TOPOLOGY.npz, MATRIX.npz, .mtx, CHECKPOINT.pt, .safetensors or GRAPH.graphml.
     measures
-        Comma-separated names from 'topokit list measures'; by default the core measures.
+        Comma-separated names from 'topokit list measures', or 'all'; by default the core
+        measures. For a run also explored_fraction.
     epoch
         Which epoch of a run; -1 is the last.
     bootstrap
         Replicates behind the power-law p-value in the verdicts; 0 skips the p-value.
+    deep
+        Also answer the scale-free question step by step for every layer and side: distance from
+        a random layer, tail indices, four laws for all degrees, tiers.
+    nulls
+        Number of random twins of equal degrees behind the z-scores of size-dependent measures;
+        0 skips them.
     seed
-        Seed of the bootstrap.
+        Seed of the bootstrap and of the twins.
     """
+    import pandas as pd
+
     from topokit.measures import measure
-    from topokit.read import read_topologies
+    from topokit.read import explored_rows, read_topologies
     from topokit.report import verdict_sentences
 
     import_plugins(plugin)
-    names = [name.strip() for name in measures.split(",") if name.strip()] if measures else None
+    names = _measure_names(measures)
     topology, previous, about = read_topologies(target, epoch)
-    frame = measure(topology, names, previous=previous)
+    found: dict[str, Any] = {"target": str(target), **about}
+    others = None if names is None else [name for name in names if name != EXPLORED]
+    frame = measure(topology, others, previous=previous)
+    if names is not None and EXPLORED in names:
+        rows = pd.DataFrame(explored_rows(target, epoch), columns=frame.columns)
+        frame = pd.concat([frame, rows], ignore_index=True) if len(frame) else rows
     wanted = names is None or any(name.startswith("power_law") for name in names)
-    verdicts = verdict_sentences(topology, bootstrap=bootstrap, seed=seed) if wanted else []
+    found["measures"] = frame.to_dict("records")
+    found["verdicts"] = []
+    if wanted and not deep:
+        found["verdicts"] = verdict_sentences(topology, bootstrap=bootstrap, seed=seed)
+    if deep:
+        found |= _deep(topology, max(bootstrap, 1), seed)
+    if nulls:
+        found["nulls"] = _null_rows(topology, nulls, seed)
     if json:
-        console.print_json(
-            {
-                "target": str(target),
-                **about,
-                "measures": frame.to_dict("records"),
-                "verdicts": verdicts,
-            }
-        )
-    else:
-        console.print_measures(frame, title=f"{target}" + _of_epoch(about))
-        console.print_sentences(verdicts)
+        console.print_json(found)
+        return 0
+    console.print_measures(frame, title=f"{target}" + _of_epoch(about))
+    if nulls:
+        console.print_rows(found["nulls"], title=f"against {nulls} twins of equal degrees")
+    console.print_sentences(found["verdicts"])
+    if deep:
+        console.say(f"all layers and sides together: {found['tier']}")
     return 0
+
+
+def _measure_names(measures: str | None) -> list[str] | None:
+    """Names asked for; None for the core ones."""
+    if measures is None:
+        return None
+    if measures.strip() == "all":
+        from topokit.measures import CHANGE_MEASURES, LAYER_MEASURES, NETWORK_MEASURES
+
+        return [*LAYER_MEASURES, *NETWORK_MEASURES, *CHANGE_MEASURES]
+    return [name.strip() for name in measures.split(",") if name.strip()]
+
+
+def _deep(topology: Topology, bootstrap: int, seed: int) -> dict[str, Any]:
+    """Reports of all layers and sides as numbers and sentences, and the tier of all together."""
+    import dataclasses
+
+    import numpy as np
+
+    from topokit.measures import degree_report, scale_free_tier
+
+    rows, fits, sentences = [], [], []
+    for i, (layer, graph) in enumerate(topology.items()):
+        for j, side in enumerate(("fan_in", "fan_out")):
+            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i, j)))
+            report = degree_report(graph, side, bootstrap=bootstrap, rng=rng)
+            fits.append(report.fit)
+            numbers = dataclasses.asdict(report)
+            for key, value in numbers.items():
+                if hasattr(value, "_asdict"):
+                    numbers[key] = value._asdict()
+            numbers["fit"]["comparisons"] = {
+                name: ratio._asdict() for name, ratio in report.fit.comparisons.items()
+            }
+            rows.append({"layer": layer, **numbers})
+            words = {"layer": layer, "side": side.replace("_", "-"), "verdict": report.fit.verdict}
+            sentences.append({**words, "sentence": report.sentence})
+    return {"degrees": rows, "verdicts": sentences, "tier": scale_free_tier(fits)}
+
+
+def _null_rows(topology: Topology, twins: int, seed: int) -> list[dict[str, Any]]:
+    """Null scores of every layer as rows."""
+    import numpy as np
+
+    from topokit.nulls import null_scores
+
+    rows = []
+    for i, (layer, graph) in enumerate(topology.items()):
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i, 2)))
+        for name, score in null_scores(graph, twins=twins, rng=rng).items():
+            rows.append({"layer": layer, "measure": name, **score._asdict()})
+    return rows
 
 
 def generate(

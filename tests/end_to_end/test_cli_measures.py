@@ -1,0 +1,100 @@
+"""``topokit analyze`` and ``topokit list measures`` as a user runs them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from topokit.cli import main
+from topokit.convert import save_topology
+from topokit.graph import LayerGraph
+from topokit.history import History
+from topokit.measures import CHANGE_MEASURES, LAYER_MEASURES, NETWORK_MEASURES, TIERS, measure
+from topokit.nulls import NULL_MEASURES
+
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse")
+
+SMALL = ["--set", "epochs=3", "--set", "model.widths=[64,40,10]"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("analyzed") / "run"
+    assert main(["train", "set_mlp_digits", "--out", str(folder), *SMALL]) == 0
+    return folder
+
+
+@pytest.fixture
+def layers(tmp_path):
+    rng = np.random.default_rng(0)
+    mask = rng.random((30, 40)) < 0.2
+    path = tmp_path / "layers.npz"
+    save_topology(path, {"fc1": LayerGraph.from_edge_ids(np.flatnonzero(mask), mask.shape)})
+    return path
+
+
+def found(capsys, *words):
+    capsys.readouterr()
+    assert main([str(word) for word in words]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_every_measure_of_a_run_can_be_taken_again(run, capsys):
+    everything = found(capsys, "analyze", run, "--measures", "all", "--bootstrap", 5, "--json")
+    names = {row["measure"].split(".")[0] for row in everything["measures"]}
+    assert names == {*LAYER_MEASURES, *NETWORK_MEASURES, *CHANGE_MEASURES}
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2, -1])
+def test_a_finished_run_gives_the_numbers_it_recorded(run, capsys, epoch):
+    history = History.load(run)
+    again = found(capsys, "analyze", run, "--epoch", epoch, "--json", "--bootstrap", 0)
+    at = again["epoch"]
+    assert at == epoch % 3
+    recorded = history.measures[history.measures["epoch"] == at]
+    recorded = {(row.layer, row.measure): row.value for row in recorded.itertuples()}
+    for row in again["measures"]:
+        value = np.nan if row["value"] is None else row["value"]
+        expected = recorded[row["layer"], row["measure"]]
+        assert value == pytest.approx(expected, nan_ok=True, abs=1e-9)
+    rest = {name for layer, name in recorded} - {row["measure"] for row in again["measures"]}
+    assert rest <= {"explored_fraction"}
+    arguments = ["--measures", "explored_fraction,components", "--epoch", epoch, "--json"]
+    explored = found(capsys, "analyze", run, *arguments)["measures"]
+    for row in explored:
+        if row["measure"] == "explored_fraction":
+            assert row["value"] == pytest.approx(recorded[row["layer"], "explored_fraction"])
+    assert {row["measure"] for row in explored} == {"explored_fraction", "components"}
+
+
+def test_deep_answers_and_null_scores(layers, capsys):
+    arguments = ["--measures", "fan_in.mean", "--deep", "--nulls", 3, "--bootstrap", 10, "--json"]
+    answer = found(capsys, "analyze", layers, *arguments)
+    assert answer["tier"] in TIERS
+    assert [row["side"] for row in answer["degrees"]] == ["fan_in", "fan_out"]
+    assert set(answer["degrees"][0]["aic"]) >= {"binomial", "zipf_mandelbrot"}
+    assert answer["degrees"][0]["fit"]["comparisons"]["lognormal"].keys() >= {"p_value"}
+    assert [row["measure"] for row in answer["nulls"]] == list(NULL_MEASURES)
+    assert found(capsys, "analyze", layers, *arguments) == answer
+    assert main(["analyze", str(layers), "--deep", "--nulls", "3", "--bootstrap", "10"]) == 0
+    text = capsys.readouterr().out
+    for words in ("fc1 fan-out", "tier: ", "all layers and sides together: ", "null_mean"):
+        assert words in text
+
+
+def test_what_needs_a_run_says_so(layers, capsys):
+    assert main(["analyze", str(layers), "--measures", "explored_fraction"]) == 2
+    assert "explored_fraction needs the epochs of a run directory" in capsys.readouterr().err
+
+
+def test_the_list_shows_range_cost_and_paper(capsys):
+    rows = found(capsys, "list", "measures", "--json")
+    assert all(row["range"] and row["cost"] for row in rows)
+
+
+def test_measures_agree_with_the_functions(layers, capsys):
+    answer = found(capsys, "analyze", layers, "--json", "--bootstrap", 0)
+    from topokit.convert import load_topology
+
+    frame = measure(load_topology(layers))
+    assert [row["measure"] for row in answer["measures"]] == frame["measure"].tolist()
