@@ -1,4 +1,4 @@
-"""Contrastive divergence against exact expectations, on machines small enough to enumerate."""
+"""Gradients and likelihoods against exact answers, on machines small enough to enumerate."""
 
 import itertools
 
@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from topokit.data import load_data
 from topokit.graph import LayerGraph
+from topokit.nn.attach import attach
+from topokit.nn.likelihood import annealed_log_partition, exact_log_partition, log_likelihood
 from topokit.nn.rbm import SparseRBM
 
 EDGES = [0, 2, 3, 5, 6, 9, 11]  # of the 12 cells of 4 visible and 3 hidden units
@@ -110,3 +113,55 @@ def test_the_gibbs_chain_leaves_the_model_distribution_alone(rng):
     rbm = machine(rng)
     model = torch.softmax(-rbm.free_energy(states(4)).detach(), dim=0)
     torch.testing.assert_close(model @ transition(rbm), model)
+
+
+class TestAnnealedImportanceSampling:
+    """Within 0.1 nat of the exact answer, and the interval covers it."""
+
+    @pytest.mark.parametrize("seed", range(2))
+    @pytest.mark.parametrize(
+        ("n_visible", "n_hidden", "n_edges", "deviation"),
+        [(12, 10, 40, 1.0), (30, 12, 120, 0.7), (8, 20, 160, 0.5), (100, 16, 300, 0.5)],
+    )
+    def test_random_machines(self, n_visible, n_hidden, n_edges, deviation, seed):
+        rng = np.random.default_rng(seed)
+        ids = np.sort(rng.choice(n_hidden * n_visible, n_edges, replace=False))
+        graph = LayerGraph.from_edge_ids(ids, (n_hidden, n_visible))
+        rbm = SparseRBM(graph, deviation=deviation, rng=rng)
+        with torch.no_grad():
+            rbm.visible_bias.copy_(torch.from_numpy(rng.standard_normal(n_visible)))
+        data = torch.from_numpy(rng.integers(2, size=(200, n_visible))).float()
+        draws = torch.Generator().manual_seed(seed)
+        found = annealed_log_partition(rbm, data, runs=100, betas=1000, generator=draws)
+        assert abs(found.log_z - exact_log_partition(rbm)) < 0.1
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("persistent", [False, True])
+    def test_a_machine_trained_on_digits(self, persistent):
+        data = load_data("digits", rng=np.random.default_rng(0))
+        x = torch.from_numpy(data.x_train)
+        rng = np.random.default_rng(1)
+        ids = np.sort(rng.choice(64 * 14, 300, replace=False))
+        rbm = SparseRBM(
+            LayerGraph.from_edge_ids(ids, (14, 64)), persistent=persistent, chains=50, rng=rng
+        )
+        optimizer = torch.optim.SGD(rbm.parameters(), lr=0.05, momentum=0.9, weight_decay=2e-4)
+        engine = attach(rbm, optimizer, "set", every=27, total=27 * 15, rng=rng)
+        before = log_likelihood(rbm, x, exact_log_partition(rbm))
+        for _ in range(15):
+            for batch in x[torch.from_numpy(rng.permutation(len(x)))].split(50):
+                optimizer.zero_grad()
+                rbm.batch_loss(batch).backward()
+                optimizer.step()
+        assert engine.updates == 14
+        log_z = exact_log_partition(rbm)
+        after = log_likelihood(rbm, x, log_z)
+        assert before == pytest.approx(-64 * np.log(2), rel=0.05)
+        assert after > before + 15
+        draws = torch.Generator().manual_seed(5)
+        found = annealed_log_partition(rbm, x, runs=100, betas=1000, generator=draws)
+        assert abs(found.log_z - log_z) < 0.1
+        assert found.low < log_z < found.high
+        test = torch.from_numpy(data.x_test)
+        exact = log_likelihood(rbm, test, log_z)
+        assert abs(log_likelihood(rbm, test, found.log_z) - exact) < 0.1

@@ -2,12 +2,14 @@
 
 from topokit.nn.conv import SparseConv2d
 from topokit.nn.layers import INITS, SparseLayer, SparseLinear, explain_kernel, sparse_layers
+from topokit.nn.rbm import SparseRBM
 
 __all__ = [
     "INITS",
     "SparseConv2d",
     "SparseLayer",
     "SparseLinear",
+    "SparseRBM",
     "explain_kernel",
     "sparse_layers",
 ]
