@@ -6,11 +6,18 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 
 from topokit.generators import GENERATORS, generate
 from topokit.graph import LayerGraph, same_edges, sample_absent
+from topokit.nn import sparse_layers
+from topokit.nn.edges import EdgeLayer
+from topokit.nn.models import MODELS, UNSUPERVISED, inputs_of
 from topokit.rules import RULES, SCHEDULES, LayerView, UpdateRule, rewire
 from topokit.rules.network import rewire_network
+from topokit.samples import Data
+from topokit.tables import parameters_of
+from topokit.train import TrainPlan, TrainState, train
 
 EVERY_RULE = pytest.mark.parametrize("name", RULES)
 
@@ -201,6 +208,63 @@ def test_any_generator_starts_any_rule(name, start, rng):
     views = {layer: full_view(graph, rng) for layer, graph in topology.items()}
     for update, values in apply(views, RULES[name]()).values():
         assert 1 <= update.after.n_edges == values.size
+
+
+def model_for(kind, start, rng):
+    """A small model of a kind, its data, and the topology a generator starts it with."""
+    make = MODELS[kind]
+    options = {"image": (1, 4, 4), "channels": (4,)} if "image" in parameters_of(make) else {}
+    widths = [inputs_of(kind, 16, **options), 12, 10, 4]
+    layers = 1 if kind in UNSUPERVISED else 3
+    density = 0.3
+    topology = generate(widths[: layers + 1], start, density=density, rng=rng)
+    model = make(topology, **options, rng=rng)
+    x = rng.random((40, 16)).astype(np.float32)
+    y = rng.integers(4, size=40)
+    return model, Data("random", x, y, x, y, 4)
+
+
+PAIRS = list(itertools.product(RULES, MODELS))
+STARTS = [n for n, g in GENERATORS.items() if needs_no_parameter(g)]
+
+
+@pytest.mark.parametrize(("case", "pair"), list(enumerate(PAIRS)), ids=map("-".join, PAIRS))
+def test_every_model_trains_under_every_rule(case, pair, rng, monkeypatch):
+    """Kept edges keep value and state bit for bit, grown ones start clean.
+
+    The generator that starts and the optimizer vary from case to case.
+    """
+    (name, kind), start = pair, STARTS[case % len(STARTS)]
+    optimizer = (torch.optim.SGD, torch.optim.AdamW)[case % 2]
+    model, data = model_for(kind, start, rng)
+    more = {"momentum": 0.9} if optimizer is torch.optim.SGD else {}
+    moved, original = [], EdgeLayer.replace_graph
+
+    def checked(self, update, values, optimizer=None):
+        old, state = self.view().values.copy(), optimizer.state[self.values]
+        entries = {k: e.clone().numpy() for k, e in state.items() if isinstance(e, torch.Tensor)}
+        original(self, update, values, optimizer)
+        now, kept = self.view().values, ~update.grown
+        assert np.array_equal(now[kept], old[update.source[kept]])
+        assert self.values.numel() == update.after.n_edges >= 1
+        per_edge = {k for k, e in entries.items() if e.shape == old.shape}
+        assert len(per_edge) >= 1
+        for key in per_edge:
+            assert np.array_equal(state[key].numpy(), update.carry(entries[key]))
+            assert not state[key][torch.from_numpy(update.grown)].any()
+        moved.append(update)
+
+    monkeypatch.setattr(EdgeLayer, "replace_graph", checked)
+    streams = {stream: np.random.default_rng(i) for i, stream in enumerate(("order", "rule"))}
+    made = optimizer(model.parameters(), lr=0.02, **more)
+    state = TrainState(model, made, streams, torch.Generator().manual_seed(0))
+    rule = RULES[name]()
+    before = {k: v.graph for k, v in sparse_layers(model).items()}
+    done = list(train(state, data, TrainPlan(3, 10, rule, drop_fraction=0.3)))
+    total = [sum(g.n_edges for g in epoch.topology.values()) for epoch in done]
+    assert all(a >= b for a, b in itertools.pairwise(total))
+    assert all(same_edges(before[layer], done[0].topology[layer]) for layer in before)
+    assert np.isfinite(done[-1].metrics["train_loss"])
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

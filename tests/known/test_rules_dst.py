@@ -5,6 +5,7 @@ import pytest
 
 from topokit.graph import LayerGraph
 from topokit.rules import RULES, LayerView, rewire, rewire_network
+from topokit.rules.drop import softly
 from topokit.rules.memory import birth_signs, explore
 from topokit.rules.topological import l3_scores
 
@@ -160,6 +161,39 @@ def test_itop_by_hand():
     weights, update = after(view, rule, 4)
     assert {3, 4, 10} < set(weights)
     assert explore(explored, update.after).density == 1.0
+
+
+def test_static_by_hand():
+    options = {"drop_fraction": 0.5, "progress": 0.5, "rng": np.random.default_rng(0)}
+    assert rewire_network({"fc1": LayerView(GRAPH, VALUES)}, RULES["static"](), **options) == {}
+    with pytest.raises(ValueError, match="the static rule keeps every edge"):
+        after(LayerView(GRAPH, VALUES), RULES["static"](), 1)
+
+
+def test_random_by_hand():
+    # each of eight edges leaves with 2/8, each of four absent and two just dropped cells enters
+    # with 2/6: an absent cell is there afterwards with 1/3, a present one with 3/4 + 1/4 * 1/3
+    there = np.zeros(12)
+    for seed in range(3000):
+        weights, _ = after(LayerView(GRAPH, VALUES), RULES["random"](), 2, seed)
+        there[list(weights)] += 1 / 3000
+    expected = np.where(np.isin(np.arange(12), IDS), 5 / 6, 1 / 3)
+    assert np.abs(there - expected).max() < 4.5 * np.sqrt(1 / 3 * 2 / 3 / 3000)
+
+
+def test_cht_removes_softly_and_ever_harder():
+    # the edges that stay are drawn in proportion to importance ** (1 + 2 * progress)
+    view = LayerView(LayerGraph.from_edge_ids(range(4), (3, 4)), np.array([1.0, -2, 4, -8]))
+    for progress, exponent in ((0.0, 1), (0.5, 2), (1.0, 3)):
+        for seed in range(5):
+            rng = np.random.default_rng(seed)
+            options = {"drop_fraction": 0.5, "progress": progress, "rng": rng}
+            changes = rewire_network({"fc1": view}, RULES["cht"](soft_removal=True), **options)
+            update, _ = changes["fc1"]
+            gone = softly([1, 2, 4, 8], 2, np.random.default_rng(seed), exponent=exponent)
+            assert np.setdiff1d(range(4), update.source).tolist() == gone.tolist()
+    with pytest.raises(ValueError, match="expected soft_removal or chain_removal, got both"):
+        RULES["cht"](soft_removal=True, chain_removal=True)
 
 
 def test_path_weight_by_hand():

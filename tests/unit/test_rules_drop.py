@@ -11,6 +11,7 @@ from topokit.rules.drop import (
     random,
     signed_magnitude,
     smallest_magnitude,
+    softly,
 )
 from topokit.rules.rewire import LayerView
 
@@ -100,3 +101,14 @@ def test_official_removal_is_signed_magnitude_and_a_little_more(rng):
     ours = signed_magnitude(view_of(values), 300, rng)
     assert 300 <= removed.size <= 303
     assert np.setdiff1d(ours, removed).size <= 1
+
+
+def test_softly_keeps_in_proportion_to_a_power_of_the_importance(rng):
+    counts = np.zeros(4)
+    for _ in range(2000):
+        counts[softly([0.0, 1.0, 2.0, 5.0], 3, rng, exponent=1)] += 1
+    assert counts[0] == 2000
+    assert np.abs(1 - counts[1:] / 2000 - np.array([1, 2, 5]) / 8).max() < 0.05
+    assert softly([3.0, 1.0, 2.0], 1, rng, exponent=1e6).tolist() == [1]
+    with pytest.raises(ValueError, match="importances of at least 0, got -1"):
+        softly([-1.0, 1.0], 1, rng)

@@ -16,6 +16,7 @@ __all__ = [
     "random",
     "signed_magnitude",
     "smallest_magnitude",
+    "softly",
 ]
 
 
@@ -165,6 +166,48 @@ def official_removal(values: ArrayLike, zeta: float) -> NDArray[np.int64]:
 def random(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Drop `n` edges uniformly at random, whatever their values: the control."""
     return np.sort(rng.permutation(view.graph.n_edges)[:n]).astype(np.int64)
+
+
+def softly(
+    importance: ArrayLike, n: int, rng: np.random.Generator, *, exponent: float = 1.0
+) -> NDArray[np.int64]:
+    """Drop `n` edges so that those kept are drawn in proportion to a power of their importance.
+
+    Kept edges are a sample without replacement, each draw in proportion to
+    ``importance**exponent``: the largest of ``exponent * log(importance) + Gumbel noise``. Edges of
+    importance 0 leave before all others. As the exponent grows, the choice becomes `lowest`.
+
+    Parameters
+    ----------
+    importance : (n_edges,) array
+        Not negative.
+    n : int
+    rng : numpy.random.Generator
+    exponent : float
+        At least 0; with 0 the choice is uniform among edges of positive importance.
+
+    Returns
+    -------
+    (n,) int64
+        Positions, increasing.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than `n` edges, or an importance is ``nan`` or negative.
+
+    Examples
+    --------
+    >>> softly([0.0, 1.0, 1e9], 2, np.random.default_rng(0)).tolist()
+    [0, 1]
+    """
+    scores = np.asarray(importance, dtype=float)
+    _check(scores, n)
+    if (scores < 0).any():
+        raise ValueError(f"expected importances of at least 0, got {scores.min()}")
+    logs = np.log(scores, out=np.full(scores.size, -np.inf), where=scores > 0)
+    noise = rng.gumbel(size=scores.size)
+    return lowest(np.where(scores > 0, exponent * logs + noise, -np.inf), n)
 
 
 def nothing(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:

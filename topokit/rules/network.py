@@ -68,12 +68,13 @@ def rewire_network(
     unknown = sorted(set(fixed) - set(views))
     if unknown:
         raise ValueError(f"expected fixed layers among {list(views)}, got {unknown}")
-    if rule.prepare is not None:
-        extras = rule.prepare(views, drop_fraction)
-        views = {
-            name: dataclasses.replace(view, extra={**view.extra, **extras.get(name, {})})
-            for name, view in views.items()
-        }
+    extras = {} if rule.prepare is None else rule.prepare(views, drop_fraction)
+    views = {
+        name: dataclasses.replace(
+            view, extra={**view.extra, **extras.get(name, {}), "progress": progress}
+        )
+        for name, view in views.items()
+    }
     moving = {name: view for name, view in views.items() if name not in fixed}
     plan = rule.plan(moving, drop_fraction=drop_fraction, progress=progress, may_regrow=may_regrow)
     result = {}

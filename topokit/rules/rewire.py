@@ -48,8 +48,9 @@ class LayerView:
         What a rule names in `UpdateRule.needs` beyond the captures: ``explored`` (LayerGraph of
         all edges ever present), ``sign`` ((n_edges,) sign of each weight when its edge was
         born), ``sensitivity`` ((n_edges,) sum of ``abs(weight * gradient)`` since the last
-        rewiring), ``stalled`` (bool: validation accuracy stopped improving, now or earlier), and
-        what the rule itself prepares.
+        rewiring), ``stalled`` (bool: validation accuracy stopped improving, now or earlier),
+        ``progress`` (float: share of rewirings done, where a whole network is rewired), and what
+        the rule itself prepares.
 
     Raises
     ------

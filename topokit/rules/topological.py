@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph
 from topokit.rules.budget import dead_edges
-from topokit.rules.drop import lowest
+from topokit.rules.drop import lowest, softly
 from topokit.rules.grow import best_positive, sample_by_score
 from topokit.rules.init import init_named
 from topokit.rules.rewire import Drop, Extras, Grow, LayerView, Prepare, UpdateRule, drop_count
@@ -139,6 +139,7 @@ def cht(
     method: str = "CH3-L3p",
     soft: bool = False,
     removal: str = "magnitude",
+    soft_removal: bool = False,
     chain_removal: bool = False,
     init: str = "zeros",
 ) -> UpdateRule:
@@ -152,6 +153,9 @@ def cht(
         Draw edges in proportion to the scores (CHTs) and not the best ones.
     removal : str
         ``"magnitude"``, or ``"relative"`` to row and column sums (the authors' ``ri``).
+    soft_removal : bool
+        Draw the edges that stay in proportion to their importance to the power of
+        ``1 + 2 * progress`` (`topokit.rules.drop.softly`), so that removal hardens with training.
     chain_removal : bool
         Also drop edges that are then on no path from input to output; growth restores the count
         in each layer.
@@ -161,14 +165,15 @@ def cht(
     Raises
     ------
     ValueError
-        If a name is unknown; with `chain_removal`, when applied to layers that do not chain.
+        If a name is unknown, or `soft_removal` and `chain_removal` are both asked for; with
+        `chain_removal`, when applied to layers that do not chain.
 
     Notes
     -----
     Differences from the authors' code: if fewer edges score above 0 than are to grow, the rest is
     drawn uniformly (there, a constant 1e-5 is added, and with hard growth the whole layer could
     become dense); chain removal works with hard growth too (there it ends in NotImplementedError);
-    soft removal, the node-based matrix form, the adaptive drop fraction, the early stop per layer
+    the node-based matrix form, the adaptive drop fraction, the early stop per layer
     and the initialisation from feature correlations are left out (any generator can start it).
     Scores are taken on the graph without the dropped edges where they may regrow, with them
     otherwise. Chain removal never takes a layer's last edge.
@@ -186,12 +191,17 @@ def cht(
     l3_scores(LayerGraph.from_edge_ids([], (0, 0)), method=method)
     if removal not in _REMOVALS:
         raise ValueError(f"unknown removal {removal!r}; expected one of {', '.join(_REMOVALS)}")
+    if soft_removal and chain_removal:
+        raise ValueError("expected soft_removal or chain_removal, got both")
     choose = sample_by_score if soft else best_positive
 
     def importance(view: LayerView) -> NDArray[Any]:
         return np.abs(view.values) if removal == "magnitude" else relative_magnitude(view)
 
     def drop(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        if soft_removal:
+            exponent = 1 + 2 * float(view.extra.get("progress", 0.0))
+            return softly(importance(view), n, rng, exponent=exponent)
         return lowest(importance(view), n)
 
     def grow(
