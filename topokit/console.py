@@ -177,7 +177,7 @@ def training(
         def progress(epoch: Epoch, frame: pd.DataFrame) -> None:
             found = frame[(frame["layer"] == layer) & (frame["measure"] == measure)]["value"]
             moving = f"{layer} fan-in var/mean {found.iloc[0]:.2f}" if len(found) else ""
-            state = f"accuracy {epoch.metrics['test_accuracy']:.4f}  {moving}"
+            state = f"{_score(epoch.metrics)}  {moving}"
             bar.update(task, completed=epoch.index + 1, state=state)
             tenth = max(1, config.epochs // 10)
             due = (epoch.index + 1) % tenth == 0 or epoch.index + 1 == config.epochs
@@ -186,6 +186,14 @@ def training(
                 note(f"epoch {epoch.index + 1}/{config.epochs}  {state}  {seconds:.0f} s")
 
         yield progress
+
+
+def _score(metrics: Mapping[str, Any]) -> str:
+    """The accuracy of an epoch; its error where the model learns without labels."""
+    accuracy = metrics["test_accuracy"]
+    if math.isnan(accuracy):
+        return f"test error {metrics['test_loss']:.4f}"
+    return f"accuracy {accuracy:.4f}"
 
 
 def run_summary(history: History, directory: Path) -> dict[str, Any]:
@@ -198,13 +206,16 @@ def run_summary(history: History, directory: Path) -> dict[str, Any]:
     share = float("nan")
     if timing.get("training_seconds"):
         share = timing["measuring_seconds"] / timing["training_seconds"]
+    accuracy = epochs["test_accuracy"]
+    scores = -epochs["test_loss"] if accuracy.isna().all() else accuracy
     return {
         "run": str(directory),
         "seed": history.config.get("seed"),
         "epochs": len(epochs),
-        "final_test_accuracy": float(epochs["test_accuracy"].iloc[-1]),
-        "best_test_accuracy": float(epochs["test_accuracy"].max()),
-        "best_epoch": int(epochs["epoch"].iloc[epochs["test_accuracy"].to_numpy().argmax()]),
+        "final_test_loss": float(epochs["test_loss"].iloc[-1]),
+        "final_test_accuracy": float(accuracy.iloc[-1]),
+        "best_test_accuracy": float(accuracy.max()),
+        "best_epoch": int(epochs["epoch"].iloc[scores.to_numpy().argmax()]),
         "edges": {name: graph.n_edges for name, graph in history.topology(-1).items()},
         "training_seconds": float(timing.get("training_seconds", float("nan"))),
         "measuring_share": share,
@@ -225,11 +236,14 @@ def print_summary(history: History, summary: Mapping[str, Any]) -> None:
                 row[head] = " → ".join(f"{float(v.iloc[0]):.4g}" for v in values)
         rows.append(row)
     print_rows(rows, title=f"epoch {ends[0]} → {ends[1]}")
-    say(
-        f"test accuracy {summary['final_test_accuracy']:.4f}, best "
-        f"{summary['best_test_accuracy']:.4f} at epoch {summary['best_epoch']}; seed "
-        f"{summary['seed']}"
-    )
+    if math.isnan(summary["final_test_accuracy"]):
+        ending = f"test error {summary['final_test_loss']:.4f}, smallest"
+    else:
+        ending = (
+            f"test accuracy {summary['final_test_accuracy']:.4f}, best "
+            f"{summary['best_test_accuracy']:.4f}"
+        )
+    say(f"{ending} at epoch {summary['best_epoch']}; seed {summary['seed']}")
     say(
         f"training took {summary['training_seconds']:.1f} s; measuring every epoch cost "
         f"{100 * summary['measuring_share']:.1f} % of that"

@@ -17,6 +17,7 @@ from topokit.files import write_atomic
 from topokit.graph import Topology
 from topokit.measures import describe_fit, power_law_of
 from topokit.plots import HISTORY_PLOTS, degree_distribution
+from topokit.plots.evolution import scores_of
 from topokit.plots.style import figure, save
 from topokit.toml import to_toml
 
@@ -131,7 +132,8 @@ def _run(history: History, number: int, bootstrap: int) -> dict[str, Any]:
     """Everything the page says about one run."""
     epochs, recorded = history.epochs, history.recorded
     first, last = recorded[0], recorded[-1]
-    best = int(epochs["test_accuracy"].to_numpy().argmax())
+    scores, label = scores_of(history)
+    best = int(scores.argmin() if label == "test error" else scores.argmax())
     seed = int(history.config.get("seed", 0))
     links = sum(graph.n_edges for graph in history.topology(last).values())
     verdicts: list[dict[str, Any]] = []
@@ -145,8 +147,8 @@ def _run(history: History, number: int, bootstrap: int) -> dict[str, Any]:
         "anchor": f"run-{number}",
         "rule": history.config.get("rule", {}).get("name", "–"),
         "epochs": len(epochs),
-        "final": f"{epochs['test_accuracy'].iloc[-1]:.4f}",
-        "best": f"{epochs['test_accuracy'].iloc[best]:.4f}",
+        "final": f"{scores[-1]:.4f}",
+        "best": f"{scores[best]:.4f}",
         "best_epoch": int(epochs["epoch"].iloc[best]),
         "links": f"{links:,}",
         "seed": seed,
@@ -163,7 +165,6 @@ def _run(history: History, number: int, bootstrap: int) -> dict[str, Any]:
 
 def _words(history: History, verdicts: list[dict[str, Any]]) -> str:
     """Say in two sentences what happened."""
-    epochs = history.epochs
     start, end = verdicts[0], verdicts[-1]
     moved = [
         f"{b['layer']} {b['side']} ({a['verdict']} → {b['verdict']})"
@@ -176,9 +177,10 @@ def _words(history: History, verdicts: list[dict[str, Any]]) -> str:
         if moved
         else f"No verdict changed between epoch {start['epoch']} and {end['epoch']}"
     )
+    scores, label = scores_of(history)
     return (
-        f"{len(epochs)} epochs ended at a test accuracy of "
-        f"{epochs['test_accuracy'].iloc[-1]:.4f} (one run, one seed). {change}."
+        f"{len(history.epochs)} epochs ended at a {label} of {scores[-1]:.4f} "
+        f"(one run, one seed). {change}."
     )
 
 

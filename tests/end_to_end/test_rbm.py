@@ -6,6 +6,9 @@ import pytest
 import torch
 
 from topokit.config import load_recipe
+from topokit.console import print_summary, run_summary
+from topokit.plots import HISTORY_PLOTS
+from topokit.report import write_report
 from topokit.runs import resume, run
 
 SMALL = [
@@ -87,3 +90,24 @@ def test_more_than_one_layer_is_refused_before_any_work(tmp_path):
     with pytest.raises(ValueError, match="expected one layer"):
         run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_labels_is_shown_by_its_error(tmp_path, capsys):
+    history = run(small(), tmp_path / "run")
+    summary = run_summary(history, tmp_path / "run")
+    assert np.isnan(summary["final_test_accuracy"])
+    errors = history.epochs["test_loss"]
+    assert summary["final_test_loss"] == errors.iloc[-1]
+    assert summary["best_epoch"] == errors.argmin()
+    print_summary(history, summary)
+    shown = capsys.readouterr().out
+    assert f"test error {errors.iloc[-1]:.4f}, smallest at epoch" in shown
+    assert "nan" not in shown
+
+    for plot in (HISTORY_PLOTS["accuracy_over_epochs"], HISTORY_PLOTS["accuracy_against_measure"]):
+        ax = plot(history)
+        assert "test error" in (ax.get_ylabel(), ax.get_xlabel())
+        assert ax.get_title().startswith("Error")
+    page = write_report([history], tmp_path / "page.html", bootstrap=0).read_text(encoding="utf-8")
+    assert "5 epochs ended at a test error of" in page
+    assert f"<td>{errors.min():.4f}</td>" in page

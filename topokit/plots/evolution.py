@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.colors import BoundaryNorm, ListedColormap
+from numpy.typing import NDArray
 
 from topokit.measures import VERDICTS
 from topokit.plots.layer import UNITS, degrees_of, draw_ccdf, null_ccdf
@@ -23,6 +24,7 @@ __all__ = [
     "accuracy_over_epochs",
     "degree_evolution",
     "measure_over_epochs",
+    "scores_of",
     "turnover",
     "verdict_timeline",
 ]
@@ -119,30 +121,36 @@ def measure_over_epochs(
     return ax
 
 
+def scores_of(history: History) -> tuple[NDArray[np.float64], str]:
+    """Return test accuracies, and what they are called; errors of a model without labels."""
+    accuracy = history.epochs["test_accuracy"].to_numpy()
+    if len(accuracy) and np.isnan(accuracy).all():
+        return history.epochs["test_loss"].to_numpy(), "test error"
+    return accuracy, "test accuracy"
+
+
 def accuracy_over_epochs(history: History, *, ax: Axes | None = None) -> Axes:
-    """Test accuracy after each epoch."""
+    """Test accuracy after each epoch; the test error of a model that learns without labels."""
     ax = axes(ax)
-    if len(history.epochs):
-        ax.plot(history.epochs["epoch"], history.epochs["test_accuracy"], color=COLOURS[0])
-    ax.set(xlabel="epoch", ylabel="test accuracy", title="Accuracy over epochs")
+    scores, label = scores_of(history)
+    if len(scores):
+        ax.plot(history.epochs["epoch"], scores, color=COLOURS[0])
+    ax.set(xlabel="epoch", ylabel=label, title=f"{label[5:].capitalize()} over epochs")
     return ax
 
 
 def accuracy_against_measure(
     history: History, measure: str = "normalized_spectral_gap", *, ax: Axes | None = None
 ) -> Axes:
-    """Test accuracy against a measure, one point an epoch and layer, epochs as colour.
+    """Test accuracy (or error) against a measure, one point an epoch and layer, epochs as colour.
 
     A path, not a sample: neighbouring epochs share most of their edges, so a trend here is no
     correlation between independent observations.
     """
     ax = axes(ax)
     layers = _values(history, measure)
-    accuracy = (
-        dict(zip(history.epochs["epoch"], history.epochs["test_accuracy"], strict=True))
-        if (len(history.epochs))
-        else {}
-    )
+    scores, score = scores_of(history)
+    accuracy = dict(zip(history.epochs["epoch"], scores, strict=True))
     points = None
     for i, (layer, part) in enumerate(layers.items()):
         points = ax.scatter(
@@ -163,7 +171,7 @@ def accuracy_against_measure(
             if isinstance(handle, PathCollection):
                 handle.set_facecolor(NULL)
     label = measure.replace("_", " ").replace(".", ", ")
-    ax.set(xlabel=label, ylabel="test accuracy", title="Accuracy against topology")
+    ax.set(xlabel=label, ylabel=score, title=f"{score[5:].capitalize()} against topology")
     return ax
 
 
