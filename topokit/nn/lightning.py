@@ -1,0 +1,98 @@
+"""A callback that rewires sparse layers while Lightning trains; needs the extra ``lightning``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+
+from topokit.graph import Topology
+from topokit.nn.attach import attach
+from topokit.rules import UpdateRule
+
+__all__ = ["rewiring"]
+
+
+def rewiring(
+    rule: str | UpdateRule = "set",
+    *,
+    every: int | None = None,
+    drop_fraction: float = 0.3,
+    schedule: str = "constant",
+    skip: Collection[str] = (),
+    recorder: Callable[[int, Topology], None] | None = None,
+    rng: np.random.Generator,
+    **params: Any,
+) -> Any:
+    """Return a Lightning callback that attaches a rule to the first optimizer of a fit.
+
+    Parameters
+    ----------
+    rule, drop_fraction, schedule, skip, recorder, rng, **params
+        As for `topokit.attach`; layer names are those in the LightningModule.
+    every : int, optional
+        Optimizer steps between rewirings; by default those of an epoch.
+
+    Returns
+    -------
+    lightning.Callback
+        With ``.engine`` (`topokit.nn.attach.Engine`) from the start of a fit on. The total number
+        of steps is the trainer's; nothing is rewired after the last one.
+
+    Raises
+    ------
+    ImportError
+        If Lightning is not installed.
+
+    Notes
+    -----
+    A checkpoint of Lightning holds the graphs with the weights, and the optimizer's state per edge;
+    what a rule remembers between rewirings (explored edges, signs, sensitivities) starts anew in a
+    fit that goes on from one. One optimizer and one process; see `topokit.attach` for accumulated
+    gradients, mixed precision and compiled forwards.
+
+    Examples
+    --------
+    >>> import importlib.util
+    >>> if importlib.util.find_spec("lightning"):
+    ...     callback = rewiring("rigl", every=100, rng=np.random.default_rng(0))
+    ...     # lightning.Trainer(callbacks=[callback]).fit(model, loader)
+    """
+    try:
+        from lightning.pytorch import Callback
+    except ImportError as error:
+        raise ImportError(
+            "this callback needs Lightning: pip install 'topokit-nn[lightning]'"
+        ) from error
+
+    class Rewiring(Callback):
+        """Attach when a fit starts, detach when it ends."""
+
+        engine: Any = None
+
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            total = trainer.estimated_stepping_batches
+            batches = trainer.num_training_batches / trainer.accumulate_grad_batches
+            steps = max(1, math.ceil(batches)) if math.isfinite(batches) else None
+            if every is None and steps is None:
+                raise ValueError("expected `every`: the data do not say how long an epoch is")
+            self.engine = attach(
+                pl_module,
+                trainer.optimizers[0],
+                rule,
+                every=every or steps or 1,
+                drop_fraction=drop_fraction,
+                schedule=schedule,
+                total=int(total) if math.isfinite(total) and total > 0 else None,
+                skip=skip,
+                recorder=recorder,
+                rng=rng,
+                **params,
+            )
+
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            self.engine.detach()
+
+    return Rewiring()
