@@ -66,6 +66,12 @@ def _recipes() -> Mapping[str, Any]:
     return RECIPES
 
 
+def _studies() -> Mapping[str, Any]:
+    from topokit.study import STUDIES
+
+    return STUDIES
+
+
 TABLES: dict[str, Callable[[], Mapping[str, Any]]] = {
     "generators": _generators,
     "densities": _densities,
@@ -75,14 +81,16 @@ TABLES: dict[str, Callable[[], Mapping[str, Any]]] = {
     "datasets": _datasets,
     "models": _models,
     "recipes": _recipes,
+    "studies": _studies,
 }
 """Name of each table and how to get at it without importing the others."""
 
 
 def rows_of(table: str) -> list[dict[str, str]]:
     """Return the rows of a table: name, parameters, what it is, and notes worth a column."""
+    own = {"recipes": _recipe_row, "studies": _study_row}
     return [
-        _recipe_row(name) if table == "recipes" else {"name": name, **_function_row(entry)}
+        own[table](name) if table in own else {"name": name, **_function_row(entry)}
         for name, entry in TABLES[table]().items()
     ]
 
@@ -92,6 +100,14 @@ def _recipe_row(name: str) -> dict[str, str]:
 
     about = load_recipe(name).about
     return {"name": name, "what": about.get("title", ""), "paper": about.get("paper", "")}
+
+
+def _study_row(name: str) -> dict[str, str]:
+    from topokit.study import load_study
+
+    study = load_study(name)
+    runs = f"{len(study.runs())} runs, {len(study.seeds)} seeds"
+    return {"name": name, "what": study.title, "size": runs}
 
 
 SUPPLIED = {

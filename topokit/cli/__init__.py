@@ -8,7 +8,7 @@ import sys
 import cyclopts
 
 from topokit import console
-from topokit.cli import graphs, pictures, runs
+from topokit.cli import graphs, pictures, runs, studies
 
 __all__ = ["app", "main"]
 
@@ -26,6 +26,7 @@ for _command in (
     graphs.generate,
     pictures.plot,
     pictures.report,
+    studies.sweep,
 ):
     app.command(_command)
 app.command(graphs.list_, name="list")
