@@ -1,5 +1,7 @@
 """Training sparse equals training dense with a mask, loss for loss, whatever the kernel."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,13 @@ from torch import nn
 
 from tests.unit.test_nn_kernels import random_graph
 from topokit.graph import EdgeUpdate, sample_absent
-from topokit.nn import SparseLinear, sparse_layers
+from topokit.nn import SparseConv2d, SparseLinear, sparse_layers
 from topokit.nn.models import set_mlp
 
 OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
     "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=1e-3),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01),
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.01),
 }
 
@@ -57,7 +61,7 @@ def test_losses_equal_those_of_masked_dense_training(rng, optimizer, kernel):
         OPTIMIZERS[optimizer](masked.linears.parameters()),
     ]
     losses = []
-    for step in range(30):
+    for step in range(50):
         batch = slice(step % 3 * 20, step % 3 * 20 + 20 - step % 2)
         losses.append([])
         for net, opt in zip((model, masked), optimizers, strict=True):
@@ -69,6 +73,41 @@ def test_losses_equal_those_of_masked_dense_training(rng, optimizer, kernel):
     ours, theirs = np.array(losses).T
     assert ours[-1] < ours[0]
     np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+@pytest.mark.parametrize("kernel", ["csr", "dense"])
+def test_convolutions_train_like_dense_ones_with_a_mask(rng, optimizer, kernel):
+    first = SparseConv2d(random_graph(rng, 2 * 9, 6, 40), 3, padding=1, kernel=kernel, rng=rng)
+    second = SparseConv2d(random_graph(rng, 6 * 4, 5, 50), 2, stride=2, kernel=kernel, rng=rng)
+    model = nn.Sequential(first, nn.ReLU(), second, nn.Flatten(), nn.Linear(5 * 9, 3)).double()
+    dense = copy.deepcopy(model)
+    masks = []
+    for at, sizes in ((0, (2, 6, 3, 1, 1)), (2, (6, 5, 2, 2, 0))):
+        conv = nn.Conv2d(*sizes).double()
+        with torch.no_grad():
+            conv.weight.copy_(model[at].weight)
+            conv.bias.copy_(model[at].bias)
+        masks.append((conv, (model[at].weight != 0).double()))
+        dense[at] = conv
+    x = torch.from_numpy(rng.standard_normal((20, 2, 6, 6)))
+    y = torch.from_numpy(rng.integers(3, size=20))
+    losses = []
+    for net in (model, dense):
+        made = OPTIMIZERS[optimizer](net.parameters())
+        losses.append([])
+        for _ in range(50):
+            made.zero_grad()
+            loss = nn.functional.cross_entropy(net(x), y)
+            loss.backward()
+            for conv, mask in masks if net is dense else ():
+                conv.weight.grad.mul_(mask)
+            made.step()
+            losses[-1].append(loss.item())
+    assert losses[0][-1] < losses[0][0]
+    np.testing.assert_allclose(*losses, rtol=1e-9)
+    for (conv, _), at in zip(masks, (0, 2), strict=True):
+        torch.testing.assert_close(conv.weight, model[at].weight, rtol=1e-8, atol=1e-10)
 
 
 def test_momentum_after_a_rewiring_equals_a_hand_made_dense_one(rng):
