@@ -12,7 +12,7 @@ import torch
 from topokit.graph import EdgeUpdate, LayerGraph
 from topokit.nn.attach import attach
 from topokit.nn.models import MODELS
-from topokit.nn.rbm import SparseRBM, set_rbm
+from topokit.nn.rbm import SparseRBM, sample_units, set_rbm
 
 EDGES = [0, 2, 3, 5, 6, 9, 11]  # of 12
 
@@ -70,7 +70,7 @@ def test_the_value_of_the_loss_is_the_sampled_reconstruction_error(rng):
     data = states(4)
     loss = rbm.batch_loss(data)
     again = torch.Generator().manual_seed(1)
-    hidden = torch.bernoulli(rbm(data).t(), generator=again).t()
+    hidden = sample_units(rbm(data), generator=again)
     guess = torch.sigmoid(rbm.visible_scores(hidden))
     assert float(loss.detach()) == pytest.approx(float((guess - data).square().mean().detach()))
     assert loss.requires_grad
@@ -118,6 +118,15 @@ def test_sampled_reconstruction_errors_are_those_of_the_loss(rng):
     errors = rbm.reconstruction_error(states(4), generator=torch.Generator().manual_seed(3))
     loss = rbm.batch_loss(states(4)).detach()
     assert float(errors.mean()) == pytest.approx(float(loss))
+
+
+def test_units_are_drawn_by_their_probabilities():
+    chances = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0]).expand(20_000, 5)
+    drawn = sample_units(chances, generator=torch.Generator().manual_seed(0))
+    assert set(drawn.unique().tolist()) == {0, 1}
+    np.testing.assert_allclose(drawn.mean(0), chances[0], atol=4 * 0.5 / np.sqrt(20_000))
+    assert drawn[:, 0].sum() == 0
+    assert drawn[:, 4].sum() == 20_000
 
 
 def test_data_are_cut_at_the_threshold_and_flattened(rng):

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from topokit.nn.rbm import SparseRBM
+from topokit.nn.rbm import SparseRBM, sample_units
 
 __all__ = ["LogPartition", "annealed_log_partition", "exact_log_partition", "log_likelihood"]
 
@@ -157,7 +157,7 @@ def annealed_log_partition(
     ones = data.sum(dim=0) + SMOOTHING
     base = torch.log(ones / (len(data) + 2 * SMOOTHING - ones))
     rates = torch.sigmoid(base).expand(runs, -1)
-    visible = torch.bernoulli(rates, generator=generator)
+    visible = sample_units(rates, generator=generator)
     weights = torch.zeros(runs, dtype=torch.float64, device=visible.device)
     for before, now in itertools.pairwise(steps):
         scores = rbm.fc1(visible)
@@ -167,9 +167,9 @@ def annealed_log_partition(
         weights += gain.sum(dim=1, dtype=torch.float64) + (now - before) * shift.double()
         if now < 1:
             chance = torch.sigmoid(now * scores)
-            hidden = torch.bernoulli(chance.t(), generator=generator).t()
+            hidden = sample_units(chance, generator=generator)
             back = now * rbm.visible_scores(hidden) + (1 - now) * base
-            visible = torch.bernoulli(torch.sigmoid(back).t(), generator=generator).t()
+            visible = sample_units(torch.sigmoid(back), generator=generator)
     log_base = float(nn.functional.softplus(base).sum(dtype=torch.float64))
     log_base += hidden_bias.numel() * math.log(2)
     return _summary(weights.cpu().numpy(), log_base)

@@ -14,7 +14,7 @@ from topokit.nn.kernels import edge_product
 from topokit.nn.layers import SparseLinear
 from topokit.nn.products import EdgeIndex
 
-__all__ = ["SparseRBM", "set_rbm"]
+__all__ = ["SparseRBM", "sample_units", "set_rbm"]
 
 
 class SparseRBM(nn.Module):
@@ -167,8 +167,8 @@ class SparseRBM(nn.Module):
             Of zeros and ones.
         """
         for _ in range(steps):
-            hidden = _sample(self(visible), generator)
-            visible = _sample(torch.sigmoid(self.visible_scores(hidden)), generator)
+            hidden = sample_units(self(visible), generator=generator)
+            visible = sample_units(torch.sigmoid(self.visible_scores(hidden)), generator=generator)
         return visible
 
     def batch_loss(self, x: torch.Tensor) -> torch.Tensor:
@@ -196,12 +196,12 @@ class SparseRBM(nn.Module):
         data = self.binary(x)
         generator = self.generator
         with torch.no_grad():
-            guess = torch.sigmoid(self.visible_scores(_sample(self(data), generator)))
+            hidden = sample_units(self(data), generator=generator)
+            guess = torch.sigmoid(self.visible_scores(hidden))
             error = nn.functional.mse_loss(guess, data)
             if self.chains is None:
-                samples = self.gibbs(
-                    _sample(guess, generator), steps=self.cd_steps - 1, generator=generator
-                )
+                first = sample_units(guess, generator=generator)
+                samples = self.gibbs(first, steps=self.cd_steps - 1, generator=generator)
             else:
                 samples = self.gibbs(self.chains, steps=self.cd_steps, generator=generator)
                 self.chains.copy_(samples)
@@ -233,7 +233,7 @@ class SparseRBM(nn.Module):
         (batch,) tensor
         """
         data = self.binary(x)
-        hidden = self(data) if generator is None else _sample(self(data), generator)
+        hidden = self(data) if generator is None else sample_units(self(data), generator=generator)
         guess = torch.sigmoid(self.visible_scores(hidden))
         return (guess - data).square().mean(dim=1)
 
@@ -327,9 +327,29 @@ def set_rbm(
     )
 
 
-def _sample(probabilities: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Draw (batch, units) zeros and ones; kept as (units, batch) in memory like all activations."""
-    return torch.bernoulli(probabilities.t(), generator=generator).t()
+def sample_units(probabilities: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
+    """Draw units that are 1 with given probabilities.
+
+    Parameters
+    ----------
+    probabilities : (batch, units) tensor
+    generator : torch.Generator
+
+    Returns
+    -------
+    (batch, units) tensor
+        Zeros and ones; kept as (units, batch) in memory like all activations.
+
+    Examples
+    --------
+    >>> sample_units(torch.tensor([[0.0, 1.0]]), generator=torch.Generator())
+    tensor([[0., 1.]])
+    """
+    chances = probabilities.t()
+    draws = torch.rand(
+        chances.shape, generator=generator, device=chances.device, dtype=chances.dtype
+    )
+    return (draws < chances).to(chances.dtype).t()
 
 
 def _stacked(*parts: torch.Tensor) -> torch.Tensor:
