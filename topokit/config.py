@@ -282,7 +282,7 @@ def resolve(config: RunConfig, tables: Mapping[str, Mapping[str, Callable[..., A
             f"topology.densities: expected one for each of {n_layers} layers, got {len(shares)}"
         )
     if "measures" in tables:
-        for name in config.measures.names or ():
+        for name in (config.measures.names or ()) + config.measures.chosen:
             choose("measure", name.partition(".")[0], tables["measures"])
     return config
 

@@ -25,7 +25,7 @@ from topokit.files import write_atomic
 from topokit.generators import DENSITIES, GENERATORS, generate
 from topokit.graph import Topology
 from topokit.history import History, Recorder, RunDirectory
-from topokit.measures import CHANGE_MEASURES, LAYER_MEASURES, NETWORK_MEASURES, measure
+from topokit.measures import CHANGE_MEASURES, CORE, LAYER_MEASURES, NETWORK_MEASURES, measure
 from topokit.nn.extract import topology_of
 from topokit.nn.models import MODELS, UNSUPERVISED, inputs_of
 from topokit.nn.starts import STARTS, layer_densities
@@ -274,11 +274,10 @@ def _loop(
 ) -> History:
     """Train, measure and record until the last epoch; the checkpoint is always written last."""
     recorder = Recorder(run_directory, upto=state.epoch - 1)
-    names = None if config.measures.names is None else list(config.measures.names)
     timing = _read_timing(run_directory)
     for epoch in _guarded(train(state, parts.data, _plan(config)), run_directory):
         start = time.perf_counter()
-        frame = _measured(config, names, epoch, recorder)
+        frame = _measured(config, epoch, recorder)
         measuring = time.perf_counter() - start
         recorder.write(epoch.index, epoch.metrics, epoch.topology, frame)
         timing = {
@@ -306,18 +305,17 @@ def _guarded(epochs: Iterator[Epoch], run_directory: RunDirectory) -> Iterator[E
         ) from None
 
 
-def _measured(
-    config: RunConfig, names: list[str] | None, epoch: Epoch, recorder: Recorder
-) -> pd.DataFrame:
+def _measured(config: RunConfig, epoch: Epoch, recorder: Recorder) -> pd.DataFrame:
     """Measure an epoch's topology; the explored fraction needs all epochs, so it is added here."""
     explored = recorder.explore(epoch.topology)
-    if epoch.index % config.measures.every and epoch.index != config.epochs - 1:
-        return pd.DataFrame(columns=["layer", "measure", "value"])
-    others = None if names is None else [name for name in names if name != EXPLORED]
+    names = config.measures.at(epoch.index, config.epochs, (*CORE, EXPLORED))
+    others = [name for name in names if name != EXPLORED]
     frame = measure(epoch.topology, others, previous=recorder.previous)
-    if names is None or EXPLORED in names:
-        rows = [(layer, EXPLORED, share) for layer, share in explored.items()]
-        frame = pd.concat([frame, pd.DataFrame(rows, columns=frame.columns)], ignore_index=True)
+    if EXPLORED in names:
+        rows = pd.DataFrame(
+            [(layer, EXPLORED, share) for layer, share in explored.items()], columns=frame.columns
+        )
+        frame = pd.concat([frame, rows], ignore_index=True) if len(frame) else rows
     return frame
 
 

@@ -206,15 +206,41 @@ class RuleSpec(Spec):
 
 @dataclass(frozen=True)
 class MeasuresSpec:
-    """Which measures are taken (`None`: the core ones), at each so many epochs."""
+    """Which measures are taken, and at which epochs.
+
+    Parameters
+    ----------
+    names : tuple of str, optional
+        Taken at each so many epochs (`every`) and the last; `None`: the core measures.
+    every : int
+    chosen : tuple of str
+        Costlier ones, taken also at the first and the last epoch, and at each so many
+        (`chosen_every`) if that is given.
+    chosen_every : int, optional
+    """
 
     names: tuple[str, ...] | None = None
     every: int = 1
+    chosen: tuple[str, ...] = ()
+    chosen_every: int | None = None
 
     def __post_init__(self) -> None:
         if self.names is not None:
             assign(self, names=_names("measures.names", self.names))
         need(is_integer(self.every, 1), "measures.every", "a positive integer", self.every)
+        assign(self, chosen=_names("measures.chosen", self.chosen))
+        good = self.chosen_every is None or is_integer(self.chosen_every, 1)
+        need(good, "measures.chosen_every", "a positive integer", self.chosen_every)
+
+    def at(self, epoch: int, epochs: int, core: tuple[str, ...]) -> list[str]:
+        """Names taken at one epoch of so many; `core` stands for `names` where these are None."""
+        ends = epoch == epochs - 1
+        due = list(core if self.names is None else self.names)
+        if epoch % self.every and not ends:
+            due = []
+        if epoch == 0 or ends or (self.chosen_every and epoch % self.chosen_every == 0):
+            due += self.chosen
+        return list(dict.fromkeys(due))
 
 
 def _names(key: str, value: Any) -> tuple[str, ...]:

@@ -105,6 +105,8 @@ def test_configurations_cannot_be_changed():
         ({"optimizer": {"learning_rate": 1}}, "unknown key 'optimizer.learning_rate'"),
         ({"measures": {"every": 0}}, "measures.every: expected a positive integer"),
         ({"measures": {"names": "gini"}}, "measures.names: expected a list of names"),
+        ({"measures": {"chosen": "gini"}}, "measures.chosen: expected a list of names"),
+        ({"measures": {"chosen_every": 0}}, "measures.chosen_every: expected a positive integer"),
         ({"epoch": 3}, "unknown key 'epoch'; did you mean 'epochs'? keys: about, batch_size"),
         ({"rule": "set"}, "rule: expected a table [rule], got 'set'"),
         ({"rule": {"drop_fraction": 0.3}}, "missing key 'rule.name'"),
