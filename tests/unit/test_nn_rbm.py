@@ -238,3 +238,20 @@ def test_set_rbm_is_in_the_table_and_takes_one_layer(rng):
 def test_bad_options_are_refused(rng, options, message):
     with pytest.raises(ValueError, match=message):
         SparseRBM(LayerGraph.from_edge_ids([0], (1, 2)), rng=rng, **options)
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_machine_too_large_for_a_dense_matrix_trains(rng, persistent):
+    n_visible, n_hidden = 200_000, 100_000  # 80 GB as a matrix
+    ids = np.unique(rng.integers(n_visible * n_hidden, size=300_000))
+    graph = LayerGraph.from_edge_ids(ids, (n_hidden, n_visible))
+    rbm = SparseRBM(graph, persistent=persistent, chains=2, rng=rng)
+    optimizer = torch.optim.SGD(rbm.parameters(), lr=0.1, momentum=0.9)
+    engine = attach(rbm, optimizer, "set", every=1, total=3, rng=rng)
+    for _ in range(3):
+        optimizer.zero_grad()
+        rbm.batch_loss(torch.ones(2, n_visible)).backward()
+        assert rbm.fc1.values.grad.shape == (graph.n_edges,)
+        optimizer.step()
+    assert engine.updates == 2
+    assert rbm.fc1.nnz == graph.n_edges
