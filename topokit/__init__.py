@@ -40,6 +40,7 @@ _HOME = {
     "resume": "runs",
     "LAYER_PLOTS": "plots",
     "HISTORY_PLOTS": "plots",
+    "ACROSS_PLOTS": "plots",
 }
 
 _MODULES = {"nn", "plots"}

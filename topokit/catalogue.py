@@ -43,9 +43,9 @@ def _measures() -> Mapping[str, Any]:
 
 
 def _plots() -> Mapping[str, Any]:
-    from topokit.plots import HISTORY_PLOTS, LAYER_PLOTS
+    from topokit.plots import ACROSS_PLOTS, HISTORY_PLOTS, LAYER_PLOTS
 
-    return {**LAYER_PLOTS, **HISTORY_PLOTS}
+    return {**LAYER_PLOTS, **HISTORY_PLOTS, **ACROSS_PLOTS}
 
 
 def _datasets() -> Mapping[str, Any]:

@@ -36,6 +36,13 @@ CAPTIONS = {
     "accuracy_over_epochs": "Accuracy on the test set, measured before each rewiring.",
     "accuracy_against_measure": "The path of the run through topology and accuracy; the colour is "
     "the epoch. Neighbouring epochs share most of their edges, so this is one path, no sample.",
+    "degree_heatmap": "Every column is an epoch, every cell the share of units with about so many "
+    "links. A random graph is a band that stays; hubs climb away from it.",
+    "degree_multiples": "All layers on common scales, from the first epoch (light) to the last.",
+    "edge_survival": "Share of edges that live at least so many epochs (Kaplan-Meier; edges alive "
+    "at the end are censored). Where a curve flattens, the survivors stay.",
+    "spectrum_over_epochs": "The first singular value follows degrees and hubs; its distance to "
+    "the second is the raw spectral gap.",
     "turnover": "Share of edges that were not there in the epoch recorded before.",
     "verdict_timeline": "What the scale-free test concluded on the fan-in, without bootstrap: "
     "darker is further from random.",

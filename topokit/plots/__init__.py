@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 
+from topokit.plots.across import accuracy_against, arms_side_by_side, mean_over_seeds
+from topokit.plots.dynamics import (
+    degree_heatmap,
+    degree_multiples,
+    edge_survival,
+    spectrum_over_epochs,
+)
 from topokit.plots.evolution import (
     accuracy_against_measure,
     accuracy_over_epochs,
@@ -29,7 +36,7 @@ from topokit.plots.style import save as save_axes
 if TYPE_CHECKING:
     from topokit.history import History
 
-__all__ = ["HISTORY_PLOTS", "LAYER_PLOTS", "save_figures"]
+__all__ = ["ACROSS_PLOTS", "HISTORY_PLOTS", "LAYER_PLOTS", "save_figures"]
 
 LAYER_PLOTS: dict[str, Callable[..., Axes]] = {
     "degree_distribution": degree_distribution,
@@ -46,7 +53,18 @@ HISTORY_PLOTS: dict[str, Callable[..., Axes]] = {
     "accuracy_against_measure": accuracy_against_measure,
     "turnover": turnover,
     "verdict_timeline": verdict_timeline,
+    "degree_heatmap": degree_heatmap,
+    "degree_multiples": degree_multiples,
+    "edge_survival": edge_survival,
+    "spectrum_over_epochs": spectrum_over_epochs,
 }
+
+ACROSS_PLOTS: dict[str, Callable[..., Axes]] = {
+    "accuracy_against": accuracy_against,
+    "mean_over_seeds": mean_over_seeds,
+    "arms_side_by_side": arms_side_by_side,
+}
+"""Figures of a tidy frame of many runs."""
 
 KINDS = ("png", "pdf", "svg")
 

@@ -58,6 +58,13 @@ def degree_evolution(
     ------
     ValueError
         If the run has no such layer.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = degree_evolution(history, ax=Figure().add_subplot())
+    >>> ax.get_title()
+    'Degrees over epochs (fc1 fan-in)'
     """
     ax = axes(ax)
     epochs = history.recorded
@@ -107,6 +114,13 @@ def measure_over_epochs(
     measure : str
         A name in ``history.measures``.
     ax : Axes, optional
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = measure_over_epochs(history, ax=Figure().add_subplot())
+    >>> ax.get_ylabel()
+    'fan in variance / mean'
     """
     ax = axes(ax)
     layers = _values(history, measure)
@@ -130,7 +144,15 @@ def scores_of(history: History) -> tuple[NDArray[np.float64], str]:
 
 
 def accuracy_over_epochs(history: History, *, ax: Axes | None = None) -> Axes:
-    """Test accuracy after each epoch; the test error of a model that learns without labels."""
+    """Test accuracy after each epoch; the test error of a model that learns without labels.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = accuracy_over_epochs(history, ax=Figure().add_subplot())
+    >>> ax.lines[0].get_xdata().tolist()
+    [0, 1, 2]
+    """
     ax = axes(ax)
     scores, label = scores_of(history)
     if len(scores):
@@ -146,6 +168,13 @@ def accuracy_against_measure(
 
     A path, not a sample: neighbouring epochs share most of their edges, so a trend here is no
     correlation between independent observations.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = accuracy_against_measure(history, ax=Figure().add_subplot())
+    >>> ax.get_ylabel()
+    'test accuracy'
     """
     ax = axes(ax)
     layers = _values(history, measure)
@@ -157,7 +186,7 @@ def accuracy_against_measure(
             part["value"],
             [accuracy[e] for e in part["epoch"]],
             c=part["epoch"],
-            cmap="cividis",
+            cmap="cividis_r",  # the latest epochs are the darkest
             vmin=0,
             vmax=max(accuracy, default=1),
             marker=MARKERS[i % 7],
@@ -169,6 +198,7 @@ def accuracy_against_measure(
         legend = ax.legend(loc="lower left")
         for handle in legend.legend_handles:
             if isinstance(handle, PathCollection):
+                handle.set_array(None)
                 handle.set_facecolor(NULL)
     label = measure.replace("_", " ").replace(".", ", ")
     ax.set(xlabel=label, ylabel=score, title=f"{score[5:].capitalize()} against topology")
@@ -176,7 +206,15 @@ def accuracy_against_measure(
 
 
 def turnover(history: History, *, ax: Axes | None = None) -> Axes:
-    """Share of edges absent from the epoch recorded before, a line for each layer."""
+    """Share of edges absent from the epoch recorded before, a line for each layer.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = turnover(history, ax=Figure().add_subplot())
+    >>> ax.get_title()
+    'Turnover of edges'
+    """
     ax = measure_over_epochs(history, "turnover", ax=ax)
     highest = ax.dataLim.y1 if ax.has_data() else 0.0
     top = 1.3 * highest if highest > 0 else 1.0
@@ -188,6 +226,13 @@ def verdict_timeline(history: History, *, ax: Axes | None = None) -> Axes:
     """What the scale-free test said of each layer's fan-in, epoch by epoch.
 
     Darker is further from random. Without a bootstrap the test never says "power law".
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = verdict_timeline(history, ax=Figure().add_subplot())
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['fc1', 'fc2']
     """
     ax = axes(ax)
     layers = _values(history, "power_law.verdict")

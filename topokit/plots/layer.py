@@ -187,8 +187,16 @@ def adjacency(graph: LayerGraph, *, ax: Axes | None = None) -> Axes:
         ]
         cells = np.outer(*units)
         extent = (0, graph.n_in, graph.n_out, 0)
+        density = counts / np.maximum(cells, 1)
+        whole = cells.max(initial=1) == 1  # every block is one cell: an edge is black
         image = ax.imshow(
-            counts / np.maximum(cells, 1), cmap="Greys", extent=extent, aspect="auto", vmin=0
+            density,
+            cmap="Greys",
+            extent=extent,
+            aspect="auto",
+            vmin=0,
+            vmax=1 if whole else None,
+            interpolation="nearest" if whole else "auto",
         )
         ax.figure.colorbar(image, ax=ax, label="density of the block")
     ax.set(xlabel="input units", ylabel="output units", title="Adjacency, ordered by degree")

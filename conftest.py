@@ -1,0 +1,22 @@
+"""What examples in docstrings may use without making it: a short run called ``history``."""
+
+import functools
+import tempfile
+from typing import Any
+
+import pytest
+
+
+@functools.cache
+def _short_run() -> Any:
+    """Three epochs of a small network on the digits."""
+    import topokit as tk
+
+    settings = ["epochs=3", "model.widths=[64,40,10]", "topology.epsilon=4"]
+    return tk.run(tk.load_recipe("set_mlp_digits").override(settings), tempfile.mkdtemp())
+
+
+@pytest.fixture(autouse=True)
+def _names_in_examples(request: pytest.FixtureRequest, doctest_namespace: dict[str, Any]) -> None:
+    if request.node.name.startswith(("topokit.plots.evolution", "topokit.plots.dynamics")):
+        doctest_namespace["history"] = _short_run()

@@ -1,0 +1,74 @@
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from scipy import stats
+
+from topokit.plots import ACROSS_PLOTS
+from topokit.plots.across import accuracy_against, arms_side_by_side, mean_over_seeds
+
+
+@pytest.fixture
+def runs():
+    """Three arms with four seeds and three epochs each."""
+    rng = np.random.default_rng(2)
+    rows = [
+        {
+            "arm": arm, "seed": seed, "epoch": epoch, "gap": i + rng.normal(0, 0.1),
+            "test_accuracy": 0.7 + 0.05 * i + 0.01 * epoch + rng.normal(0, 0.01),
+        }
+        for i, arm in enumerate("abc")
+        for seed in range(4)
+        for epoch in range(3)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def ax():
+    return Figure().add_subplot()
+
+
+def test_points_are_the_runs_and_the_title_says_rho_and_n(runs, ax):
+    last = runs[runs["epoch"] == 2]
+    accuracy_against(last, "gap", ax=ax)
+    points = np.concatenate([dots.get_offsets() for dots in ax.collections])
+    np.testing.assert_allclose(points, last[["gap", "test_accuracy"]].to_numpy())
+    rho = stats.spearmanr(last["gap"], last["test_accuracy"]).statistic
+    assert rf"$\rho$ = {rho:.2f} [" in ax.get_title()
+    assert ax.get_title().endswith("n = 12")
+    line = np.polyfit(last["gap"], last["test_accuracy"], 1)
+    x, y = ax.lines[0].get_data()
+    np.testing.assert_allclose(y, np.polyval(line, x))
+
+
+def test_bands_are_intervals_of_the_mean(runs, ax):
+    mean_over_seeds(runs, ax=ax)
+    assert [line.get_label() for line in ax.lines] == ["a (n = 4)", "b (n = 4)", "c (n = 4)"]
+    first = runs[(runs["arm"] == "a") & (runs["epoch"] == 0)]["test_accuracy"]
+    low, high = stats.t.interval(0.95, 3, loc=first.mean(), scale=stats.sem(first))
+    outline = ax.collections[0].get_paths()[0].vertices
+    at_first = outline[outline[:, 0] == 0][:, 1]
+    assert (at_first.min(), at_first.max()) == pytest.approx((low, high))
+
+
+def test_arms_stand_side_by_side(runs, ax):
+    arms_side_by_side(runs[runs["epoch"] == 2], ax=ax)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("name", ACROSS_PLOTS)
+def test_a_missing_column_is_named(name, runs, ax):
+    with pytest.raises(ValueError, match="without arm"):
+        ACROSS_PLOTS[name](
+            runs.drop(columns="arm").rename(columns={"gap": "normalized_spectral_gap"}), ax=ax
+        )
+
+
+@pytest.mark.parametrize("name", ACROSS_PLOTS)
+def test_no_runs_are_an_empty_figure(name, ax):
+    columns = ["arm", "epoch", "test_accuracy", "normalized_spectral_gap"]
+    assert ACROSS_PLOTS[name](pd.DataFrame(columns=columns), ax=ax) is ax
+    ax.figure.canvas.draw()
+    assert ax.get_xlabel()
+    assert ax.get_title()

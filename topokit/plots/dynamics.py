@@ -1,0 +1,289 @@
+"""Figures of a run's whole history: distributions, ages of edges and spectra over its epochs."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from topokit.measures import singular_values
+from topokit.plots.layer import UNITS, degrees_of, draw_ccdf, null_ccdf
+from topokit.plots.style import COLOURS, LINES, NULL, axes
+
+if TYPE_CHECKING:
+    from topokit.graph import LayerGraph
+    from topokit.history import History
+
+__all__ = ["degree_heatmap", "degree_multiples", "edge_survival", "spectrum_over_epochs"]
+
+LARGEST_SPECTRUM = 1500  # units of the smaller side up to which all singular values are drawn
+
+
+def _epochs(history: History, n: int) -> list[int]:
+    """Up to `n` recorded epochs, evenly spaced, the first and the last among them."""
+    known = history.recorded
+    return sorted({known[int(i)] for i in np.linspace(0, len(known) - 1, n)}) if known else []
+
+
+def _layer(history: History, layer: str | None) -> str | None:
+    """The layer asked for, or the first; none where nothing is recorded."""
+    if not history.recorded:
+        return layer
+    layers = history.topology(history.recorded[-1])
+    layer = layer or next(iter(layers))
+    if layer not in layers:
+        raise ValueError(f"expected a layer of {', '.join(layers)}, got {layer!r}")
+    return layer
+
+
+def degree_heatmap(
+    history: History,
+    *,
+    layer: str | None = None,
+    side: str = "fan_in",
+    n_epochs: int = 60,
+    ax: Axes | None = None,
+) -> Axes:
+    """Degree distribution over epochs: a column for each epoch, darkness for the share of units.
+
+    A random graph is a band that stays; hubs are single cells that climb away from it while the
+    band sinks. The line is the mean degree. Degrees are binned by factors of about 1.2.
+
+    Parameters
+    ----------
+    history : History
+    layer : str, optional
+        By default the first.
+    side : str
+        ``"fan_in"`` or ``"fan_out"``.
+    n_epochs : int
+        How many epochs to draw at most, evenly spaced.
+    ax : Axes, optional
+
+    Raises
+    ------
+    ValueError
+        If the run has no such layer.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = degree_heatmap(history, ax=Figure().add_subplot())
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('epoch', 'fan-in k')
+    """
+    ax = axes(ax)
+    layer, word = _layer(history, layer), side.replace("_", "-")
+    epochs = _epochs(history, n_epochs)
+    if epochs and layer is not None:
+        degrees = [degrees_of(history.topology(epoch)[layer], side)[0] for epoch in epochs]
+        largest = max([int(d.max(initial=0)) for d in degrees] + [1])
+        edges = _bins(largest)
+        shares = np.array(
+            [np.histogram(np.maximum(d, 0.5), bins=edges)[0] / max(d.size, 1) for d in degrees]
+        ).T
+        middle = [(a + b) / 2 for a, b in itertools.pairwise(epochs)]
+        sides = np.array([2 * epochs[0] - (middle or [epochs[0] + 0.5])[0], *middle])
+        sides = np.append(sides, 2 * epochs[-1] - sides[-1])
+        seen = np.ma.masked_equal(shares, 0)
+        lowest = float(seen.min()) if seen.count() else 1.0
+        mesh = ax.pcolormesh(
+            sides, edges, seen, cmap="cividis_r", norm=LogNorm(min(lowest, 0.5), 1), rasterized=True
+        )
+        ax.figure.colorbar(mesh, ax=ax, label=f"share of {UNITS[side]}")
+        means = [d.mean() if d.size else np.nan for d in degrees]
+        ax.plot(epochs, means, color=COLOURS[1], lw=1, label="mean")
+        rows = np.flatnonzero(shares.any(axis=1))
+        ax.set(yscale="log", ylim=(edges[rows[0]], edges[rows[-1] + 1]) if rows.size else None)
+        ax.legend(loc="upper left", frameon=True, framealpha=0.7)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    title = f"Degrees over epochs ({layer})" if layer else "Degrees over epochs"
+    ax.set(xlabel="epoch", ylabel=f"{word} k", title=title)
+    return ax
+
+
+def _bins(largest: int) -> NDArray[np.float64]:
+    """Edges of bins: one for isolated units, one for each small degree, then wider ones."""
+    steps = np.unique(np.round(np.geomspace(1, largest + 1, 4 + int(13 * np.log10(largest + 1)))))
+    return (
+        np.concatenate([[0.4], steps - 0.4, [largest + 0.6]])
+        if steps[-1] <= largest
+        else (np.concatenate([[0.4], steps - 0.4]))
+    )
+
+
+def degree_multiples(
+    history: History, *, side: str = "fan_in", n_epochs: int = 3, ax: Axes | None = None
+) -> Axes:
+    """Degree distributions of every layer in small panels inside the axes, on common scales.
+
+    Each panel has a few epochs, first to last from light to dark, and the null dotted.
+
+    Parameters
+    ----------
+    history : History
+    side : str
+    n_epochs : int
+    ax : Axes, optional
+        Taken up by the panels; labels and title are its own.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = degree_multiples(history, ax=Figure().add_subplot())
+    >>> len(ax.child_axes)
+    2
+    """
+    ax = axes(ax)
+    word = side.replace("_", "-")
+    epochs = _epochs(history, n_epochs)
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    if epochs:
+        topologies = [history.topology(epoch) for epoch in epochs]
+        names = list(topologies[-1])
+        graphs: list[list[LayerGraph]] = [[t[name] for t in topologies] for name in names]
+        largest = max(int(degrees_of(g, side)[0].max(initial=1)) for row in graphs for g in row)
+        smallest = min(0.5 / max(degrees_of(row[0], side)[0].size, 1) for row in graphs)
+        for i, (name, row) in enumerate(zip(names, graphs, strict=True)):
+            gap = 0.06 / len(names)
+            panel = ax.inset_axes((i / len(names) + gap, 0.1, 1 / len(names) - 2 * gap, 0.84))
+            if row[0].n_edges:
+                panel.plot(*null_ccdf(row[0], side), color=NULL, ls=":")
+            for j, (epoch, graph) in enumerate(zip(epochs, row, strict=True)):
+                shade = 0.3 + 0.7 * j / max(len(epochs) - 1, 1)
+                style = LINES[(len(epochs) - 1 - j) % 4]
+                label = f"epoch {epoch}"
+                draw_ccdf(
+                    panel, degrees_of(graph, side)[0], color=COLOURS[0], alpha=shade, ls=style,
+                    label=label,
+                )  # fmt: skip
+            panel.set(xscale="log", yscale="log", xlim=(0.8, 1.3 * largest), ylim=(smallest, 1.5))
+            panel.set_xticks([10.0**k for k in range(int(np.log10(0.7 * largest)) + 1)])
+            panel.set_title(name, fontsize="small", pad=2)
+            if i:
+                panel.set_yticklabels([])
+            if i == len(names) - 1 and row[0].n_edges:
+                panel.legend(loc="lower left", fontsize=5, handlelength=1.4)
+            panel.tick_params(labelsize=6)
+    ax.set_xlabel(f"{word} k", labelpad=2)
+    ax.set_ylabel(f"share of units with {word} ≥ k", labelpad=22 if epochs else None)
+    ax.set_title("Degrees of every layer")
+    return ax
+
+
+def edge_survival(history: History, *, ax: Axes | None = None) -> Axes:
+    """Share of edges that live at least so many epochs, by Kaplan and Meier, for each layer.
+
+    Edges that are still there at the end count as censored: what is known of them is that they
+    lived so long. A straight line on the log axis means that every edge has the same risk whatever
+    its age; a curve that flattens means that the survivors are there to stay.
+
+    Parameters
+    ----------
+    history : History
+        With `ages`, as runs on disk have.
+    ax : Axes, optional
+
+    References
+    ----------
+    .. [1] Kaplan, Meier, "Nonparametric estimation from incomplete observations", Journal of the
+       American Statistical Association 53, 1958.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = edge_survival(history, ax=Figure().add_subplot())
+    >>> [float(y) for y in ax.lines[0].get_ydata()][:1]
+    [1.0]
+    """
+    ax = axes(ax)
+    epochs = history.recorded
+    lowest = 1.0
+    for i, name in enumerate(history.topology(epochs[-1]) if epochs else []):
+        age, share = _kaplan_meier(history, name)
+        style = {"color": COLOURS[i % 7], "ls": LINES[i % 7]}
+        ax.step(age, share, where="post", label=name, **style)  # type: ignore[arg-type]
+        lowest = min(lowest, float(share[share > 0].min(initial=1.0)))
+    if epochs:
+        ax.legend()
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set(yscale="log", ylim=(min(0.5, lowest) / 1.3, 1.3))
+    ax.set(xlabel="age of an edge (epochs)", ylabel="share that survives", title="Life of edges")
+    return ax
+
+
+def _kaplan_meier(history: History, layer: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Survival function of the ages at which edges were dropped, those that stay censored."""
+    epochs = history.recorded
+    horizon = epochs[-1] - epochs[0] + 2
+    died, censored = np.zeros(horizon, np.int64), np.zeros(horizon, np.int64)
+    alive = history.topology(epochs[0])[layer].edge_ids
+    born = np.full(alive.size, epochs[0])
+    for epoch in epochs[1:]:
+        now = history.topology(epoch)[layer].edge_ids
+        stays = np.isin(alive, now, assume_unique=True)
+        np.add.at(died, epoch - born[~stays], 1)
+        new = now[~np.isin(now, alive, assume_unique=True)]
+        alive = np.concatenate([alive[stays], new])
+        born = np.concatenate([born[stays], np.full(new.size, epoch)])
+    np.add.at(censored, epochs[-1] - born, 1)
+    ended = died + censored
+    at_risk = ended[::-1].cumsum()[::-1]
+    share = np.cumprod(1 - died / np.maximum(at_risk, 1))
+    last = int(np.flatnonzero(at_risk)[-1]) if at_risk.any() else 0
+    return np.arange(last + 1), np.concatenate([[1.0], share[1 : last + 1]])
+
+
+def spectrum_over_epochs(
+    history: History,
+    *,
+    layer: str | None = None,
+    n_epochs: int = 12,
+    n_values: int = 8,
+    ax: Axes | None = None,
+) -> Axes:
+    """The largest singular values of one layer over epochs, a line for each rank.
+
+    The first follows the mean degrees and the hubs; the distance to the second is the raw
+    spectral gap. Hubs that come lift the leading values one by one out of the bulk.
+
+    Parameters
+    ----------
+    history : History
+    layer : str, optional
+        By default the first. Layers over 1,500 units on their smaller side are left out: all
+        singular values are computed, in O(n_out n_in) memory.
+    n_epochs, n_values : int
+    ax : Axes, optional
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = spectrum_over_epochs(history, ax=Figure().add_subplot())
+    >>> ax.get_ylabel()
+    'singular value'
+    """
+    ax = axes(ax)
+    layer = _layer(history, layer)
+    epochs = _epochs(history, n_epochs)
+    if epochs and layer is not None:
+        graphs = [history.topology(epoch)[layer] for epoch in epochs]
+        if min(graphs[0].shape) <= LARGEST_SPECTRUM:
+            values = np.array([np.sort(singular_values(graph))[::-1] for graph in graphs])
+            for rank in range(min(n_values, values.shape[1])):
+                colour = (COLOURS[0], COLOURS[1])[rank] if rank < 2 else NULL
+                label = {0: "first", 1: "second", 2: "following"}.get(rank)
+                ax.plot(epochs, values[:, rank], color=colour, label=label, lw=1.4 - 0.1 * rank)
+            ax.legend()
+        else:
+            words = f"{layer} has more than {LARGEST_SPECTRUM:,} units on each side"
+            ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", fontsize="small")
+    title = f"Leading singular values ({layer})" if layer else "Leading singular values"
+    ax.set(xlabel="epoch", ylabel="singular value", title=title)
+    return ax
