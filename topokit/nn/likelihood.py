@@ -118,7 +118,6 @@ def annealed_log_partition(
         The b's, rising from 0 to 1; or how many, spread about as in the paper: 3.5 % of them up to
         0.5, 27.5 % from there to 0.9, the others above.
     generator : torch.Generator
-        On the device of the model.
 
     Returns
     -------

@@ -159,7 +159,6 @@ class SparseRBM(nn.Module):
         visible : (batch, n_in) tensor
         steps : int
         generator : torch.Generator
-            On the device of the model.
 
         Returns
         -------
@@ -334,6 +333,7 @@ def sample_units(probabilities: torch.Tensor, *, generator: torch.Generator) -> 
     ----------
     probabilities : (batch, units) tensor
     generator : torch.Generator
+        Best on the device of the probabilities; from another one its draws are copied.
 
     Returns
     -------
@@ -347,9 +347,9 @@ def sample_units(probabilities: torch.Tensor, *, generator: torch.Generator) -> 
     """
     chances = probabilities.t()
     draws = torch.rand(
-        chances.shape, generator=generator, device=chances.device, dtype=chances.dtype
+        chances.shape, generator=generator, device=generator.device, dtype=chances.dtype
     )
-    return (draws < chances).to(chances.dtype).t()
+    return (draws.to(chances.device) < chances).to(chances.dtype).t()
 
 
 def _stacked(*parts: torch.Tensor) -> torch.Tensor:
