@@ -113,6 +113,14 @@ class Observer:
         if "sensitivity" in self.needs:
             self.memory["sensitivity"][name] = np.zeros(update.after.n_edges)
 
+    def explored(self) -> dict[str, float]:
+        """Share of each layer's possible edges ever present, for rules that need ``explored``."""
+        shapes = {name: layer.graph.shape for name, layer in sparse_layers(self.model).items()}
+        return {
+            name: ids.size / (shapes[name][0] * shapes[name][1]) if all(shapes[name]) else math.nan
+            for name, ids in self.memory["explored"].items()
+        }
+
     def _extra(self, name: str, graph: LayerGraph) -> dict[str, Any]:
         makers: dict[str, Callable[[], Any]] = {
             "sign": lambda: self.memory["sign"][name],

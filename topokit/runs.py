@@ -307,7 +307,7 @@ def _guarded(epochs: Iterator[Epoch], run_directory: RunDirectory) -> Iterator[E
 
 def _measured(config: RunConfig, epoch: Epoch, recorder: Recorder) -> pd.DataFrame:
     """Measure an epoch's topology; the explored fraction needs all epochs, so it is added here."""
-    explored = recorder.explore(epoch.topology)
+    explored = recorder.explore(epoch.topology) if epoch.explored is None else epoch.explored
     names = config.measures.at(epoch.index, config.epochs, (*CORE, EXPLORED))
     others = [name for name in names if name != EXPLORED]
     frame = measure(epoch.topology, others, previous=recorder.previous)

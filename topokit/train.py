@@ -48,11 +48,15 @@ class Epoch:
         accuracy of ``nan``.
     topology : dict of LayerGraph
         The graphs these metrics were measured on.
+    explored : dict of float or None
+        Share of each layer's possible edges ever present so far, where rewirings within epochs
+        leave graphs that no epoch has; else None: the topologies of all epochs tell it.
     """
 
     index: int
     metrics: dict[str, float]
     topology: Topology
+    explored: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -248,6 +252,8 @@ def train(state: TrainState, data: Data, plan: TrainPlan) -> Iterator[Epoch]:
         x, y = x[rest], y[rest]
     batches = -(-len(x) // plan.batch_size)
     momentum = state.optimizer.param_groups[0].get("momentum", 0.9) or 0.9
+    if plan.every is not None:
+        needs = (*needs, "explored")
     observer = Observer(state.model, needs, momentum=momentum)
     observer.memory |= state.memory
     state.memory = observer.memory
@@ -259,6 +265,7 @@ def train(state: TrainState, data: Data, plan: TrainPlan) -> Iterator[Epoch]:
             _, validation = evaluate(state.model, data.x_train[held_out], data.y_train[held_out])
             observer.memory["accuracies"].append(validation)
         topology = {name: layer.graph for name, layer in sparse_layers(state.model).items()}
+        explored = None if plan.every is None else observer.explored()
         state.epoch = index + 1
         last = state.epoch == plan.epochs
         if last and plan.final == "drop":
@@ -271,7 +278,7 @@ def train(state: TrainState, data: Data, plan: TrainPlan) -> Iterator[Epoch]:
             "test_accuracy": accuracy,
             "seconds": time.perf_counter() - start,
         }
-        yield Epoch(index, metrics, topology)
+        yield Epoch(index, metrics, topology, explored)
 
 
 def _held_out(n: int) -> np.ndarray:

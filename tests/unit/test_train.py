@@ -6,6 +6,7 @@ import torch
 
 from topokit.data import load_data
 from topokit.graph import LayerGraph, same_edges
+from topokit.nn.edges import EdgeLayer
 from topokit.nn.layers import sparse_layers
 from topokit.nn.models import MODELS
 from topokit.rules import RULES
@@ -72,6 +73,33 @@ def test_no_update_at_or_after_the_stop_epoch_nor_in_skipped_layers(data):
     done, _ = epochs(data, skip=("fc1",))
     assert same_edges(done[0].topology["fc1"], done[-1].topology["fc1"])
     assert not same_edges(done[0].topology["fc2"], done[-1].topology["fc2"])
+
+
+@pytest.mark.parametrize("every", [None, 4])
+def test_the_explored_fraction_counts_every_graph_there_was(data, every, monkeypatch, tmp_path):
+    seen, original = {}, EdgeLayer.replace_graph
+
+    def spied(self, update, *args):
+        original(self, update, *args)
+        seen.setdefault(update.after.shape, set()).update(update.after.edge_ids.tolist())
+
+    monkeypatch.setattr(EdgeLayer, "replace_graph", spied)
+    state, plan = new_state(), TrainPlan(4, 50, RULES["set"](), every=every)
+    for layer in sparse_layers(state.model).values():
+        seen[layer.graph.shape] = set(layer.graph.edge_ids.tolist())
+    for stop in (1, 3):  # the second part goes on from a checkpoint
+        for epoch in train(state, data, plan):
+            if every is None:
+                assert epoch.explored is None
+            else:
+                assert epoch.explored == {
+                    k: len(seen[g.shape]) / (g.n_in * g.n_out) for k, g in epoch.topology.items()
+                }
+            if epoch.index == stop:
+                state.save(tmp_path / "checkpoint.pt")
+                state = new_state()
+                state.restore(read_checkpoint(tmp_path / "checkpoint.pt"))
+                break
 
 
 @pytest.mark.parametrize(("epochs_", "stop"), [(4, None), (4, 2), (3, 0)])
