@@ -1,0 +1,391 @@
+"""Numbers with intervals: means over seeds, paired arms, rank correlations, many comparisons.
+
+Every result says n. Random steps (bootstrap, permutations) draw from `rng`, so that a number can
+be had again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+__all__ = [
+    "Correlation",
+    "Interval",
+    "Paired",
+    "adjusted",
+    "mean_interval",
+    "paired",
+    "rank_correlation",
+]
+
+EXACT = 12  # up to so many pairs all sign changes are tried
+RESAMPLES = 9999
+
+
+class Interval(NamedTuple):
+    """A mean with its interval over `n` values; `sd` is the sample's (n - 1)."""
+
+    n: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+class Paired(NamedTuple):
+    """Mean difference of `n` pairs, its interval, and three p-values (two-sided)."""
+
+    n: int
+    difference: float
+    low: float
+    high: float
+    permutation_p: float
+    t_p: float
+    wilcoxon_p: float
+
+
+class Correlation(NamedTuple):
+    """Rank correlation of `n` points with its interval and two-sided permutation p-value."""
+
+    n: int
+    rho: float
+    low: float
+    high: float
+    p: float
+
+
+def mean_interval(
+    values: ArrayLike,
+    *,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    rng: np.random.Generator,
+) -> Interval:
+    r"""Mean of values from independent seeds, with a bootstrap interval.
+
+    Percentiles of bootstrap means, moved away from the mean by the factor :math:`\sqrt{n/(n-1)}
+    \, t / z` that the few values of a study need: plain percentiles of five values cover 0.84
+    where they say 0.95 [1]_.
+
+    Parameters
+    ----------
+    values : (n,) array_like
+        Not-a-numbers are left out.
+    level : float
+        Nominal coverage, in (0, 1).
+    resamples : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Interval
+        `low` and `high` are nan with fewer than two values, all but `n` with none.
+
+    Raises
+    ------
+    ValueError
+        If `level` is no share or `values` has more than one axis.
+
+    Notes
+    -----
+    Cost: O(resamples n).
+
+    References
+    ----------
+    .. [1] Hesterberg, "What teachers should know about the bootstrap", The American Statistician
+       69, 2015 (expanded percentile interval).
+
+    Examples
+    --------
+    >>> result = mean_interval([0.80, 0.82, 0.81, 0.83, 0.84], rng=np.random.default_rng(0))
+    >>> result.n, round(result.mean, 3), round(result.low, 3), round(result.high, 3)
+    (5, 0.82, 0.802, 0.838)
+    """
+    x = _finite(values)
+    mean = float(x.mean()) if x.size else float("nan")
+    if x.size < 2:
+        _share(level)
+        return Interval(x.size, mean, float("nan"), float("nan"), float("nan"))
+    means = x[rng.integers(x.size, size=(resamples, x.size))].mean(axis=1)
+    low, high = _expanded(means, x.size, level)
+    return Interval(x.size, mean, float(x.std(ddof=1)), low, high)
+
+
+def paired(
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    rng: np.random.Generator,
+) -> Paired:
+    """Compare two arms that share seeds: the mean of ``a - b`` over pairs.
+
+    The permutation p-value changes the signs of differences: all ways with up to 12 pairs, else
+    `resamples` random ones. With n pairs it cannot be below ``2 / 2**n``, 0.0625 for five seeds;
+    the t-test can, as it assumes normal differences.
+
+    Parameters
+    ----------
+    a, b : (n,) array_like
+        Same seeds in the same order; pairs with a not-a-number are left out.
+    level : float
+        Coverage of the interval, made as in `mean_interval`.
+    resamples : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Paired
+        Undefined numbers are nan (fewer than two pairs; p-values also where all differences
+        are 0).
+
+    Raises
+    ------
+    ValueError
+        If the arms differ in length.
+
+    Notes
+    -----
+    Cost: O(resamples n).
+
+    References
+    ----------
+    .. [1] Dietterich, "Approximate statistical tests for comparing supervised classification
+       learning algorithms", Neural Computation 10, 1998.
+
+    Examples
+    --------
+    >>> sparse, dense = [0.83, 0.82, 0.84, 0.83, 0.82], [0.80, 0.81, 0.81, 0.80, 0.81]
+    >>> result = paired(sparse, dense, rng=np.random.default_rng(0))
+    >>> result.n, round(result.difference, 3), result.permutation_p
+    (5, 0.022, 0.0625)
+    """
+    x, y = np.asarray(a, float), np.asarray(b, float)
+    if x.shape != y.shape or x.ndim != 1:
+        raise ValueError(f"expected two arms of one length, got shapes {x.shape} and {y.shape}")
+    d = _finite(x - y)
+    interval = mean_interval(d, level=level, resamples=resamples, rng=rng)
+    nan = float("nan")
+    if d.size < 2 or not d.any():
+        return Paired(d.size, interval.mean, interval.low, interval.high, nan, nan, nan)
+    if d.size <= EXACT:
+        signs = np.array(list(itertools.product((1, -1), repeat=d.size)))
+        p = float(np.mean(np.abs(signs @ d) >= abs(d.sum()) * (1 - 1e-9)))
+    else:
+        signs = rng.choice((-1, 1), size=(resamples, d.size))
+        p = _tail(int(np.sum(np.abs(signs @ d) >= abs(d.sum()) * (1 - 1e-9))), resamples)
+    spread = d.std(ddof=1) / np.sqrt(d.size)
+    alike = spread <= 1e-12 * abs(d.mean())
+    t_p = 0.0 if alike else float(2 * stats.t.sf(abs(d.mean()) / spread, d.size - 1))
+    wilcoxon_p = float(stats.wilcoxon(d).pvalue)
+    low, high = interval.low, interval.high
+    return Paired(d.size, interval.mean, low, high, p, t_p, wilcoxon_p)
+
+
+def rank_correlation(
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    controls: Sequence[ArrayLike] = (),
+    strata: ArrayLike | None = None,
+    level: float = 0.95,
+    resamples: int = 1999,
+    rng: np.random.Generator,
+) -> Correlation:
+    r"""Spearman's correlation, given other numbers or within groups.
+
+    Is accuracy related to the gap once density is held fixed? Ranks are taken within each
+    stratum; the ranks of `controls` are regressed out of both (partial correlation [1]_); what
+    is left is centred in each stratum and correlated. The p-value permutes the left-overs of `y`
+    within strata [2]_, so that what distinguishes the strata plays no part.
+
+    Parameters
+    ----------
+    x, y : (n,) array_like
+        Points with a not-a-number in any argument are left out.
+    controls : sequence of (n,) array_like
+        Held fixed by regression on ranks: assumes that their effect is monotone and additive.
+    strata : (n,) array_like, optional
+        Group of each point (density, family): held fixed without any assumption.
+    level : float
+        Coverage of the interval: percentiles of a bootstrap of points within strata. Points that
+        share a graph family are not independent: see the within-family result beside.
+    resamples : int
+        Of permutations and of bootstrap samples.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Correlation
+        `rho` in [-1, 1]; nan where x or y does not vary within strata or n is below 4.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ.
+
+    Notes
+    -----
+    Cost: O(resamples n log n).
+
+    References
+    ----------
+    .. [1] Kim, "ppcor: an R package for a fast calculation to semi-partial correlation
+       coefficients", Communications for Statistical Applications and Methods 22, 2015.
+    .. [2] Winkler et al., "Permutation inference for the general linear model", NeuroImage 92,
+       2014 (permuting residuals within exchangeability blocks).
+
+    Examples
+    --------
+    Within each of two densities more gap means less accuracy, across them it means more.
+
+    >>> gap = [0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9]
+    >>> accuracy = [0.84, 0.83, 0.82, 0.81, 0.94, 0.93, 0.92, 0.91]
+    >>> density, rng = [0.1] * 4 + [0.2] * 4, np.random.default_rng(0)
+    >>> round(rank_correlation(gap, accuracy, rng=rng).rho, 2)
+    0.52
+    >>> within = rank_correlation(gap, accuracy, strata=density, rng=rng)
+    >>> within.n, round(within.rho, 6)
+    (8, -1.0)
+    """
+    columns = [np.asarray(values, float) for values in (x, y, *controls)]
+    n = columns[0].size
+    groups = np.zeros(n, int)
+    if strata is not None:
+        labels = np.asarray(strata)
+        if labels.shape == (n,):
+            groups = np.unique(labels, return_inverse=True)[1]
+        else:
+            columns.append(labels)
+    shapes = [column.shape for column in columns]
+    if any(shape != (n,) for shape in shapes):
+        raise ValueError(f"expected columns of one length, got shapes {shapes}")
+    _share(level)
+    good = np.all([np.isfinite(column) for column in columns], axis=0)
+    data, members = np.array(columns)[:, good], _members(groups[good])
+    n, nan = int(good.sum()), float("nan")
+    a, b = _left_over(data[:, None], members)[:, 0] if n >= 4 else np.full((2, n), nan)
+    rho = float(a @ b)
+    if np.isnan(rho):
+        return Correlation(n, nan, nan, nan, nan)
+    moved, drawn = np.empty((resamples, n)), np.empty((resamples, n), int)
+    for own in members:
+        moved[:, own] = rng.permuted(np.tile(b[own], (resamples, 1)), axis=1)
+        drawn[:, own] = rng.choice(own, (resamples, own.size))
+    p = _tail(int(np.sum(np.abs(moved @ a) >= abs(rho) * (1 - 1e-9))), resamples)
+    again = _left_over(data[:, drawn], members)
+    seen = (again[0] * again[1]).sum(axis=1)
+    seen = seen[~np.isnan(seen)]
+    low = high = nan
+    if seen.size > resamples // 2:
+        low, high = np.percentile(seen, [50 * (1 - level), 50 * (1 + level)])
+    return Correlation(n, float(np.clip(rho, -1, 1)), float(low), float(high), p)
+
+
+def adjusted(p_values: ArrayLike, *, method: str = "holm") -> NDArray[np.float64]:
+    """Adjust p-values for many comparisons.
+
+    Parameters
+    ----------
+    p_values : (m,) array_like
+        Not-a-numbers stay and do not count.
+    method : {"holm", "bh"}
+        "holm" bounds the chance of any false finding [1]_, "bh" (Benjamini and Hochberg) the
+        expected share of false ones among the findings [2]_.
+
+    Returns
+    -------
+    (m,) ndarray
+        In [0, 1], in the order given.
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown or a value is outside [0, 1].
+
+    References
+    ----------
+    .. [1] Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal
+       of Statistics 6, 1979.
+    .. [2] Benjamini, Hochberg, "Controlling the false discovery rate", Journal of the Royal
+       Statistical Society B 57, 1995.
+
+    Examples
+    --------
+    >>> adjusted([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.06, 0.06]
+    >>> adjusted([0.01, 0.04, 0.03], method="bh").round(3).tolist()
+    [0.03, 0.04, 0.04]
+    """
+    if method not in ("holm", "bh"):
+        raise ValueError(f"expected a method of holm, bh, got {method!r}")
+    p = np.array(p_values, np.float64)
+    known = ~np.isnan(p)
+    if ((p[known] < 0) | (p[known] > 1)).any():
+        raise ValueError("expected p-values in [0, 1]")
+    if method == "bh":
+        p[known] = stats.false_discovery_control(p[known])
+        return p
+    values = p[known]
+    order = np.argsort(values)
+    steps = np.maximum.accumulate(values[order] * np.arange(values.size, 0, -1))
+    values[order] = np.minimum(steps, 1)
+    p[known] = values
+    return p
+
+
+def _finite(values: ArrayLike) -> NDArray[np.float64]:
+    """A vector without its not-a-numbers."""
+    x = np.asarray(values, np.float64)
+    if x.ndim != 1:
+        raise ValueError(f"expected a vector of values, got shape {x.shape}")
+    return x[~np.isnan(x)]
+
+
+def _share(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"expected a level between 0 and 1, got {level}")
+
+
+def _expanded(means: NDArray[np.float64], n: int, level: float) -> tuple[float, float]:
+    """Percentiles of bootstrap means at the level at which a t interval would be right."""
+    _share(level)
+    t = stats.t.ppf((1 + level) / 2, n - 1) * np.sqrt(n / (n - 1))
+    tail = 100 * stats.norm.cdf(-t)
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _tail(beyond: int, resamples: int) -> float:
+    """A permutation p-value; the arrangement seen is one of those that could have been."""
+    return float((beyond + 1) / (resamples + 1))
+
+
+def _members(groups: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return [np.flatnonzero(groups == group) for group in np.unique(groups)]
+
+
+def _left_over(data: NDArray[np.float64], members: list[NDArray[np.int64]]) -> NDArray[np.float64]:
+    """Ranks of x and y within groups without what controls explain, of length 1; nan if flat.
+
+    `data` is (columns, samples, n) with x, y and the controls as columns; the result (2, samples,
+    n).
+    """
+    ranks = np.empty_like(data)
+    for own in members:
+        ordered = stats.rankdata(data[..., own], axis=-1)
+        ranks[..., own] = (ordered - ordered.mean(axis=-1, keepdims=True)) / own.size
+    both, controls = ranks[:2], ranks[2:].transpose(1, 2, 0)
+    if controls.shape[-1]:
+        fitted = controls @ (np.linalg.pinv(controls) @ both.transpose(1, 2, 0))
+        both = both - fitted.transpose(2, 0, 1)
+    lengths = np.linalg.norm(both, axis=-1, keepdims=True)
+    lengths[lengths <= 1e-9 * np.sqrt(data.shape[-1])] = np.nan
+    return both / lengths
