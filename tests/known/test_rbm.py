@@ -20,9 +20,9 @@ def states(n):
     return torch.tensor(list(itertools.product((0.0, 1.0), repeat=n)), dtype=torch.float64)
 
 
-def machine(rng, **options):
+def machine(rng, *, edges=EDGES, **options):
     rbm = SparseRBM(
-        LayerGraph.from_edge_ids(EDGES, (3, 4)), deviation=1.0, rng=rng, **options
+        LayerGraph.from_edge_ids(edges, (3, 4)), deviation=1.0, rng=rng, **options
     ).double()
     with torch.no_grad():
         rbm.fc1.bias.copy_(torch.from_numpy(rng.standard_normal(3)))
@@ -33,7 +33,7 @@ def machine(rng, **options):
 def parts(rbm):
     """Weight matrix and biases, written out by hand."""
     weight = torch.zeros(12, dtype=torch.float64)
-    weight[EDGES] = rbm.fc1.values.detach()
+    weight[rbm.fc1.graph.edge_ids] = rbm.fc1.values.detach()
     return weight.view(3, 4), rbm.visible_bias.detach(), rbm.fc1.bias.detach()
 
 
@@ -49,13 +49,13 @@ def transition(rbm):
 
 def gradients(rbm, data, model):
     """Gradients, one after another, from weights of the 16 visible states in both phases."""
-    weight, _, c = parts(rbm)
+    (weight, _, c), ids = parts(rbm), rbm.fc1.graph.edge_ids
     visible = states(4)
     hidden = torch.sigmoid(visible @ weight.t() + c)
     difference = model - data
     return torch.cat(
         [
-            torch.einsum("s,sj,si->ji", difference, hidden, visible).reshape(-1)[EDGES],
+            torch.einsum("s,sj,si->ji", difference, hidden, visible).reshape(-1)[ids],
             difference @ hidden,
             difference @ visible,
         ]
@@ -67,9 +67,11 @@ def flat(rbm):
     return torch.cat([g.reshape(-1) for g in grads])
 
 
+@pytest.mark.parametrize("edges", [EDGES, list(range(12))], ids=["sparse", "complete"])
 @pytest.mark.parametrize("steps", [1, 3, 10])
-def test_the_mean_gradient_of_cd_is_the_exact_one(rng, steps):
-    rbm = machine(rng, cd_steps=steps, generator=torch.Generator().manual_seed(11))
+def test_the_mean_gradient_of_cd_is_the_exact_one(rng, steps, edges):
+    generator = torch.Generator().manual_seed(11)
+    rbm = machine(rng, edges=edges, cd_steps=steps, generator=generator)
     start = torch.zeros(16, dtype=torch.float64)
     start[[3, 9, 14]] = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
     exact = gradients(rbm, start, start @ torch.linalg.matrix_power(transition(rbm), steps))
