@@ -177,22 +177,11 @@ def adjacency(graph: LayerGraph, *, ax: Axes | None = None) -> Axes:
     """
     ax = axes(ax)
     if graph.n_edges:
-        row = np.argsort(np.argsort(-graph.fan_in, kind="stable"))[graph.rows]
-        column = np.argsort(np.argsort(-graph.fan_out, kind="stable"))[graph.indices]
-        bins = [np.linspace(0, n, min(n, BINS) + 1) for n in graph.shape]
-        counts, _, _ = np.histogram2d(row + 0.5, column + 0.5, bins=bins)
-        units = [
-            np.histogram(np.arange(n) + 0.5, bins=b)[0]
-            for n, b in zip(graph.shape, bins, strict=True)
-        ]
-        cells = np.outer(*units)
-        extent = (0, graph.n_in, graph.n_out, 0)
-        density = counts / np.maximum(cells, 1)
-        whole = cells.max(initial=1) == 1  # every block is one cell: an edge is black
+        whole = max(graph.shape) <= BINS  # every block is one cell: an edge is black
         image = ax.imshow(
-            density,
+            block_densities(graph, BINS),
             cmap="Greys",
-            extent=extent,
+            extent=(0, graph.n_in, graph.n_out, 0),
             aspect="auto",
             vmin=0,
             vmax=1 if whole else None,
@@ -201,6 +190,23 @@ def adjacency(graph: LayerGraph, *, ax: Axes | None = None) -> Axes:
         ax.figure.colorbar(image, ax=ax, label="density of the block")
     ax.set(xlabel="input units", ylabel="output units", title="Adjacency, ordered by degree")
     return ax
+
+
+def block_densities(graph: LayerGraph, blocks: int) -> NDArray[np.float64]:
+    """Share of present edges in at most `blocks` by `blocks` blocks, both sides by falling degree.
+
+    Blocks differ by at most one unit in length; a side with fewer units has a block for each.
+    """
+    at = []
+    for degrees in (graph.fan_in, graph.fan_out):
+        rank = np.empty(degrees.size, np.int64)
+        rank[np.argsort(-degrees, kind="stable")] = np.arange(degrees.size)
+        at.append((2 * rank + 1) * min(degrees.size, blocks) // max(2 * degrees.size, 1))
+    (rows, columns), n = at, [min(size, blocks) for size in graph.shape]
+    flat = rows[graph.rows] * n[1] + columns[graph.indices]
+    counts = np.bincount(flat, minlength=n[0] * n[1]).reshape(n)
+    cells = np.outer(np.bincount(rows, minlength=n[0]), np.bincount(columns, minlength=n[1]))
+    return counts / np.maximum(cells, 1)
 
 
 def input_map(

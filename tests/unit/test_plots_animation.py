@@ -1,0 +1,93 @@
+import json
+from types import SimpleNamespace
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+from topokit.generators import erdos_renyi
+from topokit.graph import LayerGraph
+from topokit.plots.animation import frames, javascript_player, save_gif
+
+
+def run_of(graphs):
+    """The attributes these functions read, one layer, one graph an epoch."""
+    topologies = [{"fc1": graph} for graph in graphs]
+    return SimpleNamespace(
+        recorded=list(range(len(topologies))), topology=topologies.__getitem__, name="run"
+    )
+
+
+@pytest.fixture(scope="module")
+def run():
+    rng = np.random.default_rng(8)
+    return run_of([erdos_renyi(40, 30, density=0.2, rng=rng) for _ in range(5)])
+
+
+def test_frames_hold_the_first_and_the_last_epoch_and_all_edges(run):
+    found = frames(run, n_frames=3, blocks=10)
+    assert found["epochs"] == [0, 2, 4]
+    layer = found["layers"]["fc1"]
+    assert layer["edges"] == [240, 240, 240]
+    # 10 by 10 blocks of 3 by 4 cells: densities in units of the densest block's 99th part.
+    blocks = np.array(layer["blocks"])
+    assert blocks.shape == (3, 10, 10)
+    assert blocks.max() == 99
+    found = (blocks * layer["densest"] / 99 * 12).sum(axis=(1, 2))
+    np.testing.assert_allclose(found, 240, rtol=0.02)
+
+
+def test_distributions_of_frames_are_those_of_the_degrees(run):
+    side = frames(run)["layers"]["fc1"]["fan_out"]
+    assert side["units"] == 40
+    for (k, share), epoch in zip(side["ccdf"], run.recorded, strict=True):
+        fan_out = run.topology(epoch)["fc1"].fan_out
+        np.testing.assert_allclose(share, [np.mean(fan_out >= at) for at in k], rtol=1e-3)
+
+
+def test_frames_stay_small_whatever_the_degrees():
+    degrees = np.arange(500)
+    ids = np.concatenate([row * 500 + np.arange(k) for row, k in enumerate(degrees)])
+    run = run_of([LayerGraph.from_edge_ids(ids, (500, 500))])
+    assert len(json.dumps(frames(run))) < 10_000
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [LayerGraph.from_edge_ids([], (4, 3)), LayerGraph.from_edge_ids([0], (1, 1))],
+    ids=["empty", "one unit"],
+)
+def test_degenerate_graphs_are_frames_too(graph, tmp_path):
+    json.dumps(frames(run_of([graph, graph])), allow_nan=False)
+    save_gif(run_of([graph, graph]), tmp_path / "a.gif")
+
+
+def test_the_gif_has_a_picture_for_each_epoch_and_is_the_same_when_made_twice(run, tmp_path):
+    settings = dict(mpl.rcParams)
+    one, two = (save_gif(run, tmp_path / name, n_frames=3) for name in ("one.gif", "two.gif"))
+    with Image.open(one) as film:
+        assert film.n_frames == 3
+    assert one.read_bytes() == two.read_bytes()
+    assert dict(mpl.rcParams) == settings
+    assert not plt.get_fignums()
+
+
+def test_the_player_stands_alone(run):
+    page = javascript_player(run, n_frames=2)
+    assert page.count("data:image/png;base64") == 2
+    assert "<script" in page
+
+
+def test_what_cannot_be_shown_is_refused(run, tmp_path):
+    with pytest.raises(ValueError, match="run run has not recorded an epoch yet"):
+        frames(run_of([]))
+    with pytest.raises(ValueError, match="expected at least 1 frame and 1 block, got 0 and 24"):
+        frames(run, n_frames=0)
+    with pytest.raises(ValueError, match="expected at least 1 frame, got 0"):
+        javascript_player(run, n_frames=0)
+    with pytest.raises(ValueError, match="expected a layer of fc1, got 'fc9'"):
+        save_gif(run, tmp_path / "a.gif", layer="fc9")
+    with pytest.raises(ValueError, match="expected seconds above 0, got 0"):
+        save_gif(run, tmp_path / "a.gif", seconds=0)

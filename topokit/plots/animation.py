@@ -1,0 +1,256 @@
+"""A run as moving pictures: a GIF, matplotlib's JavaScript player, numbers for other players."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from topokit.measures import ccdf
+from topokit.plots.layer import UNITS, block_densities, degrees_of, null_ccdf
+from topokit.plots.style import COLOURS, NULL, RC
+
+if TYPE_CHECKING:
+    from matplotlib.animation import FuncAnimation
+
+    from topokit.graph import LayerGraph
+    from topokit.history import History
+
+__all__ = ["frames", "javascript_player", "save_gif"]
+
+POINTS = 48  # of a distribution in `frames`
+
+
+def frames(history: History, *, n_frames: int = 60, blocks: int = 24) -> dict[str, Any]:
+    """Degree distributions and block densities of a run's epochs, as plain numbers.
+
+    Parameters
+    ----------
+    history : History
+    n_frames : int
+        How many epochs at most, evenly spaced, the first and the last among them.
+    blocks : int
+        Cells along each side of the density of blocks; both sides are ordered by degree.
+
+    Returns
+    -------
+    dict
+        ``epochs`` (list of int) and ``layers``: for each name ``shape`` (n_out, n_in), ``edges``
+        for each epoch, for ``fan_in`` and ``fan_out`` the distributions ``ccdf`` (for each epoch
+        two lists, k and the share of units with at least k links, at most 48 values) and ``null``
+        of the first epoch, and ``blocks`` (for each epoch rows of densities in 0..99, of the
+        densest block of the run).
+
+    Raises
+    ------
+    ValueError
+        If there is no epoch to show or a number is below 1.
+
+    Notes
+    -----
+    O(edges) for each epoch shown. The answer is as long as there are epochs, not edges.
+
+    Examples
+    --------
+    >>> found = frames(history, n_frames=2)
+    >>> found["epochs"], found["layers"]["fc1"]["shape"], len(found["layers"]["fc1"]["blocks"])
+    ([0, 2], [40, 64], 2)
+    """
+    if n_frames < 1 or blocks < 1:
+        raise ValueError(f"expected at least 1 frame and 1 block, got {n_frames} and {blocks}")
+    epochs = _shown(history, n_frames)
+    topologies = [history.topology(epoch) for epoch in epochs]
+    layers = {}
+    for name, last in topologies[-1].items():
+        graphs = [topology[name] for topology in topologies]
+        density = [block_densities(graph, blocks) for graph in graphs]
+        densest = max([float(cells.max(initial=0)) for cells in density] + [1e-12])
+        layers[name] = {
+            "shape": list(last.shape),
+            "edges": [graph.n_edges for graph in graphs],
+            "blocks": [np.rint(99 * cells / densest).astype(int).tolist() for cells in density],
+            "densest": round(densest, 6),
+            **{side: _distributions(graphs, side) for side in UNITS},
+        }
+    return {"epochs": epochs, "layers": layers}
+
+
+def save_gif(
+    history: History,
+    path: str | os.PathLike[str],
+    *,
+    layer: str | None = None,
+    side: str = "fan_in",
+    n_frames: int = 40,
+    seconds: float = 8.0,
+) -> Path:
+    """Write a GIF of one layer's degrees and adjacency over the epochs of a run.
+
+    Parameters
+    ----------
+    history : History
+    path : path
+    layer : str, optional
+        By default the first.
+    side : str
+        ``"fan_in"`` or ``"fan_out"``.
+    n_frames : int
+        How many epochs at most, evenly spaced.
+    seconds : float
+        How long one round takes.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ValueError
+        If the run has no such layer or no epoch, or a number is out of range.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> save_gif(history, tempfile.mkdtemp() + "/degrees.gif", n_frames=2).stat().st_size > 1000
+    True
+    """
+    from matplotlib.animation import PillowWriter
+
+    if not seconds > 0:
+        raise ValueError(f"expected seconds above 0, got {seconds}")
+    path = Path(path)
+    with _animation(history, layer=layer, side=side, n_frames=n_frames) as (film, n):
+        film.save(str(path), writer=PillowWriter(fps=max(1, round(n / seconds))), dpi=110)
+    return path
+
+
+def javascript_player(
+    history: History, *, layer: str | None = None, side: str = "fan_in", n_frames: int = 30
+) -> str:
+    """Give one layer's degrees and adjacency over epochs as HTML with matplotlib's own player.
+
+    The text stands alone: frames are inlined. In a notebook, show it with
+    ``IPython.display.HTML``.
+
+    Parameters
+    ----------
+    history : History
+    layer : str, optional
+        By default the first.
+    side : str
+        ``"fan_in"`` or ``"fan_out"``.
+    n_frames : int
+        How many epochs at most, evenly spaced. About 30 kB each.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        If the run has no such layer or no epoch.
+
+    Examples
+    --------
+    >>> "data:image/png;base64" in javascript_player(history, n_frames=2)
+    True
+    """
+    settings = {"savefig.dpi": 100, "animation.embed_limit": 100}
+    with (
+        _animation(history, layer=layer, side=side, n_frames=n_frames) as (film, _),
+        mpl.rc_context(cast("Any", settings)),
+    ):
+        return str(film.to_jshtml(fps=5, default_mode="loop"))
+
+
+@contextmanager
+def _animation(
+    history: History, *, layer: str | None, side: str, n_frames: int
+) -> Iterator[tuple[FuncAnimation, int]]:
+    """Give a film of two panels, degrees and adjacency, and how many frames it has."""
+    from matplotlib.animation import FuncAnimation
+
+    epochs = _shown(history, n_frames)
+    topologies = [history.topology(epoch) for epoch in epochs]
+    name = layer or next(iter(topologies[-1]))
+    if name not in topologies[-1]:
+        raise ValueError(f"expected a layer of {', '.join(topologies[-1])}, got {name!r}")
+    graphs = [topology[name] for topology in topologies]
+    curves = [_curve(degrees_of(graph, side)[0]) for graph in graphs]
+    density = [block_densities(graph, 80) for graph in graphs]
+    word = side.replace("_", "-")
+    with mpl.rc_context(cast("Any", RC)):
+        fig = Figure(figsize=(7, 2.9), layout="constrained")
+        FigureCanvasAgg(fig)
+        left, right = fig.subplots(1, 2)
+        if graphs[0].n_edges:
+            left.plot(*null_ccdf(graphs[0], side), color=NULL, ls=":", label="random graph")
+        left.step(*curves[0], where="pre", color=COLOURS[1], ls="--", label="first epoch")
+        (line,) = left.step(*curves[0], where="pre", color=COLOURS[0], label="this epoch")
+        largest = max([float(k[-1]) for k, _ in curves if k.size] + [1.0])
+        n_units = max(degrees_of(graphs[0], side)[0].size, 1)
+        left.set(
+            xscale="log", yscale="log", xlim=(0.8, 1.3 * largest), ylim=(0.5 / n_units, 1.5),
+            xlabel=f"{word} k", ylabel=f"share of {UNITS[side]} with {word} ≥ k",
+        )  # fmt: skip
+        left.legend(loc="lower left")
+        highest = max([float(cells.max(initial=0)) for cells in density] + [1e-12])
+        n_out, n_in = graphs[0].shape
+        image = right.imshow(
+            density[0], cmap="Greys", vmin=0, vmax=highest, aspect="auto",
+            extent=(0, max(n_in, 1), max(n_out, 1), 0), interpolation="nearest",
+        )  # fmt: skip
+        right.set(xlabel="input units by degree", ylabel="output units by degree")
+        fig.colorbar(image, ax=right, label="density of the block")
+        title = fig.suptitle(f"{name}, epoch {epochs[0]}")
+
+        def show(frame: int) -> tuple[Any, ...]:
+            line.set_data(*curves[frame])
+            image.set_data(density[frame])
+            title.set_text(f"{name}, epoch {epochs[frame]}")
+            return line, image, title
+
+        yield FuncAnimation(fig, show, frames=len(epochs)), len(epochs)
+
+
+def _shown(history: History, n_frames: int) -> list[int]:
+    """Evenly spaced recorded epochs, the first and the last among them."""
+    known = history.recorded
+    if not known:
+        raise ValueError(f"run {history.name} has not recorded an epoch yet")
+    if n_frames < 1:
+        raise ValueError(f"expected at least 1 frame, got {n_frames}")
+    return sorted({known[int(i)] for i in np.linspace(0, len(known) - 1, n_frames)} | {known[-1]})
+
+
+def _curve(degrees: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The distribution over the positive degrees, at most `POINTS` values."""
+    k, share = ccdf(degrees)
+    k, share = k[k > 0], share[k > 0]
+    if k.size > POINTS:
+        at = np.unique(np.rint(np.geomspace(1, k.size, POINTS)).astype(int)) - 1
+        k, share = k[at], share[at]
+    return k, share
+
+
+def _distributions(graphs: list[LayerGraph], side: str) -> dict[str, Any]:
+    """Distributions of one side at every epoch, and the null of the first."""
+    return {
+        "ccdf": [_lists(*_curve(degrees_of(graph, side)[0])) for graph in graphs],
+        "null": _lists(*null_ccdf(graphs[0], side)) if graphs[0].n_edges else [[], []],
+        "units": int(degrees_of(graphs[0], side)[0].size),
+    }
+
+
+def _lists(k: NDArray[np.int64], share: NDArray[np.float64]) -> list[list[float]]:
+    seen = share > 1e-6
+    return [k[seen].tolist(), [float(f"{value:.4g}") for value in share[seen]]]
