@@ -8,7 +8,9 @@ import pytest
 from topokit.generators import GENERATORS, describe
 from topokit.generators.adapt import crop, leading_singular_values, mean_degree_bound
 from topokit.generators.expander import lift_sigma, lifted
+from topokit.generators.lifts import two_lifted
 from topokit.generators.sampling import complement
+from topokit.graph import LayerGraph, same_edges
 
 
 def dense_singular_values(graph):
@@ -36,9 +38,9 @@ def test_expander_at_the_size_of_the_set_mlp(seed):
 def test_expander_is_built_in_half_a_second():
     seconds = []
     for seed in range(4):
-        start = time.perf_counter()
+        start = time.thread_time()
         GENERATORS["expander"](784, 1000, density=0.01, rng=np.random.default_rng(seed))
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.thread_time() - start)
     assert min(seconds) < 0.5
 
 
@@ -90,6 +92,13 @@ def test_spectrum_of_a_lift_is_that_of_small_matrices(a, b, h):
     assert lift_sigma(shifts, h) == pytest.approx(values[1])
 
 
+def test_a_lift_above_the_limit_is_given_up():
+    shifts = np.random.default_rng(0).integers(0, 101, (8, 10))
+    sigma = lift_sigma(shifts, 101)
+    assert lift_sigma(shifts, 101, limit=sigma) == pytest.approx(sigma)
+    assert sigma - 1 < lift_sigma(shifts, 101, limit=sigma - 1) <= sigma + 1e-9
+
+
 def test_spectrum_of_a_lift_with_several_offsets():
     rng = np.random.default_rng(0)
     shifts, offsets = rng.integers(0, 13, (4, 5)), np.array([0, 2, 9])
@@ -132,3 +141,105 @@ def test_ramanujan_by_rejection(size):
     graph = GENERATORS["ramanujan"](n_in, n_out, density=density, rng=np.random.default_rng(0))
     assert leading_singular_values(graph)[1] <= mean_degree_bound(graph)
     assert describe(graph).biregular
+
+
+def test_random_lift_is_biregular_and_near_the_bound():
+    graph = GENERATORS["random_lift"](800, 1000, density=0.01, rng=np.random.default_rng(0))
+    facts = describe(graph)
+    assert facts.repairs == ()
+    assert facts.biregular
+    assert facts.sigma_2 == pytest.approx(5.627, abs=0.08)
+
+
+def test_spectrum_of_a_two_lift_is_the_old_one_and_that_of_the_signs():
+    rng = np.random.default_rng(0)
+    graph = GENERATORS["biregular"](24, 18, density=0.2, rng=rng)
+    signs = rng.integers(0, 2, graph.n_edges)
+    new = np.linalg.svd(graph.to_csr(1.0 - 2 * signs).toarray(), compute_uv=False)
+    both = np.sort(np.concatenate([dense_singular_values(graph), new]))[::-1]
+    assert dense_singular_values(two_lifted(graph, signs)) == pytest.approx(both)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_repeated_two_lifts_are_ramanujan(seed):
+    graph = GENERATORS["two_lift"](1024, 1280, density=1 / 128, rng=np.random.default_rng(seed))
+    facts = describe(graph)
+    assert facts.repairs == ()
+    assert facts.biregular
+    assert facts.components == 1
+    assert facts.margin >= 0
+
+
+def test_progressive_edge_growth_has_no_four_cycles_and_beats_random_graphs():
+    graph = GENERATORS["peg"](800, 1000, density=0.01, rng=np.random.default_rng(0))
+    facts = describe(graph)
+    assert facts.fan_out == (10, 10)
+    assert 7 <= facts.fan_in[0] <= facts.fan_in[1] <= 9
+    assert four_cycles(graph) == 0
+    assert facts.sigma_2 < 5.42
+
+
+def test_progressive_edge_growth_avoids_longer_cycles_while_it_can():
+    graph = GENERATORS["peg"](60, 60, density=2 / 60, rng=np.random.default_rng(0), depth=20)
+    small = GENERATORS["peg"](60, 60, density=1 / 60, rng=np.random.default_rng(0))
+    assert set(graph.fan_in) == set(graph.fan_out) == {2}
+    assert describe(graph).components == 1  # one Hamiltonian cycle: every end goes farthest
+    assert describe(small).components == 60
+    with pytest.raises(ValueError, match="expected a depth of at least 1, got 0"):
+        GENERATORS["peg"](6, 6, density=0.5, rng=np.random.default_rng(0), depth=0)
+
+
+@pytest.mark.parametrize("q", [13, 25, 101])
+def test_double_cover_of_paley_graphs(q):
+    draw = GENERATORS["double_cover"]
+    share = (q - 1) / 2 / q
+    graph = draw(q, q, density=share, base="paley", rng=np.random.default_rng(0))
+    values = np.unique(np.round(dense_singular_values(graph), 6))
+    expected = [(np.sqrt(q) - 1) / 2, (np.sqrt(q) + 1) / 2, (q - 1) / 2]
+    assert values == pytest.approx(expected, abs=1e-5)
+
+
+def test_double_cover_has_the_absolute_eigenvalues_of_its_base():
+    draw = GENERATORS["double_cover"]
+    graph = draw(101, 101, density=6 / 101, rng=np.random.default_rng(0))
+    matrix = graph.to_csr().toarray()
+    assert np.array_equal(matrix, matrix.T)
+    assert matrix.trace() == 0
+    assert set(graph.fan_in) == {6}
+    eigenvalues = np.sort(np.abs(np.linalg.eigvalsh(matrix)))[::-1]
+    assert dense_singular_values(graph) == pytest.approx(eigenvalues)
+    chordal = draw(97, 97, density=3 / 97, base="chordal_cycle", rng=np.random.default_rng(0))
+    assert 2.5 < describe(chordal).sigma_2 < 3
+
+
+def test_double_cover_of_any_graph():
+    cycle = [i * 5 + (i + step) % 5 for i in range(5) for step in (1, 4)]
+    base = LayerGraph.from_edge_ids(cycle, (5, 5))
+    draw = GENERATORS["double_cover"]
+    graph = draw(5, 5, density=0.4, base=base, rng=np.random.default_rng(0))
+    assert same_edges(graph, base)
+    assert describe(graph).components == 1
+    for wrong, message in [
+        (LayerGraph.from_edge_ids([1], (5, 5)), "expected base to be a symmetric graph"),
+        ("petersen", "expected base to be 'random_regular', 'paley', 'chordal_cycle' or a"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            draw(5, 5, density=0.4, base=wrong, rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match="expected base to have at least 6 units, got 5"):
+        draw(6, 5, density=0.4, base=base, rng=np.random.default_rng(0))
+
+
+def test_shuffles_keep_everything_but_the_order():
+    graphs = {
+        shuffle: GENERATORS["net"](
+            60, 64, density=0.1, shuffle=shuffle, rng=np.random.default_rng(3)
+        )
+        for shuffle in ("none", "in", "out", "both")
+    }
+    for graph in graphs.values():
+        assert sorted(graph.fan_in) == sorted(graphs["none"].fan_in)
+        assert sorted(graph.fan_out) == sorted(graphs["none"].fan_out)
+        assert dense_singular_values(graph) == pytest.approx(dense_singular_values(graphs["none"]))
+    assert np.array_equal(graphs["in"].fan_in, graphs["none"].fan_in)
+    assert np.array_equal(graphs["out"].fan_out, graphs["none"].fan_out)
+    assert not same_edges(graphs["both"], graphs["none"])

@@ -36,8 +36,10 @@ from topokit.generators.heterogeneous import (
     preferential_attachment,
     rmat,
 )
+from topokit.generators.lifts import double_cover, random_lift, two_lift
 from topokit.generators.networks import benes_network, butterfly_network, radix_network
 from topokit.generators.origin import recorded
+from topokit.generators.peg import peg
 from topokit.generators.random import (
     biregular,
     configuration,
@@ -92,6 +94,10 @@ _FAMILIES: dict[str, Callable[..., LayerGraph]] = {
     "expander": expander,
     "ramanujan": ramanujan,
     "cyclic_lift": cyclic_lift,
+    "random_lift": random_lift,
+    "two_lift": two_lift,
+    "peg": peg,
+    "double_cover": double_cover,
     "small_world": small_world,
     "band": band,
     "circulant": circulant,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.sparse as sp
 import scipy.sparse.linalg as sla
 from numpy.typing import NDArray
 
@@ -19,6 +20,7 @@ __all__ = [
     "leading_singular_values",
     "mean_degree_bound",
     "thin",
+    "top_singular_values",
     "top_up",
 ]
 
@@ -30,12 +32,16 @@ def mean_degree_bound(graph: LayerGraph) -> float:
 
 
 def leading_singular_values(graph: LayerGraph, k: int = 2) -> NDArray[np.float64]:
-    """Return the `k` largest singular values of the biadjacency matrix, ``nan`` where too few.
+    """Return the `k` largest singular values of the biadjacency matrix, ``nan`` where too few."""
+    return top_singular_values(graph.to_csr(), k)
+
+
+def top_singular_values(matrix: sp.csr_array, k: int, *, tol: float = 1e-7) -> NDArray[np.float64]:
+    """Return the `k` largest singular values of a sparse matrix, ``nan`` where too few.
 
     Lanczos on the Gram operator of the smaller side; dense up to 400 units.
     """
-    matrix = graph.to_csr()
-    if graph.n_out > graph.n_in:
+    if matrix.shape[0] > matrix.shape[1]:
         matrix = matrix.T.tocsr()
     n = matrix.shape[0]
     values = np.full(k, np.nan)
@@ -46,7 +52,7 @@ def leading_singular_values(graph: LayerGraph, k: int = 2) -> NDArray[np.float64
         other = matrix.T.tocsr()
         gram = sla.LinearOperator((n, n), matvec=lambda x: matrix @ (other @ x), dtype=float)
         start = np.random.default_rng(0).standard_normal(n)
-        found = sla.eigsh(gram, k=k, which="LA", v0=start, tol=1e-7, return_eigenvectors=False)
+        found = sla.eigsh(gram, k=k, which="LA", v0=start, tol=tol, return_eigenvectors=False)
         found = np.sort(found)[::-1]
     values[: found.size] = np.sqrt(np.maximum(found, 0.0))
     return values

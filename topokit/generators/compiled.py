@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["attach", "curveball", "repair", "seed_of", "switch"]
+__all__ = ["attach", "below", "curveball", "repair", "seed_of", "switch"]
 
 
 def seed_of(rng: np.random.Generator) -> Any:

@@ -269,23 +269,31 @@ def lifted(
 
 
 def lift_sigma(
-    shifts: NDArray[np.int64], h: int, *, offsets: NDArray[np.int64] | None = None
+    shifts: NDArray[np.int64],
+    h: int,
+    *,
+    offsets: NDArray[np.int64] | None = None,
+    limit: float = np.inf,
 ) -> float:
     """Second singular value of a cyclic lift, exactly, from h / 2 eigenproblems of block size.
 
     The lift's singular values are those of ``[w**(k shift)]`` for ``w = exp(2 pi i / h)`` and
-    k = 0, ..., h - 1; k and h - k agree.
+    k = 0, ..., h - 1; k and h - k agree. A lift that is seen to pass `limit` is given up: what is
+    returned is then a lower bound above it.
     """
-    k = np.arange(1, h // 2 + 1)
-    if not k.size:
-        return 0.0
+    every = np.arange(1, h // 2 + 1)
     small = shifts if shifts.shape[0] <= shifts.shape[1] else shifts.T
     powers = np.exp(2j * np.pi * np.arange(h) / h)
-    matrix = powers[(k[:, None, None] * small) % h]
-    top = np.linalg.eigvalsh(matrix @ matrix.conj().transpose(0, 2, 1))[:, -1]
-    if offsets is not None and offsets.size > 1:
-        top = top * np.abs(powers[(k[:, None] * offsets) % h].sum(axis=1)) ** 2
-    return float(np.sqrt(max(top.max(), 0.0)))
+    start, sigma = 0, 0.0
+    while start < every.size and sigma <= limit:
+        k = every[start : start + max(8, start)] if np.isfinite(limit) else every
+        start += k.size
+        matrix = powers[(k[:, None, None] * small) % h]
+        top = np.linalg.eigvalsh(matrix @ matrix.conj().transpose(0, 2, 1))[:, -1]
+        if offsets is not None and offsets.size > 1:
+            top = top * np.abs(powers[(k[:, None] * offsets) % h].sum(axis=1)) ** 2
+        sigma = max(sigma, float(np.sqrt(max(top.max(), 0.0))))
+    return sigma
 
 
 def _plans(n_in: int, n_out: int, n_edges: int, keep: int = 3) -> list[_Plan]:
@@ -314,7 +322,8 @@ def _best_draw(
     for _ in range(n_draws):
         shifts = _products(plan.a, plan.b, plan.h, rng)
         offsets = rng.permutation(plan.h)[: plan.t]
-        sigma = lift_sigma(shifts, plan.h, offsets=offsets)
+        limit = best[2] if best is not None else np.inf
+        sigma = lift_sigma(shifts, plan.h, offsets=offsets, limit=limit)
         if best is None or sigma < best[2]:
             best = shifts, offsets, sigma
     assert best is not None

@@ -1,0 +1,78 @@
+"""Progressive edge growth: short cycles avoided edge by edge, at any size."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from topokit.generators.origin import note
+from topokit.generators.sampling import complement, edge_count, even_degrees, graph_from
+from topokit.graph import LayerGraph
+
+__all__ = ["peg"]
+
+
+def peg(
+    n_in: int,
+    n_out: int,
+    *,
+    density: float,
+    rng: np.random.Generator,
+    depth: int | None = None,
+) -> LayerGraph:
+    """Progressive edge growth: each edge goes to a low-degree unit as far away as can be.
+
+    Input units take their edges one after the other; each new edge joins an output unit of the
+    smallest degree among those that the fewest steps do not reach. No 4-cycles where the degrees
+    leave room, and a better expander than a random graph. Above density 1/2 the complement is
+    taken.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+    density : float
+        In [0, 1]; ``round(density n_in n_out)`` edges.
+    rng : numpy.random.Generator
+        Orders the units and breaks ties.
+    depth : int, optional
+        Search up to so many steps from input to output units: cycles shorter than
+        ``2 depth + 2`` are avoided while they can be. By default 3, or less where fewer steps
+        reach everything.
+
+    Returns
+    -------
+    LayerGraph
+
+    Notes
+    -----
+    Guarantee: exact number of edges; fan-out within one; fan-in nearly even.
+    Cost: at most O(depth n_in edges); with depth 3, 1 s for 100,000 edges, 1 min for a million.
+
+    References
+    ----------
+    .. [1] Hu, Eleftheriou, Arnold, "Regular and irregular progressive edge-growth Tanner graphs",
+       IEEE Transactions on Information Theory 51, 2005.
+
+    Examples
+    --------
+    >>> graph = peg(80, 100, density=0.05, rng=np.random.default_rng(0))
+    >>> shared = (graph.to_csr() @ graph.to_csr().T).toarray()
+    >>> set(graph.fan_out.tolist()), int(np.triu(shared, 1).max())
+    ({5}, 1)
+    """
+    n_in, n_out, n_edges = edge_count(n_in, n_out, density, rng)
+    if depth is not None and depth < 1:
+        raise ValueError(f"expected a depth of at least 1, got {depth}")
+    if 2 * n_edges > n_in * n_out:
+        note("complement of a graph of the remaining density")
+        left = 1 - n_edges / (n_in * n_out)
+        return complement(peg(n_in, n_out, density=left, rng=rng, depth=depth))
+    from topokit.generators import compiled, progressive
+
+    if depth is None:
+        overlap = n_edges**2 / (n_in * n_out**2)
+        depth = 3 if overlap < 4 else 2 if overlap < 30 else 1
+    starts = np.concatenate([[0], np.cumsum(even_degrees(n_edges, n_in, rng))])
+    state, order = compiled.seed_of(rng), rng.permutation(n_in)
+    ends = np.full(n_edges, -1, np.int64)
+    progressive.grow_apart(starts, order, n_out, depth, state, ends)
+    return graph_from(ends, np.repeat(np.arange(n_in), np.diff(starts)), (n_out, n_in))
