@@ -348,3 +348,18 @@ def test_distance_between_topologies():
     left = np.zeros((5, 10), bool)
     left[:, :5] = True
     assert topology_distance(of_masks([left]), of_masks([~left])) == 1
+
+
+@pytest.mark.parametrize("n", [1000, 20_000])
+def test_long_paths_are_solved_by_factoring(n):
+    """A path of 2n units, zigzag between the sides: no Lanczos iteration gets there."""
+    rows = np.arange(n)
+    ids = np.concatenate([rows * n + rows, rows[:-1] * n + rows[1:]])
+    graph = LayerGraph.from_edge_ids(ids, (n, n))
+    units = 2 * n
+    top, second = (2 * np.cos(k * np.pi / (units + 1)) for k in (1, 2))
+    assert layer["spectral_gap"](graph) == pytest.approx(top - second, abs=1e-12)
+    exact = 2 - 2 * np.cos(np.pi / units)
+    assert layer["algebraic_connectivity"](graph) == pytest.approx(exact, rel=1e-4)
+    exact = 1 - np.cos(np.pi / (units - 1))
+    assert layer["normalized_spectral_gap"](graph) == pytest.approx(exact, rel=1e-4)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 __all__ = ["cover_radius", "settle"]
 
 ROUNDS = 20_000  # of messages at one trial value; fewer than 100 but close to the radius
+WORK = 3_000_000_000  # rounds times edges in all; band-like layers would need more
 CLOSE = 1e-7  # relative: two successive estimates of the radius agree
 
 
@@ -35,11 +36,11 @@ def settle(
     up: NDArray[np.float64],
     down: NDArray[np.float64],
     rounds: int,
-) -> tuple[bool, float]:
+) -> tuple[bool, float, int]:
     """Let messages below their fixed point rise to it: whether there is one, and at what rate.
 
     Changes `up` (input to output unit) and `down` in place. The rate is the factor by which
-    the changes shrink in the end.
+    the changes shrink in the end. Also returns the number of rounds.
     """
     n_out = indptr.size - 1
     sums = np.zeros(n_in)
@@ -50,22 +51,22 @@ def settle(
         change, largest = 0.0, 0.0
         for j in range(n_in):
             if sums[j] >= trial:
-                return False, 1.0
+                return False, 1.0, count + 1
         fresh = np.zeros(n_in)
         for row in range(n_out):
             total = 0.0
             for e in range(indptr[row], indptr[row + 1]):
                 room = trial - (sums[indices[e]] - down[e])
                 if room <= 0:
-                    return False, 1.0
+                    return False, 1.0, count + 1
                 up[e] = 1 / room
                 total += up[e]
             if total >= trial:
-                return False, 1.0
+                return False, 1.0, count + 1
             for e in range(indptr[row], indptr[row + 1]):
                 room = trial - (total - up[e])
                 if room <= 0:
-                    return False, 1.0
+                    return False, 1.0, count + 1
                 new = 1 / room
                 change = max(change, abs(new - down[e]))
                 largest = max(largest, new)
@@ -73,12 +74,12 @@ def settle(
                 fresh[indices[e]] += new
         sums = fresh
         if change < 1e-13 * largest:
-            return True, rate
+            return True, rate, count + 1
         now = change / before if before > 0 else 0.0
         if count > 8 and now < 1 and abs(now - rate) < 1e-5 * (1 - now):
-            return True, now
+            return True, now, count + 1
         rate, before = now, change
-    return True, min(rate, 1.0)
+    return True, min(rate, 1.0), rounds
 
 
 @_compiled
@@ -93,17 +94,24 @@ def cover_radius(
 
     Near the radius the squared distance of the rate from 1 is linear in the trial value, so
     two trials give an estimate; trials close in on it from above, each beginning with the
-    messages of the one before. Where a trial is below the radius after all, it is a bound.
+    messages of the one before. Where a trial is below the radius after all, it is a bound;
+    nan if that takes too many rounds.
     """
     low, high = lower, upper
     up, down = np.full(indices.size, 1 / (1.1 * upper)), np.full(indices.size, 1 / (1.1 * upper))
     good, good_rate = 1.1 * upper, 0.0
-    _, good_rate = settle(indptr, indices, n_in, good, up, down, ROUNDS)
+    left = WORK // max(indices.size, 1)
+    _, good_rate, count = settle(indptr, indices, n_in, good, up, down, min(ROUNDS, left))
     trial, estimate = 1.02 * upper, -1.0
     up_new, down_new = up.copy(), down.copy()
     for _ in range(200):
+        left -= count
+        if left <= 0:
+            return np.nan
         up_new[:], down_new[:] = up, down
-        fits, rate = settle(indptr, indices, n_in, trial, up_new, down_new, ROUNDS)
+        fits, rate, count = settle(
+            indptr, indices, n_in, trial, up_new, down_new, min(ROUNDS, left)
+        )
         if not fits:
             low = max(low, trial)
             trial = 0.5 * (low + min(high, good))

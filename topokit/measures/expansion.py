@@ -54,7 +54,8 @@ def universal_cover_radius(graph: LayerGraph) -> float:
     -------
     float
         sqrt(d_out - 1) + sqrt(d_in - 1) for biregular layers, to about 1e-6; ``nan`` without
-        edges or with more than 2 million of them. Cost some 1,000 passes over the edges.
+        edges, with more than 2 million of them, or where more than 3 billion messages would be
+        needed (large band-like layers). Cost some 1,000 passes over the edges.
 
     References
     ----------
