@@ -126,7 +126,20 @@ def _function_row(function: Callable[..., Any]) -> dict[str, str]:
     doc = (inspect.getdoc(function) or "").replace("``", "")
     row = {"parameters": parameters, "what": doc.split("\n", 1)[0]}
     for key in ("Guarantee", "Range", "Cost"):
-        line = next((x for x in doc.splitlines() if x.strip().startswith(f"{key}:")), "")
-        if line:
-            row[key.lower()] = line.split(":", 1)[1].strip()
+        if text := _entry(doc, f"{key}:"):
+            row[key.lower()] = text
+    if "guarantee" in row and (paper := _entry(doc, ".. [1] ")):
+        row["paper"] = paper
     return row
+
+
+def _entry(doc: str, start: str) -> str:
+    """What follows `start` in a docstring, to the end of its entry, on one line."""
+    lines = iter(doc.splitlines())
+    first = next((line for line in lines if line.strip().startswith(start)), "")
+    found = [first.strip().removeprefix(start).strip()]
+    for line in lines:
+        if not line.strip() or line.startswith((".. [", "Cost:", "Guarantee:", "Range:")):
+            break
+        found.append(line.strip())
+    return " ".join(found) if first else ""

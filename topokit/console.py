@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from topokit.config import RunConfig
-    from topokit.graph import Topology
     from topokit.history import History
     from topokit.train import Epoch
 
@@ -103,7 +102,7 @@ def print_rows(rows: Iterable[Mapping[str, Any]], *, title: str) -> None:
             column,
             justify="right" if numeric else "left",
             overflow="fold",
-            min_width=longest if longest <= 20 else None,
+            min_width=longest if longest <= 24 else None,
         )
     for row in rows:
         table.add_row(*(number(row[c]) if c in row else "" for c in columns))
@@ -125,22 +124,6 @@ def print_sentences(verdicts: Iterable[Mapping[str, str]]) -> None:
     """Print the verdicts on degree distributions in words."""
     for verdict in verdicts:
         say(f"{verdict['layer']} {verdict['side']}: {verdict['sentence']}")
-
-
-def topology_rows(topology: Topology) -> list[dict[str, Any]]:
-    """Rows describing the layers of a topology."""
-    return [
-        {
-            "layer": name,
-            "n_in": graph.n_in,
-            "n_out": graph.n_out,
-            "edges": graph.n_edges,
-            "density": graph.density,
-            "fan_in": f"{graph.fan_in.min(initial=graph.n_in)}-{graph.fan_in.max(initial=0)}",
-            "fan_out": f"{graph.fan_out.min(initial=graph.n_out)}-{graph.fan_out.max(initial=0)}",
-        }
-        for name, graph in topology.items()
-    ]
 
 
 @contextmanager

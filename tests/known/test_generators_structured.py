@@ -45,6 +45,40 @@ def test_benes_goes_up_and_back():
     assert (product(topology) > 0).all()
 
 
+@pytest.mark.parametrize(
+    ("order", "radix", "copies"), [(8, 2, [3, 1, 2, 5]), (9, 3, [2, 4, 1]), (16, 4, [1, 1, 3])]
+)
+def test_radix_nets_with_copies_have_equally_many_paths(order, radix, copies):
+    widths = [order * copy for copy in copies]
+    topology = generate(
+        widths, "radix", density=radix / order, order=order, rng=np.random.default_rng(0)
+    )
+    assert [describe(graph).repairs for graph in topology.values()] == [()] * (len(widths) - 1)
+    assert (product(topology) == np.prod(copies[1:-1])).all()
+
+
+def test_kautz_layers_join_every_pair_in_two_steps_more_than_needed():
+    topology = generate([81] * 6, "kautz", density=3 / 81, rng=np.random.default_rng(0))
+    assert (product(topology) > 0).all()
+    for graph in topology.values():
+        assert set(graph.fan_in) == set(graph.fan_out) == {3}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_deep_random_layers_join_every_input_with_every_output(seed):
+    for name in ("x_net", "group_shuffle", "clash_free"):
+        topology = generate(
+            [200, 160, 240, 160, 200, 120], name, density=0.05, rng=np.random.default_rng(seed)
+        )
+        assert (product(topology) > 0).all(), name
+
+
+def test_groups_that_are_not_shuffled_never_mix():
+    groups = generate([64] * 4, "block", density=1 / 8, groups=8, ratio=0.0,
+                      rng=np.random.default_rng(0))  # fmt: skip
+    assert (product(groups) > 0).mean() < 0.2
+
+
 def test_components_of_single_layers():
     for stride, components in [(1, 1), (10, 10), (100, 100)]:
         graph = GENERATORS["radix"](

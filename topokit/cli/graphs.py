@@ -9,6 +9,7 @@ from topokit import console
 from topokit.cli.options import Json, Plugins, Settings, import_plugins
 
 if TYPE_CHECKING:
+    from topokit.generators import Description
     from topokit.graph import Topology
 
 __all__ = ["analyze", "generate", "list_"]
@@ -146,13 +147,14 @@ def generate(
     widths: str,
     density: float | None = None,
     epsilon: float | None = None,
+    densities: str | None = None,
     seed: int = 0,
     out: Path | None = None,
     settings: Settings | None = None,
     plugin: Plugins | None = None,
     json: Json = False,
 ) -> int:
-    """Generate a topology and describe it.
+    """Generate a topology and say what it is: links asked for and obtained, repairs, certificate.
 
     Parameters
     ----------
@@ -164,13 +166,18 @@ def generate(
         Share of possible edges; or give --epsilon.
     epsilon
         SET's budget: density = epsilon (n_in + n_out) / (n_in n_out) in each layer.
+    densities
+        How layers share the budget, a name from 'topokit list densities'.
     out
         Where to write the topology (.npz).
     """
+    import dataclasses
+
     import numpy as np
 
     from topokit.config import parse_settings
     from topokit.convert import save_topology
+    from topokit.generators import describe
     from topokit.generators import generate as generate_topology
 
     import_plugins(plugin)
@@ -184,19 +191,42 @@ def generate(
         generator,
         density=density,
         epsilon=epsilon,
+        densities=densities,
         rng=rng,
         **parse_settings(settings or []),
     )
     if out is not None:
         save_topology(out, topology)
-    rows = console.topology_rows(topology)
+    facts = {layer: describe(graph) for layer, graph in topology.items()}
     if json:
-        console.print_json({"generator": generator, "seed": seed, "layers": rows})
+        layers = [{"layer": layer, **dataclasses.asdict(fact)} for layer, fact in facts.items()]
+        console.print_json({"generator": generator, "seed": seed, "layers": layers})
     else:
+        rows = [_described(layer, fact) for layer, fact in facts.items()]
         console.print_rows(rows, title=f"{generator}, seed {seed}")
+        console.say(f"guarantee: {next(iter(facts.values())).guarantee or 'none stated'}")
+        for layer, fact in facts.items():
+            console.say(f"{layer} repairs: {'; '.join(fact.repairs) or 'none'}")
         if out is not None:
             console.note(f"written to {out}; next: topokit analyze {out}")
     return 0
+
+
+def _described(layer: str, facts: Description) -> dict[str, Any]:
+    """What a generated layer is, as a row."""
+    return {
+        "layer": layer,
+        "n_in": facts.n_in,
+        "n_out": facts.n_out,
+        "requested": "" if facts.requested_edges is None else facts.requested_edges,
+        "edges": facts.n_edges,
+        "density": facts.density,
+        "fan_in": "-".join(map(str, facts.fan_in)),
+        "fan_out": "-".join(map(str, facts.fan_out)),
+        "components": facts.components,
+        "sigma_2": facts.sigma_2,
+        "bound": facts.bound,
+    }
 
 
 def list_(table: str | None = None, /, *, plugin: Plugins | None = None, json: Json = False) -> int:

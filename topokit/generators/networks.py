@@ -66,8 +66,9 @@ def _network(
     graphs, strides, up = [], [1], True
     for (n_out, n_in), share in zip(shapes, densities, strict=True):
         graphs.append(layer(n_in, n_out, density=share, rng=rng, stride=strides[-1], **params))
-        radix_here = max(round(share * n_in), 1)
-        if up and strides[-1] * radix_here < n_in and radix_here > 1:
+        units = params.get("order") or n_in
+        radix_here = max(round(share * units), 1)
+        if up and strides[-1] * radix_here < units and radix_here > 1:
             strides.append(strides[-1] * radix_here)
         elif mirrored and len(strides) > 1:
             up = False

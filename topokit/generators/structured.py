@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
 
-from topokit.generators.adapt import fit
+from topokit.generators.adapt import fit, kronecker_ones
 from topokit.generators.origin import note
 from topokit.generators.sampling import IntArray, edge_count, graph_from, shuffled
 from topokit.graph import LayerGraph
@@ -32,12 +33,15 @@ def radix(
     density: float,
     rng: np.random.Generator,
     stride: int = 1,
+    order: int | None = None,
     shuffle: Shuffle = "none",
 ) -> LayerGraph:
     """RadiX layer: output unit y sees inputs y, y + stride, y + 2 stride, ...
 
     In a network, `generate` gives successive layers the strides 1, r1, r1 r2, ...; once the radices
-    multiply up to the width, exactly one path joins each input and output.
+    multiply up to the width, exactly one path joins each input and output. With an `order`, the
+    layer is that of RadiX-Net on so many units, each then replaced by copies (a Kronecker product
+    with all ones), and inputs and outputs have equally many paths throughout.
 
     Parameters
     ----------
@@ -47,12 +51,19 @@ def radix(
     rng : numpy.random.Generator
     stride : int
         Step between inputs, at least 1.
+    order : int, optional
+        Units before they are copied, a divisor of both sizes.
     shuffle : {"none", "in", "out", "both"}
         Which sides to renumber at random.
 
     Returns
     -------
     LayerGraph
+
+    Raises
+    ------
+    ValueError
+        If the order does not divide both sizes; the nearest that do are named.
 
     Notes
     -----
@@ -70,6 +81,11 @@ def radix(
     """
     n_in, n_out, n_edges = edge_count(n_in, n_out, density, rng)
     _check_stride(stride)
+    if order is not None:
+        _check_order(order, n_in, n_out)
+        core = radix(order, order, density=n_edges / (n_in * n_out), stride=stride, rng=rng)
+        graph = kronecker_ones(core, n_in // order, n_out // order)
+        return shuffled(fit(graph, n_in, n_out, n_edges, rng), shuffle, rng)
     cut = np.arange(n_out + 1) * n_edges // n_out
     rows = np.repeat(np.arange(n_out), np.diff(cut))
     step = np.arange(n_edges) - cut[rows]
@@ -343,6 +359,17 @@ def _check_stride(stride: int) -> None:
     """Raise a ValueError unless the stride is a positive integer."""
     if not isinstance(stride, int | np.integer) or stride < 1:
         raise ValueError(f"expected a stride of at least 1, got {stride!r}")
+
+
+def _check_order(order: int, n_in: int, n_out: int) -> None:
+    """Raise a ValueError unless the order divides both sizes."""
+    whole = math.gcd(n_in, n_out)
+    if order in (fitting := [k for k in range(1, whole + 1) if whole % k == 0]):
+        return
+    near = [max((k for k in fitting if k < order), default=1)]
+    near += [k for k in fitting if k > order][:1]
+    words = " and ".join(map(str, near)) + (" are" if len(near) > 1 else " is")
+    raise ValueError(f"order must divide {n_in} and {n_out}; {words} the nearest to {order}")
 
 
 def _blocks(n_in: int, n_out: int, n_edges: int) -> int:
