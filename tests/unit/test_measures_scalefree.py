@@ -47,10 +47,10 @@ def test_lists_and_arrays_and_floats_are_one_sample():
 def test_random_layers_are_random():
     found = [
         power_law_of(random_layer(1000, 784, 35_680, seed), side).verdict
-        for seed in range(100)
+        for seed in range(30)
         for side in ("fan_in", "fan_out")
     ]
-    assert found.count("random") >= 190
+    assert found.count("random") >= 56
     assert found.count("power law") == 0
 
 
