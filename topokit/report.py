@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
 
 import topokit
 from topokit.files import write_atomic
 from topokit.graph import Topology
-from topokit.measures import describe_fit, power_law_of
-from topokit.plots import HISTORY_PLOTS, degree_distribution
+from topokit.measures import ccdf, describe_fit, power_law_of
+from topokit.plots import HISTORY_PLOTS, degree_distribution, mean_over_seeds
 from topokit.plots.evolution import scores_of
+from topokit.plots.layer import degrees_of, null_ccdf
 from topokit.plots.style import figure, save
 from topokit.toml import to_toml
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["verdict_sentences", "write_report"]
 
 BOOTSTRAP = 100
+FRAMES, POINTS = 60, 80  # epochs in the player, points of a curve
 STREAM = 101
 
 CAPTIONS = {
@@ -129,6 +133,7 @@ def write_report(
         version=topokit.__version__,
         bootstrap=bootstrap,
         runs=[_run(history, i, bootstrap) for i, history in enumerate(histories)],
+        across=_across(histories) if len(histories) > 1 else [],
     )
     with write_atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -162,12 +167,87 @@ def _run(history: History, number: int, bootstrap: int) -> dict[str, Any]:
         "words": _words(history, verdicts),
         "verdicts": verdicts,
         "n_tests": sum(len(when["rows"]) for when in verdicts),
+        "player": Markup(json.dumps(_player(history)).replace("<", "\\u003c")),
         "figures": _figures(history),
         "tables": [_table(history, first, last)],
         "command": history.environment.get("command", "not recorded"),
         "config": to_toml(history.config),
         "environment": json.dumps(history.environment, indent=2),
     }
+
+
+def _player(history: History) -> dict[str, Any]:
+    """Degree distributions of every layer and side at up to `FRAMES` epochs, for the player."""
+    known = history.recorded
+    epochs = sorted({known[int(i)] for i in np.linspace(0, len(known) - 1, FRAMES)})
+    scores, label = scores_of(history)
+    score_of = dict(zip(history.epochs["epoch"], scores, strict=True))
+    topologies = [history.topology(epoch) for epoch in epochs]
+    curves: dict[str, Any] = {}
+    for layer in topologies[-1]:
+        for side in ("fan_in", "fan_out"):
+            degrees = [degrees_of(topology[layer], side)[0] for topology in topologies]
+            curves[f"{layer} {side.replace('_', '-')}"] = {
+                "side": side.replace("_", "-"),
+                "units": int(degrees[0].size),
+                "null": _points(*null_ccdf(topologies[0][layer], side)),
+                "epochs": [_points(*ccdf(d)) for d in degrees],
+                "dispersion": [f"{d.var() / d.mean():.2f}" if d.any() else "–" for d in degrees],
+            }
+    return {
+        "epochs": epochs,
+        "label": label,
+        "scores": [f"{score_of[epoch]:.4f}" for epoch in epochs],
+        "curves": curves,
+    }
+
+
+def _points(k: NDArray[Any], share: NDArray[Any]) -> list[list[float]]:
+    """Up to about `POINTS` positive points of a curve, evenly spaced on a log axis."""
+    shown = (k > 0) & (share > 0)
+    k, share = k[shown], share[shown]
+    if k.size > POINTS:
+        wanted = np.geomspace(k[0], k[-1], POINTS)
+        at = np.unique(np.append(np.searchsorted(k, wanted), k.size - 1))
+        k, share = k[at[at < k.size]], share[at[at < k.size]]
+    return [[int(x), float(f"{y:.4g}")] for x, y in zip(k, share, strict=True)]
+
+
+def _across(histories: Sequence[History]) -> list[dict[str, str]]:
+    """Accuracy and the first layer's dispersion of all runs in one figure each."""
+    import pandas as pd
+
+    frames, moving = [], []
+    for history in histories:
+        scores, label = scores_of(history)
+        column = label.replace(" ", "_")
+        columns = {"epoch": history.epochs["epoch"], column: scores, "arm": history.name}
+        frames.append(pd.DataFrame(columns))
+        measures = history.measures
+        first = next(iter(history.topology(history.recorded[0])))
+        rows = measures[(measures["layer"] == first) & (measures["measure"] == "fan_in.dispersion")]
+        moving.append(rows[["epoch", "value"]].assign(arm=history.name))
+    spread = "fan-in variance / mean, first layer"
+    drawn = [
+        (f"Each run's {label} over epochs.", pd.concat(frames), column, f"{label}, all runs"),
+        ("Variance over mean of the first layer's fan-in; a random graph stays near 1.",
+         pd.concat(moving).rename(columns={"value": spread}), spread, "Topology, all runs"),
+    ]  # fmt: skip
+    return [
+        {
+            "data": _png(partial(_titled, frame, column, title)),
+            "alt": f"Plot of all runs. {caption}",
+            "caption": caption,
+        }
+        for caption, frame, column, title in drawn
+        if column in frame.columns
+    ]
+
+
+def _titled(frame: Any, column: str, title: str, *, ax: Any) -> None:
+    """Lines of several runs under a title."""
+    mean_over_seeds(frame, column, ax=ax)
+    ax.set_title(title)
 
 
 def _words(history: History, verdicts: list[dict[str, Any]]) -> str:

@@ -1,0 +1,71 @@
+"use strict";
+// Tables: a click on a heading sorts by its column.
+for (const table of document.querySelectorAll("table.sortable")) {
+  const body = table.tBodies[0];
+  [...table.tHead.rows[0].cells].forEach((head, column) => {
+    const button = document.createElement("button");
+    button.type = "button"; button.textContent = head.textContent; head.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const up = head.getAttribute("aria-sort") !== "ascending";
+      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", up ? "ascending" : "descending");
+      const key = row => { const text = row.cells[column].textContent; const n = parseFloat(text.replaceAll(",", "")); return Number.isNaN(n) ? text : n; };
+      [...body.rows].sort((a, b) => { const [x, y] = [key(a), key(b)]; const c = typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y)); return up ? c : -c; }).forEach(row => body.append(row));
+    });
+  });
+}
+
+// Players: the degree distribution of a layer, epoch by epoch, on log-log axes.
+const WIDTH = 560, HEIGHT = 340, LEFT = 58, RIGHT = 12, TOP = 12, BOTTOM = 44;
+const draw = (tag, attributes, parent, text) => {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  if (text !== undefined) node.textContent = text;
+  parent.append(node);
+  return node;
+};
+for (const player of document.querySelectorAll(".player")) {
+  const data = JSON.parse(player.querySelector("script").textContent);
+  const [choice, slider, button, says, picture] = ["select", "input", "button", "output", "svg"].map(tag => player.querySelector(tag));
+  const names = Object.keys(data.curves);
+  for (const name of names) choice.add(new Option(name, name));
+  slider.max = data.epochs.length - 1;
+  const steps = (points, x, y) => points.map(([k, share], i) => (i ? `H${x(k)}V${y(share)}` : `M${x(Math.min(k, 1))},${y(share)}H${x(k)}`)).join("");
+  const show = () => {
+    const curve = data.curves[choice.value], at = Number(slider.value);
+    const largest = Math.max(10, ...curve.epochs.flat().map(p => p[0]), ...curve.null.map(p => p[0]));
+    const smallest = 0.5 / Math.max(1, curve.units);
+    const x = k => LEFT + (WIDTH - LEFT - RIGHT) * Math.log(k / 0.9) / Math.log(largest * 1.2 / 0.9);
+    const y = s => TOP + (HEIGHT - TOP - BOTTOM) * Math.log(s / 1.3) / Math.log(smallest / 1.3);
+    picture.replaceChildren();
+    for (let k = 1; k <= largest * 1.2; k *= 10) {
+      draw("line", { x1: x(k), x2: x(k), y1: TOP, y2: HEIGHT - BOTTOM, class: "grid" }, picture);
+      draw("text", { x: x(k), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, picture, k);
+    }
+    for (let s = 1; s >= smallest; s /= 10) {
+      draw("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(s), y2: y(s), class: "grid" }, picture);
+      draw("text", { x: LEFT - 6, y: y(s) + 4, "text-anchor": "end" }, picture, Number(s.toPrecision(1)));
+    }
+    draw("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 8, "text-anchor": "middle" }, picture, `${curve.side} k`);
+    draw("text", { x: 14, y: (TOP + HEIGHT - BOTTOM) / 2, "text-anchor": "middle", transform: `rotate(-90 14 ${(TOP + HEIGHT - BOTTOM) / 2})` }, picture, "share of units with at least k");
+    draw("path", { d: steps(curve.null, x, y), class: "null" }, picture);
+    if (at) draw("path", { d: steps(curve.epochs[0], x, y), class: "first" }, picture);
+    draw("path", { d: steps(curve.epochs[at], x, y), class: "now" }, picture);
+    says.textContent = `epoch ${data.epochs[at]}, ${data.label} ${data.scores[at]}, variance / mean ${curve.dispersion[at]}`;
+  };
+  let timer = null;
+  const stop = () => { clearInterval(timer); timer = null; button.textContent = "Play"; };
+  button.addEventListener("click", () => {
+    if (timer !== null) { stop(); return; }
+    if (Number(slider.value) >= data.epochs.length - 1) slider.value = 0;
+    button.textContent = "Pause";
+    timer = setInterval(() => {
+      slider.value = Number(slider.value) + 1; show();
+      if (Number(slider.value) >= data.epochs.length - 1) stop();
+    }, 150);
+  });
+  slider.addEventListener("input", () => { stop(); show(); });
+  choice.addEventListener("change", show);
+  player.hidden = false;
+  show();
+}
