@@ -88,7 +88,7 @@ TABLES: dict[str, Callable[[], Mapping[str, Any]]] = {
 
 def rows_of(table: str) -> list[dict[str, str]]:
     """Return the rows of a table: name, parameters, what it is, and notes worth a column."""
-    own = {"recipes": _recipe_row, "studies": _study_row}
+    own = {"recipes": _recipe_row, "studies": _study_row, "measures": _measure_row}
     return [
         own[table](name) if table in own else {"name": name, **_function_row(entry)}
         for name, entry in TABLES[table]().items()
@@ -100,6 +100,13 @@ def _recipe_row(name: str) -> dict[str, str]:
 
     about = load_recipe(name).about
     return {"name": name, "what": about.get("title", ""), "paper": about.get("paper", "")}
+
+
+def _measure_row(name: str) -> dict[str, str]:
+    scope = name.partition(" (")[2]
+    row = _function_row(_measures()[name])
+    del row["parameters"]
+    return {"name": name, "scope": scope.rstrip(")") or "layer", **row}
 
 
 def _study_row(name: str) -> dict[str, str]:
@@ -128,7 +135,7 @@ def _function_row(function: Callable[..., Any]) -> dict[str, str]:
     for key in ("Guarantee", "Range", "Cost"):
         if text := _entry(doc, f"{key}:"):
             row[key.lower()] = text
-    if "guarantee" in row and (paper := _entry(doc, ".. [1] ")):
+    if row.keys() & {"guarantee", "range"} and (paper := _entry(doc, ".. [1] ")):
         row["paper"] = paper
     return row
 

@@ -87,9 +87,10 @@ def test_what_needs_a_run_says_so(layers, capsys):
     assert "explored_fraction needs the epochs of a run directory" in capsys.readouterr().err
 
 
-def test_the_list_shows_range_cost_and_paper(capsys):
+def test_the_list_shows_scope_range_cost_and_paper(capsys):
     rows = found(capsys, "list", "measures", "--json")
-    assert all(row["range"] and row["cost"] for row in rows)
+    assert all(row["range"] and row["cost"] and row["paper"] for row in rows)
+    assert {row["scope"] for row in rows} == {"layer", "network", "change"}
 
 
 def test_measures_agree_with_the_functions(layers, capsys):
