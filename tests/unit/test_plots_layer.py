@@ -6,10 +6,13 @@ from topokit.generators import erdos_renyi
 from topokit.graph import LayerGraph
 from topokit.plots.layer import (
     adjacency,
+    ccdf_band,
     degree_distribution,
     degree_histogram,
     input_map,
     null_ccdf,
+    random_bulk,
+    spectrum,
 )
 
 
@@ -83,3 +86,43 @@ def test_a_pixel_of_the_input_map_is_a_fan_out(ax):
 def test_an_image_of_another_size_is_refused(ax):
     with pytest.raises(ValueError, match="expected an image of 6 pixels, got 2 x 2"):
         input_map(LayerGraph.from_edge_ids([0], (2, 6)), image_shape=(2, 2), ax=ax)
+
+
+def test_the_band_is_that_of_a_bootstrap(rng):
+    degrees = rng.poisson(3, 200)
+    k, low, high = ccdf_band(degrees)
+    drawn = rng.choice(degrees, (4000, degrees.size))
+    shares = (drawn[:, :, None] >= k).mean(axis=1)
+    np.testing.assert_allclose(low, np.quantile(shares, 0.025, axis=0), atol=0.011)
+    np.testing.assert_allclose(high, np.quantile(shares, 0.975, axis=0), atol=0.011)
+
+
+def test_the_best_power_law_of_a_random_layer_carries_the_verdict(ax, rng):
+    degree_distribution(erdos_renyi(1000, 1000, density=0.01, rng=rng), ax=ax)
+    labels = [found.get_label() for found in ax.lines]
+    assert any("best power law" in label and "not its law: random" in label for label in labels)
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), [(300, 300), (600, 200)])
+def test_the_bulk_of_a_random_layer_is_that_of_marchenko_and_pastur(n_in, n_out, rng):
+    graph = erdos_renyi(n_in, n_out, density=0.2, rng=rng)
+    values = np.linalg.svd(graph.to_csr().toarray() - graph.density, compute_uv=False)
+    np.testing.assert_allclose(random_bulk(graph), values, atol=0.03 * values[0])
+
+
+def test_the_edge_of_the_bulk_is_the_sum_of_the_roots():
+    # 40 x 90 at density one half: spread 1/2, so values between (3 - 2) and (3 + 2) roots of 10.
+    graph = LayerGraph.from_edge_ids(np.arange(0, 3600, 2), (40, 90))
+    bulk = random_bulk(graph)
+    assert bulk.max() < 0.5 * 5 * np.sqrt(10) < 1.1 * bulk.max()
+    assert bulk.min() > 0.5 * 1 * np.sqrt(10) > 0.8 * bulk.min()
+
+
+def test_a_full_and_an_empty_layer_have_no_bulk():
+    assert random_bulk(LayerGraph.from_edge_ids(range(6), (2, 3))).size == 0
+    assert random_bulk(LayerGraph.from_edge_ids([], (2, 3))).size == 0
+
+
+def test_of_a_wide_layer_the_first_two_values_are_drawn(ax, rng):
+    spectrum(erdos_renyi(1600, 1600, density=0.004, rng=rng), ax=ax)
+    assert line(ax, "this graph, first two").get_ydata().size == 2

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 
 from topokit.plots.across import accuracy_against, arms_side_by_side, mean_over_seeds
+from topokit.plots.animation import frames, javascript_player, save_gif
 from topokit.plots.dynamics import (
     degree_heatmap,
     degree_multiples,
@@ -30,13 +31,22 @@ from topokit.plots.layer import (
     input_map,
     spectrum,
 )
+from topokit.plots.network import network
 from topokit.plots.style import figure
 from topokit.plots.style import save as save_axes
 
 if TYPE_CHECKING:
     from topokit.history import History
 
-__all__ = ["ACROSS_PLOTS", "HISTORY_PLOTS", "LAYER_PLOTS", "save_figures"]
+__all__ = [
+    "ACROSS_PLOTS",
+    "HISTORY_PLOTS",
+    "LAYER_PLOTS",
+    "frames",
+    "javascript_player",
+    "save_figures",
+    "save_gif",
+]
 
 LAYER_PLOTS: dict[str, Callable[..., Axes]] = {
     "degree_distribution": degree_distribution,
@@ -57,6 +67,7 @@ HISTORY_PLOTS: dict[str, Callable[..., Axes]] = {
     "degree_multiples": degree_multiples,
     "edge_survival": edge_survival,
     "spectrum_over_epochs": spectrum_over_epochs,
+    "network": network,
 }
 
 ACROSS_PLOTS: dict[str, Callable[..., Axes]] = {

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from topokit.measures import singular_values
-from topokit.plots.layer import UNITS, degrees_of, draw_ccdf, null_ccdf
+from topokit.plots.layer import LARGEST_SPECTRUM, UNITS, degrees_of, draw_ccdf, null_ccdf
 from topokit.plots.style import COLOURS, LINES, NULL, axes
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from topokit.history import History
 
 __all__ = ["degree_heatmap", "degree_multiples", "edge_survival", "spectrum_over_epochs"]
-
-LARGEST_SPECTRUM = 1500  # units of the smaller side up to which all singular values are drawn
 
 
 def _epochs(history: History, n: int) -> list[int]:

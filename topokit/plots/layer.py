@@ -11,12 +11,14 @@ from scipy import stats
 
 from topokit.graph import LayerGraph
 from topokit.measures import ccdf, power_law_of, singular_values
+from topokit.measures.spectral import leading_singular_values
 from topokit.plots.style import COLOURS, NULL, axes
 
 __all__ = ["adjacency", "degree_distribution", "degree_histogram", "input_map", "spectrum"]
 
 UNITS = {"fan_in": "output units", "fan_out": "input units"}
 BINS = 400
+LARGEST_SPECTRUM = 1500  # units of the smaller side up to which all singular values are drawn
 
 
 def degrees_of(graph: LayerGraph, side: str) -> tuple[NDArray[np.int64], int]:
@@ -41,6 +43,21 @@ def draw_ccdf(ax: Axes, degrees: NDArray[np.int64], **style: Any) -> None:
     ax.step(k[k > 0], share[k > 0], where="pre", **style)
 
 
+def ccdf_band(
+    degrees: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Pointwise 95 % bootstrap interval of P(K >= k) at the positive degrees.
+
+    Resampling n units makes each share a binomial one: its quantiles are the bootstrap's without
+    drawing a sample.
+    """
+    k, share = ccdf(degrees)
+    k, share = k[k > 0], share[k > 0]
+    n = max(degrees.size, 1)
+    low, high = (np.asarray(stats.binom.ppf(q, n, share)) / n for q in (0.025, 0.975))
+    return k, low, high
+
+
 def degree_distribution(
     graph: LayerGraph,
     *,
@@ -51,10 +68,11 @@ def degree_distribution(
 ) -> Axes:
     """Share of units with at least k links, on log-log axes, with the random-graph null.
 
-    A reader should compare the steps with the grey band's line: a random graph falls off as
-    steeply as the null; a heavy tail runs out to the right of it. The fitted tail is drawn from
-    its x_min on, only where the verdict is at least "heavy-tailed": where the steps leave it, the
-    degrees follow no power law.
+    A reader should compare the steps with the dotted line: a random graph falls off as steeply as
+    the null; a heavy tail runs out to the right of it. The band is the pointwise 95 % bootstrap
+    interval of the steps. The best power law is drawn from its x_min (the vertical line) on, thin
+    and with the verdict beside it unless that is at least "heavy-tailed": any degrees have a best
+    power law, and where the steps leave it they follow none.
 
     Parameters
     ----------
@@ -84,15 +102,23 @@ def degree_distribution(
         if initial is not None and initial.n_edges:
             before, _ = degrees_of(initial, side)
             draw_ccdf(ax, before, color=COLOURS[1], ls="--", label="first epoch")
+        ax.fill_between(
+            *ccdf_band(degrees), step="pre", color=COLOURS[0], alpha=0.18, lw=0, label="95 % band"
+        )
         draw_ccdf(ax, degrees, color=COLOURS[0], label="this graph")
         fit = power_law_of(graph, side)
-        if fit.verdict in ("heavy-tailed", "power law"):
+        if np.isfinite(fit.alpha):
+            heavy = fit.verdict in ("heavy-tailed", "power law")
             k = np.arange(int(fit.xmin), min(int(fit.upper), 4 * fit.maximum) + 1)
             law = np.cumsum((k / fit.xmin) ** -fit.alpha)
             above = 1 - np.concatenate([[0], law[:-1]]) / law[-1]
             shown = k <= fit.maximum
             label = rf"best power law, $\alpha$ = {fit.alpha:.2f}, k ≥ {fit.xmin:.0f}"
-            ax.plot(k[shown], fit.tail_share * above[shown], color=COLOURS[2], ls="-.", label=label)
+            if not heavy:
+                label += f"\nnot its law: {fit.verdict}"
+            style: dict[str, Any] = {"color": COLOURS[2], "ls": "-.", "lw": 1.4 if heavy else 0.8}
+            ax.plot(k[shown], fit.tail_share * above[shown], label=label, **style)
+            ax.axvline(fit.xmin, ymax=0.85, color=COLOURS[2], ls=":", lw=0.8)
         ax.set(xscale="log", yscale="log", ylim=(0.5 / max(degrees.size, 1), 1.5))
         ax.legend(loc="lower left")
         isolated = np.mean(degrees == 0)
@@ -135,15 +161,32 @@ def degree_histogram(graph: LayerGraph, *, side: str = "fan_in", ax: Axes | None
 
 
 def spectrum(graph: LayerGraph, *, ax: Axes | None = None) -> Axes:
-    """Singular values of the biadjacency in order, with the mean-degree Ramanujan bound.
+    """Singular values of the biadjacency in order, with the random bulk and the Ramanujan bound.
 
     The first value stands apart by the mean degrees; the second against the dashed bound says
-    how well the layer expands. Below the bound is as good as a graph of these degrees can be.
+    how well the layer expands. Below the bound is as good as a graph of these degrees can be. The
+    grey line is where the values of a random layer of that density lie by Marchenko and Pastur
+    [1]_; hubs and blocks lift values above it, regular designs push them below.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
 
     Notes
     -----
-    Dense: O(n_out n_in) memory, since all values are wanted; layers over 4,000 units on their
-    smaller side are refused by `topokit.measures.singular_values`.
+    Dense: O(n_out n_in) memory, since all values are wanted; of layers over 1,500 units on their
+    smaller side only the first two are drawn. With mean degrees below about 20 a random layer's
+    bulk is a little wider than the law's: that holds where degrees grow.
+
+    References
+    ----------
+    .. [1] Marchenko, Pastur, "Distribution of eigenvalues for some sets of random matrices",
+       Mathematics of the USSR-Sbornik 1, 1967.
 
     Examples
     --------
@@ -152,8 +195,15 @@ def spectrum(graph: LayerGraph, *, ax: Axes | None = None) -> Axes:
     'singular value'
     """
     ax = axes(ax)
-    values = np.sort(singular_values(graph))[::-1]
-    ax.plot(np.arange(1, values.size + 1), values, ".", color=COLOURS[0], ms=3, label="spectrum")
+    whole = min(graph.shape) <= LARGEST_SPECTRUM
+    values = singular_values(graph) if whole else np.array(leading_singular_values(graph))
+    values = np.sort(values)[::-1]
+    label = "this graph" if whole else "this graph, first two"
+    ax.plot(np.arange(1, values.size + 1), values, ".", color=COLOURS[0], ms=3, label=label)
+    bulk = random_bulk(graph)
+    if bulk.size > 1:
+        label = "random graph (Marchenko–Pastur)"
+        ax.plot(np.arange(2, bulk.size + 1), bulk[1:], color=NULL, lw=1, label=label)
     means = [d[d > 0].mean() if d.any() else 0.0 for d in (graph.fan_in, graph.fan_out)]
     if min(means) >= 1:
         bound = float(np.sqrt(means[0] - 1) + np.sqrt(means[1] - 1))
@@ -162,6 +212,25 @@ def spectrum(graph: LayerGraph, *, ax: Axes | None = None) -> Axes:
         ax.legend()
     ax.set(xlabel="rank", ylabel="singular value", title="Spectrum of the biadjacency")
     return ax
+
+
+def random_bulk(graph: LayerGraph) -> NDArray[np.float64]:
+    """Expected singular values of a centred random layer of that size and density, decreasing.
+
+    Quantiles of Marchenko and Pastur's law at the middle of each rank; none without edges or with
+    all of them.
+    """
+    small, large = sorted(graph.shape)
+    spread = np.sqrt(graph.density * (1 - graph.density)) if graph.n_edges else 0.0
+    if not spread:
+        return np.empty(0)
+    low, high = (spread * (np.sqrt(large) + sign * np.sqrt(small)) for sign in (-1, 1))
+    angle = np.linspace(0, np.pi, 4001)  # the squares run from high to low along a half circle
+    squares = (high**2 + low**2) / 2 + (high**2 - low**2) / 2 * np.cos(angle)
+    weight = np.sin(angle) ** 2 / np.maximum(squares, 1e-12 * high**2)
+    share = np.concatenate([[0], np.cumsum((weight[1:] + weight[:-1]) / 2)])
+    wanted = (np.arange(small) + 0.5) / small
+    return np.sqrt(np.maximum(np.interp(wanted, share / share[-1], squares), 0))
 
 
 def adjacency(graph: LayerGraph, *, ax: Axes | None = None) -> Axes:
