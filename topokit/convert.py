@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 FORMAT = "topokit-topology-1"
+DAMAGED = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, struct.error)
 
 
 def from_scipy(matrix: Any) -> LayerGraph:
@@ -261,7 +264,7 @@ def load_topology(path: str | os.PathLike[str]) -> Topology:
     if not path.is_file():
         raise FileNotFoundError(f"expected a topology file, found none at {path}")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if str(arrays["format"]) != FORMAT:
                 raise ValueError(f"format {str(arrays['format'])!r} is not {FORMAT!r}")
             return {
@@ -272,5 +275,5 @@ def load_topology(path: str | os.PathLike[str]) -> Topology:
                 )
                 for i, name in enumerate(arrays["names"])
             }
-    except (ValueError, KeyError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
+    except (*DAMAGED, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"expected a topology written by topokit at {path}: {error}") from error

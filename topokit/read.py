@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import scipy.io
 import scipy.sparse as sp
 
-from topokit.convert import from_networkx, from_scipy, load_topology
+from topokit.convert import DAMAGED, from_networkx, from_scipy, load_topology
 from topokit.graph import Topology
 from topokit.history import History
 from topokit.measures import explored_fraction
@@ -99,11 +98,12 @@ def explored_rows(target: Path, epoch: int = -1) -> list[tuple[str, str, float]]
 def _npz(path: Path) -> Topology:
     """Read a topology of ours or a matrix of `scipy.sparse.save_npz`."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             keys = set(arrays.files)
         if "shape" in keys and keys & {"indptr", "row", "offsets"}:
-            return {path.stem: from_scipy(sp.load_npz(path))}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            with path.open("rb") as file:
+                return {path.stem: from_scipy(sp.load_npz(file))}
+    except (*DAMAGED, AttributeError, KeyError) as error:
         raise ValueError(f"expected a topology or a scipy matrix at {path}: {error}") from error
     return load_topology(path)
 
