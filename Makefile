@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo test setup lint figures bench clean
+.PHONY: demo test setup lint figures notebooks bench clean
 
 setup: $(VENV)/.installed
 
@@ -30,6 +30,12 @@ lint: setup
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	TOPOKIT_QUICK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --nbmake notebooks
+
+# Executes the notebooks in full and keeps their outputs; some ten minutes.
+notebooks: setup
+	cd notebooks && for book in *.py; do ../$(BIN)/jupytext --quiet --to ipynb $$book; done
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=1500 --overwrite notebooks
 
 # Every figure of the README; the MNIST ones need TOPOKIT_DATA or DATA_DIR.
 DATA_DIR ?= $(TOPOKIT_DATA)
