@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -191,6 +192,21 @@ def test_many_rewirings_never_empty_a_layer(name, rng):
         for layer, (update, _) in changes.items():
             assert update.after.n_edges >= 1
             views[layer] = full_view(update.after, rng)
+
+
+@EVERY_RULE
+def test_no_rule_forms_all_pairs_of_units(name, rng):
+    """36 million cells: 288 MB as numbers, 36 MB as bits; a few bounded blocks are allowed."""
+    graph = some_graph((6000, 6000), 9000, rng)
+    values, shape = rng.standard_normal(9000).astype(np.float32), (3, 6000)
+    batch = (np.maximum(rng.standard_normal(shape), 0).astype(np.float32) for _ in range(3))
+    extra = {"explored": graph, "sign": np.sign(values), "stalled": False}
+    view = LayerView(graph, values, *batch, {**extra, "sensitivity": rng.random(9000)})
+    tracemalloc.start()
+    apply({"only": view}, RULES[name](), drop_fraction=0.1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200e6
 
 
 def needs_no_parameter(generator):

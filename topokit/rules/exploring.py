@@ -29,10 +29,11 @@ def mest(*, gradient_weight: float = 0.01) -> UpdateRule:
 
     Notes
     -----
-    Needs the last batch's inputs and output gradients, but the gradient at present edges only:
-    O(samples * n_edges). New edges start at zero. Difference from the authors' code: the edge count
-    is constant; their elastic mutation, which shrinks the number of edges that move, is a falling
-    drop fraction here, and the soft memory bound, which grows before it prunes, is left out.
+    Needs the last batch's inputs and output gradients, O(samples * (n_in + n_out)) memory, but the
+    gradient at present edges only: O(samples * n_edges) time, in bounded blocks. New edges start at
+    zero. Difference from the authors' code: the edge count is constant; their elastic mutation,
+    which shrinks the number of edges that move, is a falling drop fraction here, and the soft
+    memory bound, which grows before it prunes, is left out.
 
     References
     ----------
@@ -73,7 +74,8 @@ def itop(*, growth: str = "random") -> UpdateRule:
     -----
     What makes ITOP is mostly the schedule: an update every 1,500 (random) or 4,000 (gradient)
     steps, drop fraction 0.5 with cosine decay. Needs ``extra["explored"]`` for ``"unfired"``:
-    `topokit.rules.memory.explore` keeps it, and its density is the explored fraction, exactly.
+    `topokit.rules.memory.explore` keeps it, and its density is the explored fraction, exactly. That
+    memory is O(edges explored), up to n_out * n_in in the long run.
     Difference from the authors' code: exactly as many edges are grown as dropped, where their
     Bernoulli draws let the count fluctuate.
 

@@ -208,9 +208,10 @@ def rigl(*, regrown: str = "zero") -> UpdateRule:
 
     Notes
     -----
-    Needs the inputs and output gradients of the last batch; the dense gradient is formed by row
-    blocks, O(samples * n_out * n_in) time. New edges start at zero. The cosine decay of the drop
-    fraction, the interval and the stop step are the schedule's.
+    Needs the inputs and output gradients of the last batch, O(samples * (n_in + n_out)) memory
+    beyond the edges; the dense gradient is formed by row blocks of bounded size, in
+    O(samples * n_out * n_in) time. New edges start at zero. The cosine decay of the drop fraction,
+    the interval and the stop step are the schedule's.
 
     Differences from the authors' code: optimizer state of a regrown edge starts clean also with
     ``"keep"``; whether the rewiring replaces the gradient step (there it does) is the trainer's;
@@ -254,7 +255,9 @@ def snfs(*, budgets: str = "network") -> UpdateRule:
     -----
     Needs the inputs and output gradients of recent batches, older ones scaled down by the
     momentum factor (`topokit.rules.memory.decayed`), so that the gradient by row blocks is the
-    dense momentum; the authors keep that matrix.
+    dense momentum; the authors keep that matrix. Memory beyond the edges: O(samples * (n_in +
+    n_out)) for each of the 45 batches (at momentum 0.9) whose weight is above 1 %, and a bounded
+    block.
 
     Differences from the authors' code: the number dropped is rounded down, not up; a layer may
     be filled completely, not to 99 %; no layer loses its last edge; momentum is that of the

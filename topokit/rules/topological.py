@@ -170,6 +170,8 @@ def cht(
 
     Notes
     -----
+    Memory beyond the edges as `l3_scores` states: bounded blocks of rows, never all pairs of units.
+
     Differences from the authors' code: if fewer edges score above 0 than are to grow, the rest is
     drawn uniformly (there, a constant 1e-5 is added, and with hard growth the whole layer could
     become dense); chain removal works with hard growth too (there it ends in NotImplementedError);

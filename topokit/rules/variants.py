@@ -65,10 +65,11 @@ def granet(*, final_density: float = 0.1, initial_density: float = 0.5) -> Updat
 
     Notes
     -----
-    Needs the last batch's inputs and output gradients. Both steps are one update here: the smallest
-    magnitudes leave for both reasons. Differences from the authors' code: the density follows
-    the share of rewirings done unless the trainer gives another `progress` (there, between first
-    and last pruning step); every layer keeps an edge.
+    Needs the last batch's inputs and output gradients, O(samples * (n_in + n_out)) memory beyond
+    the edges; gradients of absent edges are formed by bounded row blocks. Both steps are one update
+    here: the smallest magnitudes leave for both reasons. Differences from the authors' code: the
+    density follows the share of rewirings done unless the trainer gives another `progress` (there,
+    between first and last pruning step); every layer keeps an edge.
 
     References
     ----------
