@@ -6,7 +6,9 @@ from tests.strategies import layer_graphs
 from topokit.graph import LayerGraph
 from topokit.measures import LAYER_MEASURES
 from topokit.measures.expansion import (
+    imdb,
     mixing_certificate,
+    percolation,
     sweep_cut,
     universal_cover_margin,
     universal_cover_radius,
@@ -106,3 +108,27 @@ def test_sweep_cut_names_the_bottleneck():
     cut = sweep_cut(LayerGraph.from_edge_ids(np.flatnonzero(mask), (200, 200)))
     assert cut.inputs.tolist() == list(range(90))
     assert cut.outputs.tolist() == list(range(80))
+
+
+def test_imdb_is_the_margin_of_even_parts():
+    graph = circulant(13, [0, 1, 3, 9])
+    assert imdb(graph) == pytest.approx(LAYER_MEASURES["ramanujan_margin"](graph))
+    wide = LayerGraph.from_edge_ids(range(36), (6, 6))
+    both = np.zeros((19, 19))
+    both[:13, :13], both[13:, 13:] = graph.to_csr().toarray(), 1
+    mean = (imdb(graph) + imdb(wide)) / 2
+    assert imdb(LayerGraph.from_edge_ids(np.flatnonzero(both), both.shape)) == pytest.approx(mean)
+    assert np.isnan(imdb(circulant(9, [0, 1])))
+
+
+def test_percolation_of_equal_degrees():
+    assert percolation(circulant(9, [0, 1])) == 1
+    assert percolation(LayerGraph.from_edge_ids(range(12), (3, 4))) == 2 * 3
+    assert np.isnan(percolation(LayerGraph.from_edge_ids([], (3, 4))))
+
+
+def test_random_layers_percolate_above_the_threshold(rng):
+    for edges, giant in ((250, False), (900, True)):
+        graph = LayerGraph.from_edge_ids(rng.permutation(400 * 400)[:edges], (400, 400))
+        assert (percolation(graph) > 1) == giant
+        assert (LAYER_MEASURES["giant_share"](graph) > 0.3) == giant

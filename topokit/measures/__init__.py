@@ -34,7 +34,12 @@ from topokit.measures.degree import (
     gini,
 )
 from topokit.measures.distances import distances, efficiency, robustness, robustness_curve
-from topokit.measures.expansion import mixing_certificate, universal_cover_margin
+from topokit.measures.expansion import (
+    imdb,
+    mixing_certificate,
+    percolation,
+    universal_cover_margin,
+)
 from topokit.measures.flow import (
     active_flow,
     components,
@@ -127,7 +132,9 @@ LAYER_MEASURES: dict[str, Callable[[LayerGraph], Any]] = {
     "components": components,
     "giant_share": giant_share,
     "universal_cover_margin": universal_cover_margin,
+    "imdb": imdb,
     "mixing_certificate": mixing_certificate,
+    "percolation": percolation,
     "butterflies": butterflies,
     "robins_alexander": robins_alexander,
     "pair_clustering": pair_clustering,

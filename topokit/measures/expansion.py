@@ -15,11 +15,14 @@ from topokit.measures.spectral import (
     leading_singular_values,
     normalized_operator,
     normalized_singular_value,
+    ramanujan_margin,
 )
 
 __all__ = [
     "SweepCut",
+    "imdb",
     "mixing_certificate",
+    "percolation",
     "sweep_cut",
     "universal_cover_margin",
     "universal_cover_radius",
@@ -27,6 +30,7 @@ __all__ = [
 
 NAN = float("nan")
 EDGES = 2_000_000  # above, message passing would take minutes
+IMDB_LEAST = 3  # units of one fan-out, and mean degrees, that a part of IMDB needs
 THRESHOLDS = 32  # degree thresholds a side in the mixing certificate
 
 
@@ -173,6 +177,90 @@ def mixing_certificate(graph: LayerGraph) -> float:
     right = np.bincount(two, minlength=n + 1)[::-1].cumsum()[::-1][None, 1:].astype(float)
     bound = second * np.sqrt(left * right * (1 - left / edges) * (1 - right / edges))
     return float((np.abs(block - left * right / edges) / bound).max())
+
+
+def imdb(graph: LayerGraph) -> float:
+    """Mean Ramanujan margin of the layer's parts of equal fan-out (IMDB).
+
+    For each fan-out that at least three input units have: these units and all that they feed;
+    if both mean degrees are at least 3 there, the margin of `ramanujan_margin`; the mean of all
+    that count.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+
+    Returns
+    -------
+    float
+        ``nan`` if no part counts, or an iteration did not converge.
+
+    Notes
+    -----
+    Range: negative where the bound is missed on average.
+    Cost: that of spectral_gap for each distinct fan-out; on demand.
+
+    References
+    ----------
+    .. [1] Hoang, Liu, Marculescu, Wang, "Revisiting pruning at initialization through the lens
+       of Ramanujan graph", ICLR 2023.
+
+    Examples
+    --------
+    >>> round(imdb(LayerGraph.from_edge_ids(range(9), (3, 3))), 6)
+    2.828427
+    """
+    fan_out = fan_out_of(graph)
+    rows, found = graph.rows, []
+    values, counts = np.unique(fan_out[fan_out >= IMDB_LEAST], return_counts=True)
+    for value in values[counts >= IMDB_LEAST]:
+        inside = fan_out[graph.indices] == value
+        columns = np.unique(graph.indices[inside], return_inverse=True)
+        targets = np.unique(rows[inside], return_inverse=True)
+        if inside.sum() < IMDB_LEAST * targets[0].size:
+            continue
+        shape = (targets[0].size, columns[0].size)
+        found.append(
+            ramanujan_margin(LayerGraph.from_edge_ids(targets[1] * shape[1] + columns[1], shape))
+        )
+    return float(np.mean(found)) if found else NAN
+
+
+def percolation(graph: LayerGraph) -> float:
+    r"""Whether degrees alone would give a giant component: above 1 in random layers that have one.
+
+    .. math:: (\kappa_{out} - 1)(\kappa_{in} - 1), \qquad
+        \kappa = \langle k^2 \rangle / \langle k \rangle
+
+    Parameters
+    ----------
+    graph : LayerGraph
+
+    Returns
+    -------
+    float
+        ``nan`` without edges.
+
+    Notes
+    -----
+    Range: 0 or more; the threshold is 1.
+    Cost: O(edges); on demand.
+
+    References
+    ----------
+    .. [1] Newman, Strogatz, Watts, "Random graphs with arbitrary degree distributions and their
+       applications", Physical Review E 64, 2001.
+
+    Examples
+    --------
+    >>> percolation(LayerGraph.from_edge_ids(range(12), (3, 4)))
+    6.0
+    """
+    if not graph.n_edges:
+        return NAN
+    sides = (graph.fan_in.astype(float), fan_out_of(graph).astype(float))
+    one, two = (float(k @ k) / graph.n_edges - 1 for k in sides)
+    return one * two
 
 
 def sweep_cut(graph: LayerGraph) -> SweepCut:

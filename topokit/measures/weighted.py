@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph, Topology, chain_widths
 
-__all__ = ["path_norm", "strengths", "synflow_saliency", "synflow_score"]
+__all__ = ["path_kernel_trace", "path_norm", "strengths", "synflow_saliency", "synflow_score"]
 
 Values = Mapping[str, NDArray[Any]]
 
@@ -151,6 +151,43 @@ def synflow_saliency(topology: Topology, values: Values) -> dict[str, NDArray[np
         name: w * forward[i][graph.indices] * backward[i + 1][graph.rows]
         for i, ((name, graph), w) in enumerate(zip(topology.items(), sizes, strict=True))
     }
+
+
+def path_kernel_trace(topology: Topology, values: Values) -> float:
+    """Trace of the path kernel: how much the squared path norm changes with each squared weight.
+
+    The sum over all edges of the squared path sums on both sides of them.
+
+    Parameters
+    ----------
+    topology : dict of LayerGraph
+    values : mapping of (n_edges,) arrays
+
+    Returns
+    -------
+    float
+        0 or more. Cost O(edges).
+
+    Raises
+    ------
+    ValueError
+        If the layers do not chain or an array has another length.
+
+    References
+    ----------
+    .. [1] Gebhart, Saxena, Schrater, "A unified paths perspective for pruning at
+       initialization", arXiv:2101.10552, 2021.
+
+    Examples
+    --------
+    >>> layer = LayerGraph.from_edge_ids([0, 1], (1, 2))
+    >>> path_kernel_trace({"fc1": layer}, {"fc1": np.array([3.0, -4.0])})
+    2.0
+    """
+    squares = [w**2 for w in _checked(topology, values)]
+    graphs = list(topology.values())
+    forward, backward = _sums(graphs, squares)
+    return float(sum(forward[i][g.indices] @ backward[i + 1][g.rows] for i, g in enumerate(graphs)))
 
 
 def strengths(
