@@ -1,10 +1,12 @@
-"""Spectra agree with dense linear algebra to 1e-8 on graphs of every generator."""
+"""Measures agree with dense linear algebra and networkx to 1e-8 on graphs of every generator."""
 
 import functools
 
+import networkx as nx
 import numpy as np
 import pytest
 
+from topokit.convert import to_networkx
 from topokit.generators import GENERATORS
 from topokit.graph import LayerGraph
 from topokit.measures import LAYER_MEASURES
@@ -53,6 +55,30 @@ def test_spectra_agree_with_dense_linear_algebra(name):
     assert graphs
     for graph in graphs:
         agrees(graph)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_measures_agree_with_networkx(name):
+    for graph in family(name):
+        if not 0 < graph.n_edges <= 1500:
+            continue
+        oracle = to_networkx(graph)
+        sizes = [len(part) for part in nx.connected_components(oracle)]
+        assert LAYER_MEASURES["components"](graph) == len(sizes)
+        assert LAYER_MEASURES["giant_share"](graph) == max(sizes) / sum(sizes)
+        if graph.n_edges > 250:
+            continue
+        laplacian = np.sort(nx.laplacian_spectrum(oracle))
+        assert LAYER_MEASURES["algebraic_connectivity"](graph) == pytest.approx(
+            laplacian[1] if len(sizes) == 1 else 0, abs=1e-8
+        )
+        oracle.remove_nodes_from([unit for unit, degree in list(oracle.degree) if not degree])
+        normalized = np.sort(nx.normalized_laplacian_spectrum(oracle))
+        assert LAYER_MEASURES["normalized_spectral_gap"](graph) == pytest.approx(
+            normalized[1], abs=1e-8
+        )
+        clustering = nx.bipartite.robins_alexander_clustering(oracle)
+        assert LAYER_MEASURES["robins_alexander"](graph) == pytest.approx(clustering, abs=1e-8)
 
 
 def test_enough_graphs_are_compared():
