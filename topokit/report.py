@@ -47,6 +47,8 @@ CAPTIONS = {
     "at the end are censored). Where a curve flattens, the survivors stay.",
     "spectrum_over_epochs": "The first singular value follows degrees and hubs; its distance to "
     "the second is the raw spectral gap.",
+    "network": "The last epoch: units by links from the top, hubs in orange; darkness is the share "
+    "of links present, of each layer's densest pair of groups. Evenly grey is random.",
     "turnover": "Share of edges that were not there in the epoch recorded before.",
     "verdict_timeline": "What the scale-free test concluded on the fan-in, without bootstrap: "
     "darker is further from random.",

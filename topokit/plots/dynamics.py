@@ -203,8 +203,7 @@ def edge_survival(history: History, *, ax: Axes | None = None) -> Axes:
     ax = axes(ax)
     epochs = history.recorded
     lowest = 1.0
-    for i, name in enumerate(history.topology(epochs[-1]) if epochs else []):
-        age, share = _kaplan_meier(history, name)
+    for i, (name, (age, share)) in enumerate(_kaplan_meier(history).items()):
         style = {"color": COLOURS[i % 7], "ls": LINES[i % 7]}
         ax.step(age, share, where="post", label=name, **style)  # type: ignore[arg-type]
         lowest = min(lowest, float(share[share > 0].min(initial=1.0)))
@@ -216,22 +215,33 @@ def edge_survival(history: History, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _kaplan_meier(history: History, layer: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Survival function of the ages at which edges were dropped, those that stay censored."""
+Curve = tuple[NDArray[np.int64], NDArray[np.float64]]
+
+
+def _kaplan_meier(history: History) -> dict[str, Curve]:
+    """Survival function of the ages at which each layer's edges go, those that stay censored."""
     epochs = history.recorded
+    if not epochs:
+        return {}
+    alive = {name: graph.edge_ids for name, graph in history.topology(epochs[0]).items()}
+    born = {name: np.full(ids.size, epochs[0]) for name, ids in alive.items()}
     horizon = epochs[-1] - epochs[0] + 2
-    died, censored = np.zeros(horizon, np.int64), np.zeros(horizon, np.int64)
-    alive = history.topology(epochs[0])[layer].edge_ids
-    born = np.full(alive.size, epochs[0])
-    for epoch in epochs[1:]:
-        now = history.topology(epoch)[layer].edge_ids
-        stays = np.isin(alive, now, assume_unique=True)
-        np.add.at(died, epoch - born[~stays], 1)
-        new = now[~np.isin(now, alive, assume_unique=True)]
-        alive = np.concatenate([alive[stays], new])
-        born = np.concatenate([born[stays], np.full(new.size, epoch)])
-    np.add.at(censored, epochs[-1] - born, 1)
-    ended = died + censored
+    died = {name: np.zeros(horizon, np.int64) for name in alive}
+    for epoch in epochs[1:]:  # one pass: an epoch's graphs are replayed from a keyframe
+        topology = history.topology(epoch)
+        for name, before in alive.items():
+            now = topology[name].edge_ids
+            stays = np.isin(before, now, assume_unique=True)
+            np.add.at(died[name], epoch - born[name][~stays], 1)
+            new = now[~np.isin(now, before, assume_unique=True)]
+            alive[name] = np.concatenate([before[stays], new])
+            born[name] = np.concatenate([born[name][stays], np.full(new.size, epoch)])
+    return {name: _survival(died[name], epochs[-1] - born[name]) for name in alive}
+
+
+def _survival(died: NDArray[np.int64], ages: NDArray[np.int64]) -> Curve:
+    """Kaplan and Meier's estimate from deaths at each age and the ages of those alive."""
+    ended = died + np.bincount(ages, minlength=died.size)
     at_risk = ended[::-1].cumsum()[::-1]
     share = np.cumprod(1 - died / np.maximum(at_risk, 1))
     last = int(np.flatnonzero(at_risk)[-1]) if at_risk.any() else 0
