@@ -166,6 +166,7 @@ def check(
         _prepare(config, data_dir)
     else:
         _resolve(config)
+    _plan(config)
 
 
 def _resolve(config: RunConfig) -> None:

@@ -164,7 +164,7 @@ def sweep(
 
 
 def runs_of(directory: str | os.PathLike[str]) -> list[Path]:
-    """Return the folders of the runs of a sweep, or the folder itself if it is a run.
+    """Return the folders of the finished runs of a sweep, or the folder itself if it is a run.
 
     Raises
     ------
@@ -175,9 +175,9 @@ def runs_of(directory: str | os.PathLike[str]) -> list[Path]:
     """
     path = Path(directory)
     if (path / "study.toml").is_file():
-        found = sorted(config.parent for config in path.glob("runs/*/config.toml"))
+        found = sorted(done.parent for done in path.glob("runs/*/DONE"))
         if not found:
-            raise ValueError(f"the sweep {path} has no runs yet")
+            raise ValueError(f"no run of the sweep {path} has finished yet")
         return found
     return [RunDirectory.open(path).path]
 

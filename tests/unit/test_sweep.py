@@ -138,6 +138,9 @@ def test_all_is_checked_before_the_first_run(tmp_path):
     wrong = small(arms=[{"name": "a"}, {"name": "b", "settings": {"rule.nmae": "x"}}])
     with pytest.raises(ValueError, match=r"run b-seed0: unknown key 'rule.nmae'"):
         sweep(wrong, tmp_path / "s", executor=executor)
+    wrong = small(grid={"rule.init": ["zeros", "he"]})
+    with pytest.raises(ValueError, match=r"run init=he-seed0: unknown init 'he'; expected one of"):
+        sweep(wrong, tmp_path / "s", executor=executor)
     wrong = small(grid={"model.widths": [[64, 20, 10], [63, 20, 10]]})
     with pytest.raises(ValueError, match=r"run widths=63x20x10-seed0: model.widths: data set"):
         sweep(wrong, tmp_path / "s", executor=executor)
@@ -189,6 +192,9 @@ def test_runs_of_a_sweep_or_a_run(done, tmp_path):
     assert [path.name for path in found] == sorted(planned.name for planned in STUDY.runs())
     assert runs_of(found[0]) == [found[0]]
     with pytest.raises(ValueError, match="expected a run directory"):
+        runs_of(tmp_path)
+    (tmp_path / "study.toml").touch()
+    with pytest.raises(ValueError, match=r"no run of the sweep .* has finished yet"):
         runs_of(tmp_path)
 
 

@@ -27,6 +27,7 @@ for _command in (
     pictures.plot,
     pictures.report,
     studies.sweep,
+    studies.compare,
 ):
     app.command(_command)
 app.command(graphs.list_, name="list")

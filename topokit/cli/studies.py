@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from topokit import console
-from topokit.cli.options import DataDir, Json, Plugins, import_plugins
+from topokit.cli.options import DataDir, Json, Plugins, import_plugins, some
 
 if TYPE_CHECKING:
     from topokit.sweep import SweepProgress
 
-__all__ = ["sweep"]
+__all__ = ["compare", "sweep"]
 
 
 def sweep(
@@ -107,3 +107,51 @@ def _span(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def compare(
+    runs: list[Path],
+    /,
+    *,
+    measures: str | None = None,
+    out: Path | None = None,
+    seed: int = 0,
+    json: Json = False,
+) -> int:
+    """Compare runs and sweeps over seeds: accuracy, links, measures, and groups pair by pair.
+
+    Parameters
+    ----------
+    runs
+        Run directories and sweeps.
+    measures
+        Comma-separated, such as fc1/fan_in.dispersion; without a layer the mean over layers.
+    out
+        A figure of all runs, e.g. compare.png.
+    seed
+        Of the bootstrap and permutations.
+    """
+    import numpy as np
+
+    from topokit import compare as comparing
+
+    names = comparing.MEASURES if measures is None else tuple(measures.split(","))
+    rng = np.random.default_rng(seed)
+    found = comparing.compare(some(runs), measures=[n.strip() for n in names], rng=rng)
+    if out is not None:
+        from topokit.plots.style import figure, save
+
+        with figure(size=(3.5, 1.2 + 0.28 * len(found.groups))) as ax:
+            save(found.plot(ax=ax), out, dpi=200)
+    groups: Any = found.groups.to_dict("records")
+    pairs: Any = found.pairs.to_dict("records")
+    if json:
+        listed = found.runs.to_dict("records")
+        console.print_json({"groups": groups, "pairs": pairs, "runs": listed})
+        return 0
+    console.print_rows(groups, title="means over seeds; low and high bound the accuracy (95 %)")
+    if pairs:
+        console.print_rows(pairs, title="accuracy of group minus other, over shared seeds")
+    if out is not None:
+        console.say(str(out))
+    return 0
