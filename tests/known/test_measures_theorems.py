@@ -99,7 +99,7 @@ def test_random_layers_have_the_singular_value_of_random_matrices():
 
 
 def test_random_biregular_layers_come_near_the_ramanujan_bound():
-    graph = biregular(1000, 1000, 10, 0)
+    graph = biregular(400, 400, 8, 0)
     assert measure["ramanujan_margin"](graph) == pytest.approx(0, abs=0.15)
     assert measure["universal_cover_margin"](graph) == pytest.approx(
         measure["ramanujan_margin"](graph), abs=1e-4

@@ -71,14 +71,14 @@ def test_twins_of_expected_degrees_have_them_on_average(rng):
     weights = rng.pareto(1.5, 60) + 0.3
     mask = rng.random((50, 60)) < np.minimum(0.1 * weights / weights.mean(), 1)
     graph = LayerGraph.from_edge_ids(np.flatnonzero(mask), mask.shape)
-    found = [expected_degree_twin(graph, rng=rng) for _ in range(400)]
+    found = [expected_degree_twin(graph, rng=rng) for _ in range(150)]
     chance = chances(graph)
     for side, axis in (("fan_in", 1), ("fan_out", 0)):
         mean = np.mean([getattr(twin, side) for twin in found], axis=0)
-        sd = np.sqrt((chance * (1 - chance)).sum(axis=axis) / 400)
+        sd = np.sqrt((chance * (1 - chance)).sum(axis=axis) / 150)
         assert (np.abs(mean - getattr(graph, side)) <= 5 * sd + 1e-9).all()
     cells = np.mean([twin.to_csr().toarray() for twin in found], axis=0)
-    assert np.abs(cells - chance).max() < 0.13
+    assert np.abs(cells - chance).max() < 0.2
 
 
 def test_both_nulls_see_planted_blocks(rng):
