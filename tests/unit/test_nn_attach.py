@@ -296,6 +296,22 @@ def test_a_compiled_forward_follows_every_rewiring(rng, rule):
     torch.testing.assert_close(results[0][0], results[1][0])
 
 
+def test_layers_are_chosen_by_name_or_pattern(rng):
+    def chosen(**options):
+        model = sparsify(Classifier(), generator=random_layer, density=0.5, rng=rng, **options)
+        return list(sparse_layers(model))
+
+    linears = [f"encoder.layers.{i}.linear{j}" for i in (0, 1) for j in (1, 2)]
+    assert chosen() == [*linears, "head"]
+    assert chosen(only=["*.linear2", "head"]) == [linears[1], linears[3], "head"]
+    assert chosen(only=["encoder"], skip=["encoder.layers.0"]) == linears[2:]
+    assert chosen(skip=["encoder.layers.[01].linear1"]) == [linears[1], linears[3], "head"]
+    with pytest.raises(ValueError, match=r"modules to replace among .*, got 'heat'; did you mean"):
+        chosen(only=["heat"])
+    with pytest.raises(ValueError, match=r"modules to skip among .*, got '\*.linear3'"):
+        chosen(skip=["*.linear3"])
+
+
 def test_shared_modules_stay_shared_and_tied_weights_dense(rng):
     linear, tied = nn.Linear(6, 6), nn.Linear(6, 11)
     model = nn.ModuleDict(

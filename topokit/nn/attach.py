@@ -1,11 +1,10 @@
-"""Make a model of your own sparse, and rewire it inside your own training loop."""
+"""Rewire a model of your own inside your own training loop."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -14,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from topokit.graph import EdgeUpdate, LayerGraph, Topology
-from topokit.nn.conv import SparseConv2d
+from topokit.graph import EdgeUpdate, Topology
 from topokit.nn.edges import EdgeLayer
-from topokit.nn.layers import INITS, SparseLinear, sparse_layers
+from topokit.nn.layers import sparse_layers
+from topokit.nn.sparsify import known, sparsify
 from topokit.rules import RULES, SCHEDULES, LayerView, UpdateRule, rewire_network
 from topokit.rules.memory import birth_signs, decayed, explore
 
@@ -27,122 +26,6 @@ GradientFactors = tuple[NDArray[Any], NDArray[Any]]
 
 _FORGOTTEN = 0.01  # weight below which a batch leaves the window of a gradient momentum
 _NEEDS = ("gradient", "momentum", "activations", "explored", "sign", "sensitivity")
-
-
-def sparsify(
-    model: nn.Module,
-    *,
-    generator: str | Callable[..., LayerGraph] = "erdos_renyi",
-    density: float | None = None,
-    epsilon: float | None = None,
-    skip: Collection[str] = (),
-    init: str | None = "he",
-    kernel: str = "auto",
-    rng: np.random.Generator,
-) -> nn.Module:
-    """Replace a model's linear layers and convolutions by sparse ones, in place.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-    generator : str or callable
-        A name of `topokit.GENERATORS`, or ``f(n_in, n_out, *, density, rng) -> LayerGraph``.
-    density : float, optional
-        Share of each layer's possible edges, in (0, 1].
-    epsilon : float, optional
-        SET's budget instead: ``epsilon * (n_in + n_out)`` edges a layer, at most all. Exactly one
-        of the two is given.
-    skip : collection of str
-        Names, as in ``named_modules()``, of layers to leave dense; of a container, all in it.
-    init : str or None
-        New values, a name of `topokit.nn.INITS`; None keeps the dense weights of the edges.
-    kernel : {"auto", "csr", "dense"}
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    torch.nn.Module
-        `model` itself, or the new layer if `model` is one. Make the optimizer afterwards.
-
-    Raises
-    ------
-    ValueError
-        If a choice is unknown, the budget is not one of the two, or nothing can be replaced.
-
-    Notes
-    -----
-    Replaced are modules that are exactly ``torch.nn.Linear`` or ``torch.nn.Conv2d`` with one group
-    and numeric zero padding. Others stay dense: attention's packed projections, grouped
-    convolutions, weights that two modules share. Biases keep their values.
-
-    Examples
-    --------
-    >>> complete = lambda n_in, n_out, *, density, rng: LayerGraph.from_edge_ids(
-    ...     range(n_in * n_out), (n_out, n_in))
-    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-    >>> model = sparsify(model, generator=complete, density=1, rng=np.random.default_rng(0))
-    >>> list(sparse_layers(model))
-    ['0', '2']
-    """
-    if (density is None) == (epsilon is None):
-        raise ValueError(f"expected density or epsilon, got density={density}, epsilon={epsilon}")
-    if density is not None and not 0 < density <= 1:
-        raise ValueError(f"expected a density in (0, 1], got {density}")
-    if epsilon is not None and not epsilon > 0:
-        raise ValueError(f"expected an epsilon above 0, got {epsilon}")
-    if init is not None and init not in INITS:
-        raise ValueError(f"expected an init of {', '.join(INITS)} or None, got {init!r}")
-    make = _generator(generator) if isinstance(generator, str) else generator
-    _known(skip, dict(model.named_modules()), "modules to skip")
-    owners = Counter(id(p) for m in model.modules() for p in m._parameters.values())
-    replaced: dict[nn.Module, nn.Module] = {}
-    for name, module in model.named_modules():
-        if not _replaceable(module) or owners[id(module.weight)] > 1 or _within(name, skip):
-            continue
-        weight: Any = module.weight
-        n_out, n_in = weight.flatten(1).shape
-        share = density if epsilon is None else min(1.0, epsilon * (n_in + n_out) / (n_in * n_out))
-        graph = make(n_in, n_out, density=share, rng=rng)
-        kind: Any = SparseLinear if isinstance(module, nn.Linear) else SparseConv2d
-        layer = kind.from_dense(module, graph, kernel=kernel)
-        if init is not None:
-            values = torch.from_numpy(INITS[init](graph, rng))
-            layer.values.data.copy_(values)
-        replaced[module] = layer
-    if not replaced:
-        raise ValueError("expected a model with torch.nn.Linear or Conv2d layers not skipped")
-    for module in list(model.modules()):
-        for name, child in module._modules.items():
-            if child in replaced:
-                module._modules[name] = replaced[child]
-    return replaced.get(model, model)
-
-
-def _generator(name: str) -> Callable[..., LayerGraph]:
-    from topokit.generators import GENERATORS
-
-    _known([name], GENERATORS, "generators")
-    return GENERATORS[name]
-
-
-def _known(names: Collection[str], table: Collection[str], what: str) -> None:
-    """Raise unless all names are in the table, offering the nearest."""
-    for name in names:
-        if name not in table:
-            near = difflib.get_close_matches(name, list(table), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"expected {what} among {', '.join(table)}, got {name!r}{hint}")
-
-
-def _replaceable(module: nn.Module) -> bool:
-    if type(module) is nn.Conv2d:
-        plain = module.groups == 1 and module.padding_mode == "zeros"
-        return plain and not isinstance(module.padding, str)
-    return type(module) is nn.Linear
-
-
-def _within(name: str, skip: Collection[str]) -> bool:
-    return any(name == s or name.startswith(f"{s}.") for s in skip)
 
 
 class Engine:
@@ -361,6 +244,8 @@ def attach(
 
     Examples
     --------
+    >>> from topokit.graph import LayerGraph
+    >>> from topokit.nn import SparseLinear
     >>> graph = LayerGraph.from_edge_ids(range(0, 60, 3), (6, 10))
     >>> model = nn.Sequential(SparseLinear(graph, rng=np.random.default_rng(0)))
     >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -376,7 +261,7 @@ def attach(
     if not layers:
         raise ValueError("expected a model with sparse layers, got none; see topokit.sparsify")
     if isinstance(rule, str):
-        _known([rule], RULES, "rules")
+        known([rule], RULES, "rules")
         rule = RULES[rule](**params)
     elif params:
         raise ValueError(f"expected parameters of a rule named, got {sorted(params)} with a rule")
@@ -384,10 +269,10 @@ def attach(
         raise ValueError(f"expected positive numbers of steps, got every={every}, total={total}")
     if not 0 <= drop_fraction <= 1:
         raise ValueError(f"expected a drop_fraction in [0, 1], got {drop_fraction}")
-    _known([schedule], SCHEDULES, "schedules")
+    known([schedule], SCHEDULES, "schedules")
     if schedule != "constant" and total is None:
         raise ValueError(f"expected the total number of steps for the schedule {schedule!r}")
-    _known(skip, layers, "sparse layers")
+    known(skip, layers, "sparse layers")
     missing = set(rule.needs) - set(_NEEDS)
     if missing:
         raise ValueError(f"expected a rule that needs {', '.join(_NEEDS)}, got {sorted(missing)}")

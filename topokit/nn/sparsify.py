@@ -1,0 +1,153 @@
+"""Replace the dense layers of any torch model by sparse ones."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Collection
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from topokit.graph import LayerGraph
+from topokit.nn.conv import SparseConv2d
+from topokit.nn.layers import INITS, SparseLinear
+
+__all__ = ["known", "sparsify"]
+
+
+def sparsify(
+    model: nn.Module,
+    *,
+    generator: str | Callable[..., LayerGraph] = "erdos_renyi",
+    density: float | None = None,
+    epsilon: float | None = None,
+    only: Collection[str] = ("*",),
+    skip: Collection[str] = (),
+    init: str | None = "he",
+    kernel: str = "auto",
+    rng: np.random.Generator,
+) -> nn.Module:
+    """Replace a model's linear layers and convolutions by sparse ones, in place.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    generator : str or callable
+        A name of `topokit.GENERATORS`, or ``f(n_in, n_out, *, density, rng) -> LayerGraph``.
+    density : float, optional
+        Share of each layer's possible edges, in (0, 1].
+    epsilon : float, optional
+        SET's budget instead: ``epsilon * (n_in + n_out)`` edges a layer, at most all. Exactly one
+        of the two is given.
+    only, skip : collection of str
+        Which layers to replace and which of those to leave dense: names as in ``named_modules()``,
+        or patterns such as ``"encoder.*.linear?"``. The name of a container means all in it.
+    init : str or None
+        New values, a name of `topokit.nn.INITS`; None keeps the dense weights of the edges.
+    kernel : {"auto", "csr", "dense"}
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    torch.nn.Module
+        `model` itself, or the new layer if `model` is one. Make the optimizer afterwards.
+
+    Raises
+    ------
+    ValueError
+        If a choice is unknown, a name or pattern fits no module, the budget is not one of the
+        two, or nothing can be replaced.
+
+    Notes
+    -----
+    Replaced are modules that are exactly ``torch.nn.Linear`` or ``torch.nn.Conv2d`` with one group
+    and numeric zero padding. Others stay dense: attention's packed projections, grouped
+    convolutions, weights that two modules share. Biases keep their values.
+
+    Examples
+    --------
+    >>> complete = lambda n_in, n_out, *, density, rng: LayerGraph.from_edge_ids(
+    ...     range(n_in * n_out), (n_out, n_in))
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> model = sparsify(model, generator=complete, density=1, rng=np.random.default_rng(0))
+    >>> from topokit.nn import sparse_layers
+    >>> list(sparse_layers(model))
+    ['0', '2']
+    """
+    if (density is None) == (epsilon is None):
+        raise ValueError(f"expected density or epsilon, got density={density}, epsilon={epsilon}")
+    if density is not None and not 0 < density <= 1:
+        raise ValueError(f"expected a density in (0, 1], got {density}")
+    if epsilon is not None and not epsilon > 0:
+        raise ValueError(f"expected an epsilon above 0, got {epsilon}")
+    if init is not None and init not in INITS:
+        raise ValueError(f"expected an init of {', '.join(INITS)} or None, got {init!r}")
+    make = _generator(generator) if isinstance(generator, str) else generator
+    modules = dict(model.named_modules())
+    for names, what in ((only, "modules to replace"), (skip, "modules to skip")):
+        known([name for name in names if not _fits_any(name, modules)], modules, what)
+    owners = Counter(id(p) for m in model.modules() for p in m._parameters.values())
+    replaced: dict[nn.Module, nn.Module] = {}
+    for name, module in modules.items():
+        weight: Any = getattr(module, "weight", None)
+        wanted = _within(name, only) and not _within(name, skip)
+        if not wanted or not _replaceable(module) or owners[id(weight)] > 1:
+            continue
+        n_out, n_in = weight.flatten(1).shape
+        share = density if epsilon is None else min(1.0, epsilon * (n_in + n_out) / (n_in * n_out))
+        graph = make(n_in, n_out, density=share, rng=rng)
+        kind: Any = SparseLinear if isinstance(module, nn.Linear) else SparseConv2d
+        layer = kind.from_dense(module, graph, kernel=kernel)
+        if init is not None:
+            values = torch.from_numpy(INITS[init](graph, rng))
+            layer.values.data.copy_(values)
+        replaced[module] = layer
+    if not replaced:
+        raise ValueError("expected a model with torch.nn.Linear or Conv2d layers not skipped")
+    for module in list(model.modules()):
+        for name, child in module._modules.items():
+            if child in replaced:
+                module._modules[name] = replaced[child]
+    return replaced.get(model, model)
+
+
+def _generator(name: str) -> Callable[..., LayerGraph]:
+    from topokit.generators import GENERATORS
+
+    known([name], GENERATORS, "generators")
+    return GENERATORS[name]
+
+
+def known(names: Collection[str], table: Collection[str], what: str) -> None:
+    """Raise unless all names are in the table, offering the nearest.
+
+    Raises
+    ------
+    ValueError
+        If one is not.
+    """
+    for name in names:
+        if name not in table:
+            near = difflib.get_close_matches(name, list(table), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"expected {what} among {', '.join(table)}, got {name!r}{hint}")
+
+
+def _replaceable(module: nn.Module) -> bool:
+    if type(module) is nn.Conv2d:
+        plain = module.groups == 1 and module.padding_mode == "zeros"
+        return plain and not isinstance(module.padding, str)
+    return type(module) is nn.Linear
+
+
+def _within(name: str, names: Collection[str]) -> bool:
+    """Tell whether a module or one that holds it has one of the names, or fits a pattern."""
+    return any(fnmatchcase(name, pattern) or name.startswith(f"{pattern}.") for pattern in names)
+
+
+def _fits_any(pattern: str, modules: Collection[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in modules)
