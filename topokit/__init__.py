@@ -33,6 +33,7 @@ _HOME = {
     "sparsify": "nn.sparsify",
     "attach": "nn.attach",
     "MODELS": "nn.models",
+    "Recording": "recording",
     "SparseMLPClassifier": "classifier",
     "DATASETS": "data",
     "RECIPES": "config",

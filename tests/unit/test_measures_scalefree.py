@@ -91,6 +91,14 @@ def test_sentence_says_what_was_tested():
         assert words in sentence
 
 
+def test_sentence_lists_laws_with_commas():
+    fit = fit_power_law(np.random.default_rng(0).poisson(10, 1000))
+    sentence = describe_fit(fit)
+    assert "exponential and lognormal" in sentence
+    assert "poisson and exponential" not in sentence
+    assert fit_power_law([1, 2, 3, 4]).verdict in describe_fit(fit_power_law([1, 2, 3, 4]))
+
+
 def test_bounded_law_recovers_flat_exponents():
     rng = np.random.default_rng(0)
     table = tally(sample_zeta(20_000, alpha=1.2, upper=784, rng=rng))
