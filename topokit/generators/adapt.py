@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from topokit.generators.origin import note
 from topokit.generators.sampling import IntArray, graph_from
 from topokit.graph import LayerGraph, sample_absent
-from topokit.ids import distinct
+from topokit.ids import distinct, random_subset
 
 __all__ = [
     "crop",
@@ -164,7 +164,8 @@ def thin(graph: LayerGraph, n_edges: int, *, rng: np.random.Generator) -> LayerG
     Returns
     -------
     LayerGraph
-        Degrees stay as even as removals allow. Strong thinning makes any family random.
+        Degrees stay as even as removals allow. Strong thinning makes any family random: beyond
+        a half, edges leave regardless of degrees at first.
 
     Notes
     -----
@@ -176,6 +177,9 @@ def thin(graph: LayerGraph, n_edges: int, *, rng: np.random.Generator) -> LayerG
     >>> thin(full, 6, rng=np.random.default_rng(0)).fan_in.tolist()
     [2, 2, 2]
     """
+    if graph.n_edges > 2 * n_edges:
+        some = random_subset(graph.n_edges, 3 * n_edges // 2, rng)
+        graph = LayerGraph.from_edge_ids(graph.edge_ids[some], graph.shape)
     for _ in range(20):
         excess = graph.n_edges - n_edges
         if excess <= 0:
@@ -227,7 +231,8 @@ def _rank(keys: IntArray) -> IntArray:
     """How many earlier entries have the same key."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
-    first = np.searchsorted(ordered, ordered, side="left")
+    at = np.arange(keys.size)
+    starts = np.concatenate([[True], ordered[1:] != ordered[:-1]])[: keys.size]
     rank = np.empty(keys.size, np.int64)
-    rank[order] = np.arange(keys.size) - first
+    rank[order] = at - np.maximum.accumulate(np.where(starts, at, 0))
     return rank

@@ -251,7 +251,7 @@ def _random_regular(n: int, degree: int, rng: np.random.Generator) -> LayerGraph
         np.fill_diagonal(present, False)
         return LayerGraph.from_edge_ids(np.flatnonzero(present), (n, n))
     ends = rng.permutation(np.repeat(np.arange(n), degree))[: n * degree // 2 * 2].reshape(-1, 2)
-    for _ in range(300):
+    for _ in range(40):
         low, high = ends.min(axis=1), ends.max(axis=1)
         key = low * n + high
         order = np.argsort(key, kind="stable")

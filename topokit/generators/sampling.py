@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from topokit.generators.origin import note
 from topokit.graph import LayerGraph, sample_absent
-from topokit.ids import distinct
+from topokit.ids import distinct, random_subset, sorted_ids
 
 __all__ = [
     "check_density",
@@ -147,14 +147,18 @@ def collect(
 ) -> LayerGraph:
     """`n_edges` distinct cells from a sampler of ids; the rest uniformly where it runs dry."""
     ids = distinct(np.empty(0, np.int64) if start is None else start)
-    for _ in range(60):
+    for _ in range(30):
         missing = n_edges - ids.size
         if missing <= 0:
             break
         new = distinct(draw(missing + missing // 4 + 8))
-        new = new[~np.isin(new, ids)]
-        ids = np.concatenate([ids, rng.permutation(new)[:missing]])
-        if 50 * new.size < missing:
+        if ids.size:
+            new = new[ids[np.minimum(np.searchsorted(ids, new), ids.size - 1)] != new]
+        size = new.size
+        if size > missing:
+            new = new[random_subset(size, missing, rng)]
+        ids = sorted_ids(np.concatenate([ids, new]))
+        if 20 * size < missing:
             break
     graph = LayerGraph.from_edge_ids(ids, shape)
     if graph.n_edges < n_edges:

@@ -171,9 +171,8 @@ def receptive_field(
     centre = np.floor((np.arange(n_out) + 0.5) * n_in / n_out).astype(np.int64)
     weight = (1.0 + np.minimum(steps, n_in - steps)) ** (-(1 - r) / r)
     cumulative = np.cumsum(weight)
-    ids = np.empty(0, np.int64)
-    missing = fan_in.copy()
-    for _ in range(40):
+    ids, missing = np.empty(0, np.int64), fan_in.copy()
+    for _ in range(12):
         rows = np.repeat(np.arange(n_out), missing)
         if not rows.size:
             break
@@ -181,12 +180,13 @@ def receptive_field(
         columns = (centre[rows] + np.minimum(step, n_in - 1)) % n_in
         ids = distinct(np.concatenate([ids, rows * n_in + columns]))
         missing = fan_in - np.bincount(ids // n_in, minlength=n_out)
-    more = [ids]
-    indptr = np.searchsorted(ids, np.arange(n_out + 1) * n_in)
+    more, indptr = [ids], np.searchsorted(ids, np.arange(n_out + 1) * n_in)
+    near = np.flatnonzero(weight >= 1e-6 * np.sort(weight)[-max(int(fan_in.max()), 1)])
     for row in np.flatnonzero(missing):
-        score = np.log(weight[(steps - centre[row]) % n_in]) + rng.gumbel(size=n_in)
-        score[ids[indptr[row] : indptr[row + 1]] % n_in] = -np.inf
-        more.append(row * n_in + np.argsort(-score, kind="stable")[: missing[row]])
+        columns = (centre[row] + near) % n_in
+        score = np.log(weight[near]) + rng.gumbel(size=near.size)
+        score[np.isin(columns, ids[indptr[row] : indptr[row + 1]] % n_in)] = -np.inf
+        more.append(row * n_in + columns[np.argsort(-score, kind="stable")[: missing[row]]])
     graph = LayerGraph.from_edge_ids(np.concatenate(more), (n_out, n_in))
     return shuffled(graph, shuffle, rng)
 

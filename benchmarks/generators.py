@@ -1,0 +1,144 @@
+"""Print time and peak memory of every family of topologies at a large layer.
+
+Command: ``python benchmarks/generators.py [--units 100000] [--edges 1000000] [--names a,b]
+[--repeats 3] [--limit 60]``. Each family runs in a process of its own. Seconds are those of the
+processor (the machine may be shared), the median of the repeats after a first small graph, which
+loads compiled code; the peak is of resident memory above what the process had then.
+
+``python benchmarks/generators.py --contract`` draws every family at every size of the catalogue's
+contract and every density instead, checks the number of edges, the seed and the order, and prints
+the slowest.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from datetime import date
+
+import numpy as np
+
+from topokit.generators import GENERATORS
+from topokit.graph import same_edges
+
+MUST = (
+    "erdos_renyi", "fixed_fan_in", "fixed_fan_out", "biregular", "configuration", "small_world",
+    "expander", "preferential_attachment", "chung_lu", "block", "band", "circulant", "radix",
+    "butterfly",
+)  # fmt: skip
+SIZES = [(64, 10), (1, 500), (500, 1), (784, 1000), (1000, 784), (3072, 4000)]
+SHARES = [0.0, 2e-5, 0.01, 0.1, 0.6, 1.0]
+
+
+def peak():
+    """Peak resident memory of this process, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def one(name, units, edges, repeats):
+    """Seconds and additional peak memory (MB) of a family, in this process."""
+    family, density = GENERATORS[name], edges / units**2
+    family(200, 200, density=0.05, rng=np.random.default_rng(0))
+    before, seconds = peak(), []
+    for seed in range(repeats):
+        start = time.process_time()
+        graph = family(units, units, density=density, rng=np.random.default_rng(seed))
+        seconds.append(time.process_time() - start)
+        if seconds[-1] > 20:
+            break
+    return {
+        "seconds": statistics.median(seconds), "mb": peak() - before, "edges": graph.n_edges,
+    }  # fmt: skip
+
+
+def row(name, units, edges, repeats, limit):
+    """Run one family in its own process; None where it takes too long or too much."""
+    command = [
+        sys.executable,
+        __file__,
+        "--one",
+        name,
+        "--units",
+        str(units),
+        "--edges",
+        str(edges),
+    ]
+    try:
+        done = subprocess.run(
+            [*command, "--repeats", str(repeats)],
+            capture_output=True, text=True, timeout=limit, check=True,
+        )  # fmt: skip
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
+        return None
+    return json.loads(done.stdout)
+
+
+def table(names, units, edges, repeats, limit):
+    """Markdown lines, one for each family."""
+    yield f"{units:,} x {units:,} units, {edges:,} edges:"
+    yield ""
+    yield "| family | must | seconds of processor | MB above start | edges |"
+    yield "|---|---|---|---|---|"
+    for name in names:
+        must = "yes" if name in MUST else ""
+        found = row(name, units, edges, repeats, limit)
+        if found is None:
+            yield f"| {name} | {must} | over {limit} s or out of memory | | |"
+        else:
+            numbers = f"{found['seconds']:.2f} | {found['mb']:.0f} | {found['edges']:,}"
+            yield f"| {name} | {must} | {numbers} |"
+
+
+def contract(names):
+    """Draw every family at every size and density; print the slowest cells and any failure."""
+    times, failures, cells = [], 0, 0
+    for name in names:
+        for n_in, n_out in SIZES:
+            for density in SHARES:
+                start = time.process_time()
+                draws = [
+                    GENERATORS[name](n_in, n_out, density=density, rng=np.random.default_rng(seed))
+                    for seed in (7, 7)
+                ]
+                times.append((time.process_time() - start, name, n_in, n_out, density))
+                wanted = round(density * n_in * n_out)
+                exact = name not in ("erdos_renyi_bernoulli", "set_sampler")
+                good = draws[0].shape == (n_out, n_in) and same_edges(*draws)
+                good &= not exact or draws[0].n_edges == wanted
+                cells += 1
+                if not good:
+                    failures += 1
+                    print("FAILED", name, n_in, n_out, density, draws[0])
+    print(f"{cells} cells of {len(names)} families, {failures} failures; slowest (two draws):")
+    for seconds, *what in sorted(times, reverse=True)[:8]:
+        print(f"  {seconds:6.1f} s", *what)
+
+
+def main():
+    """Print the table, or one family's numbers as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--units", type=int, default=100_000)
+    parser.add_argument("--edges", type=int, default=1_000_000)
+    parser.add_argument("--names", default=",".join(GENERATORS))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--limit", type=int, default=60)
+    parser.add_argument("--one")
+    parser.add_argument("--contract", action="store_true")
+    given = parser.parse_args()
+    names = MUST if given.names == "must" else given.names.split(",")
+    if given.one:
+        print(json.dumps(one(given.one, given.units, given.edges, given.repeats)))
+    elif given.contract:
+        contract(names)
+    else:
+        print(f"{date.today()}, {platform.machine()}, Python {platform.python_version()}\n")
+        for line in table(names, given.units, given.edges, given.repeats, given.limit):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
