@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 import topokit
 from topokit.files import write_atomic
 from topokit.graph import Topology
-from topokit.measures import ccdf, describe_fit, power_law_of
-from topokit.plots import HISTORY_PLOTS, degree_distribution, mean_over_seeds
+from topokit.measures import describe_fit, power_law_of
+from topokit.plots import HISTORY_PLOTS, degree_distribution, frames, mean_over_seeds
 from topokit.plots.evolution import scores_of
-from topokit.plots.layer import degrees_of, null_ccdf
 from topokit.plots.style import figure, save
 from topokit.toml import to_toml
 
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["verdict_sentences", "write_report"]
 
 BOOTSTRAP = 100
-FRAMES, POINTS = 60, 80  # epochs in the player, points of a curve
+FRAMES = 60  # epochs in the player
 STREAM = 101
 
 CAPTIONS = {
@@ -179,40 +177,44 @@ def _run(history: History, number: int, bootstrap: int) -> dict[str, Any]:
 
 
 def _player(history: History) -> dict[str, Any]:
-    """Degree distributions of every layer and side at up to `FRAMES` epochs, for the player."""
-    known = history.recorded
-    epochs = sorted({known[int(i)] for i in np.linspace(0, len(known) - 1, FRAMES)})
+    """Degrees and blocks of every layer at up to `FRAMES` epochs, for the player."""
+    film = frames(history, n_frames=FRAMES)
     scores, label = scores_of(history)
     score_of = dict(zip(history.epochs["epoch"], scores, strict=True))
-    topologies = [history.topology(epoch) for epoch in epochs]
     curves: dict[str, Any] = {}
-    for layer in topologies[-1]:
+    for name, layer in film["layers"].items():
         for side in ("fan_in", "fan_out"):
-            degrees = [degrees_of(topology[layer], side)[0] for topology in topologies]
-            curves[f"{layer} {side.replace('_', '-')}"] = {
+            curves[f"{name} {side.replace('_', '-')}"] = {
                 "side": side.replace("_", "-"),
-                "units": int(degrees[0].size),
-                "null": _points(*null_ccdf(topologies[0][layer], side)),
-                "epochs": [_points(*ccdf(d)) for d in degrees],
-                "dispersion": [f"{d.var() / d.mean():.2f}" if d.any() else "–" for d in degrees],
+                "units": layer[side]["units"],
+                "null": list(zip(*layer[side]["null"], strict=True)),
+                "epochs": [list(zip(*curve, strict=True)) for curve in layer[side]["ccdf"]],
+                "dispersion": [
+                    "–" if value is None else f"{value:.2f}" for value in layer[side]["dispersion"]
+                ],
+                "layer": name,
             }
+    blocks = {
+        name: {
+            "shape": [len(layer["blocks"][0]), len((layer["blocks"][0] or [[]])[0])],
+            "units": layer["shape"],
+            "densest": f"{100 * layer['densest']:.3g} %",
+            "epochs": [_bytes(rows) for rows in layer["blocks"]],
+        }
+        for name, layer in film["layers"].items()
+    }
     return {
-        "epochs": epochs,
+        "epochs": film["epochs"],
         "label": label,
-        "scores": [f"{score_of[epoch]:.4f}" for epoch in epochs],
+        "scores": [f"{score_of[epoch]:.4f}" for epoch in film["epochs"]],
         "curves": curves,
+        "blocks": blocks,
     }
 
 
-def _points(k: NDArray[Any], share: NDArray[Any]) -> list[list[float]]:
-    """Up to about `POINTS` positive points of a curve, evenly spaced on a log axis."""
-    shown = (k > 0) & (share > 0)
-    k, share = k[shown], share[shown]
-    if k.size > POINTS:
-        wanted = np.geomspace(k[0], k[-1], POINTS)
-        at = np.unique(np.append(np.searchsorted(k, wanted), k.size - 1))
-        k, share = k[at[at < k.size]], share[at[at < k.size]]
-    return [[int(x), float(f"{y:.4g}")] for x, y in zip(k, share, strict=True)]
+def _bytes(rows: list[list[int]]) -> str:
+    """Small numbers as base64, a byte each."""
+    return base64.b64encode(np.array(rows, np.uint8).tobytes()).decode("ascii")
 
 
 def _across(histories: Sequence[History]) -> list[dict[str, str]]:

@@ -33,9 +33,11 @@ window.addEventListener("load", () => {
   const part = tag => player.querySelector(tag);
   const [slider, button, says] = [part("input"), part("button"), part("output")];
   const path = () => player.querySelector("path.now").getAttribute("d");
+  const canvas = player.querySelector("canvas"), painted = canvas.toDataURL();
   seen.hidden = player.hidden; seen.first = says.textContent; seen.path = path();
   slider.value = 2; slider.dispatchEvent(new Event("input"));
   seen.moved = says.textContent; seen.changed = path() !== seen.path;
+  seen.repainted = canvas.toDataURL() !== painted; seen.blocks = [canvas.height, canvas.width];
   button.click(); seen.playing = button.textContent;
   const table = [...document.querySelectorAll("table.sortable")].pop();
   const column = () => [...table.tBodies[0].rows].map(row => row.cells[0].textContent);
@@ -84,6 +86,8 @@ def test_the_player_moves(visit):
     assert seen["first"].startswith("epoch 0, test accuracy 0.5000, variance / mean ")
     assert seen["moved"].startswith("epoch 2, ")
     assert seen["changed"]
+    assert seen["repainted"]
+    assert seen["blocks"] == [24, 24]
     assert (seen["playing"], seen["ended"]) == ("Pause", "Play")
     assert seen["played"].startswith("epoch 4, ")
 

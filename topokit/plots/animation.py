@@ -43,11 +43,12 @@ def frames(history: History, *, n_frames: int = 60, blocks: int = 24) -> dict[st
     Returns
     -------
     dict
-        ``epochs`` (list of int) and ``layers``: for each name ``shape`` (n_out, n_in), ``edges``
-        for each epoch, for ``fan_in`` and ``fan_out`` the distributions ``ccdf`` (for each epoch
-        two lists, k and the share of units with at least k links, at most 48 values) and ``null``
-        of the first epoch, and ``blocks`` (for each epoch rows of densities in 0..99, of the
-        densest block of the run).
+        ``epochs`` (list of int) and ``layers``. Each layer has ``shape`` (n_out, n_in); for each
+        epoch ``edges`` and ``blocks`` (rows of densities in 0..99, of the ``densest`` block of the
+        run); and for ``fan_in`` and ``fan_out`` the number of ``units``, the ``null`` distribution
+        of the first epoch, and for each epoch the ``ccdf`` (two lists, k and the share of units
+        with at least k links, at most 48 values) and the ``dispersion`` (variance over mean, none
+        without links).
 
     Raises
     ------
@@ -248,7 +249,12 @@ def _distributions(graphs: list[LayerGraph], side: str) -> dict[str, Any]:
         "ccdf": [_lists(*_curve(degrees_of(graph, side)[0])) for graph in graphs],
         "null": _lists(*null_ccdf(graphs[0], side)) if graphs[0].n_edges else [[], []],
         "units": int(degrees_of(graphs[0], side)[0].size),
+        "dispersion": [_dispersion(degrees_of(graph, side)[0]) for graph in graphs],
     }
+
+
+def _dispersion(degrees: NDArray[np.int64]) -> float | None:
+    return float(f"{degrees.var() / degrees.mean():.4g}") if degrees.any() else None
 
 
 def _lists(k: NDArray[np.int64], share: NDArray[np.float64]) -> list[list[float]]:

@@ -194,7 +194,7 @@ def accuracy_against_measure(
             label=layer,
         )
         path = [accuracy[e] for e in part["epoch"]]
-        ax.plot(part["value"], path, color=NULL, lw=0.5, alpha=0.7, zorder=0)
+        ax.plot(part["value"], path, color=NULL, lw=0.4, alpha=0.5, zorder=0)
     if points is not None:
         ax.figure.colorbar(points, ax=ax, label="epoch")
         legend = ax.legend(loc="lower left")

@@ -9,8 +9,16 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const up = head.getAttribute("aria-sort") !== "ascending";
       for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
-      const key = row => { const text = row.cells[column].textContent; const n = parseFloat(text.replaceAll(",", "")); return Number.isNaN(n) ? text : n; };
-      [...body.rows].sort((a, b) => { const [x, y] = [key(a), key(b)]; const c = typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y)); return up ? c : -c; }).forEach(row => body.append(row));
+      const cell = row => row.cells[column].textContent.trim();
+      const number = text => /^[-–+]?[\d.,]+(e[-+]?\d+)?( |$)/i.test(text) ? parseFloat(text.replaceAll(",", "")) : NaN;
+      const none = text => text === "" || text === "–" || text === "nan";
+      const compare = (a, b) => {
+        if (none(a) || none(b)) return none(a) - none(b);  // undefined ones last, either way
+        const [x, y] = [number(a), number(b)];
+        const order = Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b) : x - y;
+        return up ? order : -order;
+      };
+      [...body.rows].sort((a, b) => compare(cell(a), cell(b))).forEach(row => body.append(row));
     });
   });
 }
@@ -31,6 +39,20 @@ for (const player of document.querySelectorAll(".player")) {
   for (const name of names) choice.add(new Option(name, name));
   slider.max = data.epochs.length - 1;
   const steps = (points, x, y) => points.map(([k, share], i) => (i ? `H${x(k)}V${y(share)}` : `M${x(Math.min(k, 1))},${y(share)}H${x(k)}`)).join("");
+  const canvas = player.querySelector("canvas"), legend = player.querySelector(".blocks figcaption");
+  const paint = (blocks, at) => {
+    const [rows, columns] = blocks.shape;
+    canvas.hidden = legend.hidden = !(rows && columns);
+    if (canvas.hidden) return;
+    canvas.height = rows; canvas.width = columns;
+    const brush = canvas.getContext("2d"), levels = atob(blocks.epochs[at]);
+    brush.fillStyle = getComputedStyle(player).color;
+    for (let i = 0; i < levels.length; i++) {
+      brush.globalAlpha = levels.charCodeAt(i) / 99;
+      brush.fillRect(i % columns, Math.floor(i / columns), 1, 1);
+    }
+    legend.textContent = `Where the links are: ${blocks.units[1]} input units across, ${blocks.units[0]} output units down, both by falling degree. Strongest: ${blocks.densest} of the possible links in a block.`;
+  };
   const show = () => {
     const curve = data.curves[choice.value], at = Number(slider.value);
     const largest = Math.max(10, ...curve.epochs.flat().map(p => p[0]), ...curve.null.map(p => p[0]));
@@ -48,9 +70,10 @@ for (const player of document.querySelectorAll(".player")) {
     }
     draw("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 8, "text-anchor": "middle" }, picture, `${curve.side} k`);
     draw("text", { x: 14, y: (TOP + HEIGHT - BOTTOM) / 2, "text-anchor": "middle", transform: `rotate(-90 14 ${(TOP + HEIGHT - BOTTOM) / 2})` }, picture, "share of units with at least k");
-    draw("path", { d: steps(curve.null, x, y), class: "null" }, picture);
+    draw("path", { d: steps(curve.null.filter(p => p[1] >= smallest), x, y), class: "null" }, picture);
     if (at) draw("path", { d: steps(curve.epochs[0], x, y), class: "first" }, picture);
     draw("path", { d: steps(curve.epochs[at], x, y), class: "now" }, picture);
+    paint(data.blocks[curve.layer], at);
     says.textContent = `epoch ${data.epochs[at]}, ${data.label} ${data.scores[at]}, variance / mean ${curve.dispersion[at]}`;
   };
   let timer = null;
@@ -66,6 +89,10 @@ for (const player of document.querySelectorAll(".player")) {
   });
   slider.addEventListener("input", () => { stop(); show(); });
   choice.addEventListener("change", show);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
   player.hidden = false;
   show();
 }
+
+// On paper everything is open.
+addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("details")) part.open = true; });
