@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -17,53 +15,16 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from topokit.generators import generate
-from topokit.graph import Topology
-from topokit.history import MEASURE_COLUMNS
-from topokit.measures import measure
 from topokit.nn.models import set_mlp
+from topokit.recording import Recording
 from topokit.rules import RULES, SCHEDULES
 from topokit.samples import Data
 from topokit.tables import check_parameters, choose
 from topokit.train import TrainPlan, TrainState, train
 
-__all__ = ["FitHistory", "SparseMLPClassifier"]
+__all__ = ["SparseMLPClassifier"]
 
 BATCH = 2000
-
-
-@dataclass(frozen=True)
-class FitHistory:
-    """What a fit recorded, with the attributes of `topokit.History` that plots and tables read.
-
-    Parameters
-    ----------
-    epochs : pandas.DataFrame
-        ``run, epoch, train_loss, train_accuracy, seconds``: the loss is the mean over an epoch's
-        batches, with dropout; the accuracy that on the training samples after it.
-    measures : pandas.DataFrame
-        ``run, epoch, layer, measure, value``; empty unless measures were asked for.
-    topologies : dict of int to Topology
-        The graphs each recorded epoch's accuracy was measured on.
-    """
-
-    epochs: pd.DataFrame
-    measures: pd.DataFrame
-    topologies: dict[int, Topology] = field(repr=False)
-    name: str = "fit"
-
-    @property
-    def recorded(self) -> list[int]:
-        """Epochs whose topology is kept."""
-        return sorted(self.topologies)
-
-    def topology(self, epoch: int) -> Topology:
-        """Return all layer graphs of a recorded epoch; negative numbers count from the end."""
-        kept = self.recorded
-        if epoch < 0 and -epoch <= len(kept):
-            epoch = kept[epoch]
-        if epoch not in self.topologies:
-            raise ValueError(f"epoch {epoch} was not recorded; recorded: {kept}")
-        return self.topologies[epoch]
 
 
 class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
@@ -117,8 +78,9 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
     model_ : torch.nn.Module
     topology_ : dict of LayerGraph
         After training.
-    history_ : FitHistory
-        ``.epochs``, ``.measures``, ``.topology(epoch)``.
+    history_ : Recording
+        ``.epochs`` (``train_loss``, the mean over an epoch's batches, with dropout;
+        ``train_accuracy``, after it; ``seconds``), ``.measures``, ``.topology(epoch)``.
     n_iter_ : int
         Epochs trained.
 
@@ -256,7 +218,7 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
         if not 0 <= self.drop_fraction <= 1:
             raise ValueError(f"drop_fraction: expected 0 to 1, got {self.drop_fraction!r}")
 
-    def _trained(self, state: TrainState, data: Data) -> FitHistory:
+    def _trained(self, state: TrainState, data: Data) -> Recording:
         """Train to the end and keep what was asked for."""
         plan = TrainPlan(
             epochs=self.max_iter,
@@ -268,28 +230,18 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
             lr=self.learning_rate,
             lr_schedule=SCHEDULES["cosine"],
         )
-        rows, frames, kept = [], [], {}
-        previous: Topology | None = None
+        recording = Recording(self.measures, every=self.record_every, name="fit")
         for epoch in train(state, data, plan):
-            metrics = epoch.metrics
-            rows.append(
-                ("fit", epoch.index, metrics["train_loss"], metrics["test_accuracy"],
-                 metrics["seconds"])
-            )  # fmt: skip
-            if epoch.index % self.record_every and epoch.index != self.max_iter - 1:
-                continue
-            kept[epoch.index] = epoch.topology
-            if self.measures is not None:
-                frame = measure(epoch.topology, list(self.measures), previous=previous)
-                frames.append(frame.assign(run="fit", epoch=epoch.index)[MEASURE_COLUMNS])
-            previous = epoch.topology
-        columns = ["run", "epoch", "train_loss", "train_accuracy", "seconds"]
-        measured = pd.concat(frames, ignore_index=True) if frames else None
-        return FitHistory(
-            pd.DataFrame(rows, columns=columns),
-            pd.DataFrame(columns=MEASURE_COLUMNS) if measured is None else measured,
-            kept,
-        )
+            recording(epoch.index, epoch.topology)
+            if epoch.index == self.max_iter - 1 and epoch.index not in recording.topologies:
+                recording.keep(epoch.index, epoch.topology)
+            recording.note(
+                epoch.index,
+                train_loss=epoch.metrics["train_loss"],
+                train_accuracy=epoch.metrics["test_accuracy"],
+                seconds=epoch.metrics["seconds"],
+            )
+        return recording
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of each class, (n_samples, n_classes), rows summing to 1."""
