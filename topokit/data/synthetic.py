@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from topokit.samples import Data
 
@@ -71,11 +72,13 @@ def synthetic(
     centres = np.zeros((n_classes, n_features), np.float32)
     chosen = rng.permutation(n_features)[: max(1, round(informative * n_features))]
     centres[:, chosen] = signal * rng.standard_normal((n_classes, chosen.size), np.float32)
-    parts = []
-    for n in (n_train, n_test):
+
+    def part(n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         y = np.arange(n, dtype=np.int64) % n_classes
         x = rng.standard_normal((n, n_features), np.float32)
         x += centres[y]
-        parts += [x, y]
+        return x, y
+
+    (x_train, y_train), (x_test, y_test) = part(n_train), part(n_test)
     source = f"drawn: {round(informative, 4):g} of {n_features} features tell the classes apart"
-    return Data("synthetic", *parts, n_classes, None, source)
+    return Data("synthetic", x_train, y_train, x_test, y_test, n_classes, None, source)
