@@ -5,20 +5,20 @@ import inspect
 import numpy as np
 import pytest
 
-from topokit.generators import DENSITIES, GENERATORS, generate
+from topokit.convert import channel_graph, unrolled_graph
+from topokit.generators import DENSITIES, GENERATORS, describe, generate
+from topokit.generators.origin import guarantee_of
 from topokit.graph import LayerGraph, same_edges
 from topokit.tables import parameters_of
 
 EVERY = pytest.mark.parametrize("name", GENERATORS)
 SIZES = [(64, 10), (10, 64), (1, 17), (17, 1), (1, 1), (30, 30)]
 LARGE = [(784, 1000), (1000, 784)]
-SHARES = [0.0, 0.003, 0.01, 0.1, 0.6, 1.0]
+SHARES = [0.0, 2e-5, 0.003, 0.01, 0.1, 0.6, 1.0]
 
 
 def guarantee(name):
-    doc = inspect.getdoc(GENERATORS[name])
-    line = next(x for x in doc.splitlines() if x.startswith("Guarantee:"))
-    return line.split(":", 1)[1]
+    return guarantee_of(GENERATORS[name])
 
 
 def check(name, n_in, n_out, density):
@@ -53,6 +53,7 @@ def test_layer_sizes_of_the_papers(name, size):
 @pytest.mark.slow
 def test_dense_and_wide_layers(name):
     check(name, 784, 1000, 0.6)
+    check(name, 1000, 784, 2e-5)
     check(name, 3072, 4000, 0.01)
 
 
@@ -152,3 +153,43 @@ def test_unknown_names_are_answered_with_the_nearest():
         generate([4, 3], nearest + "x", density=0.5, rng=rng)
     with pytest.raises(ValueError, match=r"unknown allocation 'erkk'.*did you mean 'erk'"):
         generate([4, 3], nearest, density=0.5, densities="erkk", rng=rng)
+
+
+@EVERY
+def test_convolutions_have_the_graph_of_their_channels_or_of_all_kernel_cells(name):
+    draw, kernel = GENERATORS[name], 9
+    channels = draw(16, 24, density=0.25, rng=np.random.default_rng(2))
+    repeated = unrolled_graph(channels, kernel)
+    assert repeated.shape == (24, 16 * kernel)
+    assert repeated.n_edges == channels.n_edges * kernel
+    assert same_edges(channel_graph(repeated, kernel), channels)
+    cells = draw(16 * kernel, 24, density=0.25, rng=np.random.default_rng(2))
+    assert cells.shape == repeated.shape
+    assert set(channel_graph(cells, kernel).fan_in) <= set(range(17))
+
+
+@EVERY
+def test_a_graph_knows_its_family_and_parameters(name):
+    graph = GENERATORS[name](30, 40, density=0.1, rng=np.random.default_rng(0))
+    facts = describe(graph)
+    assert facts.family == name
+    assert facts.params == {
+        key: parameter.default for key, parameter in parameters_of(GENERATORS[name]).items()
+    }
+    assert facts.guarantee == guarantee(name)
+    assert facts.requested_edges == 120
+    assert facts.components >= 1
+    assert facts.fan_in[0] == graph.fan_in.min()
+    assert 0 <= facts.sigma_2 <= facts.sigma_1
+
+
+@EVERY
+def test_orders_only_shuffle_units(name):
+    if "shuffle" not in parameters_of(GENERATORS[name]):
+        pytest.skip("no order to shuffle")
+    for shuffle in ("none", "in", "out", "both"):
+        graph = GENERATORS[name](40, 50, density=0.2, shuffle=shuffle, rng=np.random.default_rng(1))
+        assert graph.shape == (50, 40)
+        assert describe(graph).params["shuffle"] == shuffle
+    with pytest.raises(ValueError, match="expected shuffle to be one of none, in, out, both"):
+        GENERATORS[name](40, 50, density=0.2, shuffle="all", rng=np.random.default_rng(1))
