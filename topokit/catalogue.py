@@ -15,6 +15,12 @@ def _generators() -> Mapping[str, Any]:
     return GENERATORS
 
 
+def _starts() -> Mapping[str, Any]:
+    from topokit.nn.starts import STARTS
+
+    return STARTS
+
+
 def _densities() -> Mapping[str, Any]:
     from topokit.generators import DENSITIES
 
@@ -74,6 +80,7 @@ def _studies() -> Mapping[str, Any]:
 
 TABLES: dict[str, Callable[[], Mapping[str, Any]]] = {
     "generators": _generators,
+    "starts": _starts,
     "densities": _densities,
     "rules": _rules,
     "measures": _measures,
