@@ -126,7 +126,7 @@ def _study_row(name: str) -> dict[str, str]:
 
 SUPPLIED = {
     "n_in", "n_out", "density", "rng", "ax", "graph", "history", "topology", "update", "shapes",
-    "data_dir", "generator", "style", "budget",
+    "data_dir", "generator", "style", "budget", "widths",
 }  # fmt: skip
 
 
