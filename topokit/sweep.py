@@ -60,8 +60,9 @@ class SweepResult:
     directory : Path
         With ``runs/``, ``sweep.parquet``, ``failures.json`` and ``study.toml``.
     frame : pandas.DataFrame
-        One row a value: ``run``, ``arm``, a column for each key of the grid, ``seed``, ``epoch``,
-        ``layer``, ``measure``, ``value``. Accuracy and losses are rows of layer ``"network"``.
+        One row a value: ``run``, ``arm``, a column for each key of the grid (lists as text),
+        ``seed``, ``epoch``, ``layer``, ``measure``, ``value``. Accuracy and losses are rows of
+        layer ``"network"``.
     failures : dict of str
         Run and reason.
     """
@@ -361,7 +362,8 @@ def _gathered(planned: list[PlannedRun], root: Path, keys: tuple[str, ...]) -> p
         metrics = history.epochs.melt(["epoch"], list(METRICS), "measure", "value")
         rows = pd.concat([metrics.assign(layer="network"), history.measures], ignore_index=True)
         rows["value"] = rows["value"].astype(float)
-        labels = {key: run.cell[key] for key in keys}
+        cell = {key: run.cell[key] for key in keys}
+        labels = {key: str(v) if isinstance(v, list | tuple) else v for key, v in cell.items()}
         frames.append(rows.assign(run=run.name, arm=run.arm, seed=run.config.seed, **labels))
     columns = ["run", "arm", *keys, "seed", "epoch", "layer", "measure", "value"]
     if not frames:

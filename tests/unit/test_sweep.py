@@ -68,6 +68,13 @@ def test_one_tidy_frame(done):
     assert not frame["measure"].eq("seconds").any()
 
 
+def test_lists_on_the_grid_are_text_in_the_frame(tmp_path):
+    study = small(grid={"model.widths": [[64, 9, 10], [64, 20, 20, 10]]})
+    frame = sweep(study, tmp_path / "s", executor=Here()).frame
+    assert frame["model.widths"].unique().tolist() == ["[64, 9, 10]", "[64, 20, 20, 10]"]
+    assert sweep_frame(tmp_path / "s")["run"].iloc[0] == "widths=64x9x10-seed0"
+
+
 def test_a_run_of_a_sweep_is_an_ordinary_run(done, tmp_path):
     planned = STUDY.runs()[0]
     alone = run(planned.config, tmp_path / "alone")
