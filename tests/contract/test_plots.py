@@ -1,7 +1,8 @@
-"""What every figure keeps, whichever it is: loops over the two tables of plots."""
+"""What every figure keeps, whichever it is: loops over the tables of plots."""
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,8 @@ from matplotlib.figure import Figure
 from topokit.generators import erdos_renyi
 from topokit.graph import LayerGraph
 from topokit.measures import measure
-from topokit.plots import HISTORY_PLOTS, LAYER_PLOTS
+from topokit.plots import ACROSS_PLOTS, HISTORY_PLOTS, LAYER_PLOTS
+from topokit.plots.style import figure, save
 
 GRAPHS = {
     "random": erdos_renyi(30, 20, density=0.2, rng=np.random.default_rng(1)),
@@ -98,3 +100,46 @@ def test_a_plot_without_axes_draws_on_the_current_ones(name):
         assert ax in plt.gcf().axes
     finally:
         plt.close(ax.figure)
+
+
+def pixels(name, run):
+    """What a figure of a run looks like."""
+    with figure() as ax:
+        HISTORY_PLOTS[name](run, ax=ax)
+        target = io.BytesIO()
+        save(ax, target, format="rgba")
+    return target.getvalue()
+
+
+@pytest.mark.parametrize("name", HISTORY_PLOTS)
+def test_a_figure_of_a_run_shows_that_run(name):
+    even, again = (
+        [erdos_renyi(30, 20, density=0.3, rng=np.random.default_rng(4))] * 3 for _ in "ab"
+    )
+    hubs = [LayerGraph.from_edge_ids(np.arange(90 + 9 * i), (20, 30)) for i in range(3)]
+    assert pixels(name, make_run(even)) == pixels(name, make_run(again))
+    assert pixels(name, make_run(even)) != pixels(name, make_run(hubs + hubs[:1]))
+
+
+@pytest.mark.parametrize("arms", [0, 1, 3])
+@pytest.mark.parametrize("name", ACROSS_PLOTS)
+def test_a_plot_of_many_runs_keeps_the_contract(name, arms):
+    rows = [
+        {"arm": f"arm {i}", "seed": seed, "epoch": epoch, "normalized_spectral_gap": i + seed / 9,
+         "test_accuracy": 0.5 + i / 10 + epoch / 100 + seed / 99}
+        for i in range(arms) for seed in range(3) for epoch in range(2)
+    ]  # fmt: skip
+    columns = ["arm", "seed", "epoch", "normalized_spectral_gap", "test_accuracy"]
+    check(lambda ax: ACROSS_PLOTS[name](pd.DataFrame(rows, columns=columns), ax=ax))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAYER_PLOTS)
+def test_the_file_of_a_layer_of_a_million_links_is_small(name):
+    graph = erdos_renyi(4000, 4000, density=1 / 16, rng=np.random.default_rng(0))
+    assert graph.n_edges == 1_000_000
+    target = io.BytesIO()
+    with figure() as ax:
+        LAYER_PLOTS[name](graph, ax=ax)
+        save(ax, target, format="png", dpi=200)
+    assert target.tell() < 1_000_000

@@ -9,6 +9,7 @@ from topokit.generators import erdos_renyi
 from topokit.measures import measure
 from topokit.plots import save_figures
 from topokit.plots.evolution import (
+    accuracy_against_measure,
     accuracy_over_epochs,
     degree_evolution,
     measure_over_epochs,
@@ -51,6 +52,14 @@ def test_a_measure_is_drawn_as_recorded(run, ax):
 def test_accuracy_is_drawn_as_recorded(run, ax):
     accuracy_over_epochs(run, ax=ax)
     assert ax.lines[0].get_ydata().tolist() == run.epochs["test_accuracy"].tolist()
+
+
+def test_the_path_goes_through_measure_and_accuracy_of_every_epoch(run, ax):
+    accuracy_against_measure(run, "fan_in.dispersion", ax=ax)
+    frame = run.measures[run.measures["measure"] == "fan_in.dispersion"]
+    wanted = np.column_stack([frame["value"], run.epochs["test_accuracy"]])
+    np.testing.assert_array_equal(ax.collections[0].get_offsets(), wanted)
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), wanted)
 
 
 def test_turnover_starts_at_zero_and_has_room_above(run, ax):
