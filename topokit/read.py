@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from topokit.graph import Topology
 from topokit.history import History
 from topokit.measures import explored_fraction
 
-__all__ = ["explored_rows", "read_topologies"]
+__all__ = ["RUN_MEASURES", "read_topologies", "run_rows"]
 
 KINDS = "a run directory, .npz, .mtx, .graphml, .pt, .pth or .safetensors"
 
@@ -65,13 +66,20 @@ def _of_run(history: History, epoch: int) -> tuple[Topology, Topology | None, di
     return topology, previous, {"kind": "run", "epoch": at}
 
 
-def explored_rows(target: Path, epoch: int = -1) -> list[tuple[str, str, float]]:
-    """Share of the possible edges of each layer seen up to an epoch of a run, as measure rows.
+RUN_MEASURES = ("explored_fraction", "edge_age")
+"""Names that need the epochs before: the share of possible edges seen so far; the mean age."""
+
+
+def run_rows(target: Path, names: Sequence[str], epoch: int = -1) -> list[tuple[str, str, float]]:
+    """Measure what needs the epochs of a run: rows of layer, measure and value.
 
     Parameters
     ----------
     target : Path
         A run directory.
+    names : sequence of str
+        Of `RUN_MEASURES`. ``edge_age``: mean number of epochs since an edge was grown, ``nan``
+        without edges.
     epoch : int
         -1 is the last.
 
@@ -81,18 +89,21 @@ def explored_rows(target: Path, epoch: int = -1) -> list[tuple[str, str, float]]
         If `target` is no run, or the epoch was not recorded.
     """
     if not target.is_dir():
-        raise ValueError(f"explored_fraction needs the epochs of a run directory, got {target}")
+        raise ValueError(f"{names[0]} needs the epochs of a run directory, got {target}")
     history = History.load(target)
-    _, _, about = _of_run(history, epoch)
-    upto = [e for e in history.recorded if e <= about["epoch"]]
-    return [
-        (
-            layer,
-            "explored_fraction",
-            explored_fraction(history.topology(e)[layer] for e in upto),
-        )
-        for layer in history.topology(upto[0])
-    ]
+    topology, _, about = _of_run(history, epoch)
+    at = about["epoch"]
+    before = [e for e in history.recorded if e <= at]
+    rows = []
+    for layer in topology:
+        for name in names:
+            if name == "edge_age":
+                ages = history.ages(at, layer)
+                value = float(ages.mean()) if ages.size else float("nan")
+            else:
+                value = explored_fraction(history.topology(e)[layer] for e in before)
+            rows.append((layer, name, value))
+    return rows
 
 
 def _npz(path: Path) -> Topology:

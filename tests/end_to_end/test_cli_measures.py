@@ -67,6 +67,18 @@ def test_a_finished_run_gives_the_numbers_it_recorded(run, capsys, epoch):
     assert {row["measure"] for row in explored} == {"explored_fraction", "components"}
 
 
+def test_edges_age_by_the_epoch(run, capsys):
+    history = History.load(run)
+    for epoch in range(3):
+        arguments = ["--measures", "edge_age", "--epoch", epoch, "--json"]
+        rows = found(capsys, "analyze", run, *arguments)["measures"]
+        for row in rows:
+            ages = history.ages(epoch, row["layer"])
+            assert row["value"] == pytest.approx(ages.mean())
+            assert 0 <= row["value"] <= epoch
+    assert min(row["value"] for row in rows) > 0
+
+
 def test_deep_answers_and_null_scores(layers, capsys):
     arguments = ["--measures", "fan_in.mean", "--deep", "--nulls", 3, "--bootstrap", 10, "--json"]
     answer = found(capsys, "analyze", layers, *arguments)

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 
 from topokit.convert import load_topology, save_topology
 from topokit.graph import LayerGraph
-from topokit.read import explored_rows, read_topologies
+from topokit.read import RUN_MEASURES, read_topologies, run_rows
 
 
 @pytest.fixture
@@ -52,6 +52,7 @@ def test_whole_files_are_read(saved):
     np.testing.assert_array_equal(one["fc1"].edge_ids, two["matrix"].edge_ids)
 
 
-def test_what_is_no_run_has_explored_nothing(saved):
-    with pytest.raises(ValueError, match="explored_fraction needs the epochs of a run directory"):
-        explored_rows(saved / "topology.npz")
+@pytest.mark.parametrize("name", RUN_MEASURES)
+def test_what_is_no_run_has_no_past(saved, name):
+    with pytest.raises(ValueError, match=f"{name} needs the epochs of a run directory"):
+        run_rows(saved / "topology.npz", [name])

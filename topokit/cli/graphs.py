@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["analyze", "generate", "list_"]
 
-EXPLORED = "explored_fraction"
-
 
 def analyze(
     target: Path,
@@ -38,7 +36,7 @@ def analyze(
         RUN, TOPOLOGY.npz, MATRIX.npz, .mtx, CHECKPOINT.pt, .safetensors or GRAPH.graphml.
     measures
         Comma-separated names from 'topokit list measures', or 'all'; by default the core
-        measures. For a run also explored_fraction.
+        measures. For a run also explored_fraction and edge_age.
     epoch
         Which epoch of a run; -1 is the last.
     bootstrap
@@ -55,17 +53,18 @@ def analyze(
     import pandas as pd
 
     from topokit.measures import measure
-    from topokit.read import explored_rows, read_topologies
+    from topokit.read import RUN_MEASURES, read_topologies, run_rows
     from topokit.report import verdict_sentences
 
     import_plugins(plugin)
     names = _measure_names(measures)
     topology, previous, about = read_topologies(target, epoch)
     found: dict[str, Any] = {"target": str(target), **about}
-    others = None if names is None else [name for name in names if name != EXPLORED]
+    of_run = [name for name in names or () if name in RUN_MEASURES]
+    others = None if names is None else [name for name in names if name not in of_run]
     frame = measure(topology, others, previous=previous)
-    if names is not None and EXPLORED in names:
-        rows = pd.DataFrame(explored_rows(target, epoch), columns=frame.columns)
+    if of_run:
+        rows = pd.DataFrame(run_rows(target, of_run, epoch), columns=frame.columns)
         frame = pd.concat([frame, rows], ignore_index=True) if len(frame) else rows
     wanted = names is None or any(name.startswith("power_law") for name in names)
     found["measures"] = frame.to_dict("records")
