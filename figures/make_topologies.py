@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 
 from topokit.generators import GENERATORS, describe
+from topokit.measures import LAYER_MEASURES
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -31,7 +32,7 @@ def measured(seed):
         start = time.perf_counter()
         graph = family(N_IN, N_OUT, density=DENSITY, rng=np.random.default_rng(seed))
         seconds = time.perf_counter() - start
-        yield name, graph, describe(graph, requested_density=DENSITY), seconds
+        yield name, graph, describe(graph), seconds
 
 
 def table(rows, seed):
@@ -48,17 +49,25 @@ def table(rows, seed):
         "falls apart into like components. Families that mix across layers (butterfly, benes,",
         "radix, de_bruijn, kautz, monarch, group_shuffle) are judged by the product of several",
         "layers, not by one. Algebraic families are cropped and thinned here; at their own sizes",
-        "they have the spectra that the tests check.",
+        "they have the spectra that the tests check. s₂ is one minus the measure",
+        "`normalized_spectral_gap`, λ₂ the algebraic connectivity of the giant component.",
         "",
-        "| family | edges | fan-out | fan-in | components | σ₁ | σ₂ | margin | 4-cycles |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| family | edges | fan-out | fan-in | components | σ₁ | σ₂ | margin "
+        "| s₂ | λ₂ | 4-cycles |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, graph, f, _ in sorted(rows, key=lambda row: row[2].sigma_2):
         lines.append(
             f"| {name} | {f.n_edges} | {f.fan_out[0]}-{f.fan_out[1]} | {f.fan_in[0]}-{f.fan_in[1]} "
             f"| {f.components} | {f.sigma_1:.3f} | {f.sigma_2:.3f} | {f.margin:.3f} "
+            f"| {1 - LAYER_MEASURES['normalized_spectral_gap'](graph):.3f} "
+            f"| {LAYER_MEASURES['algebraic_connectivity_giant'](graph):.3f} "
             f"| {butterflies(graph)} |"
         )
+    lines += ["", "What each family promises, and what it took to meet this size and budget:", ""]
+    lines += ["| family | guarantee | repairs here |", "|---|---|---|"]
+    for name, _, f, _ in rows:
+        lines.append(f"| {name} | {f.guarantee} | {'; '.join(f.repairs) or 'none'} |")
     return "\n".join([*lines, "", "![every family](topologies.png)", ""])
 
 
