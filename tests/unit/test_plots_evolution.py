@@ -93,5 +93,11 @@ def test_figures_are_the_same_when_made_twice(run, tmp_path):
 
 
 def test_an_unknown_format_is_refused(run, tmp_path):
-    with pytest.raises(ValueError, match="expected formats of png, pdf, svg, got 'gif'"):
-        save_figures(run, tmp_path, formats=("gif",))
+    with pytest.raises(ValueError, match="expected formats of png, pdf, svg, gif, got 'bmp'"):
+        save_figures(run, tmp_path, formats=("bmp",))
+
+
+def test_a_film_is_one_more_file(run, tmp_path):
+    assert [path.name for path in save_figures(run, tmp_path, formats=("gif",))] == [
+        "degrees_and_links.gif"
+    ]

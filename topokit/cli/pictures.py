@@ -30,7 +30,7 @@ def plot(
     out
         Folder for the figures; by default RUN/figures.
     formats
-        Comma-separated: png, pdf, svg.
+        Comma-separated: png, pdf, svg; gif adds a film of the first layer.
     """
     from topokit.history import History
     from topokit.plots import save_figures

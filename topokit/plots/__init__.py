@@ -77,7 +77,7 @@ ACROSS_PLOTS: dict[str, Callable[..., Axes]] = {
 }
 """Figures of a tidy frame of many runs."""
 
-KINDS = ("png", "pdf", "svg")
+KINDS = ("png", "pdf", "svg", "gif")
 
 
 def save_figures(
@@ -91,7 +91,7 @@ def save_figures(
     directory : Path
         Made if it is not there.
     formats : tuple of str
-        Of png, pdf, svg.
+        Of png, pdf, svg; gif adds one film, of the first layer's degrees and links.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def save_figures(
     written = []
 
     def save(name: str, draw: Callable[..., Axes], *args: object, **kwargs: object) -> None:
-        for kind in formats:
+        for kind in [kind for kind in formats if kind != "gif"]:
             with figure() as ax:
                 draw(*args, ax=ax, **kwargs)
                 path = directory / f"{name}.{kind}"
@@ -132,6 +132,8 @@ def save_figures(
                 initial=first[layer],
                 title=f"{layer} {side.replace('_', '-')}, epoch {history.recorded[-1]}",
             )
+    if "gif" in formats:
+        written.append(save_gif(history, directory / "degrees_and_links.gif"))
     return written
 
 
