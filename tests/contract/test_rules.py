@@ -195,6 +195,17 @@ def test_many_rewirings_never_empty_a_layer(name, rng):
 
 
 @EVERY_RULE
+def test_both_degree_sequences_can_move(name, rng):
+    views = chain(rng, widths=(40, 30, 30, 20))
+    changes = apply(views, RULES[name]())
+    for update, _ in changes.values():
+        assert not np.array_equal(update.before.fan_in, update.after.fan_in)
+        assert not np.array_equal(update.before.fan_out, update.after.fan_out)
+    assert changes or not any(map(any, RULES[name]().plan(
+        views, drop_fraction=0.3, progress=0.5, may_regrow=True).values()))  # fmt: skip
+
+
+@EVERY_RULE
 def test_no_rule_forms_all_pairs_of_units(name, rng):
     """36 million cells: 288 MB as numbers, 36 MB as bits; a few bounded blocks are allowed."""
     graph = some_graph((6000, 6000), 9000, rng)

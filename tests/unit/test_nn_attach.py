@@ -296,6 +296,17 @@ def test_a_compiled_forward_follows_every_rewiring(rng, rule):
     torch.testing.assert_close(results[0][0], results[1][0])
 
 
+@pytest.mark.parametrize(("every", "total"), [(4, 20), (5, 13), (3, 3)])
+def test_gradual_pruning_ends_at_its_final_density(rng, every, total):
+    model = small_model(rng)
+    cells = 20 * 30 + 30 * 5
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    engine = attach(model, optimizer, "gmp", every=every, total=total, final_density=0.1, rng=rng)
+    fit(model, optimizer, torch.ones(5, 20), torch.arange(5), total)
+    n_edges = sum(graph.n_edges for graph in engine.topology.values())
+    assert n_edges == (round(0.1 * cells) if total > every else round(0.4 * cells))
+
+
 def test_layers_are_chosen_by_name_or_pattern(rng):
     def chosen(**options):
         model = sparsify(Classifier(), generator=random_layer, density=0.5, rng=rng, **options)
