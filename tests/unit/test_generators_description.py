@@ -95,3 +95,7 @@ def test_units_without_edges_and_single_units():
     facts = describe(draw("erdos_renyi", 1, 5, 0.0))
     assert (facts.components, facts.fan_in, facts.fan_out) == (6, (0, 0), (0, 0))
     assert np.isnan(facts.sigma_2)
+    for edges in ([], [7], [7, 601], [7, 8, 1201]):
+        facts = describe(LayerGraph.from_edge_ids(edges, (500, 600)))
+        assert facts.sigma_1 == pytest.approx([0, 1, 1, np.sqrt(2)][len(edges)])
+        assert facts.sigma_2 == pytest.approx(float(len(edges) > 1))

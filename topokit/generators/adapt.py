@@ -41,10 +41,13 @@ def top_singular_values(matrix: sp.csr_array, k: int, *, tol: float = 1e-7) -> N
 
     Lanczos on the Gram operator of the smaller side; dense up to 400 units.
     """
+    values = np.full(k, np.nan)
+    values[: min(matrix.shape)] = 0.0
+    matrix = matrix[np.diff(matrix.indptr) > 0].T.tocsr()
+    matrix = matrix[np.diff(matrix.indptr) > 0]
     if matrix.shape[0] > matrix.shape[1]:
         matrix = matrix.T.tocsr()
     n = matrix.shape[0]
-    values = np.full(k, np.nan)
     if n <= 400 or n <= 3 * k:
         gram = (matrix @ matrix.T).toarray()
         found = np.linalg.eigvalsh(gram)[::-1][:k]
