@@ -94,7 +94,8 @@ def lps(
         In [0, 1]; ``round(density n_in n_out)`` edges.
     rng : numpy.random.Generator
     p : int, optional
-        A prime that is 1 modulo 4; by default that with p + 1 nearest to the mean fan-in.
+        A prime that is 1 modulo 4; by default that with p + 1 nearest to the mean fan-in among
+        those below q**2 / 4, which give simple graphs.
     q : int, optional
         A prime; by default the smallest that gives enough units.
     shuffle : {"none", "in", "out", "both"}
@@ -127,7 +128,10 @@ def lps(
     n = max(n_in, n_out)
     usual = [k for k in range(5, 200) if is_prime(k) and k % 4 == 1]
     if p is None:
-        p = min(usual, key=lambda k: abs(k + 1 - n_edges / n_out))
+        enough = (k for k in range(3, n + 5) if is_prime(k) and k * (k * k - 1) // 2 >= n)
+        smallest = q or next(enough)
+        simple = [k for k in usual if 4 * k < smallest**2 and k != smallest] or [5]
+        p = min(simple, key=lambda k: abs(k + 1 - n_edges / n_out))
     if not is_prime(p) or p % 4 != 1:
         near = sorted(sorted(usual, key=lambda k: abs(k - p))[:2])
         raise ValueError(

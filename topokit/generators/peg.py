@@ -35,8 +35,8 @@ def peg(
         Orders the units and breaks ties.
     depth : int, optional
         Search up to so many steps from input to output units: cycles shorter than
-        ``2 depth + 2`` are avoided while they can be. By default 3, or less where fewer steps
-        reach everything.
+        ``2 depth + 2`` are avoided while they can be. By default 3, 2 from 50,000 edges on (as
+        good an expander, in a tenth of the time), or fewer where fewer steps reach everything.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def peg(
     Notes
     -----
     Guarantee: exact number of edges; fan-out within one; fan-in nearly even.
-    Cost: at most O(depth n_in edges); with depth 3, 1 s for 100,000 edges, 1 min for a million.
+    Cost: at most O(depth n_in edges); 3 s for 100,000 at depth 3, 8 s for a million at 2.
 
     References
     ----------
@@ -70,7 +70,7 @@ def peg(
 
     if depth is None:
         overlap = n_edges**2 / (n_in * n_out**2)
-        depth = 3 if overlap < 4 else 2 if overlap < 30 else 1
+        depth = 3 if overlap < 4 and n_edges < 50_000 else 2 if overlap < 30 else 1
     starts = np.concatenate([[0], np.cumsum(even_degrees(n_edges, n_in, rng))])
     state, order = compiled.seed_of(rng), rng.permutation(n_in)
     ends = np.full(n_edges, -1, np.int64)
