@@ -25,7 +25,14 @@ from topokit.files import write_atomic
 from topokit.generators import DENSITIES, GENERATORS, generate
 from topokit.graph import Topology
 from topokit.history import History, Recorder, RunDirectory
-from topokit.measures import CHANGE_MEASURES, CORE, LAYER_MEASURES, NETWORK_MEASURES, measure
+from topokit.measures import (
+    CHANGE_MEASURES,
+    CORE,
+    LAYER_MEASURES,
+    NETWORK_MEASURES,
+    measure,
+    prepare,
+)
 from topokit.nn.extract import topology_of
 from topokit.nn.models import MODELS, UNSUPERVISED, inputs_of
 from topokit.nn.starts import STARTS, layer_densities
@@ -276,6 +283,7 @@ def _loop(
     """Train, measure and record until the last epoch; the checkpoint is always written last."""
     recorder = Recorder(run_directory, upto=state.epoch - 1)
     timing = _read_timing(run_directory)
+    prepare(name for name in config.measures.at(0, 1, CORE) if name != EXPLORED)
     for epoch in _guarded(train(state, parts.data, _plan(config)), run_directory):
         start = time.perf_counter()
         frame = _measured(config, epoch, recorder)
