@@ -23,7 +23,7 @@ from topokit.measures.connectivity import (
     algebraic_connectivity,
     algebraic_connectivity_giant,
 )
-from topokit.measures.convergence import structure_convergence
+from topokit.measures.convergence import kept_core, structure_convergence
 from topokit.measures.degree import (
     ccdf,
     dispersion_test,
@@ -38,6 +38,7 @@ from topokit.measures.expansion import (
     imdb,
     mixing_certificate,
     percolation,
+    sweep_cut,
     universal_cover_margin,
 )
 from topokit.measures.flow import (
@@ -77,6 +78,14 @@ from topokit.measures.structure import (
 )
 from topokit.measures.tails import set_style_correlation, tail_index
 from topokit.measures.tiers import TIERS, DegreeReport, degree_report, scale_free_tier
+from topokit.measures.weighted import (
+    path_kernel_trace,
+    path_norm,
+    strengths,
+    synflow_saliency,
+    synflow_score,
+)
+from topokit.measures.weightspectra import spectrum_exponent, weighted_gaps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,8 +95,8 @@ __all__ = [
     "CORE",
     "LAYER_MEASURES",
     "NETWORK",
-    "TIERS",
     "NETWORK_MEASURES",
+    "TIERS",
     "VERDICTS",
     "DegreeReport",
     "LikelihoodRatio",
@@ -105,17 +114,26 @@ __all__ = [
     "fit_power_law",
     "full_support_aic",
     "gini",
+    "kept_core",
     "measure",
+    "path_kernel_trace",
+    "path_norm",
     "power_law_of",
     "prepare",
     "robustness_curve",
     "scale_free_tier",
     "set_style_correlation",
     "singular_values",
+    "spectrum_exponent",
+    "strengths",
     "structure_convergence",
     "survival_curve",
+    "sweep_cut",
+    "synflow_saliency",
+    "synflow_score",
     "tail_index",
     "topology_distance",
+    "weighted_gaps",
 ]
 
 LAYER_MEASURES: dict[str, Callable[[LayerGraph], Any]] = {
