@@ -207,3 +207,17 @@ def test_quadratic_residues_of_a_prime_power():
     rng = np.random.default_rng(0)
     graph = GENERATORS["quadratic_residues"](27, 27, density=13 / 27, q=27, rng=rng)
     assert singular_values(graph)[1:] == pytest.approx(np.full(26, np.sqrt(7)))
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3])
+@pytest.mark.parametrize("z", [1, 4, 16, 80])
+def test_clash_free_reads_each_memory_once_a_cycle(kind, z):
+    graph = GENERATORS["clash_free"](
+        80, 100, density=0.1, z=z, kind=kind, rng=np.random.default_rng(0)
+    )
+    assert set(graph.fan_out) == {10}
+    assert graph.n_edges == 800
+    if not describe(graph).repairs:
+        assert set(graph.fan_in) == {8}
+    with pytest.raises(ValueError, match="expected kind 1, 2 or 3, got 4"):
+        GENERATORS["clash_free"](80, 100, density=0.1, kind=4, rng=np.random.default_rng(0))

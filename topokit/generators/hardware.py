@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from topokit.generators.random import fixed_fan_in, fixed_fan_out
@@ -19,12 +21,14 @@ def clash_free(
     density: float,
     rng: np.random.Generator,
     z: int | None = None,
+    kind: int = 2,
     dither: bool = True,
+    shuffle: Literal["none", "in", "out", "both"] = "none",
 ) -> LayerGraph:
     """Dey's clash-free pattern: inputs in z memories, each read once in every cycle.
 
-    Each sweep reads all inputs, every memory cyclically from a random start; reads fill the output
-    units one after the other. Without dither, z / fan-in separate components may result.
+    Each sweep reads all inputs, every memory once in each cycle; reads fill the output units one
+    after the other. Without dither, z / fan-in separate components may result.
 
     Parameters
     ----------
@@ -34,8 +38,13 @@ def clash_free(
     rng : numpy.random.Generator
     z : int, optional
         Number of memories, a divisor of n_in; by default the one nearest to its root.
+    kind : int
+        1: memories are read in any order. 2: cyclically from a start of their own in each sweep.
+        3: cyclically from the same starts in all sweeps.
     dither : bool
         Whether each sweep permutes the memories.
+    shuffle : {"none", "in", "out", "both"}
+        Which sides to renumber at random.
 
     Returns
     -------
@@ -44,7 +53,7 @@ def clash_free(
     Raises
     ------
     ValueError
-        If z does not divide n_in; the nearest divisors are named.
+        If z does not divide n_in (the nearest divisors are named) or the kind is unknown.
 
     Notes
     -----
@@ -72,7 +81,13 @@ def clash_free(
         )
     sweeps = -(-n_edges // n_in)
     depth = n_in // z
-    address = (rng.integers(0, depth, (sweeps, 1, z)) + np.arange(depth)[:, None]) % depth
+    if kind not in (1, 2, 3):
+        raise ValueError(f"expected kind 1, 2 or 3, got {kind!r}")
+    cycles = np.broadcast_to(np.arange(depth)[:, None], (sweeps, depth, z))
+    if kind == 1:
+        address = rng.permuted(cycles, axis=1)
+    else:
+        address = (rng.integers(0, depth, (sweeps if kind == 2 else 1, 1, z)) + cycles) % depth
     memory = np.broadcast_to(np.arange(z), (sweeps, z))
     if dither:
         memory = rng.permuted(memory, axis=1)
@@ -80,7 +95,7 @@ def clash_free(
     columns = (by_memory * z + memory[:, None]).ravel()[:n_edges]
     cut = np.arange(n_out + 1) * n_edges // n_out
     rows = np.repeat(np.arange(n_out), np.diff(cut))
-    return completed(rows * n_in + columns, n_in, n_out, n_edges, "none", rng)
+    return completed(rows * n_in + columns, n_in, n_out, n_edges, shuffle, rng)
 
 
 def x_net(
