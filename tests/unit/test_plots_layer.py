@@ -69,12 +69,21 @@ def test_blocks_of_a_large_adjacency_are_densities(ax, rng):
     graph = erdos_renyi(1000, 900, density=0.01, rng=rng)
     adjacency(graph, ax=ax)
     blocks = ax.images[0].get_array()
-    assert blocks.shape == (400, 400)
+    assert blocks.shape == (33, 33)  # 9,000 links, about 8 a block
     assert blocks.max() <= 1
     rows, columns = (
-        np.histogram(np.arange(n) + 0.5, bins=np.linspace(0, n, 401))[0] for n in (900, 1000)
+        np.histogram(np.arange(n) + 0.5, bins=np.linspace(0, n, 34))[0] for n in (900, 1000)
     )
     assert (blocks * np.outer(rows, columns)).sum() == pytest.approx(graph.n_edges)
+
+
+def test_a_small_adjacency_shows_every_cell(ax, rng):
+    graph = erdos_renyi(300, 200, density=0.01, rng=rng)
+    adjacency(graph, ax=ax)
+    cells = ax.images[0].get_array()
+    assert cells.shape == (200, 300)
+    assert set(cells.ravel()) == {0.0, 1.0}
+    assert cells.sum() == graph.n_edges
 
 
 def test_a_pixel_of_the_input_map_is_a_fan_out(ax):

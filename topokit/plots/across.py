@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -146,6 +147,7 @@ def mean_over_seeds(
     if len(seen):
         ax.legend()
     ax.set(xlabel="epoch", ylabel=column.replace("_", " "), title="Mean over seeds, 95 % interval")
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     return ax
 
 

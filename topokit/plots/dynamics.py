@@ -99,9 +99,9 @@ def degree_heatmap(
         rows = np.flatnonzero(shares.any(axis=1))
         ax.set(yscale="log", ylim=(edges[rows[0]], edges[rows[-1] + 1]) if rows.size else None)
         ax.legend(loc="upper left", frameon=True, framealpha=0.7)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     title = f"Degrees over epochs ({layer})" if layer else "Degrees over epochs"
     ax.set(xlabel="epoch", ylabel=f"{word} k", title=title)
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     return ax
 
 
@@ -209,7 +209,7 @@ def edge_survival(history: History, *, ax: Axes | None = None) -> Axes:
         lowest = min(lowest, float(share[share > 0].min(initial=1.0)))
     if epochs:
         ax.legend()
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         ax.set(yscale="log", ylim=(min(0.5, lowest) / 1.3, 1.3))
     ax.set(xlabel="age of an edge (epochs)", ylabel="share that survives", title="Life of edges")
     return ax
@@ -294,4 +294,5 @@ def spectrum_over_epochs(
             ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", fontsize="small")
     title = f"Leading singular values ({layer})" if layer else "Leading singular values"
     ax.set(xlabel="epoch", ylabel="singular value", title=title)
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     return ax

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from topokit.measures import VERDICTS
@@ -132,6 +133,7 @@ def measure_over_epochs(
         ax.legend()
     label = measure.replace("_", " ").replace(".dispersion", " variance / mean")
     ax.set(xlabel="epoch", ylabel=label.replace(".", ", "), title="Topology over epochs")
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     return ax
 
 
@@ -158,6 +160,7 @@ def accuracy_over_epochs(history: History, *, ax: Axes | None = None) -> Axes:
     if len(scores):
         ax.plot(history.epochs["epoch"], scores, color=COLOURS[0])
     ax.set(xlabel="epoch", ylabel=label, title=f"{label[5:].capitalize()} over epochs")
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     return ax
 
 
@@ -196,7 +199,7 @@ def accuracy_against_measure(
         path = [accuracy[e] for e in part["epoch"]]
         ax.plot(part["value"], path, color=NULL, lw=0.4, alpha=0.5, zorder=0)
     if points is not None:
-        ax.figure.colorbar(points, ax=ax, label="epoch")
+        ax.figure.colorbar(points, ax=ax, label="epoch", ticks=MaxNLocator("auto", integer=True))
         legend = ax.legend(loc="lower left")
         for handle in legend.legend_handles:
             if isinstance(handle, PathCollection):
@@ -253,4 +256,5 @@ def verdict_timeline(history: History, *, ax: Axes | None = None) -> Axes:
         bar = ax.figure.colorbar(image, ax=ax, ticks=range(4))
         bar.ax.set_yticklabels(VERDICTS)
     ax.set(xlabel="epoch", ylabel="layer", title="Verdict on the fan-in")
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     return ax

@@ -17,7 +17,8 @@ from topokit.plots.style import COLOURS, NULL, axes
 __all__ = ["adjacency", "degree_distribution", "degree_histogram", "input_map", "spectrum"]
 
 UNITS = {"fan_in": "output units", "fan_out": "input units"}
-BINS = 400
+BINS = 400  # blocks along a side of an adjacency, at most
+EXPECTED = 8  # mean number of links in a block of a large layer; single ones would be noise
 LARGEST_SPECTRUM = 1500  # units of the smaller side up to which all singular values are drawn
 
 
@@ -236,7 +237,9 @@ def random_bulk(graph: LayerGraph) -> NDArray[np.float64]:
 def adjacency(graph: LayerGraph, *, ax: Axes | None = None) -> Axes:
     """Where the edges are, both sides ordered by degree; large layers as densities of blocks.
 
-    Darkness is the share of present edges in a block; hubs gather in the upper left corner.
+    Darkness is the share of present edges in a block; hubs gather in the upper left corner. Up to
+    400 units a side every cell is shown; beyond, blocks are so large that they hold 8 links in
+    the mean, since the density of smaller ones is mostly noise.
 
     Examples
     --------
@@ -247,14 +250,15 @@ def adjacency(graph: LayerGraph, *, ax: Axes | None = None) -> Axes:
     ax = axes(ax)
     if graph.n_edges:
         whole = max(graph.shape) <= BINS  # every block is one cell: an edge is black
+        blocks = BINS if whole else int(np.clip(np.sqrt(graph.n_edges / EXPECTED), 1, BINS))
         image = ax.imshow(
-            block_densities(graph, BINS),
+            block_densities(graph, blocks),
             cmap="Greys",
             extent=(0, graph.n_in, graph.n_out, 0),
             aspect="auto",
             vmin=0,
             vmax=1 if whole else None,
-            interpolation="nearest" if whole else "auto",
+            interpolation="nearest",
         )
         ax.figure.colorbar(image, ax=ax, label="density of the block")
     ax.set(xlabel="input units", ylabel="output units", title="Adjacency, ordered by degree")

@@ -156,8 +156,8 @@ def _draw_links(
     colours = np.zeros((to.size, 4))
     single = cells.max(initial=1) == 1
     crowd = float(np.clip(400 / max(to.size, 1), 0.25, 1))
-    colours[:, 3] = (0.7 if single else 0.6 * dark[to, start]) * (crowd if single else 1)
-    ax.add_collection(LineCollection(list(ends), colors=colours, linewidths=0.5 if single else 0.9))
+    colours[:, 3] = (0.7 if single else 0.35 * dark[to, start]) * (crowd if single else 1)
+    ax.add_collection(LineCollection(list(ends), colors=colours, linewidths=0.5 if single else 0.7))
 
 
 def _draw_units(
