@@ -1,5 +1,7 @@
 """Groups, intervals and pairs of runs whose numbers are known."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -122,3 +124,28 @@ def test_the_command(swept, tmp_path, capsys):
     assert [row["group"] for row in found["groups"]] == ["set", "static"]
     assert pd.DataFrame(found["runs"])["fc1/fan_in.mean"].gt(0).all()
     assert main(["compare", str(tmp_path / "none")]) == 2
+
+
+@pytest.mark.slow
+def test_a_report_of_a_sweep(swept, tmp_path, capsys):
+    from topokit.cli import main
+
+    small = tmp_path / "sweep"
+    (small / "runs").mkdir(parents=True)
+    (small / "study.toml").touch()
+    for name in ("set-seed0", "static-seed0"):
+        (small / "runs" / name).symlink_to(swept.directory / "runs" / name)
+    assert main(["report", str(small), "--out", str(tmp_path / "report.html")]) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "set-seed0" in page
+    assert "static-seed0" in page
+
+
+def test_comparing_never_loads_torch(swept):
+    code = f"""
+import sys
+from topokit.cli import main
+assert main(["compare", {str(swept.directory)!r}]) == 0
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

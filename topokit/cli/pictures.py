@@ -26,7 +26,7 @@ def plot(
     Parameters
     ----------
     runs
-        Run directories.
+        Run directories, or sweeps for all their finished runs.
     out
         Folder for the figures; by default RUN/figures.
     formats
@@ -34,9 +34,10 @@ def plot(
     """
     from topokit.history import History
     from topokit.plots import save_figures
+    from topokit.sweep import runs_of
 
     kinds = tuple(kind.strip() for kind in formats.split(",") if kind.strip())
-    histories = [History.load(path) for path in some(runs)]
+    histories = [History.load(run) for path in some(runs) for run in runs_of(path)]
     written: list[Path] = []
     for history in histories:
         folder = history.directory / "figures" if out is None else out
@@ -58,14 +59,15 @@ def report(runs: list[Path], /, *, out: Path) -> int:
     Parameters
     ----------
     runs
-        Run directories, shown side by side.
+        Run directories, shown side by side, or sweeps for all their finished runs.
     out
         The page, e.g. report.html.
     """
     from topokit.history import History
     from topokit.report import write_report
+    from topokit.sweep import runs_of
 
-    histories = [History.load(path) for path in some(runs)]
+    histories = [History.load(run) for path in some(runs) for run in runs_of(path)]
     with console.working("writing the report"):
         write_report(histories, out)
     console.say(str(out))
