@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from topokit.generators import erdos_renyi
 from topokit.graph import LayerGraph
 from topokit.plots import HISTORY_PLOTS
 from topokit.plots.dynamics import (
@@ -67,6 +68,14 @@ def test_leading_singular_values_are_those_of_numpy(ax):
         for epoch, value in enumerate(line.get_ydata()):
             dense = run.topology(epoch)["fc1"].to_csr().toarray()
             assert value == pytest.approx(np.linalg.svd(dense, compute_uv=False)[rank])
+
+
+def test_leading_values_of_a_wide_layer_are_those_of_numpy_too(ax, rng):
+    graph = erdos_renyi(300, 200, density=0.1, rng=rng)
+    spectrum_over_epochs(run_of(graph.edge_ids, shape=(200, 300)), n_values=5, ax=ax)
+    found = [line.get_ydata()[0] for line in ax.lines]
+    wanted = np.linalg.svd(graph.to_csr().toarray(), compute_uv=False)[:5]
+    np.testing.assert_allclose(found, wanted, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["degree_heatmap", "spectrum_over_epochs"])

@@ -1,10 +1,13 @@
 import re
+import time
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.contract.test_plots import make_run
-from topokit.generators import erdos_renyi
+from topokit.generators import erdos_renyi, generate
+from topokit.measures import measure
 from topokit.report import verdict_sentences, write_report
 
 
@@ -65,3 +68,22 @@ def test_verdicts_cover_layers_and_sides(run):
     rows = verdict_sentences(run.topology(0), bootstrap=0)
     assert [(row["layer"], row["side"]) for row in rows] == [("fc1", "fan-in"), ("fc1", "fan-out")]
     assert all(row["sentence"] for row in rows)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_hundred_epochs_is_a_small_page_made_soon(tmp_path):
+    rng = np.random.default_rng(6)
+    widths = [784, 1000, 1000, 1000, 10]
+    run = make_run([erdos_renyi(4, 3, density=0.5, rng=rng)])
+    run.topologies = [generate(widths, "erdos_renyi", epsilon=20, rng=rng) for _ in range(200)]
+    one = measure(
+        run.topologies[0], ["fan_in", "power_law", "normalized_spectral_gap", "components"]
+    )
+    run.measures = pd.concat(
+        [one.assign(run="run", epoch=epoch) for epoch in range(200)], ignore_index=True
+    )
+    run.epochs = run.epochs.loc[[0] * 200].assign(epoch=range(200))
+    started = time.process_time()
+    page = write_report([run], tmp_path / "report.html")
+    assert time.process_time() - started < 20
+    assert page.stat().st_size < 5_000_000

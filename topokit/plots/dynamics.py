@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from scipy.sparse.linalg import svds
 
 from topokit.measures import singular_values
-from topokit.plots.layer import LARGEST_SPECTRUM, UNITS, degrees_of, draw_ccdf, null_ccdf
+from topokit.plots.layer import UNITS, degrees_of, draw_ccdf, null_ccdf
 from topokit.plots.style import COLOURS, LINES, NULL, axes
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from topokit.history import History
 
 __all__ = ["degree_heatmap", "degree_multiples", "edge_survival", "spectrum_over_epochs"]
+
+SMALL = 128  # units of the smaller side up to which spectra are dense
 
 
 def _epochs(history: History, n: int) -> list[int]:
@@ -231,11 +234,15 @@ def _kaplan_meier(history: History) -> dict[str, Curve]:
         topology = history.topology(epoch)
         for name, before in alive.items():
             now = topology[name].edge_ids
-            stays = np.isin(before, now, assume_unique=True)
-            np.add.at(died[name], epoch - born[name][~stays], 1)
-            new = now[~np.isin(now, before, assume_unique=True)]
-            alive[name] = np.concatenate([before[stays], new])
-            born[name] = np.concatenate([born[name][stays], np.full(new.size, epoch)])
+            at = np.searchsorted(before, now)
+            stays = np.zeros(now.size, bool)
+            stays[at < before.size] = before[at[at < before.size]] == now[at < before.size]
+            gone = np.ones(before.size, bool)
+            gone[at[stays]] = False
+            died[name] += np.bincount(epoch - born[name][gone], minlength=horizon)
+            since = np.full(now.size, epoch)
+            since[stays] = born[name][at[stays]]
+            alive[name], born[name] = now, since
     return {name: _survival(died[name], epochs[-1] - born[name]) for name in alive}
 
 
@@ -265,10 +272,14 @@ def spectrum_over_epochs(
     ----------
     history : History
     layer : str, optional
-        By default the first. Layers over 1,500 units on their smaller side are left out: all
-        singular values are computed, in O(n_out n_in) memory.
+        By default the first.
     n_epochs, n_values : int
+        How many epochs, evenly spaced, and values of each.
     ax : Axes, optional
+
+    Notes
+    -----
+    O(edges) for each Lanczos step, to four digits; dense where the smaller side is short.
 
     Examples
     --------
@@ -282,17 +293,26 @@ def spectrum_over_epochs(
     epochs = _epochs(history, n_epochs)
     if epochs and layer is not None:
         graphs = [history.topology(epoch)[layer] for epoch in epochs]
-        if min(graphs[0].shape) <= LARGEST_SPECTRUM:
-            values = np.array([np.sort(singular_values(graph))[::-1] for graph in graphs])
-            for rank in range(min(n_values, values.shape[1])):
-                colour = (COLOURS[0], COLOURS[1])[rank] if rank < 2 else NULL
-                label = {0: "first", 1: "second", 2: "following"}.get(rank)
-                ax.plot(epochs, values[:, rank], color=colour, label=label, lw=1.4 - 0.1 * rank)
+        values = np.array([_leading(graph, n_values) for graph in graphs])
+        for rank in range(values.shape[1]):
+            colour = (COLOURS[0], COLOURS[1])[rank] if rank < 2 else NULL
+            label = {0: "first", 1: "second", 2: "following"}.get(rank)
+            ax.plot(epochs, values[:, rank], color=colour, label=label, lw=1.4 - 0.1 * rank)
+        if values.size:
             ax.legend()
-        else:
-            words = f"{layer} has more than {LARGEST_SPECTRUM:,} units on each side"
-            ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", fontsize="small")
     title = f"Leading singular values ({layer})" if layer else "Leading singular values"
     ax.set(xlabel="epoch", ylabel="singular value", title=title)
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     return ax
+
+
+def _leading(graph: LayerGraph, n: int) -> NDArray[np.float64]:
+    """The `n` largest singular values, decreasing."""
+    size = min(graph.shape)
+    if size <= SMALL or not graph.n_edges:
+        return np.sort(singular_values(graph))[::-1][:n] if size <= SMALL else np.zeros(n)
+    start = np.random.default_rng(0).standard_normal(size)
+    found = svds(
+        graph.to_csr().astype(float), k=n, tol=1e-4, v0=start, return_singular_vectors=False
+    )
+    return np.sort(np.asarray(found, float))[::-1]
