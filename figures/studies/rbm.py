@@ -71,13 +71,13 @@ def one_run(job):
         "links": history.topology(-1)["fc1"].n_edges,
         "test_error": float(errors[-1]),
     }
-    row |= likelihood(directory, name, data_dir)
+    row |= likelihood(directory, name, seed, data_dir)
     known.write_text(json.dumps(row))
     print(row, flush=True)
     return row, errors
 
 
-def likelihood(directory, name, data_dir):
+def likelihood(directory, name, seed, data_dir):
     """Mean test log-likelihood in nats, the partition function by annealed importance sampling."""
     import torch
 
@@ -85,6 +85,7 @@ def likelihood(directory, name, data_dir):
     from topokit.nn.extract import topology_of
     from topokit.nn.likelihood import annealed_log_partition, log_likelihood
     from topokit.nn.models import MODELS
+    from topokit.runs import STREAMS
     from topokit.train import read_checkpoint
 
     torch.set_num_threads(1)
@@ -92,7 +93,9 @@ def likelihood(directory, name, data_dir):
     rng = np.random.default_rng(0)
     rbm = MODELS["set_rbm"](topology_of(state), rng=rng)
     rbm.load_state_dict(state)
-    data = load_data(name, data_dir=data_dir, rng=rng)
+    stream = np.random.SeedSequence(seed, spawn_key=(STREAMS.index("data"),))
+    split = np.random.Generator(np.random.PCG64(stream))  # the split of the run
+    data = load_data(name, data_dir=data_dir, rng=split)
     draws = torch.Generator().manual_seed(0)
     found = annealed_log_partition(rbm, torch.from_numpy(data.x_train), **AIS, generator=draws)
     value = log_likelihood(rbm, torch.from_numpy(data.x_test), found.log_z)
