@@ -57,7 +57,7 @@ def universal_cover_radius(graph: LayerGraph) -> float:
     Returns
     -------
     float
-        sqrt(d_out - 1) + sqrt(d_in - 1) for biregular layers, to about 1e-6; ``nan`` without
+        sqrt(d_out - 1) + sqrt(d_in - 1) for biregular layers, to about 1e-7; ``nan`` without
         edges, with more than 2 million of them, or where more than 3 billion messages would be
         needed (large band-like layers). Cost some 1,000 passes over the edges.
 
@@ -98,8 +98,9 @@ def universal_cover_margin(graph: LayerGraph) -> float:
     Returns
     -------
     float
-        ``nan`` without edges, with more than 2 million edges, where more than one component has
-        edges, or if an iteration did not converge. Cost as `universal_cover_radius`.
+        To four digits; ``nan`` without edges, with more than 2 million edges, where more than
+        one component has edges, or if an iteration did not converge. Cost as
+        `universal_cover_radius`.
 
     Notes
     -----
@@ -118,8 +119,8 @@ def universal_cover_margin(graph: LayerGraph) -> float:
     """
     if components_of(graph).with_edges != 1 or graph.n_edges > EDGES:
         return NAN
-    # the radius is right to 1e-6 only: give no digits that mean nothing
-    return round(universal_cover_radius(graph) - leading_singular_values(graph)[1], 5)
+    # the radius is right to 1e-7: no digits that could depend on the numbering
+    return round(universal_cover_radius(graph) - leading_singular_values(graph)[1], 4)
 
 
 def mixing_certificate(graph: LayerGraph) -> float:
