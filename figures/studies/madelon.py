@@ -29,7 +29,7 @@ def informative_features(data_dir: Path) -> np.ndarray:
 
 
 def interval(values: pd.Series) -> tuple[float, float]:
-    """Half-open question answered by Student's t: where the mean lies, at 95 %."""
+    """95 % interval of the mean, by Student's t."""
     n = len(values)
     half = stats.t.ppf(0.975, n - 1) * values.std() / n**0.5 if n > 1 else np.nan
     return values.mean() - half, values.mean() + half
