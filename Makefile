@@ -37,16 +37,18 @@ notebooks: setup
 	cd notebooks && for book in *.py; do ../$(BIN)/jupytext --quiet --to ipynb $$book; done
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=1500 --overwrite notebooks
 
-# Every figure of the README; the MNIST ones need TOPOKIT_DATA or DATA_DIR.
+# Every figure of the README; the MNIST ones need TOPOKIT_DATA or DATA_DIR. The notebooks' figures
+# are made by `make notebooks`, where they are shown.
 DATA_DIR ?= $(TOPOKIT_DATA)
 figures: setup
 	rm -rf runs/figures
 	$(BIN)/topokit train set_mlp_digits --out runs/figures/set_mlp_digits
-	$(BIN)/topokit plot runs/figures/set_mlp_digits --out figures/set_mlp_digits
+	$(BIN)/topokit plot runs/figures/set_mlp_digits --out figures/set_mlp_digits --formats png,gif
 	$(BIN)/topokit train static_mlp_digits --out runs/figures/static_mlp_digits
 	$(BIN)/topokit plot runs/figures/static_mlp_digits --out figures/static_mlp_digits
 	$(BIN)/topokit train set_mlp_mnist --out runs/figures/set_mlp_mnist --data-dir "$(DATA_DIR)"
 	$(BIN)/topokit plot runs/figures/set_mlp_mnist --out figures/set_mlp_mnist
+	$(BIN)/python figures/make_topologies.py --seed 0
 
 # Every benchmark, with the rivals in an environment of their own; results to the terminal and to
 # runs/bench.txt. On an idle machine: about half an hour.

@@ -72,8 +72,8 @@ def degree_distribution(
     A reader should compare the steps with the dotted line: a random graph falls off as steeply as
     the null; a heavy tail runs out to the right of it. The band is the pointwise 95 % bootstrap
     interval of the steps. The best power law is drawn from its x_min (the vertical line) on, thin
-    and with the verdict beside it unless that is at least "heavy-tailed": any degrees have a best
-    power law, and where the steps leave it they follow none.
+    unless the verdict is at least "heavy-tailed": any degrees have a best power law, and where the
+    steps leave it they follow none.
 
     Parameters
     ----------
@@ -115,8 +115,7 @@ def degree_distribution(
             above = 1 - np.concatenate([[0], law[:-1]]) / law[-1]
             shown = k <= fit.maximum
             label = rf"best power law, $\alpha$ = {fit.alpha:.2f}, k ≥ {fit.xmin:.0f}"
-            if not heavy:
-                label += f"\nnot its law: {fit.verdict}"
+            label += f"\nverdict: {fit.verdict}"
             style: dict[str, Any] = {"color": COLOURS[2], "ls": "-.", "lw": 1.4 if heavy else 0.8}
             ax.plot(k[shown], fit.tail_share * above[shown], label=label, **style)
             ax.axvline(fit.xmin, ymax=0.85, color=COLOURS[2], ls=":", lw=0.8)
