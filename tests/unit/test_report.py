@@ -52,6 +52,7 @@ def test_every_run_has_its_section_and_its_row(page):
     assert page.count('href="#run-') == 2
 
 
+@pytest.mark.slow
 def test_a_page_made_twice_is_the_same(run, page, tmp_path):
     again = write_report([run, run], tmp_path / "again.html", bootstrap=2)
     assert again.read_text(encoding="utf-8") == page
