@@ -1,0 +1,327 @@
+"""Tables and figures of the shipped studies, from their finished sweeps.
+
+    topokit sweep STUDY --data-dir DIR --out SWEEP
+    python figures/studies/make_studies.py STUDY SWEEP
+
+Writes ``STUDY_*.csv`` and ``STUDY.png`` beside itself and prints the tables. Intervals are 95 %,
+bootstraps and permutations have seed 0.
+"""
+
+import argparse
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from topokit.history import History
+from topokit.measures import LAYER_MEASURES
+from topokit.nulls import null_score
+from topokit.plots.across import accuracy_against, arms_side_by_side, mean_over_seeds
+from topokit.plots.style import figure as styled
+from topokit.plots.style import save
+from topokit.statistics import adjusted, mean_interval, paired, rank_correlation
+from topokit.sweep import sweep_frame
+
+HERE = Path(__file__).parent
+PUBLISHED = {"set": (0.8256, 0.0091), "static": (0.8060, 0.0061), "dense": (0.825, float("nan"))}
+FEATURES = (
+    "normalized_spectral_gap",
+    "spectral_gap",
+    "algebraic_connectivity",
+    "algebraic_connectivity_giant",
+    "ramanujan_margin",
+    "giant_share",
+)
+
+
+def rng():
+    """The stream of every bootstrap and permutation: numbers can be had again."""
+    return np.random.default_rng(0)
+
+
+def write(name, table):
+    """Keep a table and show it."""
+    table.to_csv(HERE / f"{name}.csv", index=False, float_format="%.6g")
+    shown = table.round(4).to_string(index=False, max_rows=60)
+    print(f"\n{name} ({len(table)} rows)\n{shown}", flush=True)
+
+
+def final(frame, measure, layer="network"):
+    """One row a run: a measure at its last epoch."""
+    rows = frame[(frame["measure"] == measure) & (frame["layer"] == layer)]
+    return rows.loc[rows.groupby("run", sort=False)["epoch"].idxmax()].reset_index(drop=True)
+
+
+def curves(frame):
+    """One row a run and epoch, with the accuracy in a column of its own."""
+    rows = frame[(frame["measure"] == "test_accuracy") & (frame["layer"] == "network")]
+    return rows.rename(columns={"value": "test_accuracy"})
+
+
+def draw(name, *plots, size=(3.7, 2.7), columns=3):
+    """One figure with a panel for each plot; each is called with its axes."""
+    rows = -(-len(plots) // columns)
+    columns = min(columns, len(plots))
+    with styled(size=(size[0] * columns, size[1] * rows)) as first:
+        page = first.get_figure()
+        first.remove()
+        panels = page.subplots(rows, columns, squeeze=False).ravel()
+        for plot, ax in zip(plots, panels, strict=False):
+            plot(ax)
+        save(panels[0], HERE / f"{name}.png", dpi=150, metadata={"Software": "topokit"})
+
+
+def pairs_of(table, column="value"):
+    """Compare all arms of a table pair by pair over shared seeds."""
+    rows = []
+    for a, b in itertools.combinations(dict.fromkeys(table["arm"]), 2):
+        both = [table[table["arm"] == arm].set_index("seed")[column] for arm in (a, b)]
+        shared = both[0].index.intersection(both[1].index)
+        found = paired(both[0][shared], both[1][shared], rng=rng())
+        rows.append({"arm": a, "other": b, **found._asdict()})
+    table = pd.DataFrame(rows)
+    table["t_p_holm"] = adjusted(table["t_p"])
+    return table
+
+
+def tutorial_table(frame):
+    """Accuracy of the three arms beside the published logs."""
+    last = final(frame, "test_accuracy")
+    best = curves(frame).groupby(["arm", "run"], sort=False)["test_accuracy"].max().reset_index()
+    rows = []
+    for arm, part in last.groupby("arm", sort=False):
+        now, top = (
+            mean_interval(values, rng=rng())
+            for values in (part["value"], best[best["arm"] == arm]["test_accuracy"])
+        )
+        ours = {"n": now.n, "accuracy": now.mean, "sd": now.sd, "low": now.low, "high": now.high}
+        published = dict(zip(("published", "published_sd"), PUBLISHED[arm], strict=True))
+        rows.append(
+            {"arm": arm, "epochs": part["epoch"].max() + 1, **ours, "best": top.mean} | published
+        )
+    write("tutorial_table", pd.DataFrame(rows))
+    write("tutorial_table_pairs", pairs_of(last))
+    draw(
+        "tutorial_table",
+        lambda ax: mean_over_seeds(curves(frame), ax=ax),
+        lambda ax: arms_side_by_side(last.rename(columns={"value": "test_accuracy"}), ax=ax),
+    )
+
+
+def spectral_gap_accuracy(frame):
+    """Accuracy and speed of learning against what expands, family by family."""
+    keys = ["run", "arm", "data.name", "topology.densities", "seed"]
+    accuracy = curves(frame)
+    runs = final(frame, "test_accuracy").rename(columns={"value": "accuracy"})[[*keys, "accuracy"]]
+    runs["early"] = runs["run"].map(
+        accuracy[accuracy["epoch"] < 3].groupby("run")["test_accuracy"].mean()
+    )
+    sparse = frame[frame["layer"].isin(["fc1", "fc2"]) & (frame["epoch"] == 0)]
+    means = sparse.pivot_table(index="run", columns="measure", values="value", aggfunc="mean")
+    runs = runs.merge(means[[*FEATURES, "components"]], left_on="run", right_index=True)
+    runs["density"] = runs["topology.densities"].str.extract(r"([\d.]+)")[0].astype(float)
+    write("spectral_gap_accuracy_runs", runs.drop(columns=["run", "topology.densities"]))
+    numbers = [*FEATURES, "components", "accuracy", "early"]
+    families = (
+        runs.groupby(["data.name", "density", "arm"], sort=False)[numbers].mean().reset_index()
+    )
+    counted = runs.groupby(["data.name", "density", "arm"], sort=False).size()
+    families.insert(3, "n", counted.to_numpy())
+    write("spectral_gap_accuracy_families", families)
+    rows = []
+    for data, part in families.groupby("data.name", sort=False):
+        own = runs[runs["data.name"] == data]
+        for outcome, measure in itertools.product(("accuracy", "early"), FEATURES):
+            for name, table, options in (
+                ("families, all densities", part, {}),
+                ("families, within density", part, {"strata": part["density"]}),
+                (
+                    "families, within density, giant share held fixed",
+                    part,
+                    {"strata": part["density"], "controls": [part["giant_share"]]},
+                ),
+                ("families, within family", part, {"strata": part["arm"]}),
+                ("runs, within density", own, {"strata": own["density"]}),
+            ):
+                if "held fixed" in name and measure == "giant_share":
+                    continue
+                found = rank_correlation(table[measure], table[outcome], rng=rng(), **options)
+                row = {"data": data, "outcome": outcome, "measure": measure, "over": name}
+                rows.append(row | found._asdict())
+        for outcome in ("accuracy", "early"):
+            found = rank_correlation(part["density"], part[outcome], rng=rng(), strata=part["arm"])
+            row = {
+                "data": data,
+                "outcome": outcome,
+                "measure": "density",
+                "over": "families, within family",
+            }
+            rows.append(row | found._asdict())
+    table = pd.DataFrame(rows)
+    table["p_bh"] = adjusted(table["p"], method="bh")
+    write("spectral_gap_accuracy_correlations", table)
+    renamed = families.rename(columns={"accuracy": "test_accuracy"})
+    densities = sorted(runs["density"].unique())
+    chosen = [
+        (renamed[(renamed["data.name"] == data) & (renamed["density"] == density)], data, density)
+        for data, density in itertools.product(("mnist", "fashion_mnist"), densities)
+    ]
+
+    def panel(part, data, density):
+        def plot(ax):
+            accuracy_against(part, "normalized_spectral_gap", ax=ax)
+            words = ax.get_title().partition(", ")[2]
+            ax.set_title(f"{data}, density {density:g}\n{words}")
+
+        return plot
+
+    draw("spectral_gap_accuracy", *(panel(*choice) for choice in chosen))
+
+
+def verdict_rows(frame, keys):
+    """Dispersion and the scale-free verdict of every layer and side at the last epoch."""
+    rows = []
+    sides = {"fan-in": ("fan_in", "power_law"), "fan-out": ("fan_out", "power_law_fan_out")}
+    for layer, (side, (degree, law)) in itertools.product(("fc1", "fc2", "fc3"), sides.items()):
+        spread = final(frame, f"{degree}.dispersion", layer)
+        others = {
+            name: final(frame, f"{law}.{name}", layer).set_index("run")["value"]
+            for name in ("verdict", "alpha", "versus_lognormal", "versus_poisson")
+        }
+        for group, part in spread.groupby(keys, sort=False):
+            interval = mean_interval(part["value"], rng=rng())
+            verdicts = others["verdict"][part["run"]].to_numpy()
+            row = dict(zip(keys, group, strict=True)) | {"layer": layer, "side": side}
+            row |= {"n": interval.n, "dispersion": interval.mean}
+            row |= {"low": interval.low, "high": interval.high}
+            names = ("random", "broad", "heavy-tailed", "power law")
+            row |= {name: int((verdicts == code).sum()) for code, name in enumerate(names)}
+            row |= {k: others[k][part["run"]].median() for k in ("alpha", "versus_lognormal")}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def er_to_heavy_tails(frame, directory):
+    """Dispersion and verdict of every layer and side, arms compared, twins beside."""
+    write("er_to_heavy_tails", verdict_rows(frame, ["data.name", "arm"]))
+    rows, over_time = [], []
+    for layer, side in itertools.product(("fc1", "fc2", "fc3"), ("fan_in", "fan_out")):
+        for data, part in final(frame, f"{side}.dispersion", layer).groupby(
+            "data.name", sort=False
+        ):
+            found = pairs_of(part)
+            rows.append(found.assign(data=data, layer=layer, side=side))
+        every = frame[(frame["layer"] == layer) & (frame["measure"] == f"{side}.dispersion")]
+        for key, part in every.groupby(["data.name", "arm", "epoch"], sort=False):
+            interval = mean_interval(part["value"], rng=rng())
+            names = dict(zip(("data", "arm", "epoch"), key, strict=True))
+            over_time.append(names | {"layer": layer, "side": side, **interval._asdict()})
+    table = pd.concat(rows, ignore_index=True)
+    table["t_p_holm"] = adjusted(table["t_p"])
+    first = ["data", "layer", "side"]
+    write("er_to_heavy_tails_pairs", table[[*first, *(c for c in table if c not in first)]])
+    write("er_to_heavy_tails_epochs", pd.DataFrame(over_time))
+    write("er_to_heavy_tails_twins", twins(frame, directory))
+    accuracy = final(frame, "test_accuracy")
+    rows = [
+        {"data": data, "arm": arm, **mean_interval(part["value"], rng=rng())._asdict()}
+        for (data, arm), part in accuracy.groupby(["data.name", "arm"], sort=False)
+    ]
+    write("er_to_heavy_tails_accuracy", pd.DataFrame(rows))
+
+    def panel(data, layer, side):
+        part = frame[(frame["layer"] == layer) & (frame["measure"] == f"{side}.dispersion")]
+        part = part[part["data.name"] == data].rename(columns={"value": "dispersion"})
+
+        def plot(ax):
+            mean_over_seeds(part, "dispersion", ax=ax)
+            ax.axhline(1, color="#777777", lw=0.8, ls=":")
+            words = f"{data}, {layer} {side.replace('_', '-')}"
+            ax.set(title=words, ylabel="variance over mean")
+
+        return plot
+
+    draw(
+        "er_to_heavy_tails",
+        *(
+            panel(data, "fc1", side)
+            for data, side in itertools.product(("mnist", "fashion_mnist"), ("fan_in", "fan_out"))
+        ),
+        columns=2,
+    )
+
+
+def twins(frame, directory):
+    """Final layers beside graphs with the same degrees: what is left to explain."""
+    rows = []
+    runs = frame[["run", "arm", "data.name"]].drop_duplicates()
+    for run, arm, data in runs.itertuples(index=False):
+        graph = History.load(directory / "runs" / run).topology(-1)["fc1"]
+        for measure in ("normalized_spectral_gap", "butterflies"):
+            score = null_score(graph, LAYER_MEASURES[measure], twins=20, rng=rng())
+            rows.append({"data": data, "arm": arm, "measure": measure, "z": score.z})
+    return pd.DataFrame(
+        {
+            "data": data,
+            "arm": arm,
+            "measure": measure,
+            **mean_interval(part["z"], rng=rng())._asdict(),
+        }
+        for (data, arm, measure), part in pd.DataFrame(rows).groupby(
+            ["data", "arm", "measure"], sort=False
+        )
+    )
+
+
+def heavy_tails_map(frame):
+    """What each of four settings does to the dispersion of fan-ins."""
+    keys = ["topology.epsilon", "rule.drop_fraction", "optimizer.weight_decay", "rule.init"]
+    write("heavy_tails_map", verdict_rows(frame, keys))
+    rows = []
+    for key, layer in itertools.product(keys, ("fc1", "fc2", "fc3")):
+        spread = final(frame, "fan_in.dispersion", layer)
+        values = list(dict.fromkeys(spread[key]))
+        if len(values) != 2:  # a part of the map
+            continue
+        low, high = values
+        others = [*(k for k in keys if k != key), "seed"]
+        both = [
+            spread[spread[key] == v].set_index(others)["value"].sort_index() for v in (high, low)
+        ]
+        found = paired(*both, rng=rng())
+        rows.append({"setting": key, "from": low, "to": high, "layer": layer, **found._asdict()})
+    table = pd.DataFrame(rows)
+    table["t_p_holm"] = adjusted(table["t_p"])
+    write("heavy_tails_map_effects", table)
+    spread = final(frame, "fan_in.dispersion", "fc1").rename(columns={"value": "dispersion"})
+    words = [f"eps {e:g}, zeta {z:g}, decay {w:g}, {i}" for e, z, w, i in spread[keys].to_numpy()]
+    draw(
+        "heavy_tails_map",
+        lambda ax: arms_side_by_side(
+            spread.assign(setting=words), "dispersion", arm="setting", ax=ax
+        ),
+        size=(5.5, 4.0),
+    )
+
+
+def main():
+    """Read the command line."""
+    studies = {
+        "tutorial_table": tutorial_table,
+        "spectral_gap_accuracy": spectral_gap_accuracy,
+        "er_to_heavy_tails": er_to_heavy_tails,
+        "heavy_tails_map": heavy_tails_map,
+    }
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", choices=studies)
+    parser.add_argument("sweep", type=Path)
+    options = parser.parse_args()
+    frame, more = sweep_frame(options.sweep), ()
+    if options.study == "er_to_heavy_tails":
+        more = (options.sweep,)
+    studies[options.study](frame, *more)
+
+
+if __name__ == "__main__":
+    main()
