@@ -65,13 +65,13 @@ def test_degenerate_graphs_are_frames_too(graph, tmp_path):
 
 
 def test_the_gif_has_a_picture_for_each_epoch_and_is_the_same_when_made_twice(run, tmp_path):
-    settings = dict(mpl.rcParams)
+    settings, opened = dict(mpl.rcParams), plt.get_fignums()
     one, two = (save_gif(run, tmp_path / name, n_frames=3) for name in ("one.gif", "two.gif"))
     with Image.open(one) as film:
         assert film.n_frames == 3
     assert one.read_bytes() == two.read_bytes()
     assert dict(mpl.rcParams) == settings
-    assert not plt.get_fignums()
+    assert plt.get_fignums() == opened
 
 
 def test_the_player_stands_alone(run):
