@@ -1,0 +1,31 @@
+"""Girths that theory gives: planes, quadrangles, complete layers and trees (oracle: networkx)."""
+
+import networkx as nx
+import numpy as np
+import pytest
+
+from topokit.convert import to_networkx
+from topokit.generators import GENERATORS
+from topokit.graph import LayerGraph
+
+
+@pytest.mark.parametrize(
+    ("family", "q", "units", "girth"),
+    [
+        ("projective_plane", 3, 13, 6),
+        ("projective_plane", 4, 21, 6),
+        ("generalized_quadrangle", 2, 15, 8),
+        ("generalized_quadrangle", 3, 40, 8),
+    ],
+)
+def test_girth_of_geometries(family, q, units, girth):
+    graph = GENERATORS[family](units, units, density=(q + 1) / units, rng=np.random.default_rng(0))
+    assert graph.n_edges == (q + 1) * units
+    assert nx.girth(to_networkx(graph)) == girth
+
+
+def test_girth_of_complete_layers_and_of_trees():
+    complete = LayerGraph.from_edge_ids(range(12), (3, 4))
+    star = LayerGraph.from_edge_ids(range(4), (1, 4))
+    assert nx.girth(to_networkx(complete)) == 4
+    assert nx.girth(to_networkx(star)) == float("inf")
