@@ -124,3 +124,14 @@ tk.plots.mean_over_seeds(lines[lines["family"].isin(some)], arm="family", ax=ax)
 # %% [markdown]
 # The same question over ten families, three densities, two data sets and five seeds, with density
 # held fixed in the correlations: `topokit sweep spectral_gap_accuracy --out DIR --data-dir DIR`.
+# Its answer is no: within a density, rho between gap and accuracy is -0.80 [-0.93, -0.49] on MNIST
+# and -0.33 [-0.61, 0.04] on Fashion-MNIST (30 family means each), most likely because band and
+# receptive-field layers join neighbouring pixels and images reward that
+# ([STUDIES.md](../figures/STUDIES.md)).
+
+# %%
+families = pd.read_csv("../figures/studies/spectral_gap_accuracy_families.csv")
+fig, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+for ax, (data, part) in zip(axes, families[families["density"] == 0.06].groupby("data.name")):
+    tk.plots.accuracy_against(part, "normalized_spectral_gap", outcome="accuracy", ax=ax)
+    ax.set_title(f"{data}, density 0.06: {ax.get_title().split(', ', 1)[1]}", fontsize=9)
