@@ -52,7 +52,8 @@ FAMILIES = {
 # ## What they look like
 #
 # The same number of links between the two hidden layers. The second singular value tells them
-# apart: the smaller, the better a signal mixes.
+# apart: the smaller, the better a signal mixes. At this size `expander` settles for a random
+# near-biregular graph, as `topokit generate` says under repairs: the two rows are one family here.
 
 # %%
 fig, axes = plt.subplots(2, 4, figsize=(10, 5.2), layout="constrained")
