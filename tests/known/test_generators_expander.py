@@ -4,10 +4,12 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from topokit.generators import GENERATORS, describe
 from topokit.generators.adapt import crop, leading_singular_values, mean_degree_bound
-from topokit.generators.expander import lift_sigma, lifted
+from topokit.generators.cyclic import Group, lift_sigma, lifted, products
 from topokit.generators.lifts import two_lifted
 from topokit.generators.sampling import complement
 from topokit.graph import LayerGraph, same_edges
@@ -63,6 +65,28 @@ def test_expander_beats_the_bound(n_in, n_out, density, most):
     assert facts.sigma_2 <= most * facts.bound
 
 
+@pytest.mark.parametrize(
+    ("n_in", "n_out", "density", "order"),
+    [(300, 300, 0.03, None), (300, 300, 0.04, 25), (512, 512, 0.05, 23), (64, 64, 0.1, 9)],
+)
+def test_expander_is_better_than_random_graphs_where_blocks_are_many(n_in, n_out, density, order):
+    rng = np.random.default_rng(1)
+    facts = describe(GENERATORS["expander"](n_in, n_out, density=density, rng=rng))
+    even = describe(GENERATORS["biregular"](n_in, n_out, density=density, rng=rng))
+    assert facts.sigma_2 < 0.93 * even.sigma_2
+    assert (facts.fan_in, facts.fan_out) == (even.fan_in, even.fan_out)
+    assert order is None or f"group of {order}," in facts.repairs[0]
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 60), st.integers(1, 60), st.floats(0, 1), st.integers(0, 99))
+def test_expander_has_degrees_within_one(n_in, n_out, density, seed):
+    graph = GENERATORS["expander"](n_in, n_out, density=density, rng=np.random.default_rng(seed))
+    assert graph.n_edges == round(density * n_in * n_out)
+    assert np.ptp(graph.fan_in) <= 1
+    assert np.ptp(graph.fan_out) <= 1
+
+
 @pytest.mark.slow
 def test_expander_of_a_wide_layer_is_ten_percent_below_the_bound():
     graph = GENERATORS["expander"](3072, 4000, density=0.01, rng=np.random.default_rng(0))
@@ -84,27 +108,47 @@ def test_expander_with_a_million_edges_in_half_a_minute():
 def test_spectrum_of_a_lift_is_that_of_small_matrices(a, b, h):
     rng = np.random.default_rng(a + b)
     shifts = rng.integers(0, h, (a, b))
-    graph = lifted(shifts, h)
+    graph = lifted(shifts, Group(h))
     assert set(graph.fan_in) == {a}
     assert set(graph.fan_out) == {b}
     values = dense_singular_values(graph)
     assert values[0] == pytest.approx(np.sqrt(a * b))
-    assert lift_sigma(shifts, h) == pytest.approx(values[1])
+    assert lift_sigma(shifts, Group(h)) == pytest.approx(values[1])
+
+
+@pytest.mark.parametrize(("p", "k"), [(2, 2), (2, 3), (3, 2), (5, 1)])
+def test_lifts_by_fields_have_the_spectrum_of_their_characters(p, k):
+    rng, group = np.random.default_rng(p), Group(p, k)
+    offsets = rng.permutation(group.order)[:2]
+    for given_offsets in (None, offsets):
+        shifts = products(3, 4, group, rng)
+        graph = lifted(shifts, group, offsets=given_offsets)
+        times = 1 if given_offsets is None else 2
+        assert set(graph.fan_in) == {3 * times}
+        values = dense_singular_values(graph)
+        assert values[0] == pytest.approx(times * np.sqrt(12))
+        assert lift_sigma(shifts, group, offsets=given_offsets) == pytest.approx(values[1])
+
+
+def test_the_lift_by_all_products_of_a_field_is_a_net():
+    graph = lifted(products(8, 8, Group(2, 3), np.random.default_rng(0)), Group(2, 3))
+    assert four_cycles(graph) == 0
+    assert np.unique(dense_singular_values(graph).round(9)) == pytest.approx([0, np.sqrt(8), 8])
 
 
 def test_a_lift_above_the_limit_is_given_up():
     shifts = np.random.default_rng(0).integers(0, 101, (8, 10))
-    sigma = lift_sigma(shifts, 101)
-    assert lift_sigma(shifts, 101, limit=sigma) == pytest.approx(sigma)
-    assert sigma - 1 < lift_sigma(shifts, 101, limit=sigma - 1) <= sigma + 1e-9
+    sigma = lift_sigma(shifts, Group(101))
+    assert lift_sigma(shifts, Group(101), limit=sigma) == pytest.approx(sigma)
+    assert sigma - 1 < lift_sigma(shifts, Group(101), limit=sigma - 1) <= sigma + 1e-9
 
 
 def test_spectrum_of_a_lift_with_several_offsets():
     rng = np.random.default_rng(0)
     shifts, offsets = rng.integers(0, 13, (4, 5)), np.array([0, 2, 9])
-    values = dense_singular_values(lifted(shifts, 13, offsets=offsets))
+    values = dense_singular_values(lifted(shifts, Group(13), offsets=offsets))
     assert values[0] == pytest.approx(3 * np.sqrt(20))
-    assert lift_sigma(shifts, 13, offsets=offsets) == pytest.approx(values[1])
+    assert lift_sigma(shifts, Group(13), offsets=offsets) == pytest.approx(values[1])
 
 
 def test_multiplicative_and_greedy_lifts_have_no_four_cycles():

@@ -12,6 +12,7 @@ import numpy as np
 from topokit.generators.algebraic import hypercube, margulis, quadratic_residues
 from topokit.generators.cayley import affine_permutations, lps
 from topokit.generators.controls import hub, nested
+from topokit.generators.cyclic import cyclic_lift
 from topokit.generators.degrees import graph_with_degrees, randomized_twin, switched_twin
 from topokit.generators.density import (
     density_from_epsilon,
@@ -28,7 +29,7 @@ from topokit.generators.designs import (
     net,
     projective_plane,
 )
-from topokit.generators.expander import cyclic_lift, expander, ramanujan
+from topokit.generators.expander import expander, ramanujan
 from topokit.generators.hardware import clash_free, x_net
 from topokit.generators.heterogeneous import (
     bsf,

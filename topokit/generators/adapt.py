@@ -18,6 +18,7 @@ __all__ = [
     "fold",
     "kronecker_ones",
     "leading_singular_values",
+    "level",
     "mean_degree_bound",
     "thin",
     "top_singular_values",
@@ -126,30 +127,33 @@ def top_up(graph: LayerGraph, n_edges: int, *, rng: np.random.Generator) -> Laye
     >>> top_up(star, 9, rng=np.random.default_rng(0)).density
     1.0
     """
+    (n_out, n_in), present = graph.shape, graph.edge_ids
+    fan_in, fan_out = graph.fan_in.copy(), graph.fan_out.copy()
+    added = np.empty(0, np.int64)
     for _ in range(8):
-        missing = n_edges - graph.n_edges
+        missing = n_edges - present.size - added.size
         if missing <= 0:
-            return graph
-        rows = np.repeat(
-            np.arange(graph.n_out), _raise_lowest(graph.fan_in, missing, graph.n_in, rng)
-        )
-        columns = np.repeat(
-            np.arange(graph.n_in), _raise_lowest(graph.fan_out, missing, graph.n_out, rng)
-        )
+            break
+        rows = np.repeat(np.arange(n_out), _raise_lowest(fan_in, missing, n_in, rng))
+        columns = np.repeat(np.arange(n_in), _raise_lowest(fan_out, missing, n_out, rng))
         columns = rng.permutation(columns)
         for _ in range(4):
-            ids = rows * graph.n_in + columns
+            ids = rows * n_in + columns
             order = np.argsort(ids, kind="stable")
             new = np.ones(ids.size, bool)
             new[order[1:]] = ids[order[1:]] != ids[order[:-1]]
-            new &= ~_contains(graph.edge_ids, ids)
-            graph = LayerGraph.from_edge_ids(
-                np.concatenate([graph.edge_ids, ids[new]]), graph.shape
-            )
+            new &= ~_contains(present, ids) & ~_contains(added, ids)
+            added = np.sort(np.concatenate([added, ids[new]]))
+            fan_in += np.bincount(rows[new], minlength=n_out)
+            fan_out += np.bincount(columns[new], minlength=n_in)
             rows, columns = rows[~new], rng.permutation(columns[~new])
             if not rows.size:
                 break
+    if added.size:
+        graph = LayerGraph.from_edge_ids(np.concatenate([present, added]), graph.shape)
     rest = sample_absent(graph, n_edges - graph.n_edges, rng)
+    if not rest.size:
+        return graph
     return LayerGraph.from_edge_ids(np.concatenate([graph.edge_ids, rest]), graph.shape)
 
 
@@ -205,6 +209,60 @@ def thin(graph: LayerGraph, n_edges: int, *, rng: np.random.Generator) -> LayerG
         graph = LayerGraph.from_edge_ids(graph.edge_ids[keep], graph.shape)
     kept = rng.permutation(graph.n_edges)[:n_edges]
     return LayerGraph.from_edge_ids(graph.edge_ids[kept], graph.shape)
+
+
+def level(graph: LayerGraph, *, rng: np.random.Generator) -> LayerGraph:
+    """Move edges from units of the largest degrees to those of the smallest: all within one.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+    rng : numpy.random.Generator
+        Says which edges of a unit leave.
+
+    Returns
+    -------
+    LayerGraph
+        As many edges. Where the two sides leave too little room, degrees stay as even as `top_up`
+        makes them.
+
+    Notes
+    -----
+    Cost: O(edges log edges).
+
+    Examples
+    --------
+    >>> uneven = LayerGraph.from_edge_ids([0, 1, 2, 3, 4, 8], (3, 4))
+    >>> even = level(uneven, rng=np.random.default_rng(0))
+    >>> even.fan_in.tolist(), int(np.ptp(even.fan_out))
+    ([2, 2, 2], 1)
+    """
+    moved = 0
+    for _ in range(20):
+        surplus = np.zeros(graph.n_edges, bool)
+        for units, degrees in (
+            (graph.rows, graph.fan_in),
+            (graph.indices.astype(np.int64), graph.fan_out),
+        ):
+            quota = _even(degrees, rng)
+            of_large = rng.permutation(np.flatnonzero((degrees > quota)[units]))
+            surplus[of_large[_rank(units[of_large]) >= quota[units[of_large]]]] = True
+        if not surplus.any():
+            break
+        moved += int(surplus.sum())
+        rest = LayerGraph.from_edge_ids(graph.edge_ids[~surplus], graph.shape)
+        graph = top_up(rest, graph.n_edges, rng=rng)
+    if moved:
+        note(f"{moved} edges moved from units of the largest degrees to those of the smallest")
+    return graph
+
+
+def _even(degrees: IntArray, rng: np.random.Generator) -> IntArray:
+    """Degrees within one of each other and of the same sum, the larger where they are now."""
+    quota = np.full(degrees.size, degrees.sum() // degrees.size)
+    order = np.lexsort([rng.random(degrees.size), -degrees])
+    quota[order[: degrees.sum() % degrees.size]] += 1
+    return quota
 
 
 def _raise_lowest(degrees: IntArray, extra: int, cap: int, rng: np.random.Generator) -> IntArray:

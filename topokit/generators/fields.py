@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -129,6 +130,7 @@ class Field:
         return np.sort(self.exp[:: 2 if self.p > 2 else 1])
 
 
+@functools.lru_cache(maxsize=16)
 def field_of_order(q: int) -> Field:
     """Build the field of q elements, q a prime power, in O(q) a trial.
 
