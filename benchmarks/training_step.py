@@ -199,7 +199,7 @@ def compare(repeats: int, threads: list[int], device: str) -> list[dict]:
 
 
 def parts(repeats: int) -> list[dict]:
-    """Our step taken apart: forward, backward, optimizer, and each layer's product."""
+    """Our step taken apart: its stages, and each layer's product forward and back, by itself."""
     torch.set_num_threads(1)
     rows = []
     for name, (widths, epsilon, batch) in CONFIGURATIONS.items():
@@ -212,30 +212,39 @@ def parts(repeats: int) -> list[dict]:
         def forward(model=model, x=x, y=y, held=held):
             held["loss"] = nn.functional.cross_entropy(model(x), y)
 
-        def backward(optimizer=optimizer, held=held):
+        def backward(held=held):
             held["loss"].backward()
 
         def update(optimizer=optimizer):
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-        steps = {"forward": forward, "backward": backward, "optimizer": update}
+        chains = [{"forward": forward, "backward": backward, "optimizer": update}]
         for layer, module in model.named_children():
             if hasattr(module, "index"):
                 a = torch.randn(module.n_in, batch).t().requires_grad_(layer != "fc1")
                 g = torch.randn(module.n_out, batch).t()
-                y_held: dict = {}
 
-                def one(module=module, a=a, y_held=y_held):
-                    y_held["y"] = module(a)
-
-                def two(g=g, y_held=y_held, module=module):
+                def one(module=module, a=a, held=held):
                     module.values.grad = None
-                    y_held["y"].backward(g)
+                    held["y"] = module(a)
 
-                steps |= {f"{layer} forward": one, f"{layer} backward": two}
-        medians = interleaved(steps, repeats)
-        rows += [{"network": name, "part": k, "ms": round(v, 3)} for k, v in medians.items()]
+                def two(g=g, held=held):
+                    held["y"].backward(g)
+
+                chains.append({f"{layer} forward": one, f"{layer} backward": two})
+        times: dict[str, list[float]] = {part: [] for chain in chains for part in chain}
+        for chain in chains:
+            for at in range(repeats + 3):
+                for part, stage in chain.items():
+                    start = time.perf_counter()
+                    stage()
+                    if at >= 3:
+                        times[part].append((time.perf_counter() - start) * 1e3)
+        rows += [
+            {"network": name, "part": part, "ms": round(statistics.median(t), 3)}
+            for part, t in times.items()
+        ]
     return rows
 
 

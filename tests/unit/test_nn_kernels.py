@@ -103,7 +103,7 @@ def test_layout_passes_through_without_copies(rng):
     y = edge_product(x, values, bias, EdgeIndex(graph), "csr")
     assert y.t().is_contiguous()
     assert torch.relu(y).t().is_contiguous()
-    assert products._units_first(y).data_ptr() == y.data_ptr()
+    assert products.units_first(y).data_ptr() == y.data_ptr()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -257,8 +257,41 @@ def test_fused_relu_has_the_numbers_of_relu(rng, kernel, used_twice, batch):
         out = rectified_chain(products, a, y, relu)
         (out * torch.cos(torch.arange(out.numel()).reshape(out.shape))).sum().backward()
         results.append([out, *(t.grad for t in tensors)])
-    for ours, theirs in zip(*results, strict=True):
-        assert torch.equal(ours, theirs)
+    names = ("output", "input", "v1", "b1", "v2", "b2")
+    for name, ours, theirs in zip(names, *results, strict=True):
+        if name == "b1":  # summed over the batch on the way, in another order
+            torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-13)
+        else:
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("n_out", [1, 10, 64, 65])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_complete_graphs_have_the_gradients_of_a_dense_layer(rng, n_out, dtype):
+    graph = LayerGraph.from_edge_ids(range(n_out * 7), (n_out, 7))
+    x, values, bias = (t.to(dtype) for t in inputs(rng, graph, 20))
+    found = []
+    for linear in (False, True):
+        a, v, b = (t.clone().requires_grad_() for t in (x, values, bias))
+        hidden = torch.relu(a)
+        if linear:
+            y = torch.nn.functional.linear(hidden, v.view(n_out, 7), b)
+        else:
+            y = edge_product(hidden, v, b, EdgeIndex(graph))
+        y.square().sum().backward()
+        found.append([y, a.grad, v.grad, b.grad])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(("batch", "units"), [(1, 5), (3, 16), (7, 50), (130, 33), (0, 4), (4, 0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+def test_batches_are_turned_round(batch, units, dtype):
+    whole = torch.arange(batch * (units + 3)).reshape(batch, units + 3).to(dtype)
+    for x in (whole[:, :units], whole[:, :units].contiguous(), whole[:, 3 : 3 + units].t().t()):
+        y = products.units_first(x)
+        assert torch.equal(y, x.t())
+        assert batch <= 1 or units == 0 or y.stride(1) == 1
 
 
 def test_a_hook_that_changes_the_gradient_is_heard(rng):

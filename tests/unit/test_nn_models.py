@@ -9,7 +9,7 @@ import torch
 from tests.unit.test_nn_kernels import random_graph
 from topokit.config import load_recipe
 from topokit.graph import same_edges
-from topokit.nn import sparse_layers
+from topokit.nn import activations, sparse_layers
 from topokit.nn.activations import SReLU, dropped_out
 from topokit.nn.models import MODELS, inputs_of, set_cnn, set_mlp
 from topokit.runs import run
@@ -52,6 +52,43 @@ def test_srelu_starts_as_the_paper_says(rng):
     assert act.a_right.unique().tolist() == [1.0]
     assert act.a_left.mean().item() == pytest.approx(0.5, abs=0.03)
     assert act.t_width.mean().item() == pytest.approx(2.5, abs=0.15)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 3), (5, 17), (130, 40), (0, 3), (3, 5, 7)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_srelu_has_values_and_gradients_of_its_formula(rng, dtype, shape, turned):
+    act = SReLU(shape[-1], rng=rng).to(dtype)
+    for parameter in act.parameters():
+        parameter.data.copy_(torch.from_numpy(rng.normal(0, 0.7, shape[-1])))
+    x = torch.from_numpy(rng.normal(0, 2, shape)).to(dtype)
+    x = x.t().contiguous().t() if turned and x.ndim == 2 else x
+    weight = torch.from_numpy(rng.normal(0, 1, shape)).to(dtype)
+    found = []
+    for function in (act, lambda x: srelu(x, act)):
+        act.zero_grad()
+        given = x.clone().requires_grad_()
+        y = function(given)
+        (y * weight).sum().backward()
+        found.append([y, given.grad, *(p.grad for p in act.parameters())])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_dropout_is_the_same_in_every_way_of_computing_it(rng, dtype, monkeypatch):
+    found = []
+    for takes in (True, False):
+        if not takes:
+            monkeypatch.setattr(activations, "_compiled_takes", lambda x: False)
+        for source in (torch.ones(40, 30), torch.ones(30, 40).t(), torch.ones(4, 5, 6)):
+            x = (source * 3).to(dtype).requires_grad_()
+            y = dropped_out(x, 0.3, torch.Generator().manual_seed(1))
+            y.sum().backward()
+            found.append((y, x.grad))
+    for ours, theirs in zip(found[:3], found[3:], strict=True):
+        assert torch.equal(ours[0], theirs[0])
+        assert torch.equal(ours[1], theirs[1])
 
 
 def test_activations_keep_the_layout_of_the_kernels(rng):

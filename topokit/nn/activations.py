@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
+
+from topokit.nn.products import NATIVE, units_first
+from topokit.nn.team import even_bounds, run_job
 
 __all__ = ["ACTIVATIONS", "AllReLU", "SReLU", "dropped_out"]
 
@@ -45,11 +50,44 @@ class SReLU(nn.Module):
         self.a_right = nn.Parameter(torch.ones(units, dtype=dtype))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (..., units) to the same shape."""
+        """Map (..., units) to the same shape; on the CPU in one compiled pass each way."""
+        parameters = (self.t_left, self.a_left, self.t_width, self.a_right)
+        if x.ndim == 2 and x.dtype == self.t_left.dtype and _compiled_takes(x):
+            return _CompiledSReLU.apply(x, *parameters)
         t_right = self.t_left + self.t_width.abs()
         low = (x - self.t_left).clamp(max=0)
         high = (x - t_right).clamp(min=0)
         return x + (self.a_left - 1) * low + (self.a_right - 1) * high
+
+
+class _CompiledSReLU(torch.autograd.Function):
+    """The compiled passes of `topokit.nn.pointwise`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        x = units_first(x)
+        units, batch = x.shape
+        four = [p.detach().contiguous() for p in parameters]
+        y = x.new_empty(units, batch)
+        run_job(
+            "srelu", x.element_size(), even_bounds(units), 4 * x.numel(),
+            (x.data_ptr(), x.stride(0), y.data_ptr(), batch, *(p.data_ptr() for p in four)),
+        )  # fmt: skip
+        ctx.save_for_backward(x, *four)
+        return y.t()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x, *four = ctx.saved_tensors
+        units, batch = x.shape
+        g, dx, sums = units_first(g), x.new_empty(units, batch), x.new_empty(4, units)
+        run_job(
+            "srelu_back", x.element_size(), even_bounds(units), 8 * x.numel(),
+            (x.data_ptr(), x.stride(0), g.data_ptr(), g.stride(0), *(p.data_ptr() for p in four),
+             dx.data_ptr(), sums.data_ptr(), units, batch),
+        )  # fmt: skip
+        return (dx.t(), *sums)
 
 
 class AllReLU(nn.Module):
@@ -111,10 +149,48 @@ def dropped_out(x: torch.Tensor, rate: float, generator: torch.Generator) -> tor
     steps = min(round(rate * 65536), 65535)
     words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=generator.device)
     bits = words.random_(-(2**63), None, generator=generator).view(torch.int16)[: x.numel()]
-    kept = bits.ge(steps - 32768).to(x.device)
+    limit, scale = steps - 32768, 65536 / (65536 - steps)
     transposed = x.ndim == 2 and not x.is_contiguous()
+    if _compiled_takes(x) and bits.device.type == "cpu":
+        y = _CompiledDropout.apply(x.t() if transposed else x, bits, limit, scale)
+        return y.t() if transposed else y
+    kept = bits.ge(limit).to(x.device)
     kept = kept.view(x.shape[1], x.shape[0]).t() if transposed else kept.view(x.shape)
-    return x * kept.to(x.dtype).mul_(65536 / (65536 - steps))
+    return x * kept.to(x.dtype).mul_(scale)
+
+
+class _CompiledDropout(torch.autograd.Function):
+    """The compiled pass of `topokit.nn.pointwise`, the same forward and back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, bits: torch.Tensor, limit: int, scale: float
+    ) -> torch.Tensor:
+        ctx.save_for_backward(bits)
+        ctx.limit, ctx.scale = limit, scale
+        return _dropped(x.detach(), bits, limit, scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[Any, ...]:
+        (bits,) = ctx.saved_tensors
+        return _dropped(g, bits, ctx.limit, ctx.scale), None, None, None
+
+
+def _dropped(x: torch.Tensor, bits: torch.Tensor, limit: int, scale: float) -> torch.Tensor:
+    """Elements times `scale` where their bits, in order of rows, reach a limit, else times 0."""
+    x = x.contiguous()
+    y, factor = torch.empty_like(x), torch.tensor(scale, dtype=x.dtype)
+    run_job(
+        "dropped", x.element_size(), even_bounds(x.numel()), 2 * x.numel(),
+        (x.data_ptr(), bits.data_ptr(), y.data_ptr(), limit, factor.data_ptr()),
+    )  # fmt: skip
+    return y
+
+
+def _compiled_takes(x: torch.Tensor) -> bool:
+    """Whether the compiled passes can be used on a tensor."""
+    return x.device.type == "cpu" and x.dtype in NATIVE and not torch.compiler.is_compiling()
 
 
 def _relu(position: int, units: int, rng: np.random.Generator) -> nn.Module:

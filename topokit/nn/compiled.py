@@ -13,13 +13,14 @@ writes only to its own rows (or columns), so no result depends on who did what.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, reduce
 from typing import Any
 
 from llvmlite import ir
 from numba import cfunc, float32, float64, njit, types
 from numba.core.extending import intrinsic
 
+from topokit.nn.pointwise import dropped, real, srelu, srelu_back, take, word
 from topokit.nn.vectors import (
     I32,
     I64,
@@ -35,38 +36,7 @@ from topokit.nn.vectors import (
 
 __all__ = ["KERNELS", "work"]
 
-KERNELS = ("forward", "sampled", "backward")
-
-
-@intrinsic
-def _word(typing, address, at):
-    """Integer number `at` of an array of 64-bit integers."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return scalar(builder, arguments[0], arguments[1], I64)
-
-    return types.int64(types.int64, types.int64), generate
-
-
-@intrinsic
-def _real(typing, address, at, one):
-    """Element `at` of an array of the type of `one`."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return scalar(builder, arguments[0], arguments[1], arguments[2].type)
-
-    return one(types.int64, types.int64, one), generate
-
-
-@intrinsic
-def _take(typing, job):
-    """Take the next part of a job: no other thread gets the same."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = builder.inttoptr(arguments[0], I64.as_pointer())
-        return builder.atomic_rmw("add", place, ir.Constant(I64, 1), "seq_cst")
-
-    return types.int64(types.int64), generate
+KERNELS = ("forward", "sampled", "backward", "srelu", "srelu_back", "dropped")
 
 
 @intrinsic
@@ -148,18 +118,20 @@ def _both_column(
     unit,
     more,
     gate,
+    total,
     vectors,
     tail,
 ):
     """Write dx[:] = sum of value * g[unit, :] and gradient[at] = <x, g[unit, :]> in one pass.
 
-    If `gate`, dx is 0 where x is not above 0.
+    If `gate`, dx is 0 where x is not above 0. The sum of dx goes to address `total`, unless 0.
     """
-    signature = types.void(*([types.int64] * 9), unit, *([types.int64] * 4))
+    signature = types.void(*([types.int64] * 9), unit, *([types.int64] * 5))
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         g, ld, units, at, values, count, x, dx, gradient, unit, more, *rest = arguments
-        gate, vectors, tail = rest
+        gate, total, vectors, tail = rest
+        summed = builder.icmp_signed("!=", total, ir.Constant(I64, 0))
         wanted = builder.icmp_signed("!=", gate, ir.Constant(I64, 0))
         lanes = Lanes(builder, unit.type, tail)
         ld_bytes = builder.mul(ld, ir.Constant(I64, lanes.bytes))
@@ -183,9 +155,12 @@ def _both_column(
                 return sums
 
             sums = over_edges(builder, lanes, count, [lanes.zero] * width, body)
-            for k, total in enumerate(sums):
-                result = lanes.where_positive(own[k], total, wanted)
+            results = [lanes.where_positive(x, y, wanted) for x, y in zip(own, sums, strict=True)]
+            for k, result in enumerate(results):
                 lanes.store(result, dx, k, last=k == width - 1)
+            with builder.if_then(summed):
+                whole = reduce(builder.fadd, results)
+                accumulate(builder, lanes, [whole], total, [ir.Constant(I64, 0)], more)
 
         by_width(builder, vectors, emit)
         return context.get_dummy_value()
@@ -207,18 +182,18 @@ def _forward(job, first, last, one, size):
 
     y has ld batch.
     """
-    x, ld, pointers, units = _word(job, 5), _word(job, 6), _word(job, 7), _word(job, 8)
-    values, bias, y, batch = _word(job, 9), _word(job, 10), _word(job, 11), _word(job, 12)
-    relu = _word(job, 13)
+    x, ld, pointers, units = word(job, 5), word(job, 6), word(job, 7), word(job, 8)
+    values, bias, y, batch = word(job, 9), word(job, 10), word(job, 11), word(job, 12)
+    relu = word(job, 13)
     width = VECTOR_BYTES // size
     for at in range(0, batch, REGISTERS * width):
         vectors, tail = _vectors(batch, at, width)
         for i in range(first, last):
-            begin = _word(pointers, i)
-            start = _real(bias, i, one) if bias else one - one
+            begin = word(pointers, i)
+            start = real(bias, i, one) if bias else one - one
             _gather_row(
                 x + at * size, ld, units + begin * 4, values + begin * size,
-                _word(pointers, i + 1) - begin, y + (i * batch + at) * size, start, relu,
+                word(pointers, i + 1) - begin, y + (i * batch + at) * size, start, relu,
                 vectors, tail,
             )  # fmt: skip
 
@@ -226,15 +201,15 @@ def _forward(job, first, last, one, size):
 @njit(inline="always")
 def _sampled(job, first, last, one, size):
     """Write gradient[edge] = <g[i, :], x[unit, :]> for the edges of rows first..last - 1."""
-    x, ld, pointers, units = _word(job, 5), _word(job, 6), _word(job, 7), _word(job, 8)
-    g, ldg, gradient, batch = _word(job, 9), _word(job, 10), _word(job, 11), _word(job, 12)
+    x, ld, pointers, units = word(job, 5), word(job, 6), word(job, 7), word(job, 8)
+    g, ldg, gradient, batch = word(job, 9), word(job, 10), word(job, 11), word(job, 12)
     width = VECTOR_BYTES // size
     for at in range(0, batch, REGISTERS * width):
         vectors, tail = _vectors(batch, at, width)
         for i in range(first, last):
-            begin = _word(pointers, i)
+            begin = word(pointers, i)
             _dot_row(
-                x + at * size, ld, units + begin * 4, _word(pointers, i + 1) - begin,
+                x + at * size, ld, units + begin * 4, word(pointers, i + 1) - begin,
                 g + (i * ldg + at) * size, gradient + begin * size, one, 1 if at else 0,
                 vectors, tail,
             )  # fmt: skip
@@ -242,50 +217,59 @@ def _sampled(job, first, last, one, size):
 
 @njit(inline="always")
 def _backward(job, first, last, one, size):
-    """Write dx[j, :] and the gradient of the edges of columns first..last - 1 in one pass."""
-    g, ldg, pointers, units = _word(job, 5), _word(job, 6), _word(job, 7), _word(job, 8)
-    at_edge, values, x, ldx = _word(job, 9), _word(job, 10), _word(job, 11), _word(job, 12)
-    dx, gradient, batch, gate = _word(job, 13), _word(job, 14), _word(job, 15), _word(job, 16)
+    """Write dx[j, :], its sum, and the gradient of the edges of columns first..last - 1."""
+    g, ldg, pointers, units = word(job, 5), word(job, 6), word(job, 7), word(job, 8)
+    at_edge, values, x, ldx = word(job, 9), word(job, 10), word(job, 11), word(job, 12)
+    dx, gradient, batch, gate = word(job, 13), word(job, 14), word(job, 15), word(job, 16)
+    totals = word(job, 17)
     width = VECTOR_BYTES // size
     for at in range(0, batch, REGISTERS * width):
         vectors, tail = _vectors(batch, at, width)
         for j in range(first, last):
-            begin = _word(pointers, j)
+            begin = word(pointers, j)
             _both_column(
                 g + at * size, ldg, units + begin * 4, at_edge + begin * 4, values,
-                _word(pointers, j + 1) - begin, x + (j * ldx + at) * size,
-                dx + (j * batch + at) * size, gradient, one, 1 if at else 0, gate, vectors, tail,
+                word(pointers, j + 1) - begin, x + (j * ldx + at) * size,
+                dx + (j * batch + at) * size, gradient, one, 1 if at else 0, gate,
+                totals + j * size if totals else 0, vectors, tail,
             )  # fmt: skip
 
 
 @njit(inline="always")
 def _part(job, first, last, one, size):
     """Do one part with the kernel asked for."""
-    kernel = _word(job, 4)
+    kernel = word(job, 4)
     if kernel == 0:
         _forward(job, first, last, one, size)
     elif kernel == 1:
         _sampled(job, first, last, one, size)
-    else:
+    elif kernel == 2:
         _backward(job, first, last, one, size)
+    elif kernel == 3:
+        srelu(job, first, last, one, size)
+    elif kernel == 4:
+        srelu_back(job, first, last, one, size)
+    else:
+        dropped(job, first, last, one, size)
 
 
 def _work(job):
     """Do parts of a job until none is left."""
-    part = _take(job)
-    while part < _word(job, 1):
-        first, last = _word(_word(job, 2), part), _word(_word(job, 2), part + 1)
-        if _word(job, 3) == 4:
+    part = take(job)
+    while part < word(job, 1):
+        first, last = word(word(job, 2), part), word(word(job, 2), part + 1)
+        if word(job, 3) == 4:
             _part(job, first, last, float32(1), 4)
         else:
             _part(job, first, last, float64(1), 8)
-        part = _take(job)
+        part = take(job)
 
 
 @cache
 def work() -> int:
     """Address of the compiled ``void work(int64 *job)``, kept on disk where there is a place."""
+    options: Any = {"fastmath": {"reassoc", "contract", "nsz"}}  # sums in the order of vectors
     try:
-        return cfunc(types.void(types.int64), cache=True)(_work).address
+        return cfunc(types.void(types.int64), cache=True, **options)(_work).address
     except RuntimeError:  # neither this folder nor a cache folder can be written to
-        return cfunc(types.void(types.int64))(_work).address
+        return cfunc(types.void(types.int64), **options)(_work).address

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from topokit.graph import LayerGraph
-from topokit.nn.products import PRODUCTS, EdgeIndex
+from topokit.nn.products import NATIVE, PRODUCTS, EdgeIndex
 
 __all__ = ["KERNELS", "EdgeIndex", "choose_kernel", "edge_product"]
 
@@ -31,8 +31,6 @@ KERNELS = ("auto", "csr", "dense")
 CROSSOVER = (0.8, 0.35)
 ASSUMED = 0.05
 LARGE_BATCH = 256
-
-_NATIVE = (torch.float32, torch.float64)
 
 
 def choose_kernel(
@@ -65,16 +63,29 @@ def choose_kernel(
     """
     if kernel not in KERNELS:
         raise ValueError(f"expected a kernel of {', '.join(KERNELS)}, got {kernel!r}")
-    if kernel != "auto":
-        return kernel, "asked for"
     kind = torch.device(device).type
+    choice = "dense" if _is_dense(kernel, graph, kind, batch) else "csr"
+    if kernel != "auto":
+        return choice, "asked for"
     if graph.n_edges == graph.n_out * graph.n_in:
-        return "dense", "the graph is complete"
-    here = kind == "cpu"
-    limit = CROSSOVER[batch > LARGE_BATCH] if here else ASSUMED
-    side, choice = ("above", "dense") if graph.density > limit else ("below", "csr")
-    origin = f"measured on cpu, batch {batch}" if here else f"assumed on {kind}"
+        return choice, "the graph is complete"
+    side = "above" if choice == "dense" else "below"
+    origin = f"measured on cpu, batch {batch}" if kind == "cpu" else f"assumed on {kind}"
+    limit = _crossover(kind, batch)
     return choice, f"density {graph.density:.2g} is {side} the crossover {limit:g} {origin}"
+
+
+def _is_dense(kernel: str, graph: LayerGraph, kind: str, batch: int) -> bool:
+    """Whether the dense product is to be taken: `choose_kernel` without its words."""
+    if kernel != "auto":
+        return kernel == "dense"
+    cells = graph.n_out * graph.n_in
+    return graph.n_edges == cells or graph.n_edges > _crossover(kind, batch) * cells
+
+
+def _crossover(kind: str, batch: int) -> float:
+    """Density above which the dense product is faster."""
+    return CROSSOVER[batch > LARGE_BATCH] if kind == "cpu" else ASSUMED
 
 
 def edge_product(
@@ -146,12 +157,12 @@ def edge_product(
     rows = x
     if x.ndim != 2:
         rows = x.reshape(-1, graph.n_in) if graph.n_in else x.new_zeros(_lead(x), 0)
-    choice = kernel
-    if kernel not in ("csr", "dense"):
-        choice, _ = choose_kernel(kernel, graph, x.device, batch=len(rows))
-    sparse = "compiled" if x.device.type == "cpu" else "torch"
-    function = PRODUCTS["dense" if choice == "dense" else sparse]
-    if x.dtype in _NATIVE or choice == "dense":
+    if kernel not in KERNELS:
+        raise ValueError(f"expected a kernel of {', '.join(KERNELS)}, got {kernel!r}")
+    kind = x.device.type
+    dense = _is_dense(kernel, graph, kind, rows.shape[0])
+    function = PRODUCTS["dense" if dense else "compiled" if kind == "cpu" else "torch"]
+    if x.dtype in NATIVE or dense:
         y = function.apply(rows, values, bias, index, relu)
     else:
         wide = None if bias is None else bias.float()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,14 @@ from torch.autograd.function import once_differentiable
 from topokit.graph import LayerGraph
 from topokit.nn.team import bounds_of, run_job
 
-__all__ = ["PRODUCTS", "EdgeIndex"]
+__all__ = ["NATIVE", "PRODUCTS", "EdgeIndex", "units_first"]
+
+NATIVE = (torch.float32, torch.float64)  # what the compiled kernels take
+FEW = 64  # output units up to which the compiled kernel takes a complete graph back the faster
+
+
+Gradients = tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None]
+"""Of the input, of the edges' values, and the first summed over the batch, if that was free."""
 
 
 class EdgeIndex:
@@ -85,7 +92,7 @@ class EdgeIndex:
         return self._torch["csr", device]
 
 
-def _units_first(x: torch.Tensor) -> torch.Tensor:
+def units_first(x: torch.Tensor) -> torch.Tensor:
     """(batch, units) as (units, batch) with a contiguous batch; a copy only where it must be."""
     x = x.detach().t()
     return x if x.shape[1] <= 1 or x.stride(1) == 1 else x.contiguous()
@@ -96,8 +103,9 @@ class _Product(torch.autograd.Function):
 
     With `relu` the output is rectified. Its derivative is 0 where the output is, and whoever uses
     the output as the input of another product has just read it: that product's backward pass sets
-    those gradients to 0 on the way, and leaves a note which tensor it made. If that very tensor
-    arrives as our gradient, nothing is left to be done; else it is masked here.
+    those gradients to 0 on the way, sums them over the batch where it can, which is the gradient
+    of our bias, and leaves a note which tensor it made. If that very tensor arrives as our
+    gradient, nothing is left to be done; else it is masked here.
     """
 
     @staticmethod
@@ -107,7 +115,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def gradients(
         g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, gate: bool
-    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+    ) -> Gradients:
         raise AssertionError("defined by each kernel")
 
     @classmethod
@@ -116,7 +124,7 @@ class _Product(torch.autograd.Function):
     ) -> torch.Tensor:
         maker = x.grad_fn
         ctx.maker = maker if getattr(maker, "relu", False) else None
-        x = _units_first(x)
+        x = units_first(x)
         y = cls.product(x, values.detach(), bias, index, relu)
         ctx.save_for_backward(x, values, *([y] if relu else []))
         ctx.index, ctx.relu, ctx.gated = index, relu, None
@@ -127,34 +135,39 @@ class _Product(torch.autograd.Function):
         x, values, *output = ctx.saved_tensors
         needs_x, needs_values, needs_bias, *_ = ctx.needs_input_grad
         done = ctx.relu and _is_noted(g, ctx.gated)
+        dbias = ctx.gated.sums if done else None
         ctx.gated = None
-        g = _units_first(g)
+        g = units_first(g)
         if ctx.relu and not done:
             g = torch.ops.aten.threshold_backward(g, output[0], 0)
+        if needs_bias and dbias is None:
+            dbias = g.sum(dim=1)
         dx = dvalues = None
         if needs_x or needs_values:
             gate = ctx.maker is not None
-            dx, dvalues = cls.gradients(g, x, values.detach(), ctx.index, needs_x, gate)
+            dx, dvalues, sums = cls.gradients(g, x, values.detach(), ctx.index, needs_x, gate)
         if dx is not None:
             dx = dx.t()
             if ctx.maker is not None:
-                ctx.maker.gated = (dx, dx._version)  # held, so that no sum is written into it
-        return (
-            dx,
-            dvalues if needs_values else None,
-            g.sum(dim=1) if needs_bias else None,
-            None,
-            None,
-        )
+                ctx.maker.gated = _Note(dx, dx._version, sums)
+        return dx, dvalues if needs_values else None, dbias if needs_bias else None, None, None
 
 
-def _is_noted(g: torch.Tensor, note: tuple[torch.Tensor, int] | None) -> bool:
+class _Note(NamedTuple):
+    """A gradient that is 0 already where an output was, and its sums over the batch."""
+
+    made: torch.Tensor  # held, so that no sum is written into it
+    version: int
+    sums: torch.Tensor | None
+
+
+def _is_noted(g: torch.Tensor, note: _Note | None) -> bool:
     """Whether a gradient is the noted tensor, as it was when noted."""
     if note is None:
         return False
-    made, version = note
+    made = note.made
     same = g.data_ptr() == made.data_ptr() and g.shape == made.shape
-    return same and g.stride() == made.stride() and made._version == version
+    return same and g.stride() == made.stride() and made._version == note.version
 
 
 def _gated(dx: torch.Tensor, x: torch.Tensor, gate: bool) -> torch.Tensor:
@@ -193,7 +206,7 @@ class _CompiledProduct(_Product):
     @staticmethod
     def gradients(
         g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, gate: bool
-    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+    ) -> Gradients:
         graph, batch = index.graph, x.shape[1]
         dvalues = values.new_empty(graph.n_edges) if batch else values.new_zeros(graph.n_edges)
         values, size, work = values.contiguous(), x.element_size(), graph.n_edges * batch
@@ -204,15 +217,17 @@ class _CompiledProduct(_Product):
                 (x.data_ptr(), _ld(x), starts, units, g.data_ptr(), _ld(g), dvalues.data_ptr(),
                  batch),
             )  # fmt: skip
-            return None, dvalues
+            return None, dvalues, None
         starts, units, positions = index.transposed_addresses
         dx = x.new_empty(graph.n_in, batch)
+        sums = x.new_empty(graph.n_in) if gate and batch else None
         run_job(
             "backward", size, index.parts_of_columns, work,
             (g.data_ptr(), _ld(g), starts, units, positions, values.data_ptr(), x.data_ptr(),
-             _ld(x), dx.data_ptr(), dvalues.data_ptr(), batch, int(gate)),
+             _ld(x), dx.data_ptr(), dvalues.data_ptr(), batch, int(gate),
+             0 if sums is None else sums.data_ptr()),
         )  # fmt: skip
-        return dx, dvalues
+        return dx, dvalues, sums
 
 
 class _TorchProduct(_Product):
@@ -238,7 +253,7 @@ class _TorchProduct(_Product):
     @staticmethod
     def gradients(
         g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, gate: bool
-    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+    ) -> Gradients:
         n_out, n_in = index.graph.shape
         starts, units, t_starts, t_units, positions = index.csr(x.device)
         g, dx = g.contiguous(), None
@@ -246,10 +261,10 @@ class _TorchProduct(_Product):
             matrix = torch.sparse_csr_tensor(t_starts, t_units, values[positions], (n_in, n_out))
             dx = _gated(matrix @ g, x, gate)
         if not values.numel() or not x.shape[1]:
-            return dx, torch.zeros_like(values)
+            return dx, torch.zeros_like(values), None
         pattern = torch.sparse_csr_tensor(starts, units, torch.zeros_like(values), (n_out, n_in))
         sampled = torch.sparse.sampled_addmm(pattern, g, x.t(), beta=0.0)
-        return dx, sampled.values()
+        return dx, sampled.values(), None
 
 
 class _DenseProduct(_Product):
@@ -273,11 +288,14 @@ class _DenseProduct(_Product):
     @staticmethod
     def gradients(
         g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, gate: bool
-    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+    ) -> Gradients:
+        n_out, n_in = index.graph.shape
+        complete = values.numel() == n_out * n_in
+        if complete and n_out <= FEW and needs_x and x.device.type == "cpu" and x.dtype in NATIVE:
+            return _CompiledProduct.gradients(g, x, values, index, needs_x, gate)
         dx = _gated(_scattered(values, index).t() @ g, x, gate) if needs_x else None
         full = (g @ x.t()).reshape(-1)
-        complete = full.numel() == values.numel()
-        return dx, full if complete else full[index.flat(full.device)]
+        return dx, full if complete else full[index.flat(full.device)], None
 
 
 def _scattered(values: torch.Tensor, index: EdgeIndex) -> torch.Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["bounds_of", "run_job"]
+__all__ = ["bounds_of", "even_bounds", "run_job"]
 
 SERIAL_WORK = 1 << 18  # multiplications below which threads cost more than they save
 KEPT_BYTES, LARGEST_KEPT = 1 << 28, 1 << 25  # of freed memory at the top; of one allocation
@@ -30,6 +30,11 @@ def bounds_of(starts: NDArray[np.int64], parts: int) -> NDArray[np.int64]:
     shares = np.searchsorted(starts, np.linspace(0, starts[-1], parts + 1)[1:-1])
     rows = starts.size - 1
     return np.array([0, *np.clip(shares, 0, rows), rows], np.int64)
+
+
+def even_bounds(rows: int) -> Callable[[int], NDArray[np.int64]]:
+    """Bounds of parts of equally many rows."""
+    return lambda parts: np.arange(parts + 1, dtype=np.int64) * rows // parts
 
 
 def run_job(
