@@ -30,6 +30,7 @@ from topokit.graph import LayerGraph, sample_absent
 from topokit.nn.kernels import EdgeIndex, edge_product
 from topokit.nn.layers import sparse_layers
 from topokit.nn.models import set_mlp
+from topokit.nn.products import BLOCK_BYTES
 from topokit.rules import RULES
 from topokit.rules.network import rewire_network
 
@@ -149,6 +150,7 @@ def rewirer(
         for name, (update, values) in changes.items():
             layers[name].replace_graph(update, values, optimizer)
             _ = layers[name].index.transposed
+            layers[name].index.windows(BLOCK_BYTES)
 
     return rewire
 

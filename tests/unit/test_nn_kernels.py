@@ -294,6 +294,32 @@ def test_batches_are_turned_round(batch, units, dtype):
         assert batch <= 1 or units == 0 or y.stride(1) == 1
 
 
+@pytest.mark.parametrize("window_bytes", [64, 300, 10**9])
+@pytest.mark.parametrize("batch", [3, 128, 200])
+@pytest.mark.parametrize("relu", [False, True])
+def test_windows_change_nothing_but_the_order_of_sums(rng, monkeypatch, window_bytes, batch, relu):
+    graph = random_graph(rng, 50, 20, 600)
+    x, values, bias = inputs(rng, graph, batch)
+    monkeypatch.setattr(products, "WINDOW_BYTES", window_bytes)
+    index = EdgeIndex(graph)
+    _, count, apart = index.windows(64)
+    assert (count > 1) == (window_bytes < 10**9)
+    if count > 1:
+        table = index._windows[count]
+        assert (table[0] == graph.indptr[:-1]).all()
+        assert (table[-1] == graph.indptr[1:]).all()
+        assert (np.diff(table, axis=0) >= 0).all()
+        assert apart == 20
+    found = []
+    for kernel in ("csr", "dense"):
+        tensors = [t.clone().requires_grad_() for t in (x, values, bias)]
+        y = edge_product(*tensors, index, kernel, relu=relu)
+        y.square().sum().backward()
+        found.append([y, *(t.grad for t in tensors)])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-11)
+
+
 def test_a_hook_that_changes_the_gradient_is_heard(rng):
     graphs = random_graph(rng, 6, 8, 30), random_graph(rng, 8, 4, 20)
     x, v1, b1 = inputs(rng, graphs[0], 5)

@@ -9,6 +9,11 @@ bounds (rows ``bounds[p]..bounds[p + 1] - 1`` are part p), the bytes of a number
 kernel (its place in `KERNELS`), and what the kernel is told. Any number
 of threads may be let loose on one job; each takes the next part until none is left, and a part
 writes only to its own rows (or columns), so no result depends on who did what.
+
+Kernels over rows visit the units that edges read in *windows* of consecutive ones, small enough
+for a near cache: pointers[window * apart + i] is the first edge of row i in a window, and that of
+the next window its end; with one window and ``apart`` 1 they are the row starts of the graph.
+Over columns, which read and write two more rows each, windows gained nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ from topokit.nn.vectors import (
     VECTOR_BYTES,
     Lanes,
     accumulate,
+    begun,
     by_width,
     over_edges,
     row_address,
@@ -40,12 +46,16 @@ KERNELS = ("forward", "sampled", "backward", "srelu", "srelu_back", "dropped")
 
 
 @intrinsic
-def _gather_row(typing, x, ld, units, values, count, y, start, relu, vectors, tail):
-    """Write y[:] = start + sum over edges of value * x[unit, :], not below 0 if `relu`."""
-    signature = types.void(*([types.int64] * 6), start, *([types.int64] * 3))
+def _gather_row(typing, x, ld, units, values, count, y, start, add, relu, vectors, tail):
+    """Write y[:] = start + sum over edges of value * x[unit, :], not below 0 if `relu`.
+
+    If `add`, y[:] takes the place of the start.
+    """
+    signature = types.void(*([types.int64] * 6), start, *([types.int64] * 4))
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        x, ld, units, values, count, y, start, relu, vectors, tail = arguments
+        x, ld, units, values, count, y, start, add, relu, vectors, tail = arguments
+        adding = builder.icmp_signed("!=", add, ir.Constant(I64, 0))
         wanted = builder.icmp_signed("!=", relu, ir.Constant(I64, 0))
         lanes = Lanes(builder, start.type, tail)
         ld_bytes = builder.mul(ld, ir.Constant(I64, lanes.bytes))
@@ -61,7 +71,8 @@ def _gather_row(typing, x, ld, units, values, count, y, start, relu, vectors, ta
                     ]
                 return sums
 
-            sums = over_edges(builder, lanes, count, [lanes.splat(start)] * width, body)
+            first = begun(builder, lanes, y, lanes.splat(start), adding, width)
+            sums = over_edges(builder, lanes, count, first, body)
             for k, total in enumerate(sums):
                 result = lanes.where_positive(total, total, wanted)
                 lanes.store(result, y, k, last=k == width - 1)
@@ -184,18 +195,25 @@ def _forward(job, first, last, one, size):
     """
     x, ld, pointers, units = word(job, 5), word(job, 6), word(job, 7), word(job, 8)
     values, bias, y, batch = word(job, 9), word(job, 10), word(job, 11), word(job, 12)
-    relu = word(job, 13)
+    relu, windows, apart = word(job, 13), word(job, 14), word(job, 15)
     width = VECTOR_BYTES // size
     for at in range(0, batch, REGISTERS * width):
         vectors, tail = _vectors(batch, at, width)
-        for i in range(first, last):
-            begin = word(pointers, i)
-            start = real(bias, i, one) if bias else one - one
-            _gather_row(
-                x + at * size, ld, units + begin * 4, values + begin * size,
-                word(pointers, i + 1) - begin, y + (i * batch + at) * size, start, relu,
-                vectors, tail,
-            )  # fmt: skip
+        for window in range(windows):
+            rectify = relu if window == windows - 1 else 0
+            for i in range(first, last):
+                begin, end = _span(pointers, window * apart + i, apart)
+                start = real(bias, i, one) if bias else one - one
+                _gather_row(
+                    x + at * size, ld, units + begin * 4, values + begin * size, end - begin,
+                    y + (i * batch + at) * size, start, window, rectify, vectors, tail,
+                )  # fmt: skip
+
+
+@njit(inline="always")
+def _span(pointers, at, apart):
+    """First edge of a row in a window, and the first of the same row in the next."""
+    return word(pointers, at), word(pointers, at + apart)
 
 
 @njit(inline="always")
@@ -203,16 +221,18 @@ def _sampled(job, first, last, one, size):
     """Write gradient[edge] = <g[i, :], x[unit, :]> for the edges of rows first..last - 1."""
     x, ld, pointers, units = word(job, 5), word(job, 6), word(job, 7), word(job, 8)
     g, ldg, gradient, batch = word(job, 9), word(job, 10), word(job, 11), word(job, 12)
+    windows, apart = word(job, 13), word(job, 14)
     width = VECTOR_BYTES // size
     for at in range(0, batch, REGISTERS * width):
         vectors, tail = _vectors(batch, at, width)
-        for i in range(first, last):
-            begin = word(pointers, i)
-            _dot_row(
-                x + at * size, ld, units + begin * 4, word(pointers, i + 1) - begin,
-                g + (i * ldg + at) * size, gradient + begin * size, one, 1 if at else 0,
-                vectors, tail,
-            )  # fmt: skip
+        for window in range(windows):
+            for i in range(first, last):
+                begin, end = _span(pointers, window * apart + i, apart)
+                _dot_row(
+                    x + at * size, ld, units + begin * 4, end - begin,
+                    g + (i * ldg + at) * size, gradient + begin * size, one, 1 if at else 0,
+                    vectors, tail,
+                )  # fmt: skip
 
 
 @njit(inline="always")

@@ -16,6 +16,9 @@ from topokit.nn.team import bounds_of, run_job
 __all__ = ["NATIVE", "PRODUCTS", "EdgeIndex", "units_first"]
 
 NATIVE = (torch.float32, torch.float64)  # what the compiled kernels take
+BLOCK_BYTES = 512  # of a unit's batch that the kernels take at once
+WINDOW_BYTES = 1 << 19  # of activations that stay in a core's own cache while they are gathered
+ENOUGH_EDGES = 8  # of a row in a window, at least
 FEW = 64  # output units up to which the compiled kernel takes a complete graph back the faster
 
 
@@ -41,6 +44,7 @@ class EdgeIndex:
         self.graph = graph
         self._torch: dict[Any, Any] = {}
         self._bounds: dict[tuple[str, int], NDArray[np.int64]] = {}
+        self._windows: dict[int, NDArray[np.int64]] = {}
 
     @cached_property
     def transposed(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
@@ -60,6 +64,21 @@ class EdgeIndex:
         """Where the transposed index is in memory."""
         starts, units, positions = self.transposed
         return starts.ctypes.data, units.ctypes.data, positions.ctypes.data
+
+    def windows(self, bytes_a_unit: int) -> tuple[int, int, int]:
+        """Where each row's edges to each window of units start: address, windows, rows apart.
+
+        Windows of input units whose part of the batch stays in a core's own cache, if rows have
+        enough edges to each to be worth it.
+        """
+        graph = self.graph
+        most = graph.n_edges // (max(graph.n_out, 1) * ENOUGH_EDGES)
+        count = min(-(-graph.n_in * bytes_a_unit // WINDOW_BYTES), most)
+        if count <= 1:
+            return self.addresses[0], 1, 1
+        if count not in self._windows:
+            self._windows[count] = _window_starts(graph, count)
+        return self._windows[count].ctypes.data, count, graph.n_out
 
     def parts_of_rows(self, parts: int) -> NDArray[np.int64]:
         """Bounds of output units that split the edges into parts."""
@@ -90,6 +109,16 @@ class EdgeIndex:
                 for array, kind in zip(arrays, kinds, strict=True)
             )
         return self._torch["csr", device]
+
+
+def _window_starts(graph: LayerGraph, count: int) -> NDArray[np.int64]:
+    """(count + 1, n_out) first edge of each row in each of `count` windows of units; the ends."""
+    slots = graph.rows * count + graph.indices // -(-graph.n_in // count)
+    sizes = np.bincount(slots, minlength=graph.n_out * count).reshape(graph.n_out, count)
+    table = np.empty((count + 1, graph.n_out), np.int64)
+    table[0] = graph.indptr[:-1]
+    table[1:] = graph.indptr[:-1] + sizes.cumsum(axis=1).T
+    return table
 
 
 def units_first(x: torch.Tensor) -> torch.Tensor:
@@ -195,11 +224,11 @@ class _CompiledProduct(_Product):
         y = x.new_empty(graph.n_out, batch)
         values = values.contiguous()
         bias = None if bias is None else bias.detach().contiguous()
-        starts, units = index.addresses
+        starts, *windows = index.windows(_bytes_a_unit(x))
         run_job(
             "forward", x.element_size(), index.parts_of_rows, graph.n_edges * batch,
-            (x.data_ptr(), _ld(x), starts, units, values.data_ptr(),
-             0 if bias is None else bias.data_ptr(), y.data_ptr(), batch, int(relu)),
+            (x.data_ptr(), _ld(x), starts, index.addresses[1], values.data_ptr(),
+             0 if bias is None else bias.data_ptr(), y.data_ptr(), batch, int(relu), *windows),
         )  # fmt: skip
         return y
 
@@ -211,11 +240,11 @@ class _CompiledProduct(_Product):
         dvalues = values.new_empty(graph.n_edges) if batch else values.new_zeros(graph.n_edges)
         values, size, work = values.contiguous(), x.element_size(), graph.n_edges * batch
         if not needs_x:
-            starts, units = index.addresses
+            starts, *windows = index.windows(_bytes_a_unit(x))
             run_job(
                 "sampled", size, index.parts_of_rows, work,
-                (x.data_ptr(), _ld(x), starts, units, g.data_ptr(), _ld(g), dvalues.data_ptr(),
-                 batch),
+                (x.data_ptr(), _ld(x), starts, index.addresses[1], g.data_ptr(), _ld(g),
+                 dvalues.data_ptr(), batch, *windows),
             )  # fmt: skip
             return None, dvalues, None
         starts, units, positions = index.transposed_addresses
@@ -306,6 +335,11 @@ def _scattered(values: torch.Tensor, index: EdgeIndex) -> torch.Tensor:
     weight = values.new_zeros(n_out * n_in)
     weight[index.flat(values.device)] = values
     return weight.view(n_out, n_in)
+
+
+def _bytes_a_unit(x: torch.Tensor) -> int:
+    """Bytes of a unit's batch that the kernels read at once."""
+    return min(x.shape[1] * x.element_size(), BLOCK_BYTES)
 
 
 def _ld(x: torch.Tensor) -> int:

@@ -22,6 +22,7 @@ __all__ = [
     "VECTOR_BYTES",
     "Lanes",
     "accumulate",
+    "begun",
     "by_width",
     "element",
     "over_edges",
@@ -221,6 +222,21 @@ def by_width(builder: ir.IRBuilder, vectors: ir.Value, emit: Callable[[int], Non
         emit(count)
         builder.branch(end)
     builder.position_at_end(end)
+
+
+def begun(
+    builder: ir.IRBuilder,
+    lanes: Lanes,
+    address: ir.Value,
+    start: ir.Value,
+    adding: ir.Value,
+    width: int,
+) -> list[ir.Value]:
+    """What sums begin with: the vectors at an address if `adding`, else a start."""
+    return [
+        builder.select(adding, lanes.load(address, k, last=k == width - 1), start)
+        for k in range(width)
+    ]
 
 
 def accumulate(
