@@ -128,6 +128,8 @@ def top_up(graph: LayerGraph, n_edges: int, *, rng: np.random.Generator) -> Laye
     1.0
     """
     (n_out, n_in), present = graph.shape, graph.edge_ids
+    if n_edges == n_out * n_in:
+        return LayerGraph.from_edge_ids(np.arange(n_edges), graph.shape)
     fan_in, fan_out = graph.fan_in.copy(), graph.fan_out.copy()
     added = np.empty(0, np.int64)
     for _ in range(8):
