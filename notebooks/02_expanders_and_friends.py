@@ -52,8 +52,9 @@ FAMILIES = {
 # ## What they look like
 #
 # The same number of links between the two hidden layers. The second singular value tells them
-# apart: the smaller, the better a signal mixes. At this size `expander` settles for a random
-# near-biregular graph, as `topokit generate` says under repairs: the two rows are one family here.
+# apart: the smaller, the better a signal mixes. `expander` is a lift of a small complete graph, cut
+# to this size (`topokit generate` says which under repairs); it lies below `biregular`, the random
+# graph with the same degrees.
 
 # %%
 fig, axes = plt.subplots(2, 4, figsize=(10, 5.2), layout="constrained")

@@ -18,16 +18,21 @@ from topokit.graph import LayerGraph
 __all__ = ["expander", "ramanujan"]
 
 Shuffle = Literal["none", "in", "out", "both"]
+LARGE = 3_000_000  # edges above which lifts are tried only where much is to be gained
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """A lift of K(a, b) by a group, with t shifts for each pair of blocks."""
+    """A lift of K(a, b) by a group, with t shifts for each pair of blocks.
+
+    `forecast` is the second singular value to expect after cutting, over that of a random graph.
+    """
 
     group: Group
     t: int
     a: int
     b: int
+    forecast: float
 
     @property
     def density(self) -> float:
@@ -85,10 +90,11 @@ def expander(
     Notes
     -----
     Guarantee: exact number of edges; degrees within one on both sides; second singular value
-    no larger than that of the best of three near-biregular random graphs, and 5 to 50 % below
-    the mean-degree bound at moderate degrees.
+    (up to three million edges) no larger than that of the best of three near-biregular random
+    graphs, and 5 to 50 % below the mean-degree bound at moderate degrees.
     Cost: 0.2 s at ten thousand edges, about 1 s for each further 100,000: some ten candidates
-    are built and measured, each in O(edges) for each Lanczos step.
+    are built and measured, each in O(edges) for each Lanczos step. Above three million edges
+    only where a lift promises a gain of a tenth; else a single random graph is taken at once.
 
     A lift gains over a random graph where blocks are nearly as many as their units, or a power
     of that: its small matrices are then most of a Fourier matrix, whose singular values are all
@@ -118,11 +124,12 @@ def expander(
         note("complement of a graph of the remaining density")
         return complement(inner)
     effort = int(np.clip(1_000_000 // max(n_edges, 1), 1, 3))
+    tries = 1 if n_edges > LARGE else 3
     plans = _plans(n_in, n_out, n_edges)
     with apart():
-        graph = ramanujan(n_in, n_out, density=density, rng=rng, tries=3)
+        graph = ramanujan(n_in, n_out, density=density, rng=rng, tries=tries)
     sigma = leading_singular_values(graph)[1] if plans else 0.0
-    reason = "no lift is better here: a random near-biregular graph, the best of 3"
+    reason = f"no lift is better here: a random near-biregular graph, the best of {tries}"
     best = _Candidate(sigma, graph, (reason,))
     heats = [
         (_better(best, plan, _draws(plan, draws) // 10 + 1, n_edges, rng), plan) for plan in plans
@@ -181,7 +188,12 @@ def ramanujan(
             graph = biregular(n_in, n_out, density=density, rng=rng)
         if best is None:
             best = graph
-        if min(n_in, n_out) < 2 or n_edges <= max(n_in, n_out) or n_edges == n_in * n_out:
+        if (
+            tries == 1
+            or min(n_in, n_out) < 2
+            or n_edges <= max(n_in, n_out)
+            or n_edges == n_in * n_out
+        ):
             return graph
         sigma = leading_singular_values(graph)[1]
         if sigma < lowest:
@@ -198,6 +210,7 @@ def _plans(n_in: int, n_out: int, n_edges: int, keep: int = 6) -> list[_Plan]:
         return []
     share = n_edges / (n_in * n_out)
     widest = max(1.35 / share, 2 * np.sqrt(max(n_in, n_out)))
+    random = np.sqrt(1 - share) * (np.sqrt(share * n_in) + np.sqrt(share * n_out))
     found = []
     for t in range(1, int(1.35 * share * widest) + 1):
         least, most = max(2 * t, t / (1.35 * share)), min(t / (0.75 * share), widest)
@@ -205,8 +218,10 @@ def _plans(n_in: int, n_out: int, n_edges: int, keep: int = 6) -> list[_Plan]:
             power, a, b = prime_power(h), -(-n_in // h), -(-n_out // h)
             if power is not None and min(a, b) >= 2:
                 sigma = _after_fitting(_forecast(a, b, h, t), t / h, share, n_in, n_out)
-                found.append((sigma, _Plan(Group(*power), t, a, b)))
-    return [plan for _, plan in sorted(found, key=lambda pair: pair[0])[:keep]]
+                found.append(_Plan(Group(*power), t, a, b, sigma / random))
+    most = 1.08 if n_edges <= LARGE else 0.9
+    found = [plan for plan in found if plan.forecast < most]
+    return sorted(found, key=lambda plan: plan.forecast)[:keep]
 
 
 def _forecast(a: int, b: int, h: int, t: int) -> float:
