@@ -43,8 +43,9 @@ class EdgeIndex:
             raise ValueError(f"expected fewer than 2**31 edges and units, got {graph}")
         self.graph = graph
         self._torch: dict[Any, Any] = {}
-        self._bounds: dict[tuple[str, int], NDArray[np.int64]] = {}
-        self._windows: dict[int, NDArray[np.int64]] = {}
+        self._bounds: dict[tuple[str, int], Any] = {}
+        self._windows: dict[int, tuple[int, int, int]] = {}
+        self._tables: list[NDArray[np.int64]] = []
 
     @cached_property
     def transposed(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
@@ -71,24 +72,26 @@ class EdgeIndex:
         Windows of input units whose part of the batch stays in a core's own cache, if rows have
         enough edges to each to be worth it.
         """
-        graph = self.graph
-        most = graph.n_edges // (max(graph.n_out, 1) * ENOUGH_EDGES)
-        count = min(-(-graph.n_in * bytes_a_unit // WINDOW_BYTES), most)
-        if count <= 1:
-            return self.addresses[0], 1, 1
-        if count not in self._windows:
-            self._windows[count] = _window_starts(graph, count)
-        return self._windows[count].ctypes.data, count, graph.n_out
+        if bytes_a_unit not in self._windows:
+            graph = self.graph
+            most = graph.n_edges // (max(graph.n_out, 1) * ENOUGH_EDGES)
+            count = min(-(-graph.n_in * bytes_a_unit // WINDOW_BYTES), most)
+            found = (self.addresses[0], 1, 1)
+            if count > 1:
+                self._tables.append(_window_starts(graph, count))
+                found = (self._tables[-1].ctypes.data, count, graph.n_out)
+            self._windows[bytes_a_unit] = found
+        return self._windows[bytes_a_unit]
 
-    def parts_of_rows(self, parts: int) -> NDArray[np.int64]:
+    def parts_of_rows(self, parts: int) -> Any:
         """Bounds of output units that split the edges into parts."""
         return self._parts("rows", self.graph.indptr, parts)
 
-    def parts_of_columns(self, parts: int) -> NDArray[np.int64]:
+    def parts_of_columns(self, parts: int) -> Any:
         """Bounds of input units that split the edges into parts."""
         return self._parts("columns", self.transposed[0], parts)
 
-    def _parts(self, side: str, starts: NDArray[np.int64], parts: int) -> NDArray[np.int64]:
+    def _parts(self, side: str, starts: NDArray[np.int64], parts: int) -> Any:
         if (side, parts) not in self._bounds:
             self._bounds[side, parts] = bounds_of(starts, parts)
         return self._bounds[side, parts]

@@ -25,22 +25,28 @@ PARTS = 4  # parts a thread, so that a thread that is held up leaves its share t
 _log = logging.getLogger("topokit.nn")
 
 
-def bounds_of(starts: NDArray[np.int64], parts: int) -> NDArray[np.int64]:
+Bounds = Callable[[int], "ctypes.Array[ctypes.c_int64]"]
+"""From a number of parts to where they begin, and where the last ends."""
+
+
+def bounds_of(starts: NDArray[np.int64], parts: int) -> ctypes.Array[ctypes.c_int64]:
     """Bounds of rows that split a graph into parts of about equally many edges."""
     shares = np.searchsorted(starts, np.linspace(0, starts[-1], parts + 1)[1:-1])
     rows = starts.size - 1
-    return np.array([0, *np.clip(shares, 0, rows), rows], np.int64)
+    return (ctypes.c_int64 * (parts + 1))(0, *np.clip(shares, 0, rows).tolist(), rows)
 
 
-def even_bounds(rows: int) -> Callable[[int], NDArray[np.int64]]:
+def even_bounds(rows: int) -> Bounds:
     """Bounds of parts of equally many rows."""
-    return lambda parts: np.arange(parts + 1, dtype=np.int64) * rows // parts
+    return lambda parts: (ctypes.c_int64 * (parts + 1))(
+        *(part * rows // parts for part in range(parts + 1))
+    )
 
 
 def run_job(
     kernel: str,
     size: int,
-    bounds: Callable[[int], NDArray[np.int64]],
+    bounds: Bounds,
     work: int,
     arguments: tuple[int, ...],
 ) -> None:
@@ -61,9 +67,9 @@ def run_job(
     threads = 1 if work < SERIAL_WORK else torch.get_num_threads()
     entry, kernels = _entry()
     rows = bounds(1 if threads == 1 else PARTS * threads)
-    head = (0, rows.size - 1, rows.ctypes.data, size, kernels.index(kernel))
-    job = np.array([*head, *arguments], np.int64)
-    _let_loose(entry, job.ctypes.data, threads)
+    words = (0, len(rows) - 1, ctypes.addressof(rows), size, kernels[kernel], *arguments)
+    job = (ctypes.c_int64 * len(words))(*words)
+    _let_loose(entry, ctypes.addressof(job), threads)
 
 
 def _let_loose(entry: Any, job: int, threads: int) -> None:
@@ -80,14 +86,14 @@ def _let_loose(entry: Any, job: int, threads: int) -> None:
 
 
 @cache
-def _entry() -> tuple[Any, tuple[str, ...]]:
-    """The compiled function as one that ctypes calls, and the names of its kernels."""
+def _entry() -> tuple[Any, dict[str, int]]:
+    """The compiled function as one that ctypes calls, and the numbers of its kernels."""
     from topokit.nn.compiled import KERNELS, work
 
     if not any(Path(__file__).parent.glob("__pycache__/compiled._work-*.nbi")):
         _log.info("compiling the sparse kernels: a few seconds, once per machine")
     _keep_freed_memory()
-    return ctypes.CFUNCTYPE(None, ctypes.c_int64)(work()), KERNELS
+    return ctypes.CFUNCTYPE(None, ctypes.c_int64)(work()), {k: i for i, k in enumerate(KERNELS)}
 
 
 def _keep_freed_memory() -> None:
