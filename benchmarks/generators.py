@@ -7,7 +7,8 @@ loads compiled code; the peak is of resident memory above what the process had t
 
 ``python benchmarks/generators.py --contract`` draws every family at every size of the catalogue's
 contract and every density instead, checks the number of edges, the seed and the order, and prints
-the slowest.
+the slowest. ``--expanders`` prints second singular values of `expander` beside those of one
+multiplicative lift and of random graphs with the same degrees, lowest and highest of three seeds.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from datetime import date
 import numpy as np
 
 from topokit.generators import GENERATORS
+from topokit.generators.adapt import leading_singular_values, mean_degree_bound
 from topokit.graph import same_edges
 
 MUST = (
@@ -31,6 +33,11 @@ MUST = (
     "butterfly",
 )  # fmt: skip
 SIZES = [(64, 10), (1, 500), (500, 1), (784, 1000), (1000, 784), (3072, 4000)]
+LAYERS = [
+    (784, 1000, 0.01), (300, 300, 0.03), (300, 300, 0.1), (300, 300, 0.3), (784, 300, 0.05),
+    (784, 128, 0.1), (128, 128, 0.1), (64, 64, 0.1), (512, 512, 0.01), (512, 512, 0.05),
+    (1000, 1000, 0.02), (1000, 1000, 0.1), (1000, 10, 0.3), (3072, 4000, 0.01), (3072, 4000, 0.1),
+]  # fmt: skip
 SHARES = [0.0, 2e-5, 0.01, 0.1, 0.6, 1.0]
 
 
@@ -118,6 +125,27 @@ def contract(names):
         print(f"  {seconds:6.1f} s", *what)
 
 
+def expanders():
+    """Print the table of second singular values."""
+    names = ("expander", "cyclic_lift", "biregular")
+    print("| layer | density | bound | " + " | ".join(names) + " | s, expander |")
+    print("|---" * (len(names) + 4) + "|")
+    for n_in, n_out, density in LAYERS:
+        cells = []
+        for name in names:
+            start, values = time.process_time(), []
+            for seed in range(3):
+                rng = np.random.default_rng(seed)
+                graph = GENERATORS[name](n_in, n_out, density=density, rng=rng)
+                values.append(leading_singular_values(graph)[1])
+            cells.append(f"{min(values):.2f} to {max(values):.2f}")
+            if name == "expander":
+                seconds = (time.process_time() - start) / 3
+        bound = mean_degree_bound(graph)
+        line = [f"{n_in} x {n_out}", f"{density:g}", f"{bound:.2f}", *cells, f"{seconds:.2f}"]
+        print("| " + " | ".join(line) + " |", flush=True)
+
+
 def main():
     """Print the table, or one family's numbers as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -128,10 +156,13 @@ def main():
     parser.add_argument("--limit", type=int, default=60)
     parser.add_argument("--one")
     parser.add_argument("--contract", action="store_true")
+    parser.add_argument("--expanders", action="store_true")
     given = parser.parse_args()
     names = MUST if given.names == "must" else given.names.split(",")
     if given.one:
         print(json.dumps(one(given.one, given.units, given.edges, given.repeats)))
+    elif given.expanders:
+        expanders()
     elif given.contract:
         contract(names)
     else:
