@@ -126,10 +126,11 @@ tk.plots.mean_over_seeds(lines[lines["family"].isin(some)], arm="family", ax=ax)
 # %% [markdown]
 # The same question over ten families, three densities, two data sets and five seeds, with density
 # held fixed in the correlations: `topokit sweep spectral_gap_accuracy --out DIR --data-dir DIR`.
-# Its answer is no: within a density, rho between gap and accuracy is -0.80 [-0.93, -0.49] on MNIST
-# and -0.33 [-0.61, 0.04] on Fashion-MNIST (30 family means each), most likely because band and
-# receptive-field layers join neighbouring pixels and images reward that
-# ([STUDIES.md](../figures/STUDIES.md)).
+# Its answer is no: within a density, rho between gap and accuracy is -0.81 [-0.92, -0.50] on MNIST
+# and -0.29 [-0.55, 0.02] on Fashion-MNIST (30 family means each), most likely because band and
+# receptive-field layers join neighbouring pixels and images reward that; and expanders train as
+# well as near-biregular random graphs, not better: the difference is within 0.005 in all six
+# panels ([STUDIES.md](../figures/STUDIES.md)).
 
 # %%
 families = pd.read_csv("../figures/studies/spectral_gap_accuracy_families.csv")

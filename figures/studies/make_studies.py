@@ -72,10 +72,12 @@ def draw(name, *plots, size=(3.7, 2.7), columns=3):
         save(panels[0], HERE / f"{name}.png", dpi=150, metadata={"Software": "topokit"})
 
 
-def pairs_of(table, column="value"):
-    """Compare all arms of a table pair by pair over shared seeds."""
+def pairs_of(table, column="value", first=None):
+    """Compare all arms of a table (or the first with the others) pair by pair over seeds."""
     rows = []
     for a, b in itertools.combinations(dict.fromkeys(table["arm"]), 2):
+        if first not in (None, a):
+            continue
         both = [table[table["arm"] == arm].set_index("seed")[column] for arm in (a, b)]
         shared = both[0].index.intersection(both[1].index)
         found = paired(both[0][shared], both[1][shared], rng=rng())
@@ -129,6 +131,11 @@ def spectral_gap_accuracy(frame):
     counted = runs.groupby(["data.name", "density", "arm"], sort=False).size()
     families.insert(3, "n", counted.to_numpy())
     write("spectral_gap_accuracy_families", families)
+    pairs = [
+        pairs_of(part, "accuracy", first="lift").assign(data=data, density=density)
+        for (data, density), part in runs.groupby(["data.name", "density"], sort=False)
+    ]
+    write("spectral_gap_accuracy_pairs", pd.concat(pairs))
     rows = []
     for data, part in families.groupby("data.name", sort=False):
         own = runs[runs["data.name"] == data]
