@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 __all__ = ["accuracy_against", "arms_side_by_side", "mean_over_seeds"]
 
 RESAMPLES = 2000
+PLACES = (
+    (3, 3),
+    (3, -8),
+    (-3, 3),
+    (-3, -8),
+    (3, 10),
+    (3, -15),
+    (3, 17),
+    (-3, 10),
+)  # of names, in points
 LISTED = 7  # arms told apart by colour and marker; more are named beside their points
 
 
@@ -71,6 +82,7 @@ def accuracy_against(
     _need(frame, (measure, outcome, arm))
     runs = frame.dropna(subset=[measure, outcome])
     arms = list(dict.fromkeys(runs[arm]))
+    named: dict[str, tuple[float, float]] = {}
     for i, name in enumerate(arms):
         part = runs[runs[arm] == name]
         few = len(arms) <= LISTED
@@ -84,13 +96,13 @@ def accuracy_against(
             label=str(name),
         )
         if not few:
-            place = (part[measure].mean(), part[outcome].mean())
-            ax.annotate(str(name), place, fontsize=6, xytext=(3, 3), textcoords="offset points")
+            named[str(name)] = (part[measure].mean(), part[outcome].mean())
     x, y = (runs[column].to_numpy(float) for column in (measure, outcome))
     if x.size >= 2 and np.ptp(x) > 0:
         slope, offset = np.polyfit(x, y, 1)
         ends = np.array([x.min(), x.max()])
         ax.plot(ends, slope * ends + offset, color=NULL, ls="--", lw=1)
+    _name_points(ax, named)
     if 0 < len(arms) <= LISTED:
         ax.legend(loc="best")
     title = f"Accuracy against topology, {_correlation(x, y)}"
@@ -227,3 +239,21 @@ def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
 
 def _rank_correlation(x: NDArray[Any], y: NDArray[Any]) -> float:
     return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
+
+
+def _name_points(ax: Axes, named: dict[str, tuple[float, float]]) -> None:
+    """Write names beside points, each at the first place where it covers no other name."""
+    if named:
+        ax.margins(y=0.15)  # room for names above the topmost points
+    ax.get_xlim()  # settles the limits, which say where points come to lie
+    taken: list[Bbox] = []
+    for name, place in named.items():
+        text = ax.annotate(name, place, fontsize=6, xytext=PLACES[0], textcoords="offset points")
+        for dx, dy in (*PLACES, PLACES[0]):
+            text.set_position((dx, dy))
+            text.set_horizontalalignment("left" if dx > 0 else "right")
+            box = text.get_window_extent()
+            inside = box.x0 >= ax.bbox.x0 and box.y0 >= ax.bbox.y0  # off the numbers of the axes
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+        taken.append(box)
