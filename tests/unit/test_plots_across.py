@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -40,6 +42,18 @@ def test_points_are_the_runs_and_the_title_says_rho_and_n(runs, ax):
     line = np.polyfit(last["gap"], last["test_accuracy"], 1)
     x, y = ax.lines[0].get_data()
     np.testing.assert_allclose(y, np.polyval(line, x))
+
+
+def test_names_of_many_arms_stand_apart_and_off_the_axes(ax):
+    names = [f"family {i}" for i in range(12)]
+    gaps = [0.01, 0.01, 0.02, 0.02, 0.03, 0.4, 0.4, 0.41, 0.8, 0.9, 0.9, 1.0]
+    points = np.linspace(0.8, 0.9, 12)
+    frame = pd.DataFrame({"arm": names, "gap": gaps, "test_accuracy": points})
+    accuracy_against(frame, "gap", ax=ax)
+    assert sorted(text.get_text() for text in ax.texts) == sorted(names)
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    assert all(box.x0 >= ax.bbox.x0 for box in boxes)
 
 
 def test_bands_are_intervals_of_the_mean(runs, ax):
