@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topokit.generators.origin import note
-from topokit.generators.sampling import IntArray, check_rng, graph_from
+from topokit.generators.sampling import IntArray, check_rng, complement, graph_from
 from topokit.graph import LayerGraph
 
 __all__ = [
@@ -67,7 +67,7 @@ def graph_with_degrees(
 
     Stubs are matched by one permutation and each double edge is swapped with random edges until
     it is single. Where that gets stuck (nearly nested degrees), a greedy realisation is
-    randomised by trades instead.
+    randomised by trades instead. Above density 1/2 the complement is drawn.
 
     Parameters
     ----------
@@ -105,6 +105,9 @@ def graph_with_degrees(
     fan_in, fan_out = _degrees(fan_in, "fan_in"), _degrees(fan_out, "fan_out")
     if reason := gale_ryser_violation(fan_in, fan_out):
         raise ValueError(f"expected degrees that a simple graph can have, but {reason}")
+    if 2 * int(fan_in.sum()) > fan_in.size * fan_out.size:
+        note("complement of a graph of the remaining density")
+        return complement(graph_with_degrees(fan_out.size - fan_in, fan_in.size - fan_out, rng=rng))
     indptr = np.concatenate([[0], np.cumsum(fan_in)])
     columns = np.repeat(np.arange(fan_out.size, dtype=np.int32), fan_out)
     indices = rng.permutation(columns)

@@ -18,6 +18,7 @@ from topokit.graph import LayerGraph
 __all__ = ["expander", "ramanujan"]
 
 Shuffle = Literal["none", "in", "out", "both"]
+WIDE = 100  # units of a block over blocks above which no lift by an abelian group was seen to gain
 LARGE = 3_000_000  # edges above which lifts are tried only where much is to be gained
 
 
@@ -216,7 +217,7 @@ def _plans(n_in: int, n_out: int, n_edges: int, keep: int = 6) -> list[_Plan]:
         least, most = max(2 * t, t / (1.35 * share)), min(t / (0.75 * share), widest)
         for h in range(int(np.ceil(least)), int(most) + 1):
             power, a, b = prime_power(h), -(-n_in // h), -(-n_out // h)
-            if power is not None and min(a, b) >= 2:
+            if power is not None and min(a, b) >= max(2, h / WIDE):
                 sigma = _after_fitting(_forecast(a, b, h, t), t / h, share, n_in, n_out)
                 found.append(_Plan(Group(*power), t, a, b, sigma / random))
     most = 1.08 if n_edges <= LARGE else 0.9

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from topokit.generators.degrees import graph_with_degrees
-from topokit.generators.origin import note
 from topokit.generators.sampling import (
     choose_cells,
     choose_per_row,
-    complement,
     edge_count,
     even_degrees,
     transposed,
@@ -240,13 +238,8 @@ def biregular(n_in: int, n_out: int, *, density: float, rng: np.random.Generator
     (LayerGraph(784 -> 1000, 7840 edges), [7, 8], {10})
     """
     n_in, n_out, n_edges = edge_count(n_in, n_out, density, rng)
-    flip = 2 * n_edges > n_in * n_out
-    wanted = n_in * n_out - n_edges if flip else n_edges
-    if flip:
-        note("complement of a graph of the remaining density")
-    fan_in, fan_out = even_degrees(wanted, n_out, rng), even_degrees(wanted, n_in, rng)
-    graph = graph_with_degrees(fan_in, fan_out, rng=rng)
-    return complement(graph) if flip else graph
+    fan_in, fan_out = even_degrees(n_edges, n_out, rng), even_degrees(n_edges, n_in, rng)
+    return graph_with_degrees(fan_in, fan_out, rng=rng)
 
 
 def configuration(
