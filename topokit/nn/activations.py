@@ -36,9 +36,9 @@ class SReLU(nn.Module):
     Examples
     --------
     >>> srelu = SReLU(1, rng=np.random.default_rng(0))
-    >>> _ = [p.data.fill_(v) for p, v in zip(srelu.parameters(), (0.0, 0.5, 2.0, 0.1))]
+    >>> _ = [p.data.fill_(v) for p, v in zip(srelu.parameters(), (0.0, 0.5, 2.0, 0.25))]
     >>> srelu(torch.tensor([[-2.0], [1.0], [12.0]])).flatten().tolist()
-    [-1.0, 1.0, 3.0]
+    [-1.0, 1.0, 4.5]
     """
 
     def __init__(self, units: int, *, rng: np.random.Generator) -> None:
