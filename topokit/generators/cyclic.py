@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topokit.generators.adapt import fit
-from topokit.generators.fields import field_of_order, primes_near
+from topokit.generators.fields import digit_sum, field_of_order, primes_near
 from topokit.generators.sampling import IntArray, edge_count, graph_from, shuffled
 from topokit.graph import LayerGraph
 
@@ -41,11 +41,7 @@ class Group:
 
     def add(self, x: IntArray, y: IntArray) -> IntArray:
         """Sums, array by array."""
-        if self.length == 1:
-            return (x + y) % self.base
-        return sum(
-            ((x // w + y // w) % self.base * w for w in self._weights), np.zeros((), np.int64)
-        )
+        return digit_sum(x, y, self.base, self.length)
 
     def characters(self) -> IntArray:
         """Numbers of the characters other than the constant one, one of each conjugate pair."""

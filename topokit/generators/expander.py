@@ -18,7 +18,7 @@ from topokit.graph import LayerGraph
 __all__ = ["expander", "ramanujan"]
 
 Shuffle = Literal["none", "in", "out", "both"]
-WIDE = 100  # units of a block over blocks above which no lift by an abelian group was seen to gain
+WIDE = 100  # units of a block over blocks above which lifts are not tried: at 1000 none gained
 LARGE = 3_000_000  # edges above which lifts are tried only where much is to be gained
 
 
@@ -93,7 +93,7 @@ def expander(
     Guarantee: exact number of edges; degrees within one on both sides; second singular value
     (up to three million edges) no larger than that of the best of three near-biregular random
     graphs, and 5 to 50 % below the mean-degree bound at moderate degrees.
-    Cost: 0.2 s at ten thousand edges, about 1 s for each further 100,000: some ten candidates
+    Cost: 0.3 s at ten thousand edges, about 1 s for each further 100,000: some ten candidates
     are built and measured, each in O(edges) for each Lanczos step. Above three million edges
     only where a lift promises a gain of a tenth; else a single random graph is taken at once.
 
@@ -220,8 +220,8 @@ def _plans(n_in: int, n_out: int, n_edges: int, keep: int = 6) -> list[_Plan]:
             if power is not None and min(a, b) >= max(2, h / WIDE):
                 sigma = _after_fitting(_forecast(a, b, h, t), t / h, share, n_in, n_out)
                 found.append(_Plan(Group(*power), t, a, b, sigma / random))
-    most = 1.08 if n_edges <= LARGE else 0.9
-    found = [plan for plan in found if plan.forecast < most]
+    hopeless = 1.08 if n_edges <= LARGE else 0.9
+    found = [plan for plan in found if plan.forecast < hopeless]
     return sorted(found, key=lambda plan: plan.forecast)[:keep]
 
 

@@ -13,6 +13,7 @@ from topokit.generators.sampling import IntArray
 
 __all__ = [
     "Field",
+    "digit_sum",
     "field_of_order",
     "field_order",
     "is_prime",
@@ -87,6 +88,20 @@ def field_order(
     return q
 
 
+def digit_sum(x: IntArray, y: IntArray, base: int, length: int) -> IntArray:
+    """Sums without carry of numbers of so many digits, array by array.
+
+    Examples
+    --------
+    >>> digit_sum(np.array(5), np.array(4), 3, 2).tolist()  # 12 and 11 in base 3
+    6
+    """
+    if length == 1:
+        return (x + y) % base
+    weights = [base**i for i in range(length)]
+    return sum(((x // w + y // w) % base * w for w in weights), np.zeros((), np.int64))
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """The field of ``q = p**k`` elements, numbered 0..q-1 by their digits in base p.
@@ -108,11 +123,7 @@ class Field:
 
     def add(self, a: IntArray, b: IntArray) -> IntArray:
         """Sum of elements, array by array."""
-        a, b = np.asarray(a), np.asarray(b)
-        if self.k == 1:
-            return (a + b) % self.p
-        weights = [self.p**i for i in range(self.k)]
-        return sum(((a // w + b // w) % self.p * w for w in weights), np.zeros((), np.int64))
+        return digit_sum(np.asarray(a), np.asarray(b), self.p, self.k)
 
     def subtract(self, a: IntArray, b: IntArray) -> IntArray:
         """Difference of elements, array by array."""

@@ -61,8 +61,6 @@ def choose_kernel(
     >>> choose_kernel("auto", graph)
     ('csr', 'density 0.01 is below the crossover 0.8 measured on cpu, batch 128')
     """
-    if kernel not in KERNELS:
-        raise ValueError(f"expected a kernel of {', '.join(KERNELS)}, got {kernel!r}")
     kind = torch.device(device).type
     choice = "dense" if _is_dense(kernel, graph, kind, batch) else "csr"
     if kernel != "auto":
@@ -77,6 +75,8 @@ def choose_kernel(
 
 def _is_dense(kernel: str, graph: LayerGraph, kind: str, batch: int) -> bool:
     """Whether the dense product is to be taken: `choose_kernel` without its words."""
+    if kernel not in KERNELS:
+        raise ValueError(f"expected a kernel of {', '.join(KERNELS)}, got {kernel!r}")
     if kernel != "auto":
         return kernel == "dense"
     cells = graph.n_out * graph.n_in
@@ -157,8 +157,6 @@ def edge_product(
     rows = x
     if x.ndim != 2:
         rows = x.reshape(-1, graph.n_in) if graph.n_in else x.new_zeros(_lead(x), 0)
-    if kernel not in KERNELS:
-        raise ValueError(f"expected a kernel of {', '.join(KERNELS)}, got {kernel!r}")
     kind = x.device.type
     dense = _is_dense(kernel, graph, kind, rows.shape[0])
     function = PRODUCTS["dense" if dense else "compiled" if kind == "cpu" else "torch"]

@@ -35,7 +35,8 @@ class EdgeIndex:
 
     Notes
     -----
-    The transposed index takes 8 bytes an edge, the flat one (``dense`` only) another 8.
+    The transposed index takes 8 bytes an edge, the flat one (``dense`` only) another 8, and the
+    windows of wide layers at most 1.5.
     """
 
     def __init__(self, graph: LayerGraph) -> None:
@@ -44,8 +45,6 @@ class EdgeIndex:
         self.graph = graph
         self._torch: dict[Any, Any] = {}
         self._bounds: dict[tuple[str, int], Any] = {}
-        self._windows: dict[int, tuple[int, int, int]] = {}
-        self._tables: list[NDArray[np.int64]] = []
 
     @cached_property
     def transposed(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
@@ -66,22 +65,24 @@ class EdgeIndex:
         starts, units, positions = self.transposed
         return starts.ctypes.data, units.ctypes.data, positions.ctypes.data
 
+    @cached_property
+    def _window_table(self) -> NDArray[np.int64] | None:
+        """First edge of each row in each window, if several are worth it for whole blocks."""
+        graph = self.graph
+        most = graph.n_edges // (max(graph.n_out, 1) * ENOUGH_EDGES)
+        count = min(-(-graph.n_in * BLOCK_BYTES // WINDOW_BYTES), most)
+        return _window_starts(graph, count) if count > 1 else None
+
     def windows(self, bytes_a_unit: int) -> tuple[int, int, int]:
         """Where each row's edges to each window of units start: address, windows, rows apart.
 
         Windows of input units whose part of the batch stays in a core's own cache, if rows have
-        enough edges to each to be worth it.
+        enough edges to each to be worth it; a single one for batches of under half a block.
         """
-        if bytes_a_unit not in self._windows:
-            graph = self.graph
-            most = graph.n_edges // (max(graph.n_out, 1) * ENOUGH_EDGES)
-            count = min(-(-graph.n_in * bytes_a_unit // WINDOW_BYTES), most)
-            found = (self.addresses[0], 1, 1)
-            if count > 1:
-                self._tables.append(_window_starts(graph, count))
-                found = (self._tables[-1].ctypes.data, count, graph.n_out)
-            self._windows[bytes_a_unit] = found
-        return self._windows[bytes_a_unit]
+        table = self._window_table if 2 * bytes_a_unit >= BLOCK_BYTES else None
+        if table is None:
+            return self.addresses[0], 1, 1
+        return table.ctypes.data, len(table) - 1, self.graph.n_out
 
     def parts_of_rows(self, parts: int) -> Any:
         """Bounds of output units that split the edges into parts."""

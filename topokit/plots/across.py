@@ -22,16 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["accuracy_against", "arms_side_by_side", "mean_over_seeds"]
 
 RESAMPLES = 2000
-PLACES = (
-    (3, 3),
-    (3, -8),
-    (-3, 3),
-    (-3, -8),
-    (3, 10),
-    (3, -15),
-    (3, 17),
-    (-3, 10),
-)  # of names, in points
+# Where a name may stand, in points from its point, the best first.
+PLACES = ((3, 3), (3, -8), (-3, 3), (-3, -8), (3, 10), (3, -15), (3, 17), (-3, 10))
 LISTED = 7  # arms told apart by colour and marker; more are named beside their points
 
 
