@@ -18,7 +18,5 @@ def _short_run() -> Any:
 
 @pytest.fixture(autouse=True)
 def _names_in_examples(request: pytest.FixtureRequest, doctest_namespace: dict[str, Any]) -> None:
-    if request.node.name.startswith(
-        ("topokit.plots.evolution", "topokit.plots.dynamics", "topokit.plots.animation")
-    ):
+    if request.node.name.startswith(("topokit.plots.history", "topokit.plots.animation")):
         doctest_namespace["history"] = _short_run()

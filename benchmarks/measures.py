@@ -90,7 +90,7 @@ def beside_networkx() -> None:
     """Both gaps of a 3072 x 4000 layer at 1 %, beside networkx's fastest method."""
     import networkx as nx
 
-    from topokit.convert import to_networkx
+    from topokit.graph.convert import to_networkx
 
     graph = random_layer(3072, 4000, n_edges=122_880, rng=np.random.default_rng(0))
     start = time.perf_counter()

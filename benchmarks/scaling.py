@@ -56,7 +56,7 @@ def one_size(n_links: int) -> dict[str, float]:
     from topokit.nn.layers import sparse_layers
     from topokit.nn.models import set_mlp
     from topokit.rules import RULES
-    from topokit.rules.network import rewire_network
+    from topokit.rules.rewire import rewire_network
 
     def build(n_units: int, rng: np.random.Generator) -> torch.nn.Module:
         sizes = [n_units, n_units]

@@ -12,8 +12,8 @@ import statistics
 import tempfile
 import time
 
-from topokit.study import study_from
-from topokit.sweep import sweep
+from topokit.experiments.study import study_from
+from topokit.experiments.sweep import sweep
 
 
 def study(epochs):

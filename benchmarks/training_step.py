@@ -28,11 +28,11 @@ from torch import nn
 
 from topokit.graph import LayerGraph, sample_absent
 from topokit.nn.kernels import EdgeIndex, edge_product
+from topokit.nn.kernels.autograd import BLOCK_BYTES
 from topokit.nn.layers import sparse_layers
 from topokit.nn.models import set_mlp
-from topokit.nn.products import BLOCK_BYTES
 from topokit.rules import RULES
-from topokit.rules.network import rewire_network
+from topokit.rules.rewire import rewire_network
 
 TURN = 5  # steps in a row, as in training: a rival's weights are not in the caches at every step
 CONFIGURATIONS = {

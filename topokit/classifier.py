@@ -14,13 +14,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from topokit.data.samples import Data
+from topokit.experiments.loop import TrainPlan, TrainState, train
+from topokit.experiments.record import Recording
 from topokit.generators import generate
 from topokit.nn.models import set_mlp
-from topokit.recording import Recording
 from topokit.rules import RULES, SCHEDULES
-from topokit.samples import Data
 from topokit.tables import check_parameters, choose
-from topokit.train import TrainPlan, TrainState, train
 
 __all__ = ["SparseMLPClassifier"]
 

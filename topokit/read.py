@@ -10,9 +10,9 @@ import numpy as np
 import scipy.io
 import scipy.sparse as sp
 
-from topokit.convert import DAMAGED, from_networkx, from_scipy, load_topology
+from topokit.experiments.record import History
 from topokit.graph import Topology
-from topokit.history import History
+from topokit.graph.convert import DAMAGED, from_networkx, from_scipy, load_topology
 from topokit.measures import explored_fraction
 
 __all__ = ["RUN_MEASURES", "read_topologies", "run_rows"]

@@ -13,7 +13,7 @@ from scipy import stats
 
 import topokit
 from topokit.data import load_data
-from topokit.sweep import runs_of
+from topokit.experiments.sweep import runs_of
 
 HERE = Path(__file__).parent
 FIRST = "ctre_sim"

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from topokit.history import History
+from topokit.experiments.record import History
+from topokit.experiments.statistics import adjusted, mean_interval, paired, rank_correlation
+from topokit.experiments.sweep import sweep_frame
 from topokit.measures import LAYER_MEASURES
-from topokit.nulls import null_score
+from topokit.measures.nulls import null_score
 from topokit.plots.across import accuracy_against, arms_side_by_side, mean_over_seeds
 from topokit.plots.style import figure as styled
 from topokit.plots.style import save
-from topokit.statistics import adjusted, mean_interval, paired, rank_correlation
-from topokit.sweep import sweep_frame
 
 HERE = Path(__file__).parent
 PUBLISHED = {"set": (0.8256, 0.0091), "static": (0.8060, 0.0061), "dense": (0.825, float("nan"))}

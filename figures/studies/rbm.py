@@ -45,9 +45,9 @@ AIS = {"runs": 100, "betas": 2000}
 
 def one_run(job):
     """Make a run if it is not there, and return what the table needs of it."""
-    from topokit.config import load_recipe
-    from topokit.history import History
-    from topokit.runs import run
+    from topokit.experiments.config import load_recipe
+    from topokit.experiments.record import History
+    from topokit.experiments.runs import run
 
     name, rule, seed, folder, data_dir = job
     directory = folder / f"{name}-{rule}-{seed}"
@@ -82,11 +82,11 @@ def likelihood(directory, name, seed, data_dir):
     import torch
 
     from topokit.data import load_data
+    from topokit.experiments.loop import read_checkpoint
+    from topokit.experiments.runs import STREAMS
     from topokit.nn.extract import topology_of
-    from topokit.nn.likelihood import annealed_log_partition, log_likelihood
     from topokit.nn.models import MODELS
-    from topokit.runs import STREAMS
-    from topokit.train import read_checkpoint
+    from topokit.nn.rbm import annealed_log_partition, log_likelihood
 
     torch.set_num_threads(1)
     state = read_checkpoint(directory / "checkpoint.pt")["model"]

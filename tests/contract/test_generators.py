@@ -5,10 +5,10 @@ import inspect
 import numpy as np
 import pytest
 
-from topokit.convert import channel_graph, unrolled_graph
 from topokit.generators import DENSITIES, GENERATORS, describe, generate
-from topokit.generators.origin import guarantee_of
+from topokit.generators.provenance import guarantee_of
 from topokit.graph import LayerGraph, same_edges
+from topokit.graph.convert import channel_graph, unrolled_graph
 from topokit.tables import parameters_of
 
 EVERY = pytest.mark.parametrize("name", GENERATORS)

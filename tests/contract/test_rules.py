@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from topokit.data.samples import Data
+from topokit.experiments.loop import TrainPlan, TrainState, train
 from topokit.generators import GENERATORS, generate
 from topokit.graph import LayerGraph, same_edges, sample_absent
 from topokit.nn import sparse_layers
-from topokit.nn.edges import EdgeLayer
+from topokit.nn.layers import EdgeLayer
 from topokit.nn.models import MODELS, UNSUPERVISED, inputs_of
 from topokit.rules import RULES, SCHEDULES, LayerView, UpdateRule, rewire
-from topokit.rules.network import rewire_network
-from topokit.samples import Data
+from topokit.rules.rewire import rewire_network
 from topokit.tables import parameters_of
-from topokit.train import TrainPlan, TrainState, train
 
 EVERY_RULE = pytest.mark.parametrize("name", RULES)
 

@@ -7,8 +7,8 @@ import pkgutil
 import pytest
 
 import topokit
-from topokit.catalogue import TABLES, rows_of
-from topokit.config import RECIPES, load_recipe
+from topokit.cli.catalogue import TABLES, rows_of
+from topokit.experiments.config import RECIPES, load_recipe
 from topokit.graph import LayerGraph
 
 FUNCTIONS = [

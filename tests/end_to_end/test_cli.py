@@ -9,9 +9,9 @@ import pytest
 import scipy.io
 import scipy.sparse as sp
 
-from topokit.catalogue import TABLES
 from topokit.cli import main
-from topokit.convert import load_topology
+from topokit.cli.catalogue import TABLES
+from topokit.graph.convert import load_topology
 
 SMALL = ["--set", "epochs=3", "model.widths=[64,40,10]", "batch_size=300"]
 
@@ -59,7 +59,7 @@ def test_analyze_reads_whatever_it_is_given(finished, capsys, tmp_path):
     import networkx as nx
     import torch
 
-    from topokit.convert import to_networkx
+    from topokit.graph.convert import to_networkx
 
     out = tmp_path / "topology.npz"
     prints(capsys, "generate", "erdos_renyi", "--widths", "30,20", "--density", "0.2", "--out", out)
@@ -181,7 +181,7 @@ def test_a_run_whose_checkpoint_is_damaged(finished, capsys, tmp_path):
 def test_two_processes_in_one_run_directory(finished, capsys, tmp_path):
     import shutil
 
-    from topokit.history import RunDirectory
+    from topokit.experiments.record import RunDirectory
 
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from topokit.cli import main
-from topokit.convert import save_topology
+from topokit.experiments.record import History
 from topokit.graph import LayerGraph
-from topokit.history import History
+from topokit.graph.convert import save_topology
 from topokit.measures import CHANGE_MEASURES, LAYER_MEASURES, NETWORK_MEASURES, TIERS, measure
-from topokit.nulls import NULL_MEASURES
+from topokit.measures.nulls import NULL_MEASURES
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse")
 
@@ -107,7 +107,7 @@ def test_the_list_shows_scope_range_cost_and_paper(capsys):
 
 def test_measures_agree_with_the_functions(layers, capsys):
     answer = found(capsys, "analyze", layers, "--json", "--bootstrap", 0)
-    from topokit.convert import load_topology
+    from topokit.graph.convert import load_topology
 
     frame = measure(load_topology(layers))
     assert [row["measure"] for row in answer["measures"]] == frame["measure"].tolist()

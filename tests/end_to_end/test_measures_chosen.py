@@ -2,9 +2,8 @@
 
 import pytest
 
-from topokit.config import load_recipe
-from topokit.runs import run
-from topokit.specs import MeasuresSpec
+from topokit.experiments.config import MeasuresSpec, load_recipe
+from topokit.experiments.runs import run
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse")
 

@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 import torch
 
-from topokit.config import load_recipe
-from topokit.console import print_summary, run_summary
+from topokit.cli.console import print_summary, run_summary
+from topokit.experiments.config import load_recipe
+from topokit.experiments.runs import resume, run
 from topokit.plots import HISTORY_PLOTS
-from topokit.report import write_report
+from topokit.plots.report import write_report
 from topokit.rules import RULES
-from topokit.runs import resume, run
 
 SMALL = [
     "data.name=digits", "model.widths=[64,40]", "epochs=5", "batch_size=50", "threads=1",

@@ -10,7 +10,7 @@ import pytest
 
 from tests.contract.test_plots import make_run
 from topokit.generators import erdos_renyi
-from topokit.report import write_report
+from topokit.plots.report import write_report
 
 BROWSER = next(
     (

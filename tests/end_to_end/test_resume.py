@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 import torch
 
-from topokit.config import load_recipe
+from topokit.experiments.config import load_recipe
+from topokit.experiments.record import History
+from topokit.experiments.runs import resume, run
 from topokit.graph import same_edges
-from topokit.history import History
-from topokit.runs import resume, run
 
 SMALL = ["epochs=6", "model.widths=[64,60,40,10]", "batch_size=200", "model.dropout=0.2"]
 
@@ -75,9 +75,9 @@ def test_stopped_at_any_epoch(whole, tmp_path, epoch):
 @pytest.mark.parametrize("place", ["topology", "frames", "checkpoint"])
 def test_stopped_while_writing(whole, tmp_path, monkeypatch, place):
     """The record may be ahead of the checkpoint by any part of an epoch."""
-    from topokit import snapshots
-    from topokit.history import RunDirectory
-    from topokit.train import TrainState
+    from topokit.experiments.loop import TrainState
+    from topokit.experiments.record import RunDirectory
+    from topokit.graph import snapshots
 
     owner, name = {
         "topology": (snapshots, "append"),

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 
 from topokit.cli import main
-from topokit.study import STUDIES, load_study
-from topokit.sweep import sweep, sweep_frame
+from topokit.experiments.study import STUDIES, load_study
+from topokit.experiments.sweep import sweep, sweep_frame
 
 STUDY = """
 [study]
@@ -152,11 +152,11 @@ def test_exit_codes_and_words(study, tmp_path, capsys, monkeypatch):
 
     def failing(planned, out, **options):
         frame = pd.DataFrame({"run": ["a", "a", "b"]})
-        from topokit.sweep import SweepResult
+        from topokit.experiments.sweep import SweepResult
 
         return SweepResult(out, frame, {"c": "ValueError: no"})
 
-    monkeypatch.setattr("topokit.sweep.sweep", failing)
+    monkeypatch.setattr("topokit.experiments.sweep.sweep", failing)
     words = ["sweep", str(study), "--out", str(tmp_path / "out")]
     assert main(words) == 1
     printed = capsys.readouterr()

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from topokit.config import load_recipe
-from topokit.runs import run
+from topokit.experiments.config import load_recipe
+from topokit.experiments.runs import run
 
 FOLDER = Path(__file__).parent
 SETTINGS = ["epochs=3", "model.widths=[64,40,30,10]", "batch_size=200", "threads=1"]

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from topokit.generators import GENERATORS, describe
 from topokit.generators.adapt import crop, leading_singular_values, mean_degree_bound
-from topokit.generators.cyclic import Group, lift_sigma, lifted, products
-from topokit.generators.lifts import two_lifted
+from topokit.generators.lifts import Group, lift_sigma, lifted, products, two_lifted
 from topokit.generators.sampling import complement
 from topokit.graph import LayerGraph, same_edges
 

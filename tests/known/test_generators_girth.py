@@ -4,9 +4,9 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from topokit.convert import to_networkx
 from topokit.generators import GENERATORS
 from topokit.graph import LayerGraph
+from topokit.graph.convert import to_networkx
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from topokit.convert import from_networkx, to_networkx
 from topokit.generators import GENERATORS, generate
 from topokit.graph import LayerGraph
+from topokit.graph.convert import from_networkx, to_networkx
 from topokit.measures import (
     LAYER_MEASURES,
     NETWORK_MEASURES,
@@ -17,10 +17,10 @@ from topokit.measures import (
     singular_values,
     topology_distance,
 )
-from topokit.measures.clustering import pair_clustering
-from topokit.measures.distances import distances
+from topokit.measures.connectivity import distances
 from topokit.measures.expansion import universal_cover_radius
 from topokit.measures.powerlaw import log_zeta
+from topokit.measures.structure import pair_clustering
 
 layer = LAYER_MEASURES
 

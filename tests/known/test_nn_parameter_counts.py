@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from topokit.config import load_recipe
+from topokit.experiments.config import load_recipe
 from topokit.generators import generate
 from topokit.graph import LayerGraph
 from topokit.nn import sparse_layers

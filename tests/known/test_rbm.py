@@ -8,9 +8,8 @@ import torch
 
 from topokit.data import load_data
 from topokit.graph import LayerGraph
-from topokit.nn.attach import attach
-from topokit.nn.likelihood import annealed_log_partition, exact_log_partition, log_likelihood
-from topokit.nn.rbm import SparseRBM
+from topokit.nn.engine import attach
+from topokit.nn.rbm import SparseRBM, annealed_log_partition, exact_log_partition, log_likelihood
 
 EDGES = [0, 2, 3, 5, 6, 9, 11]  # of the 12 cells of 4 visible and 3 hidden units
 SAMPLES = 200_000

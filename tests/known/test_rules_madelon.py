@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from topokit.config import load_recipe
 from topokit.data import load_data
-from topokit.runs import run
+from topokit.experiments.config import load_recipe
+from topokit.experiments.runs import run
 
 EPOCHS = 12
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from networkx.algorithms import bipartite
 
-from topokit.convert import from_networkx
 from topokit.generators import GENERATORS, describe, graph_with_degrees
+from topokit.graph.convert import from_networkx
 
 
 def butterflies(graph):

@@ -4,8 +4,8 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from topokit.convert import to_networkx
 from topokit.graph import LayerGraph
+from topokit.graph.convert import to_networkx
 from topokit.measures import LAYER_MEASURES
 from topokit.measures.powerlaw import fit_tail, log_zeta, sample_zeta, tally
 

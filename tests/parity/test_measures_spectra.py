@@ -6,9 +6,9 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from topokit.convert import to_networkx
 from topokit.generators import GENERATORS
 from topokit.graph import LayerGraph
+from topokit.graph.convert import to_networkx
 from topokit.measures import LAYER_MEASURES
 
 NAMES = ("spectral_gap", "normalized_spectral_gap", "algebraic_connectivity")

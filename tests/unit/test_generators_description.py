@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from topokit.generators import GENERATORS, describe, generate
-from topokit.generators.origin import note, origin_of
+from topokit.generators.provenance import note, origin_of
 from topokit.graph import LayerGraph
 
 
@@ -82,7 +82,7 @@ def test_a_family_of_the_users_own_is_recorded_too():
 
 
 def test_records_die_with_their_graphs():
-    from topokit.generators import origin
+    from topokit.generators import provenance as origin
 
     graph = draw("erdos_renyi", 30, 40, 0.1)
     assert origin_of(graph) is not None

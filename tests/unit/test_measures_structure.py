@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 
 from tests.strategies import layer_graphs, topologies
-from topokit.convert import to_networkx
 from topokit.graph import LayerGraph
-from topokit.measures.distances import efficiency
-from topokit.measures.flow import active_flow
+from topokit.graph.convert import to_networkx
+from topokit.measures.connectivity import active_flow, efficiency
 from topokit.measures.structure import (
     assortativity,
     butterflies,

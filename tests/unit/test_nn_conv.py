@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from tests.unit.test_nn_kernels import random_graph
-from topokit.convert import channel_graph
 from topokit.graph import EdgeUpdate, LayerGraph, sample_absent
+from topokit.graph.convert import channel_graph
 from topokit.nn import SparseConv2d, explain_kernel
 from topokit.nn.extract import topology_of
 

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from tests.strategies import layer_graphs
 from topokit.graph import LayerGraph
-from topokit.nn import products, team
 from topokit.nn.kernels import EdgeIndex, choose_kernel, edge_product
-from topokit.nn.products import PRODUCTS
+from topokit.nn.kernels import autograd as products
+from topokit.nn.kernels import threads as team
+from topokit.nn.kernels.autograd import PRODUCTS
 
 
 def random_graph(rng, n_in, n_out, n_edges):

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from tests.unit.test_nn_kernels import random_graph
-from topokit.config import load_recipe
+from topokit.experiments.config import load_recipe
+from topokit.experiments.runs import run
 from topokit.graph import same_edges
 from topokit.nn import activations, sparse_layers
 from topokit.nn.activations import SReLU, dropped_out
 from topokit.nn.models import MODELS, inputs_of, set_cnn, set_mlp
-from topokit.runs import run
 
 
 def topology_of_widths(rng, *widths):

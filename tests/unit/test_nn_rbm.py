@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from topokit.graph import EdgeUpdate, LayerGraph
-from topokit.nn.attach import attach
+from topokit.nn.engine import attach
 from topokit.nn.models import MODELS
 from topokit.nn.rbm import SparseRBM, sample_units, set_rbm
 

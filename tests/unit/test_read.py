@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from topokit.convert import load_topology, save_topology
 from topokit.graph import LayerGraph
+from topokit.graph.convert import load_topology, save_topology
 from topokit.read import RUN_MEASURES, read_topologies, run_rows
 
 

@@ -9,8 +9,7 @@ from tests.strategies import layer_graphs
 from topokit.graph import LayerGraph
 from topokit.rules.drop import random
 from topokit.rules.grow import uniform
-from topokit.rules.network import rewire_network
-from topokit.rules.rewire import LayerView, UpdateRule, drop_count, rewire
+from topokit.rules.rewire import LayerView, UpdateRule, drop_count, rewire, rewire_network
 
 GRAPH = LayerGraph.from_edge_ids([0, 2, 5, 7, 9], (3, 4))
 VALUES = np.array([0.5, -2.0, 0.1, 3.0, -0.3])

@@ -1,4 +1,8 @@
-"""The command ``topokit``: thin commands over the tables; errors of the user end in one line."""
+"""The command ``topokit``: thin commands over the tables.
+
+Here belong commands, the options they share, and what the terminal shows. Errors of the user end
+in one line on standard error and exit code 2. May import from every other room.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,7 @@ import sys
 
 import cyclopts
 
-from topokit import console
-from topokit.cli import graphs, pictures, runs, studies
+from topokit.cli import console, graphs, pictures, runs, studies
 
 __all__ = ["app", "main"]
 

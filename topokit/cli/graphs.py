@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topokit import console
+from topokit.cli import console
 from topokit.cli.options import Json, Plugins, Settings, import_plugins
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def analyze(
     import pandas as pd
 
     from topokit.measures import measure
+    from topokit.plots.report import verdict_sentences
     from topokit.read import RUN_MEASURES, read_topologies, run_rows
-    from topokit.report import verdict_sentences
 
     import_plugins(plugin)
     names = _measure_names(measures)
@@ -129,7 +129,7 @@ def _null_rows(topology: Topology, twins: int, seed: int) -> list[dict[str, Any]
     """Null scores of every layer as rows."""
     import numpy as np
 
-    from topokit.nulls import null_scores
+    from topokit.measures.nulls import null_scores
 
     rows = []
     for i, (layer, graph) in enumerate(topology.items()):
@@ -174,10 +174,10 @@ def generate(
 
     import numpy as np
 
-    from topokit.config import parse_settings
-    from topokit.convert import save_topology
+    from topokit.experiments.config import parse_settings
     from topokit.generators import describe
     from topokit.generators import generate as generate_topology
+    from topokit.graph.convert import save_topology
 
     import_plugins(plugin)
     try:
@@ -236,8 +236,8 @@ def list_(table: str | None = None, /, *, plugin: Plugins | None = None, json: J
     table
         One table; by default a summary of all.
     """
-    from topokit.catalogue import TABLES, rows_of
-    from topokit.config import choose
+    from topokit.cli.catalogue import TABLES, rows_of
+    from topokit.experiments.config import choose
 
     import_plugins(plugin)
     names = list(TABLES) if table is None else [table]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from topokit import console
+from topokit.cli import console
 from topokit.cli.options import Json, some
 
 __all__ = ["plot", "report"]
@@ -32,9 +32,9 @@ def plot(
     formats
         Comma-separated: png, pdf, svg; gif adds a film of the first layer.
     """
-    from topokit.history import History
+    from topokit.experiments.record import History
+    from topokit.experiments.sweep import runs_of
     from topokit.plots import save_figures
-    from topokit.sweep import runs_of
 
     kinds = tuple(kind.strip() for kind in formats.split(",") if kind.strip())
     histories = [History.load(run) for path in some(runs) for run in runs_of(path)]
@@ -63,9 +63,9 @@ def report(runs: list[Path], /, *, out: Path) -> int:
     out
         The page, e.g. report.html.
     """
-    from topokit.history import History
-    from topokit.report import write_report
-    from topokit.sweep import runs_of
+    from topokit.experiments.record import History
+    from topokit.experiments.sweep import runs_of
+    from topokit.plots.report import write_report
 
     histories = [History.load(run) for path in some(runs) for run in runs_of(path)]
     with console.working("writing the report"):

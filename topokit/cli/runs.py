@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from topokit import console
+from topokit.cli import console
 from topokit.cli.options import DataDir, Json, Plugins, Settings, import_plugins
 
 __all__ = ["resume", "train"]
@@ -38,8 +38,8 @@ def train(
     rule
         Rewire with another rule, e.g. static.
     """
-    from topokit.config import load_recipe
-    from topokit.runs import run
+    from topokit.experiments.config import load_recipe
+    from topokit.experiments.runs import run
 
     import_plugins(plugin)
     changes = list(settings or [])
@@ -63,9 +63,9 @@ def resume(
     json: Json = False,
 ) -> int:
     """Continue an interrupted run; it ends as if it had never been stopped."""
-    from topokit.config import RunConfig
-    from topokit.history import RunDirectory
-    from topokit.runs import resume as resume_run
+    from topokit.experiments.config import RunConfig
+    from topokit.experiments.record import RunDirectory
+    from topokit.experiments.runs import resume as resume_run
 
     import_plugins(plugin)
     directory = RunDirectory.open(run)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from topokit import console
+from topokit.cli import console
 from topokit.cli.options import DataDir, Json, Plugins, import_plugins, some
 
 if TYPE_CHECKING:
-    from topokit.sweep import SweepProgress
+    from topokit.experiments.sweep import SweepProgress
 
 __all__ = ["compare", "sweep"]
 
@@ -47,8 +47,8 @@ def sweep(
     quick
         The study's small variant.
     """
-    from topokit.study import load_study
-    from topokit.sweep import sweep as run_sweep
+    from topokit.experiments.study import load_study
+    from topokit.experiments.sweep import sweep as run_sweep
 
     import_plugins(plugin)
     planned = load_study(study, quick=quick)
@@ -133,16 +133,18 @@ def compare(
     """
     import numpy as np
 
-    from topokit import compare as comparing
+    from topokit.experiments import compare as comparing
 
     names = comparing.MEASURES if measures is None else tuple(measures.split(","))
     rng = np.random.default_rng(seed)
     found = comparing.compare(some(runs), measures=[n.strip() for n in names], rng=rng)
     if out is not None:
+        from topokit.plots.across import arms_side_by_side
         from topokit.plots.style import figure, save
 
         with figure(size=(3.5, 1.2 + 0.28 * len(found.groups))) as ax:
-            save(found.plot(ax=ax), out, dpi=200)
+            arms_side_by_side(found.runs, "accuracy", arm="group", ax=ax)
+            save(ax, out, dpi=200)
     groups: Any = found.groups.to_dict("records")
     pairs: Any = found.pairs.to_dict("records")
     if json:

@@ -1,4 +1,9 @@
-"""Data sets as arrays, by name: digits embedded, images and features from files, OpenML."""
+"""Data sets as arrays, by name: digits embedded, images and features from files, OpenML.
+
+Here belong loaders, one function a set, and what they share: finding files, splitting, scaling. A
+data set is a loader and a line in `DATASETS`. Imports nothing from the other rooms but the lookup
+in `topokit.tables`, and never torch.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +15,8 @@ import numpy as np
 from topokit.data.features import mat_features, mushrooms
 from topokit.data.images import cifar10, digits, idx_images
 from topokit.data.own import csv, npz, openml
+from topokit.data.samples import Data, Loader
 from topokit.data.synthetic import synthetic
-from topokit.samples import Data, Loader
 from topokit.tables import choose
 
 __all__ = ["DATASETS", "Data", "load_data"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from topokit.samples import (
+from topokit.data.samples import (
     COMMON,
     SCALES,
     Data,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from topokit.samples import SCALES, Data, Scale, read_npz, scaled, split, subsets
+from topokit.data.samples import SCALES, Data, Scale, read_npz, scaled, split, subsets
 from topokit.tables import choose
 
 __all__ = ["csv", "npz", "openml"]

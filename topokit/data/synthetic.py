@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from topokit.samples import Data
+from topokit.data.samples import Data
 
 __all__ = ["synthetic"]
 

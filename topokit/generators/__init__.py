@@ -1,4 +1,9 @@
-"""Families of graphs by name, the densities of layers by name, and `generate`."""
+"""Graphs by name: the families one can start from, the densities of layers, and `generate`.
+
+Here belongs every function that makes a `LayerGraph` from sizes, a density and a random generator,
+and what such functions share. A family is a function in the file of its kind and a line in
+`GENERATORS`. Imports from `graph` and the lookup in `topokit.tables`, never torch.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +14,26 @@ from typing import Any
 
 import numpy as np
 
-from topokit.generators.algebraic import hypercube, margulis, quadratic_residues
-from topokit.generators.cayley import affine_permutations, lps
-from topokit.generators.controls import hub, nested
-from topokit.generators.cyclic import cyclic_lift
-from topokit.generators.degrees import graph_with_degrees, randomized_twin, switched_twin
+from topokit.generators.algebraic import (
+    affine_permutations,
+    affine_plane,
+    generalized_quadrangle,
+    hypercube,
+    lps,
+    margulis,
+    net,
+    projective_plane,
+    quadratic_residues,
+)
+from topokit.generators.degrees import (
+    bsf,
+    chung_lu,
+    graph_with_degrees,
+    preferential_attachment,
+    randomized_twin,
+    rmat,
+    switched_twin,
+)
 from topokit.generators.density import (
     density_from_epsilon,
     epsilon_from_density,
@@ -23,24 +43,10 @@ from topokit.generators.density import (
     uniform_densities,
 )
 from topokit.generators.description import Description, describe
-from topokit.generators.designs import (
-    affine_plane,
-    generalized_quadrangle,
-    net,
-    projective_plane,
-)
 from topokit.generators.expander import expander, ramanujan
-from topokit.generators.hardware import clash_free, x_net
-from topokit.generators.heterogeneous import (
-    bsf,
-    chung_lu,
-    preferential_attachment,
-    rmat,
-)
-from topokit.generators.lifts import double_cover, random_lift, two_lift
-from topokit.generators.networks import benes_network, butterfly_network, radix_network
-from topokit.generators.origin import recorded
+from topokit.generators.lifts import cyclic_lift, double_cover, random_lift, two_lift
 from topokit.generators.peg import peg
+from topokit.generators.provenance import recorded
 from topokit.generators.random import (
     biregular,
     configuration,
@@ -48,6 +54,8 @@ from topokit.generators.random import (
     erdos_renyi_bernoulli,
     fixed_fan_in,
     fixed_fan_out,
+    hub,
+    nested,
     set_sampler,
 )
 from topokit.generators.sampling import check_density, check_rng, check_sizes
@@ -60,12 +68,17 @@ from topokit.generators.spatial import (
     small_world,
 )
 from topokit.generators.structured import (
+    benes_network,
     butterfly,
+    butterfly_network,
+    clash_free,
     de_bruijn,
     group_shuffle,
     kautz,
     monarch,
     radix,
+    radix_network,
+    x_net,
 )
 from topokit.graph import LayerGraph, Topology
 from topokit.tables import choose, hint, listed, parameters_of

@@ -7,10 +7,10 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as sla
 from numpy.typing import NDArray
 
-from topokit.generators.origin import note
+from topokit.generators.provenance import note
 from topokit.generators.sampling import IntArray, graph_from
 from topokit.graph import LayerGraph, sample_absent
-from topokit.ids import distinct, random_subset
+from topokit.graph.layergraph import distinct, random_subset
 
 __all__ = [
     "crop",

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from topokit.generators.adapt import leading_singular_values, mean_degree_bound
-from topokit.generators.origin import origin_of
+from topokit.generators.provenance import origin_of
 from topokit.graph import LayerGraph
 
 __all__ = ["Description", "describe"]

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from topokit.generators.adapt import fit, leading_singular_values, level, mean_degree_bound
-from topokit.generators.cyclic import Group, lift_sigma, lifted, products
 from topokit.generators.fields import prime_power
-from topokit.generators.origin import apart, note
+from topokit.generators.lifts import Group, lift_sigma, lifted, products
+from topokit.generators.provenance import apart, note
 from topokit.generators.random import biregular
-from topokit.generators.sampling import IntArray, complement, edge_count, shuffled
+from topokit.generators.sampling import IntArray, Shuffle, complement, edge_count, shuffled
 from topokit.graph import LayerGraph
 
 __all__ = ["expander", "ramanujan"]
 
-Shuffle = Literal["none", "in", "out", "both"]
 WIDE = 100  # units of a block over blocks above which lifts are not tried: at 1000 none gained
 LARGE = 3_000_000  # edges above which lifts are tried only where much is to be gained
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from topokit.generators.origin import note
+from topokit.generators.provenance import note
 from topokit.generators.sampling import complement, edge_count, even_degrees, graph_from
 from topokit.graph import LayerGraph
 
@@ -66,7 +66,8 @@ def peg(
         note("complement of a graph of the remaining density")
         left = 1 - n_edges / (n_in * n_out)
         return complement(peg(n_in, n_out, density=left, rng=rng, depth=depth))
-    from topokit.generators import compiled, progressive
+    from topokit.generators import kernels as compiled
+    from topokit.generators import kernels as progressive
 
     if depth is None:
         overlap = n_edges**2 / (n_in * n_out**2)

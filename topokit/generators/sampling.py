@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topokit.generators.origin import note
+from topokit.generators.provenance import note
 from topokit.graph import LayerGraph, sample_absent
-from topokit.ids import distinct, random_subset, sorted_ids
+from topokit.graph.layergraph import distinct, random_subset, sorted_ids
 
 __all__ = [
+    "Shuffle",
     "check_density",
     "check_rng",
     "check_sizes",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 IntArray = NDArray[np.int64]
+Shuffle = Literal["none", "in", "out", "both"]
 SHUFFLES = ("none", "in", "out", "both")
 
 

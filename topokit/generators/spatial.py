@@ -9,6 +9,7 @@ import numpy as np
 from topokit.generators.adapt import fit
 from topokit.generators.sampling import (
     IntArray,
+    Shuffle,
     choose_cells,
     edge_count,
     even_degrees,
@@ -16,11 +17,9 @@ from topokit.generators.sampling import (
     shuffled,
 )
 from topokit.graph import LayerGraph, sample_absent
-from topokit.ids import distinct
+from topokit.graph.layergraph import distinct
 
 __all__ = ["band", "block", "circulant", "geometric", "receptive_field", "small_world"]
-
-Shuffle = Literal["none", "in", "out", "both"]
 
 
 def band(

@@ -1,4 +1,10 @@
-"""Measures by name: of a layer, of a network, of a change; and `measure`, which takes them."""
+"""Numbers by name: of a layer, of a network, of a change; and `measure`, which takes them.
+
+Here belong degrees, spectra (one Lanczos), the power-law fit and its verdict, null samples and
+statistics of them. A measure is a function in the file of its kind and a line in
+`LAYER_MEASURES`, `NETWORK_MEASURES` or `CHANGE_MEASURES`. Imports from `graph`, and from
+`generators` for null samples; never torch.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +13,29 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from topokit.graph import EdgeUpdate, LayerGraph, Topology
-from topokit.measures.alternatives import LikelihoodRatio
 from topokit.measures.change import (
     expected_explored_fraction,
     expected_jaccard,
     explored_fraction,
     jaccard,
     jaccard_excess,
+    kept_core,
+    structure_convergence,
     survival_curve,
     topology_distance,
     turnover,
 )
-from topokit.measures.clustering import pair_clustering
 from topokit.measures.connectivity import (
-    algebraic_connectivity,
-    algebraic_connectivity_giant,
+    active_flow,
+    components,
+    distances,
+    efficiency,
+    giant_share,
+    network_components,
+    network_giant_share,
+    robustness,
+    robustness_curve,
 )
-from topokit.measures.convergence import kept_core, structure_convergence
 from topokit.measures.degree import (
     ccdf,
     dispersion_test,
@@ -33,7 +45,16 @@ from topokit.measures.degree import (
     fan_out,
     gini,
 )
-from topokit.measures.distances import distances, efficiency, robustness, robustness_curve
+from topokit.measures.degree_report import (
+    TIERS,
+    DegreeReport,
+    binomial_distance,
+    degree_report,
+    full_support_aic,
+    scale_free_tier,
+    set_style_correlation,
+    tail_index,
+)
 from topokit.measures.expansion import (
     imdb,
     mixing_certificate,
@@ -41,28 +62,22 @@ from topokit.measures.expansion import (
     sweep_cut,
     universal_cover_margin,
 )
-from topokit.measures.flow import (
-    active_flow,
-    components,
-    giant_share,
-    network_components,
-    network_giant_share,
-)
-from topokit.measures.fullsupport import binomial_distance, full_support_aic
-from topokit.measures.layerfit import (
+from topokit.measures.powerlaw import LikelihoodRatio
+from topokit.measures.scalefree import (
+    VERDICTS,
+    PowerLawFit,
     describe_fit,
+    fit_power_law,
     power_law,
     power_law_fan_out,
     power_law_of,
 )
-from topokit.measures.modularity import barber_modularity, find_communities
-from topokit.measures.networkwide import (
+from topokit.measures.spectral import (
+    algebraic_connectivity,
+    algebraic_connectivity_giant,
     network_algebraic_connectivity,
     network_normalized_gap,
     network_spectral_gap,
-)
-from topokit.measures.scalefree import VERDICTS, PowerLawFit, fit_power_law
-from topokit.measures.spectral import (
     normalized_spectral_gap,
     ramanujan_margin,
     singular_values,
@@ -70,22 +85,24 @@ from topokit.measures.spectral import (
 )
 from topokit.measures.structure import (
     assortativity,
+    barber_modularity,
     butterflies,
+    find_communities,
     hub_alignment,
     nestedness,
+    pair_clustering,
     rich_club,
     robins_alexander,
 )
-from topokit.measures.tails import set_style_correlation, tail_index
-from topokit.measures.tiers import TIERS, DegreeReport, degree_report, scale_free_tier
 from topokit.measures.weighted import (
     path_kernel_trace,
     path_norm,
+    spectrum_exponent,
     strengths,
     synflow_saliency,
     synflow_score,
+    weighted_gaps,
 )
-from topokit.measures.weightspectra import spectrum_exponent, weighted_gaps
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,78 +1,92 @@
-"""Algebraic connectivity of layers."""
+"""Connectivity and flow: components, active units, effective density, paths."""
 
 from __future__ import annotations
+
+import weakref
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components, shortest_path
 
-from topokit.graph import LayerGraph
-from topokit.measures.flow import components_of
-from topokit.measures.lanczos import DENSE, Joined, adjacency_operator, joined, top_pair
-from topokit.measures.memo import fan_out_of, remember
-from topokit.measures.spectral import leading_singular_values
+from topokit.graph import LayerGraph, Topology, chain_widths
+from topokit.graph.cache import fan_out_of, remember
+from topokit.measures.lanczos import Joined, joined
 
 __all__ = [
-    "algebraic_connectivity",
-    "algebraic_connectivity_giant",
-    "laplacian_gap",
+    "ActiveFlow",
+    "Components",
+    "Distances",
+    "RobustnessCurve",
+    "active_flow",
+    "components",
+    "components_of",
+    "distances",
+    "efficiency",
+    "giant_share",
+    "labels_of",
+    "network_components",
+    "network_giant_share",
+    "robustness",
+    "robustness_curve",
 ]
 
 NAN = float("nan")
 
 
-def laplacian_gap(units: Joined, among: NDArray[np.bool_] | None = None) -> float:
-    """Second-smallest Laplacian eigenvalue of a connected graph, or of one component.
+class Components(NamedTuple):
+    """Connected components of a layer: input units first, then output units."""
 
-    Lanczos on c I - L with the constant vector deflated and c the largest sum of degrees along
-    an edge.
+    number: int
+    with_edges: int
+    sizes: NDArray[np.int64]
+    labels: NDArray[np.int32]
+
+
+def labels_of(units: Joined) -> NDArray[np.int32]:
+    """Component of each unit of a network, from 0. O(edges)."""
+    from topokit.measures.kernels import component_labels
+
+    n = units.degree.size
+    return component_labels(units.indptr, units.indices, units.first, n)[0]
+
+
+def components_of(graph: LayerGraph) -> Components:
+    """Connected components of a layer, remembered with the graph.
 
     Parameters
     ----------
-    units : Joined
-    among : (n,) bool, optional
-        The units of one component: not checked. By default all.
+    graph : LayerGraph
 
     Returns
     -------
-    float
-        Above 0; ``nan`` with fewer than two vertices or if the iteration did not converge.
-
-    References
-    ----------
-    .. [1] Fiedler, "Algebraic connectivity of graphs", Czechoslovak Math. J. 23, 1973.
+    Components
+        ``number`` includes isolated units; ``sizes`` in units; ``labels`` of the n_in input
+        units, then of the n_out output units. Cost O(n_edges + n_in + n_out).
 
     Examples
     --------
-    >>> round(laplacian_gap(joined([LayerGraph.from_edge_ids([0], (1, 1))])), 6)
-    2.0
+    >>> components_of(LayerGraph.from_edge_ids([0], (2, 1))).sizes.tolist()
+    [2, 1]
     """
-    size = units.degree.size if among is None else int(np.count_nonzero(among))
-    if size < 2:
-        return NAN
-    if size <= 2 * DENSE:
-        adjacency = units.matrix()
-        if among is not None:
-            inside = np.flatnonzero(among)
-            adjacency = sp.csr_array(adjacency[inside][:, inside])
-        dense = adjacency.toarray()
-        return float(np.linalg.eigvalsh(np.diag(dense.sum(axis=0)) - dense)[1])
-    rows = np.repeat(units.degree[units.first :], np.diff(units.indptr))
-    c = float((rows + units.degree[units.indices]).max())
-    constant = np.full(units.degree.size, size**-0.5)
-    if among is not None:
-        constant = np.where(among, constant, 0.0)
-    flipped = adjacency_operator(units, diagonal=c - units.degree, deflated=constant)
-    found = top_pair(flipped, bound=c, among=among)
-    return NAN if found is None else float(max(c - found[0], 0.0))
+    return remember(graph, "components", lambda: _components(graph))
 
 
-def algebraic_connectivity(graph: LayerGraph) -> float:
-    """Second-smallest eigenvalue of the Laplacian on all n_in + n_out units.
+def _components(graph: LayerGraph) -> Components:
+    """Components of one layer."""
+    from topokit.measures.kernels import component_labels
 
-    0 if the layer is disconnected, which one isolated unit is enough for; decided by counting
-    components, never by the size of an eigenvalue. It follows the weakest attachment, not the
-    mixing.
+    n = graph.n_in + graph.n_out
+    if n == 0:
+        return Components(0, 0, np.zeros(0, np.int64), np.zeros(0, np.int32))
+    labels, count = component_labels(graph.indptr, graph.indices.view(np.uint32), graph.n_in, n)
+    sizes = np.bincount(labels, minlength=count)
+    return Components(int(count), int(np.count_nonzero(sizes > 1)), sizes, labels)
+
+
+def components(graph: LayerGraph) -> float:
+    """Number of connected components; every isolated unit is one.
 
     Parameters
     ----------
@@ -81,35 +95,28 @@ def algebraic_connectivity(graph: LayerGraph) -> float:
     Returns
     -------
     float
-        In [0, min(n_in, n_out)]; ``nan`` with fewer than two units or if the iteration did not
-        converge. Cost O(n_edges) per Lanczos step; closed form for biregular layers.
+        In [0, n_in + n_out]. Cost O(n_edges + n_in + n_out).
 
     Notes
     -----
-    Range: 0 to min(n_in, n_out).
-    Cost: O(edges) per Lanczos step; every epoch.
+    Range: 0 to n_in + n_out.
+    Cost: O(edges); every epoch.
 
     References
     ----------
-    .. [1] Fiedler, "Algebraic connectivity of graphs", Czechoslovak Math. J. 23, 1973.
+    .. [1] Hopcroft, Tarjan, "Algorithm 447: efficient algorithms for graph manipulation",
+       Communications of the ACM 16, 1973.
 
     Examples
     --------
-    >>> round(algebraic_connectivity(LayerGraph.from_edge_ids(range(6), (2, 3))), 6)
+    >>> components(LayerGraph.from_edge_ids([0, 3], (2, 2)))
     2.0
     """
-    if graph.n_in + graph.n_out < 2:
-        return NAN
-    if components_of(graph).number > 1:
-        return 0.0
-    return algebraic_connectivity_giant(graph)
+    return float(components_of(graph).number)
 
 
-def algebraic_connectivity_giant(graph: LayerGraph) -> float:
-    """Algebraic connectivity of the largest connected component (by units).
-
-    Of components of equal size the one with most edges counts; if these are equal too, the
-    smallest value.
+def giant_share(graph: LayerGraph) -> float:
+    """Share of the units that are in the largest connected component.
 
     Parameters
     ----------
@@ -118,50 +125,416 @@ def algebraic_connectivity_giant(graph: LayerGraph) -> float:
     Returns
     -------
     float
-        Above 0; ``nan`` without edges or if the iteration did not converge. Cost as
-        `algebraic_connectivity`.
+        In (0, 1]; ``nan`` without units. Cost O(n_edges + n_in + n_out).
 
     Notes
     -----
-    Range: above 0.
-    Cost: O(edges) per Lanczos step; every epoch.
+    Range: 0 to 1.
+    Cost: O(edges); every epoch.
 
     References
     ----------
-    .. [1] Fiedler, "Algebraic connectivity of graphs", Czechoslovak Math. J. 23, 1973.
+    .. [1] Newman, Strogatz, Watts, "Random graphs with arbitrary degree distributions and their
+       applications", Physical Review E 64, 2001.
 
     Examples
     --------
-    >>> round(algebraic_connectivity_giant(LayerGraph.from_edge_ids(range(2), (2, 2))), 6)
+    >>> giant_share(LayerGraph.from_edge_ids([0, 1], (2, 2)))
+    0.75
+    """
+    sizes = components_of(graph).sizes
+    return float(sizes.max() / sizes.sum()) if sizes.size else NAN
+
+
+def _network_sizes(topology: Topology) -> NDArray[np.int64] | None:
+    """Component sizes of the whole layered network; None if the layers do not chain."""
+    if chain_widths(topology) is None:
+        return None
+    graphs = list(topology.values())
+    if len(graphs) == 1:
+        return components_of(graphs[0]).sizes
+
+    known: dict[str, Any] = remember(graphs[0], "network", dict)
+    if [ref() for ref in known.get("graphs", ())] != graphs:
+        labels = labels_of(joined(graphs))
+        known["graphs"] = [weakref.ref(graph) for graph in graphs]
+        known["sizes"] = np.bincount(labels)
+    return known["sizes"]
+
+
+def network_components(topology: Topology) -> float:
+    """Number of connected components of the whole layered network; isolated units count.
+
+    Parameters
+    ----------
+    topology : dict of LayerGraph
+
+    Returns
+    -------
+    float
+        ``nan`` if the layers do not chain. Cost O(edges + units).
+
+    Notes
+    -----
+    Range: 1 or more.
+    Cost: O(edges); every epoch.
+
+    References
+    ----------
+    .. [1] Hopcroft, Tarjan, Communications of the ACM 16, 1973.
+
+    Examples
+    --------
+    >>> dense = LayerGraph.from_edge_ids(range(4), (2, 2))
+    >>> network_components({"fc1": dense, "fc2": dense})
     1.0
     """
-    return remember(graph, "giant gap", lambda: _giant_gap(graph))
+    sizes = _network_sizes(topology)
+    return NAN if sizes is None else float(sizes.size)
 
 
-def _giant_gap(graph: LayerGraph) -> float:
-    """Algebraic connectivity of the largest component."""
-    if graph.n_edges == 0:
-        return NAN
+def network_giant_share(topology: Topology) -> float:
+    """Share of all units of the network that are in its largest connected component.
+
+    Parameters
+    ----------
+    topology : dict of LayerGraph
+
+    Returns
+    -------
+    float
+        In (0, 1]; ``nan`` if the layers do not chain or have no units. Cost O(edges + units).
+
+    Notes
+    -----
+    Range: 0 to 1.
+    Cost: O(edges); every epoch.
+
+    References
+    ----------
+    .. [1] Newman, Strogatz, Watts, Physical Review E 64, 2001.
+
+    Examples
+    --------
+    >>> one = LayerGraph.from_edge_ids([0], (2, 2))
+    >>> network_giant_share({"fc1": one})
+    0.5
+    """
+    sizes = _network_sizes(topology)
+    return float(sizes.max() / sizes.sum()) if sizes is not None and sizes.size else NAN
+
+
+class ActiveFlow(NamedTuple):
+    """What of a network lies on a path from input to output; see `active_flow`."""
+
+    units: float
+    edges: float
+    effective_density: float
+    log10_paths: float
+
+
+def active_flow(topology: Topology) -> ActiveFlow:
+    """Units and edges that lie on a path from an input to an output unit, and the paths.
+
+    The graph alone decides: a unit without inputs may still pass on its bias.
+
+    Parameters
+    ----------
+    topology : dict of LayerGraph
+
+    Returns
+    -------
+    ActiveFlow
+        ``units``: active share of the hidden units (``nan`` without hidden units); ``edges``:
+        active share of the edges; ``effective_density``: active edges over possible edges;
+        ``log10_paths``: logarithm of the number of input-output paths, ``nan`` if there is
+        none. All ``nan`` if the layers do not chain. Cost O(edges).
+
+    Notes
+    -----
+    Range: shares 0 to 1.
+    Cost: O(edges); every epoch.
+
+    References
+    ----------
+    .. [1] Vysogorets, Kempe, "Connectivity matters: neural network pruning through the lens of
+       effective sparsity", JMLR 24, 2023.
+
+    Examples
+    --------
+    >>> dense = LayerGraph.from_edge_ids(range(100), (10, 10))
+    >>> active_flow({"fc1": dense, "fc2": dense}).log10_paths
+    3.0
+    """
+    if chain_widths(topology) is None:
+        return ActiveFlow(NAN, NAN, NAN, NAN)
+    graphs = list(topology.values())
+    forward: list[NDArray[Any]] = [np.ones(graphs[0].n_in)]
+    log_scale = 0.0
+    for graph in graphs:
+        counts: NDArray[Any] = np.bincount(graph.rows, forward[-1][graph.indices], graph.n_out)
+        scale = float(counts.max(initial=0.0))
+        if scale > 0:
+            counts = counts / scale
+            log_scale += float(np.log10(scale))
+        forward.append(counts)
+    paths = float(forward[-1].sum())
+    backward = [np.ones(graphs[-1].n_out, bool)]
+    for graph in reversed(graphs):
+        on = backward[-1][graph.rows]
+        backward.append(np.bincount(graph.indices[on], minlength=graph.n_in) > 0)
+    backward.reverse()
+    # counts may underflow to zero beside much larger ones, so reach is decided by booleans
+    reach = [np.ones(graphs[0].n_in, bool)]
+    for graph in graphs:
+        on = reach[-1][graph.indices]
+        reach.append(np.bincount(graph.rows[on], minlength=graph.n_out) > 0)
+    active = sum(
+        int(np.count_nonzero(reach[i][g.indices] & backward[i + 1][g.rows]))
+        for i, g in enumerate(graphs)
+    )
+    edges = sum(g.n_edges for g in graphs)
+    cells = sum(g.n_in * g.n_out for g in graphs)
+    hidden = sum(r.size for r in reach[1:-1])
+    alive = sum(
+        int(np.count_nonzero(f & b)) for f, b in zip(reach[1:-1], backward[1:-1], strict=True)
+    )
+    return ActiveFlow(
+        units=alive / hidden if hidden else NAN,
+        edges=active / edges if edges else NAN,
+        effective_density=active / cells if cells else NAN,
+        log10_paths=float(np.log10(paths) + log_scale) if paths > 0 else NAN,
+    )
+
+
+LARGEST = 4096  # units between which all distances are taken
+POINTS = 33  # points of a robustness curve
+
+
+class Distances(NamedTuple):
+    """Shortest paths within the largest component; see `distances`."""
+
+    mean: float
+    diameter: float
+
+
+class RobustnessCurve(NamedTuple):
+    """Giant component while units are removed; see `robustness_curve`."""
+
+    removed: NDArray[np.float64]
+    giant: NDArray[np.float64]
+
+
+def _counts(graph: LayerGraph) -> NDArray[np.float64]:
+    """Ordered pairs of units at each distance, (in the giant component, anywhere)."""
+    n = graph.n_in + graph.n_out
     parts = components_of(graph)
-    fan_in, fan_out = graph.fan_in, fan_out_of(graph)
-    if parts.number == 1 and np.ptp(fan_in) == 0 and np.ptp(fan_out) == 0:
-        return _biregular_gap(graph, float(fan_in[0]), float(fan_out[0]))
-    units = joined([graph])
-    if parts.number == 1:
-        return laplacian_gap(units)
-    degree = np.concatenate([fan_out, fan_in])
-    edges = np.bincount(parts.labels, weights=degree, minlength=parts.number)
-    best = np.flatnonzero(parts.sizes == parts.sizes.max())
-    best = best[edges[best] == edges[best].max()]
-    return float(min(laplacian_gap(units, parts.labels == label) for label in best[:64]))
+    edges = np.bincount(
+        parts.labels, np.concatenate([fan_out_of(graph), graph.fan_in]), parts.number
+    )
+    giants = (parts.sizes == parts.sizes.max()) & (edges == edges[parts.sizes.argmax()])
+    inside = giants[parts.labels]
+    adjacency = joined([graph]).matrix()
+    counts = np.zeros((2, n + 1))
+    for start in range(0, n, 256):
+        block = np.arange(start, min(start + 256, n))
+        far = shortest_path(adjacency, method="D", unweighted=True, indices=block)
+        for row, rows in enumerate((far[inside[block]], far)):
+            near = rows[np.isfinite(rows) & (rows > 0)].astype(np.int64)
+            counts[row] += np.bincount(near, minlength=n + 1)
+    return counts
 
 
-def _biregular_gap(graph: LayerGraph, d_out: float, d_in: float) -> float:
-    """Algebraic connectivity of a connected biregular layer from its second singular value."""
-    if graph.n_edges == graph.n_in * graph.n_out and graph.n_in + graph.n_out > 2:
-        return float(min(graph.n_in, graph.n_out))
-    if min(graph.n_in, graph.n_out) == 1:
-        return 2.0
-    second = leading_singular_values(graph)[1]
-    total = d_out + d_in
-    return float((total - np.sqrt((d_out - d_in) ** 2 + 4 * second**2)) / 2)
+def _pairs(graph: LayerGraph) -> NDArray[np.float64]:
+    """Counts of distances, remembered with the graph."""
+    return remember(graph, "distances", lambda: _counts(graph))
+
+
+def efficiency(graph: LayerGraph) -> float:
+    """Mean of 1 / distance over all pairs of units of a layer, 0 for unreachable pairs.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+
+    Returns
+    -------
+    float
+        ``nan`` with fewer than two units, or more than 4,096: all pairs are visited.
+
+    Notes
+    -----
+    Range: 0 to 1.
+    Cost: O(units x edges); on demand.
+
+    References
+    ----------
+    .. [1] Latora, Marchiori, "Efficient behavior of small-world networks", Physical Review
+       Letters 87, 2001.
+
+    Examples
+    --------
+    >>> efficiency(LayerGraph.from_edge_ids(range(4), (2, 2)))
+    0.8333333333333334
+    """
+    n = graph.n_in + graph.n_out
+    if not 2 <= n <= LARGEST:
+        return NAN
+    return float((_pairs(graph)[1, 1:] / np.arange(1, n + 1)).sum() / (n * (n - 1)))
+
+
+def distances(graph: LayerGraph) -> Distances:
+    """Shortest paths within the largest component: mean over its pairs of units, and longest.
+
+    Of several components of that size and number of edges, pairs of all count.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+
+    Returns
+    -------
+    Distances
+        ``nan`` without edges or with more than 4,096 units: all pairs are visited.
+
+    Notes
+    -----
+    Range: 1 or more.
+    Cost: O(units x edges), shared with `efficiency`; on demand.
+
+    References
+    ----------
+    .. [1] Watts, Strogatz, "Collective dynamics of small-world networks", Nature 393, 1998.
+
+    Examples
+    --------
+    >>> distances(LayerGraph.from_edge_ids([0, 1, 3], (2, 2)))
+    Distances(mean=1.6666666666666667, diameter=3.0)
+    """
+    if not graph.n_edges or graph.n_in + graph.n_out > LARGEST:
+        return Distances(NAN, NAN)
+    counts = _pairs(graph)[0]
+    at = np.arange(counts.size)
+    return Distances(float(counts @ at / counts.sum()), float(np.flatnonzero(counts).max()))
+
+
+def _giants(
+    graph: LayerGraph, rank: NDArray[np.int64], kept: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Largest component among the units of rank below each number of `kept`."""
+    rows = np.repeat(rank[graph.n_in :], graph.fan_in)
+    later = np.maximum(rank[graph.indices], rows)
+    n = rank.size
+    giant = np.zeros(kept.size)
+    lower = graph.rows + graph.n_in
+    for i, number in enumerate(kept):
+        if not number:
+            continue
+        on = later < number
+        pairs = (np.ones(int(on.sum()), np.int8), (lower[on], graph.indices[on]))
+        labels = connected_components(sp.csr_array(pairs, shape=(n, n)), directed=False)[1]
+        giant[i] = np.bincount(labels[rank < number]).max()
+    return giant
+
+
+def robustness_curve(
+    graph: LayerGraph,
+    *,
+    order: str = "hubs",
+    points: int = POINTS,
+    rng: np.random.Generator | None = None,
+) -> RobustnessCurve:
+    """Giant component while units of both sides are removed, at random or hubs first.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+    order : str
+        ``"hubs"``: by falling degree in the whole layer, ties in random order; ``"random"``.
+    points : int
+        Points of the curve, 2 or more.
+    rng : numpy.random.Generator
+        Needed: decides the order, or the ties.
+
+    Returns
+    -------
+    RobustnessCurve
+        ``removed``: share of the units removed, from 0 to 1; ``giant``: units of the largest
+        component of what is left, over all units. Empty without units. Cost O(edges) a point.
+
+    Raises
+    ------
+    ValueError
+        If `order` is another word, `points` below 2, or `rng` missing.
+
+    References
+    ----------
+    .. [1] Albert, Jeong, Barabási, "Error and attack tolerance of complex networks", Nature
+       406, 2000.
+
+    Examples
+    --------
+    >>> star = LayerGraph.from_edge_ids(range(4), (1, 4))
+    >>> curve = robustness_curve(star, points=6, rng=np.random.default_rng(0))
+    >>> curve.giant.tolist()
+    [1.0, 0.2, 0.2, 0.2, 0.2, 0.0]
+    """
+    if order not in ("hubs", "random"):
+        raise ValueError(f"expected order 'hubs' or 'random', got {order!r}")
+    if points < 2:
+        raise ValueError(f"expected at least 2 points, got {points}")
+    if rng is None:
+        raise ValueError("expected rng=numpy.random.default_rng(seed), got rng=None")
+    n = graph.n_in + graph.n_out
+    if n == 0:
+        return RobustnessCurve(np.zeros(0), np.zeros(0))
+    sequence = rng.permutation(n)
+    if order == "hubs":
+        degree = np.concatenate([fan_out_of(graph), graph.fan_in])
+        sequence = sequence[np.argsort(degree[sequence], kind="stable")]  # hubs last: first to go
+    rank = np.empty(n, np.int64)
+    rank[sequence] = np.arange(n)
+    kept = np.rint(np.linspace(n, 0, points)).astype(np.int64)
+    return RobustnessCurve(1 - kept / n, _giants(graph, rank, kept) / n)
+
+
+def robustness(graph: LayerGraph) -> float:
+    """Area under the giant component's share while units are removed, hubs first.
+
+    Units of equal degree leave together and the curve is straight in between, so no order
+    among them matters; of many degrees, 33 spread evenly are taken.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+
+    Returns
+    -------
+    float
+        ``nan`` without units.
+
+    Notes
+    -----
+    Range: 0 to 1/2.
+    Cost: O(edges), up to 33 times; on demand.
+
+    References
+    ----------
+    .. [1] Schneider et al., "Mitigation of malicious attacks on networks", PNAS 108, 2011.
+
+    Examples
+    --------
+    >>> round(robustness(LayerGraph.from_edge_ids(range(4), (1, 4))), 6)
+    0.2
+    """
+    n = graph.n_in + graph.n_out
+    if n == 0:
+        return NAN
+    degree = np.concatenate([fan_out_of(graph), graph.fan_in])
+    kept = np.sort(degree).searchsorted(np.unique(degree)[::-1], side="left")
+    if kept.size > POINTS - 1:
+        kept = kept[np.unique(np.linspace(0, kept.size - 1, POINTS - 1).astype(int))]
+    kept = np.concatenate([[n], kept])
+    rank = np.sort(degree).searchsorted(degree, side="left")  # equal degrees share their lowest
+    giant = _giants(graph, rank, kept) / n
+    return float(np.trapezoid(giant, 1 - kept / n))

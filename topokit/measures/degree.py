@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import chdtrc
 
 from topokit.graph import LayerGraph
-from topokit.measures.memo import fan_out_of
+from topokit.graph.cache import fan_out_of
 
 __all__ = [
     "DegreeEvenness",

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph
-from topokit.measures.flow import components_of
+from topokit.graph.cache import fan_out_of
+from topokit.measures.connectivity import components_of
 from topokit.measures.lanczos import top_pair
-from topokit.measures.memo import fan_out_of
 from topokit.measures.spectral import (
     leading_singular_values,
     normalized_operator,
@@ -74,7 +74,7 @@ def universal_cover_radius(graph: LayerGraph) -> float:
     """
     if not 0 < graph.n_edges <= EDGES:
         return NAN
-    from topokit.measures.cover import cover_radius
+    from topokit.measures.kernels import cover_radius
 
     one, two = float(graph.fan_in.max()), float(fan_out_of(graph).max())
     star = float(np.sqrt(max(one, two)))

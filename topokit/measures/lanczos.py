@@ -12,10 +12,10 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import ArpackError, eigsh
 
 from topokit.graph import LayerGraph
-from topokit.measures.memo import fan_out_of
+from topokit.graph.cache import fan_out_of
 
 if TYPE_CHECKING:
-    from topokit.measures.compiled import Operator
+    from topokit.measures.kernels import Operator
 
 __all__ = ["DENSE", "Joined", "adjacency_operator", "gram_operator", "joined", "top_pair"]
 
@@ -113,7 +113,7 @@ def adjacency_operator(
     deflated: NDArray[np.float64] = NOTHING,
 ) -> Operator:
     """Operator ``scale A scale + diagonal`` of all units, off the unit vector `deflated`."""
-    from topokit.measures.compiled import Operator
+    from topokit.measures.kernels import Operator
 
     n = units.degree.size
     return Operator(
@@ -136,7 +136,7 @@ def gram_operator(
     deflated: NDArray[np.float64] = NOTHING,
 ) -> Operator:
     """Operator ``scale B^T weight B scale`` of the input units, off the vector `deflated`."""
-    from topokit.measures.compiled import Operator
+    from topokit.measures.kernels import Operator
 
     return Operator(
         graph.indptr,
@@ -177,7 +177,7 @@ def top_pair(
         None if the iteration did not converge. Cost O(edges) a step, usually 30 to 100 steps;
         band-like graphs are solved by factoring instead.
     """
-    from topokit.measures.compiled import recurrence, summed
+    from topokit.measures.kernels import recurrence, summed
 
     n = op.scale.size
     if start is None:

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from topokit.graph import LayerGraph
-from topokit.measures.flow import components_of
-from topokit.measures.lanczos import DENSE, gram_operator, top_pair
-from topokit.measures.memo import fan_out_of, remember
+from topokit.graph import LayerGraph, Topology, chain_widths
+from topokit.graph.cache import fan_out_of, remember
+from topokit.measures.connectivity import components_of, labels_of
+from topokit.measures.lanczos import (
+    DENSE,
+    Joined,
+    adjacency_operator,
+    gram_operator,
+    joined,
+    top_pair,
+)
 
 if TYPE_CHECKING:
-    from topokit.measures.compiled import Operator
+    from topokit.measures.kernels import Operator
 
 __all__ = [
+    "algebraic_connectivity",
+    "algebraic_connectivity_giant",
+    "laplacian_gap",
     "leading_singular_values",
+    "network_algebraic_connectivity",
+    "network_normalized_gap",
+    "network_spectral_gap",
     "normalized_operator",
     "normalized_singular_value",
     "normalized_spectral_gap",
@@ -324,3 +338,317 @@ def singular_values(graph: LayerGraph, *, normalized: bool = False) -> NDArray[n
         return np.zeros(0 if normalized else size)
     found: NDArray[Any] = np.linalg.svd(matrix.toarray(), compute_uv=False)
     return found if normalized else np.concatenate([found, np.zeros(size - count)])
+
+
+def laplacian_gap(units: Joined, among: NDArray[np.bool_] | None = None) -> float:
+    """Second-smallest Laplacian eigenvalue of a connected graph, or of one component.
+
+    Lanczos on c I - L with the constant vector deflated and c the largest sum of degrees along
+    an edge.
+
+    Parameters
+    ----------
+    units : Joined
+    among : (n,) bool, optional
+        The units of one component: not checked. By default all.
+
+    Returns
+    -------
+    float
+        Above 0; ``nan`` with fewer than two vertices or if the iteration did not converge.
+
+    References
+    ----------
+    .. [1] Fiedler, "Algebraic connectivity of graphs", Czechoslovak Math. J. 23, 1973.
+
+    Examples
+    --------
+    >>> round(laplacian_gap(joined([LayerGraph.from_edge_ids([0], (1, 1))])), 6)
+    2.0
+    """
+    size = units.degree.size if among is None else int(np.count_nonzero(among))
+    if size < 2:
+        return NAN
+    if size <= 2 * DENSE:
+        adjacency = units.matrix()
+        if among is not None:
+            inside = np.flatnonzero(among)
+            adjacency = sp.csr_array(adjacency[inside][:, inside])
+        dense = adjacency.toarray()
+        return float(np.linalg.eigvalsh(np.diag(dense.sum(axis=0)) - dense)[1])
+    rows = np.repeat(units.degree[units.first :], np.diff(units.indptr))
+    c = float((rows + units.degree[units.indices]).max())
+    constant = np.full(units.degree.size, size**-0.5)
+    if among is not None:
+        constant = np.where(among, constant, 0.0)
+    flipped = adjacency_operator(units, diagonal=c - units.degree, deflated=constant)
+    found = top_pair(flipped, bound=c, among=among)
+    return NAN if found is None else float(max(c - found[0], 0.0))
+
+
+def algebraic_connectivity(graph: LayerGraph) -> float:
+    """Second-smallest eigenvalue of the Laplacian on all n_in + n_out units.
+
+    0 if the layer is disconnected, which one isolated unit is enough for; decided by counting
+    components, never by the size of an eigenvalue. It follows the weakest attachment, not the
+    mixing.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+
+    Returns
+    -------
+    float
+        In [0, min(n_in, n_out)]; ``nan`` with fewer than two units or if the iteration did not
+        converge. Cost O(n_edges) per Lanczos step; closed form for biregular layers.
+
+    Notes
+    -----
+    Range: 0 to min(n_in, n_out).
+    Cost: O(edges) per Lanczos step; every epoch.
+
+    References
+    ----------
+    .. [1] Fiedler, "Algebraic connectivity of graphs", Czechoslovak Math. J. 23, 1973.
+
+    Examples
+    --------
+    >>> round(algebraic_connectivity(LayerGraph.from_edge_ids(range(6), (2, 3))), 6)
+    2.0
+    """
+    if graph.n_in + graph.n_out < 2:
+        return NAN
+    if components_of(graph).number > 1:
+        return 0.0
+    return algebraic_connectivity_giant(graph)
+
+
+def algebraic_connectivity_giant(graph: LayerGraph) -> float:
+    """Algebraic connectivity of the largest connected component (by units).
+
+    Of components of equal size the one with most edges counts; if these are equal too, the
+    smallest value.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+
+    Returns
+    -------
+    float
+        Above 0; ``nan`` without edges or if the iteration did not converge. Cost as
+        `algebraic_connectivity`.
+
+    Notes
+    -----
+    Range: above 0.
+    Cost: O(edges) per Lanczos step; every epoch.
+
+    References
+    ----------
+    .. [1] Fiedler, "Algebraic connectivity of graphs", Czechoslovak Math. J. 23, 1973.
+
+    Examples
+    --------
+    >>> round(algebraic_connectivity_giant(LayerGraph.from_edge_ids(range(2), (2, 2))), 6)
+    1.0
+    """
+    return remember(graph, "giant gap", lambda: _giant_gap(graph))
+
+
+def _giant_gap(graph: LayerGraph) -> float:
+    """Algebraic connectivity of the largest component."""
+    if graph.n_edges == 0:
+        return NAN
+    parts = components_of(graph)
+    fan_in, fan_out = graph.fan_in, fan_out_of(graph)
+    if parts.number == 1 and np.ptp(fan_in) == 0 and np.ptp(fan_out) == 0:
+        return _biregular_gap(graph, float(fan_in[0]), float(fan_out[0]))
+    units = joined([graph])
+    if parts.number == 1:
+        return laplacian_gap(units)
+    degree = np.concatenate([fan_out, fan_in])
+    edges = np.bincount(parts.labels, weights=degree, minlength=parts.number)
+    best = np.flatnonzero(parts.sizes == parts.sizes.max())
+    best = best[edges[best] == edges[best].max()]
+    return float(min(laplacian_gap(units, parts.labels == label) for label in best[:64]))
+
+
+def _biregular_gap(graph: LayerGraph, d_out: float, d_in: float) -> float:
+    """Algebraic connectivity of a connected biregular layer from its second singular value."""
+    if graph.n_edges == graph.n_in * graph.n_out and graph.n_in + graph.n_out > 2:
+        return float(min(graph.n_in, graph.n_out))
+    if min(graph.n_in, graph.n_out) == 1:
+        return 2.0
+    second = leading_singular_values(graph)[1]
+    total = d_out + d_in
+    return float((total - np.sqrt((d_out - d_in) ** 2 + 4 * second**2)) / 2)
+
+
+Skips = Mapping[tuple[int, int], LayerGraph]
+
+
+def _units(topology: Topology, skips: Skips | None) -> Joined | None:
+    """All units of a network; None if the layers do not chain."""
+    return None if chain_widths(topology) is None else joined(list(topology.values()), skips)
+
+
+def network_algebraic_connectivity(topology: Topology, *, skips: Skips | None = None) -> float:
+    """Algebraic connectivity of the whole layered network, all units of all layers.
+
+    Parameters
+    ----------
+    topology : dict of LayerGraph
+    skips : mapping of (int, int) to LayerGraph, optional
+        Skip connections: ``{(0, 2): graph}`` joins the network's inputs (block 0) to its second
+        hidden layer (block 2).
+
+    Returns
+    -------
+    float
+        0 if disconnected; ``nan`` if the layers do not chain, with fewer than two units, or if
+        the iteration did not converge.
+
+    Raises
+    ------
+    ValueError
+        If a skip connection does not fit.
+
+    Notes
+    -----
+    Range: 0 to the smallest degree, times n / (n - 1).
+    Cost: O(edges) per Lanczos step; every epoch.
+
+    References
+    ----------
+    .. [1] Fiedler, "Algebraic connectivity of graphs", Czechoslovak Math. J. 23, 1973.
+
+    Examples
+    --------
+    >>> dense = LayerGraph.from_edge_ids(range(100), (10, 10))
+    >>> network = {"fc1": dense, "fc2": dense, "fc3": dense}
+    >>> round(network_algebraic_connectivity(network), 6)      # 10 (2 - sqrt(2))
+    5.857864
+    """
+    units = _units(topology, skips)
+    if units is None or units.degree.size < 2:
+        return NAN
+    if units.degree.min() == 0 or labels_of(units).max() > 0:
+        return 0.0
+    if len(topology) == 1:
+        return algebraic_connectivity_giant(next(iter(topology.values())))
+    return laplacian_gap(units)
+
+
+def network_spectral_gap(topology: Topology, *, skips: Skips | None = None) -> float:
+    """Gap between the two largest eigenvalues of the whole network's adjacency matrix.
+
+    Without skip connections of even length a network is bipartite (layers of even number
+    against odd ones), and these are the singular values of its biadjacency matrix.
+
+    Parameters
+    ----------
+    topology : dict of LayerGraph
+    skips : mapping of (int, int) to LayerGraph, optional
+        As for `network_algebraic_connectivity`.
+
+    Returns
+    -------
+    float
+        ``nan`` if the layers do not chain, without edges, or if the iteration did not converge.
+        It rises when hubs appear; `network_normalized_gap` does not.
+
+    Raises
+    ------
+    ValueError
+        If a skip connection does not fit.
+
+    Notes
+    -----
+    Range: 0 to the root of the number of edges (twice that with skip connections).
+    Cost: O(edges) per Lanczos step; on demand.
+
+    References
+    ----------
+    .. [1] Hoory, Linial, Wigderson, "Expander graphs and their applications", 2006.
+
+    Examples
+    --------
+    >>> dense = LayerGraph.from_edge_ids(range(100), (10, 10))
+    >>> network = {"fc1": dense, "fc2": dense, "fc3": dense}
+    >>> round(network_spectral_gap(network), 4)      # 20 (cos(pi / 5) - cos(2 pi / 5))
+    10.0
+    """
+    units = _units(topology, skips)
+    if units is None or not units.n_edges:
+        return NAN
+    if units.degree.size <= 2 * DENSE:
+        values = np.linalg.eigvalsh(units.matrix().toarray())
+        return float(values[-1] - values[-2])
+    rows = np.repeat(units.degree[units.first :], np.diff(units.indptr))
+    bound = float(np.sqrt((rows * units.degree[units.indices]).max()))
+    operator = adjacency_operator(units)
+    top = top_pair(operator, bound=bound, start=units.degree + 1.0, vector=True)
+    if top is None:
+        return NAN
+    second = top_pair(operator._replace(deflated=top[1]), bound=bound)
+    return NAN if second is None else top[0] - second[0]
+
+
+def network_normalized_gap(topology: Topology, *, skips: Skips | None = None) -> float:
+    """Spectral gap of the whole network's degree-normalised adjacency matrix.
+
+    The second-smallest eigenvalue of the normalised Laplacian; units without edges are left
+    out.
+
+    Parameters
+    ----------
+    topology : dict of LayerGraph
+    skips : mapping of (int, int) to LayerGraph, optional
+        As for `network_algebraic_connectivity`.
+
+    Returns
+    -------
+    float
+        0 if and only if more than one component has edges; ``nan`` if the layers do not chain,
+        without edges, or if the iteration did not converge.
+
+    Raises
+    ------
+    ValueError
+        If a skip connection does not fit.
+
+    Notes
+    -----
+    Range: 0 to 1; above 1 only for networks in which all units are joined.
+    Cost: O(edges) per Lanczos step; on demand.
+
+    References
+    ----------
+    .. [1] Chung, "Spectral Graph Theory", AMS, 1997.
+
+    Examples
+    --------
+    >>> dense = LayerGraph.from_edge_ids(range(6), (3, 2))
+    >>> network_normalized_gap({"fc1": dense})
+    1.0
+    """
+    units = _units(topology, skips)
+    if units is None or not units.n_edges:
+        return NAN
+    joined_units = units.degree > 0
+    labels = labels_of(units)[joined_units]
+    if (labels != labels[0]).any():
+        return 0.0
+    scale = np.where(joined_units, 1 / np.sqrt(np.maximum(units.degree, 1)), 0.0)
+    if units.degree.size <= 2 * DENSE:
+        inside = np.flatnonzero(joined_units)
+        dense = units.matrix().toarray()[np.ix_(inside, inside)]
+        values = np.linalg.eigvalsh(dense * np.outer(scale[inside], scale[inside]))
+        return round(float(1 - values[-2]), 15)
+    top = np.sqrt(units.degree / (2.0 * units.n_edges))
+    found = top_pair(
+        adjacency_operator(units, scale=scale, deflated=top), bound=1.0, among=joined_units
+    )
+    return NAN if found is None else float(min(max(1 - found[0], 0.0), 2.0))

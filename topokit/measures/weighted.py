@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from topokit.graph import LayerGraph, Topology, chain_widths
+from topokit.measures.connectivity import components_of
 
-__all__ = ["path_kernel_trace", "path_norm", "strengths", "synflow_saliency", "synflow_score"]
+__all__ = [
+    "ContinuousFit",
+    "SpectrumExponent",
+    "WeightedGaps",
+    "fit_continuous",
+    "path_kernel_trace",
+    "path_norm",
+    "spectrum_exponent",
+    "strengths",
+    "synflow_saliency",
+    "synflow_score",
+    "weighted_gaps",
+]
 
 Values = Mapping[str, NDArray[Any]]
 
@@ -221,3 +236,239 @@ def strengths(
     inputs: NDArray[Any] = np.bincount(graph.rows, sizes, graph.n_out)
     outputs: NDArray[Any] = np.bincount(graph.indices, sizes, graph.n_in)
     return inputs, outputs
+
+
+NAN = float("nan")
+DENSE = 128  # up to this many units on the smaller side, all singular values
+LARGEST = 8192  # units of the smaller side up to which a whole spectrum is taken
+
+
+class WeightedGaps(NamedTuple):
+    """Gaps of the absolute weights of a layer; see `weighted_gaps`."""
+
+    gap: float
+    relative: float
+    normalized: float
+
+
+class ContinuousFit(NamedTuple):
+    """A continuous power law ``x**-alpha`` on ``x >= xmin``; see `fit_continuous`."""
+
+    alpha: float
+    xmin: float
+    n_tail: int
+    ks_distance: float
+
+
+class SpectrumExponent(NamedTuple):
+    """Exponents of the eigenvalues of W^T W; see `spectrum_exponent`."""
+
+    alpha: float
+    mask_alpha: float
+    shuffled_alpha: float
+    weighted_alpha: float
+    stable_rank: float
+    ks_distance: float
+
+
+def _weights(graph: LayerGraph, values: ArrayLike) -> NDArray[np.float64]:
+    """Check that there is one finite weight for each edge."""
+    weights = np.asarray(values, dtype=float)
+    if weights.shape != (graph.n_edges,) or not np.isfinite(weights).all():
+        raise ValueError(
+            f"expected one finite weight for each of the {graph.n_edges} edges, got shape "
+            f"{weights.shape}"
+        )
+    return weights
+
+
+def _two_largest(matrix: sp.csr_array) -> tuple[float, float]:
+    """Two largest singular values; nan if unconverged."""
+    if matrix.shape[0] > matrix.shape[1]:
+        matrix = sp.csr_array(matrix.T)
+    size = matrix.shape[0]
+    if size <= DENSE:
+        found = np.append(np.linalg.svd(matrix.toarray(), compute_uv=False), 0.0)
+        return float(found[0]), float(found[1])
+    transposed = sp.csr_array(matrix.T)
+
+    def gram(v: NDArray[Any]) -> NDArray[Any]:
+        return matrix @ (transposed @ v)
+
+    operator = LinearOperator((size, size), matvec=gram, dtype=np.float64)
+    start = np.random.default_rng(0).standard_normal(size)
+    try:
+        squares = eigsh(operator, k=2, which="LA", v0=start, tol=1e-10, return_eigenvectors=False)
+    except ArpackError:
+        return NAN, NAN
+    roots = np.sqrt(np.maximum(np.sort(squares)[::-1], 0.0))
+    return float(roots[0]), float(roots[1])
+
+
+def weighted_gaps(graph: LayerGraph, values: ArrayLike) -> WeightedGaps:
+    """Spectral gaps of the absolute weights of a layer.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+    values : (n_edges,) array_like
+        Weights; a weight of 0 is no link here.
+
+    Returns
+    -------
+    WeightedGaps
+        ``gap``: difference of the two largest singular values, which grows with the weights;
+        ``relative``: that over the largest, in [0, 1]; ``normalized``: as the normalised gap of
+        the graph, with strengths for degrees, in [0, 1], 0 where several components have
+        links. ``nan`` without links or if the iteration did not converge. Cost O(n_edges) per
+        Lanczos step.
+
+    Raises
+    ------
+    ValueError
+        If there is not one finite weight for each edge.
+
+    References
+    ----------
+    .. [1] Hoang, Kundu, Liu, Wang, "Don't just prune by magnitude! Your mask topology is a
+       secret weapon", NeurIPS 2023.
+
+    Examples
+    --------
+    >>> graph = LayerGraph.from_edge_ids(range(4), (2, 2))
+    >>> weighted_gaps(graph, [1.0, -1.0, 1.0, 1.0])
+    WeightedGaps(gap=2.0, relative=1.0, normalized=1.0)
+    """
+    sizes = np.abs(_weights(graph, values))
+    links = sizes > 0
+    if not links.any():
+        return WeightedGaps(NAN, NAN, NAN)
+    inner = LayerGraph.from_edge_ids(graph.edge_ids[links], graph.shape)
+    matrix = inner.to_csr(sizes[links])
+    matrix = sp.csr_array(matrix[np.flatnonzero(inner.fan_in)][:, np.flatnonzero(inner.fan_out)])
+    first, second = _two_largest(matrix)
+    if components_of(inner).with_edges > 1:
+        return WeightedGaps(first - second, 1 - second / first, 0.0)
+    left, right = np.asarray(matrix.sum(axis=1)), np.asarray(matrix.sum(axis=0))
+    rows = np.repeat(left, np.diff(matrix.indptr))
+    data = matrix.data / np.sqrt(rows * right[matrix.indices])
+    normalized = sp.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
+    return WeightedGaps(first - second, 1 - second / first, 1 - _two_largest(normalized)[1])
+
+
+def fit_continuous(samples: ArrayLike, *, xmin: float | None = None) -> ContinuousFit:
+    """Fit a continuous power law; search x_min for the least Kolmogorov-Smirnov distance.
+
+    Parameters
+    ----------
+    samples : (n,) array_like
+        Values of 0 and below are never part of the tail.
+    xmin : float, optional
+        Fixed beginning of the tail, above 0.
+
+    Returns
+    -------
+    ContinuousFit
+        ``nan`` with fewer than two distinct values. Cost O(n^2).
+
+    References
+    ----------
+    .. [1] Clauset, Shalizi, Newman, SIAM Review 51, 2009.
+
+    Examples
+    --------
+    >>> round(fit_continuous([1.0, np.e, np.e**2], xmin=1.0).alpha, 12)
+    2.0
+    """
+    x = np.sort(np.asarray(samples, dtype=float))
+    x = x[x > 0 if xmin is None else x >= xmin]
+    if x.size < 2 or x[0] == x[-1]:
+        return ContinuousFit(NAN, NAN, 0, NAN)
+    logs = np.log(x)
+    above = logs[::-1].cumsum()[::-1]
+    best = ContinuousFit(NAN, NAN, 0, np.inf)
+    starts = np.unique(x, return_index=True)[1][:-1] if xmin is None else [0]
+    for at in starts:
+        size = x.size - int(at)
+        low = logs[at] if xmin is None else float(np.log(xmin))
+        excess = float(above[at]) - size * low
+        alpha = float(1 + size / excess)
+        fitted = -np.expm1(-(alpha - 1) * (logs[at:] - low))
+        steps = np.arange(size + 1) / size
+        distance = float(np.maximum(np.abs(fitted - steps[1:]), np.abs(fitted - steps[:-1])).max())
+        if distance < best.ks_distance:
+            best = ContinuousFit(alpha, float(np.exp(low)), size, distance)
+    return best
+
+
+def _eigenvalues(graph: LayerGraph, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Eigenvalues of W^T W above rounding, from the dense singular values."""
+    found: NDArray[Any] = np.linalg.svd(graph.to_csr(weights).toarray(), compute_uv=False)
+    return found[found > 1e-10 * found.max(initial=0.0)] ** 2
+
+
+def spectrum_exponent(
+    graph: LayerGraph, values: ArrayLike, *, rng: np.random.Generator
+) -> SpectrumExponent:
+    """Power-law exponent of the eigenvalues of W^T W, as WeightWatcher takes it, with controls.
+
+    Warning: on a sparse layer the exponent can be pure topology. Noise on a mask with hubs has
+    2 to 3, the range read as "well trained"; so the exponent of the bare mask and that of the
+    same weights in random places stand beside it, and only a difference from them says
+    something about the weights.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+    values : (n_edges,) array_like
+        Weights.
+    rng : numpy.random.Generator
+        Shuffles the weights over the edges.
+
+    Returns
+    -------
+    SpectrumExponent
+        ``alpha`` of the weights, ``mask_alpha`` of the 0/1 mask, ``shuffled_alpha``; zero
+        eigenvalues are left out and x_min minimises the Kolmogorov-Smirnov distance
+        ``ks_distance``. ``weighted_alpha``: alpha log10 of the largest eigenvalue;
+        ``stable_rank``: squared Frobenius over squared spectral norm, 1 or more. ``nan`` without
+        weights other than 0 or with fewer than two distinct eigenvalues. Dense: memory
+        quadratic and time cubic in the smaller side, since the whole spectrum is needed.
+
+    Raises
+    ------
+    ValueError
+        If there is not one finite weight for each edge, or the smaller side has more than
+        8,192 units.
+
+    References
+    ----------
+    .. [1] Martin, Mahoney, "Implicit self-regularization in deep neural networks", JMLR 22, 2021.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> graph = LayerGraph.from_edge_ids(range(300 * 100), (300, 100))
+    >>> found = spectrum_exponent(graph, rng.standard_normal(30_000), rng=rng)
+    >>> bool(found.stable_rank > 20)
+    True
+    """
+    weights = _weights(graph, values)
+    if min(graph.shape) > LARGEST:
+        raise ValueError(
+            f"expected at most {LARGEST} units on the smaller side for a whole spectrum, got "
+            f"{min(graph.shape)}"
+        )
+    if not weights.any():
+        return SpectrumExponent(NAN, NAN, NAN, NAN, NAN, NAN)
+    eigenvalues = _eigenvalues(graph, weights)
+    fit = fit_continuous(eigenvalues)
+    largest = float(eigenvalues.max())
+    return SpectrumExponent(
+        alpha=fit.alpha,
+        mask_alpha=fit_continuous(_eigenvalues(graph, np.ones(graph.n_edges))).alpha,
+        shuffled_alpha=fit_continuous(_eigenvalues(graph, rng.permutation(weights))).alpha,
+        weighted_alpha=float(fit.alpha * np.log10(largest)),
+        stable_rank=float(eigenvalues.sum() / largest),
+        ks_distance=fit.ks_distance if fit.n_tail else NAN,
+    )

@@ -1,4 +1,9 @@
-"""Sparse layers and models for torch: parameters, gradients and optimizer state per edge."""
+"""How a graph computes and learns: sparse layers and models for torch.
+
+Here belong layers, models, initial weights, the engine that rewires a model as it trains, and in
+`kernels` the products behind the layers. Parameters, gradients and optimizer state are kept per
+edge. Imports from `graph`, `generators`, `rules` and the tables below them.
+"""
 
 from topokit.nn.conv import SparseConv2d
 from topokit.nn.layers import INITS, SparseLayer, SparseLinear, explain_kernel, sparse_layers

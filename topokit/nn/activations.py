@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from topokit.nn.products import NATIVE, units_first
-from topokit.nn.team import even_bounds, run_job
+from topokit.nn.kernels.autograd import NATIVE, units_first
+from topokit.nn.kernels.threads import even_bounds, run_job
 
 __all__ = ["ACTIVATIONS", "AllReLU", "SReLU", "dropped_out"]
 
@@ -61,7 +61,7 @@ class SReLU(nn.Module):
 
 
 class _CompiledSReLU(torch.autograd.Function):
-    """The compiled passes of `topokit.nn.pointwise`."""
+    """The compiled passes of `topokit.nn.kernels.cpu`."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
@@ -160,7 +160,7 @@ def dropped_out(x: torch.Tensor, rate: float, generator: torch.Generator) -> tor
 
 
 class _CompiledDropout(torch.autograd.Function):
-    """The compiled pass of `topokit.nn.pointwise`, the same forward and back."""
+    """The compiled pass of `topokit.nn.kernels.cpu`, the same forward and back."""
 
     @staticmethod
     def forward(

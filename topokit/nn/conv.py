@@ -10,9 +10,8 @@ from torch import nn
 from torch.nn.functional import conv2d, unfold
 
 from topokit.graph import LayerGraph
-from topokit.nn.edges import EdgeLayer
 from topokit.nn.kernels import edge_product
-from topokit.nn.layers import initial_values
+from topokit.nn.layers import EdgeLayer, initial_values
 
 __all__ = ["SparseConv2d"]
 
@@ -29,7 +28,7 @@ class SparseConv2d(EdgeLayer):
     """A two-dimensional convolution with weights on the edges of a graph.
 
     The graph is that of ``weight.flatten(1)``: output channels against input channels times
-    kernel cells; `topokit.convert.channel_graph` folds it to channels.
+    kernel cells; `topokit.graph.convert.channel_graph` folds it to channels.
 
     Parameters
     ----------

@@ -1,29 +1,347 @@
-"""A linear layer whose parameters are the edges of a graph, and what all sparse layers share."""
+"""What all sparse layers share: parameters on the edges of a graph that can be replaced."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from topokit.graph import LayerGraph
-from topokit.nn.edges import EdgeLayer, SparseLayer
-from topokit.nn.kernels import edge_product
+from topokit.graph import EdgeUpdate, LayerGraph, same_edges
+from topokit.nn.kernels import KERNELS, choose_kernel, edge_product
+from topokit.nn.kernels.autograd import EdgeIndex
+from topokit.rules.rewire import LayerView
 
 __all__ = [
-    "INITS",
     "EdgeLayer",
+    "INITS",
     "SparseLayer",
     "SparseLinear",
     "explain_kernel",
     "initial_values",
     "sparse_layers",
 ]
+
+
+@runtime_checkable
+class SparseLayer(Protocol):
+    """What training, rules and records need of a sparse layer."""
+
+    capture: bool
+    values: nn.Parameter
+
+    @property
+    def graph(self) -> LayerGraph:
+        """The layer's connections."""
+
+    def view(self) -> LayerView:
+        """What a rule may look at."""
+
+    def replace_graph(
+        self,
+        update: EdgeUpdate,
+        values: NDArray[Any],
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> None:
+        """Move to another graph."""
+
+
+class EdgeLayer(nn.Module):
+    """Parameters on the edges of a graph: shared by all sparse layers.
+
+    The graph lives in the buffers ``indptr``, ``indices`` and ``shape``, so it is in the
+    ``state_dict``, and loading one replaces it. Subclasses call `_hold` while being made.
+
+    ``torch.compile`` leaves a sparse layer's own forward alone, with a break of the compiled graph
+    before and after it (so ``fullgraph=True`` is not possible), and compiles the rest.
+    """
+
+    values: nn.Parameter
+    bias: nn.Parameter | None
+    indptr: torch.Tensor
+    indices: torch.Tensor
+    shape: torch.Tensor
+
+    def _hold(self, graph: LayerGraph, values: torch.Tensor, *, bias: bool, kernel: str) -> None:
+        """Take over a graph with its values, and a bias of zeros."""
+        if kernel not in KERNELS:
+            raise ValueError(f"expected a kernel of {', '.join(KERNELS)}, got {kernel!r}")
+        self.kernel = kernel
+        self.values = nn.Parameter(values)
+        self.bias = nn.Parameter(torch.zeros(graph.n_out, dtype=values.dtype)) if bias else None
+        for name, buffer in _buffers(graph).items():
+            self.register_buffer(name, buffer)
+        self._index: tuple[Any, Any, EdgeIndex] | None = None
+        self._captured: dict[str, torch.Tensor] | None = None
+        _left_alone_by_compilers(self)
+
+    @property
+    def index(self) -> EdgeIndex:
+        """The graph with what the kernels derive from it; made anew when a buffer changed."""
+        stored = self._buffers
+        stamp = _stamp(stored)
+        if self._index is not None and self._index[0] == stamp:
+            return self._index[2]
+        held = tuple(stored.values())  # keeps the identities in the stamp from being reused
+        index = EdgeIndex(_graph_of(self.indptr, self.indices, self.shape))
+        self._index = (stamp, held, index)
+        return index
+
+    @property
+    def graph(self) -> LayerGraph:
+        """The layer's connections; `replace_graph` changes them."""
+        return self.index.graph
+
+    @property
+    def n_in(self) -> int:
+        """Number of input units."""
+        return self.graph.n_in
+
+    @property
+    def n_out(self) -> int:
+        """Number of output units."""
+        return self.graph.n_out
+
+    @property
+    def nnz(self) -> int:
+        """Number of edges, those of value zero included."""
+        return self.graph.n_edges
+
+    @property
+    def density(self) -> float:
+        """Edges over possible edges."""
+        return self.graph.density
+
+    @property
+    def capture(self) -> bool:
+        """Whether the last batch's activations and gradient are kept for a rule."""
+        return self._captured is not None
+
+    @capture.setter
+    def capture(self, on: bool) -> None:
+        if bool(on) != self.capture:
+            self._captured = {} if on else None
+
+    def keep(self, name: str, activations: torch.Tensor) -> None:
+        """Keep a batch for `view` if `capture` is on; `outputs` replace the layer's own.
+
+        Models call this with ``"outputs"`` after the activation function.
+        """
+        if self._captured is not None:
+            self._captured[name] = activations.detach()
+
+    def _watch(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Keep inputs, outputs and, once known, the gradient of the outputs."""
+        if self._captured is None:
+            return
+        captured = self._captured
+        captured.clear()
+        captured["inputs"], captured["outputs"] = x.detach(), y.detach()
+        if y.requires_grad:
+
+            def take(gradient: torch.Tensor) -> None:
+                captured["output_grad"] = gradient.detach()
+
+            y.register_hook(take)
+
+    def view(self) -> LayerView:
+        """Return what a rule may look at: numpy arrays, the captured batch as (samples, units)."""
+        graph = self.graph
+        captured: dict[str, torch.Tensor] = self._captured or {}
+        sides = {"inputs": graph.n_in, "outputs": graph.n_out, "output_grad": graph.n_out}
+        arrays: dict[str, Any] = {
+            name: _numpy(self._samples(name, captured[name])).reshape(-1, width)
+            for name, width in sides.items()
+            if name in captured
+        }
+        return LayerView(graph, _numpy(self.values.detach()), **arrays)
+
+    def _samples(self, name: str, captured: torch.Tensor) -> torch.Tensor:
+        """Bring a captured batch into the form (..., units)."""
+        return captured
+
+    def replace_graph(
+        self,
+        update: EdgeUpdate,
+        values: NDArray[Any],
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> None:
+        """Move to ``update.after`` with new values; optimizer state follows its edges.
+
+        The parameter object stays the same. Every per-edge tensor of its optimizer state is
+        carried: kept edges keep theirs bit for bit, grown edges start at 0. Gradient and captured
+        batch are dropped.
+
+        Parameters
+        ----------
+        update : EdgeUpdate
+            ``update.before`` must have this layer's edges.
+        values : (update.after.n_edges,) array
+        optimizer : torch.optim.Optimizer, optional
+            Without it, state of an optimizer stays behind and no longer fits.
+
+        Raises
+        ------
+        ValueError
+            If edges or counts do not match.
+
+        Notes
+        -----
+        O(n_edges).
+        """
+        if not same_edges(update.before, self.graph):
+            raise ValueError(f"expected an update of {self.graph}, got one of {update.before}")
+        values = np.asarray(values)
+        if values.shape != (update.after.n_edges,):
+            raise ValueError(
+                f"expected {update.after.n_edges} values, one for each edge of the new graph, "
+                f"got shape {values.shape}"
+            )
+        state = {} if optimizer is None else optimizer.state.get(self.values, {})
+        before = (update.before.n_edges,)
+        for name, entry in state.items():
+            if isinstance(entry, torch.Tensor) and entry.shape == before:
+                state[name] = _carried(update, entry)
+        new = torch.from_numpy(np.array(values))
+        self._exchange(new.to(self.values.device, self.values.dtype))
+        for name, buffer in _buffers(update.after).items():
+            setattr(self, name, buffer.to(self.indices.device))
+        held = tuple(self._buffers.values())
+        self._index = (_stamp(self._buffers), held, EdgeIndex(update.after))
+        if self._captured is not None:
+            self._captured = {}
+
+    def _exchange(self, values: torch.Tensor) -> None:
+        """Put another tensor, of any length, behind the parameter."""
+        self.values.grad = None
+        if values.shape != self.values.shape:
+            # A gradient accumulator kept alive by an old loss remembers the old length; it is
+            # renewed only when the dtype changes.
+            self.values.data = values.new_empty(0, dtype=_other(values.dtype))
+        self.values.data = values
+
+    @torch.no_grad()
+    def take(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        """Copy values from an (n_out, n_in) weight at the layer's edges, and the bias."""
+        ids = torch.from_numpy(self.graph.edge_ids).to(weight.device)
+        self.values.copy_(weight.reshape(-1)[ids])
+        if self.bias is not None and bias is not None:
+            self.bias.copy_(bias)
+
+    def choose_kernel(self) -> tuple[str, str]:
+        """Return the kernel in use and the reason in words."""
+        return choose_kernel(self.kernel, self.graph, self.values.device)
+
+    def to_dense(self) -> torch.Tensor:
+        """Return the (n_out, n_in) weight matrix, zeros where no edge is: O(n_out * n_in)."""
+        graph = self.graph
+        weight = self.values.new_zeros(graph.n_out * graph.n_in)
+        ids = torch.from_numpy(graph.edge_ids).to(weight.device)
+        return weight.scatter(0, ids, self.values).view(graph.n_out, graph.n_in)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Take over the graph of the state, then let torch copy (or assign) everything."""
+        names = ("indptr", "indices", "shape", "values")
+        if all(isinstance(state_dict.get(prefix + name), torch.Tensor) for name in names):
+            indptr, indices, shape, values = (state_dict[prefix + name] for name in names)
+            try:
+                graph = _graph_of(indptr, indices, shape)
+            except ValueError as error:
+                args[-1].append(f"the graph of {prefix or 'the layer.'}shape is damaged: {error}")
+                return
+            if graph.shape != self.graph.shape:
+                args[-1].append(
+                    f"expected a graph of shape {self.graph.shape} for "
+                    f"{prefix or 'the layer.'}shape, got {graph.shape}"
+                )
+                return
+            if values.shape != (graph.n_edges,):
+                args[-1].append(
+                    f"expected {graph.n_edges} edge values at {prefix}values, "
+                    f"got shape {tuple(values.shape)}"
+                )
+                return
+            if values.shape != self.values.shape:
+                self._exchange(self.values.new_empty(graph.n_edges))
+            for name, buffer in _buffers(graph).items():
+                setattr(self, name, buffer.to(self.indices.device))
+        self._index = None
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            **self.__dict__,
+            "_index": None,
+            "_captured": None if self._captured is None else {},
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        _left_alone_by_compilers(self)
+
+
+def _left_alone_by_compilers(layer: Any) -> None:
+    """Have torch.compile call a layer's forward as it is and compile what is around it.
+
+    The kernels are compiled already, and the graph may change at any step. Done when a first layer
+    is made, not on import: it loads torch's compiler, which any optimizer does as well.
+    """
+    if type(layer) not in _LEFT_ALONE:
+        _LEFT_ALONE.add(type(layer))
+        type(layer).forward = torch.compiler.disable(type(layer).forward)
+
+
+_LEFT_ALONE: set[type] = set()
+
+
+def _stamp(buffers: dict[str, Any]) -> tuple[int, ...]:
+    """What changes when a buffer of the graph is replaced or written to."""
+    stamp = []
+    for name in ("indptr", "indices", "shape"):
+        buffer = buffers[name]
+        stamp += [id(buffer), 0 if buffer.is_inference() else buffer._version]
+    return tuple(stamp)
+
+
+def _buffers(graph: LayerGraph) -> dict[str, torch.Tensor]:
+    """The graph as tensors of their own."""
+    return {
+        "indptr": torch.from_numpy(np.array(graph.indptr)),
+        "indices": torch.from_numpy(np.array(graph.indices)),
+        "shape": torch.tensor(graph.shape, dtype=torch.int64),
+    }
+
+
+def _graph_of(indptr: torch.Tensor, indices: torch.Tensor, shape: torch.Tensor) -> LayerGraph:
+    """The graph held by buffers, with arrays of its own; validated."""
+    n_out, n_in = shape.tolist()
+    rows, columns = (np.array(b.detach().cpu().numpy()) for b in (indptr, indices))
+    return LayerGraph((n_out, n_in), rows, columns)
+
+
+def _carried(update: EdgeUpdate, per_edge: torch.Tensor) -> torch.Tensor:
+    """`EdgeUpdate.carry` for a tensor of any dtype on any device."""
+    if not per_edge.numel():
+        return per_edge.new_zeros(update.after.n_edges)
+    source = torch.from_numpy(np.maximum(update.source, 0)).to(per_edge.device)
+    grown = torch.from_numpy(update.grown).to(per_edge.device)
+    return per_edge[source].masked_fill_(grown, 0)
+
+
+def _numpy(x: torch.Tensor) -> NDArray[Any]:
+    """A detached tensor as numpy; bfloat16, which numpy lacks, as float32."""
+    x = x.float() if x.dtype == torch.bfloat16 else x
+    return x.cpu().numpy()
+
+
+def _other(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float32 else torch.float32
 
 
 def _he(graph: LayerGraph, rng: np.random.Generator) -> NDArray[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from topokit.graph import Topology
-from topokit.nn.attach import attach
+from topokit.nn.engine import attach
 from topokit.rules import UpdateRule
 
 __all__ = ["rewiring"]
@@ -38,7 +38,7 @@ def rewiring(
     Returns
     -------
     lightning.Callback
-        With ``.engine`` (`topokit.nn.attach.Engine`) from the start of a fit on. The total number
+        With ``.engine`` (`topokit.nn.engine.Engine`) from the start of a fit on. The total number
         of steps is the trainer's; nothing is rewired after the last one.
 
     Raises

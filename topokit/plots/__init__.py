@@ -1,4 +1,9 @@
-"""Figures: each takes a graph or a history and an axes, and returns the axes."""
+"""Figures: each takes a graph or a history and an axes, and returns the axes.
+
+Here belong plots of a layer, of a run and across runs, animations, the style they share, and the
+report page. A plot is a function and a line in `LAYER_PLOTS`, `HISTORY_PLOTS` or `ACROSS_PLOTS`.
+Imports from `graph`, `measures` and the records of `experiments`; never torch.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +15,15 @@ from matplotlib.axes import Axes
 
 from topokit.plots.across import accuracy_against, arms_side_by_side, mean_over_seeds
 from topokit.plots.animation import frames, javascript_player, save_gif
-from topokit.plots.dynamics import (
-    degree_heatmap,
-    degree_multiples,
-    edge_survival,
-    spectrum_over_epochs,
-)
-from topokit.plots.evolution import (
+from topokit.plots.history import (
     accuracy_against_measure,
     accuracy_over_epochs,
     degree_evolution,
+    degree_heatmap,
+    degree_multiples,
+    edge_survival,
     measure_over_epochs,
+    spectrum_over_epochs,
     turnover,
     verdict_timeline,
 )
@@ -36,7 +39,7 @@ from topokit.plots.style import figure
 from topokit.plots.style import save as save_axes
 
 if TYPE_CHECKING:
-    from topokit.history import History
+    from topokit.experiments.record import History
 
 __all__ = [
     "ACROSS_PLOTS",

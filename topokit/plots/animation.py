@@ -21,8 +21,8 @@ from topokit.plots.style import COLOURS, NULL, RC
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
 
+    from topokit.experiments.record import History
     from topokit.graph import LayerGraph
-    from topokit.history import History
 
 __all__ = ["frames", "javascript_player", "save_gif"]
 

@@ -14,7 +14,7 @@ from topokit.graph import LayerGraph, Topology
 from topokit.plots.style import COLOURS, axes
 
 if TYPE_CHECKING:
-    from topokit.history import History
+    from topokit.experiments.record import History
 
 __all__ = ["network"]
 

@@ -1,22 +1,38 @@
-"""Rules by name: each entry is a factory whose keyword arguments are its hyper-parameters."""
+"""Which edges leave and which enter: rules by name.
+
+Each entry of `RULES` is a factory whose keyword arguments are its hyper-parameters. Here belong
+rules, the functions they are made of (what to drop, what to grow, values of grown edges, numbers
+of edges) and `rewire`, which applies them. Imports from `graph`; numpy only, never torch.
+"""
 
 from collections.abc import Callable
 
-from topokit.rules.exploring import deep_r, itop, mest
-from topokit.rules.network import rewire_network
 from topokit.rules.published import (
     ctre_seq,
     ctre_sim,
+    deep_r,
+    gmp,
+    granet,
+    itop,
+    mest,
+    path_weight,
     random_rewiring,
     rigl,
+    sensitivity,
     set_,
     set_magnitude,
     snfs,
     static,
 )
-from topokit.rules.rewire import SCHEDULES, LayerView, UpdateRule, drop_count, rewire
+from topokit.rules.rewire import (
+    SCHEDULES,
+    LayerView,
+    UpdateRule,
+    drop_count,
+    rewire,
+    rewire_network,
+)
 from topokit.rules.topological import cht
-from topokit.rules.variants import gmp, granet, path_weight, sensitivity
 
 __all__ = [
     "RULES",

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph, sample_absent, top_absent
-from topokit.ids import distinct
+from topokit.graph.layergraph import distinct
 from topokit.rules.rewire import LayerView
 
 __all__ = [

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topokit.graph import EdgeUpdate, LayerGraph
-from topokit.ids import distinct
+from topokit.graph.layergraph import distinct
 
 __all__ = ["birth_signs", "decayed", "explore", "stalled"]
 

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from topokit.rules import drop, grow
-from topokit.rules.budget import network_or_layer, share_by_importance
+from topokit.rules.budget import (
+    drop_by,
+    network_or_layer,
+    path_weights,
+    prune_to,
+    share_by_importance,
+)
 from topokit.rules.init import init_named, keep_regrown
-from topokit.rules.rewire import LayerView, UpdateRule, zeros
+from topokit.rules.rewire import Drop, Extras, LayerView, UpdateRule, zeros
 
 __all__ = [
     "ctre_seq",
     "ctre_sim",
+    "deep_r",
+    "gmp",
+    "granet",
+    "itop",
+    "mest",
+    "path_weight",
     "random_rewiring",
     "rigl",
+    "sensitivity",
     "set_",
     "set_magnitude",
     "snfs",
@@ -279,4 +294,344 @@ def snfs(*, budgets: str = "network") -> UpdateRule:
         grow.gradient,
         needs=("momentum",),
         plan=network_or_layer(plan, budgets),
+    )
+
+
+def mest(*, gradient_weight: float = 0.01) -> UpdateRule:
+    """Memory-economic sparse training: drop low ``abs(w) + lambda * abs(dL/dw)``, grow uniformly.
+
+    Parameters
+    ----------
+    gradient_weight : float
+        Lambda, at least 0. The authors' repository has 0 by default, that is, plain magnitude.
+
+    Raises
+    ------
+    ValueError
+        If it is negative.
+
+    Notes
+    -----
+    Needs the last batch's inputs and output gradients, O(samples * (n_in + n_out)) memory, but the
+    gradient at present edges only: O(samples * n_edges) time, in bounded blocks. New edges start at
+    zero. Difference from the authors' code: the edge count is constant; their elastic mutation,
+    which shrinks the number of edges that move, is a falling drop fraction here, and the soft
+    memory bound, which grows before it prunes, is left out.
+
+    References
+    ----------
+    .. [1] Yuan et al., "MEST: accurate and fast memory-economic sparse training framework on the
+       edge", NeurIPS 2021.
+
+    Examples
+    --------
+    >>> mest().needs, mest(gradient_weight=0).needs
+    (('gradient',), ())
+    """
+    if not gradient_weight >= 0:
+        raise ValueError(f"expected a gradient_weight of at least 0, got {gradient_weight}")
+
+    def small_and_idle(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        return drop.lowest(np.abs(view.values) + gradient_weight * np.abs(view.edge_grad()), n)
+
+    if gradient_weight == 0:
+        return UpdateRule(drop.smallest_magnitude, grow.uniform)
+    return UpdateRule(small_and_idle, grow.uniform, needs=("gradient",))
+
+
+def itop(*, growth: str = "random") -> UpdateRule:
+    """In-time over-parameterization: drop small magnitudes, grow edges never active before.
+
+    Parameters
+    ----------
+    growth : str
+        ``"unfired"`` grows never-active edges first (others when none is left); ``"random"``, the
+        paper's SET-ITOP, grows uniformly. RigL-ITOP is `rigl` on ITOP's schedule.
+
+    Raises
+    ------
+    ValueError
+        If `growth` is neither.
+
+    Notes
+    -----
+    What makes ITOP is mostly the schedule: an update every 1,500 (random) or 4,000 (gradient)
+    steps, drop fraction 0.5 with cosine decay. Needs ``extra["explored"]`` for ``"unfired"``:
+    `topokit.rules.memory.explore` keeps it, and its density is the explored fraction, exactly. That
+    memory is O(edges explored), up to n_out * n_in in the long run.
+    Difference from the authors' code: exactly as many edges are grown as dropped, where their
+    Bernoulli draws let the count fluctuate.
+
+    References
+    ----------
+    .. [1] Liu et al., "Do we actually need dense over-parameterization? In-time
+       over-parameterization in sparse training", ICML 2021.
+
+    Examples
+    --------
+    >>> itop(growth="unfired").needs
+    ('explored',)
+    """
+    if growth not in ("unfired", "random"):
+        raise ValueError(f"expected growth to be 'unfired' or 'random', got {growth!r}")
+    if growth == "random":
+        return UpdateRule(drop.smallest_magnitude, grow.uniform)
+    return UpdateRule(drop.smallest_magnitude, grow.never_active, needs=("explored",))
+
+
+def _alive(view: LayerView) -> NDArray[Any]:
+    """Return DEEP R's theta: weight times birth sign; endless for an edge born without a sign."""
+    sign = np.asarray(view.required("sign"))
+    return np.where(sign == 0, np.inf, view.values * sign)
+
+
+def deep_r(*, seed: int = 0, start: float = 1e-12) -> UpdateRule:
+    """DEEP R: an edge whose weight crosses zero goes dormant, a random dormant one wakes.
+
+    Parameters
+    ----------
+    seed : int
+        Decides the fixed sign of every potential edge (a hash of its id: nothing is stored).
+    start : float
+        Size of a woken edge's weight.
+
+    Raises
+    ------
+    ValueError
+        If `start` is not positive.
+
+    Notes
+    -----
+    The rule counts for itself: as many edges move as have crossed zero, whatever the drop fraction.
+    Needs ``extra["sign"]``, the sign each edge was born with (`topokit.rules.memory.birth_signs`).
+    The L1 pull and the noise of every step belong to the optimizer and are not part of this rule;
+    call it after every step, or after every epoch, which lets weights cross twice unseen.
+
+    Differences from the authors' code: initial edges have the sign of their initial weight; growth
+    excludes no dormant edge but is without replacement; with `may_regrow` false an edge just gone
+    dormant cannot wake at once.
+
+    References
+    ----------
+    .. [1] Bellec et al., "Deep rewiring: training very sparse deep networks", ICLR 2018.
+
+    Examples
+    --------
+    >>> deep_r().needs
+    ('sign',)
+    """
+    if not start > 0:
+        raise ValueError(f"expected a positive start, got {start}")
+
+    def crossed_first(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        return drop.lowest(_alive(view), n)
+
+    def fixed_sign(
+        view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[Any]:
+        tiny = max(start, float(np.finfo(view.values.dtype).smallest_subnormal))
+        return np.where(_hash_bit(ids, seed), tiny, -tiny)
+
+    return UpdateRule(crossed_first, grow.uniform, fixed_sign, needs=("sign",), plan=_crossings)
+
+
+def _crossings(
+    views: Mapping[str, LayerView], *, drop_fraction: float, progress: float, may_regrow: bool
+) -> dict[str, tuple[int, int]]:
+    """Plan to replace every edge that crossed zero, as far as there is room."""
+    result = {}
+    for name, view in views.items():
+        n_absent = view.graph.n_out * view.graph.n_in - view.graph.n_edges
+        n = int(np.count_nonzero(_alive(view) <= 0)) if n_absent else 0
+        n = n if may_regrow else min(n, n_absent)
+        result[name] = (n, n)
+    return result
+
+
+def _hash_bit(ids: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
+    """One fair bit for each id, always the same for a seed (the SplitMix64 finalizer)."""
+    with np.errstate(over="ignore"):
+        z = ids.astype(np.uint64) + np.uint64((seed * 2 + 1) * 0x9E3779B97F4A7C15 % 2**64)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (z >> np.uint64(63)).astype(bool)
+
+
+def gmp(*, final_density: float = 0.1, initial_density: float = 1.0) -> UpdateRule:
+    """Gradual magnitude pruning: only drop, down a cubic density schedule, over the whole network.
+
+    Parameters
+    ----------
+    final_density, initial_density : float
+        Over all rewired layers together; in (0, 1], falling with training progress as
+        `topokit.rules.budget.cubic_density`, the final one at the last rewiring. A network that is
+        sparser already is left alone.
+
+    Raises
+    ------
+    ValueError
+        If not ``0 < final_density <= initial_density <= 1``.
+
+    Notes
+    -----
+    Ignores the drop fraction. Differences from published codes: the threshold is global over
+    layers where the original prunes each layer to the same sparsity; every layer keeps an edge.
+
+    References
+    ----------
+    .. [1] Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model
+       compression", 2017.
+
+    Examples
+    --------
+    >>> gmp(final_density=0.05).needs
+    ()
+    """
+    plan = prune_to(initial=initial_density, final=final_density, regrow=False)
+    return UpdateRule(drop.smallest_magnitude, grow.uniform, plan=plan)
+
+
+def granet(*, final_density: float = 0.1, initial_density: float = 0.5) -> UpdateRule:
+    """GraNet: global gradual pruning, then drop and grow by gradient in every layer.
+
+    Parameters
+    ----------
+    final_density, initial_density : float
+        As in `gmp`.
+
+    Raises
+    ------
+    ValueError
+        If not ``0 < final_density <= initial_density <= 1``.
+
+    Notes
+    -----
+    Needs the last batch's inputs and output gradients, O(samples * (n_in + n_out)) memory beyond
+    the edges; gradients of absent edges are formed by bounded row blocks. Both steps are one update
+    here: the smallest magnitudes leave for both reasons. Differences from the authors' code: the
+    density follows the share of rewirings done unless the trainer gives another `progress` (there,
+    between first and last pruning step); every layer keeps an edge.
+
+    References
+    ----------
+    .. [1] Liu et al., "Sparse training via boosting pruning plasticity with neuroregeneration",
+       NeurIPS 2021.
+
+    Examples
+    --------
+    >>> granet().needs
+    ('gradient',)
+    """
+    plan = prune_to(initial=initial_density, final=final_density, regrow=True)
+    return UpdateRule(drop.smallest_magnitude, grow.gradient, needs=("gradient",), plan=plan)
+
+
+def _by_extra(name: str) -> tuple[Callable[[LayerView], NDArray[Any]], Drop]:
+    """Return the importance stored under `name` in a view, and the drop that follows it."""
+
+    def importance(view: LayerView) -> NDArray[Any]:
+        stored = np.asarray(view.required(name))
+        if stored.shape != (view.graph.n_edges,):
+            raise ValueError(
+                f"expected extra[{name!r}] of shape ({view.graph.n_edges},), got {stored.shape}"
+            )
+        return stored
+
+    def least(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        return drop.lowest(importance(view), n)
+
+    return importance, least
+
+
+def path_weight(*, budgets: str = "network", init: str = "zeros") -> UpdateRule:
+    """Drop the edges that carry least input-output path weight, grow uniformly.
+
+    This is topokit's own interpretation of evolutionary sparse training that looks at whole paths.
+    It is not the method of any paper: the question comes from [1]_, whose rules could not be read.
+
+    Parameters
+    ----------
+    budgets : str
+        ``"network"``: the least important edges of the network leave, wherever they are (at most
+        twice a layer's share), and each layer grows its share, so edges move between layers.
+        ``"layer"``: each layer grows what it drops.
+    init : str
+        Name in `topokit.rules.init.INITS`. With ``zeros`` a grown edge that never moves goes first.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown; when applied to layers that do not chain.
+
+    Notes
+    -----
+    The importance of an edge is the sum, over all paths from input to output through it, of the
+    product of ``abs(weight)`` along the path (`topokit.rules.budget.path_weights`), from one
+    forward and one backward product, O(edges). It sums to the same number in each layer, so layers
+    compare. Biases and activation functions play no part.
+
+    References
+    ----------
+    .. [1] Naji, Abtahi, Marvasti, "Efficient sparse artificial neural networks", arXiv 2103.07674.
+
+    Examples
+    --------
+    >>> path_weight().drop.__name__
+    'least'
+    """
+
+    def prepare(views: Mapping[str, LayerView], drop_fraction: float) -> Extras:
+        return {name: {"path_weight": share} for name, share in path_weights(views).items()}
+
+    importance, least = _by_extra("path_weight")
+    return UpdateRule(
+        least,
+        grow.uniform,
+        init_named(init),
+        prepare=prepare,
+        plan=network_or_layer(drop_by(importance), budgets),
+    )
+
+
+def sensitivity(*, budgets: str = "network", init: str = "zeros") -> UpdateRule:
+    """Drop the edges to which the loss was least sensitive since the last rewiring, grow uniformly.
+
+    This is topokit's own interpretation, as `path_weight` is, and not the method of any paper.
+
+    Parameters
+    ----------
+    budgets : str
+        ``"network"`` or ``"layer"``, as in `path_weight`.
+    init : str
+        Name in `topokit.rules.init.INITS`.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown.
+
+    Notes
+    -----
+    Needs ``extra["sensitivity"]``: (n_edges,), the sum over steps since the last rewiring of
+    ``abs(weight * gradient)``, which the trainer accumulates and sets to zero at each rewiring. It
+    is to first order what setting the weight to zero would change in the loss.
+
+    References
+    ----------
+    .. [1] Naji, Abtahi, Marvasti, "Efficient sparse artificial neural networks", arXiv 2103.07674.
+    .. [2] Lee, Ajanthan, Torr, "SNIP: single-shot network pruning based on connection
+       sensitivity", ICLR 2019.
+
+    Examples
+    --------
+    >>> sensitivity().needs
+    ('sensitivity',)
+    """
+    importance, least = _by_extra("sensitivity")
+    return UpdateRule(
+        least,
+        grow.uniform,
+        init_named(init),
+        needs=("sensitivity",),
+        plan=network_or_layer(drop_by(importance), budgets),
     )

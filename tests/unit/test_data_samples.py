@@ -1,0 +1,75 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from topokit.data.samples import SCALES, Data, scaled
+
+
+def small(**changes):
+    values = {
+        "name": "small",
+        "x_train": np.ones((3, 2)),
+        "y_train": np.array([0, 1, 0]),
+        "x_test": np.ones((2, 2)),
+        "y_test": np.array([1, 1]),
+        "n_classes": 2,
+    }
+    return Data(**values | changes)
+
+
+def test_data_has_the_types_models_need():
+    data = small()
+    assert data.x_train.dtype == data.x_test.dtype == np.float32
+    assert data.y_train.dtype == data.y_test.dtype == np.int64
+    assert data.x_train.flags.c_contiguous
+    assert data.n_features == 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        data.name = "other"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"y_train": np.array([0, 1])}, r"train part: expected x .* got \(3, 2\) and \(2,\)"),
+        ({"x_test": np.ones(2)}, r"test part: expected x .* got \(2,\)"),
+        ({"x_test": np.ones((2, 3))}, "as many features in both parts, got 2 and 3"),
+        ({"x_test": np.full((2, 2), np.nan)}, "test part: expected finite values"),
+        ({"y_test": np.array([1, 2])}, r"test part: expected classes in 0\.\.1, got 1\.\.2"),
+        ({"n_classes": 0}, r"expected classes in -1\.\.-1, got 0\.\.1"),
+        ({"x_train": np.ones((0, 2)), "y_train": np.ones(0)}, "with n of at least 1"),
+    ],
+)
+def test_data_checks_itself(changes, message):
+    with pytest.raises(ValueError, match=message):
+        small(**changes)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_scales_use_the_training_part(rng, scale):
+    train, test = rng.integers(0, 256, (500, 4)), rng.integers(0, 256, (50, 4))
+    train[:, 3] = test[:, 3] = 7
+    a, b = scaled(train, test, scale, 255)
+    assert a.dtype == b.dtype == np.float32
+    t = train.astype(float)
+    expected = {
+        "none": lambda x: x,
+        "unit": lambda x: x / 255,
+        "minmax": lambda x: (x - t.min(0)) / np.where(np.ptp(t, 0), np.ptp(t, 0), 1),
+        "standard": lambda x: (x - t.mean(0)) / np.where(t.std(0), t.std(0), 1),
+        "global": lambda x: (x - t.mean()) / t.std(),
+    }[scale]
+    assert np.allclose(a, expected(train), atol=1e-5)
+    assert np.allclose(b, expected(test), atol=1e-5)
+
+
+def test_scaling_in_blocks_is_exact(rng):
+    train = rng.normal(1000, 3, (9000, 3))
+    a, _ = scaled(train, train[:2], "standard", 1)
+    assert np.allclose(a.mean(0), 0, atol=1e-4)
+    assert np.allclose(a.std(0), 1, atol=1e-4)
+
+
+def test_constant_features_do_not_explode():
+    train, test = np.full((10_000, 1), 0.1), np.full((2, 1), 0.3)
+    assert np.allclose(scaled(train, test, "standard", 1)[1], 0.2)

@@ -1,0 +1,195 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from topokit.data import load_data
+from topokit.experiments.loop import TrainPlan, TrainState, read_checkpoint, train
+from topokit.graph import LayerGraph, same_edges
+from topokit.nn.layers import EdgeLayer, sparse_layers
+from topokit.nn.models import MODELS
+from topokit.rules import RULES
+from topokit.rules.rewire import cosine
+
+WIDTHS = (64, 50, 40, 10)
+
+
+def graphs(rng):
+    return {
+        f"fc{i + 1}": LayerGraph.from_edge_ids(rng.choice(a * b, 5 * (a + b), False), (b, a))
+        for i, (a, b) in enumerate(itertools.pairwise(WIDTHS))
+        if a * b > 5 * (a + b)
+    } | {"fc3": LayerGraph.from_edge_ids(np.arange(400), (10, 40))}
+
+
+def new_state(dropout=0.0, lr=0.05):
+    rng, generator = np.random.default_rng(0), torch.Generator()
+    generator.manual_seed(0)
+    model = MODELS["set_mlp"](graphs(rng), dropout=dropout, rng=rng, generator=generator)
+    streams = {name: np.random.default_rng(i) for i, name in enumerate(("order", "rule"))}
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    return TrainState(model, optimizer, streams, generator)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data("digits", rng=np.random.default_rng(0), n_train=300, n_test=100)
+
+
+def epochs(data, rule="set", n=3, state=None, **plan):
+    state = state or new_state()
+    return list(train(state, data, TrainPlan(n, 50, RULES[rule](), **plan))), state
+
+
+def test_set_and_static_are_identical_until_the_first_rewiring(data):
+    (moving, _), (static, _) = epochs(data), epochs(data, "static")
+    for key in ("train_loss", "test_loss", "test_accuracy"):
+        assert moving[0].metrics[key] == static[0].metrics[key]
+    for name in moving[0].topology:
+        assert same_edges(moving[0].topology[name], static[2].topology[name])
+    assert not same_edges(moving[1].topology["fc1"], static[1].topology["fc1"])
+    assert moving[1].metrics["train_loss"] != static[1].metrics["train_loss"]
+
+
+def test_the_topology_is_kept_after_the_last_epoch(data):
+    done, state = epochs(data)
+    for name, layer in sparse_layers(state.model).items():
+        assert same_edges(layer.graph, done[-1].topology[name])
+
+
+def test_a_last_removal_as_in_the_paper(data):
+    done, state = epochs(data, final="drop")
+    edges = [(done[-1].topology[k].n_edges, v.nnz) for k, v in sparse_layers(state.model).items()]
+    assert edges[0][1] == edges[0][0] - int(0.3 * edges[0][0])
+    assert edges[2] == (400, 400)
+
+
+def test_no_update_at_or_after_the_stop_epoch_nor_in_skipped_layers(data):
+    done, _ = epochs(data, n=4, stop=2)
+    assert not same_edges(done[0].topology["fc1"], done[1].topology["fc1"])
+    assert same_edges(done[1].topology["fc1"], done[2].topology["fc1"])
+    done, _ = epochs(data, skip=("fc1",))
+    assert same_edges(done[0].topology["fc1"], done[-1].topology["fc1"])
+    assert not same_edges(done[0].topology["fc2"], done[-1].topology["fc2"])
+
+
+@pytest.mark.parametrize("every", [None, 4])
+def test_the_explored_fraction_counts_every_graph_there_was(data, every, monkeypatch, tmp_path):
+    seen, original = {}, EdgeLayer.replace_graph
+
+    def spied(self, update, *args):
+        original(self, update, *args)
+        seen.setdefault(update.after.shape, set()).update(update.after.edge_ids.tolist())
+
+    monkeypatch.setattr(EdgeLayer, "replace_graph", spied)
+    state, plan = new_state(), TrainPlan(4, 50, RULES["set"](), every=every)
+    for layer in sparse_layers(state.model).values():
+        seen[layer.graph.shape] = set(layer.graph.edge_ids.tolist())
+    for stop in (1, 3):  # the second part goes on from a checkpoint
+        for epoch in train(state, data, plan):
+            if every is None:
+                assert epoch.explored is None
+            else:
+                assert epoch.explored == {
+                    k: len(seen[g.shape]) / (g.n_in * g.n_out) for k, g in epoch.topology.items()
+                }
+            if epoch.index == stop:
+                state.save(tmp_path / "checkpoint.pt")
+                state = new_state()
+                state.restore(read_checkpoint(tmp_path / "checkpoint.pt"))
+                break
+
+
+@pytest.mark.parametrize(("epochs_", "stop"), [(4, None), (4, 2), (3, 0)])
+@pytest.mark.parametrize("every", [1, 4, 6])
+def test_no_update_at_or_after_the_stop_step_nor_after_the_last(data, epochs_, stop, every):
+    state, seen = new_state(), []
+    rule = RULES["random"]()
+    spy = rule._replace(drop=lambda *args: (seen.append(state.step), rule.drop(*args))[1])
+    plan = TrainPlan(epochs_, 50, spy, every=every, stop=stop)
+    list(train(state, data, plan))
+    end = 6 * (epochs_ if stop is None else stop)
+    assert state.step == 6 * epochs_
+    assert sorted(set(seen)) == list(range(every, end, every))
+
+
+@pytest.mark.parametrize("more", [{}, {"every": 4}, {"stop": 3}, {"every": 5, "stop": 2}])
+@pytest.mark.parametrize("rule", ["gmp", "granet"])
+def test_gradual_pruning_ends_at_its_final_density(data, rule, more):
+    state = new_state()
+    cells = sum(layer.n_in * layer.n_out for layer in sparse_layers(state.model).values())
+    done = list(train(state, data, TrainPlan(5, 50, RULES[rule](final_density=0.04), **more)))
+    total = [sum(g.n_edges for g in epoch.topology.values()) for epoch in done]
+    assert total[-1] == round(0.04 * cells)
+    assert all(a >= b for a, b in itertools.pairwise(total))
+
+
+@pytest.mark.parametrize("stop", [None, 2])
+def test_the_drop_fraction_falls_to_nothing_where_rewiring_ends(data, stop):
+    counts = []
+    rule = RULES["random"]()
+    spy = rule._replace(drop=lambda view, n, rng: (counts.append(n), rule.drop(view, n, rng))[1])
+    list(train(new_state(), data, TrainPlan(4, 50, spy, every=1, stop=stop, schedule=cosine,
+                                            skip=("fc2", "fc3"))))  # fmt: skip
+    steps = 6 * (stop or 4)
+    expected = [int(0.3 * cosine(step, steps) * 570 + 1e-9) for step in range(1, steps)]
+    assert counts == [n for n in expected if n]
+
+
+@pytest.mark.parametrize("every", [None, 4])
+@pytest.mark.parametrize("rule", list(RULES))
+def test_every_rule_trains_and_its_state_can_be_saved(data, rule, every, tmp_path):
+    done, state = epochs(data, rule, every=every)
+    total = [sum(g.n_edges for g in epoch.topology.values()) for epoch in done]
+    assert all(a >= b for a, b in itertools.pairwise(total))
+    assert all(g.n_edges > 0 for g in done[-1].topology.values())
+    assert np.isfinite(done[-1].metrics["test_loss"])
+    state.save(tmp_path / "checkpoint.pt")
+    checkpoint = read_checkpoint(tmp_path / "checkpoint.pt")
+    other = new_state()
+    other.restore(checkpoint)
+    assert other.epoch == 3
+    for name, layer in sparse_layers(other.model).items():
+        assert same_edges(layer.graph, sparse_layers(state.model)[name].graph)
+
+
+@pytest.mark.parametrize("rule", list(RULES))
+def test_every_rule_resumes_as_if_never_stopped(data, rule, tmp_path):
+    whole, state = epochs(data, rule, n=4, state=new_state(dropout=0.2))
+    stopped = new_state(dropout=0.2)
+    run = train(stopped, data, TrainPlan(4, 50, RULES[rule]()))
+    next(run)
+    next(run)
+    stopped.save(tmp_path / "checkpoint.pt")
+    resumed = new_state(dropout=0.2)
+    resumed.restore(read_checkpoint(tmp_path / "checkpoint.pt"))
+    rest = list(train(resumed, data, TrainPlan(4, 50, RULES[rule]())))
+    for a, b in zip(whole[2:], rest, strict=True):
+        assert all(a.metrics[k] == b.metrics[k] for k in a.metrics if k != "seconds")
+        assert all(same_edges(a.topology[k], b.topology[k]) for k in a.topology)
+    for a, b in zip(state.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_validation_samples_are_never_trained_on(data):
+    """Rules that watch accuracy hold out a tenth of the training set."""
+    _, state = epochs(data, "ctre_seq")
+    assert state.step == 3 * 6  # 270 samples in batches of 50
+    assert len(state.memory["accuracies"]) == 3
+
+
+def test_divergence_is_named(data):
+    with pytest.raises(FloatingPointError, match=r"at step \d+ .* below 1e\+20"):
+        epochs(data, state=new_state(lr=1e20))
+
+
+def test_checkpoints_that_are_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match="found none"):
+        read_checkpoint(tmp_path / "none.pt")
+    torch.save({"model": {}}, tmp_path / "part.pt")
+    with pytest.raises(ValueError, match="lacks"):
+        read_checkpoint(tmp_path / "part.pt")
+    (tmp_path / "bad.pt").write_bytes(b"bad")
+    with pytest.raises(ValueError, match="is damaged"):
+        read_checkpoint(tmp_path / "bad.pt")

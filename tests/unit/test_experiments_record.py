@@ -1,0 +1,132 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from topokit.experiments.record import History, Recorder, RunDirectory
+from topokit.graph import EdgeUpdate, LayerGraph, same_edges, sample_absent, snapshots
+
+
+def evolving(rng, n_epochs):
+    graph = LayerGraph.from_edge_ids(rng.choice(600, 90, replace=False), (20, 30))
+    out = LayerGraph.from_edge_ids(rng.choice(100, 40, replace=False), (5, 20))
+    for _ in range(n_epochs):
+        yield {"fc1": graph, "fc2": out}
+        dropped = rng.choice(graph.n_edges, 20, replace=False)
+        graph = EdgeUpdate.from_decisions(graph, dropped, sample_absent(graph, 20, rng)).after
+
+
+def measures(value):
+    return pd.DataFrame({"layer": ["fc1"], "measure": ["m"], "value": [value]})
+
+
+def new_run(path):
+    return RunDirectory.create(path, "epochs = 30\n", {"seed": 0})
+
+
+def test_every_epoch_can_be_read_back(tmp_path, rng):
+    steps = list(evolving(rng, 25))
+    previous = None
+    for epoch, topology in enumerate(steps):
+        births = snapshots.append(tmp_path, epoch, topology, previous)
+        previous = (epoch, topology, births)
+    assert snapshots.recorded(tmp_path) == list(range(25))
+    for epoch in (24, 0, 9, 10, 19, 3):
+        found = snapshots.read(tmp_path, epoch)
+        assert all(same_edges(found[name], steps[epoch][name]) for name in found)
+
+
+def test_ages_follow_edges_across_keyframes(tmp_path, rng):
+    steps = list(evolving(rng, 25))
+    run = new_run(tmp_path / "run")
+    recorder = Recorder(run)
+    for epoch, topology in enumerate(steps):
+        recorder.write(epoch, {"train_loss": 0.0}, topology, measures(epoch))
+    history = History.load(tmp_path / "run")
+    for epoch in (0, 8, 10, 24):
+        born = {}
+        for e in range(epoch + 1):
+            now = set(steps[e]["fc1"].edge_ids.tolist())
+            born = {i: born.get(i, e) for i in now}
+        expected = [epoch - born[i] for i in steps[epoch]["fc1"].edge_ids.tolist()]
+        assert history.ages(epoch, "fc1").tolist() == expected
+    assert history.ages(24, "fc2").tolist() == [24] * 40
+    assert same_edges(history.topology(-1)["fc1"], steps[24]["fc1"])
+    with pytest.raises(ValueError, match="expected a layer of fc1, fc2, got 'fc9'"):
+        history.ages(0, "fc9")
+    with pytest.raises(ValueError, match=r"recorded epoch \(0\.\.24\), got 40"):
+        history.topology(40)
+
+
+def test_a_recorder_that_starts_again_goes_on_as_if_never_stopped(tmp_path, rng):
+    steps = list(evolving(rng, 25))
+    for name, stop in (("whole", None), ("stopped", 13)):
+        run = new_run(tmp_path / name)
+        recorder = Recorder(run)
+        explored = []
+        for epoch, topology in enumerate(steps):
+            if epoch == stop:  # the record is two epochs ahead of the checkpoint
+                recorder = Recorder(run, upto=stop - 3)
+                for e in range(stop - 2, stop):
+                    recorder.explore(steps[e])
+                    recorder.write(e, {"loss": e / 7}, steps[e], measures(e))
+            explored.append(recorder.explore(topology))
+            recorder.write(epoch, {"loss": epoch / 7}, topology, measures(epoch))
+        assert explored[-1]["fc2"] == 0.4
+    whole, stopped = (History.load(tmp_path / name) for name in ("whole", "stopped"))
+    for frame in ("epochs", "measures"):
+        a, b = getattr(whole, frame), getattr(stopped, frame)
+        pd.testing.assert_frame_equal(a.drop(columns="run"), b.drop(columns="run"))
+    for path in sorted((tmp_path / "whole" / "topology").iterdir()):
+        twin = tmp_path / "stopped" / "topology" / path.name
+        with np.load(path) as a, np.load(twin) as b:
+            assert all(np.array_equal(a[key], b[key]) for key in a)
+
+
+def test_explored_share_counts_every_edge_once(tmp_path, rng):
+    recorder = Recorder(new_run(tmp_path / "run"))
+    seen = set()
+    for topology in evolving(rng, 12):
+        seen |= set(topology["fc1"].edge_ids.tolist())
+        assert recorder.explore(topology)["fc1"] == len(seen) / 600
+
+
+def test_one_process_at_a_time(tmp_path):
+    run = new_run(tmp_path / "run")
+    with run.lock(), pytest.raises(ValueError, match="another process"), run.lock():
+        pass
+    with run.lock():
+        pass
+
+
+def test_folders_that_are_no_runs_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="found no folder"):
+        History.load(tmp_path / "none")
+    with pytest.raises(ValueError, match="is none"):
+        History.load(tmp_path)
+    run = new_run(tmp_path / "run")
+    with pytest.raises(ValueError, match="topokit resume"):
+        new_run(tmp_path / "run")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("")
+    with pytest.raises(ValueError, match="choose another --out"):
+        new_run(tmp_path / "other")
+    (run.path / "epochs.parquet").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"epochs\.parquet is damaged"):
+        History.load(run.path)
+
+
+def test_a_failed_write_leaves_the_last_good_state(tmp_path, rng, monkeypatch):
+    run = new_run(tmp_path / "run")
+    recorder = Recorder(run)
+    steps = list(evolving(rng, 3))
+    recorder.write(0, {"loss": 1.0}, steps[0], measures(0.0))
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    with pytest.raises(OSError, match="No space"):
+        recorder.write(1, {"loss": 2.0}, steps[1], measures(1.0))
+    history = History.load(run.path)
+    assert history.epochs["epoch"].tolist() == history.recorded == [0]
+    assert not list(run.path.rglob("*.tmp"))

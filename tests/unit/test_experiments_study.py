@@ -1,0 +1,153 @@
+"""What a study plans, and what it refuses before any run."""
+
+import tomllib
+
+import pytest
+
+from topokit.experiments.config import RECIPES
+from topokit.experiments.study import STUDIES, load_study, study_from
+
+BASE = {"name": "small", "recipe": "set_mlp_digits", "seeds": [0, 1]}
+
+
+def made(**tables):
+    return study_from({"study": BASE, **tables})
+
+
+def test_arms_times_cells_times_seeds():
+    study = made(
+        settings={"epochs": 2},
+        grid={"rule": {"drop_fraction": [0.1, 0.3]}, "model.widths": [[64, 20, 10]]},
+        arms=[
+            {"name": "set"},
+            {"name": "static", "settings": {"rule.name": "static"}},
+        ],
+    )
+    runs = study.runs()
+    assert [run.name for run in runs][:3] == [
+        "set-drop_fraction=0.1-widths=64x20x10-seed0",
+        "set-drop_fraction=0.1-widths=64x20x10-seed1",
+        "set-drop_fraction=0.3-widths=64x20x10-seed0",
+    ]
+    assert len({run.name for run in runs}) == len(runs) == 8
+    last = runs[-1].config
+    assert (last.rule.name, last.rule.drop_fraction, last.seed) == ("static", 0.3, 1)
+    assert (last.epochs, last.model.widths, last.threads) == (2, (64, 20, 10), 1)
+    assert runs[-1].cell == {"rule.drop_fraction": 0.3, "model.widths": [64, 20, 10]}
+
+
+def test_keys_that_end_alike_keep_their_sections():
+    study = made(grid={"rule.name": ["set"], "data.name": ["digits"]})
+    assert study.runs()[0].name == "rule.name=set-data.name=digits-seed0"
+
+
+def test_measures_to_keep():
+    study = study_from({"study": {**BASE, "measures": ["fan_in", "turnover"]}})
+    assert study.runs()[0].config.measures.names == ("fan_in", "turnover")
+
+
+def test_threads_are_those_of_the_configuration_or_one():
+    assert made().runs()[0].config.threads == 1
+    assert made(settings={"threads": 3}).runs()[0].config.threads == 3
+
+
+def test_quick_replaces_what_it_names():
+    tables = {
+        "settings": {"epochs": 50, "batch_size": 20},
+        "grid": {"rule.drop_fraction": [0.1, 0.2, 0.3]},
+        "arms": [{"name": "a"}, {"name": "b", "settings": {"rule.name": "static"}}],
+        "quick": {
+            "seeds": [5], "arms": ["b"],
+            "settings": {"epochs": 2}, "grid": {"rule.drop_fraction": [0.2]},
+        },
+    }  # fmt: skip
+    whole, quick = made(**tables), study_from({"study": BASE, **tables}, quick=True)
+    assert len(whole.runs()) == 12
+    (run,) = quick.runs()
+    assert run.name == "b-drop_fraction=0.2-seed5"
+    assert (run.config.epochs, run.config.batch_size, run.config.rule.name) == (2, 20, "static")
+
+
+def test_a_study_survives_being_written():
+    study = made(
+        settings={"epochs": 2},
+        grid={"rule.drop_fraction": [0.1, 0.3]},
+        arms=[{"name": "set"}, {"name": "static", "settings": {"rule.name": "static"}}],
+    )
+    again = study_from(tomllib.loads(study.to_toml()))
+    assert [(run.name, run.config) for run in again.runs()] == [
+        (run.name, run.config) for run in study.runs()
+    ]
+
+
+def test_a_study_with_its_own_base():
+    base = made().base.to_dict()
+    study = study_from({"study": {"name": "own"}, "base": base})
+    assert study.base == made().base
+    assert [run.name for run in study.runs()] == ["seed0"]
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        ({"gird": {}}, "unknown key 'gird'; did you mean 'grid'"),
+        ({"study": {"recipe": "set_mlp_digits"}}, "missing key 'study.name'"),
+        ({"study": {"name": "x"}}, "exactly one of study.recipe and a table"),
+        ({"study": {**BASE, "sedes": [1]}}, "unknown key 'study.sedes'; did you mean 'seeds'"),
+        ({"study": {**BASE, "seeds": [0.5]}}, "study.seeds: expected a list of integers"),
+        ({"study": {**BASE, "seeds": [0, 0]}}, "two runs of the study would be named seed0"),
+        ({"study": {**BASE, "recipe": "set_mlp_digit"}}, "did you mean 'set_mlp_digits'"),
+        ({"grid": {"epochs": 3}}, "grid.epochs: expected a list of values, got 3"),
+        ({"grid": {"rule.drop_fraction": [2.0]}}, "rule.drop_fraction: expected a number from 0"),
+        ({"grid": {"rule.dorp_fraction": []}}, "expected a list of values"),
+        ({"settings": 3}, "expected a table of configuration keys, got 3"),
+        ({"arms": [{"title": "a"}]}, "arms: expected tables with a name and settings"),
+        ({"arms": [{"name": "a"}, {"name": "a"}]}, "two arms are named 'a'"),
+        (
+            {"grid": {"epochs": [1]}, "arms": [{"name": "a", "settings": {"epochs": 2}}]},
+            "an arm sets this key too",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said(tables, words):
+    with pytest.raises(ValueError, match=words):
+        study_from({"study": BASE, **tables}).runs()
+
+
+def test_an_unknown_quick_arm():
+    tables = {"study": BASE, "arms": [{"name": "set"}], "quick": {"arms": ["sets"]}}
+    with pytest.raises(ValueError, match="unknown arm 'sets'; did you mean 'set'"):
+        study_from(tables, quick=True)
+
+
+def test_files(tmp_path):
+    with pytest.raises(ValueError, match="unknown study 'tutorial_tabel'; did you mean"):
+        load_study("tutorial_tabel")
+    with pytest.raises(FileNotFoundError, match="expected a TOML file, found none"):
+        load_study(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("[study", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"bad.toml is not valid TOML"):
+        load_study(tmp_path / "bad.toml")
+    (tmp_path / "empty.toml").write_text("", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"empty.toml: missing key 'study.name'"):
+        load_study(tmp_path / "empty.toml")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+class TestShipped:
+    def test_every_configuration_is_right(self, name):
+        from topokit.experiments.runs import check
+
+        for quick in (False, True):
+            study = load_study(name, quick=quick)
+            assert study.name == name
+            assert len(study.title) > 10
+            assert len(study.description) > 10
+            runs = study.runs()
+            for run in runs:
+                check(run.config, load=False)
+            assert quick or len(study.seeds) >= 3
+
+    def test_is_not_mistaken_for_a_recipe(self, name):
+        assert name not in RECIPES
+        assert STUDIES[name].read_text(encoding="utf-8").startswith("# ")

@@ -1,0 +1,272 @@
+"""Sweeps on an executor that works in this process: what is run, kept, refused and recorded."""
+
+import json
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from topokit.experiments.config import RunConfig
+from topokit.experiments.record import History, RunDirectory
+from topokit.experiments.runs import run
+from topokit.experiments.study import study_from
+from topokit.experiments.sweep import TRIES, cores, local_pool, runs_of, sweep, sweep_frame
+
+
+class Here(Executor):
+    """Runs what it is given at once, in this process."""
+
+    def __init__(self):
+        self.directories = []
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.directories.append(args[0])
+        future = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+SETTINGS = {
+    "epochs": 2, "batch_size": 300, "model.widths": [64, 20, 10], "measures.names": ["fan_in"],
+}  # fmt: skip
+
+
+def small(**tables):
+    base = {"name": "small", "recipe": "set_mlp_digits", "seeds": [0, 1]}
+    return study_from({"study": base, "settings": SETTINGS, **tables})
+
+
+STUDY = small(grid={"rule.drop_fraction": [0.1, 0.3]})
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    return sweep(STUDY, tmp_path_factory.mktemp("sweeps") / "one", executor=Here())
+
+
+def test_one_tidy_frame(done):
+    frame = done.frame
+    assert list(frame) == [
+        "run", "arm", "rule.drop_fraction", "seed", "epoch", "layer", "measure", "value",
+    ]  # fmt: skip
+    assert done.failures == {}
+    assert frame["run"].unique().tolist() == [planned.name for planned in STUDY.runs()]
+    pd.testing.assert_frame_equal(sweep_frame(done.directory), frame)
+    name = "drop_fraction=0.3-seed1"
+    history = History.load(done.directory / "runs" / name)
+    mine = frame[(frame["run"] == name) & (frame["measure"] == "test_accuracy")]
+    assert mine["value"].tolist() == history.epochs["test_accuracy"].tolist()
+    assert set(mine["layer"]) == {"network"}
+    assert set(mine["rule.drop_fraction"]) == {0.3}
+    mine = frame[(frame["run"] == name) & frame["measure"].str.startswith("fan_in")]
+    assert mine["value"].tolist() == history.measures["value"].tolist()
+    assert not frame["measure"].eq("seconds").any()
+
+
+def test_lists_on_the_grid_are_text_in_the_frame(tmp_path):
+    study = small(grid={"model.widths": [[64, 9, 10], [64, 20, 20, 10]]})
+    frame = sweep(study, tmp_path / "s", executor=Here()).frame
+    assert frame["model.widths"].unique().tolist() == ["[64, 9, 10]", "[64, 20, 20, 10]"]
+    assert sweep_frame(tmp_path / "s")["run"].iloc[0] == "widths=64x9x10-seed0"
+
+
+def test_a_run_of_a_sweep_is_an_ordinary_run(done, tmp_path):
+    planned = STUDY.runs()[0]
+    alone = run(planned.config, tmp_path / "alone")
+    ours = History.load(done.directory / "runs" / planned.name)
+    left, right = (h.epochs.drop(columns=["run", "seconds"]) for h in (alone, ours))
+    pd.testing.assert_frame_equal(left, right, check_exact=True)
+    assert RunConfig.from_dict(ours.config) == planned.config
+
+
+def test_finished_runs_are_never_run_again(done):
+    executor = Here()
+    again = sweep(STUDY, done.directory, executor=executor)
+    assert executor.directories == []
+    pd.testing.assert_frame_equal(again.frame, done.frame)
+
+
+def test_a_larger_study_adds_runs_to_the_same_folder(tmp_path):
+    sweep(small(), tmp_path / "s", executor=Here())
+    executor, more = Here(), small()
+    more = study_from(
+        {
+            "study": {"name": "small", "recipe": "set_mlp_digits", "seeds": [0, 1, 2]},
+            "settings": SETTINGS,
+        }
+    )
+    result = sweep(more, tmp_path / "s", executor=executor)
+    assert len(executor.directories) == 1
+    assert result.frame["seed"].unique().tolist() == [0, 1, 2]
+
+
+def test_started_runs_are_resumed(done, tmp_path):
+    planned = STUDY.runs()[0]
+    path = tmp_path / "s" / "runs" / planned.name
+
+    def stop(epoch, frame):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(planned.config, path, progress=stop)
+    assert (path / "checkpoint.pt").is_file()
+    started = json.loads((path / "environment.json").read_text())
+    other = tmp_path / "s" / "runs" / STUDY.runs()[1].name
+    RunDirectory.create(other, STUDY.runs()[1].config.to_toml(), {})  # killed before a checkpoint
+    result = sweep(STUDY, tmp_path / "s", executor=Here())
+    pd.testing.assert_frame_equal(result.frame, done.frame)
+    assert json.loads((path / "environment.json").read_text()) == started
+
+
+def test_a_failing_run_stops_no_other(tmp_path):
+    study = small(
+        arms=[{"name": "bad", "settings": {"optimizer.lr": 1e30}}, {"name": "good"}],
+    )
+    seen = []
+    result = sweep(study, tmp_path / "s", executor=Here(), progress=seen.append)
+    assert list(result.failures) == ["bad-seed0", "bad-seed1"]
+    assert "FloatingPointError: the loss became" in result.failures["bad-seed0"]
+    assert json.loads((tmp_path / "s/failures.json").read_text()) == result.failures
+    assert result.frame["arm"].unique().tolist() == ["good"]
+    assert (seen[0].total, seen[0].done, seen[0].failed) == (4, 0, 0)
+    assert (seen[-1].done, seen[-1].failed, seen[-1].running) == (2, 2, 0)
+    assert np.isnan(seen[0].seconds_left)
+    assert seen[-1].seconds_left == 0
+    assert seen[-1].last == "good-seed1"
+
+
+def test_all_is_checked_before_the_first_run(tmp_path):
+    executor = Here()
+    wrong = small(arms=[{"name": "a"}, {"name": "b", "settings": {"rule.nmae": "x"}}])
+    with pytest.raises(ValueError, match=r"run b-seed0: unknown key 'rule.nmae'"):
+        sweep(wrong, tmp_path / "s", executor=executor)
+    wrong = small(grid={"rule.init": ["zeros", "he"]})
+    with pytest.raises(ValueError, match=r"run init=he-seed0: unknown init 'he'; expected one of"):
+        sweep(wrong, tmp_path / "s", executor=executor)
+    wrong = small(grid={"model.widths": [[64, 20, 10], [63, 20, 10]]})
+    with pytest.raises(ValueError, match=r"run widths=63x20x10-seed0: model.widths: data set"):
+        sweep(wrong, tmp_path / "s", executor=executor)
+    wrong = small(settings={"data.name": "mnist"})
+    with pytest.raises(FileNotFoundError, match="data set 'mnist'"):
+        sweep(wrong, tmp_path / "s", executor=executor, data_dir=tmp_path)
+    assert executor.directories == []
+    assert not (tmp_path / "s").exists()
+
+
+def test_another_configuration_is_not_overwritten(done):
+    other = small(grid={"rule.drop_fraction": [0.1, 0.3]}, settings={**SETTINGS, "epochs": 3})
+    with pytest.raises(ValueError, match="holds a run of another configuration; choose another"):
+        sweep(other, done.directory, executor=Here())
+
+
+def test_two_sweeps_never_write_to_one_folder(tmp_path):
+    (tmp_path / "s").mkdir()
+    with (
+        RunDirectory(tmp_path / "s").lock(),
+        pytest.raises(ValueError, match="another process is writing"),
+    ):
+        sweep(small(), tmp_path / "s", executor=Here())
+
+
+def test_a_run_in_other_hands_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("topokit.experiments.sweep.PATIENCE", 0.0)
+    study = small()
+    path = tmp_path / "s/runs/seed0"
+    path.mkdir(parents=True)
+    with RunDirectory(path).lock():
+        result = sweep(study, tmp_path / "s", executor=Here())
+    assert "another process is writing to the run" in result.failures["seed0"]
+    assert result.frame["run"].unique().tolist() == ["seed1"]
+    assert sweep(study, tmp_path / "s", executor=Here()).failures == {}
+
+
+def test_options_are_checked(tmp_path):
+    with pytest.raises(ValueError, match="workers: expected at least 1, got 0"):
+        sweep(STUDY, tmp_path, workers=0)
+    with pytest.raises(ValueError, match="at most one of executor, workers and scheduler"):
+        sweep(STUDY, tmp_path, workers=1, scheduler="tcp://here:1")
+    with pytest.raises(FileNotFoundError, match="expected the frame of a sweep"):
+        sweep_frame(tmp_path)
+
+
+def test_runs_of_a_sweep_or_a_run(done, tmp_path):
+    found = runs_of(done.directory)
+    assert [path.name for path in found] == sorted(planned.name for planned in STUDY.runs())
+    assert runs_of(found[0]) == [found[0]]
+    with pytest.raises(ValueError, match="expected a run directory"):
+        runs_of(tmp_path)
+    (tmp_path / "study.toml").touch()
+    with pytest.raises(ValueError, match=r"no run of the sweep .* has finished yet"):
+        runs_of(tmp_path)
+
+
+class Fragile(Here):
+    """Breaks, as a pool does whose worker was killed, at some runs; then nothing works in it."""
+
+    def __init__(self, deadly):
+        super().__init__()
+        self.deadly, self.broken = deadly, False
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.broken |= self.deadly(args[0])
+        if self.broken:
+            Path(args[0]).mkdir(parents=True, exist_ok=True)
+            future = Future()
+            future.set_exception(BrokenProcessPool("a process ended abruptly"))
+            return future
+        return super().submit(fn, *args, **kwargs)
+
+
+def test_a_worker_that_dies_is_replaced(tmp_path, monkeypatch):
+    pools = [Fragile(lambda path: path.endswith("seed1")), Here()]
+    monkeypatch.setattr(
+        "topokit.experiments.sweep.local_pool", lambda *_, **__: nullcontext(pools.pop(0))
+    )
+    result = sweep(STUDY, tmp_path / "s")
+    assert result.failures == {}
+    assert result.frame["run"].nunique() == 4
+    assert pools == []
+
+
+def test_a_run_whose_worker_keeps_dying_is_given_up(tmp_path, monkeypatch):
+    started = []
+
+    def pool(*_, **__):
+        started.append(Fragile(lambda path: path.endswith("seed1")))
+        return nullcontext(started[-1])
+
+    monkeypatch.setattr("topokit.experiments.sweep.local_pool", pool)
+    result = sweep(small(), tmp_path / "s")
+    reason = f"its worker died {TRIES} times: a process ended abruptly"
+    assert result.failures == {"seed1": reason}
+    assert result.frame["run"].unique().tolist() == ["seed0"]
+    assert len(started) == TRIES
+
+
+def test_no_worker_at_all(tmp_path, monkeypatch):
+    class Dead(Executor):
+        def submit(self, fn, /, *args, **kwargs):
+            raise BrokenProcessPool("cannot start")
+
+    monkeypatch.setattr(
+        "topokit.experiments.sweep.local_pool", lambda *_, **__: nullcontext(Dead())
+    )
+    with pytest.raises(RuntimeError, match="no worker could be started: cannot start"):
+        sweep(small(), tmp_path / "s")
+
+
+@pytest.mark.slow
+def test_the_pool_gives_each_worker_its_threads():
+    with local_pool(1, threads=1) as pool:
+        assert pool.submit(_threads).result() == "1"
+    assert cores() >= 1
+
+
+def _threads():
+    import os
+
+    return os.environ["OMP_NUM_THREADS"]

@@ -1,0 +1,78 @@
+import networkx as nx
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.strategies import layer_graphs, topologies
+from topokit.graph import LayerGraph, same_edges
+from topokit.graph.convert import (
+    channel_graph,
+    from_dense,
+    from_networkx,
+    from_scipy,
+    load_topology,
+    save_topology,
+    to_networkx,
+    unrolled_graph,
+)
+
+
+@given(layer_graphs())
+def test_scipy_dense_and_networkx_round_trips(graph):
+    assert same_edges(from_scipy(graph.to_csr()), graph)
+    assert same_edges(from_scipy(sp.csc_matrix(graph.to_csr())), graph)
+    assert same_edges(from_dense(graph.to_csr().toarray()), graph)
+    assert same_edges(from_networkx(to_networkx(graph)), graph)
+
+
+def test_explicit_zeros_are_edges():
+    assert from_scipy(sp.csr_array(([0.0], [1], [0, 1]), shape=(1, 2))).n_edges == 1
+
+
+@given(topologies())
+def test_npz_round_trip(topology):
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "topology.npz"
+        save_topology(path, topology)
+        loaded = load_topology(path)
+        assert list(loaded) == list(topology)
+        assert all(same_edges(loaded[name], topology[name]) for name in topology)
+        assert [p.name for p in Path(folder).iterdir()] == ["topology.npz"]
+
+
+@given(topologies())
+def test_networkx_graph_of_a_network_has_all_edges_and_is_bipartite(topology):
+    graph = to_networkx(topology)
+    assert graph.number_of_edges() == sum(layer.n_edges for layer in topology.values())
+    assert nx.is_bipartite(graph)
+
+
+@given(layer_graphs(), st.integers(1, 4))
+def test_channel_graph_undoes_unrolled_graph(graph, cells):
+    assert same_edges(channel_graph(unrolled_graph(graph, cells), cells), graph)
+
+
+def test_bad_inputs_are_named(tmp_path):
+    with pytest.raises(TypeError, match="scipy sparse"):
+        from_scipy(np.eye(2))
+    with pytest.raises(ValueError, match="bipartite=0"):
+        from_networkx(nx.path_graph(3))
+    graph = nx.Graph([(0, 1)])
+    nx.set_node_attributes(graph, 0, "bipartite")
+    with pytest.raises(ValueError, match="within one"):
+        from_networkx(graph)
+    with pytest.raises(ValueError, match="dividing 4"):
+        channel_graph(LayerGraph.from_edge_ids([], (1, 4)), 3)
+    with pytest.raises(FileNotFoundError, match="found none"):
+        load_topology(tmp_path / "none.npz")
+    (tmp_path / "bad.npz").write_bytes(b"PK nonsense")
+    with pytest.raises(ValueError, match="expected a topology written by topokit"):
+        load_topology(tmp_path / "bad.npz")
+    np.savez(tmp_path / "object.npz", format=np.array({"a": 1}, dtype=object))
+    with pytest.raises(ValueError, match="expected a topology written by topokit"):
+        load_topology(tmp_path / "object.npz")

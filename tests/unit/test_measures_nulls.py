@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+from hypothesis import given
+
+from tests.strategies import layer_graphs
+from topokit.graph import LayerGraph
+from topokit.measures import LAYER_MEASURES
+from topokit.measures.nulls import (
+    NULL_MEASURES,
+    _link_chances,
+    expected_degree_twin,
+    null_score,
+    null_scores,
+)
+
+
+def test_random_layers_are_typical(rng):
+    graph = LayerGraph.from_edge_ids(rng.permutation(60 * 50)[:300], (60, 50))
+    score = null_score(graph, LAYER_MEASURES["butterflies"], twins=30, rng=rng)
+    assert abs(score.z) < 3
+    assert score.p_value > 0.05
+
+
+def test_degrees_fix_what_they_fix(rng):
+    graph = LayerGraph.from_edge_ids(rng.permutation(60 * 50)[:300], (60, 50))
+    score = null_score(graph, lambda g: LAYER_MEASURES["fan_in"](g).gini, twins=5, rng=rng)
+    assert np.isnan(score.z)
+    assert score.value == pytest.approx(score.null_mean)
+
+
+def test_undefined_stays_undefined(rng):
+    graph = LayerGraph.from_edge_ids(range(4), (2, 2))
+    assert np.isnan(null_score(graph, LAYER_MEASURES["assortativity"], twins=2, rng=rng).z)
+
+
+def test_too_few_twins(rng):
+    with pytest.raises(ValueError, match="expected at least 2 twins, got 1"):
+        null_score(LayerGraph.from_edge_ids([0], (1, 1)), lambda g: 0.0, twins=1, rng=rng)
+
+
+def test_planted_structure_stands_out_and_random_does_not(rng):
+    side = np.arange(40) // 10
+    mask = rng.random((40, 40)) < np.where(side[:, None] == side[None, :], 0.45, 0.05)
+    planted = LayerGraph.from_edge_ids(np.flatnonzero(mask), mask.shape)
+    scores = null_scores(planted, twins=12, rng=rng)
+    assert list(scores) == list(NULL_MEASURES)
+    assert scores["butterflies"].z > 3
+    assert scores["modularity"].z > 3
+    assert scores["normalized_spectral_gap"].z < -3
+    random = LayerGraph.from_edge_ids(rng.permutation(1600)[:300], (40, 40))
+    found = [s.z for s in null_scores(random, twins=12, rng=rng).values()]
+    assert np.nanmax(np.abs(found)) < 5
+    assert np.nanmedian(np.abs(found)) < 2
+
+
+def chances(graph):
+    k, rows, n = np.unique(graph.fan_in, return_inverse=True, return_counts=True)
+    d, columns, m = np.unique(graph.fan_out, return_inverse=True, return_counts=True)
+    return _link_chances(k, n, d, m)[np.ix_(rows, columns)]
+
+
+@given(layer_graphs(min_side=1, max_side=9))
+def test_expected_degrees_are_the_degrees(graph):
+    chance = chances(graph)
+    assert ((chance >= 0) & (chance <= 1)).all()
+    np.testing.assert_allclose(chance.sum(axis=1), graph.fan_in, atol=1e-6)
+    np.testing.assert_allclose(chance.sum(axis=0), graph.fan_out, atol=1e-6)
+
+
+def test_twins_of_expected_degrees_have_them_on_average(rng):
+    weights = rng.pareto(1.5, 60) + 0.3
+    mask = rng.random((50, 60)) < np.minimum(0.1 * weights / weights.mean(), 1)
+    graph = LayerGraph.from_edge_ids(np.flatnonzero(mask), mask.shape)
+    found = [expected_degree_twin(graph, rng=rng) for _ in range(150)]
+    chance = chances(graph)
+    for side, axis in (("fan_in", 1), ("fan_out", 0)):
+        mean = np.mean([getattr(twin, side) for twin in found], axis=0)
+        sd = np.sqrt((chance * (1 - chance)).sum(axis=axis) / 150)
+        assert (np.abs(mean - getattr(graph, side)) <= 5 * sd + 1e-9).all()
+    cells = np.mean([twin.to_csr().toarray() for twin in found], axis=0)
+    assert np.abs(cells - chance).max() < 0.2
+
+
+def test_both_nulls_see_planted_blocks(rng):
+    side = np.arange(40) // 10
+    mask = rng.random((40, 40)) < np.where(side[:, None] == side[None, :], 0.45, 0.05)
+    planted = LayerGraph.from_edge_ids(np.flatnonzero(mask), mask.shape)
+    only = {"clustering": LAYER_MEASURES["robins_alexander"]}
+    for null in ("exact", "expected"):
+        assert null_scores(planted, only, null=null, rng=rng)["clustering"].z > 2
+    with pytest.raises(ValueError, match="expected null 'exact' or 'expected', got 'bicm'"):
+        null_scores(planted, only, null="bicm", rng=rng)

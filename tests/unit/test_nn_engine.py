@@ -1,0 +1,373 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from topokit.graph import LayerGraph, same_edges, sample_absent
+from topokit.nn import SparseConv2d, SparseLinear, sparse_layers
+from topokit.nn.engine import attach, sparsify
+from topokit.rules import RULES, UpdateRule
+from topokit.rules.drop import smallest_magnitude
+from topokit.rules.grow import uniform
+
+
+def random_layer(n_in, n_out, *, density, rng):
+    empty = LayerGraph.from_edge_ids([], (n_out, n_in))
+    ids = sample_absent(empty, round(density * n_in * n_out), rng)
+    return LayerGraph.from_edge_ids(ids, (n_out, n_in))
+
+
+class Classifier(nn.Module):
+    """A transformer encoder with a head tied to nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(11, 16)
+        block = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(block, 2)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, tokens):
+        return self.head(self.encoder(self.embed(tokens)).mean(1))
+
+
+def conv_net():
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2), nn.ReLU(),
+        nn.Flatten(), nn.Linear(8 * 36, 20), nn.ReLU(), nn.Linear(20, 3),
+    )  # fmt: skip
+
+
+class Block(nn.Module):
+    """Two convolutions with a way around them."""
+
+    def __init__(self, n_in, n_out, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False)
+        self.norm1, self.norm2 = nn.BatchNorm2d(n_out), nn.BatchNorm2d(n_out)
+        same = stride == 1 and n_in == n_out
+        self.around = nn.Identity() if same else nn.Conv2d(n_in, n_out, 1, stride, bias=False)
+
+    def forward(self, x):
+        y = torch.relu(self.norm1(self.conv1(x)))
+        return torch.relu(self.norm2(self.conv2(y)) + self.around(x))
+
+
+def res_net():
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False), Block(8, 8, 1), Block(8, 16, 2),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3),
+    )  # fmt: skip
+
+
+MODELS = {"transformer": Classifier, "conv": conv_net, "resnet": res_net}
+
+
+def examples(kind):
+    generator = torch.Generator().manual_seed(0)
+    if kind == "transformer":
+        x = torch.randint(11, (24, 7), generator=generator)
+    else:
+        x = torch.randn(24, 1, 8, 8, generator=generator)
+    return x, torch.arange(24) % 3
+
+
+def fit(model, optimizer, x, y, steps):
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("kind", list(MODELS))
+@pytest.mark.parametrize("rule", ["set", "rigl", "snfs", "itop", "deep_r", "sensitivity", "mest"])
+def test_a_model_of_ones_own_is_sparsified_and_rewired(rng, kind, rule):
+    torch.manual_seed(0)
+    model = MODELS[kind]()
+    assert sparsify(model, generator=random_layer, density=0.3, rng=rng) is model
+    layers = sparse_layers(model)
+    names = {
+        "transformer": [
+            "encoder.layers.0.linear1", "encoder.layers.0.linear2", "encoder.layers.1.linear1",
+            "encoder.layers.1.linear2", "head",
+        ],
+        "conv": ["0", "5", "7"],
+        "resnet": ["0", "1.conv1", "1.conv2", "2.conv1", "2.conv2", "2.around", "5"],
+    }[kind]  # fmt: skip
+    assert list(layers) == names
+    total = sum(layer.nnz for layer in layers.values())
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    seen = []
+    engine = attach(
+        model, optimizer, rule, every=5, rng=rng,
+        recorder=lambda step, topology: seen.append((step, topology)),
+    )  # fmt: skip
+    x, y = examples(kind)
+    losses = fit(model, optimizer, x, y, 40)
+    assert losses[-1] < losses[0] / 1.2
+    assert [step for step, _ in seen] == list(range(0, 41, 5))
+    assert engine.updates == 8
+    assert not all(same_edges(seen[0][1][n], seen[-1][1][n]) for n in names)
+    assert sum(graph.n_edges for graph in seen[-1][1].values()) == total
+    for layer in layers.values():
+        moments = optimizer.state[layer.values]["exp_avg"]
+        assert moments.shape == layer.values.shape
+    model.eval()
+    with torch.no_grad():
+        twin = copy.deepcopy(model)
+        torch.testing.assert_close(twin(x), model(x))
+
+
+def test_rewiring_drops_the_smallest_and_carries_momentum(rng):
+    model = nn.Sequential(SparseLinear(random_layer(20, 10, density=0.3, rng=rng), rng=rng))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    engine = attach(model, optimizer, "set_magnitude", every=1000, rng=rng, drop_fraction=0.25)
+    fit(model, optimizer, torch.ones(5, 20), torch.arange(5), 2)
+    layer = model[0]
+    before, momentum = layer.view(), optimizer.state[layer.values]["momentum_buffer"].clone()
+    update = engine.rewire()["0"]
+    kept = update.source[update.source >= 0]
+    assert update.n_dropped == update.n_grown == 15
+    gone = np.setdiff1d(np.arange(60), kept)
+    assert np.abs(before.values[gone]).max() <= np.abs(before.values[kept]).min()
+    now = optimizer.state[layer.values]["momentum_buffer"].numpy()
+    assert np.array_equal(now, update.carry(momentum.numpy()))
+
+
+def test_total_schedule_skip_and_detach(rng):
+    model = nn.Sequential(
+        SparseLinear(random_layer(20, 12, density=0.3, rng=rng), rng=rng),
+        SparseLinear(random_layer(12, 10, density=0.3, rng=rng), rng=rng),
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    first, second = (layer.graph for layer in model)
+    engine = attach(model, optimizer, every=2, total=6, schedule="cosine", skip=["1"], rng=rng)
+    moved = []
+    for _ in range(4):
+        fit(model, optimizer, torch.ones(5, 20), torch.arange(5), 2)
+        moved.append(not same_edges(model[0].graph, first))
+        first = model[0].graph
+    assert moved == [True, True, False, False]
+    assert (engine.updates, engine.steps) == (2, 6)
+    assert same_edges(model[1].graph, second)
+    engine.detach()
+    engine = attach(model, optimizer, UpdateRule(smallest_magnitude, uniform), every=1, rng=rng)
+    engine.detach()
+    fit(model, optimizer, torch.ones(5, 20), torch.arange(5), 2)
+    assert same_edges(model[0].graph, first)
+
+
+def test_capture_is_on_only_when_a_rule_will_look(rng):
+    model = nn.Sequential(SparseLinear(random_layer(20, 10, density=0.3, rng=rng), rng=rng))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    attach(model, optimizer, "rigl", every=3, rng=rng)
+    seen = []
+    for _ in range(6):
+        seen.append(model[0].capture)
+        fit(model, optimizer, torch.ones(5, 20), torch.arange(5), 1)
+    assert seen == [False, False, True] * 2
+
+
+def test_sparsify_keeps_weights_on_request_and_skips(rng):
+    model = conv_net()
+    weight, bias = model[5].weight.clone(), model[5].bias.clone()
+    sparsify(model, generator=random_layer, epsilon=3, skip=["7"], init=None, rng=rng)
+    assert isinstance(model[0], SparseConv2d)
+    assert isinstance(model[7], nn.Linear)
+    assert type(model[2]) is nn.Conv2d
+    assert model[5].nnz == 3 * (8 * 36 + 20)
+    mask = torch.from_numpy(model[5].graph.to_csr().toarray())
+    assert torch.equal(model[5].to_dense(), weight * mask)
+    assert torch.equal(model[5].bias, bias)
+    alone = sparsify(nn.Linear(5, 4).double(), generator=random_layer, density=0.5, rng=rng)
+    assert isinstance(alone, SparseLinear)
+    assert alone.values.dtype == torch.float64
+
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01, amsgrad=True),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01),
+}
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_every_state_of_the_optimizer_moves_with_its_edge(rng, name):
+    model = nn.Sequential(SparseLinear(random_layer(20, 10, density=0.3, rng=rng), rng=rng))
+    optimizer = OPTIMIZERS[name](model.parameters())
+    engine = attach(model, optimizer, "set_magnitude", every=1000, rng=rng, init="normal")
+    fit(model, optimizer, torch.ones(5, 20), torch.arange(5), 3)
+    values = model[0].values
+    before = {key: entry.clone() for key, entry in optimizer.state[values].items()
+              if isinstance(entry, torch.Tensor)}  # fmt: skip
+    per_edge = [key for key, entry in before.items() if entry.shape == values.shape]
+    assert len(per_edge) == {"sgd": 1, "adam": 3, "adamw": 2}[name]
+    update = engine.rewire()["0"]
+    for key, entry in optimizer.state[model[0].values].items():
+        if key in per_edge:
+            assert np.array_equal(entry.numpy(), update.carry(before[key].numpy()))
+            assert not entry[torch.from_numpy(update.grown)].any()
+        elif key in before:
+            assert torch.equal(entry, before[key])
+    fit(model, optimizer, torch.ones(5, 20), torch.arange(5), 3)
+
+
+def small_model(rng):
+    layers = (SparseLinear(random_layer(a, b, density=0.4, rng=rng), rng=rng)
+              for a, b in ((20, 30), (30, 5)))  # fmt: skip
+    return nn.Sequential(next(layers), nn.ReLU(), next(layers))
+
+
+@pytest.mark.parametrize("rule", ["set", "sensitivity"])
+def test_accumulated_gradients_are_one_step(rng, rule):
+    x, y = torch.from_numpy(rng.standard_normal((24, 20))).float(), torch.arange(24) % 5
+    models = [small_model(np.random.default_rng(0)) for _ in range(2)]
+    engines = []
+    for parts, model in zip((1, 4), models, strict=True):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        stream = np.random.default_rng(1)
+        engines.append(attach(model, optimizer, rule, every=3, rng=stream))
+        for _ in range(9):
+            optimizer.zero_grad()
+            for part in torch.arange(24).chunk(parts):
+                loss = nn.functional.cross_entropy(model(x[part]), y[part])
+                (loss / parts).backward()
+            optimizer.step()
+    assert [(engine.steps, engine.updates) for engine in engines] == [(9, 3)] * 2
+    for name, graph in engines[0].topology.items():
+        assert same_edges(graph, engines[1].topology[name])
+    torch.testing.assert_close(models[0](x), models[1](x), rtol=1e-4, atol=1e-5)
+
+
+def test_sensitivity_is_that_of_the_weights_the_gradient_was_taken_at(rng):
+    model = nn.Sequential(SparseLinear(random_layer(20, 5, density=0.4, rng=rng), rng=rng))
+    optimizer = torch.optim.SGD(model.parameters(), lr=10.0)
+    engine = attach(model, optimizer, "sensitivity", every=100, rng=rng)
+    expected = 0
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.ones(4, 20)).square().mean().backward()
+        expected = expected + (model[0].values * model[0].values.grad).detach().abs().numpy()
+        optimizer.step()
+    np.testing.assert_allclose(engine._memory["0"]["sensitivity"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["rigl", "snfs", "sensitivity", "ctre_sim"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_automatic_mixed_precision(rng, rule, dtype):
+    model, (x, y) = small_model(rng), (torch.randn(24, 20), torch.arange(24) % 5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    engine = attach(model, optimizer, rule, every=3, rng=rng)
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0, enabled=dtype == torch.float16)
+    losses = []
+    for _ in range(21):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=dtype):
+            loss = nn.functional.cross_entropy(model(x), y)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert engine.updates == 7
+    assert model[0].values.dtype == torch.float32
+
+
+@pytest.mark.parametrize("rule", ["set", "rigl"])
+def test_a_compiled_forward_follows_every_rewiring(rng, rule):
+    x, y = torch.randn(24, 20), torch.arange(24) % 5
+    results = []
+    for compiled in (False, True):
+        model = small_model(np.random.default_rng(0))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        engine = attach(model, optimizer, rule, every=2, rng=np.random.default_rng(1))
+        forward = torch.compile(model, backend="aot_eager") if compiled else model
+        fit(forward, optimizer, x, y, 9)
+        assert engine.updates == 4
+        results.append((model(x), forward(x)))
+    torch.testing.assert_close(results[1][0], results[1][1])
+    torch.testing.assert_close(results[0][0], results[1][0])
+
+
+@pytest.mark.parametrize(("every", "total"), [(4, 20), (5, 13), (3, 3)])
+def test_gradual_pruning_ends_at_its_final_density(rng, every, total):
+    model = small_model(rng)
+    cells = 20 * 30 + 30 * 5
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    engine = attach(model, optimizer, "gmp", every=every, total=total, final_density=0.1, rng=rng)
+    fit(model, optimizer, torch.ones(5, 20), torch.arange(5), total)
+    n_edges = sum(graph.n_edges for graph in engine.topology.values())
+    assert n_edges == (round(0.1 * cells) if total > every else round(0.4 * cells))
+
+
+def test_layers_are_chosen_by_name_or_pattern(rng):
+    def chosen(**options):
+        model = sparsify(Classifier(), generator=random_layer, density=0.5, rng=rng, **options)
+        return list(sparse_layers(model))
+
+    linears = [f"encoder.layers.{i}.linear{j}" for i in (0, 1) for j in (1, 2)]
+    assert chosen() == [*linears, "head"]
+    assert chosen(only=["*.linear2", "head"]) == [linears[1], linears[3], "head"]
+    assert chosen(only=["encoder"], skip=["encoder.layers.0"]) == linears[2:]
+    assert chosen(skip=["encoder.layers.[01].linear1"]) == [linears[1], linears[3], "head"]
+    with pytest.raises(ValueError, match=r"modules to replace among .*, got 'heat'; did you mean"):
+        chosen(only=["heat"])
+    with pytest.raises(ValueError, match=r"modules to skip among .*, got '\*.linear3'"):
+        chosen(skip=["*.linear3"])
+
+
+def test_shared_modules_stay_shared_and_tied_weights_dense(rng):
+    linear, tied = nn.Linear(6, 6), nn.Linear(6, 11)
+    model = nn.ModuleDict(
+        {"a": linear, "b": nn.Sequential(linear), "e": nn.Embedding(11, 6), "t": tied}
+    )
+    tied.weight = model["e"].weight
+    sparsify(model, generator=random_layer, density=0.5, rng=rng)
+    assert model["a"] is model["b"][0]
+    assert isinstance(model["a"], SparseLinear)
+    assert model["t"] is tied
+
+
+def test_generators_by_name(rng):
+    model = sparsify(nn.Sequential(nn.Linear(50, 40)), density=0.1, rng=rng)
+    assert model[0].nnz == 200
+    with pytest.raises(ValueError, match=r"generators among .*did you mean 'erdos_renyi'"):
+        sparsify(nn.Linear(5, 4), generator="erdos_reny", density=0.1, rng=rng)
+
+
+def test_bad_input_is_answered_in_words(rng):
+    with pytest.raises(ValueError, match="expected density or epsilon, got density=None"):
+        sparsify(conv_net(), rng=rng)
+    with pytest.raises(ValueError, match=r"expected a density in \(0, 1\], got 2"):
+        sparsify(conv_net(), density=2, rng=rng)
+    with pytest.raises(ValueError, match="expected an epsilon above 0, got 0"):
+        sparsify(conv_net(), epsilon=0, rng=rng)
+    with pytest.raises(ValueError, match=r"modules to skip among .*, got '9'"):
+        sparsify(conv_net(), density=0.1, skip=["9"], generator=random_layer, rng=rng)
+    with pytest.raises(ValueError, match="Linear or Conv2d layers not skipped"):
+        sparsify(nn.ReLU(), density=0.1, generator=random_layer, rng=rng)
+    with pytest.raises(ValueError, match="expected an init of he"):
+        sparsify(conv_net(), density=0.1, init="x", generator=random_layer, rng=rng)
+    model = sparsify(nn.Sequential(nn.Linear(9, 9)), generator=random_layer, density=0.5, rng=rng)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for message, options in {
+        "did you mean 'rigl'": {"rule": "rigle"},
+        "positive numbers of steps, got every=0": {"every": 0},
+        r"drop_fraction in \[0, 1\], got 2": {"drop_fraction": 2},
+        "total number of steps for the schedule 'cosine'": {"schedule": "cosine"},
+        "sparse layers among 0, got '3'": {"skip": ["3"]},
+        "schedules among": {"schedule": "wave"},
+        "parameters of a rule named, got .'a'.": {"rule": RULES["set"](), "a": 1},
+        "a rule that needs .*, got .'stalled'.": {"rule": "ctre_seq"},
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            attach(model, optimizer, **{"every": 1, "rng": rng, **options})
+    with pytest.raises(ValueError, match="expected a model with sparse layers"):
+        attach(nn.ReLU(), optimizer, every=1, rng=rng)

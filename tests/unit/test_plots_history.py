@@ -1,0 +1,103 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from topokit.generators import erdos_renyi
+from topokit.measures import measure
+from topokit.plots import save_figures
+from topokit.plots.history import (
+    accuracy_against_measure,
+    accuracy_over_epochs,
+    degree_evolution,
+    measure_over_epochs,
+    turnover,
+    verdict_timeline,
+)
+
+
+@pytest.fixture(scope="module")
+def run():
+    """The attributes of a History that figures read, without a folder."""
+    rng = np.random.default_rng(5)
+    topologies = [{"fc1": erdos_renyi(40, 30, density=0.2, rng=rng)} for _ in range(5)]
+    frames = [
+        measure(now, previous=topologies[epoch - 1] if epoch else None).assign(epoch=epoch)
+        for epoch, now in enumerate(topologies)
+    ]
+    epochs = np.arange(5)
+    return SimpleNamespace(
+        name="run",
+        recorded=epochs.tolist(),
+        topology=topologies.__getitem__,
+        epochs=pd.DataFrame({"epoch": epochs, "test_accuracy": 0.5 + epochs / 100}),
+        measures=pd.concat(frames, ignore_index=True),
+    )
+
+
+@pytest.fixture
+def ax():
+    return Figure().add_subplot()
+
+
+def test_a_measure_is_drawn_as_recorded(run, ax):
+    measure_over_epochs(run, "fan_in.maximum", ax=ax)
+    frame = run.measures[run.measures["measure"] == "fan_in.maximum"]
+    assert ax.lines[0].get_xdata().tolist() == frame["epoch"].tolist()
+    assert ax.lines[0].get_ydata().tolist() == frame["value"].tolist()
+
+
+def test_accuracy_is_drawn_as_recorded(run, ax):
+    accuracy_over_epochs(run, ax=ax)
+    assert ax.lines[0].get_ydata().tolist() == run.epochs["test_accuracy"].tolist()
+
+
+def test_the_path_goes_through_measure_and_accuracy_of_every_epoch(run, ax):
+    accuracy_against_measure(run, "fan_in.dispersion", ax=ax)
+    frame = run.measures[run.measures["measure"] == "fan_in.dispersion"]
+    wanted = np.column_stack([frame["value"], run.epochs["test_accuracy"]])
+    np.testing.assert_array_equal(ax.collections[0].get_offsets(), wanted)
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), wanted)
+
+
+def test_turnover_starts_at_zero_and_has_room_above(run, ax):
+    turnover(run, ax=ax)
+    bottom, top = ax.get_ylim()
+    assert bottom == 0
+    assert top > 1.2 * max(ax.lines[0].get_ydata())
+
+
+def test_the_first_and_the_last_epoch_are_among_the_curves(run, ax):
+    degree_evolution(run, n_epochs=3, ax=ax)
+    labels = [line.get_label() for line in ax.lines]
+    assert labels == ["random graph", "epoch 0", "epoch 2", "epoch 4"]
+
+
+def test_an_unknown_layer_is_refused(run, ax):
+    with pytest.raises(ValueError, match="expected a layer of fc1, got 'fc9'"):
+        degree_evolution(run, layer="fc9", ax=ax)
+
+
+def test_the_timeline_shows_the_codes_recorded(run, ax):
+    verdict_timeline(run, ax=ax)
+    frame = run.measures[run.measures["measure"] == "power_law.verdict"]
+    assert ax.images[0].get_array().tolist() == [frame["value"].tolist()]
+
+
+def test_figures_are_the_same_when_made_twice(run, tmp_path):
+    one, two = (save_figures(run, tmp_path / name) for name in ("one", "two"))
+    assert [path.name for path in one] == [path.name for path in two]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True))
+
+
+def test_an_unknown_format_is_refused(run, tmp_path):
+    with pytest.raises(ValueError, match="expected formats of png, pdf, svg, gif, got 'bmp'"):
+        save_figures(run, tmp_path, formats=("bmp",))
+
+
+def test_a_film_is_one_more_file(run, tmp_path):
+    assert [path.name for path in save_figures(run, tmp_path, formats=("gif",))] == [
+        "degrees_and_links.gif"
+    ]

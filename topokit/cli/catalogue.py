@@ -1,0 +1,159 @@
+"""Every table of topokit as rows of name, signature and first docstring line."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = ["TABLES", "rows_of"]
+
+
+def _generators() -> Mapping[str, Any]:
+    from topokit.generators import GENERATORS
+
+    return GENERATORS
+
+
+def _starts() -> Mapping[str, Any]:
+    from topokit.nn.initial_topology import STARTS
+
+    return STARTS
+
+
+def _densities() -> Mapping[str, Any]:
+    from topokit.generators import DENSITIES
+
+    return DENSITIES
+
+
+def _rules() -> Mapping[str, Any]:
+    from topokit.rules import RULES
+
+    return RULES
+
+
+def _measures() -> Mapping[str, Any]:
+    from topokit.measures import CHANGE_MEASURES, LAYER_MEASURES, NETWORK_MEASURES
+
+    tables: dict[str, Mapping[str, Any]] = {
+        "layer": LAYER_MEASURES,
+        "network": NETWORK_MEASURES,
+        "change": CHANGE_MEASURES,
+    }
+    return {
+        name if scope == "layer" else f"{name} ({scope})": measure
+        for scope, table in tables.items()
+        for name, measure in table.items()
+    }
+
+
+def _plots() -> Mapping[str, Any]:
+    from topokit.plots import ACROSS_PLOTS, HISTORY_PLOTS, LAYER_PLOTS
+
+    return {**LAYER_PLOTS, **HISTORY_PLOTS, **ACROSS_PLOTS}
+
+
+def _datasets() -> Mapping[str, Any]:
+    from topokit.data import DATASETS
+
+    return DATASETS
+
+
+def _models() -> Mapping[str, Any]:
+    from topokit.nn.models import MODELS
+
+    return MODELS
+
+
+def _recipes() -> Mapping[str, Any]:
+    from topokit.experiments.config import RECIPES
+
+    return RECIPES
+
+
+def _studies() -> Mapping[str, Any]:
+    from topokit.experiments.study import STUDIES
+
+    return STUDIES
+
+
+TABLES: dict[str, Callable[[], Mapping[str, Any]]] = {
+    "generators": _generators,
+    "starts": _starts,
+    "densities": _densities,
+    "rules": _rules,
+    "measures": _measures,
+    "plots": _plots,
+    "datasets": _datasets,
+    "models": _models,
+    "recipes": _recipes,
+    "studies": _studies,
+}
+"""Name of each table and how to get at it without importing the others."""
+
+
+def rows_of(table: str) -> list[dict[str, str]]:
+    """Return the rows of a table: name, parameters, what it is, and notes worth a column."""
+    own = {"recipes": _recipe_row, "studies": _study_row, "measures": _measure_row}
+    return [
+        own[table](name) if table in own else {"name": name, **_function_row(entry)}
+        for name, entry in TABLES[table]().items()
+    ]
+
+
+def _recipe_row(name: str) -> dict[str, str]:
+    from topokit.experiments.config import load_recipe
+
+    about = load_recipe(name).about
+    return {"name": name, "what": about.get("title", ""), "paper": about.get("paper", "")}
+
+
+def _measure_row(name: str) -> dict[str, str]:
+    scope = name.partition(" (")[2]
+    row = _function_row(_measures()[name])
+    del row["parameters"]
+    return {"name": name, "scope": scope.rstrip(")") or "layer", **row}
+
+
+def _study_row(name: str) -> dict[str, str]:
+    from topokit.experiments.study import load_study
+
+    study = load_study(name)
+    runs = f"{len(study.runs())} runs, {len(study.seeds)} seeds"
+    return {"name": name, "what": study.title, "size": runs}
+
+
+SUPPLIED = {
+    "n_in", "n_out", "density", "rng", "ax", "graph", "history", "topology", "update", "shapes",
+    "data_dir", "generator", "style", "budget", "widths",
+}  # fmt: skip
+
+
+def _function_row(function: Callable[..., Any]) -> dict[str, str]:
+    """Parameters a user may set, and the first line of the docstring."""
+    parameters = ", ".join(
+        f"{p.name}={p.default!r}" if p.default is not p.empty else p.name
+        for p in inspect.signature(function).parameters.values()
+        if p.name not in SUPPLIED and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+    )
+    doc = (inspect.getdoc(function) or "").replace("``", "")
+    row = {"parameters": parameters, "what": doc.split("\n", 1)[0]}
+    for key in ("Guarantee", "Range", "Cost"):
+        if text := _entry(doc, f"{key}:"):
+            row[key.lower()] = text
+    if row.keys() & {"guarantee", "range"} and (paper := _entry(doc, ".. [1] ")):
+        row["paper"] = paper
+    return row
+
+
+def _entry(doc: str, start: str) -> str:
+    """What follows `start` in a docstring, to the end of its entry, on one line."""
+    lines = iter(doc.splitlines())
+    first = next((line for line in lines if line.strip().startswith(start)), "")
+    found = [first.strip().removeprefix(start).strip()]
+    for line in lines:
+        if not line.strip() or line.startswith((".. [", "Cost:", "Guarantee:", "Range:")):
+            break
+        found.append(line.strip())
+    return " ".join(found) if first else ""

@@ -1,0 +1,235 @@
+"""What the command line shows: progress, tables and one-line errors."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from topokit.experiments.config import RunConfig
+    from topokit.experiments.loop import Epoch
+    from topokit.experiments.record import History
+
+WIDE = None if sys.stdout.isatty() else 120
+OUT = Console(highlight=False, soft_wrap=True, width=WIDE)
+ERR = Console(highlight=False, soft_wrap=True, stderr=True)
+
+SUMMARY = {
+    "fan-in var/mean": "fan_in.dispersion",
+    "fan-out var/mean": "fan_out.dispersion",
+    "largest fan-in": "fan_in.maximum",
+    "normalized gap": "normalized_spectral_gap",
+}
+
+
+def say(text: str) -> None:
+    """Print a line of the result."""
+    OUT.print(text, markup=False)
+
+
+def note(text: str) -> None:
+    """Print a remark beside the result (standard error)."""
+    ERR.print(text, style="dim", markup=False)
+
+
+class _Notes(logging.Handler):
+    """What topokit says of its work, as remarks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())
+
+
+def show_log() -> None:
+    """Show what topokit logs as remarks, in this process from now on."""
+    log = logging.getLogger("topokit")
+    if not any(isinstance(handler, _Notes) for handler in log.handlers):
+        log.addHandler(_Notes())
+    log.setLevel(logging.INFO)
+
+
+def complain(text: str) -> None:
+    """Print an error."""
+    ERR.print(f"topokit: {text}", style="bold red", markup=False)
+
+
+def print_json(value: Any) -> None:
+    """Print JSON on standard output; undefined numbers are ``null``."""
+    sys.stdout.write(json.dumps(_plain(value), indent=2) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def number(value: Any) -> str:
+    """Format a number for a table: four significant digits, a dash where undefined."""
+    if isinstance(value, float):
+        if math.isnan(value):
+            return "–"
+        return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def print_rows(rows: Iterable[Mapping[str, Any]], *, title: str) -> None:
+    """Print rows as a table; numbers are aligned to the right."""
+    rows = list(rows)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for column in columns:
+        numeric = all(isinstance(row.get(column, 0), int | float) for row in rows)
+        longest = max((len(number(row.get(column, ""))) for row in rows), default=0)
+        table.add_column(  # numbers are never cut or broken over two lines
+            column,
+            justify="right" if numeric else "left",
+            overflow="fold",
+            min_width=longest if longest <= 24 else None,
+        )
+    for row in rows:
+        table.add_row(*(number(row[c]) if c in row else "" for c in columns))
+    OUT.print(table, markup=False, soft_wrap=False)
+
+
+def print_measures(frame: pd.DataFrame, *, title: str) -> None:
+    """Print a frame of layer, measure, value with a column for each layer."""
+    layers = list(dict.fromkeys(frame["layer"]))
+    rows: dict[str, dict[str, Any]] = {}
+    for layer, measure, value in frame.itertuples(index=False):
+        rows.setdefault(measure, {"measure": measure})[layer] = float(value)
+    for row in rows.values():
+        row |= {layer: row.get(layer, "") for layer in layers}
+    print_rows(({k: r[k] for k in ("measure", *layers)} for r in rows.values()), title=title)
+
+
+def print_sentences(verdicts: Iterable[Mapping[str, str]]) -> None:
+    """Print the verdicts on degree distributions in words."""
+    for verdict in verdicts:
+        say(f"{verdict['layer']} {verdict['side']}: {verdict['sentence']}")
+
+
+@contextmanager
+def working(what: str, *, quiet: bool = False) -> Iterator[None]:
+    """Show that something takes a moment."""
+    if quiet:
+        yield
+        return
+    with ERR.status(what):
+        yield
+
+
+@contextmanager
+def training(
+    config: RunConfig, *, quiet: bool = False
+) -> Iterator[Callable[[Epoch, pd.DataFrame], None]]:
+    """Show a bar over epochs with the accuracy and the measure that moves.
+
+    Where the output is no terminal, a line is printed about every tenth of the run.
+    """
+    start = time.perf_counter()
+    layer, measure = "fc1", "fan_in.dispersion"
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+        console=ERR,
+        disable=quiet or not ERR.is_terminal,
+    ) as bar:
+        task = bar.add_task("epoch", total=config.epochs, state="preparing")
+
+        def progress(epoch: Epoch, frame: pd.DataFrame) -> None:
+            found = frame[(frame["layer"] == layer) & (frame["measure"] == measure)]["value"]
+            moving = f"{layer} fan-in var/mean {found.iloc[0]:.2f}" if len(found) else ""
+            state = f"{_score(epoch.metrics)}  {moving}"
+            bar.update(task, completed=epoch.index + 1, state=state)
+            tenth = max(1, config.epochs // 10)
+            due = (epoch.index + 1) % tenth == 0 or epoch.index + 1 == config.epochs
+            if due and not quiet and not ERR.is_terminal:
+                seconds = time.perf_counter() - start
+                note(f"epoch {epoch.index + 1}/{config.epochs}  {state}  {seconds:.0f} s")
+
+        yield progress
+
+
+def _score(metrics: Mapping[str, Any]) -> str:
+    """The accuracy of an epoch; its error where the model learns without labels."""
+    accuracy = metrics["test_accuracy"]
+    if math.isnan(accuracy):
+        return f"test error {metrics['test_loss']:.4f}"
+    return f"accuracy {accuracy:.4f}"
+
+
+def run_summary(history: History, directory: Path) -> dict[str, Any]:
+    """Return the closing numbers of a run."""
+    epochs = history.epochs
+    timing = {}
+    path = history.directory / "timing.json"
+    if path.is_file():
+        timing = json.loads(path.read_text(encoding="utf-8"))
+    share = float("nan")
+    if timing.get("training_seconds"):
+        share = timing["measuring_seconds"] / timing["training_seconds"]
+    accuracy = epochs["test_accuracy"]
+    scores = -epochs["test_loss"] if accuracy.isna().all() else accuracy
+    return {
+        "run": str(directory),
+        "seed": history.config.get("seed"),
+        "epochs": len(epochs),
+        "final_test_loss": float(epochs["test_loss"].iloc[-1]),
+        "final_test_accuracy": float(accuracy.iloc[-1]),
+        "best_test_accuracy": float(accuracy.max()),
+        "best_epoch": int(epochs["epoch"].iloc[scores.to_numpy().argmax()]),
+        "edges": {name: graph.n_edges for name, graph in history.topology(-1).items()},
+        "training_seconds": float(timing.get("training_seconds", float("nan"))),
+        "measuring_share": share,
+    }
+
+
+def print_summary(history: History, summary: Mapping[str, Any]) -> None:
+    """Print the closing table of a run, where it is, and what to try next."""
+    frame = history.measures
+    ends = [history.recorded[0], history.recorded[-1]]
+    rows = []
+    for layer, edges in summary["edges"].items():
+        row: dict[str, Any] = {"layer": layer, "edges": edges}
+        for head, measure in SUMMARY.items():
+            mine = frame[(frame["layer"] == layer) & (frame["measure"] == measure)]
+            values = [mine[mine["epoch"] == e]["value"] for e in ends]
+            if all(len(v) for v in values):
+                row[head] = " → ".join(f"{float(v.iloc[0]):.4g}" for v in values)
+        rows.append(row)
+    print_rows(rows, title=f"epoch {ends[0]} → {ends[1]}")
+    if math.isnan(summary["final_test_accuracy"]):
+        ending = f"test error {summary['final_test_loss']:.4f}, smallest"
+    else:
+        ending = (
+            f"test accuracy {summary['final_test_accuracy']:.4f}, best "
+            f"{summary['best_test_accuracy']:.4f}"
+        )
+    say(f"{ending} at epoch {summary['best_epoch']}; seed {summary['seed']}")
+    say(
+        f"training took {summary['training_seconds']:.1f} s; measuring every epoch cost "
+        f"{100 * summary['measuring_share']:.1f} % of that"
+    )
+    run = summary["run"]
+    say(f"results are in {run}\nnext: topokit plot {run}")

@@ -1,0 +1,203 @@
+"""Runs side by side: grouped by what differs in their configurations, compared over seeds."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from topokit.experiments.record import History
+from topokit.experiments.statistics import adjusted, mean_interval, paired
+from topokit.experiments.sweep import runs_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Comparison", "compare", "run_rows"]
+
+MEASURES = ("fc1/fan_in.dispersion", "fc1/normalized_spectral_gap")
+DECIDES_NOTHING = ("about", "seed", "threads")
+ALL_PAIRS = 6  # up to so many groups every pair is compared, else all with the first
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        One row a run; see `run_rows`.
+    groups : pandas.DataFrame
+        One row a group: ``group, n, accuracy, low, high, best, links`` and a column for each
+        measure: means over runs. `low` and `high` bound the mean accuracy after the last epoch.
+    pairs : pandas.DataFrame
+        One row for two groups that share at least two seeds: ``group, other, n, difference, low,
+        high, permutation_p, t_p, adjusted_p`` (Holm's, of the t-test).
+    """
+
+    runs: pd.DataFrame
+    groups: pd.DataFrame
+    pairs: pd.DataFrame
+
+
+def compare(
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    measures: Iterable[str] = MEASURES,
+    rng: np.random.Generator,
+) -> Comparison:
+    """Compare runs and sweeps: accuracy, links and measures over seeds, and pairs of groups.
+
+    Runs that differ in their seed alone make a group. Groups that share seeds are compared pair
+    by pair (in a topokit run equal seeds mean equal data, weights and order of samples, so that
+    differences vary less than accuracies).
+
+    Parameters
+    ----------
+    paths : iterable of path
+        Run directories and sweeps.
+    measures : iterable of str
+        Such as ``"fc1/fan_in.dispersion"``; without a layer the mean over layers.
+    rng : numpy.random.Generator
+        Of the bootstrap and permutations.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    ValueError
+        If there are no runs, or one has not recorded an epoch.
+    FileNotFoundError
+        If a path leads nowhere.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> from topokit.experiments.study import study_from
+    >>> from topokit.experiments.sweep import sweep
+    >>> study = study_from({
+    ...     "study": {"name": "tiny", "recipe": "set_mlp_digits", "seeds": [0, 1]},
+    ...     "settings": {"epochs": 1, "model.widths": [64, 20, 10]},
+    ...     "grid": {"rule.name": ["set", "static"]},
+    ... })
+    >>> done = sweep(study, tempfile.mkdtemp(), executor=ThreadPoolExecutor(1))
+    >>> found = compare([done.directory], rng=np.random.default_rng(0))
+    >>> found.groups[["group", "n"]].values.tolist(), found.pairs["difference"].tolist()
+    ([['name=set', 2], ['name=static', 2]], [0.0])
+    """
+    import pandas as pd
+
+    wanted = list(measures)
+    runs = run_rows(paths, measures=wanted)
+    groups = []
+    for group, part in runs.groupby("group", sort=False):
+        interval = mean_interval(part["accuracy"], rng=rng)
+        row = {"group": group, "n": len(part), "accuracy": interval.mean}
+        row |= {"low": interval.low, "high": interval.high}
+        groups.append(row | part[["best", "links", *wanted]].mean().to_dict())
+    labels = [row["group"] for row in groups]
+    both = combinations(labels, 2) if len(labels) <= ALL_PAIRS else ((labels[0], b) for b in labels)
+    pairs = []
+    for first, second in both:
+        a, b = (
+            runs[runs["group"] == group].drop_duplicates("seed").set_index("seed")["accuracy"]
+            for group in (first, second)
+        )
+        shared = a.index.intersection(b.index)
+        if first != second and len(shared) > 1:
+            found = paired(a[shared], b[shared], rng=rng)._asdict()
+            del found["wilcoxon_p"]
+            pairs.append({"group": first, "other": second, **found})
+    columns = ["group", "other", "n", "difference", "low", "high", "permutation_p", "t_p"]
+    table = pd.DataFrame(pairs, columns=columns)
+    table["adjusted_p"] = adjusted(table["t_p"].astype(float))
+    return Comparison(runs, pd.DataFrame(groups), table)
+
+
+def run_rows(
+    paths: Iterable[str | os.PathLike[str]], *, measures: Iterable[str] = ()
+) -> pd.DataFrame:
+    """One row a run: what it was, how it ended, and its last topology in numbers.
+
+    Parameters
+    ----------
+    paths, measures
+        As for `compare`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``run, group, seed, epochs, accuracy`` (after the last epoch), ``best, best_epoch, links``
+        and one column a measure, nan where it was not taken.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        As for `compare`.
+    """
+    import pandas as pd
+
+    found = [(History.load(run), _arm(run, Path(path))) for path in paths for run in runs_of(path)]
+    if not found:
+        raise ValueError("expected at least one run or sweep, got none")
+    labels = _labels([_flat(history.config) for history, _ in found])
+    rows = []
+    for (history, arm), label in zip(found, labels, strict=True):
+        epochs = history.epochs
+        if epochs.empty:
+            raise ValueError(f"run {history.name} has not recorded an epoch yet")
+        accuracy = epochs["test_accuracy"].to_numpy(float)
+        best = int(np.argmax(accuracy)) if np.isfinite(accuracy).any() else 0
+        row = {
+            "run": history.name,
+            "group": arm or label or "all",
+            "seed": int(history.config["seed"]),
+            "epochs": len(epochs),
+            "accuracy": accuracy[-1],
+            "best": accuracy[best],
+            "best_epoch": int(epochs["epoch"].iloc[best]),
+            "links": sum(graph.n_edges for graph in history.topology(-1).values()),
+        }
+        rows.append(row | {name: _measured(history.measures, name) for name in measures})
+    return pd.DataFrame(rows)
+
+
+def _arm(run: Path, given: Path) -> str:
+    """The arm and cell of a sweep's run, as its folder is named; nothing for a run on its own."""
+    return re.sub(r"-?seed\d+$", "", run.name) if run != given else ""
+
+
+def _flat(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """A configuration with dots in its keys, without what decides nothing."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping) and key not in DECIDES_NOTHING:
+            flat |= _flat(value, f"{before}{key}.")
+        elif key not in DECIDES_NOTHING:
+            flat[before + key] = value
+    return flat
+
+
+def _labels(configs: list[dict[str, Any]]) -> list[str]:
+    """For each configuration what it does not share with all others."""
+    keys = dict.fromkeys(key for config in configs for key in config)
+    differ = [k for k in keys if any(c.get(k) != configs[0].get(k) for c in configs)]
+    return [", ".join(f"{key}={c[key]}" for key in differ if key in c) for c in configs]
+
+
+def _measured(frame: pd.DataFrame, name: str) -> float:
+    """A measure at the last epoch it was taken, of one layer or as mean over all."""
+    layer, _, measure = name.rpartition("/")
+    mine = frame[frame["measure"] == measure]
+    mine = mine[mine["layer"] == layer] if layer else mine[mine["layer"] != "network"]
+    return float(mine.loc[mine["epoch"] == mine["epoch"].max(), "value"].astype(float).mean())

@@ -1,0 +1,547 @@
+"""The choices a run is made of: frozen dataclasses whose leaves are TOML values."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from topokit.tables import check_parameters, choose, hint, listed, parameters_of
+from topokit.toml import parse_assignment, parse_settings, table_at, to_toml
+
+__all__ = [
+    "MeasuresSpec",
+    "ModelSpec",
+    "OptimizerSpec",
+    "RECIPES",
+    "RuleSpec",
+    "RunConfig",
+    "Spec",
+    "TopologySpec",
+    "check_widths",
+    "choose",
+    "load_recipe",
+    "parameters_of",
+    "parse_settings",
+    "resolve",
+    "to_toml",
+]
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("constant", "cosine", "linear")
+WITHOUT_BUDGET = ("file",)
+
+
+def need(condition: bool, key: str, expected: str, got: Any) -> None:
+    """Raise the one message every bad value of a key is answered with."""
+    if not condition:
+        raise ValueError(f"{key}: expected {expected}, got {got!r}")
+
+
+def is_integer(value: Any, least: int) -> bool:
+    """Tell whether a value is an int (no bool) of at least `least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a finite number and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _is_share(value: Any) -> bool:
+    """Tell whether a value is a density of a layer that has edges."""
+    return is_number(value) and 0 < value <= 1
+
+
+def assign(instance: Any, **values: Any) -> None:
+    """Assign fields of a frozen instance while it is being made."""
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A choice from a table, with the parameters given to what is chosen.
+
+    Examples
+    --------
+    >>> Spec("mnist", {"scale": "unit"}).params
+    {'scale': 'unit'}
+    """
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        need(isinstance(self.name, str) and self.name != "", "name", "a name", self.name)
+        assign(self, params=dict(self.params))
+
+
+@dataclass(frozen=True)
+class ModelSpec(Spec):
+    """A model of `MODELS` and the widths of all its layers, input and output included."""
+
+    widths: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        Spec.__post_init__(self)
+        good = isinstance(self.widths, Sequence) and not isinstance(self.widths, str)
+        need(
+            good and len(self.widths) >= 2 and all(is_integer(w, 1) for w in self.widths),
+            "model.widths",
+            "at least two positive integers such as [784, 1000, 10]",
+            list(self.widths) if good else self.widths,
+        )
+        assign(self, widths=tuple(self.widths))
+
+
+@dataclass(frozen=True)
+class TopologySpec:
+    """A generator (or start) of the first topology, and its budget.
+
+    The budget is one of `epsilon`, `density` and, for each layer its own, a list of `densities`.
+    Beside `epsilon` or `density`, `densities` names their allocation to layers, from `DENSITIES`.
+    Only the start ``"file"`` takes no budget.
+    """
+
+    generator: str
+    epsilon: float | None = None
+    density: float | None = None
+    densities: str | tuple[float, ...] | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        eps, density, shares = self.epsilon, self.density, self.densities
+        need(isinstance(self.generator, str), "topology.generator", "a name", self.generator)
+        each = isinstance(shares, list | tuple)
+        given = {
+            key: value
+            for key, value in (("epsilon", eps), ("density", density), ("densities", shares))
+            if value is not None and (key != "densities" or each)
+        }
+        if len(given) != (self.generator not in WITHOUT_BUDGET):
+            words = " and ".join(f"{key} {value!r}" for key, value in given.items())
+            raise ValueError(
+                f"topology: a start from a file has the file's edges, got {words} with it"
+                if self.generator in WITHOUT_BUDGET
+                else "topology: expected exactly one of epsilon and density, "
+                f"got {words or 'neither (nor a list of densities)'}"
+            )
+        if eps is not None:
+            need(is_number(eps) and eps > 0, "topology.epsilon", "a number above 0", eps)
+            assign(self, epsilon=float(eps))
+        if density is not None:
+            need(_is_share(density), "topology.density", "a number above 0 and at most 1", density)
+            assign(self, density=float(density))
+        good = shares is None or isinstance(shares, str) or (each and all(map(_is_share, shares)))
+        words = "a name, or a list of numbers above 0 and at most 1"
+        need(good, "topology.densities", words, shares)
+        if each:
+            assign(self, densities=tuple(float(share) for share in shares or ()))
+        assign(self, params=dict(self.params))
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """The optimizer of weights; `momentum` and `nesterov` are for "sgd" alone.
+
+    `weight_decay` is torch's: added to the gradient by "sgd" and "adam", decoupled and
+    multiplied by `lr` in "adamw". `lr_schedule` is "constant", or takes `lr` to zero over the run
+    ("cosine", "linear").
+    """
+
+    name: str = "sgd"
+    lr: float = 0.01
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    lr_schedule: str = "constant"
+
+    def __post_init__(self) -> None:
+        choose("optimizer", self.name, dict.fromkeys(OPTIMIZERS))
+        choose("learning-rate schedule", self.lr_schedule, dict.fromkeys(SCHEDULES))
+        need(is_number(self.lr) and self.lr > 0, "optimizer.lr", "a number above 0", self.lr)
+        good = is_number(self.momentum) and 0 <= self.momentum < 1
+        need(good, "optimizer.momentum", "a number from 0 to below 1", self.momentum)
+        good = is_number(self.weight_decay) and self.weight_decay >= 0
+        need(good, "optimizer.weight_decay", "a number of at least 0", self.weight_decay)
+        good = isinstance(self.nesterov, bool)
+        need(good, "optimizer.nesterov", "true or false", self.nesterov)
+        if self.name != "sgd" and (self.momentum or self.nesterov):
+            raise ValueError(
+                f"optimizer: momentum and nesterov belong to 'sgd', got them with {self.name!r}"
+            )
+        if self.nesterov and not self.momentum:
+            raise ValueError("optimizer.nesterov: expected a momentum above 0, got 0")
+        floats = {key: float(getattr(self, key)) for key in ("lr", "momentum", "weight_decay")}
+        assign(self, **floats)
+
+
+@dataclass(frozen=True)
+class RuleSpec(Spec):
+    """A rule of `RULES`, and how many edges it replaces, when, and in which layers.
+
+    Parameters
+    ----------
+    name, params
+        The rule and its own parameters.
+    drop_fraction : float
+        Share of a layer's edges replaced at one update, 0 to 1.
+    schedule : str
+        How `drop_fraction` moves over the run, or until `stop`: "constant", "cosine" or "linear"
+        (to zero), epoch by epoch, or step by step where `every` counts steps.
+    every : "epoch" or int
+        Rewire after each epoch but the last, or at each so many optimizer steps but the last.
+    stop : int, optional
+        The first epoch (counted from 0) without rewiring.
+    skip : tuple of str
+        Names of layers that keep their graph.
+    final : str
+        What follows the last epoch: "keep" nothing, "drop" a last removal without growing.
+    """
+
+    drop_fraction: float = 0.3
+    schedule: str = "constant"
+    every: str | int = "epoch"
+    stop: int | None = None
+    skip: tuple[str, ...] = ()
+    final: str = "keep"
+
+    def __post_init__(self) -> None:
+        Spec.__post_init__(self)
+        zeta = self.drop_fraction
+        good = is_number(zeta) and 0 <= zeta <= 1
+        need(good, "rule.drop_fraction", "a number from 0 to 1", zeta)
+        choose("drop-fraction schedule", self.schedule, dict.fromkeys(SCHEDULES))
+        need(self.final in ("keep", "drop"), "rule.final", '"keep" or "drop"', self.final)
+        good = self.every == "epoch" or is_integer(self.every, 1)
+        need(good, "rule.every", '"epoch" or a positive number of steps', self.every)
+        good = self.stop is None or is_integer(self.stop, 0)
+        need(good, "rule.stop", "an epoch (an integer of at least 0)", self.stop)
+        assign(self, drop_fraction=float(zeta), skip=_names("rule.skip", self.skip))
+
+
+@dataclass(frozen=True)
+class MeasuresSpec:
+    """Which measures are taken, and at which epochs.
+
+    Parameters
+    ----------
+    names : tuple of str, optional
+        Taken at each so many epochs (`every`) and the last; `None`: the core measures.
+    every : int
+    chosen : tuple of str
+        Costlier ones, taken also at the first and the last epoch, and at each so many
+        (`chosen_every`) if that is given.
+    chosen_every : int, optional
+    """
+
+    names: tuple[str, ...] | None = None
+    every: int = 1
+    chosen: tuple[str, ...] = ()
+    chosen_every: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.names is not None:
+            assign(self, names=_names("measures.names", self.names))
+        need(is_integer(self.every, 1), "measures.every", "a positive integer", self.every)
+        assign(self, chosen=_names("measures.chosen", self.chosen))
+        good = self.chosen_every is None or is_integer(self.chosen_every, 1)
+        need(good, "measures.chosen_every", "a positive integer", self.chosen_every)
+
+    def at(self, epoch: int, epochs: int, core: tuple[str, ...]) -> list[str]:
+        """Names taken at one epoch of so many; `core` stands for `names` where these are None."""
+        ends = epoch == epochs - 1
+        due = list(core if self.names is None else self.names)
+        if epoch % self.every and not ends:
+            due = []
+        if epoch == 0 or ends or (self.chosen_every and epoch % self.chosen_every == 0):
+            due += self.chosen
+        return list(dict.fromkeys(due))
+
+
+def _names(key: str, value: Any) -> tuple[str, ...]:
+    """Check a list of strings and return it as a tuple."""
+    good = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    need(good, key, "a list of names", value)
+    return tuple(value)
+
+
+RECIPES: dict[str, Path] = {
+    path.stem: path for path in sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
+}
+"""Name of each shipped recipe and its TOML file."""
+
+_SECTIONS: dict[str, type] = {
+    "data": Spec,
+    "model": ModelSpec,
+    "topology": TopologySpec,
+    "optimizer": OptimizerSpec,
+    "rule": RuleSpec,
+    "measures": MeasuresSpec,
+}
+_CHOICES = {"data": "name", "model": "name", "topology": "generator", "rule": "name"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides a run; equal configurations make equal runs.
+
+    Parameters
+    ----------
+    epochs, batch_size : int
+        At least 1.
+    seed : int
+        At least 0; every random stream of the run is spawned from it.
+    threads : int, optional
+        Number of threads of a run; by default torch decides.
+    data, model, topology, optimizer, rule, measures
+        The choices; see `Spec` and the other dataclasses here.
+    about : dict of str
+        Title, description, paper and known differences; decides nothing.
+
+    Raises
+    ------
+    ValueError
+        If a value is of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> config = load_recipe("set_mlp_digits").override(["rule.drop_fraction=0.2", "epochs=3"])
+    >>> config.epochs, config.rule.name, config.rule.drop_fraction
+    (3, 'set', 0.2)
+    >>> RunConfig.from_toml(config.to_toml()) == config
+    True
+    """
+
+    epochs: int
+    data: Spec
+    model: ModelSpec
+    topology: TopologySpec
+    rule: RuleSpec
+    optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
+    measures: MeasuresSpec = field(default_factory=MeasuresSpec)
+    seed: int = 0
+    batch_size: int = 100
+    threads: int | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        need(is_integer(self.epochs, 1), "epochs", "a positive integer", self.epochs)
+        need(is_integer(self.seed, 0), "seed", "an integer of at least 0", self.seed)
+        need(is_integer(self.batch_size, 1), "batch_size", "a positive integer", self.batch_size)
+        good = self.threads is None or is_integer(self.threads, 1)
+        need(good, "threads", "a positive integer", self.threads)
+        good = all(isinstance(text, str) for text in self.about.values())
+        need(good, "about", "a table of strings", self.about)
+        assign(self, about=dict(self.about))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
+        """Build a configuration from nested dictionaries, as TOML gives them."""
+        known = [item.name for item in fields(cls)]
+        made: dict[str, Any] = {}
+        for key, value in values.items():
+            if key not in known:
+                raise ValueError(f"unknown key {key!r}; {hint(key, known)}keys: {listed(known)}")
+            if key in _SECTIONS or key == "about":
+                need(isinstance(value, Mapping), key, f"a table [{key}]", value)
+            made[key] = _section(key, value) if key in _SECTIONS else value
+        for key in ("epochs", "data", "model", "topology", "rule"):
+            if key not in made:
+                raise ValueError(f"missing key {key!r}: a configuration needs it")
+        return cls(**made)
+
+    @classmethod
+    def from_toml(cls, source: str | Path) -> RunConfig:
+        """Read TOML: a path (a `Path`, or one line ending in ``.toml``), or the text itself."""
+        is_file = isinstance(source, Path) or ("\n" not in source and source.endswith(".toml"))
+        origin = str(source) if is_file else "the configuration"
+        try:
+            text = Path(source).read_text(encoding="utf-8") if is_file else str(source)
+            values = tomllib.loads(text)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"expected a TOML file, found none at {origin}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{origin} is not valid TOML: {error}") from None
+        try:
+            return cls.from_dict(values)
+        except ValueError as error:
+            raise ValueError(f"{origin}: {error}" if is_file else str(error)) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested dictionaries of TOML values; what is `None` is left out."""
+        plain: dict[str, Any] = {}
+        for key in ("epochs", "seed", "batch_size", "threads", "about", *_SECTIONS):
+            value = getattr(self, key)
+            if key in _SECTIONS:
+                table = {f.name: getattr(value, f.name) for f in fields(value)}
+                params = dict(table.pop("params", {}))
+                table = {k: list(v) if isinstance(v, tuple) else v for k, v in table.items()}
+                value = {k: v for k, v in table.items() if v is not None} | params
+            if value is not None and value != {}:
+                plain[key] = dict(value) if isinstance(value, Mapping) else value
+        return plain
+
+    def to_toml(self) -> str:
+        """Return the configuration as TOML text that `from_toml` reads back equal."""
+        return to_toml(self.to_dict())
+
+    def override(self, assignments: Iterable[str]) -> RunConfig:
+        """Return a configuration with ``section.key=value`` assignments applied.
+
+        Values are TOML; what is none is taken as a string, so ``rule.name=rigl`` needs no
+        quotes. A new choice (another rule, generator, data set or model) starts with its own
+        defaults: parameters of the old one are left behind. Setting one of `epsilon` and
+        `density` replaces the other.
+        """
+        pairs = [parse_assignment(text) for text in assignments]
+        pairs.sort(key=lambda pair: _CHOICES.get(pair[0][0]) != ".".join(pair[0][1:]))
+        values = self.to_dict()
+        given = {path for path, _ in pairs}
+        for path, value in pairs:
+            table = table_at(values, path)
+            section, last = path[0], path[-1]
+            if _CHOICES.get(section) == last and table.get(last) != value:
+                own = {item.name for item in fields(_SECTIONS[section])}
+                values[section] = table = {k: v for k, v in table.items() if k in own}
+            if section == "topology":
+                _one_budget(
+                    table, last, value, {where[-1] for where in given if where[0] == section}
+                )
+            table[last] = value
+        return RunConfig.from_dict(values)
+
+
+def _one_budget(table: dict[str, Any], key: str, value: Any, given: set[str]) -> None:
+    """Leave out of a topology's table the budgets that a newly set value replaces."""
+    fixed = key == "generator" and value in WITHOUT_BUDGET
+    if not fixed and key not in ("epsilon", "density") and not isinstance(value, list):
+        return
+    for other in {"epsilon", "density", "densities"} - {key} - given:
+        if other != "densities" or fixed or isinstance(table.get(other), list):
+            table.pop(other, None)
+
+
+def _section(key: str, values: Mapping[str, Any]) -> Any:
+    """Build the dataclass of one section; keys it does not know become parameters."""
+    kind = _SECTIONS[key]
+    own = {item.name for item in fields(kind)} - {"params"}
+    others = {name: value for name, value in values.items() if name not in own}
+    choice = _CHOICES.get(key)
+    if choice is None:
+        for name in others:
+            raise ValueError(f"unknown key '{key}.{name}'; {hint(name, own)}keys: {listed(own)}")
+    elif choice not in values:
+        raise ValueError(f"missing key '{key}.{choice}': a configuration needs it")
+    if key == "model" and "widths" not in values:
+        raise ValueError("missing key 'model.widths': a configuration needs it")
+    made = {name: value for name, value in values.items() if name in own}
+    return kind(**made, **({"params": others} if choice else {}))
+
+
+def load_recipe(name_or_path: str | Path) -> RunConfig:
+    """Read a shipped recipe by name, or a TOML file by path.
+
+    Raises
+    ------
+    ValueError
+        If no recipe has that name, or the file holds no valid configuration.
+    FileNotFoundError
+        If a path ending in ``.toml`` leads nowhere.
+
+    Examples
+    --------
+    >>> load_recipe("set_mlp_mnist").model.widths
+    (784, 1000, 1000, 1000, 10)
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".toml" or (path.is_file() and str(name_or_path) not in RECIPES):
+        return RunConfig.from_toml(path)
+    return RunConfig.from_toml(choose("recipe", str(name_or_path), RECIPES))
+
+
+def resolve(config: RunConfig, tables: Mapping[str, Mapping[str, Callable[..., Any]]]) -> RunConfig:
+    """Check the names and parameters of a configuration against the tables, before any work.
+
+    Parameters
+    ----------
+    config : RunConfig
+    tables : mapping
+        ``{"data": DATASETS, "model": MODELS, "topology": GENERATORS, "densities": DENSITIES,
+        "rule": RULES, "measures": ...}``; what is not there is not checked.
+
+    Returns
+    -------
+    RunConfig
+        `config` itself.
+
+    Raises
+    ------
+    ValueError
+        If a name is in no table, or a parameter is unknown, missing or of the wrong type.
+
+    Examples
+    --------
+    >>> def katz(*, n_paths: int = 3): ...
+    >>> config = load_recipe("static_mlp_digits").override(["rule.name=katzz"])
+    >>> resolve(config, {"rule": {"katz": katz}})
+    Traceback (most recent call last):
+    ValueError: unknown rule 'katzz'; did you mean 'katz'? rules: katz
+    """
+    choices = (
+        ("data", "data set", config.data.name, config.data.params),
+        ("model", "model", config.model.name, config.model.params),
+        ("topology", "generator", config.topology.generator, config.topology.params),
+        ("rule", "rule", config.rule.name, config.rule.params),
+    )
+    for section, kind, name, params in choices:
+        if section in tables:
+            reserved = {item.name for item in fields(_SECTIONS[section])} - {"params"}
+            chosen = choose(kind, name, tables[section])
+            check_parameters(kind, name, chosen, params, section=section, reserved=reserved)
+    shares, n_layers = config.topology.densities, len(config.model.widths) - 1
+    if isinstance(shares, str) and "densities" in tables:
+        choose("density allocation", shares, tables["densities"])
+    elif isinstance(shares, tuple) and len(shares) != n_layers:
+        raise ValueError(
+            f"topology.densities: expected one for each of {n_layers} layers, got {len(shares)}"
+        )
+    if "measures" in tables:
+        for name in (config.measures.names or ()) + config.measures.chosen:
+            choose("measure", name.partition(".")[0], tables["measures"])
+    return config
+
+
+def check_widths(
+    config: RunConfig, *, n_features: int, n_classes: int, n_inputs: int | None = None
+) -> None:
+    """Check that the first and the last width fit the data.
+
+    `n_classes` is 0 for data without labels; the last width is then free. `n_inputs` is what
+    reaches the first layer where that is not the features (behind convolutions).
+
+    Raises
+    ------
+    ValueError
+        If they do not; the message has the setting that would.
+
+    Examples
+    --------
+    >>> check_widths(load_recipe("set_mlp_digits"), n_features=784, n_classes=10)
+    Traceback (most recent call last):
+    ValueError: model.widths: data set 'digits' has 784 features and 10 classes, got widths from 64
+    to 10; use --set model.widths=[784,1000,1000,1000,10]
+    """
+    widths = config.model.widths
+    right = (n_inputs or n_features, *widths[1:-1], n_classes or widths[-1])
+    if widths != right:
+        listed_widths = ",".join(map(str, right))
+        behind = "" if n_inputs in (None, n_features) else f" ({n_inputs} behind the convolutions)"
+        raise ValueError(
+            f"model.widths: data set {config.data.name!r} has {n_features} features{behind} and "
+            f"{n_classes or 'no'} classes, got widths from {widths[0]} to {widths[-1]}; "
+            f"use --set model.widths=[{listed_widths}]"
+        )

@@ -1,0 +1,351 @@
+"""One run, from a configuration to a directory of results: build, train, measure, record."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from topokit.data import DATASETS, Data, load_data
+from topokit.experiments.config import WITHOUT_BUDGET, RunConfig, check_widths, load_recipe, resolve
+from topokit.experiments.loop import Epoch, TrainPlan, TrainState, read_checkpoint, train
+from topokit.experiments.record import History, Recorder, RunDirectory
+from topokit.generators import DENSITIES, GENERATORS, generate
+from topokit.graph import Topology
+from topokit.graph.files import write_atomic
+from topokit.measures import (
+    CHANGE_MEASURES,
+    CORE,
+    LAYER_MEASURES,
+    NETWORK_MEASURES,
+    measure,
+    prepare,
+)
+from topokit.nn.extract import topology_of
+from topokit.nn.initial_topology import STARTS, layer_densities
+from topokit.nn.models import MODELS, UNSUPERVISED, inputs_of
+from topokit.rules import RULES, SCHEDULES
+
+__all__ = ["Progress", "check", "resume", "run"]
+
+Progress = Callable[[Epoch, pd.DataFrame], None]
+
+EXPLORED = "explored_fraction"
+STREAMS = ("topology", "weights", "order", "rule", "dropout", "data")
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+def run(
+    config: RunConfig | str | os.PathLike[str],
+    directory: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> History:
+    """Train a network and record the topology of every epoch.
+
+    Everything that can be wrong with the configuration is found before any work starts. One
+    seed gives one result on one machine.
+
+    Parameters
+    ----------
+    config : RunConfig, str or path
+        A configuration, the name of a recipe, or a TOML file.
+    directory : path
+        A new or empty folder.
+    data_dir : path, optional
+        Folder of data sets; else the environment variable ``TOPOKIT_DATA``.
+    progress : callable, optional
+        Called as ``progress(epoch, measures)`` after each recorded epoch.
+
+    Returns
+    -------
+    History
+        The two frames, and any epoch's topology on demand.
+
+    Raises
+    ------
+    ValueError
+        If the configuration, the data or the directory is wrong.
+    FileNotFoundError
+        If the data set is not where it was looked for.
+    FloatingPointError
+        If training diverges; the state after the last finished epoch is kept.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> config = load_recipe("set_mlp_digits").override(["epochs=2", "model.widths=[64,30,10]"])
+    >>> history = run(config, tempfile.mkdtemp())
+    >>> history.epochs["epoch"].tolist(), history.topology(0)["fc1"].n_in
+    ([0, 1], 64)
+    """
+    config = config if isinstance(config, RunConfig) else load_recipe(os.fspath(config))
+    parts = _prepare(config, data_dir)
+    state = _build(config, _first_topology(config, parts), parts)
+    run_directory = RunDirectory.create(directory, config.to_toml(), _environment(config))
+    with run_directory.lock():
+        state.save(run_directory.checkpoint)
+        return _loop(config, state, parts, run_directory, progress)
+
+
+def resume(
+    directory: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> History:
+    """Continue a run from its last checkpoint; the end is that of a run never interrupted.
+
+    Parameters
+    ----------
+    directory : path
+        A run directory. A finished run is returned as it is.
+    data_dir, progress
+        As for `run`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such directory, or the data set is missing.
+    ValueError
+        If it is no run directory, its checkpoint is damaged, or another process is writing to
+        it.
+    """
+    run_directory = RunDirectory.open(directory)
+    if run_directory.done:
+        return run_directory.history()
+    config = RunConfig.from_dict(run_directory.config())
+    with run_directory.lock():
+        checkpoint = read_checkpoint(run_directory.checkpoint)
+        parts = _prepare(config, data_dir)
+        state = _build(config, topology_of(checkpoint["model"]), parts)
+        state.restore(checkpoint)
+        return _loop(config, state, parts, run_directory, progress)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a fresh and a resumed run are both built from."""
+
+    data: Data
+    rngs: dict[str, np.random.Generator]
+
+
+def check(
+    config: RunConfig, *, data_dir: str | os.PathLike[str] | None = None, load: bool = True
+) -> None:
+    """Find what is wrong with a configuration, without running it.
+
+    Parameters
+    ----------
+    config : RunConfig
+    data_dir : path, optional
+        As for `run`.
+    load : bool
+        Whether to load the data too, to see that it is there and that the widths fit.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        As `run` would, before any work.
+
+    Examples
+    --------
+    >>> check(load_recipe("set_mlp_digits").override(["rule.name=sett"]))
+    Traceback (most recent call last):
+    ValueError: unknown rule 'sett'; did you mean 'set'? rules: ...
+    """
+    if load:
+        _prepare(config, data_dir)
+    else:
+        _resolve(config)
+    _plan(config)
+
+
+def _resolve(config: RunConfig) -> None:
+    """Check the names and parameters of a configuration against all tables."""
+    resolve(
+        config,
+        tables={
+            "data": DATASETS,
+            "model": MODELS,
+            "topology": {**GENERATORS, **STARTS},
+            "densities": DENSITIES,
+            "rule": RULES,
+            "measures": {**LAYER_MEASURES, **NETWORK_MEASURES, **CHANGE_MEASURES, EXPLORED: len},
+        },
+    )
+
+
+def _prepare(config: RunConfig, data_dir: str | os.PathLike[str] | None) -> _Parts:
+    """Check the configuration, then load the data and check that the widths match."""
+    _resolve(config)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    rngs = {
+        name: np.random.Generator(
+            np.random.PCG64(np.random.SeedSequence(config.seed, spawn_key=(i,)))
+        )
+        for i, name in enumerate(STREAMS)
+    }
+    folder = None if data_dir is None else Path(data_dir)
+    data = load_data(config.data.name, data_dir=folder, rng=rngs["data"], **config.data.params)
+    n_inputs = inputs_of(config.model.name, data.n_features, **config.model.params)
+    n_classes = 0 if config.model.name in UNSUPERVISED else data.n_classes
+    if not n_classes and config.model.name not in UNSUPERVISED:
+        raise ValueError(
+            f"data.name: model {config.model.name!r} expected a data set with labels, got "
+            f"{data.name!r}, which has none; {', '.join(sorted(UNSUPERVISED))} learns without"
+        )
+    check_widths(config, n_features=data.n_features, n_classes=n_classes, n_inputs=n_inputs)
+    return _Parts(data, rngs)
+
+
+def _first_topology(config: RunConfig, parts: _Parts) -> Topology:
+    """The graphs a fresh run starts with."""
+    spec, widths, rng = config.topology, config.model.widths, parts.rngs["topology"]
+    budget: dict[str, Any] = {
+        "epsilon": spec.epsilon,
+        "density": spec.density,
+        "densities": spec.densities,
+    }
+    if spec.generator in STARTS:
+        shares = None
+        if spec.generator not in WITHOUT_BUDGET:
+            shares = layer_densities(widths, **budget)
+        data = parts.data
+        return STARTS[spec.generator](
+            data.x_train, data.y_train, widths=widths, density=shares, rng=rng, **spec.params
+        )
+    if isinstance(spec.densities, tuple):
+        layers = zip(itertools.pairwise(widths), spec.densities, strict=True)
+        return {
+            f"fc{i}": generate(sizes, spec.generator, density=share, rng=rng, **spec.params)["fc1"]
+            for i, (sizes, share) in enumerate(layers, start=1)
+        }
+    return generate(widths, spec.generator, **budget, rng=rng, **spec.params)
+
+
+def _build(config: RunConfig, topology: Topology, parts: _Parts) -> TrainState:
+    """Build model and optimizer from a topology: the one constructor of fresh and resumed runs."""
+    dropout = torch.Generator()
+    dropout.manual_seed(int(parts.rngs["dropout"].integers(2**62)))
+    model = MODELS[config.model.name](
+        topology, rng=parts.rngs["weights"], generator=dropout, **config.model.params
+    )
+    spec = config.optimizer
+    options: dict[str, Any] = {"lr": spec.lr, "weight_decay": spec.weight_decay}
+    if spec.name == "sgd":
+        options |= {"momentum": spec.momentum, "nesterov": spec.nesterov}
+    optimizer = OPTIMIZERS[spec.name](model.parameters(), **options)
+    streams = {name: parts.rngs[name] for name in ("order", "rule")}
+    return TrainState(model, optimizer, streams, dropout)
+
+
+def _plan(config: RunConfig) -> TrainPlan:
+    spec = config.rule
+    return TrainPlan(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        rule=RULES[spec.name](**spec.params),
+        drop_fraction=spec.drop_fraction,
+        schedule=SCHEDULES[spec.schedule],
+        every=None if spec.every == "epoch" else int(spec.every),
+        stop=spec.stop,
+        skip=spec.skip,
+        final=spec.final,
+        lr=config.optimizer.lr,
+        lr_schedule=SCHEDULES[config.optimizer.lr_schedule],
+    )
+
+
+def _loop(
+    config: RunConfig,
+    state: TrainState,
+    parts: _Parts,
+    run_directory: RunDirectory,
+    progress: Progress | None,
+) -> History:
+    """Train, measure and record until the last epoch; the checkpoint is always written last."""
+    recorder = Recorder(run_directory, upto=state.epoch - 1)
+    timing = _read_timing(run_directory)
+    prepare(name for name in config.measures.at(0, 1, CORE) if name != EXPLORED)
+    for epoch in _guarded(train(state, parts.data, _plan(config)), run_directory):
+        start = time.perf_counter()
+        frame = _measured(config, epoch, recorder)
+        measuring = time.perf_counter() - start
+        recorder.write(epoch.index, epoch.metrics, epoch.topology, frame)
+        timing = {
+            "epochs": epoch.index + 1,
+            "training_seconds": timing["training_seconds"] + epoch.metrics["seconds"],
+            "measuring_seconds": timing["measuring_seconds"] + measuring,
+        }
+        with write_atomic(run_directory.path / "timing.json") as temporary:
+            temporary.write_text(json.dumps(timing, indent=2) + "\n", encoding="utf-8")
+        state.save(run_directory.checkpoint)
+        if progress is not None:
+            progress(epoch, frame)
+    run_directory.finish()
+    return run_directory.history()
+
+
+def _guarded(epochs: Iterator[Epoch], run_directory: RunDirectory) -> Iterator[Epoch]:
+    """Add to the news of a loss that is no number where the last good state is."""
+    try:
+        yield from epochs
+    except FloatingPointError as error:
+        path = run_directory.path
+        raise FloatingPointError(
+            f"{error}; the state of the last finished epoch is in {path}"
+        ) from None
+
+
+def _measured(config: RunConfig, epoch: Epoch, recorder: Recorder) -> pd.DataFrame:
+    """Measure an epoch's topology; the explored fraction needs all epochs, so it is added here."""
+    explored = recorder.explore(epoch.topology) if epoch.explored is None else epoch.explored
+    names = config.measures.at(epoch.index, config.epochs, (*CORE, EXPLORED))
+    others = [name for name in names if name != EXPLORED]
+    frame = measure(epoch.topology, others, previous=recorder.previous)
+    if EXPLORED in names:
+        rows = pd.DataFrame(
+            [(layer, EXPLORED, share) for layer, share in explored.items()], columns=frame.columns
+        )
+        frame = pd.concat([frame, rows], ignore_index=True) if len(frame) else rows
+    return frame
+
+
+def _read_timing(run_directory: RunDirectory) -> dict[str, float]:
+    """Seconds spent so far in training and in measuring (not part of what a seed decides)."""
+    try:
+        timing = json.loads((run_directory.path / "timing.json").read_text(encoding="utf-8"))
+        return {key: float(timing[key]) for key in ("training_seconds", "measuring_seconds")}
+    except (OSError, ValueError, KeyError):
+        return {"training_seconds": 0.0, "measuring_seconds": 0.0}
+
+
+def _environment(config: RunConfig) -> dict[str, Any]:
+    """Versions, machine, seed and command: what someone needs to make the run again."""
+    packages = ("topokit-nn", "torch", "numpy", "scipy", "numba", "pandas", "networkx")
+    return {
+        "seed": config.seed,
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "packages": {name: version(name) for name in packages},
+    }

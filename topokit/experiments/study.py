@@ -1,0 +1,268 @@
+"""What a study is: a base recipe, arms, a grid over configuration keys, and seeds; as TOML."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from topokit.experiments.config import RunConfig, load_recipe
+from topokit.tables import choose, hint, listed
+from topokit.toml import to_toml
+
+__all__ = ["STUDIES", "PlannedRun", "Study", "load_study", "study_from"]
+
+STUDIES: dict[str, Path] = {
+    path.stem: path
+    for path in sorted((Path(__file__).parent.parent / "recipes/studies").glob("*.toml"))
+}
+"""Name of each shipped study and its TOML file."""
+
+_TABLES = ("study", "base", "settings", "grid", "arms", "quick")
+_STUDY = ("name", "title", "description", "recipe", "seeds", "measures")
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a study: its name, arm, cell of the grid and complete configuration."""
+
+    name: str
+    arm: str
+    cell: Mapping[str, Any]
+    config: RunConfig
+
+
+@dataclass(frozen=True)
+class Study:
+    """A set of runs: every arm in every cell of a grid, with every seed.
+
+    Parameters
+    ----------
+    name, title, description : str
+    base : RunConfig
+        What all runs start from.
+    settings : mapping
+        Values of configuration keys (``"rule.drop_fraction"``) for all runs.
+    grid : mapping
+        Configuration keys and the values each takes; all combinations are run.
+    arms : mapping
+        Name of each arm and its settings, which may change several keys together.
+    seeds : tuple of int
+    """
+
+    name: str
+    base: RunConfig
+    title: str = ""
+    description: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0,)
+
+    def runs(self) -> list[PlannedRun]:
+        """Return every run, configured; the order is arms, then cells, then seeds.
+
+        Raises
+        ------
+        ValueError
+            If a key or value is wrong, or two runs would have one name.
+        """
+        names = _short_names(tuple(self.grid))
+        planned: list[PlannedRun] = []
+        for arm, settings in (self.arms or {"": {}}).items():
+            for values in itertools.product(*self.grid.values()):
+                cell = dict(zip(self.grid, values, strict=True))
+                label = [arm] if arm else []
+                label += [f"{names[key]}={_word(value)}" for key, value in cell.items()]
+                for seed in self.seeds:
+                    name = _slug("-".join([*label, f"seed{seed}"]))
+                    changes = {**self.settings, **settings, **cell, "seed": seed}
+                    planned.append(PlannedRun(name, arm, cell, self._config(name, changes)))
+        seen = set()
+        for run in planned:
+            if run.name in seen:
+                raise ValueError(f"two runs of the study would be named {run.name}")
+            seen.add(run.name)
+        return planned
+
+    def _config(self, name: str, changes: Mapping[str, Any]) -> RunConfig:
+        try:
+            config = self.base.override([f"{k}={_toml(v)}" for k, v in changes.items()])
+        except ValueError as error:
+            raise ValueError(f"run {name}: {error}") from None
+        return config if config.threads else replace(config, threads=1)
+
+    def to_toml(self) -> str:
+        """Return the study as TOML text that `study_from` understands, its base included."""
+        about = {"name": self.name, "title": self.title, "description": self.description}
+        text = to_toml({"study": {**about, "seeds": list(self.seeds)}})
+        for table in ("settings", "grid"):
+            if values := getattr(self, table):
+                text += "\n" + to_toml({table: {k: _listed(v) for k, v in values.items()}})
+        for arm, settings in self.arms.items():
+            values = {"name": arm, "settings": dict(settings)}
+            text += "\n[[arms]]\n" + to_toml({"arm": values}).partition("\n")[2]
+        base = self.base.to_dict()
+        flat = {key: value for key, value in base.items() if not isinstance(value, Mapping)}
+        text += "\n" + to_toml({"base": flat})
+        for key, value in base.items():
+            if isinstance(value, Mapping):
+                text += f"\n[base.{key}]\n" + to_toml({key: value}).partition("\n")[2]
+        return text
+
+
+def load_study(name_or_path: str | PathLike[str], *, quick: bool = False) -> Study:
+    """Read a shipped study by name, or a TOML file by path.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+    quick : bool
+        Apply the study's ``[quick]`` table: less of everything, for a look.
+
+    Raises
+    ------
+    ValueError
+        If no study has that name, or the file holds no valid study.
+    FileNotFoundError
+        If a path ending in ``.toml`` leads nowhere.
+
+    Examples
+    --------
+    >>> load_study("tutorial_table").seeds
+    (0, 1, 2, 3, 4)
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml" and not path.is_file():
+        path = choose("study", str(name_or_path), STUDIES)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"expected a TOML file, found none at {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from None
+    try:
+        return study_from(values, quick=quick)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def study_from(values: Mapping[str, Any], *, quick: bool = False) -> Study:
+    """Build a study from the dictionaries of its TOML file.
+
+    ``[study]`` has ``name``, and optionally ``title``, ``description``, ``recipe`` (or the whole
+    configuration in ``[base]``), ``seeds`` and ``measures``. ``[settings]`` holds configuration
+    keys for all runs, ``[grid]`` keys with lists of values, ``[[arms]]`` named settings, and
+    ``[quick]`` may replace ``seeds``, single values of ``grid`` and ``settings``, and choose
+    ``arms`` by name. Keys may be written with dots or as nested tables.
+
+    Raises
+    ------
+    ValueError
+        If something is missing, unknown or of the wrong kind.
+
+    Examples
+    --------
+    >>> study = study_from({
+    ...     "study": {"name": "zeta", "recipe": "set_mlp_digits", "seeds": [0, 1]},
+    ...     "grid": {"rule.drop_fraction": [0.1, 0.3]},
+    ... })
+    >>> [run.name for run in study.runs()]
+    ['drop_fraction=0.1-seed0', 'drop_fraction=0.1-seed1', 'drop_fraction=0.3-seed0',
+    'drop_fraction=0.3-seed1']
+    """
+    _known(values, _TABLES, "")
+    about = values.get("study", {})
+    _known(about, _STUDY, "study.")
+    if not isinstance(about.get("name"), str):
+        raise ValueError("missing key 'study.name': a study needs a name")
+    if ("recipe" in about) == ("base" in values):
+        raise ValueError("expected exactly one of study.recipe and a table [base]")
+    base = RunConfig.from_dict(values["base"]) if "base" in values else load_recipe(about["recipe"])
+    arms: dict[str, Mapping[str, Any]] = {}
+    for arm in values.get("arms", []):
+        if not isinstance(arm, Mapping) or not isinstance(arm.get("name"), str):
+            raise ValueError(f"arms: expected tables with a name and settings, got {arm!r}")
+        _known(arm, ("name", "settings"), "arms.")
+        if arm["name"] in arms:
+            raise ValueError(f"arms: two arms are named {arm['name']!r}")
+        arms[arm["name"]] = _flat(arm.get("settings", {}))
+    settings, grid = _flat(values.get("settings", {})), _flat(values.get("grid", {}))
+    if "measures" in about:
+        settings["measures.names"] = list(about["measures"])
+    seeds = about.get("seeds", [0])
+    if quick:
+        less = values.get("quick", {})
+        _known(less, ("seeds", "settings", "grid", "arms"), "quick.")
+        settings, grid = settings | _flat(less.get("settings", {})), dict(grid)
+        grid |= _flat(less.get("grid", {}))
+        seeds = less.get("seeds", seeds)
+        arms = {name: choose("arm", name, arms) for name in less.get("arms", arms)}
+    for key, choices in grid.items():
+        if not isinstance(choices, list) or not choices:
+            raise ValueError(f"grid.{key}: expected a list of values, got {choices!r}")
+        if any(key in own for own in arms.values()):
+            raise ValueError(f"grid.{key}: an arm sets this key too; expected one of the two")
+    good = isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds)
+    if not good:
+        raise ValueError(f"study.seeds: expected a list of integers, got {seeds!r}")
+    return Study(
+        name=about["name"],
+        title=about.get("title", ""),
+        description=about.get("description", ""),
+        base=base,
+        settings=settings,
+        grid={key: tuple(choices) for key, choices in grid.items()},
+        arms=arms,
+        seeds=tuple(seeds),
+    )
+
+
+def _known(values: Any, keys: tuple[str, ...], where: str) -> None:
+    """Refuse what is no table or has keys that nothing reads."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where.rstrip('.')}: expected a table, got {values!r}")
+    for key in values:
+        if key not in keys:
+            raise ValueError(f"unknown key '{where}{key}'; {hint(key, keys)}keys: {listed(keys)}")
+
+
+def _flat(table: Any, before: str = "") -> dict[str, Any]:
+    """Nested tables as one with dots in its keys."""
+    if not isinstance(table, Mapping):
+        raise ValueError(f"expected a table of configuration keys, got {table!r}")
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{before}{key}.")
+        else:
+            flat[f"{before}{key}"] = value
+    return flat
+
+
+def _short_names(keys: tuple[str, ...]) -> dict[str, str]:
+    """The last part of each key, or all of it where that is not enough."""
+    last = [key.rpartition(".")[2] for key in keys]
+    return {key: key if last.count(end) > 1 else end for key, end in zip(keys, last, strict=True)}
+
+
+def _word(value: Any) -> str:
+    """A value as part of a folder's name."""
+    return "x".join(map(_word, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._=+-]+", "_", text)
+
+
+def _toml(value: Any) -> str:
+    return to_toml({"value": value}).removeprefix("value = ").rstrip("\n")
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

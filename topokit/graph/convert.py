@@ -1,0 +1,278 @@
+"""To and from scipy, networkx and dense masks; topologies as ``.npz`` files without pickles."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike
+
+from topokit.graph.files import write_atomic
+from topokit.graph.layergraph import LayerGraph, Topology, chain_widths, distinct
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+__all__ = [
+    "channel_graph",
+    "from_dense",
+    "from_networkx",
+    "from_scipy",
+    "load_topology",
+    "save_topology",
+    "to_networkx",
+    "unrolled_graph",
+]
+
+FORMAT = "topokit-topology-1"
+DAMAGED = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, struct.error)
+
+
+def from_scipy(matrix: Any) -> LayerGraph:
+    """Read a layer graph from a scipy sparse matrix or array of shape (n_out, n_in).
+
+    Every stored entry is an edge, an explicit zero too; entries stored twice are one edge.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse array or matrix
+        Rows are output units. A copy is made.
+
+    Raises
+    ------
+    TypeError
+        If `matrix` is not sparse; use `from_dense` for arrays.
+
+    Examples
+    --------
+    >>> import scipy.sparse as sp
+    >>> from_scipy(sp.coo_array(([0.0, 2.0], ([0, 1], [1, 1])), shape=(2, 3)))
+    LayerGraph(3 -> 2, 2 edges)
+    """
+    if not sp.issparse(matrix):
+        raise TypeError(
+            f"expected a scipy sparse array of shape (n_out, n_in), got {type(matrix).__name__}; "
+            "topokit.graph.convert.from_dense reads dense masks"
+        )
+    coo = sp.coo_array(cast("Any", matrix))
+    n_out, n_in = coo.shape
+    ids = np.asarray(coo.row, np.int64) * n_in + np.asarray(coo.col, np.int64)
+    return LayerGraph.from_edge_ids(distinct(ids), (n_out, n_in))
+
+
+def from_dense(mask: ArrayLike) -> LayerGraph:
+    """Read a layer graph from a dense (n_out, n_in) array: cells that are not zero are edges.
+
+    Examples
+    --------
+    >>> from_dense([[1, 0], [0.5, -2]])
+    LayerGraph(2 -> 2, 3 edges)
+    """
+    array = np.asarray(mask)
+    if array.ndim != 2:
+        raise ValueError(f"expected a mask of shape (n_out, n_in), got shape {array.shape}")
+    return LayerGraph.from_edge_ids(np.flatnonzero(array), (array.shape[0], array.shape[1]))
+
+
+def channel_graph(graph: LayerGraph, kernel_cells: int) -> LayerGraph:
+    """Collapse a convolution's unrolled graph to channels: an edge if any kernel cell is one.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+        Shape ``(out_channels, in_channels * kernel_cells)``, as ``weight.flatten(1)``.
+    kernel_cells : int
+        Kernel height times width.
+
+    Returns
+    -------
+    LayerGraph
+        Shape ``(out_channels, in_channels)``.
+
+    Raises
+    ------
+    ValueError
+        If the kernel does not divide the number of input units.
+
+    Examples
+    --------
+    >>> channel_graph(LayerGraph.from_edge_ids([0, 1, 9], (2, 8)), 4).indices.tolist()
+    [0, 0]
+    """
+    if kernel_cells < 1 or graph.n_in % kernel_cells:
+        raise ValueError(
+            f"expected a kernel size dividing {graph.n_in} input units, got {kernel_cells}"
+        )
+    n_channels = graph.n_in // kernel_cells
+    ids = graph.rows * n_channels + graph.indices // kernel_cells
+    return LayerGraph.from_edge_ids(distinct(ids), (graph.n_out, n_channels))
+
+
+def unrolled_graph(graph: LayerGraph, kernel_cells: int) -> LayerGraph:
+    """Repeat every edge of a channel graph over the kernel: the inverse of `channel_graph`.
+
+    Examples
+    --------
+    >>> unrolled_graph(LayerGraph.from_edge_ids([1], (1, 2)), 3).indices.tolist()
+    [3, 4, 5]
+    """
+    if kernel_cells < 1:
+        raise ValueError(f"expected a positive kernel size, got {kernel_cells}")
+    cells = np.arange(kernel_cells)
+    indices = (graph.indices.astype(np.int64)[:, None] * kernel_cells + cells).ravel()
+    return LayerGraph(
+        (graph.n_out, graph.n_in * kernel_cells), graph.indptr * kernel_cells, indices
+    )
+
+
+def to_networkx(graph_or_topology: LayerGraph | Topology) -> nx.Graph:
+    """Convert to an undirected networkx graph with a ``bipartite`` attribute on every node.
+
+    Nodes are integers. A layer has its input units first (``bipartite=0``), then its output
+    units (``bipartite=1``). A topology whose layers chain has ``layer`` (0 for the network's
+    input) and ``unit`` on every node, and ``bipartite`` is the parity of the layer.
+
+    Parameters
+    ----------
+    graph_or_topology : LayerGraph or dict of LayerGraph
+
+    Returns
+    -------
+    networkx.Graph
+        Memory is about 300 bytes an edge.
+
+    Raises
+    ------
+    ValueError
+        If a topology's layers do not chain (n_out of one is not n_in of the next).
+
+    Examples
+    --------
+    >>> graph = to_networkx(LayerGraph.from_edge_ids([0, 3], (2, 2)))
+    >>> sorted(graph.edges), graph.nodes[2]["bipartite"]
+    ([(0, 2), (1, 3)], 1)
+    """
+    import networkx as nx
+
+    if isinstance(graph_or_topology, LayerGraph):
+        topology: Topology = {"": graph_or_topology}
+    else:
+        topology = graph_or_topology
+    widths = chain_widths(topology)
+    if widths is None:
+        raise ValueError(
+            "expected layers that chain (n_out of each equal to n_in of the next), got "
+            + ", ".join(f"{name}: {g.n_in} -> {g.n_out}" for name, g in topology.items())
+        )
+    result = nx.Graph()
+    starts = np.concatenate([[0], np.cumsum(widths)])
+    for layer, width in enumerate(widths):
+        result.add_nodes_from(
+            (int(starts[layer]) + unit, {"bipartite": layer % 2, "layer": layer, "unit": unit})
+            for unit in range(width)
+        )
+    for layer, graph in enumerate(topology.values()):
+        left = graph.indices + starts[layer]
+        right = graph.rows + starts[layer + 1]
+        result.add_edges_from(zip(left.tolist(), right.tolist(), strict=True))
+    return result
+
+
+def from_networkx(graph: nx.Graph) -> LayerGraph:
+    """Read a layer graph from a bipartite networkx graph.
+
+    Parameters
+    ----------
+    graph : networkx.Graph
+        Every node has the attribute ``bipartite``: 0 for input units, 1 for output units,
+        numbered in the order of iteration. Edge directions and attributes are ignored.
+
+    Raises
+    ------
+    ValueError
+        If a node lacks the attribute, or an edge joins two units of one side.
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> from_networkx(nx.complete_bipartite_graph(3, 2))
+    LayerGraph(3 -> 2, 6 edges)
+    """
+    sides: dict[int, dict[Any, int]] = {0: {}, 1: {}}
+    for node, side in graph.nodes(data="bipartite"):
+        if side not in (0, 1, "0", "1"):
+            raise ValueError(
+                f"expected the node attribute bipartite=0 (input) or 1 (output) on every node, "
+                f"got {side!r} on node {node!r}"
+            )
+        members = sides[int(side)]
+        members[node] = len(members)
+    inputs, outputs = sides[0], sides[1]
+    ids = set()
+    for u, v in graph.edges():
+        if (u in inputs) == (v in inputs):
+            raise ValueError(f"expected edges between the two sides, got {u!r} - {v!r} within one")
+        a, b = (u, v) if u in inputs else (v, u)
+        ids.add(outputs[b] * len(inputs) + inputs[a])
+    return LayerGraph.from_edge_ids(sorted(ids), (len(outputs), len(inputs)))
+
+
+def save_topology(path: str | os.PathLike[str], topology: Topology) -> None:
+    """Write a topology to an ``.npz`` file: names, shapes and CSR arrays, no pickles.
+
+    The file is written beside its place and moved into it, so it is never half there.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "t.npz"
+    >>> save_topology(path, {"fc1": LayerGraph.from_edge_ids([1], (1, 2))})
+    >>> load_topology(path)
+    {'fc1': LayerGraph(2 -> 1, 1 edges)}
+    """
+    path = Path(path)
+    arrays: dict[str, Any] = {
+        "format": np.array(FORMAT),
+        "names": np.array(list(topology), dtype=np.str_),
+    }
+    for i, graph in enumerate(topology.values()):
+        arrays[f"shape_{i}"] = np.array(graph.shape, np.int64)
+        arrays[f"indptr_{i}"] = graph.indptr
+        arrays[f"indices_{i}"] = graph.indices
+    with write_atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def load_topology(path: str | os.PathLike[str]) -> Topology:
+    """Read a topology written by `save_topology`; nothing is unpickled.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not a topology or is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"expected a topology file, found none at {path}")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            if str(arrays["format"]) != FORMAT:
+                raise ValueError(f"format {str(arrays['format'])!r} is not {FORMAT!r}")
+            return {
+                str(name): LayerGraph(
+                    tuple(int(n) for n in arrays[f"shape_{i}"]),  # type: ignore[arg-type]
+                    arrays[f"indptr_{i}"],
+                    arrays[f"indices_{i}"],
+                )
+                for i, name in enumerate(arrays["names"])
+            }
+    except (*DAMAGED, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"expected a topology written by topokit at {path}: {error}") from error

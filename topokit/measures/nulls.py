@@ -1,0 +1,280 @@
+"""Null models: how far a measure is from graphs with the same degrees, otherwise random."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from topokit.generators import randomized_twin
+from topokit.graph import LayerGraph
+from topokit.graph.layergraph import random_subset
+from topokit.measures import LAYER_MEASURES, find_communities
+
+__all__ = [
+    "NULL_MEASURES",
+    "TWINS",
+    "NullScore",
+    "expected_degree_twin",
+    "null_score",
+    "null_scores",
+]
+
+NAN = float("nan")
+
+
+def _modularity(graph: LayerGraph) -> float:
+    """Modularity of the communities found from fixed beginnings."""
+    return find_communities(graph, rng=np.random.default_rng(0)).modularity
+
+
+NULL_MEASURES: dict[str, Callable[[LayerGraph], float]] = {
+    "normalized_spectral_gap": LAYER_MEASURES["normalized_spectral_gap"],
+    "butterflies": LAYER_MEASURES["butterflies"],
+    "robins_alexander": LAYER_MEASURES["robins_alexander"],
+    "pair_clustering": lambda graph: float(LAYER_MEASURES["pair_clustering"](graph).union),
+    "assortativity": LAYER_MEASURES["assortativity"],
+    "nestedness": LAYER_MEASURES["nestedness"],
+    "rich_club": LAYER_MEASURES["rich_club"],
+    "modularity": _modularity,
+    "mean_distance": lambda graph: float(LAYER_MEASURES["distances"](graph).mean),
+    "efficiency": LAYER_MEASURES["efficiency"],
+    "robustness": LAYER_MEASURES["robustness"],
+}
+"""Measures that size and degrees alone can move; their z-score is what says something."""
+
+
+class NullScore(NamedTuple):
+    """A measure beside its degree-preserving null; see `null_score`."""
+
+    value: float
+    null_mean: float
+    null_sd: float
+    z: float
+    p_value: float
+
+
+def expected_degree_twin(graph: LayerGraph, *, rng: np.random.Generator) -> LayerGraph:
+    r"""Draw a layer of largest entropy whose degrees are those of a graph on average (BiCM).
+
+    Each cell is an edge with probability :math:`x_i y_j / (1 + x_i y_j)`, independently; units
+    of equal degree share their factor. Degrees vary, so z-scores against these twins are
+    smaller than against `topokit.randomized_twin`, which keeps every degree: do not mix them.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    LayerGraph
+        Of the same shape; its number of edges varies too. Cost O(n_edges) and the product of
+        the numbers of distinct degrees, some hundred times.
+
+    Raises
+    ------
+    ValueError
+        If the factors could not be found.
+
+    References
+    ----------
+    .. [1] Saracco, Di Clemente, Gabrielli, Squartini, "Randomizing bipartite networks: the case
+       of the World Trade Web", Scientific Reports 5:10595, 2015.
+
+    Examples
+    --------
+    >>> graph = LayerGraph.from_edge_ids([0, 1, 2, 3, 6], (3, 3))
+    >>> expected_degree_twin(graph, rng=np.random.default_rng(0)).shape
+    (3, 3)
+    """
+    fan_in, fan_out = graph.fan_in, graph.fan_out
+    k, rows, n_rows = np.unique(fan_in, return_inverse=True, return_counts=True)
+    d, columns, n_columns = np.unique(fan_out, return_inverse=True, return_counts=True)
+    chance = _link_chances(k, n_rows, d, n_columns)
+    of_row, of_column = np.argsort(rows, kind="stable"), np.argsort(columns, kind="stable")
+    first_row = np.cumsum(n_rows) - n_rows
+    first_column = np.cumsum(n_columns) - n_columns
+    ids = []
+    for a, b in np.argwhere(chance > 0):
+        cells = int(n_rows[a] * n_columns[b])
+        picked = random_subset(cells, int(rng.binomial(cells, chance[a, b])), rng)
+        row = of_row[first_row[a] + picked // n_columns[b]]
+        ids.append(row * graph.n_in + of_column[first_column[b] + picked % n_columns[b]])
+    edges = np.concatenate(ids) if ids else np.empty(0, np.int64)
+    return LayerGraph.from_edge_ids(edges, graph.shape)
+
+
+def _link_chances(
+    k: NDArray[np.int64], n_rows: NDArray[np.int64], d: NDArray[np.int64], n_columns: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Probability of a link between units of each pair of degrees; rows and columns add up.
+
+    Empty and full degrees are settled first, since their factors would be 0 or infinite; the
+    rest is a fixed point, damped in logarithms by Newton's method on each side in turn.
+    """
+    chance = np.zeros((k.size, d.size))
+    left, right = k.astype(float), d.astype(float)
+    rows, columns = np.ones(k.size, bool), np.ones(d.size, bool)
+    changed = True
+    while changed:
+        changed = False
+        for at in np.flatnonzero(rows):
+            room = float(n_columns[columns].sum())
+            if left[at] <= 0 or left[at] >= room:
+                full = left[at] > 0
+                chance[at, columns] = float(full)
+                right[columns] -= n_rows[at] * float(full)
+                rows[at], changed = False, True
+        for at in np.flatnonzero(columns):
+            room = float(n_rows[rows].sum())
+            if right[at] <= 0 or right[at] >= room:
+                full = right[at] > 0
+                chance[rows, at] = float(full)
+                left[rows] -= n_columns[at] * float(full)
+                columns[at], changed = False, True
+    if not rows.any():
+        return chance
+    left, right, n, m = left[rows], right[columns], n_rows[rows], n_columns[columns]
+    links = float(left @ n)
+    x, y = np.log(left / np.sqrt(links)), np.log(right / np.sqrt(links))
+    for _ in range(5000):
+        p = expit(x[:, None] + y[None, :])
+        x += np.clip((left - p @ m) / ((p * (1 - p)) @ m), -2, 2)
+        p = expit(x[:, None] + y[None, :])
+        wrong = np.abs(p @ m - left).max()
+        y += np.clip((right - n @ p) / (n @ (p * (1 - p))), -2, 2)
+        if wrong < 1e-9 and np.abs(n @ p - right).max() < 1e-9:
+            chance[np.ix_(rows, columns)] = p
+            return chance
+    raise ValueError("no layer of largest entropy was found for these degrees")
+
+
+TWINS: dict[str, Callable[..., LayerGraph]] = {
+    "exact": randomized_twin,
+    "expected": expected_degree_twin,
+}
+"""How random twins are drawn: degrees kept exactly, or on average."""
+
+
+def null_score(
+    graph: LayerGraph,
+    measure: Callable[[LayerGraph], float],
+    *,
+    twins: int = 20,
+    rng: np.random.Generator,
+) -> NullScore:
+    """Compare a measure with its values on random graphs of the same degrees.
+
+    Separates what the degrees alone explain (many 4-cycles where there are hubs) from wiring.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+    measure : callable
+        From a layer graph to a float, such as ``LAYER_MEASURES["butterflies"]``.
+    twins : int
+        Number of degree-preserving twins, 2 or more.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    NullScore
+        ``value``; mean and standard deviation over the twins; ``z`` = (value - mean) / sd,
+        ``nan`` where all twins agree to rounding (the degrees fix the measure); two-sided rank
+        ``p_value``, at least 2 / (twins + 1). ``nan`` where the measure is undefined. Cost
+        `twins` times that of the measure and of 20 curveball sweeps.
+
+    Raises
+    ------
+    ValueError
+        If fewer than two twins are asked for.
+
+    References
+    ----------
+    .. [1] Strona et al., "A fast and unbiased procedure to randomize ecological binary matrices
+       with fixed row and column totals", Nature Communications 5, 2014.
+    .. [2] Milo et al., "Network motifs: simple building blocks of complex networks", Science
+       298, 2002.
+
+    Examples
+    --------
+    >>> blocks = [8 * i + j for i in range(8) for j in range(8) if i // 4 == j // 4]
+    >>> graph = LayerGraph.from_edge_ids(blocks, (8, 8))
+    >>> score = null_score(graph, LAYER_MEASURES["butterflies"], rng=np.random.default_rng(0))
+    >>> score.z > 3
+    True
+    """
+    return null_scores(graph, {"measure": measure}, twins=twins, rng=rng)["measure"]
+
+
+def null_scores(
+    graph: LayerGraph,
+    measures: Mapping[str, Callable[[LayerGraph], float]] = NULL_MEASURES,
+    *,
+    twins: int = 20,
+    null: str = "exact",
+    rng: np.random.Generator,
+) -> dict[str, NullScore]:
+    """Compare several measures with their values on the same random graphs of equal degrees.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+    measures : mapping of callables
+        By default `NULL_MEASURES`: those that size and degrees alone can move.
+    twins : int
+        Number of random twins, 2 or more.
+    null : str
+        ``"exact"``: every degree is kept; ``"expected"``: degrees are kept on average.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    dict of NullScore
+        As of `null_score`, by name. Cost `twins` times that of the measures.
+
+    Raises
+    ------
+    ValueError
+        If fewer than two twins are asked for, or `null` is another word.
+
+    References
+    ----------
+    .. [1] Strona et al., Nature Communications 5, 2014.
+
+    Examples
+    --------
+    >>> graph = LayerGraph.from_edge_ids([0, 1, 3, 4, 8], (3, 3))
+    >>> scores = null_scores(graph, twins=4, rng=np.random.default_rng(0))
+    >>> list(scores) == list(NULL_MEASURES)
+    True
+    """
+    if twins < 2:
+        raise ValueError(f"expected at least 2 twins, got {twins}")
+    if null not in TWINS:
+        raise ValueError(f"expected null 'exact' or 'expected', got {null!r}")
+    found: dict[str, list[float]] = {name: [] for name in measures}
+    for _ in range(twins):
+        twin = TWINS[null](graph, rng=rng)
+        for name, measure in measures.items():
+            found[name].append(float(measure(twin)))
+    return {
+        name: _score(float(measure(graph)), np.array(found[name]))
+        for name, measure in measures.items()
+    }
+
+
+def _score(value: float, found: NDArray[np.float64]) -> NullScore:
+    """Place a value among those of the twins."""
+    if np.isnan(value) or np.isnan(found).any():
+        return NullScore(value, NAN, NAN, NAN, NAN)
+    mean, sd = float(found.mean()), float(found.std(ddof=1))
+    above = int(np.count_nonzero(found >= value))
+    below = int(np.count_nonzero(found <= value))
+    p_value = min(1.0, 2 * (min(above, below) + 1) / (found.size + 1))
+    fixed = sd <= 1e-9 * max(1.0, abs(mean))
+    return NullScore(value, mean, sd, NAN if fixed else (value - mean) / sd, p_value)

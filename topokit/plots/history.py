@@ -1,0 +1,563 @@
+"""Figures of a run's whole history: distributions, ages of edges and spectra over its epochs."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from scipy.sparse.linalg import svds
+
+from topokit.measures import VERDICTS, singular_values
+from topokit.plots.layer import UNITS, degrees_of, draw_ccdf, null_ccdf
+from topokit.plots.style import COLOURS, LINES, MARKERS, NULL, axes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from topokit.experiments.record import History
+    from topokit.graph import LayerGraph
+
+
+__all__ = [
+    "accuracy_against_measure",
+    "accuracy_over_epochs",
+    "degree_evolution",
+    "degree_heatmap",
+    "degree_multiples",
+    "edge_survival",
+    "measure_over_epochs",
+    "scores_of",
+    "spectrum_over_epochs",
+    "turnover",
+    "verdict_timeline",
+]
+
+SMALL = 128  # units of the smaller side up to which spectra are dense
+
+
+def _epochs(history: History, n: int) -> list[int]:
+    """Up to `n` recorded epochs, evenly spaced, the first and the last among them."""
+    known = history.recorded
+    return sorted({known[int(i)] for i in np.linspace(0, len(known) - 1, n)}) if known else []
+
+
+def _layer(history: History, layer: str | None) -> str | None:
+    """The layer asked for, or the first; none where nothing is recorded."""
+    if not history.recorded:
+        return layer
+    layers = history.topology(history.recorded[-1])
+    layer = layer or next(iter(layers))
+    if layer not in layers:
+        raise ValueError(f"expected a layer of {', '.join(layers)}, got {layer!r}")
+    return layer
+
+
+def degree_heatmap(
+    history: History,
+    *,
+    layer: str | None = None,
+    side: str = "fan_in",
+    n_epochs: int = 60,
+    ax: Axes | None = None,
+) -> Axes:
+    """Degree distribution over epochs: a column for each epoch, darkness for the share of units.
+
+    A random graph is a band that stays; hubs are single cells that climb away from it while the
+    band sinks. The line is the mean degree. Degrees are binned by factors of about 1.2.
+
+    Parameters
+    ----------
+    history : History
+    layer : str, optional
+        By default the first.
+    side : str
+        ``"fan_in"`` or ``"fan_out"``.
+    n_epochs : int
+        How many epochs to draw at most, evenly spaced.
+    ax : Axes, optional
+
+    Raises
+    ------
+    ValueError
+        If the run has no such layer.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = degree_heatmap(history, ax=Figure().add_subplot())
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('epoch', 'fan-in k')
+    """
+    ax = axes(ax)
+    layer, word = _layer(history, layer), side.replace("_", "-")
+    epochs = _epochs(history, n_epochs)
+    if epochs and layer is not None:
+        degrees = [degrees_of(history.topology(epoch)[layer], side)[0] for epoch in epochs]
+        largest = max([int(d.max(initial=0)) for d in degrees] + [1])
+        edges = _bins(largest)
+        shares = np.array(
+            [np.histogram(np.maximum(d, 0.5), bins=edges)[0] / max(d.size, 1) for d in degrees]
+        ).T
+        middle = [(a + b) / 2 for a, b in itertools.pairwise(epochs)]
+        sides = np.array([2 * epochs[0] - (middle or [epochs[0] + 0.5])[0], *middle])
+        sides = np.append(sides, 2 * epochs[-1] - sides[-1])
+        seen = np.ma.masked_equal(shares, 0)
+        lowest = float(seen.min()) if seen.count() else 1.0
+        mesh = ax.pcolormesh(
+            sides, edges, seen, cmap="cividis_r", norm=LogNorm(min(lowest, 0.5), 1), rasterized=True
+        )
+        ax.figure.colorbar(mesh, ax=ax, label=f"share of {UNITS[side]}")
+        means = [d.mean() if d.size else np.nan for d in degrees]
+        ax.plot(epochs, means, color=COLOURS[1], lw=1, label="mean")
+        rows = np.flatnonzero(shares.any(axis=1))
+        ax.set(yscale="log", ylim=(edges[rows[0]], edges[rows[-1] + 1]) if rows.size else None)
+        ax.legend(loc="upper left", frameon=True, framealpha=0.7)
+    title = f"Degrees over epochs ({layer})" if layer else "Degrees over epochs"
+    ax.set(xlabel="epoch", ylabel=f"{word} k", title=title)
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    return ax
+
+
+def _bins(largest: int) -> NDArray[np.float64]:
+    """Edges of bins: one for isolated units, one for each small degree, then wider ones."""
+    steps = np.unique(np.round(np.geomspace(1, largest + 1, 4 + int(13 * np.log10(largest + 1)))))
+    return (
+        np.concatenate([[0.4], steps - 0.4, [largest + 0.6]])
+        if steps[-1] <= largest
+        else (np.concatenate([[0.4], steps - 0.4]))
+    )
+
+
+def degree_multiples(
+    history: History, *, side: str = "fan_in", n_epochs: int = 3, ax: Axes | None = None
+) -> Axes:
+    """Degree distributions of every layer in small panels inside the axes, on common scales.
+
+    Each panel has a few epochs, first to last from light to dark, and the null dotted.
+
+    Parameters
+    ----------
+    history : History
+    side : str
+    n_epochs : int
+    ax : Axes, optional
+        Taken up by the panels; labels and title are its own.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = degree_multiples(history, ax=Figure().add_subplot())
+    >>> len(ax.child_axes)
+    2
+    """
+    ax = axes(ax)
+    word = side.replace("_", "-")
+    epochs = _epochs(history, n_epochs)
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    if epochs:
+        topologies = [history.topology(epoch) for epoch in epochs]
+        names = list(topologies[-1])
+        graphs: list[list[LayerGraph]] = [[t[name] for t in topologies] for name in names]
+        largest = max(int(degrees_of(g, side)[0].max(initial=1)) for row in graphs for g in row)
+        smallest = min(0.5 / max(degrees_of(row[0], side)[0].size, 1) for row in graphs)
+        for i, (name, row) in enumerate(zip(names, graphs, strict=True)):
+            gap = 0.06 / len(names)
+            panel = ax.inset_axes((i / len(names) + gap, 0.1, 1 / len(names) - 2 * gap, 0.84))
+            if row[0].n_edges:
+                panel.plot(*null_ccdf(row[0], side), color=NULL, ls=":")
+            for j, (epoch, graph) in enumerate(zip(epochs, row, strict=True)):
+                shade = 0.3 + 0.7 * j / max(len(epochs) - 1, 1)
+                style = LINES[(len(epochs) - 1 - j) % 4]
+                label = f"epoch {epoch}"
+                draw_ccdf(
+                    panel, degrees_of(graph, side)[0], color=COLOURS[0], alpha=shade, ls=style,
+                    label=label,
+                )  # fmt: skip
+            panel.set(xscale="log", yscale="log", xlim=(0.8, 1.3 * largest), ylim=(smallest, 1.5))
+            panel.set_xticks([10.0**k for k in range(int(np.log10(0.7 * largest)) + 1)])
+            panel.set_title(name, fontsize="small", pad=2)
+            if i:
+                panel.set_yticklabels([])
+            if i == len(names) - 1 and row[0].n_edges:
+                panel.legend(loc="lower left", fontsize=5, handlelength=1.4)
+            panel.tick_params(labelsize=6)
+    ax.set_xlabel(f"{word} k", labelpad=2)
+    ax.set_ylabel(f"share of units with {word} ≥ k", labelpad=22 if epochs else None)
+    ax.set_title("Degrees of every layer")
+    return ax
+
+
+def edge_survival(history: History, *, ax: Axes | None = None) -> Axes:
+    """Share of edges that live at least so many epochs, by Kaplan and Meier, for each layer.
+
+    Edges that are still there at the end count as censored: what is known of them is that they
+    lived so long. A straight line on the log axis means that every edge has the same risk whatever
+    its age; a curve that flattens means that the survivors are there to stay.
+
+    Parameters
+    ----------
+    history : History
+        With `ages`, as runs on disk have.
+    ax : Axes, optional
+
+    References
+    ----------
+    .. [1] Kaplan, Meier, "Nonparametric estimation from incomplete observations", Journal of the
+       American Statistical Association 53, 1958.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = edge_survival(history, ax=Figure().add_subplot())
+    >>> [float(y) for y in ax.lines[0].get_ydata()][:1]
+    [1.0]
+    """
+    ax = axes(ax)
+    epochs = history.recorded
+    lowest = 1.0
+    for i, (name, (age, share)) in enumerate(_kaplan_meier(history).items()):
+        style = {"color": COLOURS[i % 7], "ls": LINES[i % 7]}
+        ax.step(age, share, where="post", label=name, **style)  # type: ignore[arg-type]
+        lowest = min(lowest, float(share[share > 0].min(initial=1.0)))
+    if epochs:
+        ax.legend()
+        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        ax.set(yscale="log", ylim=(min(0.5, lowest) / 1.3, 1.3))
+    ax.set(xlabel="age of an edge (epochs)", ylabel="share that survives", title="Life of edges")
+    return ax
+
+
+Curve = tuple[NDArray[np.int64], NDArray[np.float64]]
+
+
+def _kaplan_meier(history: History) -> dict[str, Curve]:
+    """Survival function of the ages at which each layer's edges go, those that stay censored."""
+    epochs = history.recorded
+    if not epochs:
+        return {}
+    alive = {name: graph.edge_ids for name, graph in history.topology(epochs[0]).items()}
+    born = {name: np.full(ids.size, epochs[0]) for name, ids in alive.items()}
+    horizon = epochs[-1] - epochs[0] + 2
+    died = {name: np.zeros(horizon, np.int64) for name in alive}
+    for epoch in epochs[1:]:  # one pass: an epoch's graphs are replayed from a keyframe
+        topology = history.topology(epoch)
+        for name, before in alive.items():
+            now = topology[name].edge_ids
+            at = np.searchsorted(before, now)
+            stays = np.zeros(now.size, bool)
+            stays[at < before.size] = before[at[at < before.size]] == now[at < before.size]
+            gone = np.ones(before.size, bool)
+            gone[at[stays]] = False
+            died[name] += np.bincount(epoch - born[name][gone], minlength=horizon)
+            since = np.full(now.size, epoch)
+            since[stays] = born[name][at[stays]]
+            alive[name], born[name] = now, since
+    return {name: _survival(died[name], epochs[-1] - born[name]) for name in alive}
+
+
+def _survival(died: NDArray[np.int64], ages: NDArray[np.int64]) -> Curve:
+    """Kaplan and Meier's estimate from deaths at each age and the ages of those alive."""
+    ended = died + np.bincount(ages, minlength=died.size)
+    at_risk = ended[::-1].cumsum()[::-1]
+    share = np.cumprod(1 - died / np.maximum(at_risk, 1))
+    last = int(np.flatnonzero(at_risk)[-1]) if at_risk.any() else 0
+    return np.arange(last + 1), np.concatenate([[1.0], share[1 : last + 1]])
+
+
+def spectrum_over_epochs(
+    history: History,
+    *,
+    layer: str | None = None,
+    n_epochs: int = 12,
+    n_values: int = 8,
+    ax: Axes | None = None,
+) -> Axes:
+    """The largest singular values of one layer over epochs, a line for each rank.
+
+    The first follows the mean degrees and the hubs; the distance to the second is the raw
+    spectral gap. Hubs that come lift the leading values one by one out of the bulk.
+
+    Parameters
+    ----------
+    history : History
+    layer : str, optional
+        By default the first.
+    n_epochs, n_values : int
+        How many epochs, evenly spaced, and values of each.
+    ax : Axes, optional
+
+    Notes
+    -----
+    O(edges) for each Lanczos step, to four digits; dense where the smaller side is short.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = spectrum_over_epochs(history, ax=Figure().add_subplot())
+    >>> ax.get_ylabel()
+    'singular value'
+    """
+    ax = axes(ax)
+    layer = _layer(history, layer)
+    epochs = _epochs(history, n_epochs)
+    if epochs and layer is not None:
+        graphs = [history.topology(epoch)[layer] for epoch in epochs]
+        values = np.array([_leading(graph, n_values) for graph in graphs])
+        for rank in range(values.shape[1]):
+            colour = (COLOURS[0], COLOURS[1])[rank] if rank < 2 else NULL
+            label = {0: "first", 1: "second", 2: "following"}.get(rank)
+            ax.plot(epochs, values[:, rank], color=colour, label=label, lw=1.4 - 0.1 * rank)
+        if values.size:
+            ax.legend()
+    title = f"Leading singular values ({layer})" if layer else "Leading singular values"
+    ax.set(xlabel="epoch", ylabel="singular value", title=title)
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    return ax
+
+
+def _leading(graph: LayerGraph, n: int) -> NDArray[np.float64]:
+    """The `n` largest singular values, decreasing."""
+    size = min(graph.shape)
+    if size <= SMALL or not graph.n_edges:
+        return np.sort(singular_values(graph))[::-1][:n] if size <= SMALL else np.zeros(n)
+    start = np.random.default_rng(0).standard_normal(size)
+    found = svds(
+        graph.to_csr().astype(float), k=n, tol=1e-4, v0=start, return_singular_vectors=False
+    )
+    return np.sort(np.asarray(found, float))[::-1]
+
+
+def degree_evolution(
+    history: History,
+    *,
+    layer: str | None = None,
+    side: str = "fan_in",
+    n_epochs: int = 4,
+    ax: Axes | None = None,
+) -> Axes:
+    """Degree distribution of one layer at several epochs, first to last, with the null.
+
+    Under a rule that keeps the graph random all curves lie on the dotted null; under SET the
+    later (darker) ones run out to the right of it.
+
+    Parameters
+    ----------
+    history : History
+    layer : str, optional
+        By default the first.
+    side : str
+        ``"fan_in"`` or ``"fan_out"``.
+    n_epochs : int
+        How many epochs to draw, evenly spaced.
+    ax : Axes, optional
+
+    Raises
+    ------
+    ValueError
+        If the run has no such layer.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = degree_evolution(history, ax=Figure().add_subplot())
+    >>> ax.get_title()
+    'Degrees over epochs (fc1 fan-in)'
+    """
+    ax = axes(ax)
+    epochs = history.recorded
+    word = side.replace("_", "-")
+    if epochs:
+        chosen = sorted({epochs[int(i)] for i in np.linspace(0, len(epochs) - 1, n_epochs)})
+        layers = history.topology(chosen[-1])
+        layer = layer or next(iter(layers))
+        if layer not in layers:
+            raise ValueError(f"expected a layer of {', '.join(layers)}, got {layer!r}")
+        for i, epoch in enumerate(chosen):
+            graph = history.topology(epoch)[layer]
+            if not i and graph.n_edges:
+                ax.plot(*null_ccdf(graph, side), color=NULL, ls=":", label="random graph")
+            shade = 0.25 + 0.75 * i / max(len(chosen) - 1, 1)
+            draw_ccdf(
+                ax,
+                degrees_of(graph, side)[0],
+                color=COLOURS[0],
+                alpha=shade,
+                ls=LINES[(len(chosen) - 1 - i) % 4],
+                label=f"epoch {epoch}",
+            )
+        n_units = degrees_of(graph, side)[0].size
+        ax.set(xscale="log", yscale="log", ylim=(0.5 / max(n_units, 1), 1.5))
+        ax.legend(loc="lower left")
+    ax.set(xlabel=f"{word} k", ylabel=f"share of {UNITS[side]} with {word} ≥ k")
+    ax.set_title(f"Degrees over epochs ({layer} {word})" if layer else "Degrees over epochs")
+    return ax
+
+
+def _values(history: History, measure: str) -> dict[str, pd.DataFrame]:
+    """Frames of epoch and value by layer, without undefined values."""
+    frame = history.measures
+    mine = frame[(frame["measure"] == measure) & frame["value"].notna()]
+    return {str(layer): part for layer, part in mine.groupby("layer", sort=False)}
+
+
+def measure_over_epochs(
+    history: History, measure: str = "fan_in.dispersion", *, ax: Axes | None = None
+) -> Axes:
+    """One measure over epochs, a line for each layer; gaps are epochs where it is undefined.
+
+    Parameters
+    ----------
+    history : History
+    measure : str
+        A name in ``history.measures``.
+    ax : Axes, optional
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = measure_over_epochs(history, ax=Figure().add_subplot())
+    >>> ax.get_ylabel()
+    'fan in variance / mean'
+    """
+    ax = axes(ax)
+    layers = _values(history, measure)
+    for i, (layer, part) in enumerate(layers.items()):
+        ax.plot(part["epoch"], part["value"], color=COLOURS[i % 7], ls=LINES[i % 7], label=layer)
+    if measure.endswith(".dispersion"):
+        ax.axhline(1, color=NULL, ls=":", lw=1, label="random graph")
+    if layers:
+        ax.legend()
+    label = measure.replace("_", " ").replace(".dispersion", " variance / mean")
+    ax.set(xlabel="epoch", ylabel=label.replace(".", ", "), title="Topology over epochs")
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    return ax
+
+
+def scores_of(history: History) -> tuple[NDArray[np.float64], str]:
+    """Return test accuracies, and what they are called; errors of a model without labels."""
+    accuracy = history.epochs["test_accuracy"].to_numpy()
+    if len(accuracy) and np.isnan(accuracy).all():
+        return history.epochs["test_loss"].to_numpy(), "test error"
+    return accuracy, "test accuracy"
+
+
+def accuracy_over_epochs(history: History, *, ax: Axes | None = None) -> Axes:
+    """Test accuracy after each epoch; the test error of a model that learns without labels.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = accuracy_over_epochs(history, ax=Figure().add_subplot())
+    >>> ax.lines[0].get_xdata().tolist()
+    [0, 1, 2]
+    """
+    ax = axes(ax)
+    scores, label = scores_of(history)
+    if len(scores):
+        ax.plot(history.epochs["epoch"], scores, color=COLOURS[0])
+    ax.set(xlabel="epoch", ylabel=label, title=f"{label[5:].capitalize()} over epochs")
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    return ax
+
+
+def accuracy_against_measure(
+    history: History, measure: str = "normalized_spectral_gap", *, ax: Axes | None = None
+) -> Axes:
+    """Test accuracy (or error) against a measure, one point an epoch and layer, epochs as colour.
+
+    A path, not a sample: neighbouring epochs share most of their edges, so a trend here is no
+    correlation between independent observations.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = accuracy_against_measure(history, ax=Figure().add_subplot())
+    >>> ax.get_ylabel()
+    'test accuracy'
+    """
+    ax = axes(ax)
+    layers = _values(history, measure)
+    scores, score = scores_of(history)
+    accuracy = dict(zip(history.epochs["epoch"], scores, strict=True))
+    points = None
+    for i, (layer, part) in enumerate(layers.items()):
+        points = ax.scatter(
+            part["value"],
+            [accuracy[e] for e in part["epoch"]],
+            c=part["epoch"],
+            cmap="cividis_r",  # the latest epochs are the darkest
+            vmin=0,
+            vmax=max(accuracy, default=1),
+            marker=MARKERS[i % 7],
+            s=9,
+            label=layer,
+        )
+        path = [accuracy[e] for e in part["epoch"]]
+        ax.plot(part["value"], path, color=NULL, lw=0.4, alpha=0.5, zorder=0)
+    if points is not None:
+        ax.figure.colorbar(points, ax=ax, label="epoch", ticks=MaxNLocator("auto", integer=True))
+        legend = ax.legend(loc="lower left")
+        for handle in legend.legend_handles:
+            if isinstance(handle, PathCollection):
+                handle.set_array(None)
+                handle.set_facecolor(NULL)
+    label = measure.replace("_", " ").replace(".", ", ")
+    ax.set(xlabel=label, ylabel=score, title=f"{score[5:].capitalize()} against topology")
+    return ax
+
+
+def turnover(history: History, *, ax: Axes | None = None) -> Axes:
+    """Share of edges absent from the epoch recorded before, a line for each layer.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = turnover(history, ax=Figure().add_subplot())
+    >>> ax.get_title()
+    'Turnover of edges'
+    """
+    ax = measure_over_epochs(history, "turnover", ax=ax)
+    highest = ax.dataLim.y1 if ax.has_data() else 0.0
+    top = 1.3 * highest if highest > 0 else 1.0
+    ax.set(ylabel="turnover (share of edges)", ylim=(0, top), title="Turnover of edges")
+    return ax
+
+
+def verdict_timeline(history: History, *, ax: Axes | None = None) -> Axes:
+    """What the scale-free test said of each layer's fan-in, epoch by epoch.
+
+    Darker is further from random. Without a bootstrap the test never says "power law".
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = verdict_timeline(history, ax=Figure().add_subplot())
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['fc1', 'fc2']
+    """
+    ax = axes(ax)
+    layers = _values(history, "power_law.verdict")
+    if layers:
+        epochs = sorted({int(e) for part in layers.values() for e in part["epoch"]})
+        grid = np.full((len(layers), len(epochs)), np.nan)
+        for row, part in enumerate(layers.values()):
+            grid[row, np.searchsorted(epochs, part["epoch"])] = part["value"]
+        colours = ListedColormap(["#f0f0f0", "#9ecae1", "#3182bd", "#08306b"])
+        extent = (epochs[0] - 0.5, epochs[-1] + 0.5, len(layers) - 0.5, -0.5)
+        norm = BoundaryNorm(np.arange(-0.5, 4), 4)
+        image = ax.imshow(
+            grid, cmap=colours, norm=norm, aspect="auto", extent=extent, interpolation="nearest"
+        )
+        ax.set_yticks(range(len(layers)), list(layers))
+        bar = ax.figure.colorbar(image, ax=ax, ticks=range(4))
+        bar.ax.set_yticklabels(VERDICTS)
+    ax.set(xlabel="epoch", ylabel="layer", title="Verdict on the fan-in")
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    return ax
