@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.unit.test_nn_attach import random_layer
+from tests.unit.test_nn_engine import random_layer
 from topokit.graph import same_edges
 from topokit.nn import SparseLinear, sparse_layers
 from topokit.nn.lightning import rewiring
