@@ -1,4 +1,4 @@
-"""Looking things up in the registries: by name, with their parameters, with useful errors."""
+"""Checking what callers give: names in a table, parameters of its functions, random streams."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["check_parameters", "choose", "hint", "listed", "parameters_of"]
+import numpy as np
+
+__all__ = ["as_generator", "check_parameters", "choose", "hint", "listed", "parameters_of"]
 
 T = TypeVar("T")
 
@@ -50,6 +52,44 @@ def choose(kind: str, name: Any, table: Mapping[str, T]) -> T:
     if isinstance(name, str) and name in table:
         return table[name]
     raise ValueError(f"unknown {kind} {name!r}; {hint(name, table)}{kind}s: {listed(table)}")
+
+
+def as_generator(rng: Any, name: str = "rng") -> np.random.Generator:
+    """Return a numpy Generator for a Generator or an integer seed.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator or int
+        A Generator is returned as it is, so that its stream goes on; an integer from 0 on
+        (numpy's integers included) seeds a new one, ``numpy.random.default_rng(rng)``.
+    name : str
+        What the argument is called, for the message.
+
+    Raises
+    ------
+    TypeError
+        If `rng` is neither; `None` is refused as results could not be repeated.
+    ValueError
+        If it is a negative integer.
+
+    Examples
+    --------
+    >>> float(as_generator(0).random()) == float(np.random.default_rng(0).random())
+    True
+    >>> as_generator(None)
+    Traceback (most recent call last):
+    TypeError: expected rng to be a numpy.random.Generator or an integer seed such as 0, got None
+    """
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if isinstance(rng, int | np.integer) and not isinstance(rng, bool):
+        if rng < 0:
+            raise ValueError(f"expected {name} to be an integer seed of at least 0, got {rng}")
+        return np.random.default_rng(int(rng))
+    came = "None" if rng is None else repr(rng) if isinstance(rng, bool) else type(rng).__name__
+    raise TypeError(
+        f"expected {name} to be a numpy.random.Generator or an integer seed such as 0, got {came}"
+    )
 
 
 def listed(names: Iterable[str]) -> str:

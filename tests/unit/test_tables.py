@@ -1,9 +1,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Optional, Union
 
+import numpy as np
 import pytest
 
-from topokit.tables import check_parameters, choose, hint, listed, parameters_of
+from topokit.tables import as_generator, check_parameters, choose, hint, listed, parameters_of
 
 
 def dataset(*, data_dir, rng, path: str, scale: float = 1.0, header: bool = True):
@@ -78,3 +79,40 @@ def test_parameters_of_leaves_out_what_the_caller_supplies():
     assert list(parameters_of(dataset)) == ["path", "scale", "header"]
     assert parameters_of(dataset)["scale"].annotation is float
     assert "args" not in parameters_of(everything)
+
+
+@pytest.mark.parametrize("seed", [0, 7, np.int64(7), np.uint8(7), np.int32(0), 2**70])
+def test_integers_seed_a_generator(seed):
+    assert as_generator(seed).random() == np.random.default_rng(int(seed)).random()
+
+
+def test_a_generator_is_returned_as_it_is():
+    rng = np.random.default_rng(0)
+    assert as_generator(rng) is rng
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (None, "None"),
+        (True, "True"),
+        (np.True_, "bool"),
+        (1.0, "float"),
+        ("0", "str"),
+        (np.random.RandomState(0), "RandomState"),
+    ],
+)
+def test_what_is_no_random_stream_is_refused(given, words):
+    expected = (
+        f"expected rng to be a numpy.random.Generator or an integer seed such as 0, got {words}"
+    )
+    with pytest.raises(TypeError) as caught:
+        as_generator(given)
+    assert str(caught.value) == expected
+
+
+def test_a_negative_seed_is_refused_by_its_argument():
+    with pytest.raises(
+        ValueError, match="expected seed to be an integer seed of at least 0, got -1"
+    ):
+        as_generator(np.int64(-1), "seed")
