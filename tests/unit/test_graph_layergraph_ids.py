@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topokit.graph import EdgeUpdate, LayerGraph, sample_absent
-from topokit.graph.layergraph import distinct, random_subset, sorted_ids
+from topokit.graph import EdgeUpdate, LayerGraph, distinct, random_subset, sample_absent, sorted_ids
 
 ids_lists = st.lists(st.integers(0, 2**62), max_size=40)
 

@@ -190,7 +190,7 @@ def test_bad_input_is_answered_in_words(rng):
     index = EdgeIndex(graph)
     with pytest.raises(ValueError, match=r"expected an input of shape \(\.\.\., 6\), got \(4, 5\)"):
         edge_product(x[:, :5], values, bias, index)
-    with pytest.raises(ValueError, match=r"one value for each of 13 edges, got \(12,\)"):
+    with pytest.raises(ValueError, match=r"one value for each of the 13 edges, got shape \(12,\)"):
         edge_product(x, values[:12], bias, index)
     with pytest.raises(TypeError, match=r"expected the input in torch.float64 .* convert with"):
         edge_product(x.float(), values, bias, index)

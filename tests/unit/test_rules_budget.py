@@ -99,7 +99,9 @@ def test_path_weights_need_a_chain():
         name: LayerView(LayerGraph.from_edge_ids([0], shape), np.ones(1))
         for name, shape in (("a", (3, 2)), ("b", (1, 4)))
     }
-    with pytest.raises(ValueError, match=r"needs layers that chain .* got a: 2 -> 3, b: 4 -> 1"):
+    with pytest.raises(
+        ValueError, match=r"path_weight: expected layers .* got a: 2 -> 3, b: 4 -> 1"
+    ):
         path_weights(views)
     assert path_weights({}) == {}
 

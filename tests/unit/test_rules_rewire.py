@@ -122,7 +122,9 @@ def test_floating_point_does_not_lose_an_edge():
 
 
 def test_view_checks_shapes():
-    with pytest.raises(ValueError, match=r"expected one value for each of 5 edges, got shape \(4"):
+    with pytest.raises(
+        ValueError, match=r"one value for each of the 5 edges, got shape \(4"
+    ):
         LayerView(GRAPH, np.zeros(4))
     with pytest.raises(ValueError, match=r"expected inputs of shape \(samples, 4\), got \(2, 3\)"):
         LayerView(GRAPH, VALUES, inputs=np.zeros((2, 3)))

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from topokit.graph import Topology, snapshots
+from topokit.graph import Topology, snapshots, union
 from topokit.graph.files import write_atomic
 from topokit.measures import measure
 
@@ -275,11 +275,7 @@ class Recorder:
         shares = {}
         for name, graph in topology.items():
             seen, ids = self.explored.get(name, np.empty(0, np.int64)), graph.edge_ids
-            at = np.searchsorted(seen, ids)
-            new = np.ones(ids.size, bool)
-            inside = at < seen.size
-            new[inside] = seen[at[inside]] != ids[inside]
-            self.explored[name] = seen = np.insert(seen, at[new], ids[new])
+            self.explored[name] = seen = union(seen, ids)
             cells = graph.n_in * graph.n_out
             shares[name] = seen.size / cells if cells else float("nan")
         return shares

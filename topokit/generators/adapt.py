@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from topokit.generators.provenance import note
 from topokit.generators.sampling import IntArray, graph_from
-from topokit.graph import LayerGraph, sample_absent
-from topokit.graph.layergraph import distinct, random_subset
+from topokit.graph import LayerGraph, distinct, positions_in, random_subset, sample_absent
 
 __all__ = [
     "crop",
@@ -144,7 +143,7 @@ def top_up(graph: LayerGraph, n_edges: int, *, rng: np.random.Generator) -> Laye
             order = np.argsort(ids, kind="stable")
             new = np.ones(ids.size, bool)
             new[order[1:]] = ids[order[1:]] != ids[order[:-1]]
-            new &= ~_contains(present, ids) & ~_contains(added, ids)
+            new &= (positions_in(present, ids) < 0) & (positions_in(added, ids) < 0)
             added = np.sort(np.concatenate([added, ids[new]]))
             fan_in += np.bincount(rows[new], minlength=n_out)
             fan_out += np.bincount(columns[new], minlength=n_in)
@@ -281,13 +280,6 @@ def _raise_lowest(degrees: IntArray, extra: int, cap: int, rng: np.random.Genera
     ready = np.flatnonzero((degrees + added == low) & (low < cap))
     added[rng.permutation(ready)[:rest]] += 1
     return added
-
-
-def _contains(ordered: IntArray, ids: IntArray) -> NDArray[np.bool_]:
-    """Tell which ids are among the ordered ones."""
-    if not ordered.size:
-        return np.zeros(ids.size, bool)
-    return ordered[np.minimum(np.searchsorted(ordered, ids), ordered.size - 1)] == ids
 
 
 def _rank(keys: IntArray) -> IntArray:

@@ -126,16 +126,17 @@ def graph_with_degrees(
     indices = rng.permutation(columns)
     if indices.size == 0:
         return LayerGraph((fan_in.size, fan_out.size), indptr, indices)
-    from topokit.generators import kernels as compiled
+    from topokit.generators import kernels
+    from topokit.graph.kernels import compiled_seed
 
     rows = np.repeat(np.arange(fan_in.size), fan_in)
-    state = compiled.seed_of(rng)
+    state = compiled_seed(rng)
     count = _cells(fan_in.size, fan_out.size, indices.size)
-    left, swapped = compiled.repair(indptr, indices, rows, count, fan_out.size, state, 2000)
+    left, swapped = kernels.repair(indptr, indices, rows, count, fan_out.size, state, 2000)
     if left:
         note("a greedy graph of these degrees, randomised by trades")
         indices = _greedy(fan_in, fan_out)
-        compiled.curveball(indptr, indices, fan_out.size, state, 20)
+        kernels.curveball(indptr, indices, fan_out.size, state, 20)
     elif swapped:
         note(f"{swapped} double edges swapped with random edges")
     return graph_from(rows, indices, (fan_in.size, fan_out.size))
@@ -184,10 +185,11 @@ def randomized_twin(graph: LayerGraph, *, rng: np.random.Generator, sweeps: int 
         raise ValueError(f"expected at least 1 sweep, got {sweeps}")
     if graph.n_edges == 0 or graph.n_out < 2:
         return graph
-    from topokit.generators import kernels as compiled
+    from topokit.generators import kernels
+    from topokit.graph.kernels import compiled_seed
 
     indptr, indices = graph.indptr.copy(), graph.indices.copy()
-    compiled.curveball(indptr, indices, graph.n_in, compiled.seed_of(rng), sweeps)
+    kernels.curveball(indptr, indices, graph.n_in, compiled_seed(rng), sweeps)
     return graph_from(graph.rows, indices, graph.shape)
 
 
@@ -227,14 +229,15 @@ def switched_twin(
     check_rng(rng)
     if graph.n_edges < 2:
         return graph
-    from topokit.generators import kernels as compiled
+    from topokit.generators import kernels
+    from topokit.graph.kernels import compiled_seed
 
-    indices, rows, state = graph.indices.copy(), graph.rows, compiled.seed_of(rng)
+    indices, rows, state = graph.indices.copy(), graph.rows, compiled_seed(rng)
     wanted = int(np.ceil(swaps_per_edge * graph.n_edges))
     done = tried = 0
     while done < wanted and tried < 50 * wanted:
         count = _cells(graph.n_out, graph.n_in, graph.n_edges)
-        done += compiled.switch(graph.indptr, indices, rows, count, graph.n_in, state, wanted)
+        done += kernels.switch(graph.indptr, indices, rows, count, graph.n_in, state, wanted)
         tried += wanted
     return graph_from(rows, indices, graph.shape)
 
@@ -545,11 +548,12 @@ def _attached(
     rng: np.random.Generator,
 ) -> IntArray:
     """Pairs of units joined by preferential attachment."""
-    from topokit.generators import kernels as compiled
+    from topokit.generators import kernels
+    from topokit.graph.kernels import compiled_seed
 
     ends = np.zeros((int(stubs.sum()), 2), np.int64)
-    state = compiled.seed_of(rng)
-    return ends[: compiled.attach(order, side, stubs, ends, float(extra), apart, state)]
+    state = compiled_seed(rng)
+    return ends[: kernels.attach(order, side, stubs, ends, float(extra), apart, state)]
 
 
 def _completed(

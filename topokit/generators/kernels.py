@@ -9,18 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["attach", "below", "curveball", "grow_apart", "repair", "seed_of", "switch"]
+from topokit.graph.kernels import compiled
+
+__all__ = ["attach", "below", "curveball", "grow_apart", "repair", "switch"]
 
 
-def seed_of(rng: np.random.Generator) -> Any:
-    """One-element state of a compiled random stream."""
-    return rng.integers(0, 2**64, 1, dtype=np.uint64)
-
-
-@njit(cache=True)
+@compiled
 def below(state: NDArray[np.uint64], n: int) -> Any:
     """Next integer in 0..n-1 (bias below n / 2**64)."""
     state[0] += np.uint64(0x9E3779B97F4A7C15)
@@ -31,7 +27,7 @@ def below(state: NDArray[np.uint64], n: int) -> Any:
     return np.int64(z % np.uint64(n))
 
 
-@njit(cache=True)
+@compiled
 def _has(
     indices: NDArray[np.int32], start: int, stop: int, column: int, count: Any, base: int
 ) -> bool:
@@ -44,7 +40,7 @@ def _has(
     return False
 
 
-@njit(cache=True)
+@compiled
 def _exchange(
     e: int, f: int, r: int, s: int, indices: NDArray[np.int32], count: Any, n_columns: int
 ) -> None:
@@ -57,7 +53,7 @@ def _exchange(
     indices[e], indices[f] = indices[f], indices[e]
 
 
-@njit(cache=True)
+@compiled
 def _free(
     e: int,
     f: int,
@@ -76,7 +72,7 @@ def _free(
     return not _has(indices, indptr[s], indptr[s + 1], indices[e], count, s * n_columns)
 
 
-@njit(cache=True)
+@compiled
 def repair(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
@@ -110,7 +106,7 @@ def repair(
     return left, swapped
 
 
-@njit(cache=True)
+@compiled
 def switch(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
@@ -134,7 +130,7 @@ def switch(
     return accepted
 
 
-@njit(cache=True)
+@compiled
 def curveball(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
@@ -190,7 +186,7 @@ def curveball(
                 at += 1
 
 
-@njit(cache=True)
+@compiled
 def attach(
     order: NDArray[np.int64],
     side: NDArray[np.int8],
@@ -239,7 +235,7 @@ def attach(
     return n_edges
 
 
-@njit(cache=True)
+@compiled
 def grow_apart(
     starts: NDArray[np.int64],
     order: NDArray[np.int64],

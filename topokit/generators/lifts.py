@@ -20,8 +20,7 @@ from topokit.generators.sampling import (
     shuffled,
     transposed,
 )
-from topokit.graph import LayerGraph, same_edges
-from topokit.graph.layergraph import distinct
+from topokit.graph import LayerGraph, distinct, same_edges
 
 __all__ = [
     "Group",

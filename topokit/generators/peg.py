@@ -66,14 +66,14 @@ def peg(
         note("complement of a graph of the remaining density")
         left = 1 - n_edges / (n_in * n_out)
         return complement(peg(n_in, n_out, density=left, rng=rng, depth=depth))
-    from topokit.generators import kernels as compiled
-    from topokit.generators import kernels as progressive
+    from topokit.generators import kernels
+    from topokit.graph.kernels import compiled_seed
 
     if depth is None:
         overlap = n_edges**2 / (n_in * n_out**2)
         depth = 3 if overlap < 4 and n_edges < 50_000 else 2 if overlap < 30 else 1
     starts = np.concatenate([[0], np.cumsum(even_degrees(n_edges, n_in, rng))])
-    state, order = compiled.seed_of(rng), rng.permutation(n_in)
+    state, order = compiled_seed(rng), rng.permutation(n_in)
     ends = np.full(n_edges, -1, np.int64)
-    progressive.grow_apart(starts, order, n_out, depth, state, ends)
+    kernels.grow_apart(starts, order, n_out, depth, state, ends)
     return graph_from(ends, np.repeat(np.arange(n_in), np.diff(starts)), (n_out, n_in))

@@ -17,8 +17,7 @@ from topokit.generators.sampling import (
     shuffled,
     transposed,
 )
-from topokit.graph import LayerGraph
-from topokit.graph.layergraph import distinct
+from topokit.graph import LayerGraph, distinct
 
 __all__ = [
     "biregular",

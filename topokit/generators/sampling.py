@@ -10,8 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topokit.generators.provenance import note
-from topokit.graph import LayerGraph, sample_absent
-from topokit.graph.layergraph import distinct, random_subset, sorted_ids
+from topokit.graph import (
+    LayerGraph,
+    distinct,
+    positions_in,
+    random_subset,
+    sample_absent,
+    sorted_ids,
+)
 
 __all__ = [
     "Shuffle",
@@ -154,8 +160,7 @@ def collect(
         if missing <= 0:
             break
         new = distinct(draw(missing + missing // 4 + 8))
-        if ids.size:
-            new = new[ids[np.minimum(np.searchsorted(ids, new), ids.size - 1)] != new]
+        new = new[positions_in(ids, new) < 0]
         size = new.size
         if size > missing:
             new = new[random_subset(size, missing, rng)]

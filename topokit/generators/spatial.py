@@ -16,8 +16,7 @@ from topokit.generators.sampling import (
     graph_from,
     shuffled,
 )
-from topokit.graph import LayerGraph, sample_absent
-from topokit.graph.layergraph import distinct
+from topokit.graph import LayerGraph, distinct, sample_absent
 
 __all__ = ["band", "block", "circulant", "geometric", "receptive_field", "small_world"]
 

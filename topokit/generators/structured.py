@@ -12,8 +12,7 @@ from topokit.generators.adapt import fit, kronecker_ones
 from topokit.generators.provenance import note, recorded
 from topokit.generators.random import fixed_fan_in, fixed_fan_out
 from topokit.generators.sampling import IntArray, Shuffle, edge_count, graph_from, shuffled
-from topokit.graph import LayerGraph
-from topokit.graph.layergraph import distinct
+from topokit.graph import LayerGraph, distinct
 
 __all__ = [
     "benes_network",

@@ -1,26 +1,38 @@
-"""Work shared between measures of the same graph: computed once, forgotten with the graph."""
+"""Results about a graph that several measures share: computed once, kept while the graph lives.
+
+They belong to the graph object itself. Equal graphs have results of their own, and copies and
+files carry none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from topokit.graph.layergraph import LayerGraph
 
-__all__ = ["fan_out_of", "remember"]
+__all__ = ["read_only", "remember"]
 
 T = TypeVar("T")
-_KNOWN: WeakKeyDictionary[LayerGraph, dict[Any, Any]] = WeakKeyDictionary()
 
 
 def remember(graph: LayerGraph, key: Any, build: Callable[[], T]) -> T:
-    """Return what `build` gives, calling it once for each graph and key.
+    """Return what `build` returns, calling it once for each graph object and key.
 
-    Graphs are immutable, so what is known of one stays true; an entry dies with its graph.
+    A graph is immutable, so the result stays right. All its arrays become read-only, since every
+    caller gets the same ones.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+    key : hashable
+    build : callable
+        Called without arguments.
 
     Examples
     --------
@@ -28,18 +40,39 @@ def remember(graph: LayerGraph, key: Any, build: Callable[[], T]) -> T:
     >>> remember(graph, "answer", lambda: 42), remember(graph, "answer", lambda: 43)
     (42, 42)
     """
-    known = _KNOWN.setdefault(graph, {})
+    known = graph._cache
     if key not in known:
-        known[key] = build()
+        known[key] = read_only(build())
     return known[key]
 
 
-def fan_out_of(graph: LayerGraph) -> NDArray[np.int64]:
-    """Return the graph's fan-out, counted once.
+def read_only(value: T) -> T:
+    """Make the arrays in a value read-only, in place, and return the value.
+
+    Looks into tuples, lists, mappings, dataclasses and scipy's sparse arrays.
 
     Examples
     --------
-    >>> fan_out_of(LayerGraph.from_edge_ids([0, 1], (1, 2))).tolist()
-    [1, 1]
+    >>> pair = read_only((np.zeros(2), {"a": np.ones(1)}))
+    >>> pair[0].flags.writeable, pair[1]["a"].flags.writeable
+    (False, False)
     """
-    return remember(graph, "fan_out", lambda: graph.fan_out)
+    parts: Any = ()
+    if isinstance(value, np.ndarray):
+        value.flags.writeable = False
+    elif sp.issparse(value):
+        parts = [getattr(value, name, None) for name in ("data", "indices", "indptr", "row", "col")]
+    elif isinstance(value, Mapping):
+        parts = value.values()
+    elif isinstance(value, tuple | list):
+        parts = value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type | LayerGraph):
+        parts = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    for part in parts:
+        read_only(part)
+    return value
+
+
+def fan_out_of(graph: LayerGraph) -> NDArray[np.int64]:
+    """Return ``graph.fan_out``."""
+    return graph.fan_out

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from topokit.graph.files import write_atomic
-from topokit.graph.layergraph import LayerGraph, Topology, chain_widths, distinct
+from topokit.graph.layergraph import LayerGraph, Topology, check_chain, distinct
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -164,12 +164,7 @@ def to_networkx(graph_or_topology: LayerGraph | Topology) -> nx.Graph:
         topology: Topology = {"": graph_or_topology}
     else:
         topology = graph_or_topology
-    widths = chain_widths(topology)
-    if widths is None:
-        raise ValueError(
-            "expected layers that chain (n_out of each equal to n_in of the next), got "
-            + ", ".join(f"{name}: {g.n_in} -> {g.n_out}" for name, g in topology.items())
-        )
+    widths = check_chain(topology)
     result = nx.Graph()
     starts = np.concatenate([[0], np.cumsum(widths)])
     for layer, width in enumerate(widths):

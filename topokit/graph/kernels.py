@@ -1,6 +1,8 @@
-"""Compiled passes over edge ids and CSR arrays: each reads its arrays once, in order.
+"""Compiled loops over edge ids and CSR arrays, and how compiled code of all rooms is made.
 
-Imported on first use, by `topokit.graph` alone, since it loads numba.
+Every compiled function of topokit that is not a layer's product is decorated by `compiled`, and
+gets its random numbers from a state that `compiled_seed` draws. A module that does so loads
+numba, so it is imported inside the functions that call it, never at the top of a module.
 """
 
 from __future__ import annotations
@@ -12,22 +14,48 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["exchange", "past_edges", "sort"]
+__all__ = ["compiled", "compiled_seed", "exchange", "past_edges", "sort"]
 
-_DIGIT = 11  # bits of one sorting pass: its table of counts stays in the nearest cache
+# Bits sorted at a time. The table of counts, 8 * 2**11 bytes, then fits the first-level cache;
+# with more bits it would not, with fewer the ids would be moved more often.
+_DIGIT = 11
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    """Compile on first use, kept on disk where there is a place to keep it."""
+def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """Decorate a function to be compiled by numba on its first call, without the interpreter lock.
+
+    The machine code is kept on disk for the next process. Where neither the package's folder, nor
+    a user's cache folder, nor ``NUMBA_CACHE_DIR`` can be written to, each process compiles anew.
+
+    Parameters
+    ----------
+    function : callable
+        Left out to give options: ``@compiled(fastmath=True)``.
+    **options
+        Further options of ``numba.njit``.
+    """
+    if function is None:
+        return lambda later: compiled(later, **options)
+    options = {"nogil": True, **options}
     try:
-        return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # neither this folder nor a cache folder can be written to
-        return njit(nogil=True)(function)
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # numba finds no folder that it can write to
+        return njit(**options)(function)
 
 
-@_compiled
+def compiled_seed(rng: np.random.Generator) -> NDArray[np.uint64]:
+    """Draw the state of a random stream of compiled code: an array of one 64-bit integer."""
+    return rng.integers(0, 2**64, 1, dtype=np.uint64)
+
+
+# Radix sort, least significant digit first. Each round counts how often each digit of 11 bits
+# occurs, turns the counts into the first place of each digit, and moves all ids there in order.
+# A round keeps the order of equal digits, so after the last one the ids are sorted. The cost is
+# bits / 11 rounds through the ids: five for the 2**55 cells of the largest layers, two for those
+# of usual ones. A sort by comparison needs log2(n) of them, 20 for a million edges.
+@compiled
 def sort(ids: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
-    """Sorted copy of non-negative integers below ``2**bits``: by digits, in O(len(ids) * bits)."""
+    """Return non-negative integers below ``2**bits`` in increasing order: O(len(ids) * bits)."""
     source, target = ids.copy(), np.empty_like(ids)
     for shift in range(0, bits, _DIGIT):
         starts = np.zeros((1 << _DIGIT) + 1, np.int64)
@@ -43,11 +71,15 @@ def sort(ids: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
     return source
 
 
-@_compiled
+@compiled
 def past_edges(
     indptr: NDArray[np.int64], indices: NDArray[np.int32], n_in: int, ranks: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Turn increasing ranks among the absent cells of a graph into edge ids."""
+    """Return the edge ids of absent cells, given their increasing ranks among the absent cells.
+
+    The r-th absent cell has the id r + (number of edges with smaller ids); both increase, so one
+    run through ranks and edges finds all: O(len(ranks) + n_edges + n_out).
+    """
     ids = np.empty(ranks.size, np.int64)
     row, edge, n_edges = 0, 0, indices.size
     for i in range(ranks.size):
@@ -61,7 +93,7 @@ def past_edges(
     return ids
 
 
-@_compiled
+@compiled
 def exchange(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int32],
@@ -74,8 +106,9 @@ def exchange(
 ) -> int:
     """Merge kept edges and increasing grown ids, within the layer, into a graph's arrays.
 
-    Writes the new arrays and where each edge came from, -1 for a grown one. Returns how many
-    were written; fewer than there is room for if a grown edge is there already or comes twice.
+    Writes the new CSR arrays and, for each new edge, its old position, or -1 if it is grown.
+    Returns the number of edges written: less than the length of the arrays if a grown edge is
+    present already or comes twice. O(n_edges + n_out).
     """
     at, new = 0, 0
     after_indptr[0] = 0

@@ -1,10 +1,11 @@
-"""The one noun: a layer's connections as an immutable bipartite graph, and a change of them."""
+"""The graph of one layer, a change of its edges, and functions on sorted edge ids."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,21 @@ __all__ = [
     "LayerGraph",
     "Topology",
     "chain_widths",
+    "check_chain",
+    "check_per_edge",
     "distinct",
+    "positions_in",
     "random_subset",
     "same_edges",
     "sample_absent",
     "sorted_ids",
     "top_absent",
+    "union",
 ]
 
 
-def _frozen(array: ArrayLike, dtype: Any) -> NDArray[Any]:
-    """Return a read-only, contiguous array that nobody else can write to."""
+def _read_only(array: ArrayLike, dtype: Any) -> NDArray[Any]:
+    """Return a contiguous, read-only array; a copy if the caller could still write to it."""
     result = np.asarray(array, dtype=dtype)
     if result.flags.writeable or not result.flags.c_contiguous:
         result = result.copy() if result is array or result.base is not None else result
@@ -39,7 +44,9 @@ def _frozen(array: ArrayLike, dtype: Any) -> NDArray[Any]:
 class LayerGraph:
     """Which input units feed which output units: a bipartite graph in CSR form.
 
-    Immutable and unweighted. Rows are output units, as in ``torch.nn.Linear.weight``.
+    Immutable and unweighted. Rows are output units, as in ``torch.nn.Linear.weight``. Two graphs
+    are equal if they have the same shape and the same edges; equal graphs have equal hashes.
+    Arrays that the graph keeps are read-only.
 
     Parameters
     ----------
@@ -60,11 +67,15 @@ class LayerGraph:
     >>> graph = LayerGraph.from_edge_ids([0, 2, 4], shape=(2, 3))
     >>> graph.fan_in.tolist(), graph.fan_out.tolist(), graph.density
     ([2, 1], [1, 1, 1], 0.5)
+    >>> graph == LayerGraph((2, 3), [0, 2, 3], [0, 2, 1])
+    True
     """
 
     shape: tuple[int, int]
     indptr: NDArray[np.int64]
     indices: NDArray[np.int32]
+    # What `topokit.graph.cache` keeps of this very object; no part of its value.
+    _cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         n_out, n_in = (int(n) for n in self.shape)
@@ -73,7 +84,7 @@ class LayerGraph:
                 f"expected a shape (n_out, n_in) of non-negative sizes with n_in < 2**31, "
                 f"got {tuple(self.shape)}"
             )
-        indptr, indices = _frozen(self.indptr, np.int64), _frozen(self.indices, np.int32)
+        indptr, indices = _read_only(self.indptr, np.int64), _read_only(self.indices, np.int32)
         if indptr.shape != (n_out + 1,) or indices.ndim != 1:
             raise ValueError(
                 f"expected indptr of shape ({n_out + 1},) and flat indices, "
@@ -145,28 +156,57 @@ class LayerGraph:
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        """(n_edges,) the output unit of each edge. O(n_edges), made anew."""
-        return np.repeat(np.arange(self.n_out, dtype=np.int64), np.diff(self.indptr))
+        """(n_edges,) the output unit of each edge. O(n_edges) the first time, then kept."""
+        return self._kept("rows", self._repeated_rows)
 
     @property
     def edge_ids(self) -> NDArray[np.int64]:
-        """(n_edges,) ``output_unit * n_in + input_unit``, increasing. O(n_edges), made anew."""
-        return self.rows * self.n_in + self.indices
+        """(n_edges,) ``output_unit * n_in + input_unit``, increasing. O(n_edges), a new array."""
+        ids = self._repeated_rows()  # not `rows`, which would stay in memory with the graph
+        ids *= self.n_in
+        ids += self.indices
+        return ids
 
     @property
     def fan_in(self) -> NDArray[np.int64]:
-        """(n_out,) number of inputs of each output unit."""
-        return np.diff(self.indptr)
+        """(n_out,) number of inputs of each output unit. O(n_out) the first time, then kept."""
+        return self._kept("fan_in", lambda: np.diff(self.indptr))
 
     @property
     def fan_out(self) -> NDArray[np.int64]:
-        """(n_in,) number of outputs of each input unit."""
-        return np.bincount(self.indices, minlength=self.n_in).astype(np.int64)
+        """(n_in,) number of outputs of each input unit. O(n_edges) the first time, then kept."""
+        return self._kept(
+            "fan_out", lambda: np.bincount(self.indices, minlength=self.n_in).astype(np.int64)
+        )
 
     def to_csr(self, data: ArrayLike | None = None) -> sp.csr_array:
-        """Return the (n_out, n_in) biadjacency matrix, or one with `data` on the edges."""
+        """Return the (n_out, n_in) biadjacency matrix, or one with `data` on the edges.
+
+        Raises a ValueError unless `data` has one value for each edge.
+        """
         values = np.ones(self.n_edges) if data is None else np.asarray(data)
+        check_per_edge(self, values)
         return sp.csr_array((values, self.indices, self.indptr), shape=self.shape)
+
+    def _repeated_rows(self) -> NDArray[np.int64]:
+        return np.repeat(np.arange(self.n_out, dtype=np.int64), np.diff(self.indptr))
+
+    def _kept(self, name: str, build: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
+        """Return an array that is computed once and kept, read-only, with the graph."""
+        if name not in self._cache:
+            array = build()
+            array.flags.writeable = False
+            self._cache[name] = array
+        return self._cache[name]
+
+    def __eq__(self, other: object) -> bool:
+        return same_edges(self, other) if isinstance(other, LayerGraph) else NotImplemented
+
+    def __hash__(self) -> int:
+        if "hash" not in self._cache:
+            sums = zlib.crc32(self.indptr.data), zlib.crc32(self.indices.data)
+            self._cache["hash"] = hash((self.shape, *sums))
+        return self._cache["hash"]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LayerGraph, (self.shape, self.indptr, self.indices)
@@ -188,7 +228,7 @@ def same_edges(a: LayerGraph, b: LayerGraph) -> bool:
     return a is b or (a.shape == b.shape and all(np.array_equal(x, y) for x, y in pairs))
 
 
-def chain_widths(topology: Topology) -> list[int] | None:
+def chain_widths(topology: Mapping[str, LayerGraph]) -> list[int] | None:
     """Return the widths ``[n_0, ..., n_L]`` if each layer feeds the next, else ``None``.
 
     Examples
@@ -201,6 +241,64 @@ def chain_widths(topology: Topology) -> list[int] | None:
     if not graphs or any(a.n_out != b.n_in for a, b in itertools.pairwise(graphs)):
         return None
     return [graphs[0].n_in] + [graph.n_out for graph in graphs]
+
+
+def check_chain(topology: Mapping[str, LayerGraph], what: str = "") -> list[int]:
+    """Return the widths of layers that chain; raise a ValueError if they do not.
+
+    Parameters
+    ----------
+    topology : dict of LayerGraph
+    what : str, optional
+        What needs such layers, for the message.
+
+    Examples
+    --------
+    >>> layer = LayerGraph.from_edge_ids([], (3, 2))
+    >>> check_chain({"fc1": layer})
+    [2, 3]
+    >>> check_chain({"fc1": layer, "fc2": layer})
+    Traceback (most recent call last):
+    ValueError: expected layers that chain (n_out of each equal to n_in of the next), got
+    fc1: 2 -> 3, fc2: 2 -> 3
+    """
+    widths = chain_widths(topology)
+    if widths is None:
+        layers = ", ".join(f"{name}: {g.n_in} -> {g.n_out}" for name, g in topology.items())
+        raise ValueError(
+            f"{what + ': ' if what else ''}expected layers that chain (n_out of each equal to "
+            f"n_in of the next), got {layers or 'no layers'}"
+        )
+    return widths
+
+
+def check_per_edge(
+    graph: LayerGraph, values: Any, *, layer: str = "", trailing: bool = False
+) -> None:
+    """Raise a ValueError unless an array or tensor has one value for each edge of a graph.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+    values : array or tensor
+        Only its shape is looked at.
+    layer : str, optional
+        Name of the layer, for the message.
+    trailing : bool
+        Whether further dimensions may follow.
+
+    Examples
+    --------
+    >>> check_per_edge(LayerGraph.from_edge_ids([0, 1], (1, 2)), np.zeros(3), layer="fc1")
+    Traceback (most recent call last):
+    ValueError: expected one value for each of the 2 edges of fc1, got shape (3,)
+    """
+    shape = tuple(values.shape)
+    if (shape[:1] if trailing else shape) != (graph.n_edges,):
+        owner = f" of {layer}" if layer else ""
+        raise ValueError(
+            f"expected one value for each of the {graph.n_edges} edges{owner}, got shape {shape}"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,7 +329,7 @@ class EdgeUpdate:
             raise ValueError(
                 f"expected graphs of one shape, got {self.before.shape} and {self.after.shape}"
             )
-        source = _frozen(self.source, np.int64)
+        source = _read_only(self.source, np.int64)
         if source.shape != (self.after.n_edges,):
             raise ValueError(f"expected {self.after.n_edges} source positions, got {source.shape}")
         object.__setattr__(self, "source", source)
@@ -241,11 +339,7 @@ class EdgeUpdate:
         """Compare two graphs: an edge in both is kept, whatever happened in between."""
         if before.shape != after.shape:
             raise ValueError(f"expected graphs of one shape, got {before.shape} and {after.shape}")
-        old, new = before.edge_ids, after.edge_ids
-        if not old.size:
-            return cls(before, after, np.full(new.size, -1, np.int64))
-        at = np.minimum(np.searchsorted(old, new), old.size - 1)
-        return cls(before, after, np.where(old[at] == new, at, -1))
+        return cls(before, after, positions_in(before.edge_ids, after.edge_ids))
 
     @classmethod
     def from_decisions(cls, before: LayerGraph, dropped: ArrayLike, grown: ArrayLike) -> EdgeUpdate:
@@ -256,7 +350,7 @@ class EdgeUpdate:
         Raises a ValueError if a grown edge is present and kept, comes twice or lies outside the
         layer.
         """
-        from topokit.graph import kernels as passes
+        from topokit.graph import kernels
 
         keep = np.ones(before.n_edges, bool)
         keep[np.asarray(dropped, dtype=np.int64)] = False
@@ -270,7 +364,7 @@ class EdgeUpdate:
         indptr, indices = np.empty(before.n_out + 1, np.int64), np.empty(size, np.int32)
         source = np.empty(size, np.int64)
         arrays = (before.indptr, before.indices, before.n_in, keep, grown)
-        if passes.exchange(*arrays, indptr, indices, source) < size:
+        if kernels.exchange(*arrays, indptr, indices, source) < size:
             raise ValueError("expected absent edges to grow, got at least one that is present")
         return cls(before, LayerGraph(before.shape, indptr, indices), source)
 
@@ -292,16 +386,21 @@ class EdgeUpdate:
     def carry(self, per_edge: NDArray[Any], fill: Any = 0) -> NDArray[Any]:
         """Move a (before.n_edges, ...) array to (after.n_edges, ...); grown edges get `fill`."""
         per_edge = np.asarray(per_edge)
-        if per_edge.shape[:1] != (self.before.n_edges,):
-            raise ValueError(
-                f"expected one value for each of {self.before.n_edges} edges, "
-                f"got shape {per_edge.shape}"
-            )
+        check_per_edge(self.before, per_edge, trailing=True)
         if not len(per_edge):
             return np.full((self.after.n_edges, *per_edge.shape[1:]), fill, per_edge.dtype)
         moved = per_edge[self.source]
         moved[self.grown] = fill
         return moved
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, EdgeUpdate):
+            return NotImplemented
+        graphs = self.before == other.before and self.after == other.after
+        return graphs and np.array_equal(self.source, other.source)
+
+    def __hash__(self) -> int:
+        return hash((self.before, self.after))
 
 
 def sample_absent(graph: LayerGraph, k: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -326,13 +425,13 @@ def sample_absent(graph: LayerGraph, k: int, rng: np.random.Generator) -> NDArra
     >>> sample_absent(graph, 2, np.random.default_rng(0)).tolist()
     [1, 3]
     """
-    from topokit.graph import kernels as passes
+    from topokit.graph import kernels
 
     n_absent = graph.n_out * graph.n_in - graph.n_edges
     if not 0 <= k <= n_absent:
         raise ValueError(f"cannot pick {k} absent edges: only {n_absent} are absent")
     ranks = random_subset(n_absent, k, rng)
-    return passes.past_edges(graph.indptr, graph.indices, graph.n_in, ranks)
+    return kernels.past_edges(graph.indptr, graph.indices, graph.n_in, ranks)
 
 
 def top_absent(
@@ -397,31 +496,90 @@ def _top(scores: NDArray[Any], ids: NDArray[np.int64], k: int) -> NDArray[np.int
 
 
 def sorted_ids(ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Edge ids in increasing order, in O(len(ids)): several times faster than a general sort."""
-    from topokit.graph import kernels as passes
+    """Return edge ids in increasing order, in O(len(ids)); `ids` itself if they are already.
+
+    Examples
+    --------
+    >>> sorted_ids(np.array([5, 2, 5])).tolist()
+    [2, 5, 5]
+    """
+    from topokit.graph import kernels
 
     if ids.size < 2 or np.all(ids[1:] >= ids[:-1]):
         return ids
     low, high = int(ids.min()), int(ids.max())
-    return passes.sort(ids, high.bit_length()) if low >= 0 else np.sort(ids)
+    return kernels.sort(ids, high.bit_length()) if low >= 0 else np.sort(ids)
 
 
 def distinct(ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Sorted distinct ids."""
+    """Return the distinct ids in increasing order.
+
+    Examples
+    --------
+    >>> distinct(np.array([5, 2, 5])).tolist()
+    [2, 5]
+    """
     ids = sorted_ids(ids)
     return ids[np.concatenate([[True], ids[1:] != ids[:-1]])] if ids.size else ids
 
 
+def positions_in(ordered: NDArray[Any], ids: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the position of each id in an increasing array of distinct ids, -1 where absent.
+
+    Parameters
+    ----------
+    ordered : (n,) array
+        Increasing, without duplicates.
+    ids : (m,) array
+        In any order; in increasing order the search is fastest.
+
+    Returns
+    -------
+    (m,) int64
+        Cost O(m log n).
+
+    Examples
+    --------
+    >>> positions_in(np.array([2, 5, 9]), np.array([9, 3, 2])).tolist()
+    [2, -1, 0]
+    """
+    if not ordered.size:
+        return np.full(ids.shape, -1, np.int64)
+    at = np.minimum(np.searchsorted(ordered, ids), ordered.size - 1)
+    return np.where(ordered[at] == ids, at, -1)
+
+
+def union(ordered: NDArray[np.int64], more: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the union of two increasing arrays of distinct ids, increasing and distinct.
+
+    Returns `ordered` itself if nothing is new. O(len(ordered) + len(more) log len(ordered)).
+
+    Examples
+    --------
+    >>> union(np.array([2, 5]), np.array([1, 5, 7])).tolist()
+    [1, 2, 5, 7]
+    """
+    new = more[positions_in(ordered, more) < 0]
+    return np.insert(ordered, np.searchsorted(ordered, new), new) if new.size else ordered
+
+
 def random_subset(n: int, k: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """`k` distinct integers below `n`, increasing, a uniform subset, in O(k log k) memory."""
+    """Draw `k` distinct integers below `n`, increasing, each subset with equal probability.
+
+    O(k log k) time and O(k) memory: where k is at least n / 2, O(n) = O(k) for a permutation.
+
+    Examples
+    --------
+    >>> random_subset(10, 3, np.random.default_rng(0)).tolist()
+    [5, 6, 8]
+    """
     if 2 * k >= n:
         return sorted_ids(rng.permutation(n)[:k].astype(np.int64))
-    # Topping up the set of values seen so far treats all integers alike, so every subset of
-    # size k is equally likely.
+    # Draw with replacement, drop duplicates and draw again for what is missing. Each step treats
+    # all integers alike, so every subset of size k is equally likely. With k below n / 2 more
+    # than half of the draws are new, so O(log k) rounds are enough; a permutation of all n
+    # integers would need O(n) memory, and n is the number of cells of a layer.
     chosen = distinct(rng.integers(0, n, size=k))
     while chosen.size < k:
-        more = distinct(rng.integers(0, n, size=k - chosen.size))
-        at = np.searchsorted(chosen, more)
-        new = (at == chosen.size) | (chosen[np.minimum(at, chosen.size - 1)] != more)
-        chosen = np.insert(chosen, at[new], more[new])
+        chosen = union(chosen, distinct(rng.integers(0, n, size=k - chosen.size)))
     return chosen

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from topokit.graph import EdgeUpdate, LayerGraph, Topology, chain_widths
+from topokit.graph import EdgeUpdate, LayerGraph, Topology, check_chain
 
 __all__ = [
     "Convergence",
@@ -319,11 +319,7 @@ def topology_distance(a: Topology, b: Topology) -> float:
     shapes = [[g.shape for g in t.values()] for t in (a, b)]
     if shapes[0] != shapes[1]:
         raise ValueError(f"expected layers of the same shapes, got {shapes[0]} and {shapes[1]}")
-    if chain_widths(a) is None:
-        raise ValueError(
-            f"expected layers that chain (n_out of each equal to n_in of the next), got shapes "
-            f"{shapes[0]}"
-        )
+    check_chain(a)
     order: NDArray[np.int64] | None = None
     costs: list[NDArray[np.float64]] = []
     for one, two in zip(a.values(), b.values(), strict=True):

@@ -11,9 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import bdtr, gammaln, log_ndtr, xlog1py, xlogy
 
-from topokit.graph import LayerGraph
+from topokit.graph import LayerGraph, random_subset
 from topokit.graph.cache import fan_out_of
-from topokit.graph.layergraph import random_subset
 from topokit.measures.degree import gini
 from topokit.measures.powerlaw import log_zeta
 from topokit.measures.scalefree import (

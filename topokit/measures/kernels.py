@@ -6,12 +6,12 @@ largest eigenvalue needs no reorthogonalisation, and its vector is summed in a s
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from topokit.graph.kernels import compiled
 
 __all__ = [
     "Operator",
@@ -22,6 +22,9 @@ __all__ = [
     "settle",
     "summed",
 ]
+
+
+REORDERED = {"reassoc", "contract"}  # sums may be taken in another order, in vector registers
 
 
 class Operator(NamedTuple):
@@ -42,16 +45,7 @@ class Operator(NamedTuple):
     deflated: NDArray[np.float64]
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    """Compile on first use, kept on disk where there is a place to keep it."""
-    options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "contract"}}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # neither this folder nor a cache folder can be written to
-        return njit(**options)(function)
-
-
-@_compiled
+@compiled(fastmath=REORDERED)
 def multiply(
     op: Any, x: NDArray[np.float64], scaled: NDArray[np.float64], y: NDArray[np.float64]
 ) -> None:
@@ -85,7 +79,7 @@ def multiply(
             y[j] -= part * op.deflated[j]
 
 
-@_compiled
+@compiled(fastmath=REORDERED)
 def _above(alpha: NDArray[np.float64], beta: NDArray[np.float64], m: int, x: float) -> int:
     """Number of eigenvalues of the tridiagonal matrix above x (Sturm)."""
     count = 0
@@ -99,7 +93,7 @@ def _above(alpha: NDArray[np.float64], beta: NDArray[np.float64], m: int, x: flo
     return count
 
 
-@_compiled
+@compiled(fastmath=REORDERED)
 def _ritz(
     alpha: NDArray[np.float64],
     beta: NDArray[np.float64],
@@ -121,7 +115,7 @@ def _ritz(
     return 0.5 * (low + high)
 
 
-@_compiled
+@compiled(fastmath=REORDERED)
 def _top_vector(
     alpha: NDArray[np.float64], beta: NDArray[np.float64], m: int, value: float, bound: float
 ) -> NDArray[np.float64]:
@@ -144,7 +138,7 @@ def _top_vector(
     return vector
 
 
-@_compiled
+@compiled(fastmath=REORDERED)
 def _step(
     op: Any,
     old: NDArray[np.float64],
@@ -169,7 +163,7 @@ def _step(
     return a, b
 
 
-@_compiled
+@compiled(fastmath=REORDERED)
 def recurrence(
     op: Any, start: NDArray[np.float64], bound: float, steps: int, residual: float, error: float
 ) -> tuple[float, float, bool, int, NDArray[np.float64]]:
@@ -208,7 +202,7 @@ def recurrence(
     return np.nan, np.inf, False, 0, np.empty(0)
 
 
-@_compiled
+@compiled(fastmath=REORDERED)
 def summed(
     op: Any, start: NDArray[np.float64], coefficients: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -226,7 +220,7 @@ def summed(
     return total / norm if norm > 0 else total
 
 
-@_compiled
+@compiled(fastmath=REORDERED)
 def component_labels(
     indptr: NDArray[np.int64], indices: NDArray[np.uint32], first: int, n: int
 ) -> tuple[NDArray[np.int32], int]:
@@ -262,15 +256,7 @@ WORK = 3_000_000_000  # rounds times edges in all; band-like layers would need m
 CLOSE = 1e-9  # relative: two successive estimates of the radius agree
 
 
-def _compiled_exactly(function: Callable[..., Any]) -> Any:
-    """Compile on first use, kept on disk where there is a place to keep it."""
-    try:
-        return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # neither this folder nor a cache folder can be written to
-        return njit(nogil=True)(function)
-
-
-@_compiled_exactly
+@compiled
 def settle(
     indptr: NDArray[np.int64],
     indices: NDArray[np.uint32],
@@ -325,7 +311,7 @@ def settle(
     return True, min(rate, 1.0), rounds
 
 
-@_compiled_exactly
+@compiled
 def _extrapolated(trials: NDArray[np.float64], gaps: NDArray[np.float64], count: int) -> float:
     """Trial value at which the gap of the rate to 1 closes.
 
@@ -345,7 +331,7 @@ def _extrapolated(trials: NDArray[np.float64], gaps: NDArray[np.float64], count:
     return y[2] - first * x[2] - second * z[2]
 
 
-@_compiled_exactly
+@compiled
 def cover_radius(
     indptr: NDArray[np.int64],
     indices: NDArray[np.uint32],

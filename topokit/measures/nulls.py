@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from topokit.generators import randomized_twin
-from topokit.graph import LayerGraph
-from topokit.graph.layergraph import random_subset
+from topokit.graph import LayerGraph, random_subset
 from topokit.measures import LAYER_MEASURES, find_communities
 
 __all__ = [

@@ -6,12 +6,12 @@ support, sum (k / x)**-a, so that nothing overflows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from topokit.graph.kernels import compiled
 
 __all__ = ["bootstrap", "scan"]
 
@@ -20,15 +20,7 @@ GAP = 16  # a gap between values up to which probabilities are subtracted one by
 LARGEST = 1000.0  # exponent
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    """Compile on first use, kept on disk where there is a place to keep it."""
-    try:
-        return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # neither this folder nor a cache folder can be written to
-        return njit(nogil=True)(function)
-
-
-@_compiled
+@compiled
 def _decay(z: float) -> tuple[float, float, float]:
     """(1 - exp(-z)) / z and its first two derivatives."""
     if abs(z) < 0.02:
@@ -45,7 +37,7 @@ def _decay(z: float) -> tuple[float, float, float]:
     )
 
 
-@_compiled
+@compiled
 def _rest(a: float, y: float, x: float) -> tuple[float, float, float]:
     """Euler-Maclaurin terms after the integral at y, with minus first and second derivative."""
     log = np.log(y / x)
@@ -63,7 +55,7 @@ def _rest(a: float, y: float, x: float) -> tuple[float, float, float]:
     return q * p, q * (log * p - p_1), q * (log * log * p - 2 * log * p_1 + p_2)
 
 
-@_compiled
+@compiled
 def _sums(a: float, x: float, start: float, upper: float) -> tuple[float, float, float]:
     """Sums of (k/x)**-a, times log(k/x), times its square, over k = start..upper."""
     s0, s1, s2 = 0.0, 0.0, 0.0
@@ -103,7 +95,7 @@ def _sums(a: float, x: float, start: float, upper: float) -> tuple[float, float,
     return s0, s1, s2
 
 
-@_compiled
+@compiled
 def _exponent(mean_log: float, x: float, upper: float, guess: float) -> float:
     """Maximum-likelihood exponent: Newton steps on the convex cost in a shrinking bracket."""
     low = 1.01 if np.isinf(upper) else 1e-3
@@ -128,7 +120,7 @@ def _exponent(mean_log: float, x: float, upper: float, guess: float) -> float:
     return a
 
 
-@_compiled
+@compiled
 def _distance(
     a: float,
     x: float,
@@ -163,7 +155,7 @@ def _distance(
     return worst
 
 
-@_compiled
+@compiled
 def scan(
     values: NDArray[np.float64], counts: NDArray[np.float64], xmin: float, upper: float
 ) -> tuple[float, float, float, float]:
@@ -190,7 +182,7 @@ def scan(
     return alpha, start, size, best
 
 
-@_compiled
+@compiled
 def _find(cumulative: NDArray[np.float64], guide: NDArray[np.int64], u: float) -> int:
     """Position of the first cumulative value above u; its length if there is none."""
     at = guide[int(u * guide.size)]
@@ -199,7 +191,7 @@ def _find(cumulative: NDArray[np.float64], guide: NDArray[np.int64], u: float) -
     return at
 
 
-@_compiled
+@compiled
 def _guide(cumulative: NDArray[np.float64], size: int) -> NDArray[np.int64]:
     """Where to begin looking, for each of `size` equal parts of [0, 1)."""
     guide = np.empty(size, np.int64)
@@ -211,7 +203,7 @@ def _guide(cumulative: NDArray[np.float64], size: int) -> NDArray[np.int64]:
     return guide
 
 
-@_compiled
+@compiled
 def bootstrap(
     head: NDArray[np.float64],
     head_share: NDArray[np.float64],

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
-from topokit.graph import LayerGraph, Topology, chain_widths
+from topokit.graph import LayerGraph, Topology, check_chain, check_per_edge
 from topokit.measures.connectivity import components_of
 
 __all__ = [
@@ -32,19 +32,11 @@ Values = Mapping[str, NDArray[Any]]
 
 def _checked(topology: Topology, values: Values) -> list[NDArray[np.float64]]:
     """Weights as float64 in the order of the layers."""
-    if chain_widths(topology) is None:
-        raise ValueError(
-            "expected layers that chain (n_out of each equal to n_in of the next), got "
-            + ", ".join(f"{name}: {g.n_in} -> {g.n_out}" for name, g in topology.items())
-        )
+    check_chain(topology)
     result = []
     for name, graph in topology.items():
         array = np.asarray(values[name], dtype=np.float64)
-        if array.shape != (graph.n_edges,):
-            raise ValueError(
-                f"expected one value for each of the {graph.n_edges} edges of {name}, "
-                f"got shape {array.shape}"
-            )
+        check_per_edge(graph, array, layer=name)
         result.append(array)
     return result
 
@@ -274,11 +266,9 @@ class SpectrumExponent(NamedTuple):
 def _weights(graph: LayerGraph, values: ArrayLike) -> NDArray[np.float64]:
     """Check that there is one finite weight for each edge."""
     weights = np.asarray(values, dtype=float)
-    if weights.shape != (graph.n_edges,) or not np.isfinite(weights).all():
-        raise ValueError(
-            f"expected one finite weight for each of the {graph.n_edges} edges, got shape "
-            f"{weights.shape}"
-        )
+    check_per_edge(graph, weights)
+    if not np.isfinite(weights).all():
+        raise ValueError(f"expected finite weights, got {weights[~np.isfinite(weights)][0]}")
     return weights
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from topokit.graph import Topology, chain_widths
+from topokit.graph import Topology, check_chain
 from topokit.nn.activations import ACTIVATIONS, dropped_out
 from topokit.nn.conv import SparseConv2d
 from topokit.nn.layers import SparseLinear
@@ -128,7 +128,7 @@ def set_mlp(
     >>> model(torch.ones(3, 2, 2)).shape
     torch.Size([3, 1])
     """
-    widths = _chain(topology)
+    widths = check_chain(topology)
     if activation not in ACTIVATIONS:
         raise ValueError(f"expected an activation of {', '.join(ACTIVATIONS)}, got {activation!r}")
     layers = {
@@ -140,15 +140,6 @@ def set_mlp(
         for position, units in enumerate(widths[1:-1], start=1)
     ]
     return SparseMLP(layers, activations, dropout=dropout, generator=generator, rng=rng)
-
-
-def _chain(topology: Topology) -> list[int]:
-    """The widths of layers that chain, or an error."""
-    widths = chain_widths(topology)
-    if widths is None:
-        words = ", ".join(f"{name}: {g.n_in} -> {g.n_out}" for name, g in topology.items())
-        raise ValueError(f"expected layers that chain, got {words or 'none'}")
-    return widths
 
 
 def _activated(layer: SparseLinear, activation: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -263,10 +254,10 @@ def set_cnn(
     shrink = 2 ** len(channels)
     top = {name: graph for name, graph in topology.items() if not name.startswith("conv")}
     needed = _cnn_inputs(channels, image)
-    if _chain(top)[0] != needed:
+    if check_chain(top)[0] != needed:
         raise ValueError(
             f"expected a first layer of {needed} inputs ({channels[-1]} channels of "
-            f"{height // shrink}x{width // shrink}), got {_chain(top)[0]}"
+            f"{height // shrink}x{width // shrink}), got {check_chain(top)[0]}"
         )
     sizes = [first, *(c for c in channels for _ in range(2))]
     convolutions: list[nn.Module] = []

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy.sparse.linalg import svds
 
+from topokit.graph import positions_in
 from topokit.measures import VERDICTS, singular_values
 from topokit.plots.layer import UNITS, degrees_of, draw_ccdf, null_ccdf
 from topokit.plots.style import COLOURS, LINES, MARKERS, NULL, axes
@@ -250,9 +251,8 @@ def _kaplan_meier(history: History) -> dict[str, Curve]:
         topology = history.topology(epoch)
         for name, before in alive.items():
             now = topology[name].edge_ids
-            at = np.searchsorted(before, now)
-            stays = np.zeros(now.size, bool)
-            stays[at < before.size] = before[at[at < before.size]] == now[at < before.size]
+            at = positions_in(before, now)
+            stays = at >= 0
             gone = np.ones(before.size, bool)
             gone[at[stays]] = False
             died[name] += np.bincount(epoch - born[name][gone], minlength=horizon)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topokit.graph import chain_widths
+from topokit.graph import check_chain
 from topokit.rules.drop import lowest
 from topokit.rules.rewire import LayerView, Plan, drop_count, per_layer
 
@@ -264,15 +264,6 @@ def prune_to(*, initial: float, final: float, regrow: bool) -> Plan:
     return plan
 
 
-def _check_chain(views: Mapping[str, LayerView], what: str) -> None:
-    """Complain unless each layer feeds the next."""
-    if chain_widths({name: view.graph for name, view in views.items()}) is None:
-        raise ValueError(
-            f"{what} needs layers that chain (n_out of each equal to n_in of the next), got "
-            + ", ".join(f"{name}: {v.graph.n_in} -> {v.graph.n_out}" for name, v in views.items())
-        )
-
-
 def path_weights(views: Mapping[str, LayerView]) -> dict[str, NDArray[np.float64]]:
     """Share of the network's total path weight that runs through each edge.
 
@@ -305,7 +296,7 @@ def path_weights(views: Mapping[str, LayerView]) -> dict[str, NDArray[np.float64
     """
     if not views:
         return {}
-    _check_chain(views, "path_weight")
+    check_chain({name: view.graph for name, view in views.items()}, "path_weight")
     magnitudes = [v.graph.to_csr(np.abs(v.values).astype(float)) for v in views.values()]
     into, out = [np.ones(magnitudes[0].shape[1])], [np.ones(magnitudes[-1].shape[0])]
     for matrix in magnitudes[:-1]:

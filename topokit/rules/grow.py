@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topokit.graph import LayerGraph, sample_absent, top_absent
-from topokit.graph.layergraph import distinct
+from topokit.graph import LayerGraph, distinct, sample_absent, top_absent
 from topokit.rules.rewire import LayerView
 
 __all__ = [

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topokit.graph import positions_in
 from topokit.rules.rewire import Init, LayerView, zeros
 
 __all__ = [
@@ -53,11 +54,8 @@ def keep_regrown(init: Init) -> Init:
 
     def kept(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
         values = np.array(init(view, ids, rng), dtype=view.values.dtype)
-        present = view.graph.edge_ids
-        if present.size:
-            at = np.minimum(np.searchsorted(present, ids), present.size - 1)
-            again = present[at] == ids
-            values[again] = view.values[at[again]]
+        at = positions_in(view.graph.edge_ids, ids)
+        values[at >= 0] = view.values[at[at >= 0]]
         return values
 
     return kept

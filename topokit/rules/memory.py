@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topokit.graph import EdgeUpdate, LayerGraph
-from topokit.graph.layergraph import distinct
+from topokit.graph import EdgeUpdate, LayerGraph, distinct
 
 __all__ = ["birth_signs", "decayed", "explore", "stalled"]
 

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from topokit.graph import EdgeUpdate, LayerGraph
-from topokit.graph.layergraph import sorted_ids
+from topokit.graph import EdgeUpdate, LayerGraph, check_per_edge, sorted_ids
 
 __all__ = [
     "LayerView",
@@ -76,11 +75,7 @@ class LayerView:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.values.shape != (self.graph.n_edges,):
-            raise ValueError(
-                f"expected one value for each of {self.graph.n_edges} edges, "
-                f"got shape {self.values.shape}"
-            )
+        check_per_edge(self.graph, self.values)
         n_in, n_out = self.graph.n_in, self.graph.n_out
         for name, width in (("inputs", n_in), ("outputs", n_out), ("output_grad", n_out)):
             array = getattr(self, name)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from topokit.graph import LayerGraph
+from topokit.graph import LayerGraph, check_per_edge
 from topokit.nn.kernels.autograd import NATIVE, PRODUCTS, EdgeIndex
 
 __all__ = ["KERNELS", "EdgeIndex", "choose_kernel", "edge_product"]
@@ -140,10 +140,7 @@ def edge_product(
     graph = index.graph
     if x.shape[-1:] != (graph.n_in,):
         raise ValueError(f"expected an input of shape (..., {graph.n_in}), got {tuple(x.shape)}")
-    if values.shape != (graph.n_edges,):
-        raise ValueError(
-            f"expected one value for each of {graph.n_edges} edges, got {tuple(values.shape)}"
-        )
+    check_per_edge(graph, values)
     if x.dtype != values.dtype and torch.is_autocast_enabled(x.device.type):
         x = x.to(values.dtype)
     for name, other in (("input", x), ("bias", bias)):
