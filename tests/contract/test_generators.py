@@ -86,7 +86,11 @@ def test_global_random_state_is_neither_read_nor_moved(name):
         ({"density": "a tenth"}, ValueError, r"expected density in \[0, 1\].*got 'a tenth'"),
         ({"n_in": 0}, ValueError, "expected positive integers n_in and n_out, got n_in 0"),
         ({"n_out": 2.5}, ValueError, "expected positive integers n_in and n_out"),
-        ({"rng": 3}, TypeError, "expected rng to be a numpy.random.Generator.*got int"),
+        (
+            {"rng": "3"},
+            TypeError,
+            "expected rng to be a numpy.random.Generator or an integer seed.*got str",
+        ),
     ],
 )
 def test_wrong_arguments(name, change, error, message):
@@ -187,9 +191,20 @@ def test_a_graph_knows_its_family_and_parameters(name):
 def test_orders_only_shuffle_units(name):
     if "shuffle" not in parameters_of(GENERATORS[name]):
         pytest.skip("no order to shuffle")
-    for shuffle in ("none", "in", "out", "both"):
+    for shuffle in ("none", "fan_in", "fan_out", "both"):
         graph = GENERATORS[name](40, 50, density=0.2, shuffle=shuffle, rng=np.random.default_rng(1))
         assert graph.shape == (50, 40)
         assert describe(graph).params["shuffle"] == shuffle
-    with pytest.raises(ValueError, match="expected shuffle to be one of none, in, out, both"):
+    with pytest.raises(ValueError, match="shuffle to be one of none, fan_in, fan_out, both, got"):
         GENERATORS[name](40, 50, density=0.2, shuffle="all", rng=np.random.default_rng(1))
+
+
+@EVERY
+@pytest.mark.parametrize(
+    ("old", "new"), [("in", "input units is called 'fan_out'"), ("out", "output .* 'fan_in'")]
+)
+def test_old_words_for_a_side_are_answered_with_the_new_one(name, old, new):
+    words = {"shuffle", "heavy", "side"} & set(parameters_of(GENERATORS[name]))
+    for word in words:
+        with pytest.raises(ValueError, match=f"expected {word} to be one of .*{new}"):
+            GENERATORS[name](40, 50, density=0.2, rng=0, **{word: old})

@@ -264,12 +264,12 @@ def test_shuffles_keep_everything_but_the_order():
         shuffle: GENERATORS["net"](
             60, 64, density=0.1, shuffle=shuffle, rng=np.random.default_rng(3)
         )
-        for shuffle in ("none", "in", "out", "both")
+        for shuffle in ("none", "fan_in", "fan_out", "both")
     }
     for graph in graphs.values():
         assert sorted(graph.fan_in) == sorted(graphs["none"].fan_in)
         assert sorted(graph.fan_out) == sorted(graphs["none"].fan_out)
         assert dense_singular_values(graph) == pytest.approx(dense_singular_values(graphs["none"]))
-    assert np.array_equal(graphs["in"].fan_in, graphs["none"].fan_in)
-    assert np.array_equal(graphs["out"].fan_out, graphs["none"].fan_out)
+    assert np.array_equal(graphs["fan_out"].fan_in, graphs["none"].fan_in)
+    assert np.array_equal(graphs["fan_in"].fan_out, graphs["none"].fan_out)
     assert not same_edges(graphs["both"], graphs["none"])

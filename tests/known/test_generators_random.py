@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from topokit.generators import GENERATORS
+from topokit.generators.sampling import even_degrees
 
 
 def dispersion(degrees):
@@ -68,3 +69,44 @@ def test_subsets_of_a_row_are_equally_likely():
         counts[key] = counts.get(key, 0) + 1
     assert len(counts) == 6
     assert sum((c - 200) ** 2 / 200 for c in counts.values()) < 20.5
+
+
+def test_the_larger_of_even_degrees_are_at_random_units():
+    rng = np.random.default_rng(0)
+    drawn = np.array([even_degrees(23, 6, rng) for _ in range(3000)])
+    assert set(np.unique(drawn)) == {3, 4}
+    assert (drawn.sum(axis=1) == 23).all()
+    larger = (drawn == 4).sum(axis=0)  # five of six units in each draw, each unit equally often
+    assert sum((larger - 2500) ** 2 / (3000 * 5 / 36)) * 5 / 6 < 20.5  # 0.1 %, 5 degrees of freedom
+
+
+@pytest.mark.parametrize(("side", "n", "other"), [("fan_in", 60, 80), ("fan_out", 80, 60)])
+def test_hubs_are_on_the_side_of_their_degrees(side, n, other):
+    graph = GENERATORS["hub"](80, 60, density=0.1, hubs=3, side=side, rng=0)
+    degrees = getattr(graph, side)
+    assert degrees.size == n
+    assert sorted(degrees)[-4:] == [sorted(degrees)[-4], other, other, other]
+    assert sorted(degrees)[-4] < 8
+    default = GENERATORS["hub"](80, 60, density=0.1, hubs=3, rng=0)
+    assert (default.fan_out == 60).sum() == 3
+
+
+@pytest.mark.parametrize("name", ["chung_lu", "preferential_attachment"])
+@pytest.mark.parametrize(("heavy", "even"), [("fan_in", "fan_out"), ("fan_out", "fan_in")])
+def test_the_heavy_side_is_the_one_that_is_named(name, heavy, even):
+    graph = GENERATORS[name](400, 400, density=0.02, heavy=heavy, rng=0)
+    assert dispersion(getattr(graph, heavy)) > 4
+    assert dispersion(getattr(graph, even)) < 1.5
+
+
+def test_shuffling_renumbers_the_units_of_the_named_side_only():
+    draw = GENERATORS["nested"]  # in order its degrees fall on both sides
+    for shuffle, sides in (
+        ("none", ()),
+        ("fan_in", ("fan_in",)),
+        ("fan_out", ("fan_out",)),
+        ("both", ("fan_in", "fan_out")),
+    ):
+        graph = draw(30, 40, density=0.4, shuffle=shuffle, rng=0)
+        for side in ("fan_in", "fan_out"):
+            assert (np.diff(getattr(graph, side)) <= 0).all() == (side not in sides), shuffle

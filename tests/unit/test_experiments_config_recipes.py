@@ -9,8 +9,8 @@ import pytest
 from topokit.data import DATASETS
 from topokit.experiments.config import RECIPES, RunConfig, load_recipe, resolve
 from topokit.generators import GENERATORS
+from topokit.generators.density import layer_densities, shapes_of
 from topokit.graph import LayerGraph
-from topokit.nn.initial_topology import layer_densities
 from topokit.nn.models import MODELS, inputs_of
 from topokit.rules import RULES
 
@@ -85,7 +85,9 @@ def test_budgets_are_those_the_descriptions_state(name, links, density):
     config = load_recipe(name)
     sizes = list(itertools.pairwise(config.model.widths))
     shares = layer_densities(
-        config.model.widths, epsilon=config.topology.epsilon, densities=config.topology.densities
+        shapes_of(config.model.widths),
+        epsilon=config.topology.epsilon,
+        densities=config.topology.densities,
     )
     counts = [round(share * a * b) for share, (a, b) in zip(shares, sizes, strict=True)]
     assert sum(counts) == links

@@ -1,13 +1,14 @@
 import copy
 import gc
 import pickle
+import weakref
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from topokit.generators import GENERATORS, describe, generate
-from topokit.generators.provenance import note, origin_of
+from topokit.generators.provenance import note, provenance_of
 from topokit.graph import LayerGraph
 
 
@@ -81,15 +82,17 @@ def test_a_family_of_the_users_own_is_recorded_too():
     assert facts.repairs == ("half of the edges left out",)
 
 
-def test_records_die_with_their_graphs():
-    from topokit.generators import provenance as origin
-
-    graph = draw("erdos_renyi", 30, 40, 0.1)
-    assert origin_of(graph) is not None
-    before = len(origin._ORIGINS)
-    del graph
+def test_provenance_belongs_to_one_object_and_dies_with_it():
+    base = LayerGraph.from_edge_ids(range(9), (3, 3))
+    graph = draw("double_cover", 3, 3, 1.0, base=base)
+    equal = LayerGraph.from_edge_ids(graph.edge_ids, graph.shape)
+    assert equal == graph
+    assert provenance_of(equal) is None
+    assert provenance_of(graph).params["base"] is base
+    kept = weakref.ref(base)
+    del base, graph
     gc.collect()
-    assert len(origin._ORIGINS) < before
+    assert kept() is None
 
 
 def test_units_without_edges_and_single_units():

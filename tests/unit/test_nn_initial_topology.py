@@ -6,10 +6,10 @@ import torch
 
 from topokit.experiments.config import load_recipe
 from topokit.experiments.runs import run
-from topokit.generators import DENSITIES, generate
+from topokit.generators import NETWORKS, generate
 from topokit.graph import same_edges
 from topokit.graph.convert import save_topology
-from topokit.nn.initial_topology import STARTS, layer_densities, snip
+from topokit.nn.initial_topology import STARTS, snip
 
 WIDTHS = (20, 30, 25, 4)
 
@@ -98,15 +98,6 @@ def test_bad_starts_are_answered(samples, tmp_path, rng):
         STARTS["file"](x, y, widths=[20, 4], path=str(tmp_path / "none.pt"), rng=rng)
 
 
-@pytest.mark.parametrize("densities", [None, *DENSITIES])
-@pytest.mark.parametrize("budget", [{"epsilon": 2.0}, {"density": 0.2}])
-def test_layer_densities_are_those_of_generate(budget, densities, rng):
-    shares = layer_densities(WIDTHS, **budget, densities=densities)
-    topology = generate(WIDTHS, "erdos_renyi", **budget, densities=densities, rng=rng)
-    for share, graph in zip(shares, topology.values(), strict=True):
-        assert graph.density == pytest.approx(share, abs=1 / (graph.n_in * graph.n_out))
-
-
 SMALL = ["epochs=2", "model.widths=[64,30,20,10]", "rule.name=set", "threads=1"]
 
 
@@ -132,6 +123,17 @@ def test_a_run_starts_from_masks_of_ones_own(tmp_path, rng):
         history = run(config, tmp_path / kind)
         for name, graph in history.topology(0).items():
             assert same_edges(graph, mask[name])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_layers_of_a_run_depend_on_each_other_whatever_the_form_of_the_budget(name, tmp_path):
+    settings = ["epochs=1", "threads=1", f"topology.generator={name}", "model.widths=[64,64,64,10]"]
+    config = load_recipe("set_mlp_digits").override(settings)
+    each = run(config.override(["topology.densities=[0.125,0.125,0.125]"]), tmp_path / "each")
+    one = run(config.override(["topology.density=0.125"]), tmp_path / "one")
+    first = each.topology(0)
+    assert first == one.topology(0)
+    assert first["fc1"] != first["fc2"]  # with stride 1 in every layer they would be equal
 
 
 def test_a_run_starts_from_snip_and_from_a_density_for_each_layer(tmp_path):

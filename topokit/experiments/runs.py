@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import platform
@@ -23,7 +22,8 @@ from topokit.data import DATASETS, Data, load_data
 from topokit.experiments.config import WITHOUT_BUDGET, RunConfig, check_widths, load_recipe, resolve
 from topokit.experiments.loop import Epoch, TrainPlan, TrainState, read_checkpoint, train
 from topokit.experiments.record import History, Recorder, RunDirectory
-from topokit.generators import DENSITIES, GENERATORS, generate
+from topokit.generators import DENSITIES, GENERATORS, generate, layer_densities
+from topokit.generators.density import shapes_of
 from topokit.graph import Topology
 from topokit.graph.files import write_atomic
 from topokit.measures import (
@@ -35,7 +35,7 @@ from topokit.measures import (
     prepare,
 )
 from topokit.nn.extract import topology_of
-from topokit.nn.initial_topology import STARTS, layer_densities
+from topokit.nn.initial_topology import STARTS
 from topokit.nn.models import MODELS, UNSUPERVISED, inputs_of
 from topokit.rules import RULES, SCHEDULES
 
@@ -226,17 +226,11 @@ def _first_topology(config: RunConfig, parts: _Parts) -> Topology:
     if spec.generator in STARTS:
         shares = None
         if spec.generator not in WITHOUT_BUDGET:
-            shares = layer_densities(widths, **budget)
+            shares = layer_densities(shapes_of(widths), **budget)
         data = parts.data
         return STARTS[spec.generator](
             data.x_train, data.y_train, widths=widths, density=shares, rng=rng, **spec.params
         )
-    if isinstance(spec.densities, tuple):
-        layers = zip(itertools.pairwise(widths), spec.densities, strict=True)
-        return {
-            f"fc{i}": generate(sizes, spec.generator, density=share, rng=rng, **spec.params)["fc1"]
-            for i, (sizes, share) in enumerate(layers, start=1)
-        }
     return generate(widths, spec.generator, **budget, rng=rng, **spec.params)
 
 

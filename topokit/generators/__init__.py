@@ -8,7 +8,6 @@ and what such functions share. A family is a function in the file of its kind an
 from __future__ import annotations
 
 import inspect
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,12 +34,11 @@ from topokit.generators.degrees import (
     switched_twin,
 )
 from topokit.generators.density import (
+    DENSITIES,
     density_from_epsilon,
     epsilon_from_density,
-    equal_fan_in_densities,
-    er_densities,
-    erk_densities,
-    uniform_densities,
+    layer_densities,
+    shapes_of,
 )
 from topokit.generators.description import Description, describe
 from topokit.generators.expander import expander, ramanujan
@@ -58,7 +56,6 @@ from topokit.generators.random import (
     nested,
     set_sampler,
 )
-from topokit.generators.sampling import check_density, check_rng, check_sizes
 from topokit.generators.spatial import (
     band,
     block,
@@ -81,7 +78,7 @@ from topokit.generators.structured import (
     x_net,
 )
 from topokit.graph import LayerGraph, Topology
-from topokit.tables import choose, hint, listed, parameters_of
+from topokit.tables import as_generator, choose, hint, listed, parameters_of
 
 __all__ = [
     "DENSITIES",
@@ -93,6 +90,7 @@ __all__ = [
     "epsilon_from_density",
     "generate",
     "graph_with_degrees",
+    "layer_densities",
     "randomized_twin",
     "switched_twin",
 ]
@@ -156,13 +154,6 @@ NETWORKS: dict[str, Callable[..., list[LayerGraph]]] = {
 }
 """Families whose layers depend on each other: ``(shapes, *, densities, rng, **params)``."""
 
-DENSITIES: dict[str, Callable[..., list[float]]] = {
-    "uniform": uniform_densities,
-    "er": er_densities,
-    "erk": erk_densities,
-    "equal_fan_in": equal_fan_in_densities,
-}
-
 
 def generate(
     widths: Sequence[int],
@@ -170,8 +161,8 @@ def generate(
     *,
     density: float | None = None,
     epsilon: float | None = None,
-    densities: str | None = None,
-    rng: np.random.Generator,
+    densities: str | Sequence[float] | None = None,
+    rng: np.random.Generator | int,
     **params: Any,
 ) -> Topology:
     """Generate the topology of a whole network: one layer graph between successive widths.
@@ -183,13 +174,16 @@ def generate(
     generator : str
         A name of `GENERATORS`.
     density : float, optional
-        Edges over possible edges, in [0, 1]. Exactly one of `density` and `epsilon` is needed.
+        Edges over possible edges, in [0, 1]. Needed is exactly one of `density`, `epsilon` and a
+        list of `densities`.
     epsilon : float, optional
         SET's budget: ``epsilon (n_in + n_out)`` edges in each layer, all where that is too many.
-    densities : str, optional
-        How the budget is shared among layers, a name of `DENSITIES`. Left out: "uniform" with
-        `density`, "er" with `epsilon`. Under another rule, `epsilon` sets the network's budget.
-    rng : numpy.random.Generator
+    densities : str or sequence of float, optional
+        How layers share the budget, a name of `DENSITIES`. Left out: "uniform" with `density`,
+        "er" with `epsilon`; under another rule, `epsilon` sets the network's budget. Or the
+        density of each layer.
+    rng : numpy.random.Generator or int
+        An integer is a seed.
     **params
         Parameters of the generator.
 
@@ -216,11 +210,11 @@ def generate(
     >>> generate([64, 100, 10], "erdos_renyi", epsilon=5, rng=np.random.default_rng(0))
     {'fc1': LayerGraph(64 -> 100, 820 edges), 'fc2': LayerGraph(100 -> 10, 550 edges)}
     """
-    check_rng(rng)
+    rng = as_generator(rng)
     function = choose("generator", generator, GENERATORS)
     _check_params(generator, function, params)
-    shapes = _shapes(widths)
-    shares = _layer_densities(shapes, density, epsilon, densities)
+    shapes = shapes_of(widths)
+    shares = layer_densities(shapes, density=density, epsilon=epsilon, densities=densities)
     if generator in NETWORKS:
         graphs = NETWORKS[generator](shapes, densities=shares, rng=rng, **params)
     else:
@@ -230,38 +224,6 @@ def generate(
             for (n_out, n_in), share in zip(shapes, shares, strict=True)
         ]
     return {f"fc{i + 1}": graph for i, graph in enumerate(graphs)}
-
-
-def _shapes(widths: Sequence[int]) -> list[tuple[int, int]]:
-    """Shapes (n_out, n_in) of the layers between successive widths."""
-    if isinstance(widths, str | int) or len(widths) < 2:
-        raise ValueError(f"expected at least two widths such as [784, 1000, 10], got {widths!r}")
-    pairs = [check_sizes(a, b) for a, b in itertools.pairwise(widths)]
-    return [(n_out, n_in) for n_in, n_out in pairs]
-
-
-def _layer_densities(
-    shapes: list[tuple[int, int]],
-    density: float | None,
-    epsilon: float | None,
-    densities: str | None,
-) -> list[float]:
-    """Density of each layer, from a density or an epsilon and an allocation."""
-    if (density is None) == (epsilon is None):
-        raise ValueError(
-            "expected exactly one of density and epsilon, got "
-            + ("neither" if density is None else f"density {density!r} and epsilon {epsilon!r}")
-        )
-    if densities is not None:
-        choose("allocation", densities, DENSITIES)
-    if epsilon is not None:
-        shares = [density_from_epsilon(n_in, n_out, epsilon) for n_out, n_in in shapes]
-        if densities in (None, "er"):
-            return shares
-        sizes = [n_out * n_in for n_out, n_in in shapes]
-        total = sum(p * n for p, n in zip(shares, sizes, strict=True))
-        density = min(1.0, total / sum(sizes))
-    return DENSITIES[densities or "uniform"](shapes, density=check_density(density))
 
 
 def _check_params(name: str, function: Callable[..., Any], params: dict[str, Any]) -> None:

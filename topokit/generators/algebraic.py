@@ -55,7 +55,7 @@ def projective_plane(
     rng : numpy.random.Generator
     q : int, optional
         A prime power; by default the smallest that gives enough units.
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random.
 
     Returns
@@ -115,7 +115,7 @@ def affine_plane(
     rng : numpy.random.Generator
     q : int, optional
         A prime power; by default the smallest that gives enough units.
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random.
 
     Returns
@@ -175,7 +175,7 @@ def net(
     rng : numpy.random.Generator
     q : int, optional
         A prime power; by default the smallest that gives enough units.
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random.
 
     Returns
@@ -234,7 +234,7 @@ def generalized_quadrangle(
     rng : numpy.random.Generator
     q : int, optional
         A prime power; by default the smallest that gives enough units.
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random.
 
     Returns
@@ -318,7 +318,7 @@ def quadratic_residues(
     rng : numpy.random.Generator
     q : int, optional
         A prime power that is 3 modulo 4; by default the smallest that gives enough units.
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random.
 
     Returns
@@ -373,7 +373,7 @@ def margulis(
     density : float
         In [0, 1]; ``round(density n_in n_out)`` edges.
     rng : numpy.random.Generator
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random.
 
     Returns
@@ -429,7 +429,7 @@ def hypercube(
     density : float
         In [0, 1]; ``round(density n_in n_out)`` edges.
     rng : numpy.random.Generator
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random.
 
     Returns
@@ -481,7 +481,7 @@ def affine_permutations(
     density : float
         In [0, 1]; ``round(density n_in n_out)`` edges.
     rng : numpy.random.Generator
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random.
 
     Returns
@@ -542,7 +542,7 @@ def lps(
         those below q**2 / 4, which give simple graphs.
     q : int, optional
         A prime; by default the smallest that gives enough units.
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random.
 
     Returns

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from topokit.generators.provenance import note
 from topokit.generators.sampling import (
     IntArray,
-    check_rng,
+    check_side,
     collect,
     complement,
     edge_count,
@@ -19,6 +19,7 @@ from topokit.generators.sampling import (
     shuffled,
 )
 from topokit.graph import LayerGraph
+from topokit.tables import as_generator
 
 __all__ = [
     "bsf",
@@ -74,7 +75,7 @@ def gale_ryser_violation(fan_in: ArrayLike, fan_out: ArrayLike) -> str | None:
 
 
 def graph_with_degrees(
-    fan_in: ArrayLike, fan_out: ArrayLike, *, rng: np.random.Generator
+    fan_in: ArrayLike, fan_out: ArrayLike, *, rng: np.random.Generator | int
 ) -> LayerGraph:
     """Draw a simple graph with exactly these degrees: the configuration model.
 
@@ -86,7 +87,8 @@ def graph_with_degrees(
     ----------
     fan_in : (n_out,) array of int
     fan_out : (n_in,) array of int
-    rng : numpy.random.Generator
+    rng : numpy.random.Generator or int
+        An integer is a seed.
 
     Returns
     -------
@@ -114,7 +116,7 @@ def graph_with_degrees(
     >>> graph.fan_in.tolist(), graph.fan_out.tolist()
     ([2, 1], [1, 0, 2])
     """
-    check_rng(rng)
+    rng = as_generator(rng)
     fan_in, fan_out = _degrees(fan_in, "fan_in"), _degrees(fan_out, "fan_out")
     if reason := gale_ryser_violation(fan_in, fan_out):
         raise ValueError(f"expected degrees that a simple graph can have, but {reason}")
@@ -142,7 +144,9 @@ def graph_with_degrees(
     return graph_from(rows, indices, (fan_in.size, fan_out.size))
 
 
-def randomized_twin(graph: LayerGraph, *, rng: np.random.Generator, sweeps: int = 20) -> LayerGraph:
+def randomized_twin(
+    graph: LayerGraph, *, rng: np.random.Generator | int, sweeps: int = 20
+) -> LayerGraph:
     """Draw a random graph with the same degrees on both sides, by curveball trades.
 
     In each sweep all units of one side are paired at random, and the two of a pair deal out
@@ -152,7 +156,8 @@ def randomized_twin(graph: LayerGraph, *, rng: np.random.Generator, sweeps: int 
     Parameters
     ----------
     graph : LayerGraph
-    rng : numpy.random.Generator
+    rng : numpy.random.Generator or int
+        An integer is a seed.
     sweeps : int
         Sweeps on each side; 20 leave no trace of the original that we could measure.
 
@@ -180,7 +185,7 @@ def randomized_twin(graph: LayerGraph, *, rng: np.random.Generator, sweeps: int 
     >>> twin.fan_in.tolist(), twin.fan_out.tolist()
     ([1, 1, 1, 1], [1, 1, 1, 1])
     """
-    check_rng(rng)
+    rng = as_generator(rng)
     if sweeps < 1:
         raise ValueError(f"expected at least 1 sweep, got {sweeps}")
     if graph.n_edges == 0 or graph.n_out < 2:
@@ -194,14 +199,15 @@ def randomized_twin(graph: LayerGraph, *, rng: np.random.Generator, sweeps: int 
 
 
 def switched_twin(
-    graph: LayerGraph, *, rng: np.random.Generator, swaps_per_edge: float = 10.0
+    graph: LayerGraph, *, rng: np.random.Generator | int, swaps_per_edge: float = 10.0
 ) -> LayerGraph:
     """Draw a random graph with the same degrees, by accepted swaps of the ends of two edges.
 
     Parameters
     ----------
     graph : LayerGraph
-    rng : numpy.random.Generator
+    rng : numpy.random.Generator or int
+        An integer is a seed.
     swaps_per_edge : float
         *Accepted* swaps for each edge. Nearly nested graphs accept few: the chain stops after
         50 times as many attempts; `randomized_twin` mixes faster there.
@@ -226,7 +232,7 @@ def switched_twin(
     >>> switched_twin(graph, rng=np.random.default_rng(0)).fan_in.tolist()
     [1, 1, 1, 1]
     """
-    check_rng(rng)
+    rng = as_generator(rng)
     if graph.n_edges < 2:
         return graph
     from topokit.generators import kernels
@@ -268,7 +274,8 @@ def _greedy(fan_in: IntArray, fan_out: IntArray) -> NDArray[np.int32]:
     return indices
 
 
-Sides = Literal["both", "in", "out"]
+SIDES = ("both", "fan_in", "fan_out")
+Sides = Literal["both", "fan_in", "fan_out"]
 
 
 def chung_lu(
@@ -290,8 +297,9 @@ def chung_lu(
     rng : numpy.random.Generator
     exponent : float
         Of the degree distribution, above 1; unit i has weight ``i**(-1 / (exponent - 1))``.
-    heavy : {"both", "in", "out"}
-        The side with unequal degrees: input units (fan-out), output units (fan-in) or both.
+    heavy : {"both", "fan_in", "fan_out"}
+        The degrees that are unequal: those of output units ("fan_in"), of input units
+        ("fan_out") or of both.
 
     Returns
     -------
@@ -317,9 +325,9 @@ def chung_lu(
     n_in, n_out, n_edges = edge_count(n_in, n_out, density, rng)
     if not exponent > 1:
         raise ValueError(f"expected an exponent above 1, got {exponent!r}")
-    _check_side(heavy)
-    inputs = _power_weights(n_in, exponent if heavy in ("both", "in") else None, rng)
-    outputs = _power_weights(n_out, exponent if heavy in ("both", "out") else None, rng)
+    check_side("heavy", heavy, SIDES)
+    inputs = _power_weights(n_in, exponent if heavy in ("both", "fan_out") else None, rng)
+    outputs = _power_weights(n_out, exponent if heavy in ("both", "fan_in") else None, rng)
 
     def draw(k: int) -> IntArray:
         return _pairs(outputs, inputs, k, rng)
@@ -339,9 +347,9 @@ def preferential_attachment(
     """Scale-free graph grown unit by unit: the rich get richer.
 
     With ``heavy="both"`` the units of both sides arrive in random order and each joins units of
-    the other side with probability proportional to degree + attractiveness. With "out" all
-    output units are there from the start and only fan-in becomes heavy-tailed, as in masks that
-    SET leaves; "in" is the same for fan-out.
+    the other side with probability proportional to degree + attractiveness. With "fan_in" all
+    output units are there from the beginning, input units arrive, and only fan-in becomes
+    heavy-tailed, as in masks that SET leaves; with "fan_out" the sides are exchanged.
 
     Parameters
     ----------
@@ -351,7 +359,7 @@ def preferential_attachment(
     rng : numpy.random.Generator
     attractiveness : float
         Above 0; large values make attachment uniform.
-    heavy : {"both", "in", "out"}
+    heavy : {"both", "fan_in", "fan_out"}
 
     Returns
     -------
@@ -375,7 +383,7 @@ def preferential_attachment(
     (1800, True)
     """
     n_in, n_out, n_edges = edge_count(n_in, n_out, density, rng)
-    _check_side(heavy)
+    check_side("heavy", heavy, SIDES)
     if not attractiveness > 0:
         raise ValueError(f"expected attractiveness above 0, got {attractiveness!r}")
     n = n_in + n_out
@@ -384,7 +392,7 @@ def preferential_attachment(
         order, stubs = rng.permutation(n), even_degrees(n_edges, n, rng)
     else:
         first, last = (n_in + np.arange(n_out), np.arange(n_in))
-        first, last = (last, first) if heavy == "in" else (first, last)
+        first, last = (last, first) if heavy == "fan_out" else (first, last)
         order = np.concatenate([rng.permutation(first), rng.permutation(last)])
         stubs = np.zeros(n, np.int64)
         stubs[last] = even_degrees(n_edges, last.size, rng)
@@ -512,12 +520,6 @@ def rmat(
     return shuffled(collect((n_out, n_in), n_edges, draw, rng), "both", rng)
 
 
-def _check_side(heavy: str) -> None:
-    """Raise a ValueError unless `heavy` names a side or both."""
-    if heavy not in ("both", "in", "out"):
-        raise ValueError(f"expected heavy to be 'both', 'in' or 'out', got {heavy!r}")
-
-
 def _power_weights(n: int, exponent: float | None, rng: np.random.Generator) -> NDArray[np.float64]:
     """Weights of n units, a power law at random places, or equal without exponent."""
     if exponent is None:
@@ -544,7 +546,7 @@ def _attached(
     side: NDArray[np.int8],
     stubs: IntArray,
     extra: float,
-    apart: bool,
+    bipartite: bool,
     rng: np.random.Generator,
 ) -> IntArray:
     """Pairs of units joined by preferential attachment."""
@@ -553,7 +555,7 @@ def _attached(
 
     ends = np.zeros((int(stubs.sum()), 2), np.int64)
     state = compiled_seed(rng)
-    return ends[: kernels.attach(order, side, stubs, ends, float(extra), apart, state)]
+    return ends[: kernels.attach(order, side, stubs, ends, float(extra), bipartite, state)]
 
 
 def _completed(

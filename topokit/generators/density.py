@@ -1,25 +1,125 @@
-"""How many edges each layer gets: uniform, ER, ERK, equal fan-in; epsilon to density and back."""
+"""How many edges each layer gets: the budget of a network and how layers share it.
+
+A budget is a density, SET's epsilon, or a list with the density of each layer. `layer_densities`
+turns it into densities for whoever makes graphs: `generate`, runs, `sparsify`, the classifier.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topokit.generators.sampling import check_density
+from topokit.generators.sampling import check_density, check_sizes
+from topokit.tables import choose
 
 __all__ = [
+    "DENSITIES",
     "density_from_epsilon",
     "epsilon_from_density",
     "equal_fan_in_densities",
     "er_densities",
     "erk_densities",
+    "layer_densities",
+    "shapes_of",
     "uniform_densities",
 ]
 
 Shape = Sequence[int]
+
+
+def shapes_of(widths: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the shapes ``(n_out, n_in)`` of the layers between successive widths.
+
+    Raises a ValueError if there are fewer than two widths or one is not a positive integer.
+
+    Examples
+    --------
+    >>> shapes_of([784, 1000, 10])
+    [(1000, 784), (10, 1000)]
+    """
+    if isinstance(widths, str | int) or len(widths) < 2:
+        raise ValueError(f"expected at least two widths such as [784, 1000, 10], got {widths!r}")
+    pairs = [check_sizes(a, b) for a, b in itertools.pairwise(widths)]
+    return [(n_out, n_in) for n_in, n_out in pairs]
+
+
+def layer_densities(
+    shapes: Sequence[Shape],
+    *,
+    density: float | None = None,
+    epsilon: float | None = None,
+    densities: str | Sequence[float] | None = None,
+) -> list[float]:
+    """Return the density of each layer under a budget.
+
+    Parameters
+    ----------
+    shapes : sequence of tuples
+        Dimensions of each layer's weight, ``(n_out, n_in)`` or ``(n_out, n_in, kh, kw)``.
+    density : float, optional
+        Edges of the whole network over its possible edges, in [0, 1].
+    epsilon : float, optional
+        SET's budget: ``epsilon (n_in + n_out)`` edges in each layer, all where that is too many.
+    densities : str or sequence of float, optional
+        A name of `DENSITIES` beside `density` or `epsilon`: how layers share the budget. Left
+        out: "uniform" with `density`, "er" with `epsilon`. Under another rule than "er",
+        `epsilon` sets the edges of the whole network. Or, alone, the density of each layer.
+
+    Returns
+    -------
+    list of float
+        One density in [0, 1] for each layer.
+
+    Raises
+    ------
+    ValueError
+        If there is not exactly one budget, a number is out of range, a name unknown, or a list
+        has not one density for each layer.
+
+    References
+    ----------
+    .. [1] Mocanu et al., Nature Communications 9, 2018; Evci et al., ICML 2020.
+
+    Examples
+    --------
+    >>> shapes = [(20, 50), (10, 20)]
+    >>> layer_densities(shapes, epsilon=2), layer_densities(shapes, density=0.1)
+    ([0.14, 0.3], [0.1, 0.1])
+    >>> layer_densities(shapes, densities=[0.2, 1])
+    [0.2, 1.0]
+    """
+    given = {"density": density, "epsilon": epsilon}
+    words = " and ".join(f"{key} {value!r}" for key, value in given.items() if value is not None)
+    if densities is not None and not isinstance(densities, str):
+        if words:
+            raise ValueError(f"expected a list of densities alone, got {words} with it")
+        if len(densities) != len(shapes):
+            raise ValueError(
+                f"expected one density for each of {len(shapes)} layers, got {len(densities)}"
+            )
+        return [check_density(share, "each of densities") for share in densities]
+    if (density is None) == (epsilon is None):
+        raise ValueError(
+            "expected exactly one of density and epsilon, got "
+            + (words or "neither (nor a list of densities)")
+        )
+    if densities is not None:
+        choose("allocation", densities, DENSITIES)
+    if epsilon is not None:
+        sizes = [math.prod(shape) for shape in shapes]
+        shares = [
+            density_from_epsilon(size // shape[0], shape[0], epsilon)
+            for shape, size in zip(shapes, sizes, strict=True)
+        ]
+        if densities in (None, "er"):
+            return shares
+        total = sum(share * size for share, size in zip(shares, sizes, strict=True))
+        density = min(1.0, total / sum(sizes))
+    return DENSITIES[densities or "uniform"](shapes, density=check_density(density))
 
 
 def density_from_epsilon(n_in: int, n_out: int, epsilon: float) -> float:
@@ -219,3 +319,12 @@ def _within_budget(raw: Sequence[float], shapes: Sequence[Shape], density: float
             break
         dense |= over
     return np.clip(result, 0.0, 1.0).tolist()
+
+
+DENSITIES: dict[str, Callable[..., list[float]]] = {
+    "uniform": uniform_densities,
+    "er": er_densities,
+    "erk": erk_densities,
+    "equal_fan_in": equal_fan_in_densities,
+}
+"""How layers share a budget, by name: ``(shapes, *, density) -> densities``."""

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from topokit.generators.adapt import leading_singular_values, mean_degree_bound
-from topokit.generators.provenance import origin_of
+from topokit.generators.provenance import provenance_of
 from topokit.graph import LayerGraph
 
 __all__ = ["Description", "describe"]
@@ -106,15 +106,15 @@ def describe(graph: LayerGraph, *, requested_density: float | None = None) -> De
     n, cells = graph.n_out + graph.n_in, graph.n_out * graph.n_in
     ends = (graph.rows, graph.indices + graph.n_out)
     two_sided = sp.coo_array((np.ones(graph.n_edges, np.int8), ends), shape=(n, n))
-    origin = origin_of(graph)
-    if requested_density is None and origin is not None:
-        requested_density = origin.density
+    provenance = provenance_of(graph)
+    if requested_density is None and provenance is not None:
+        requested_density = provenance.density
     wanted = None if requested_density is None else round(requested_density * cells)
     return Description(
-        family=origin.family if origin else None,
-        params=dict(origin.params) if origin else {},
-        guarantee=origin.guarantee if origin else "",
-        repairs=origin.repairs if origin else (),
+        family=provenance.family if provenance else None,
+        params=dict(provenance.params) if provenance else {},
+        guarantee=provenance.guarantee if provenance else "",
+        repairs=provenance.repairs if provenance else (),
         n_in=graph.n_in,
         n_out=graph.n_out,
         n_edges=graph.n_edges,

@@ -9,7 +9,7 @@ import numpy as np
 from topokit.generators.adapt import fit, leading_singular_values, level, mean_degree_bound
 from topokit.generators.fields import prime_power
 from topokit.generators.lifts import Group, lift_sigma, lifted, products
-from topokit.generators.provenance import apart, note
+from topokit.generators.provenance import note, separate_notes
 from topokit.generators.random import biregular
 from topokit.generators.sampling import IntArray, Shuffle, complement, edge_count, shuffled
 from topokit.graph import LayerGraph
@@ -77,7 +77,7 @@ def expander(
     draws : int, optional
         Lifts of the best order to compare; by default as many as take about 0.1 s. Of each
         other order a tenth.
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random; "none" leaves blocks of consecutive units.
 
     Returns
@@ -125,7 +125,7 @@ def expander(
     effort = int(np.clip(1_000_000 // max(n_edges, 1), 1, 3))
     tries = 1 if n_edges > LARGE else 3
     plans = _plans(n_in, n_out, n_edges)
-    with apart():
+    with separate_notes():
         graph = ramanujan(n_in, n_out, density=density, rng=rng, tries=tries)
     sigma = leading_singular_values(graph)[1] if plans else 0.0
     reason = f"no lift is better here: a random near-biregular graph, the best of {tries}"
@@ -183,7 +183,7 @@ def ramanujan(
         raise ValueError(f"expected at least 1 try, got {tries}")
     best, lowest = None, np.inf
     for _ in range(tries):
-        with apart():
+        with separate_notes():
             graph = biregular(n_in, n_out, density=density, rng=rng)
         if best is None:
             best = graph
@@ -272,7 +272,7 @@ def _better(
             found = sorted([*found, (sigma, shifts)], key=lambda pair: pair[0])[:finalists]
             limit = found[-1][0] if len(found) == finalists else limit
     for _, shifts in found:
-        with apart() as notes:
+        with separate_notes() as notes:
             note(f"a lift of K({plan.a}, {plan.b}) by a group of {h}, {plan.t} shifts an edge")
             graph = lifted(shifts, plan.group, offsets=offsets, n_in=n_in, n_out=n_out)
             graph = level(fit(graph, n_in, n_out, n_edges, rng), rng=rng)

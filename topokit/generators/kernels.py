@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from topokit.graph.kernels import compiled
 
-__all__ = ["attach", "below", "curveball", "grow_apart", "repair", "switch"]
+__all__ = ["attach", "below", "curveball", "grow_edges", "repair", "switch"]
 
 
 @compiled
@@ -193,31 +193,31 @@ def attach(
     stubs: NDArray[np.int64],
     ends: NDArray[np.int64],
     extra: float,
-    apart: bool,
+    bipartite: bool,
     state: NDArray[np.uint64],
 ) -> int:
     """Preferential attachment: units arrive in order and join `stubs` units already there.
 
     A partner is chosen with probability proportional to degree + `extra`, on the other side if
-    `apart`. Fills `ends` (pairs) and returns the number of edges.
+    `bipartite`. Fills `ends` (pairs) and returns the number of edges.
     """
     there = np.empty((2, order.size), np.int64)
     n_there = np.zeros(2, np.int64)
     n_edges = 0
     for v in order:
-        other = 1 - side[v] if apart else 0
+        other = 1 - side[v] if bipartite else 0
         wanted = min(stubs[v], n_there[other])
         first = n_edges
         for _ in range(wanted):
             for attempt in range(200):
                 uniform = extra * n_there[other]
-                total = uniform + (first if apart else 2 * first)
+                total = uniform + (first if bipartite else 2 * first)
                 if first == 0 or attempt > 100 or below(state, 1 << 53) / 2.0**53 < uniform / total:
                     u = there[other, below(state, n_there[other])]
                 else:
                     e = below(state, first)
                     u = ends[e, below(state, 2)]
-                    if apart and side[u] != other:
+                    if bipartite and side[u] != other:
                         u = ends[e, 0] if u == ends[e, 1] else ends[e, 1]
                 fresh = True
                 for k in range(first, n_edges):
@@ -229,14 +229,14 @@ def attach(
                     ends[n_edges, 1] = u
                     n_edges += 1
                     break
-        mine = side[v] if apart else 0
+        mine = side[v] if bipartite else 0
         there[mine, n_there[mine]] = v
         n_there[mine] += 1
     return n_edges
 
 
 @compiled
-def grow_apart(
+def grow_edges(
     starts: NDArray[np.int64],
     order: NDArray[np.int64],
     n_right: int,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from topokit.generators.adapt import fit, mean_degree_bound, top_singular_values
 from topokit.generators.fields import digit_sum, field_of_order, field_order, primes_near
-from topokit.generators.provenance import apart, note
+from topokit.generators.provenance import note, separate_notes
 from topokit.generators.random import biregular
 from topokit.generators.sampling import (
     IntArray,
@@ -107,7 +107,7 @@ def cyclic_lift(
         "greedy": random shifts that close no 4-cycle, any order. "random": any shifts.
         "array": i j modulo a prime, the classical array code: no 4-cycles and yet a poor
         expander.
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
 
     Returns
     -------
@@ -252,7 +252,7 @@ def random_lift(
     density : float
         In [0, 1]; ``round(density n_in n_out)`` edges.
     rng : numpy.random.Generator
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random.
 
     Returns
@@ -309,7 +309,7 @@ def two_lift(
     rng : numpy.random.Generator
     tries : int
         Signings to draw for each doubling before the best is taken.
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random.
 
     Returns
@@ -341,7 +341,7 @@ def two_lift(
     while 0 < share <= 0.5 and 2 << doublings <= min(n_in, n_out):
         share, doublings = 2 * share, doublings + 1
     sides = -(-n_in // 2**doublings), -(-n_out // 2**doublings)
-    with apart():
+    with separate_notes():
         graph = biregular(*sides, density=share, rng=rng)
     for _ in range(doublings):
         bound, least = mean_degree_bound(graph), np.inf
@@ -396,7 +396,7 @@ def double_cover(
         squares in a field of q = 1 mod 4 elements, eigenvalues (-1 +- sqrt(q)) / 2, density 1/2.
         "chordal_cycle": x to x + 1, x - 1 and 1 / x modulo a prime, degree 3. A LayerGraph: any
         symmetric one, as `from_networkx` or `from_scipy` makes it.
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random.
 
     Returns

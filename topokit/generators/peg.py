@@ -75,5 +75,5 @@ def peg(
     starts = np.concatenate([[0], np.cumsum(even_degrees(n_edges, n_in, rng))])
     state, order = compiled_seed(rng), rng.permutation(n_in)
     ends = np.full(n_edges, -1, np.int64)
-    kernels.grow_apart(starts, order, n_out, depth, state, ends)
+    kernels.grow_edges(starts, order, n_out, depth, state, ends)
     return graph_from(ends, np.repeat(np.arange(n_in), np.diff(starts)), (n_out, n_in))

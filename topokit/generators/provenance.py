@@ -1,4 +1,4 @@
-"""Where a graph came from: noted beside the graph while it lives, never in it."""
+"""How a graph was generated: kept with the graph object, never copied or written to a file."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec
-from weakref import WeakKeyDictionary
 
 from topokit.graph import LayerGraph
+from topokit.tables import as_generator
 
-__all__ = ["Origin", "apart", "guarantee_of", "note", "origin_of", "recorded"]
+__all__ = ["Provenance", "guarantee_of", "note", "provenance_of", "recorded", "separate_notes"]
 
 P = ParamSpec("P")
 
-_ORIGINS: WeakKeyDictionary[LayerGraph, Origin] = WeakKeyDictionary()
 _NOTES: ContextVar[list[str] | None] = ContextVar("notes", default=None)
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """What was asked for and what had to be done to meet it.
+class Provenance:
+    """What a graph was asked to be, and what had to be done to meet it.
 
     Attributes
     ----------
@@ -36,7 +35,7 @@ class Origin:
     guarantee : str
         What the family promises.
     repairs : tuple of str
-        Everything done to the pure construction: cropping, thinning, topping up, swaps.
+        Everything done to the pure construction: units cropped, edges removed, added or swapped.
     """
 
     family: str
@@ -46,35 +45,38 @@ class Origin:
     repairs: tuple[str, ...] = ()
 
 
-def origin_of(graph: LayerGraph) -> Origin | None:
-    """Return how this very object was generated, or None: files and copies do not tell.
+def provenance_of(graph: LayerGraph) -> Provenance | None:
+    """Return how this very object was generated; None for equal graphs, copies and files.
 
     Examples
     --------
-    >>> origin_of(LayerGraph.from_edge_ids([0], (1, 1))) is None
+    >>> provenance_of(LayerGraph.from_edge_ids([0], (1, 1))) is None
     True
     """
-    return _ORIGINS.get(graph)
+    return graph._cache.get("provenance")
 
 
 def recorded(name: str, function: Callable[P, LayerGraph]) -> Callable[P, LayerGraph]:
-    """Make a family remember, for each graph it returns, what was asked and what was repaired."""
+    """Wrap a family: record the provenance of each graph; accept an integer as `rng`."""
     if getattr(function, "recorded_as", None) == name:
         return function
+    signature = inspect.signature(function)
 
     @functools.wraps(function)
     def build(*args: P.args, **kwargs: P.kwargs) -> LayerGraph:
-        with apart() as notes:
+        if "rng" in kwargs:
+            kwargs["rng"] = as_generator(kwargs["rng"])
+        with separate_notes() as notes:
             graph = function(*args, **kwargs)
-        given = inspect.signature(function).bind(*args, **kwargs)
+        given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         params: dict[str, Any] = {}
         for key, value in given.arguments.items():
-            if inspect.signature(function).parameters[key].kind is inspect.Parameter.VAR_KEYWORD:
+            if signature.parameters[key].kind is inspect.Parameter.VAR_KEYWORD:
                 params.update(value)
             elif key not in ("n_in", "n_out", "density", "rng"):
                 params[key] = value
-        _ORIGINS[graph] = Origin(
+        graph._cache["provenance"] = Provenance(
             family=name,
             density=float(given.arguments.get("density", graph.density)),
             params=params,
@@ -88,7 +90,7 @@ def recorded(name: str, function: Callable[P, LayerGraph]) -> Callable[P, LayerG
 
 
 def guarantee_of(function: Callable[..., Any]) -> str:
-    """What the docstring of a family promises, its continuation lines joined."""
+    """Return what the docstring of a family promises: its line "Guarantee:" and those after it."""
     lines = (inspect.getdoc(function) or "").splitlines()
     found: list[str] = []
     for line in lines:
@@ -102,15 +104,15 @@ def guarantee_of(function: Callable[..., Any]) -> str:
 
 
 def note(text: str) -> None:
-    """Add a repair to the record of the graph that is being generated, if one is kept."""
+    """Add a repair to the provenance of the graph that is being generated, if one is recorded."""
     notes = _NOTES.get()
     if notes is not None:
         notes.append(text)
 
 
 @contextlib.contextmanager
-def apart() -> Iterator[list[str]]:
-    """Collect the notes of a part of the work by themselves."""
+def separate_notes() -> Iterator[list[str]]:
+    """Collect the notes made within the block separately, not with those of the caller."""
     notes: list[str] = []
     token = _NOTES.set(notes)
     try:

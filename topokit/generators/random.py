@@ -9,6 +9,7 @@ import numpy as np
 
 from topokit.generators.degrees import graph_with_degrees
 from topokit.generators.sampling import (
+    check_side,
     choose_cells,
     choose_per_row,
     edge_count,
@@ -312,7 +313,7 @@ def nested(
     *,
     density: float,
     rng: np.random.Generator,
-    shuffle: Literal["none", "in", "out", "both"] = "both",
+    shuffle: Literal["none", "fan_in", "fan_out", "both"] = "both",
 ) -> LayerGraph:
     """Perfectly nested graph: each unit's partners are among those of any unit with more.
 
@@ -325,7 +326,7 @@ def nested(
         In [0, 1]; ``round(density n_in n_out)`` edges.
     rng : numpy.random.Generator
         Renumbers the units only.
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
 
     Returns
     -------
@@ -374,7 +375,7 @@ def hub(
     density: float,
     rng: np.random.Generator,
     hubs: int | None = None,
-    side: Literal["in", "out"] = "in",
+    side: Literal["fan_in", "fan_out"] = "fan_out",
 ) -> LayerGraph:
     """A few units joined to the whole other side, the rest near-biregular.
 
@@ -388,8 +389,8 @@ def hub(
     rng : numpy.random.Generator
     hubs : int, optional
         By default 4, or as many as take no more than half of the edges.
-    side : {"in", "out"}
-        The side of the hubs.
+    side : {"fan_in", "fan_out"}
+        The degrees that have hubs: those of output units or of input units.
 
     Returns
     -------
@@ -416,9 +417,8 @@ def hub(
     [5, 50, 50]
     """
     n_in, n_out, n_edges = edge_count(n_in, n_out, density, rng)
-    if side not in ("in", "out"):
-        raise ValueError(f"expected side to be 'in' or 'out', got {side!r}")
-    n, other = (n_in, n_out) if side == "in" else (n_out, n_in)
+    check_side("side", side, ("fan_in", "fan_out"))
+    n, other = (n_in, n_out) if side == "fan_out" else (n_out, n_in)
     if hubs is None:
         hubs = n if n_edges == n_in * n_out else min(4, n - 1, n_edges // (2 * other))
     if not 0 <= hubs <= n or hubs * other > n_edges or (hubs == n and n_edges < n * other):
@@ -433,6 +433,6 @@ def hub(
         rest = biregular(other, n - hubs, density=left / (other * (n - hubs)), rng=rng)
         ids = np.concatenate([ids, rest.edge_ids + hubs * other])
     units, partners = rng.permutation(n)[ids // other], ids % other
-    if side == "in":
+    if side == "fan_out":
         return graph_from(partners, units, (n_out, n_in))
     return graph_from(units, partners, (n_out, n_in))

@@ -23,6 +23,7 @@ __all__ = [
     "Shuffle",
     "check_density",
     "check_rng",
+    "check_side",
     "check_sizes",
     "choose_cells",
     "choose_per_row",
@@ -37,8 +38,7 @@ __all__ = [
 ]
 
 IntArray = NDArray[np.int64]
-Shuffle = Literal["none", "in", "out", "both"]
-SHUFFLES = ("none", "in", "out", "both")
+Shuffle = Literal["none", "fan_in", "fan_out", "both"]
 
 
 def check_sizes(n_in: int, n_out: int) -> tuple[int, int]:
@@ -72,6 +72,20 @@ def check_rng(rng: Any) -> None:
             "expected rng to be a numpy.random.Generator such as np.random.default_rng(0), "
             f"got {type(rng).__name__}"
         )
+
+
+def check_side(name: str, value: str, options: tuple[str, ...]) -> None:
+    """Raise a ValueError unless `value` is one of the options for sides of a layer.
+
+    A side is called by its degrees: "fan_in" means the output units, "fan_out" the input units.
+    Once these parameters took "out" and "in"; that is said rather than "in" taken for "fan_in".
+    """
+    if value in options:
+        return
+    new = {"in": "fan_out", "out": "fan_in"}.get(value)
+    units = {"in": "input", "out": "output"}.get(value)
+    renamed = f"; the side of the {units} units is called {new!r}" if new else ""
+    raise ValueError(f"expected {name} to be one of {', '.join(options)}, got {value!r}{renamed}")
 
 
 def edge_count(n_in: int, n_out: int, density: float, rng: Any) -> tuple[int, int, int]:
@@ -135,13 +149,12 @@ def transposed(graph: LayerGraph) -> LayerGraph:
 
 
 def shuffled(graph: LayerGraph, shuffle: str, rng: np.random.Generator) -> LayerGraph:
-    """Renumber the units of neither side, the inputs, the outputs or both at random."""
-    if shuffle not in SHUFFLES:
-        raise ValueError(f"expected shuffle to be one of {', '.join(SHUFFLES)}, got {shuffle!r}")
+    """Renumber at random the output units ("fan_in"), the input units ("fan_out"), both or none."""
+    check_side("shuffle", shuffle, ("none", "fan_in", "fan_out", "both"))
     rows, columns = graph.rows, graph.indices.astype(np.int64)
-    if shuffle in ("in", "both"):
+    if shuffle in ("fan_out", "both"):
         columns = rng.permutation(graph.n_in)[columns]
-    if shuffle in ("out", "both"):
+    if shuffle in ("fan_in", "both"):
         rows = rng.permutation(graph.n_out)[rows]
     return graph if shuffle == "none" else graph_from(rows, columns, graph.shape)
 

@@ -38,7 +38,7 @@ def band(
         In [0, 1]; ``round(density n_in n_out)`` edges.
     rng : numpy.random.Generator
         Renumbers units only.
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
 
     Returns
     -------
@@ -83,7 +83,7 @@ def small_world(
     beta : float
         Share of edges removed and put at uniformly random empty cells: 0 is `band`, 1 is close
         to `erdos_renyi`.
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
 
     Returns
     -------
@@ -137,7 +137,7 @@ def receptive_field(
     r : float
         In [0, 1]: 0 takes the nearest inputs, 1 any; in between an input at distance x has
         weight ``(1 + x)**(-(1 - r) / r)``.
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
 
     Returns
     -------
@@ -270,7 +270,7 @@ def block(
     ratio : float
         Density across groups over density within, not negative: 1 is `erdos_renyi`, 0 leaves
         separate blocks while these have room.
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
 
     Returns
     -------
@@ -340,7 +340,7 @@ def circulant(
     rng : numpy.random.Generator
     offsets : {"random", "powers", "fibonacci"}
         Where a set has too few, random ones are added.
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
 
     Returns
     -------

@@ -57,7 +57,7 @@ def radix(
         Step between inputs, at least 1.
     order : int, optional
         Units before they are copied, a divisor of both sizes.
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random.
 
     Returns
@@ -120,7 +120,7 @@ def butterfly(
     rng : numpy.random.Generator
     stride : int
         Weight of the digit: 1, base, base**2, ...
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random.
 
     Returns
@@ -173,7 +173,7 @@ def de_bruijn(
     density : float
         In [0, 1]; ``round(density n_in n_out)`` edges.
     rng : numpy.random.Generator
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random.
 
     Returns
@@ -222,7 +222,7 @@ def kautz(
     density : float
         In [0, 1]; ``round(density n_in n_out)`` edges.
     rng : numpy.random.Generator
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random.
 
     Returns
@@ -270,7 +270,7 @@ def monarch(
     density : float
         In [0, 1]; ``round(density n_in n_out)`` edges.
     rng : numpy.random.Generator
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random.
 
     Returns
@@ -324,7 +324,7 @@ def group_shuffle(
     rng : numpy.random.Generator
     groups : int, optional
         By default those that fit the density. More leave room that is topped up at random.
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random.
 
     Returns
@@ -412,7 +412,7 @@ def clash_free(
     z: int | None = None,
     kind: int = 2,
     dither: bool = True,
-    shuffle: Literal["none", "in", "out", "both"] = "none",
+    shuffle: Literal["none", "fan_in", "fan_out", "both"] = "none",
 ) -> LayerGraph:
     """Dey's clash-free pattern: inputs in z memories, each read once in every cycle.
 
@@ -432,7 +432,7 @@ def clash_free(
         3: cyclically from the same starts in all sweeps.
     dither : bool
         Whether each sweep permutes the memories.
-    shuffle : {"none", "in", "out", "both"}
+    shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random.
 
     Returns

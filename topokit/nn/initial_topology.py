@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,15 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topokit.generators import DENSITIES
-from topokit.generators.density import density_from_epsilon
 from topokit.graph import LayerGraph, Topology, chain_widths
 from topokit.graph.convert import load_topology
 from topokit.nn.extract import topology_of
 from topokit.rules.budget import global_lowest
 from topokit.rules.drop import lowest
 
-__all__ = ["STARTS", "from_file", "layer_densities", "snip"]
+__all__ = ["STARTS", "from_file", "snip"]
 
 Array = NDArray[Any]
 
@@ -248,32 +245,6 @@ def _most_sensitive(
         result.append((ids, values))
         gradient = back * (fed > 0)
     return result[::-1]
-
-
-def layer_densities(
-    widths: Sequence[int],
-    *,
-    epsilon: float | None = None,
-    density: float | None = None,
-    densities: str | Sequence[float] | None = None,
-) -> list[float]:
-    """Return the density of each layer, as `topokit.generate` shares out a budget.
-
-    Examples
-    --------
-    >>> layer_densities([50, 20, 10], epsilon=2), layer_densities([50, 20, 10], density=0.1)
-    ([0.14, 0.3], [0.1, 0.1])
-    """
-    shapes = [(b, a) for a, b in itertools.pairwise(widths)]
-    if densities is not None and not isinstance(densities, str):
-        return [float(share) for share in densities]
-    if epsilon is not None:
-        shares = [density_from_epsilon(n_in, n_out, epsilon) for n_out, n_in in shapes]
-        if densities in (None, "er"):
-            return shares
-        sizes = [n_out * n_in for n_out, n_in in shapes]
-        density = sum(p * n for p, n in zip(shares, sizes, strict=True)) / sum(sizes)
-    return DENSITIES[densities or "uniform"](shapes, density=density)
 
 
 STARTS: dict[str, Callable[..., Topology]] = {"file": from_file, "snip": snip}

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from topokit.generators.density import layer_densities
 from topokit.graph import LayerGraph
 from topokit.nn.conv import SparseConv2d
 from topokit.nn.layers import INITS, SparseLinear
@@ -78,12 +79,9 @@ def sparsify(
     >>> list(sparse_layers(model))
     ['0', '2']
     """
-    if (density is None) == (epsilon is None):
-        raise ValueError(f"expected density or epsilon, got density={density}, epsilon={epsilon}")
-    if density is not None and not 0 < density <= 1:
-        raise ValueError(f"expected a density in (0, 1], got {density}")
-    if epsilon is not None and not epsilon > 0:
-        raise ValueError(f"expected an epsilon above 0, got {epsilon}")
+    if 0 in (density, epsilon):
+        raise ValueError(f"expected a budget above 0, got density={density}, epsilon={epsilon}")
+    budget = {"density": density, "epsilon": epsilon}
     if init is not None and init not in INITS:
         raise ValueError(f"expected an init of {', '.join(INITS)} or None, got {init!r}")
     make = _generator(generator) if isinstance(generator, str) else generator
@@ -98,7 +96,7 @@ def sparsify(
         if not wanted or not _replaceable(module) or owners[id(weight)] > 1:
             continue
         n_out, n_in = weight.flatten(1).shape
-        share = density if epsilon is None else min(1.0, epsilon * (n_in + n_out) / (n_in * n_out))
+        (share,) = layer_densities([(n_out, n_in)], **budget)
         graph = make(n_in, n_out, density=share, rng=rng)
         kind: Any = SparseLinear if isinstance(module, nn.Linear) else SparseConv2d
         layer = kind.from_dense(module, graph, kernel=kernel)
