@@ -1,5 +1,6 @@
 import copy
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -27,6 +28,75 @@ def test_graphs_stay_immutable_through_copies(graph):
         assert same_edges(copied, graph)
         assert not copied.indices.flags.writeable
         assert not copied.indptr.flags.writeable
+
+
+@given(layer_graphs(), layer_graphs())
+def test_graphs_are_equal_if_shape_and_edges_are(a, b):
+    same = a.shape == b.shape and a.edge_ids.tolist() == b.edge_ids.tolist()
+    assert (a == b) == same
+    assert (a != b) != same
+    again = LayerGraph.from_edge_ids(a.edge_ids, a.shape)
+    assert again == a
+    assert again is not a
+    assert hash(again) == hash(a)
+    assert {again, a} == {a}
+    assert {a: 1}[again] == 1
+    assert {"fc1": again} == {"fc1": a}
+
+
+def test_shapes_and_places_of_edges_decide():
+    graph = LayerGraph.from_edge_ids([1, 2], (2, 3))
+    others = [([1, 2], (3, 2)), ([1, 3], (2, 3)), ([1], (2, 3)), ([], (2, 3)), ([], (3, 2))]
+    graphs = [graph, *(LayerGraph.from_edge_ids(ids, shape) for ids, shape in others)]
+    assert len(set(graphs)) == len(graphs)
+
+
+def test_other_types_are_left_to_decide_for_themselves():
+    graph = LayerGraph.from_edge_ids([1, 2], (2, 3))
+    update = EdgeUpdate.between(graph, graph)
+    for value in (graph, update):
+        assert value.__eq__("graph") is NotImplemented
+        assert value != 3
+        assert value is not None
+    assert graph != update
+
+    class Anything:
+        def __eq__(self, other):
+            return True
+
+        __hash__ = None
+
+    assert graph == Anything()
+
+
+def test_changes_are_equal_if_graphs_and_sources_are():
+    graph = LayerGraph.from_edge_ids([1, 2], (2, 3))
+    kept = EdgeUpdate.between(graph, graph)
+    regrown = EdgeUpdate.from_decisions(graph, [0], [1])
+    assert kept == EdgeUpdate.between(graph, graph)
+    assert hash(kept) == hash(EdgeUpdate.between(graph, graph))
+    assert kept != regrown
+    assert regrown == EdgeUpdate.from_decisions(graph, [0], [1])
+
+
+def test_graphs_can_be_referred_to_weakly_and_not_be_given_attributes():
+    graph = LayerGraph.from_edge_ids([1, 2], (2, 3))
+    assert weakref.ref(graph)() is graph
+    with pytest.raises((AttributeError, TypeError)):
+        graph.shape = (3, 2)
+    with pytest.raises((AttributeError, TypeError)):
+        graph.colour = "red"
+
+
+def test_one_value_for_each_edge():
+    graph = LayerGraph.from_edge_ids([1, 2], (2, 3))
+    assert graph.to_csr([5, 6]).toarray().tolist() == [[0, 5, 6], [0, 0, 0]]
+    with pytest.raises(ValueError, match=r"one value for each of the 2 edges, got shape \(3,\)"):
+        graph.to_csr([1, 2, 3])
+    update = EdgeUpdate.between(graph, graph)
+    assert update.carry(np.ones((2, 4))).shape == (2, 4)
+    with pytest.raises(ValueError, match=r"one value for each of the 2 edges, got shape \(3, 4\)"):
+        update.carry(np.ones((3, 4)))
 
 
 def test_a_graph_does_not_see_later_changes_of_the_callers_arrays():

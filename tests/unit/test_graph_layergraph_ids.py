@@ -3,7 +3,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topokit.graph import EdgeUpdate, LayerGraph, distinct, random_subset, sample_absent, sorted_ids
+from topokit.graph import (
+    EdgeUpdate,
+    LayerGraph,
+    distinct,
+    positions_in,
+    random_subset,
+    sample_absent,
+    sorted_ids,
+    union,
+)
 
 ids_lists = st.lists(st.integers(0, 2**62), max_size=40)
 
@@ -62,3 +71,17 @@ def test_grown_edges_must_lie_in_the_layer(grown):
     graph = LayerGraph.from_edge_ids([1, 2], (2, 3))
     with pytest.raises(ValueError, match=r"expected edge ids in 0\.\.5"):
         EdgeUpdate.from_decisions(graph, [], grown)
+
+
+@given(st.sets(st.integers(0, 30)), st.lists(st.integers(-3, 33)))
+def test_positions_are_those_of_a_search_one_by_one(members, ids):
+    ordered = np.array(sorted(members), np.int64)
+    found = positions_in(ordered, np.array(ids, np.int64))
+    assert found.dtype == np.int64
+    assert found.tolist() == [sorted(members).index(i) if i in members else -1 for i in ids]
+
+
+@given(st.sets(st.integers(0, 30)), st.sets(st.integers(0, 30)))
+def test_unions_of_sorted_ids_are_unions_of_sets(one, two):
+    both = union(np.array(sorted(one), np.int64), np.array(sorted(two), np.int64))
+    assert both.tolist() == sorted(one | two)
