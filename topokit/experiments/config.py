@@ -119,7 +119,7 @@ class TopologySpec:
         if len(given) != (self.generator not in WITHOUT_BUDGET):
             words = " and ".join(f"{key} {value!r}" for key, value in given.items())
             raise ValueError(
-                f"topology: an initial topology from a file has the file's edges, got {words} with it"
+                f"topology: a topology from a file has the file's edges, got {words} with it"
                 if self.generator in WITHOUT_BUDGET
                 else "topology: expected exactly one of epsilon and density, "
                 f"got {words or 'neither (nor a list of densities)'}"

@@ -24,7 +24,7 @@ from topokit.nn.layers import EdgeLayer, sparse_layers
 from topokit.nn.sparsify import sparsify
 from topokit.rules import RULES, LayerView, Rewiring, UpdateRule, rewire_network
 from topokit.rules.memory import birth_signs, decayed, explore, stalled
-from topokit.tables import choose, need
+from topokit.tables import as_generator, choose, need
 
 __all__ = ["Engine", "as_arrays", "as_tensors", "attach", "sparsify"]
 
@@ -195,9 +195,9 @@ class Engine:
         self.steps += 1
         if self._by_gradient or self._by_last_batch:
             self._collect()
-        if not self._between_epochs:
-            if self.steps % int(self.options.every) == 0 and self._is_due(self.steps):
-                self.rewire()
+        every = self.options.every
+        if isinstance(every, int) and self.steps % every == 0 and self._is_due(self.steps):
+            self.rewire()
         self._switch_capture()
 
     def end_epoch(self, accuracy: float | None = None) -> dict[str, EdgeUpdate]:
@@ -502,7 +502,7 @@ def attach(
     epoch_steps: int | None = None,
     samples: torch.Tensor | None = None,
     recorder: Callable[[int, Topology], None] | None = None,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     **params: Any,
 ) -> Engine:
     """Rewire a model's sparse layers from inside your own training loop.
@@ -542,7 +542,7 @@ def attach(
         by default they see those of the last batch.
     recorder : callable, optional
         ``recorder(steps, topology)``, called at once and after each rewiring.
-    rng : numpy.random.Generator
+    rng : numpy.random.Generator or int
     **params
         Of the rule named.
 
@@ -614,5 +614,6 @@ def attach(
         raise ValueError(f"expected a rule that needs {', '.join(NEEDS)}, got {sorted(missing)}")
     return Engine(
         model, optimizer, rule, options,
-        total=total, epoch_steps=epoch_steps, samples=samples, recorder=recorder, rng=rng,
+        total=total, epoch_steps=epoch_steps, samples=samples, recorder=recorder,
+        rng=as_generator(rng),
     )  # fmt: skip

@@ -230,8 +230,9 @@ class UpdateRule(NamedTuple):
         ``prepare(views, drop_fraction) -> {layer: {entry: ...}}``, network-level information
         added to each view's `extra` before planning.
     plan : callable
-        ``plan(views, *, drop_fraction, progress) -> {layer: (n_drop, n_grow)}``; `progress` in [0, 1] is the share of rewirings done, 1 at the last. By default every layer
-        replaces `drop_fraction` of its edges.
+        ``plan(views, *, drop_fraction, progress) -> {layer: (n_drop, n_grow)}``; `progress` in
+        [0, 1] is the share of rewirings done, 1 at the last. By default every layer replaces
+        `drop_fraction` of its edges.
 
     Examples
     --------

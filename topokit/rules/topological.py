@@ -177,7 +177,8 @@ def cht(
     become dense); chain removal works with hard growth too (there it ends in NotImplementedError);
     the node-based matrix form, the adaptive drop fraction, the early stop per layer
     and the initialisation from feature correlations are left out (any generator can start it).
-    Scores are taken on the graph without the dropped edges, which may regrow. Chain removal never takes a layer's last edge.
+    Scores are taken on the graph without the dropped edges, which may regrow. Chain removal never
+    takes a layer's last edge.
 
     References
     ----------
