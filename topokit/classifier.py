@@ -15,11 +15,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from topokit.data.samples import Data
+from topokit.experiments.config import OptimizerSpec
 from topokit.experiments.loop import TrainPlan, TrainState, train
 from topokit.experiments.record import Recording
+from topokit.experiments.runs import make_optimizer
 from topokit.generators import generate
 from topokit.nn.models import set_mlp
-from topokit.rules import RULES, SCHEDULES
+from topokit.rules import RULES, SCHEDULES, Rewiring
 from topokit.tables import check_parameters, choose
 
 __all__ = ["SparseMLPClassifier"]
@@ -28,29 +30,27 @@ BATCH = 2000
 
 
 class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
-    """A multilayer perceptron that is sparse from the first step and rewired while it learns.
+    """A multilayer perceptron that is sparse from the start and rewired while it is trained.
 
     Parameters
     ----------
     hidden_layer_sizes : sequence of int
         Units of the hidden layers; may be empty.
     generator : str
-        Of the first topology, a name of `topokit.GENERATORS`.
+        Of the initial topology, a name of `topokit.GENERATORS`.
     epsilon : float or None
-        SET's budget: ``epsilon (n_in + n_out)`` edges a layer, at most all. Used unless `density`
-        is given.
+        SET's budget: ``epsilon (n_in + n_out)`` edges in each layer, at most all. Used unless
+        `density` is given.
     density : float or None
         Share of the possible edges, in (0, 1], instead of `epsilon`.
     densities : str or None
         How the budget is shared among layers, a name of `topokit.DENSITIES`.
     rule : str
-        How layers are rewired, a name of `topokit.RULES`; ``"static"`` keeps the first topology.
+        How layers are rewired, a name of `topokit.RULES`; ``"static"`` keeps the initial topology.
     rule_params : dict or None
         Parameters of the rule.
-    drop_fraction : float
-        Share of a layer's edges replaced at one rewiring.
-    schedule : str
-        How that share moves over the training, a name of `topokit.rules.SCHEDULES`.
+    drop_fraction, schedule, stop, skip
+        As in `topokit.rules.Rewiring`; layers are named ``fc1``, ``fc2`` and so on.
     every : int or None
         Steps between rewirings; None rewires between epochs.
     activation : {"relu", "srelu", "all_relu"}
@@ -67,7 +67,7 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
     record_every : int
         Epochs between recorded topologies; the first and the last are always kept.
     random_state : int, numpy.random.RandomState or None
-        Decides everything: first topology, weights, order of samples, rewiring, dropout.
+        Of all randomness: initial topology, weights, order of samples, rewiring, dropout.
 
     Attributes
     ----------
@@ -116,6 +116,8 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
         drop_fraction: float = 0.3,
         schedule: str = "constant",
         every: int | None = None,
+        stop: int | None = None,
+        skip: Sequence[str] = (),
         activation: str = "relu",
         dropout: float = 0.0,
         learning_rate: float = 0.05,
@@ -137,6 +139,8 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
         self.drop_fraction = drop_fraction
         self.schedule = schedule
         self.every = every
+        self.stop = stop
+        self.skip = skip
         self.activation = activation
         self.dropout = dropout
         self.learning_rate = learning_rate
@@ -189,12 +193,10 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
             rng=streams[1],
             generator=dropout,
         )
-        optimizer = torch.optim.SGD(
-            model.parameters(),
-            lr=self.learning_rate,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
+        spec = OptimizerSpec(
+            "sgd", self.learning_rate, self.momentum, weight_decay=self.weight_decay
         )
+        optimizer = make_optimizer(spec, model.parameters())
         rngs = {"order": streams[2], "rule": streams[3]}
         state = TrainState(model, optimizer, rngs, dropout)
         data = Data("fit", samples, codes, samples, codes, len(classes))
@@ -204,19 +206,27 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def _check(self) -> None:
-        """Complain of parameters that nothing else checks."""
+        """Check the parameters that nothing else checks."""
         rule = choose("rule", self.rule, RULES)
         check_parameters("rule", self.rule, rule, self.rule_params or {}, section="rule_params")
-        choose("schedule", self.schedule, SCHEDULES)
+        self._options()
         counts = {"batch_size": self.batch_size, "max_iter": self.max_iter}
         counts |= {"record_every": self.record_every}
         counts |= {"hidden_layer_sizes": min(self.hidden_layer_sizes, default=1)}
-        counts |= {} if self.every is None else {"every": self.every}
         for name, value in counts.items():
             if value < 1:
                 raise ValueError(f"{name}: expected a positive number, got {value!r}")
-        if not 0 <= self.drop_fraction <= 1:
-            raise ValueError(f"drop_fraction: expected 0 to 1, got {self.drop_fraction!r}")
+
+    def _options(self) -> dict[str, Any]:
+        """Return the checked options of rewiring."""
+        options = Rewiring(
+            drop_fraction=self.drop_fraction,
+            schedule=self.schedule,
+            every="epoch" if self.every is None else self.every,
+            stop=self.stop,
+            skip=self.skip,
+        )
+        return vars(options)
 
     def _trained(self, state: TrainState, data: Data) -> Recording:
         """Train to the end and keep what was asked for."""
@@ -224,11 +234,9 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
             epochs=self.max_iter,
             batch_size=self.batch_size,
             rule=RULES[self.rule](**(self.rule_params or {})),
-            drop_fraction=self.drop_fraction,
-            schedule=SCHEDULES[self.schedule],
-            every=self.every,
             lr=self.learning_rate,
             lr_schedule=SCHEDULES["cosine"],
+            **self._options(),
         )
         recording = Recording(self.measures, every=self.record_every, name="fit")
         for epoch in train(state, data, plan):

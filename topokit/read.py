@@ -10,10 +10,9 @@ import numpy as np
 import scipy.io
 import scipy.sparse as sp
 
-from topokit.experiments.record import History
+from topokit.experiments.record import EXPLORED, History
 from topokit.graph import Topology
 from topokit.graph.convert import DAMAGED, from_networkx, from_scipy, load_topology
-from topokit.measures import explored_fraction
 
 __all__ = ["RUN_MEASURES", "read_topologies", "run_rows"]
 
@@ -66,7 +65,7 @@ def _of_run(history: History, epoch: int) -> tuple[Topology, Topology | None, di
     return topology, previous, {"kind": "run", "epoch": at}
 
 
-RUN_MEASURES = ("explored_fraction", "edge_age")
+RUN_MEASURES = (EXPLORED, "edge_age")
 """Names that need the epochs before: the share of possible edges seen so far; the mean age."""
 
 
@@ -86,14 +85,15 @@ def run_rows(target: Path, names: Sequence[str], epoch: int = -1) -> list[tuple[
     Raises
     ------
     ValueError
-        If `target` is no run, or the epoch was not recorded.
+        If `target` is no run, the epoch was not recorded, or a value is neither recorded nor
+        follows from the record.
     """
     if not target.is_dir():
         raise ValueError(f"{names[0]} needs the epochs of a run directory, got {target}")
     history = History.load(target)
     topology, _, about = _of_run(history, epoch)
     at = about["epoch"]
-    before = [e for e in history.recorded if e <= at]
+    explored = history.explored_fraction(at) if EXPLORED in names else {}
     rows = []
     for layer in topology:
         for name in names:
@@ -101,7 +101,7 @@ def run_rows(target: Path, names: Sequence[str], epoch: int = -1) -> list[tuple[
                 ages = history.ages(at, layer)
                 value = float(ages.mean()) if ages.size else float("nan")
             else:
-                value = explored_fraction(history.topology(e)[layer] for e in before)
+                value = explored[layer]
             rows.append((layer, name, value))
     return rows
 

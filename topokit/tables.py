@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import numbers
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +12,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-__all__ = ["as_generator", "check_parameters", "choose", "hint", "listed", "parameters_of"]
+__all__ = [
+    "as_generator",
+    "check_parameters",
+    "choose",
+    "hint",
+    "is_integer",
+    "is_number",
+    "listed",
+    "need",
+    "parameters_of",
+]
 
 T = TypeVar("T")
 
@@ -101,6 +112,31 @@ def hint(name: Any, names: Iterable[str]) -> str:
     """The words "did you mean 'x'? " for the nearest of the names, or nothing."""
     near = difflib.get_close_matches(str(name).lower(), sorted(names), n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}? " if near else ""
+
+
+def need(condition: bool, key: str, expected: str, got: Any) -> None:
+    """Raise a ValueError about the value of a key unless `condition` holds.
+
+    Examples
+    --------
+    >>> need(False, "rule.every", "a positive number", 0)
+    Traceback (most recent call last):
+    ValueError: rule.every: expected a positive number, got 0
+    """
+    if not condition:
+        raise ValueError(f"{key}: expected {expected}, got {got!r}")
+
+
+def is_integer(value: Any, least: int) -> bool:
+    """Tell whether a value is an integer (numpy's included, no bool) of at least `least`."""
+    integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return bool(integer and value >= least)
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a finite real number and no bool."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return bool(number and abs(value) < 1e300)
 
 
 def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -73,10 +73,9 @@ def test_is_a_documented_factory_of_an_update_rule(name):
 
 
 @EVERY_RULE
-@pytest.mark.parametrize("may_regrow", [True, False])
-def test_exactly_the_planned_edges_leave_and_enter(name, may_regrow, rng):
+def test_exactly_the_planned_edges_leave_and_enter(name, rng):
     rule, views = RULES[name](), chain(rng)
-    changes = apply(views, rule, may_regrow=may_regrow)
+    changes = apply(views, rule)
     dropped = grown = 0
     for layer, (update, values) in changes.items():
         view = views[layer]
@@ -86,8 +85,7 @@ def test_exactly_the_planned_edges_leave_and_enter(name, may_regrow, rng):
         assert left.size == update.n_dropped
         new = update.after.edge_ids[update.grown]
         stayed = view.graph.edge_ids[update.source[kept]]
-        forbidden = stayed if may_regrow else view.graph.edge_ids
-        assert not np.isin(new, forbidden).any()
+        assert not np.isin(new, stayed).any()
         assert values.dtype == view.values.dtype
         assert values.shape == (update.after.n_edges,)
         assert np.array_equal(values[kept], view.values[update.source[kept]])
@@ -104,7 +102,7 @@ def test_says_how_many_and_keeps_its_word_layer_by_layer(name, rng):
     views = chain(rng)
     changes = apply(views, rule)
     if rule.prepare is None:
-        plan = rule.plan(views, drop_fraction=0.3, progress=0.5, may_regrow=True)
+        plan = rule.plan(views, drop_fraction=0.3, progress=0.5)
         moved = {layer: (u.n_dropped, u.n_grown) for layer, (u, _) in changes.items()}
         assert moved == {layer: counts for layer, counts in plan.items() if any(counts)}
 
@@ -171,10 +169,9 @@ def test_views_are_only_read(name, rng):
     ("shape", "n_edges"),
     [((3, 4), 0), ((3, 4), 1), ((1, 1), 1), ((3, 4), 12), ((3, 4), 11), ((0, 5), 0), ((1, 9), 3)],
 )
-@pytest.mark.parametrize("may_regrow", [True, False])
-def test_tiny_empty_and_complete_layers(name, shape, n_edges, may_regrow, rng):
+def test_tiny_empty_and_complete_layers(name, shape, n_edges, rng):
     graph = some_graph(shape, n_edges, rng)
-    changes = apply({"only": full_view(graph, rng)}, RULES[name](), may_regrow=may_regrow)
+    changes = apply({"only": full_view(graph, rng)}, RULES[name]())
     for update, values in changes.values():
         assert update.after.n_edges == values.size >= 1
 
@@ -202,7 +199,7 @@ def test_both_degree_sequences_can_move(name, rng):
         assert not np.array_equal(update.before.fan_in, update.after.fan_in)
         assert not np.array_equal(update.before.fan_out, update.after.fan_out)
     assert changes or not any(map(any, RULES[name]().plan(
-        views, drop_fraction=0.3, progress=0.5, may_regrow=True).values()))  # fmt: skip
+        views, drop_fraction=0.3, progress=0.5).values()))  # fmt: skip
 
 
 @EVERY_RULE

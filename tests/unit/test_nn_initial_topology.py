@@ -146,5 +146,5 @@ def test_a_run_starts_from_snip_and_from_a_density_for_each_layer(tmp_path):
     assert config.override(["topology.density=0.2"]).topology.densities is None
     with pytest.raises(ValueError, match="expected one for each of 3 layers, got 2"):
         run(config.override(["topology.densities=[0.1,1]"]), tmp_path / "two")
-    with pytest.raises(ValueError, match="a start from a file has the file's edges, got epsilon 3"):
+    with pytest.raises(ValueError, match="from a file has the file's edges, got epsilon 3"):
         load_recipe("set_mlp_digits").override(["topology.generator=file", "topology.epsilon=3"])

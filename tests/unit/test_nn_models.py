@@ -149,9 +149,7 @@ def test_captured_outputs_are_after_the_activation(rng):
 
 def test_bad_models_are_refused_in_words(rng):
     topology = topology_of_widths(rng, 12, 9, 4)
-    with pytest.raises(
-        ValueError, match=r"layers that chain .* got a: 9 -> 4, b: 12 -> 9"
-    ):
+    with pytest.raises(ValueError, match=r"layers that chain .* got a: 9 -> 4, b: 12 -> 9"):
         set_mlp({"a": topology["fc2"], "b": topology["fc1"]}, rng=rng)
     with pytest.raises(ValueError, match=r"expected layers that chain .*, got no layers"):
         set_mlp({}, rng=rng)

@@ -43,11 +43,6 @@ def test_an_edge_dropped_and_regrown_counts_as_new():
     assert values.tolist() == [0.5, 0.0, 0.1, 3.0, -0.3]
 
 
-def test_without_regrowing_the_dropped_edges_are_occupied():
-    with pytest.raises(ValueError, match="got at least one that is present"):
-        apply(rule([1], [2]), may_regrow=False)
-
-
 def test_pruning_only():
     update, values = apply(rule([0, 4]), n_drop=2, n_grow=0)
     assert update.n_grown == 0
@@ -91,9 +86,9 @@ def test_dtype_and_bits_of_kept_values_stay(dtype, rng):
     assert after[kept].tobytes() == values[update.source[kept]].tobytes()
 
 
-@given(layer_graphs(), st.floats(0, 1), st.booleans(), st.integers(0, 99))
-def test_drop_count_is_always_feasible(graph, fraction, may_regrow, seed):
-    count = drop_count(graph, fraction, may_regrow=may_regrow)
+@given(layer_graphs(), st.floats(0, 1), st.integers(0, 99))
+def test_drop_count_is_always_feasible(graph, fraction, seed):
+    count = drop_count(graph, fraction)
     assert 0 <= count <= fraction * graph.n_edges + 1e-6
     view = LayerView(graph, np.ones(graph.n_edges))
     update, _ = rewire(
@@ -102,7 +97,6 @@ def test_drop_count_is_always_feasible(graph, fraction, may_regrow, seed):
         n_drop=count,
         n_grow=count,
         rng=np.random.default_rng(seed),
-        may_regrow=may_regrow,
     )
     assert update.after.n_edges == graph.n_edges
     if 0 < fraction < 1 and graph.n_edges:
@@ -122,9 +116,7 @@ def test_floating_point_does_not_lose_an_edge():
 
 
 def test_view_checks_shapes():
-    with pytest.raises(
-        ValueError, match=r"one value for each of the 5 edges, got shape \(4"
-    ):
+    with pytest.raises(ValueError, match=r"one value for each of the 5 edges, got shape \(4"):
         LayerView(GRAPH, np.zeros(4))
     with pytest.raises(ValueError, match=r"expected inputs of shape \(samples, 4\), got \(2, 3\)"):
         LayerView(GRAPH, VALUES, inputs=np.zeros((2, 3)))

@@ -43,7 +43,7 @@ def test_soft_growth_reaches_lower_scores(rng):
     view = LayerView(graph, rng.standard_normal(graph.n_edges))
 
     def grown(rule, seed):
-        options = {"n_drop": 5, "n_grow": 5, "may_regrow": False}
+        options = {"n_drop": 5, "n_grow": 5}
         update, _ = rewire(view, rule, rng=np.random.default_rng(seed), **options)
         return frozenset(update.after.edge_ids[update.grown].tolist())
 
@@ -62,9 +62,7 @@ def test_relative_removal_protects_the_last_edge_of_a_unit(rng):
     view = LayerView(graph, np.array([2.0, 1.0, 0.1]))
     kept = {}
     for removal in ("magnitude", "relative"):
-        update, values = rewire(
-            view, RULES["cht"](removal=removal), n_drop=1, n_grow=1, rng=rng, may_regrow=False
-        )
+        update, values = rewire(view, RULES["cht"](removal=removal), n_drop=1, n_grow=1, rng=rng)
         kept[removal] = sorted(values[~update.grown].tolist())
     assert kept == {"magnitude": [1.0, 2.0], "relative": [0.1, 2.0]}
 

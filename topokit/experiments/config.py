@@ -6,9 +6,19 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from topokit.tables import check_parameters, choose, hint, listed, parameters_of
+from topokit.rules.rewire import SCHEDULES, Rewiring
+from topokit.tables import (
+    check_parameters,
+    choose,
+    hint,
+    is_integer,
+    is_number,
+    listed,
+    need,
+    parameters_of,
+)
 from topokit.toml import parse_assignment, parse_settings, table_at, to_toml
 
 __all__ = [
@@ -29,25 +39,10 @@ __all__ = [
     "to_toml",
 ]
 
-OPTIMIZERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("constant", "cosine", "linear")
+OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+"""Optimizers by name, and their classes in `torch.optim`."""
+
 WITHOUT_BUDGET = ("file",)
-
-
-def need(condition: bool, key: str, expected: str, got: Any) -> None:
-    """Raise the one message every bad value of a key is answered with."""
-    if not condition:
-        raise ValueError(f"{key}: expected {expected}, got {got!r}")
-
-
-def is_integer(value: Any, least: int) -> bool:
-    """Tell whether a value is an int (no bool) of at least `least`."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def is_number(value: Any) -> bool:
-    """Tell whether a value is a finite number and no bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _is_share(value: Any) -> bool:
@@ -94,16 +89,16 @@ class ModelSpec(Spec):
             "at least two positive integers such as [784, 1000, 10]",
             list(self.widths) if good else self.widths,
         )
-        assign(self, widths=tuple(self.widths))
+        assign(self, widths=tuple(int(width) for width in self.widths))
 
 
 @dataclass(frozen=True)
 class TopologySpec:
-    """A generator (or start) of the first topology, and its budget.
+    """A generator (or another source) of the initial topology, and its edge budget.
 
-    The budget is one of `epsilon`, `density` and, for each layer its own, a list of `densities`.
-    Beside `epsilon` or `density`, `densities` names their allocation to layers, from `DENSITIES`.
-    Only the start ``"file"`` takes no budget.
+    The budget is one of `epsilon`, `density` and a list of `densities`, one for each layer. With
+    `epsilon` or `density`, `densities` names how the budget is divided among layers, from
+    `DENSITIES`. Only ``"file"`` takes no budget.
     """
 
     generator: str
@@ -124,7 +119,7 @@ class TopologySpec:
         if len(given) != (self.generator not in WITHOUT_BUDGET):
             words = " and ".join(f"{key} {value!r}" for key, value in given.items())
             raise ValueError(
-                f"topology: a start from a file has the file's edges, got {words} with it"
+                f"topology: a topology from a file has the file's edges, got {words} with it"
                 if self.generator in WITHOUT_BUDGET
                 else "topology: expected exactly one of epsilon and density, "
                 f"got {words or 'neither (nor a list of densities)'}"
@@ -160,8 +155,8 @@ class OptimizerSpec:
     lr_schedule: str = "constant"
 
     def __post_init__(self) -> None:
-        choose("optimizer", self.name, dict.fromkeys(OPTIMIZERS))
-        choose("learning-rate schedule", self.lr_schedule, dict.fromkeys(SCHEDULES))
+        choose("optimizer", self.name, OPTIMIZERS)
+        choose("learning-rate schedule", self.lr_schedule, SCHEDULES)
         need(is_number(self.lr) and self.lr > 0, "optimizer.lr", "a number above 0", self.lr)
         good = is_number(self.momentum) and 0 <= self.momentum < 1
         need(good, "optimizer.momentum", "a number from 0 to below 1", self.momentum)
@@ -180,47 +175,23 @@ class OptimizerSpec:
 
 
 @dataclass(frozen=True)
-class RuleSpec(Spec):
-    """A rule of `RULES`, and how many edges it replaces, when, and in which layers.
+class RuleSpec(Rewiring, Spec):
+    """A rule of `RULES` with its own parameters, and the options of `topokit.rules.Rewiring`.
 
     Parameters
     ----------
     name, params
         The rule and its own parameters.
-    drop_fraction : float
-        Share of a layer's edges replaced at one update, 0 to 1.
-    schedule : str
-        How `drop_fraction` moves over the run, or until `stop`: "constant", "cosine" or "linear"
-        (to zero), epoch by epoch, or step by step where `every` counts steps.
-    every : "epoch" or int
-        Rewire after each epoch but the last, or at each so many optimizer steps but the last.
-    stop : int, optional
-        The first epoch (counted from 0) without rewiring.
-    skip : tuple of str
-        Names of layers that keep their graph.
-    final : str
-        What follows the last epoch: "keep" nothing, "drop" a last removal without growing.
+    drop_fraction, schedule, every, stop, skip, final
+        As in `topokit.rules.Rewiring`; `schedule` is a name here.
     """
 
-    drop_fraction: float = 0.3
-    schedule: str = "constant"
-    every: str | int = "epoch"
-    stop: int | None = None
-    skip: tuple[str, ...] = ()
-    final: str = "keep"
+    section: ClassVar[str] = "rule."
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
-        zeta = self.drop_fraction
-        good = is_number(zeta) and 0 <= zeta <= 1
-        need(good, "rule.drop_fraction", "a number from 0 to 1", zeta)
-        choose("drop-fraction schedule", self.schedule, dict.fromkeys(SCHEDULES))
-        need(self.final in ("keep", "drop"), "rule.final", '"keep" or "drop"', self.final)
-        good = self.every == "epoch" or is_integer(self.every, 1)
-        need(good, "rule.every", '"epoch" or a positive number of steps', self.every)
-        good = self.stop is None or is_integer(self.stop, 0)
-        need(good, "rule.stop", "an epoch (an integer of at least 0)", self.stop)
-        assign(self, drop_fraction=float(zeta), skip=_names("rule.skip", self.skip))
+        Rewiring.__post_init__(self)
+        choose("drop-fraction schedule", self.schedule, SCHEDULES)
 
 
 @dataclass(frozen=True)
@@ -230,11 +201,11 @@ class MeasuresSpec:
     Parameters
     ----------
     names : tuple of str, optional
-        Taken at each so many epochs (`every`) and the last; `None`: the core measures.
+        Taken every `every` epochs and at the last; `None`: the core measures.
     every : int
     chosen : tuple of str
-        Costlier ones, taken also at the first and the last epoch, and at each so many
-        (`chosen_every`) if that is given.
+        Further, costlier measures, taken at the first and the last epoch, and every
+        `chosen_every` epochs if that is given.
     chosen_every : int, optional
     """
 
@@ -252,7 +223,7 @@ class MeasuresSpec:
         need(good, "measures.chosen_every", "a positive integer", self.chosen_every)
 
     def at(self, epoch: int, epochs: int, core: tuple[str, ...]) -> list[str]:
-        """Names taken at one epoch of so many; `core` stands for `names` where these are None."""
+        """Return the names taken at `epoch` of `epochs`; `core` is used where `names` is None."""
         ends = epoch == epochs - 1
         due = list(core if self.names is None else self.names)
         if epoch % self.every and not ends:
@@ -287,20 +258,20 @@ _CHOICES = {"data": "name", "model": "name", "topology": "generator", "rule": "n
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that decides a run; equal configurations make equal runs.
+    """Everything that decides the result of a run; equal configurations give equal runs.
 
     Parameters
     ----------
     epochs, batch_size : int
         At least 1.
     seed : int
-        At least 0; every random stream of the run is spawned from it.
+        At least 0; every random stream of the run is derived from it.
     threads : int, optional
         Number of threads of a run; by default torch decides.
     data, model, topology, optimizer, rule, measures
         The choices; see `Spec` and the other dataclasses here.
     about : dict of str
-        Title, description, paper and known differences; decides nothing.
+        Title, description, paper and known differences; without effect on the run.
 
     Raises
     ------
@@ -332,6 +303,8 @@ class RunConfig:
         need(is_integer(self.epochs, 1), "epochs", "a positive integer", self.epochs)
         need(is_integer(self.seed, 0), "seed", "an integer of at least 0", self.seed)
         need(is_integer(self.batch_size, 1), "batch_size", "a positive integer", self.batch_size)
+        for key in ("epochs", "seed", "batch_size"):
+            assign(self, **{key: int(getattr(self, key))})
         good = self.threads is None or is_integer(self.threads, 1)
         need(good, "threads", "a positive integer", self.threads)
         good = all(isinstance(text, str) for text in self.about.values())
@@ -392,10 +365,10 @@ class RunConfig:
     def override(self, assignments: Iterable[str]) -> RunConfig:
         """Return a configuration with ``section.key=value`` assignments applied.
 
-        Values are TOML; what is none is taken as a string, so ``rule.name=rigl`` needs no
-        quotes. A new choice (another rule, generator, data set or model) starts with its own
-        defaults: parameters of the old one are left behind. Setting one of `epsilon` and
-        `density` replaces the other.
+        Values are TOML; what is not valid TOML is taken as a string, so ``rule.name=rigl`` needs
+        no quotes. A new choice (another rule, generator, data set or model) starts with its own
+        defaults: parameters of the old one are dropped. Setting one of `epsilon` and `density`
+        replaces the other.
         """
         pairs = [parse_assignment(text) for text in assignments]
         pairs.sort(key=lambda pair: _CHOICES.get(pair[0][0]) != ".".join(pair[0][1:]))
@@ -416,7 +389,7 @@ class RunConfig:
 
 
 def _one_budget(table: dict[str, Any], key: str, value: Any, given: set[str]) -> None:
-    """Leave out of a topology's table the budgets that a newly set value replaces."""
+    """Remove from a topology's table the budgets that a newly set value replaces."""
     fixed = key == "generator" and value in WITHOUT_BUDGET
     if not fixed and key not in ("epsilon", "density") and not isinstance(value, list):
         return

@@ -1,4 +1,4 @@
-"""The training loop, as a generator: it yields epochs and knows nothing of what becomes of them."""
+"""The training loop: a generator of epochs, which measures, records and plots nothing itself."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from topokit.experiments.observe import Observer
-from topokit.graph import Topology
+from topokit.graph import EdgeUpdate, Topology
 from topokit.graph.files import write_atomic
+from topokit.nn.engine import Engine, as_arrays, as_tensors
 from topokit.nn.layers import sparse_layers
-from topokit.rules.rewire import LayerView, UpdateRule, constant, rewire_network
+from topokit.rules import RULES, Rewiring, UpdateRule
+from topokit.rules.rewire import constant
 
 if TYPE_CHECKING:
     from topokit.data import Data
 
 __all__ = ["Epoch", "TrainPlan", "TrainState", "train"]
 
-CHECKPOINT = ("model", "optimizer", "rngs", "dropout", "epoch", "step", "memory")
+ENTRIES = ("model", "optimizer", "rngs", "dropout", "epoch", "step", "memory")
 EVALUATION_BATCH = 2000
 WIDEST_CELLS = 1 << 26  # samples times units of the widest layer that are evaluated at once
 
@@ -49,17 +50,23 @@ class Epoch:
         The graphs these metrics were measured on.
     explored : dict of float or None
         Share of each layer's possible edges ever present so far, where rewirings within epochs
-        leave graphs that no epoch has; else None: the topologies of all epochs tell it.
+        pass through graphs that belong to no epoch; else None: it follows from the topologies of
+        all epochs.
+    updates : dict of EdgeUpdate or None
+        What the rewiring since the epoch before changed, exactly; layers that kept their graph are
+        left out. None if it is not known: in the first epoch, after a resume, and after several
+        rewirings.
     """
 
     index: int
     metrics: dict[str, float]
     topology: Topology
     explored: dict[str, float] | None = None
+    updates: dict[str, EdgeUpdate] | None = None
 
 
 @dataclass(frozen=True)
-class TrainPlan:
+class TrainPlan(Rewiring):
     """What to do in each epoch.
 
     Parameters
@@ -68,66 +75,23 @@ class TrainPlan:
         The last batch of an epoch may be smaller.
     rule : UpdateRule or None
         How layers are rewired; ``None`` keeps the topology.
-    drop_fraction : float
-        Share of a layer's edges replaced at one update, before the schedule.
-    schedule : callable
-        ``schedule(at, end) -> float`` scales the drop fraction (`topokit.rules.SCHEDULES`); both
-        count epochs, or steps with `every`, and `end` is where rewiring stops.
-    every : int or None
-        Steps between rewirings; ``None`` rewires between epochs.
-    stop : int or None
-        Epoch from which the topology is kept; ``None`` rewires up to the last epoch. No rewiring
-        follows the last step or epoch in either case.
-    skip : tuple of str
-        Layers never rewired.
-    final : {"keep", "drop"}
-        What happens after the last epoch: nothing, or the SET paper's last removal without
-        growing.
     lr : float or None
         Learning rate of the first epoch, scaled by ``lr_schedule(epoch, epochs)`` before each
         epoch; ``None`` leaves the optimizer alone.
+    drop_fraction, schedule, every, stop, skip, final
+        As in `topokit.rules.Rewiring`.
     """
 
     epochs: int
     batch_size: int
     rule: UpdateRule | None = None
-    drop_fraction: float = 0.3
-    schedule: Callable[[int, int], float] = constant
-    every: int | None = None
-    stop: int | None = None
-    skip: tuple[str, ...] = ()
-    final: str = "keep"
     lr: float | None = None
     lr_schedule: Callable[[int, int], float] = constant
-
-    def rewiring(self, *, epoch: int, step: int, batches: int) -> tuple[int, int, float]:
-        """Return where a rewiring stands: its position, where rewiring ends, and its progress.
-
-        Positions count epochs, or steps with `every`; `batches` is the number of steps of an epoch.
-        Rewiring happens at positions below the end. Progress, in (0, 1], is 1 at the last one, so
-        that rules which change the density end at their final one.
-
-        Examples
-        --------
-        >>> plan = TrainPlan(epochs=5, batch_size=10)
-        >>> [plan.rewiring(epoch=e, step=0, batches=3) for e in (1, 4)]
-        [(1, 5, 0.25), (4, 5, 1.0)]
-        >>> plan = TrainPlan(epochs=5, batch_size=10, every=4, stop=3)
-        >>> plan.rewiring(epoch=1, step=4, batches=3)
-        (4, 9, 0.5)
-        """
-        until = self.epochs if self.stop is None else min(self.stop, self.epochs)
-        if self.every is None:
-            at, end, last = epoch, until, until - 1
-        else:
-            at, end = step, until * batches
-            last = (end - 1) // self.every * self.every
-        return at, end, min(1.0, at / max(1, last))
 
 
 @dataclass
 class TrainState:
-    """Everything that changes in training: a checkpoint of it is enough to go on.
+    """Everything that changes in training; a checkpoint of it is enough to continue.
 
     Parameters
     ----------
@@ -140,7 +104,7 @@ class TrainState:
     epoch, step : int
         Number of finished epochs and of finished steps.
     memory : dict
-        What the rule remembers from one rewiring to the next (`topokit.experiments.observe`).
+        What outlives a rewiring (`topokit.nn.engine.Engine.memory`).
     """
 
     model: nn.Module
@@ -161,7 +125,7 @@ class TrainState:
             "dropout": self.dropout.get_state(),
             "epoch": self.epoch,
             "step": self.step,
-            "memory": _as_tensors(self.memory),
+            "memory": as_tensors(self.memory),
         }
         buffer = io.BytesIO()  # a full disk is then an OSError, not an error of the serialiser
         torch.save(content, buffer)
@@ -179,20 +143,7 @@ class TrainState:
             self.rngs[name].bit_generator.state = state
         self.dropout.set_state(checkpoint["dropout"])
         self.epoch, self.step = checkpoint["epoch"], checkpoint["step"]
-        self.memory = _as_arrays(checkpoint["memory"])
-
-
-def _as_tensors(value: Any) -> Any:
-    """Nested dictionaries with arrays as tensors, which load without unpickling objects."""
-    if isinstance(value, dict):
-        return {key: _as_tensors(item) for key, item in value.items()}
-    return torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
-
-
-def _as_arrays(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _as_arrays(item) for key, item in value.items()}
-    return value.numpy() if isinstance(value, torch.Tensor) else value
+        self.memory = as_arrays(checkpoint["memory"])
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -210,9 +161,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise FileNotFoundError(f"expected a checkpoint, found none at {path}")
     try:
         checkpoint = torch.load(io.BytesIO(path.read_bytes()), weights_only=True)
-        missing = {"model", "optimizer", "rngs", "dropout", "epoch", "step", "memory"} - set(
-            checkpoint
-        )
+        missing = set(ENTRIES) - set(checkpoint)
     except Exception as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"the checkpoint {path} is damaged: {first}") from error
@@ -226,7 +175,7 @@ def train(state: TrainState, data: Data, plan: TrainPlan) -> Iterator[Epoch]:
 
     The order inside an epoch is fixed: train, evaluate, note the graphs, rewire (never after the
     last), yield. `state` is changed in place; at the yield it is past the rewiring, so a
-    checkpoint taken there needs nothing else.
+    checkpoint taken there needs nothing else. The rewiring is that of `topokit.attach`.
 
     Parameters
     ----------
@@ -240,44 +189,59 @@ def train(state: TrainState, data: Data, plan: TrainPlan) -> Iterator[Epoch]:
 
     Raises
     ------
+    ValueError
+        If the rule watches validation accuracy and there are fewer than ten training samples.
     FloatingPointError
         If the loss of a step is not finite; `state` is then of no use.
     """
     x, y = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
-    needs = () if plan.rule is None else plan.rule.needs
-    held_out = _held_out(len(x)) if "stalled" in needs else np.empty(0, np.int64)
+    rule = RULES["static"]() if plan.rule is None else plan.rule
+    held_out = _held_out(len(x)) if "stalled" in rule.needs else np.empty(0, np.int64)
     if len(held_out):
         rest = np.setdiff1d(np.arange(len(x)), held_out)
         x, y = x[rest], y[rest]
     batches = -(-len(x) // plan.batch_size)
-    momentum = state.optimizer.param_groups[0].get("momentum", 0.9) or 0.9
-    if plan.every is not None:
-        needs = (*needs, "explored")
-    observer = Observer(state.model, needs, momentum=momentum)
-    observer.memory |= state.memory
-    state.memory = observer.memory
-    for index in range(state.epoch, plan.epochs):
-        start = time.perf_counter()
-        loss, views = _one_epoch(state, x, y, plan, observer)
-        test_loss, accuracy = evaluate(state.model, data.x_test, data.y_test)
-        if len(held_out):
-            _, validation = evaluate(state.model, data.x_train[held_out], data.y_train[held_out])
-            observer.memory["accuracies"].append(validation)
-        topology = {name: layer.graph for name, layer in sparse_layers(state.model).items()}
-        explored = None if plan.every is None else observer.explored()
-        state.epoch = index + 1
-        last = state.epoch == plan.epochs
-        if last and plan.final == "drop":
-            _rewire(state, plan, observer, views, batches, grow=False)
-        elif not last and plan.every is None:
-            _rewire(state, plan, observer, views, batches)
-        metrics = {
-            "train_loss": loss,
-            "test_loss": test_loss,
-            "test_accuracy": accuracy,
-            "seconds": time.perf_counter() - start,
-        }
-        yield Epoch(index, metrics, topology, explored)
+    by_steps = isinstance(plan.every, int)
+    engine = Engine(
+        state.model,
+        state.optimizer,
+        rule,
+        plan,
+        total=plan.epochs * batches if by_steps else plan.epochs,
+        epoch_steps=batches,
+        samples=x,
+        track_explored=by_steps,
+        rng=state.rngs["rule"],
+    )
+    engine.go_on(state.step, state.epoch, state.memory)
+    state.memory = engine.memory
+    known = False  # whether the graphs of the epoch before are known, and at how many rewirings
+    before = 0
+    try:
+        for index in range(state.epoch, plan.epochs):
+            start = time.perf_counter()
+            loss = _one_epoch(state, x, y, plan)
+            test_loss, accuracy = evaluate(state.model, data.x_test, data.y_test)
+            validation = None
+            if len(held_out):
+                samples = data.x_train[held_out], data.y_train[held_out]
+                _, validation = evaluate(state.model, *samples)
+            topology = engine.topology
+            explored = engine.explored if by_steps else None
+            since = engine.updates - before
+            updates = None if not known or since > 1 else engine.last if since else {}
+            known, before = True, engine.updates
+            state.epoch = index + 1
+            engine.end_epoch(validation)
+            metrics = {
+                "train_loss": loss,
+                "test_loss": test_loss,
+                "test_accuracy": accuracy,
+                "seconds": time.perf_counter() - start,
+            }
+            yield Epoch(index, metrics, topology, explored, updates)
+    finally:
+        engine.detach()
 
 
 def _held_out(n: int) -> np.ndarray:
@@ -319,71 +283,25 @@ def evaluate(model: Any, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     return total / len(x), right / len(x) if unlabelled is None else math.nan
 
 
-def _one_epoch(
-    state: TrainState, x: torch.Tensor, y: torch.Tensor, plan: TrainPlan, observer: Observer
-) -> tuple[float, dict[str, LayerView]]:
-    """Train over all samples once; return the mean loss of the batches and what a rule may see."""
+def _one_epoch(state: TrainState, x: torch.Tensor, y: torch.Tensor, plan: TrainPlan) -> float:
+    """Train over all samples once and return the mean loss of the batches."""
     state.model.train()
     if plan.lr is not None:
         for group in state.optimizer.param_groups:
             group["lr"] = plan.lr * plan.lr_schedule(state.epoch, plan.epochs)
     order = torch.from_numpy(state.rngs["order"].permutation(len(x)))
-    batches = order.split(plan.batch_size)
     losses = []
-    for i, batch in enumerate(batches):
-        left = plan.every - state.step % plan.every if plan.every else len(batches) - i
-        observer.before_batch(left)
+    for batch in order.split(plan.batch_size):
         state.optimizer.zero_grad(set_to_none=True)
         loss = _loss(state.model, x[batch], y[batch])
         losses.append(float(loss.detach()))
+        state.step += 1
         if not math.isfinite(losses[-1]):
             lr = state.optimizer.param_groups[0]["lr"]
             raise FloatingPointError(
-                f"the loss became {losses[-1]} at step {state.step + 1} (epoch {state.epoch}); "
+                f"the loss became {losses[-1]} at step {state.step} (epoch {state.epoch}); "
                 f"try a learning rate below {lr:g} (--set optimizer.lr={lr / 10:g})"
             )
         loss.backward()
-        observer.after_backward()
-        state.optimizer.step()
-        state.step += 1
-        if plan.every and left == 1:
-            _rewire(state, plan, observer, observer.views(x), len(batches))
-    return float(np.mean(losses)), {} if plan.every else observer.views(x)
-
-
-def _rewire(
-    state: TrainState,
-    plan: TrainPlan,
-    observer: Observer,
-    views: dict[str, LayerView],
-    batches: int,
-    *,
-    grow: bool = True,
-) -> None:
-    """Apply the rule once to the whole network, unless it is past the end."""
-    rule = plan.rule
-    at, end, progress = plan.rewiring(epoch=state.epoch, step=state.step, batches=batches)
-    ended = at >= end if grow else plan.stop is not None and state.epoch >= plan.stop
-    if rule is None or ended:
-        return
-    layers = sparse_layers(state.model)
-    changes = rewire_network(
-        views,
-        rule if grow else rule._replace(plan=_without_growing(rule.plan)),
-        drop_fraction=plan.drop_fraction * plan.schedule(at, end),
-        progress=progress,
-        rng=state.rngs["rule"],
-        fixed=plan.skip,
-    )
-    for name, (update, values) in changes.items():
-        layers[name].replace_graph(update, values, state.optimizer)
-        observer.rewired(name, update, values)
-
-
-def _without_growing(plan: Callable[..., dict[str, tuple[int, int]]]) -> Any:
-    """Turn a plan into one that only drops."""
-
-    def drops(*args: Any, **kwargs: Any) -> dict[str, tuple[int, int]]:
-        return {name: (n_drop, 0) for name, (n_drop, _) in plan(*args, **kwargs).items()}
-
-    return drops
+        state.optimizer.step()  # and the engine, which the optimizer calls after it
+    return float(np.mean(losses))

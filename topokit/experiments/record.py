@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,16 +15,49 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from topokit.graph import Topology, snapshots, union
+from topokit.graph import EdgeUpdate, LayerGraph, Topology, snapshots
 from topokit.graph.files import write_atomic
 from topokit.measures import measure
+from topokit.rules.memory import explore
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["History", "Recorder", "Recording", "RunDirectory"]
+__all__ = ["EXPLORED", "History", "Recorder", "Recording", "RunDirectory", "best_epoch"]
 
+EXPLORED = "explored_fraction"
 MEASURE_COLUMNS = ["run", "epoch", "layer", "measure", "value"]
+
+
+def best_epoch(epochs: pd.DataFrame) -> int:
+    """Return the row (from 0) of a run's best epoch.
+
+    The epoch of highest test accuracy; of a model without labels, whose accuracy is nan, the one
+    of lowest test loss. The first of equal ones.
+
+    Parameters
+    ----------
+    epochs : pandas.DataFrame
+        As `History.epochs`, with ``test_accuracy`` and ``test_loss``.
+
+    Raises
+    ------
+    ValueError
+        If no epoch has a finite accuracy or loss.
+
+    Examples
+    --------
+    >>> best_epoch(pd.DataFrame({"test_accuracy": [0.5, 0.7, 0.7], "test_loss": [3.0, 2.0, 1.0]}))
+    1
+    >>> best_epoch(pd.DataFrame({"test_accuracy": [np.nan] * 3, "test_loss": [3.0, 1.0, 2.0]}))
+    1
+    """
+    scores = epochs["test_accuracy"].to_numpy(float)
+    if not np.isfinite(scores).any():
+        scores = -epochs["test_loss"].to_numpy(float)
+    if not np.isfinite(scores).any():
+        raise ValueError(f"expected an epoch with a test accuracy or loss, got {len(epochs)} rows")
+    return int(np.argmax(np.where(np.isfinite(scores), scores, -np.inf)))
 
 
 @dataclass(frozen=True)
@@ -34,10 +67,10 @@ class History:
     Parameters
     ----------
     epochs : pandas.DataFrame
-        One row an epoch: ``run, epoch, train_loss, test_loss, test_accuracy, seconds``.
+        One row for each epoch: ``run, epoch, train_loss, test_loss, test_accuracy, seconds``.
         Epochs count from 0. `seconds` is wall time spent in training and evaluation.
     measures : pandas.DataFrame
-        One row a value: ``run, epoch, layer, measure, value``; `layer` is ``"network"`` for
+        One row for each value: ``run, epoch, layer, measure, value``; `layer` is ``"network"`` for
         measures of the whole network.
     directory : Path
         The run's folder, from which topologies are read when asked for.
@@ -47,7 +80,7 @@ class History:
     Notes
     -----
     The topology of an epoch is the one its accuracy was measured on: epoch 0 has the initial
-    graph when a rule rewires between epochs.
+    topology when a rule rewires between epochs.
     """
 
     epochs: pd.DataFrame
@@ -88,31 +121,79 @@ class History:
         ValueError
             If the epoch was not recorded.
         """
-        epochs = self.recorded
-        if epoch < 0 and -epoch <= len(epochs):
-            epoch = epochs[epoch]
-        return snapshots.read(self.directory / "topology", int(epoch))
+        return snapshots.read(self.directory / "topology", _at(self.recorded, epoch))
 
     def ages(self, epoch: int, layer: str) -> NDArray[np.int64]:
         """Return the age in epochs of each edge of a layer, 0 for one new in that epoch.
 
-        An edge dropped and grown again between two records counts as one that stayed.
+        An edge dropped and grown again between two records counts as one that stayed. Negative
+        epochs count from the end.
+
+        Raises
+        ------
+        ValueError
+            If the epoch was not recorded, or there is no such layer.
         """
+        epoch = _at(self.recorded, epoch)
         births = snapshots.read_births(self.directory / "topology", epoch)
         if layer not in births:
             raise ValueError(f"expected a layer of {', '.join(births)}, got {layer!r}")
         return (epoch - births[layer]).astype(np.int64)
 
+    def explored_fraction(self, epoch: int) -> dict[str, float]:
+        """Return the share of each layer's possible edges present up to an epoch, at any time.
+
+        It is the value recorded for the epoch, or computed from the topologies of all epochs where
+        every rewiring lies between two of them. Negative epochs count from the end.
+
+        Raises
+        ------
+        ValueError
+            If the epoch was not recorded; or its value was not, and rewirings within epochs passed
+            through graphs that are not in the record.
+        """
+        epoch, shares = _at(self.recorded, epoch), {}
+        rows = self.measures[self.measures["epoch"] == epoch]
+        rows = rows[rows["measure"] == EXPLORED]
+        if len(rows):
+            return dict(zip(rows["layer"], rows["value"].astype(float), strict=True))
+        every = self.config.get("rule", {}).get("every", "epoch")
+        if every != "epoch":
+            raise ValueError(
+                f"explored_fraction of epoch {epoch} was not recorded, and cannot be computed: the "
+                f"run rewired within epochs (rule.every={every}), through graphs that are not in "
+                "the record; epochs with a recorded value: "
+                f"{self._epochs_with(EXPLORED) or 'none'}"
+            )
+        seen: dict[str, LayerGraph] = {}
+        for at in self.recorded:
+            if at <= epoch:
+                for layer, graph in self.topology(at).items():
+                    seen[layer] = explore(seen.get(layer), graph)
+                    shares[layer] = seen[layer].density
+        return shares
+
+    def _epochs_with(self, name: str) -> str:
+        """Epochs at which a measure was taken, for messages."""
+        taken = self.measures[self.measures["measure"] == name]["epoch"]
+        return ", ".join(str(epoch) for epoch in sorted(set(taken.tolist())))
+
     def wide(self) -> pd.DataFrame:
-        """Return the measures with one row an epoch and layer, one column a measure."""
+        """Return the measures with a row for each epoch and layer, a column for each measure."""
         return self.measures.pivot_table(
             index=["run", "epoch", "layer"], columns="measure", values="value", dropna=False
         ).reset_index()
 
 
+def _at(recorded: list[int], epoch: int) -> int:
+    """Return the epoch meant: negative numbers count the recorded epochs from the end."""
+    epoch = int(epoch)
+    return recorded[epoch] if -len(recorded) <= epoch < 0 else epoch
+
+
 @dataclass(frozen=True)
 class RunDirectory:
-    """The folder of a run: every file is written beside itself and moved into place."""
+    """The folder of a run. Every file is written under another name, then moved into place."""
 
     path: Path
 
@@ -169,7 +250,7 @@ class RunDirectory:
 
     @property
     def checkpoint(self) -> Path:
-        """File with all that is needed to go on."""
+        """The file from which the run can be continued."""
         return self.path / "checkpoint.pt"
 
     @property
@@ -183,7 +264,7 @@ class RunDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for one process; the lock ends with the process, however it ends.
+        """Lock the folder for this process; the lock ends when the process ends.
 
         Raises
         ------
@@ -244,10 +325,10 @@ class RunDirectory:
 
 
 class Recorder:
-    """Writes epochs into a run directory and remembers what the next one needs.
+    """Writes epochs into a run directory and keeps what the next one needs.
 
-    Frames are rewritten whole, topologies appended; all are on disk when `write` returns, so
-    a checkpoint saved after it never knows more than the record does.
+    Frames are rewritten whole, topologies appended. All are on disk when `write` returns, so a
+    checkpoint saved afterwards is never ahead of the record.
     """
 
     def __init__(self, run: RunDirectory, *, upto: int = -1) -> None:
@@ -258,7 +339,7 @@ class Recorder:
         self._folder = run.path / "topology"
         snapshots.truncate(self._folder, upto)
         self.previous: Topology | None = None
-        self.explored: dict[str, NDArray[np.int64]] = {}
+        self.explored: dict[str, LayerGraph] = {}
         self._last: tuple[int, Topology, dict[str, NDArray[np.int32]]] | None = None
         for epoch in snapshots.recorded(self._folder):
             self._remember(epoch, snapshots.read(self._folder, epoch))
@@ -272,19 +353,23 @@ class Recorder:
 
     def explore(self, topology: Topology) -> dict[str, float]:
         """Return for each layer the share of possible edges ever present, these included."""
-        shares = {}
         for name, graph in topology.items():
-            seen, ids = self.explored.get(name, np.empty(0, np.int64)), graph.edge_ids
-            self.explored[name] = seen = union(seen, ids)
-            cells = graph.n_in * graph.n_out
-            shares[name] = seen.size / cells if cells else float("nan")
-        return shares
+            self.explored[name] = explore(self.explored.get(name), graph)
+        return {name: self.explored[name].density for name in topology}
 
     def write(
-        self, epoch: int, metrics: dict[str, float], topology: Topology, measures: pd.DataFrame
+        self,
+        epoch: int,
+        metrics: dict[str, float],
+        topology: Topology,
+        measures: pd.DataFrame,
+        changes: Mapping[str, EdgeUpdate] | None = None,
     ) -> None:
-        """Record one epoch: its metrics, its measures and the graphs they belong to."""
-        births = snapshots.append(self._folder, epoch, topology, self._last)
+        """Record one epoch: its metrics, its measures and the graphs they belong to.
+
+        `changes` are those of `topokit.graph.snapshots.append`.
+        """
+        births = snapshots.append(self._folder, epoch, topology, self._last, changes)
         self._last = (epoch, topology, births)
         self.previous = topology
         row = pd.DataFrame([{"run": self.run.name, "epoch": epoch, **metrics}])
@@ -311,13 +396,13 @@ class Recording:
         Taken of each topology; names as in `topokit.measure`, which also says what they cost. By
         default none.
     every : int
-        Keep each so many-th topology it is called with; the first is always kept.
+        Keep every n-th topology it is called with; the first is always kept.
     name : str
 
     Attributes
     ----------
     config, environment : dict
-        Empty; to be filled by whoever likes to.
+        Empty; you may fill them.
 
     Notes
     -----
@@ -351,13 +436,13 @@ class Recording:
         self._calls = 0
 
     def __call__(self, epoch: int, topology: Topology) -> None:
-        """Keep a topology, measured, if it is its turn."""
+        """Measure and keep a topology if it is the n-th one (`every`)."""
         turn, self._calls = self._calls % self.every == 0, self._calls + 1
         if turn:
             self.keep(epoch, topology)
 
     def keep(self, epoch: int, topology: Topology) -> None:
-        """Keep a topology, measured, whoever's turn it is."""
+        """Measure and keep a topology in any case."""
         epoch = int(epoch)
         before = [e for e in self.recorded if e < epoch]
         self.topologies[epoch] = dict(topology)
@@ -368,12 +453,12 @@ class Recording:
             self._frames[epoch] = frame.assign(run=self.name, epoch=epoch)[MEASURE_COLUMNS]
 
     def note(self, epoch: int, **metrics: float) -> None:
-        """Note numbers of an epoch: each becomes a column of `epochs`."""
+        """Add numbers of an epoch; each name becomes a column of `epochs`."""
         self._rows.setdefault(int(epoch), {}).update(metrics)
 
     @property
     def epochs(self) -> pd.DataFrame:
-        """One row an epoch: ``run, epoch`` and what was noted."""
+        """One row for each epoch: ``run, epoch`` and the numbers added by `note`."""
         import pandas as pd
 
         rows = [{"run": self.name, "epoch": e, **self._rows[e]} for e in sorted(self._rows)]
@@ -381,7 +466,7 @@ class Recording:
 
     @property
     def measures(self) -> pd.DataFrame:
-        """One row a value: ``run, epoch, layer, measure, value``."""
+        """One row for each value: ``run, epoch, layer, measure, value``."""
         import pandas as pd
 
         if not self._frames:
@@ -402,8 +487,7 @@ class Recording:
             If the epoch was not recorded.
         """
         kept = self.recorded
-        if epoch < 0 and -epoch <= len(kept):
-            epoch = kept[epoch]
+        epoch = _at(kept, epoch)
         if epoch not in self.topologies:
             raise ValueError(f"epoch {epoch} was not recorded; recorded: {kept}")
         return self.topologies[epoch]

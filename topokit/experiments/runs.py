@@ -8,8 +8,8 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,20 @@ import pandas as pd
 import torch
 
 from topokit.data import DATASETS, Data, load_data
-from topokit.experiments.config import WITHOUT_BUDGET, RunConfig, check_widths, load_recipe, resolve
+from topokit.experiments.config import (
+    OPTIMIZERS,
+    WITHOUT_BUDGET,
+    OptimizerSpec,
+    RunConfig,
+    check_widths,
+    load_recipe,
+    resolve,
+)
 from topokit.experiments.loop import Epoch, TrainPlan, TrainState, read_checkpoint, train
-from topokit.experiments.record import History, Recorder, RunDirectory
+from topokit.experiments.record import EXPLORED, History, Recorder, RunDirectory
 from topokit.generators import DENSITIES, GENERATORS, generate, layer_densities
 from topokit.generators.density import shapes_of
-from topokit.graph import Topology
+from topokit.graph import EdgeUpdate, Topology
 from topokit.graph.files import write_atomic
 from topokit.measures import (
     CHANGE_MEASURES,
@@ -37,15 +45,13 @@ from topokit.measures import (
 from topokit.nn.extract import topology_of
 from topokit.nn.initial_topology import STARTS
 from topokit.nn.models import MODELS, UNSUPERVISED, inputs_of
-from topokit.rules import RULES, SCHEDULES
+from topokit.rules import RULES, SCHEDULES, Rewiring
 
-__all__ = ["Progress", "check", "resume", "run"]
+__all__ = ["Progress", "check", "make_optimizer", "resume", "run"]
 
 Progress = Callable[[Epoch, pd.DataFrame], None]
 
-EXPLORED = "explored_fraction"
 STREAMS = ("topology", "weights", "order", "rule", "dropout", "data")
-OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 def run(
@@ -57,8 +63,8 @@ def run(
 ) -> History:
     """Train a network and record the topology of every epoch.
 
-    Everything that can be wrong with the configuration is found before any work starts. One
-    seed gives one result on one machine.
+    The configuration is checked before any work starts. On one machine, a seed always gives the
+    same result.
 
     Parameters
     ----------
@@ -108,7 +114,7 @@ def resume(
     data_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> History:
-    """Continue a run from its last checkpoint; the end is that of a run never interrupted.
+    """Continue a run from its last checkpoint, to the result of a run without interruption.
 
     Parameters
     ----------
@@ -216,7 +222,7 @@ def _prepare(config: RunConfig, data_dir: str | os.PathLike[str] | None) -> _Par
 
 
 def _first_topology(config: RunConfig, parts: _Parts) -> Topology:
-    """The graphs a fresh run starts with."""
+    """Return the initial topology of a fresh run."""
     spec, widths, rng = config.topology, config.model.widths, parts.rngs["topology"]
     budget: dict[str, Any] = {
         "epsilon": spec.epsilon,
@@ -235,19 +241,33 @@ def _first_topology(config: RunConfig, parts: _Parts) -> Topology:
 
 
 def _build(config: RunConfig, topology: Topology, parts: _Parts) -> TrainState:
-    """Build model and optimizer from a topology: the one constructor of fresh and resumed runs."""
+    """Build model and optimizer from a topology, for fresh and resumed runs alike."""
     dropout = torch.Generator()
     dropout.manual_seed(int(parts.rngs["dropout"].integers(2**62)))
     model = MODELS[config.model.name](
         topology, rng=parts.rngs["weights"], generator=dropout, **config.model.params
     )
-    spec = config.optimizer
+    optimizer = make_optimizer(config.optimizer, model.parameters())
+    streams = {name: parts.rngs[name] for name in ("order", "rule")}
+    return TrainState(model, optimizer, streams, dropout)
+
+
+def make_optimizer(
+    spec: OptimizerSpec, parameters: Iterable[torch.nn.Parameter]
+) -> torch.optim.Optimizer:
+    """Return the torch optimizer that a configuration's ``[optimizer]`` describes.
+
+    Examples
+    --------
+    >>> spec = OptimizerSpec("adam", lr=0.001)
+    >>> type(make_optimizer(spec, [torch.nn.Parameter(torch.ones(2))])).__name__
+    'Adam'
+    """
     options: dict[str, Any] = {"lr": spec.lr, "weight_decay": spec.weight_decay}
     if spec.name == "sgd":
         options |= {"momentum": spec.momentum, "nesterov": spec.nesterov}
-    optimizer = OPTIMIZERS[spec.name](model.parameters(), **options)
-    streams = {name: parts.rngs[name] for name in ("order", "rule")}
-    return TrainState(model, optimizer, streams, dropout)
+    kind: Callable[..., torch.optim.Optimizer] = getattr(torch.optim, OPTIMIZERS[spec.name])
+    return kind(parameters, **options)
 
 
 def _plan(config: RunConfig) -> TrainPlan:
@@ -256,14 +276,9 @@ def _plan(config: RunConfig) -> TrainPlan:
         epochs=config.epochs,
         batch_size=config.batch_size,
         rule=RULES[spec.name](**spec.params),
-        drop_fraction=spec.drop_fraction,
-        schedule=SCHEDULES[spec.schedule],
-        every=None if spec.every == "epoch" else int(spec.every),
-        stop=spec.stop,
-        skip=spec.skip,
-        final=spec.final,
         lr=config.optimizer.lr,
         lr_schedule=SCHEDULES[config.optimizer.lr_schedule],
+        **{option.name: getattr(spec, option.name) for option in fields(Rewiring)},
     )
 
 
@@ -280,9 +295,10 @@ def _loop(
     prepare(name for name in config.measures.at(0, 1, CORE) if name != EXPLORED)
     for epoch in _guarded(train(state, parts.data, _plan(config)), run_directory):
         start = time.perf_counter()
-        frame = _measured(config, epoch, recorder)
+        changes = _changes(epoch, recorder.previous)
+        frame = _measured(config, epoch, recorder, changes)
         measuring = time.perf_counter() - start
-        recorder.write(epoch.index, epoch.metrics, epoch.topology, frame)
+        recorder.write(epoch.index, epoch.metrics, epoch.topology, frame, changes)
         timing = {
             "epochs": epoch.index + 1,
             "training_seconds": timing["training_seconds"] + epoch.metrics["seconds"],
@@ -298,7 +314,7 @@ def _loop(
 
 
 def _guarded(epochs: Iterator[Epoch], run_directory: RunDirectory) -> Iterator[Epoch]:
-    """Add to the news of a loss that is no number where the last good state is."""
+    """Re-raise a divergence error with the path of the last checkpoint."""
     try:
         yield from epochs
     except FloatingPointError as error:
@@ -308,12 +324,33 @@ def _guarded(epochs: Iterator[Epoch], run_directory: RunDirectory) -> Iterator[E
         ) from None
 
 
-def _measured(config: RunConfig, epoch: Epoch, recorder: Recorder) -> pd.DataFrame:
+def _changes(epoch: Epoch, previous: Topology | None) -> dict[str, EdgeUpdate] | None:
+    """Return the change of each layer since the epoch before, None in the first one.
+
+    It is the rewiring itself where that is known, else found by comparing the graphs. Edges that
+    are in both epochs count as kept, also those dropped and grown again in between.
+    """
+    if previous is None:
+        return None
+    changes = {}
+    for name, graph in epoch.topology.items():
+        if epoch.updates is None:
+            changes[name] = EdgeUpdate.between(previous[name], graph)
+        elif name in epoch.updates:
+            changes[name] = epoch.updates[name].net()
+        else:
+            changes[name] = EdgeUpdate(graph, graph, np.arange(graph.n_edges))
+    return changes
+
+
+def _measured(
+    config: RunConfig, epoch: Epoch, recorder: Recorder, changes: dict[str, EdgeUpdate] | None
+) -> pd.DataFrame:
     """Measure an epoch's topology; the explored fraction needs all epochs, so it is added here."""
     explored = recorder.explore(epoch.topology) if epoch.explored is None else epoch.explored
     names = config.measures.at(epoch.index, config.epochs, (*CORE, EXPLORED))
     others = [name for name in names if name != EXPLORED]
-    frame = measure(epoch.topology, others, previous=recorder.previous)
+    frame = measure(epoch.topology, others, changes=changes)
     if EXPLORED in names:
         rows = pd.DataFrame(
             [(layer, EXPLORED, share) for layer, share in explored.items()], columns=frame.columns
@@ -323,7 +360,7 @@ def _measured(config: RunConfig, epoch: Epoch, recorder: Recorder) -> pd.DataFra
 
 
 def _read_timing(run_directory: RunDirectory) -> dict[str, float]:
-    """Seconds spent so far in training and in measuring (not part of what a seed decides)."""
+    """Return the seconds spent so far in training and in measuring."""
     try:
         timing = json.loads((run_directory.path / "timing.json").read_text(encoding="utf-8"))
         return {key: float(timing[key]) for key in ("training_seconds", "measuring_seconds")}
@@ -332,7 +369,7 @@ def _read_timing(run_directory: RunDirectory) -> dict[str, float]:
 
 
 def _environment(config: RunConfig) -> dict[str, Any]:
-    """Versions, machine, seed and command: what someone needs to make the run again."""
+    """Return versions, machine, seed and command: what is needed to repeat the run."""
     packages = ("topokit-nn", "torch", "numpy", "scipy", "numba", "pandas", "networkx")
     return {
         "seed": config.seed,

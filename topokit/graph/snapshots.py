@@ -8,6 +8,7 @@ and at most nine changes. Keyframes also hold the epoch in which each edge was b
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def append(
     epoch: int,
     topology: Topology,
     previous: tuple[int, Topology, dict[str, NDArray[np.int32]]] | None,
+    changes: Mapping[str, EdgeUpdate] | None = None,
 ) -> dict[str, NDArray[np.int32]]:
     """Record the topology of an epoch.
 
@@ -43,6 +45,9 @@ def append(
     topology : dict of LayerGraph
     previous : tuple or None
         The epoch recorded last, its topology and its births; ``None`` for the first.
+    changes : mapping of str to EdgeUpdate, optional
+        Of each layer, from the topology recorded last to this one, edges that are in both counted
+        as kept; by default found by comparing the graphs.
 
     Returns
     -------
@@ -54,7 +59,10 @@ def append(
         if previous is None:
             births[name] = np.full(graph.n_edges, epoch, np.int32)
         else:
-            updates[name] = EdgeUpdate.between(previous[1][name], graph)
+            if changes is None:
+                updates[name] = EdgeUpdate.between(previous[1][name], graph)
+            else:
+                updates[name] = changes[name]
             births[name] = updates[name].carry(previous[2][name], fill=epoch)
     arrays: dict[str, Any] = {"names": np.array(list(topology), dtype=np.str_)}
     if previous is None or epoch // KEYFRAME_EVERY != previous[0] // KEYFRAME_EVERY:

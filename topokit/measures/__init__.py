@@ -272,6 +272,7 @@ def measure(
     names: Iterable[str] | None = None,
     *,
     previous: Topology | None = None,
+    changes: Mapping[str, EdgeUpdate] | None = None,
 ) -> pd.DataFrame:
     """Measure a topology: every layer, the whole network, and the change since `previous`.
 
@@ -285,6 +286,9 @@ def measure(
     previous : dict of LayerGraph, optional
         The topology recorded before. Layers that it lacks, or has in another shape, have no
         rows of change.
+    changes : mapping of str to EdgeUpdate, optional
+        The change of each layer since the topology before, where it is known, edges that are in
+        both counted as kept; by default found by comparing with `previous`.
 
     Returns
     -------
@@ -327,7 +331,9 @@ def measure(
     take(NETWORK_MEASURES, NETWORK, topology)
     for layer, graph in topology.items():
         before = None if previous is None else previous.get(layer)
-        if before is not None and before.shape == graph.shape:
+        if changes is not None and layer in changes:
+            take(CHANGE_MEASURES, layer, changes[layer])
+        elif before is not None and before.shape == graph.shape:
             take(CHANGE_MEASURES, layer, EdgeUpdate.between(before, graph))
     return pd.DataFrame(rows, columns=["layer", "measure", "value"]).astype({"value": float})
 

@@ -6,13 +6,12 @@ edge. Imports from `graph`, `generators`, `rules` and the tables below them.
 """
 
 from topokit.nn.conv import SparseConv2d
-from topokit.nn.layers import INITS, SparseLayer, SparseLinear, explain_kernel, sparse_layers
+from topokit.nn.layers import INITS, SparseLinear, explain_kernel, sparse_layers
 from topokit.nn.rbm import SparseRBM
 
 __all__ = [
     "INITS",
     "SparseConv2d",
-    "SparseLayer",
     "SparseLinear",
     "SparseRBM",
     "explain_kernel",

@@ -1,10 +1,16 @@
-"""Rewire a model of your own inside your own training loop."""
+"""The rewiring engine: applies a rule to a model's sparse layers while its optimizer steps.
+
+There is one `Engine`. `attach` makes it for a training loop of your own, and
+`topokit.experiments.loop.train` makes the same one, so both give the same edges, values and
+optimizer state. Between two rewirings the engine gathers what the rule needs to see
+(`topokit.rules.UpdateRule.needs`), and nothing for rules that need nothing.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
-from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -13,29 +19,58 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from topokit.graph import EdgeUpdate, Topology
+from topokit.graph import EdgeUpdate, LayerGraph, Topology
 from topokit.nn.layers import EdgeLayer, sparse_layers
-from topokit.nn.sparsify import known, sparsify
-from topokit.rules import RULES, SCHEDULES, LayerView, UpdateRule, rewire_network
-from topokit.rules.memory import birth_signs, decayed, explore
+from topokit.nn.sparsify import sparsify
+from topokit.rules import RULES, LayerView, Rewiring, UpdateRule, rewire_network
+from topokit.rules.memory import birth_signs, decayed, explore, stalled
+from topokit.tables import as_generator, choose, need
 
-__all__ = ["Engine", "attach", "sparsify"]
+__all__ = ["Engine", "as_arrays", "as_tensors", "attach", "sparsify"]
 
-GradientFactors = tuple[NDArray[Any], NDArray[Any]]
-
-_FORGOTTEN = 0.01  # weight below which a batch leaves the window of a gradient momentum
-_NEEDS = ("gradient", "momentum", "activations", "explored", "sign", "sensitivity")
+FORGOTTEN = 0.01  # batches of a smaller weight are left out of the momentum window
+FORWARD_BATCH = 1000
+NEEDS = (
+    "gradient", "momentum", "activations", "explored", "sign", "sensitivity", "stalled",
+)  # fmt: skip
 
 
 class Engine:
     """Rewires a model's sparse layers as its optimizer steps. Made by `attach`.
 
+    Parameters
+    ----------
+    model, optimizer, rule, rng, total, epoch_steps, samples, recorder
+        As for `attach`.
+    options : Rewiring
+        How many edges are replaced, when, and in which layers.
+    track_explored : bool
+        Keep the set of all edges ever present also for rules that do not need it.
+
     Attributes
     ----------
-    steps, updates : int
-        Optimizer steps seen, and rewirings done.
+    steps, epochs, updates : int
+        Optimizer steps, epochs (`end_epoch`) and rewirings so far.
+    last : dict of EdgeUpdate
+        What the last rewiring changed; layers that kept their graph are left out.
     topology : dict of LayerGraph
         The graphs now.
+    memory : dict
+        What outlives a rewiring, for rules that need it: ``accuracies``, and for each layer
+        ``sign``, ``sensitivity``, ``explored`` (edge ids) and ``batches`` (the momentum window).
+
+    Notes
+    -----
+    The momentum window. Rules that need ``"momentum"`` look at the gradient of all possible edges,
+    averaged over recent batches with weights ``momentum ** age``. That matrix has n_out * n_in
+    entries and is never formed. A batch's gradient is the product ``output_grad.T @ inputs``, so
+    the two factors of each batch are kept, and `topokit.rules.memory.decayed` stacks them with
+    their weights into one longer "batch" whose gradient is the weighted sum. Batches whose weight
+    is below 1 % are left out: 45 remain at momentum 0.9. Layers keep (capture) their activations
+    only during the steps of this window before a rewiring. ``"gradient"`` is a window of one batch.
+
+    Memory beyond O(edges): ``gradient`` O(batch * units); ``momentum`` that times the window;
+    ``activations`` O(samples * units).
     """
 
     def __init__(
@@ -43,128 +78,380 @@ class Engine:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         rule: UpdateRule,
+        options: Rewiring,
         *,
-        every: int,
-        drop_fraction: float,
-        schedule: Callable[[int, int], float],
-        total: int | None,
-        skip: Collection[str],
-        recorder: Callable[[int, Topology], None] | None,
+        total: int | None = None,
+        epoch_steps: int | None = None,
+        samples: torch.Tensor | None = None,
+        recorder: Callable[[int, Topology], None] | None = None,
+        track_explored: bool = False,
         rng: np.random.Generator,
     ) -> None:
-        self.model, self.optimizer, self.rule = model, optimizer, rule
-        self.every, self.drop_fraction, self.schedule = every, drop_fraction, schedule
-        self.total, self.skip, self.recorder, self.rng = total, tuple(skip), recorder, rng
-        self.steps = self.updates = 0
-        momentum = optimizer.param_groups[0].get("momentum") or 0.9
-        self._decay = float(momentum)
-        window = 1 + math.ceil(math.log(_FORGOTTEN) / math.log(self._decay))
-        self._window = window if "momentum" in rule.needs else 1
-        self._factors: dict[str, deque[GradientFactors]] = {}
-        self._memory: dict[str, dict[str, Any]] = {}
-        for name, layer in self._layers().items():
-            self._memory[name] = self._start(layer)
-        self._hooks = [optimizer.register_step_post_hook(lambda *_: self.step())]
-        if "sensitivity" in rule.needs:  # before the step moves the weights its gradient is of
+        self.model, self.optimizer, self.rule, self.options = model, optimizer, rule, options
+        self.total, self.epoch_steps, self.samples = total, epoch_steps, samples
+        self.recorder, self.rng = recorder, rng
+        self.steps = self.epochs = self.updates = 0
+        self.last: dict[str, EdgeUpdate] = {}
+        layers = self._layers()
+        for name in options.skip:
+            choose("sparse layer", name, layers)
+        self._needs = {*rule.needs, *(["explored"] if track_explored else [])}
+        self._decay = float(optimizer.param_groups[0].get("momentum") or 0.9)
+        window = 1 + math.ceil(math.log(FORGOTTEN) / math.log(self._decay))
+        self._window = window if "momentum" in self._needs else 1
+        self._by_gradient = bool({"gradient", "momentum"} & self._needs)
+        self._by_last_batch = "activations" in self._needs and samples is None
+        self._epoch_start = 0  # steps before this epoch
+        self._answers: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+        self.memory: dict[str, Any] = {"accuracies": []}
+        makers: dict[str, Callable[[EdgeLayer], Any]] = {
+            "sign": lambda layer: np.sign(layer.view().values),
+            "sensitivity": lambda layer: np.zeros(layer.nnz),
+            "explored": lambda layer: layer.graph.edge_ids,
+        }
+        for entry, make in makers.items():
+            if entry in self._needs:
+                self.memory[entry] = {name: make(layer) for name, layer in layers.items()}
+        self._hooks = [optimizer.register_step_post_hook(lambda *_: self._stepped())]
+        if "sensitivity" in self._needs:  # before the step moves the weights its gradient is of
             self._hooks.append(optimizer.register_step_pre_hook(lambda *_: self._add_sensitivity()))
         if recorder is not None:
             recorder(0, self.topology)
-        self._watch()
+        self._switch_capture()
 
     @property
     def topology(self) -> Topology:
         """The graphs of the model's sparse layers now."""
         return {name: layer.graph for name, layer in self._layers().items()}
 
+    @property
+    def explored(self) -> dict[str, float]:
+        """Share of each layer's possible edges ever present, where it is tracked."""
+        shapes = {name: layer.graph.shape for name, layer in self._layers().items()}
+        return {
+            name: LayerGraph.from_edge_ids(ids, shapes[name]).density
+            for name, ids in self.memory.get("explored", {}).items()
+        }
+
     def _layers(self) -> dict[str, EdgeLayer]:
         return sparse_layers(self.model)
 
-    def _start(self, layer: EdgeLayer) -> dict[str, Any]:
-        """What the rule needs to be remembered of a layer from the beginning."""
-        makers: dict[str, Callable[[], Any]] = {
-            "explored": lambda: layer.graph,
-            "sign": lambda: np.sign(layer.view().values),
-            "sensitivity": lambda: np.zeros(layer.nnz),
-        }
-        return {need: makers[need]() for need in self.rule.needs if need in makers}
-
-    def _watch(self) -> None:
-        """Switch capture on for the batches that the next rewiring looks at."""
-        left = self.every - self.steps % self.every
-        wanted = {"gradient", "momentum", "activations"} & set(self.rule.needs)
-        for layer in self._layers().values():
-            layer.capture = bool(wanted) and left <= self._window and not self._finished
+    # When: positions count epochs, or steps where `every` counts steps.
 
     @property
-    def _last(self) -> int:
-        """The step of the last rewiring: the last multiple of `every` before the end."""
-        return max(1, ((self.total or 1) - 1) // self.every * self.every)
+    def _between_epochs(self) -> bool:
+        return isinstance(self.options.every, str)
 
     @property
-    def _finished(self) -> bool:
-        return self.total is not None and self.steps >= self.total
+    def _position(self) -> int:
+        return self.epochs if self._between_epochs else self.steps
+
+    @property
+    def _stop(self) -> int | None:
+        """The position of `Rewiring.stop`, which counts epochs."""
+        stop = self.options.stop
+        return stop if stop is None or self._between_epochs else stop * (self.epoch_steps or 1)
+
+    @property
+    def _end(self) -> int | None:
+        """The first position without rewiring; None if neither total nor stop is known."""
+        return min((end for end in (self.total, self._stop) if end is not None), default=None)
+
+    def _is_due(self, position: int) -> bool:
+        return self._end is None or position < self._end
+
+    @property
+    def _removes_last(self) -> bool:
+        """Whether a removal without growing follows the last epoch."""
+        ends = self.options.final == "drop" and self.total is not None
+        return ends and (self._stop is None or (self.total or 0) < self._stop)
+
+    def _steps_left(self) -> int | None:
+        """Steps up to the next rewiring, with the one it follows; None if none is to come."""
+        if isinstance(self.options.every, int):
+            left = [self.options.every - self.steps % self.options.every]
+            left = left if self._is_due(self.steps + left[0]) else []
+            if self._removes_last and self.steps < (self.total or 0):
+                left.append((self.total or 0) - self.steps)
+            return min(left, default=None)
+        at = self.epochs + 1
+        if not self._is_due(at) and not (self._removes_last and at == self.total):
+            return None
+        if self.epoch_steps is None:
+            return 1
+        in_epoch = self.steps - self._epoch_start
+        return self.epoch_steps - in_epoch if in_epoch < self.epoch_steps else None
 
     def step(self) -> None:
-        """Count an optimizer step, and rewire if it is time.
+        """Do nothing: the optimizer reports each of its steps to the engine by itself.
 
-        The optimizer calls this after each of its steps; there is no need to.
+        Loops written for engines that have to be told may call it after ``optimizer.step()``.
         """
-        if self._finished:
+
+    def _stepped(self) -> None:
+        """Count a step of the optimizer, and rewire if it is time."""
+        if not self._between_epochs and self.total is not None and self.steps >= self.total:
             return
         self.steps += 1
-        for name, layer in self._layers().items():
-            if layer.capture and "momentum" in self.rule.needs:
-                view = layer.view()
-                if view.inputs is not None and view.output_grad is not None:
-                    window = self._factors.setdefault(name, deque(maxlen=self._window))
-                    window.append((view.inputs, view.output_grad))
-        if self.steps % self.every == 0 and not self._finished:
+        if self._by_gradient or self._by_last_batch:
+            self._collect()
+        every = self.options.every
+        if isinstance(every, int) and self.steps % every == 0 and self._is_due(self.steps):
             self.rewire()
-        self._watch()
+        self._switch_capture()
+
+    def end_epoch(self, accuracy: float | None = None) -> dict[str, EdgeUpdate]:
+        """Count an epoch, and rewire if `every` is ``"epoch"``.
+
+        Parameters
+        ----------
+        accuracy : float, optional
+            On samples that are not trained on: for rules that watch it, such as ``ctre_seq``.
+
+        Returns
+        -------
+        dict of EdgeUpdate
+            What was rewired now.
+        """
+        if accuracy is not None:
+            self.memory["accuracies"].append(float(accuracy))
+        self.epochs += 1
+        self._epoch_start = self.steps
+        updates: dict[str, EdgeUpdate] = {}
+        if self._removes_last and self._position == self.total:
+            updates = self.rewire(grow=False)
+        elif self._between_epochs and self._is_due(self.epochs):
+            updates = self.rewire()
+        if self._between_epochs:
+            self._forget_batches()
+        self._switch_capture()
+        return updates
+
+    def _switch_capture(self) -> None:
+        """Switch capture on if the next batch is one that a rewiring will look at."""
+        if not (self._by_gradient or self._by_last_batch):
+            return
+        left = self._steps_left()
+        for layer in self._layers().values():
+            layer.capture = left is not None and left <= self._window
+
+    # What the rule sees.
+
+    def _collect(self) -> None:
+        """Keep the factors of the gradient, or the activations, of the batch just seen."""
+        for name, layer in self._layers().items():
+            if not layer.capture:
+                continue
+            view = layer.view()
+            if view.inputs is None:
+                continue
+            if self._by_last_batch and view.outputs is not None:
+                self._answers[name] = view.inputs, view.outputs
+            if self._by_gradient and view.output_grad is not None:
+                batches = self.memory.setdefault("batches", {}).setdefault(name, {})
+                batches[str(self.steps)] = {"inputs": view.inputs, "output_grad": view.output_grad}
+                while len(batches) > self._window:
+                    del batches[next(iter(batches))]
+
+    def _forget_batches(self) -> None:
+        self.memory.pop("batches", None)
+        self._answers.clear()
 
     def _add_sensitivity(self) -> None:
-        """Add what this step's gradient says of each edge to the sum since the last rewiring."""
+        """Add ``abs(weight * gradient)`` of each edge to the sum since the last rewiring."""
         for name, layer in self._layers().items():
             if layer.values.grad is not None:
                 share = (layer.values * layer.values.grad).detach().abs().double()
-                self._memory[name]["sensitivity"] += share.cpu().numpy()
+                self.memory["sensitivity"][name] += share.cpu().numpy()
 
-    def rewire(self) -> dict[str, EdgeUpdate]:
-        """Apply the rule once to all layers now, and return what changed."""
-        progress = 0.0 if self.total is None else min(1.0, self.steps / self._last)
-        factor = self.schedule(self.steps, self.total or 1)
+    def _views(self) -> dict[str, LayerView]:
+        """Return what the rule may look at now, for every sparse layer."""
+        layers = self._layers()
+        for layer in layers.values():
+            layer.capture = False
+        views = {name: layer.view() for name, layer in layers.items()}
+        if "activations" in self._needs:
+            answers = self._answers if self.samples is None else self._forward(self.samples)
+            for name, (inputs, outputs) in answers.items():
+                views[name] = dataclasses.replace(views[name], inputs=inputs, outputs=outputs)
+        for name, batches in self.memory.get("batches", {}).items():
+            factors = [(batch["inputs"], batch["output_grad"]) for batch in batches.values()]
+            inputs, gradient = decayed(factors, decay=self._decay)
+            views[name] = dataclasses.replace(views[name], inputs=inputs, output_grad=gradient)
+        self._forget_batches()
+        return {
+            name: dataclasses.replace(view, extra=self._extra(name, view.graph))
+            for name, view in views.items()
+        }
+
+    def _extra(self, name: str, graph: LayerGraph) -> dict[str, Any]:
+        makers: dict[str, Callable[[], Any]] = {
+            "sign": lambda: self.memory["sign"][name],
+            "sensitivity": lambda: self.memory["sensitivity"][name],
+            "explored": lambda: LayerGraph.from_edge_ids(
+                self.memory["explored"][name], graph.shape
+            ),
+            "stalled": lambda: stalled(self.memory["accuracies"]),
+        }
+        return {entry: makers[entry]() for entry in self.rule.needs if entry in makers}
+
+    def _forward(self, samples: torch.Tensor) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+        """Run samples through the network and return inputs and outputs of every sparse layer.
+
+        The outputs of a last layer that gives the scores of classes are their softmax.
+        """
+        layers = self._layers()
+        kept: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {name: [] for name in layers}
+        modes = [(module, module.training) for module in self.model.modules()]
+        last = list(layers.values())[-1]
+        self.model.eval()
+        for layer in layers.values():
+            layer.capture = True
+        with torch.no_grad():
+            for batch in samples.split(FORWARD_BATCH):
+                scores = self.model(batch)
+                classes = scores.ndim == 2 and 1 < scores.shape[1] == last.n_out
+                if classes and not hasattr(self.model, "batch_loss"):
+                    last.keep("outputs", torch.softmax(scores, dim=1))
+                for name, layer in layers.items():
+                    view = layer.view()
+                    kept[name].append((np.array(view.inputs), np.array(view.outputs)))
+        for layer in layers.values():
+            layer.capture = False
+        for module, training in modes:
+            module.training = training
+        return {
+            name: (
+                np.concatenate([inputs for inputs, _ in batches]),
+                np.concatenate([outputs for _, outputs in batches]),
+            )
+            for name, batches in kept.items()
+        }
+
+    # The rewiring.
+
+    def rewire(
+        self, closure: Callable[[], torch.Tensor] | None = None, *, grow: bool = True
+    ) -> dict[str, EdgeUpdate]:
+        """Apply the rule once to all layers now, and return what changed.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Returns the loss of a batch. Rules that look at gradients or activations see that batch.
+            Needed only where the engine has captured none, that is, off its schedule; the gradients
+            of the parameters are left as they are.
+        grow : bool
+            Whether to grow edges, too; False is the last removal of the SET paper.
+
+        Returns
+        -------
+        dict of EdgeUpdate
+            Of the layers in which an edge moved.
+
+        Raises
+        ------
+        ValueError
+            If the rule looks at a batch and there is none, or at validation accuracy and there is
+            none for a finished epoch.
+        """
+        if closure is not None:
+            self._look_at(closure)
+        self._check_needs()
+        rule, at, end = self.rule, self._position, self._end
         layers = self._layers()
         changes = rewire_network(
-            {name: self._view(name, layer) for name, layer in layers.items()},
-            self.rule,
-            drop_fraction=self.drop_fraction * factor,
-            progress=progress,
+            self._views(),
+            rule if grow else rule._replace(plan=_without_growing(rule.plan)),
+            drop_fraction=self.options.fraction(at, 1 if end is None else end),
+            progress=0.0 if end is None else self.options.progress(at, end),
             rng=self.rng,
-            fixed=self.skip,
+            fixed=self.options.skip,
         )
-        self._factors.clear()
         for name, (update, values) in changes.items():
             layers[name].replace_graph(update, values, self.optimizer)
-            self._carry(self._memory[name], update, values)
+            self._carry(name, update, values)
         self.updates += 1
+        self.last = {name: update for name, (update, _) in changes.items()}
         if self.recorder is not None:
             self.recorder(self.steps, self.topology)
-        return {name: update for name, (update, _) in changes.items()}
+        self._switch_capture()
+        return self.last
 
-    def _view(self, name: str, layer: EdgeLayer) -> LayerView:
-        view = dataclasses.replace(layer.view(), extra=self._memory[name])
-        if name in self._factors:
-            inputs, gradient = decayed(list(self._factors[name]), decay=self._decay)
-            view = dataclasses.replace(view, inputs=inputs, outputs=None, output_grad=gradient)
-        return view
+    def _look_at(self, closure: Callable[[], torch.Tensor]) -> None:
+        """Capture the batch whose loss `closure` returns, without touching any gradient."""
+        layers = self._layers().values()
+        self._forget_batches()
+        for layer in layers:
+            layer.capture = True
+        with torch.enable_grad():
+            torch.autograd.grad(closure(), [layer.values for layer in layers], allow_unused=True)
+        self._collect()
 
-    def _carry(self, memory: dict[str, Any], update: EdgeUpdate, values: NDArray[Any]) -> None:
-        if "explored" in memory:
-            memory["explored"] = explore(memory["explored"], update.after)
+    def _check_needs(self) -> None:
+        """Raise if the rule needs what nobody has given."""
+        without = self._by_gradient and "batches" not in self.memory
+        if without or (self._by_last_batch and not self._answers):
+            raise ValueError(
+                "this rule looks at a batch, and none was captured for a rewiring off the "
+                "schedule; expected engine.rewire(closure) with a function that returns the loss "
+                "of a batch"
+            )
+        if "stalled" in self._needs:
+            done = self.epochs
+            if self.epoch_steps is not None and not self._between_epochs:
+                done = max(0, self.steps - 1) // self.epoch_steps
+            if len(self.memory["accuracies"]) < done:
+                raise ValueError(
+                    f"this rule watches validation accuracy: expected one for each of {done} "
+                    f"finished epochs, got {len(self.memory['accuracies'])}; call "
+                    "engine.end_epoch(accuracy) after each epoch"
+                )
+
+    def _carry(self, name: str, update: EdgeUpdate, values: NDArray[Any]) -> None:
+        """Carry what is remembered of a layer to its new graph."""
+        memory = self.memory
         if "sign" in memory:
-            memory["sign"] = birth_signs(update, memory["sign"], values)
+            memory["sign"][name] = birth_signs(update, memory["sign"][name], values)
+        if "explored" in memory:
+            seen = LayerGraph.from_edge_ids(memory["explored"][name], update.after.shape)
+            memory["explored"][name] = explore(seen, update.after).edge_ids
         if "sensitivity" in memory:
-            memory["sensitivity"] = np.zeros(update.after.n_edges)
+            memory["sensitivity"][name] = np.zeros(update.after.n_edges)
+
+    # Checkpoints.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what an engine needs to go on, beside the states of model and optimizer.
+
+        Numbers, text and tensors only, so that ``torch.load(..., weights_only=True)`` reads it.
+        """
+        return {
+            "steps": self.steps,
+            "epochs": self.epochs,
+            "updates": self.updates,
+            "epoch_start": self._epoch_start,
+            "memory": as_tensors(self.memory),
+            "rng": json.dumps(self.rng.bit_generator.state),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`.
+
+        Load the states of model and optimizer first: the model then has the graphs that the state
+        belongs to.
+        """
+        self.rng.bit_generator.state = json.loads(state["rng"])
+        self.updates = state["updates"]
+        self.go_on(state["steps"], state["epochs"], as_arrays(state["memory"]))
+        self._epoch_start = state["epoch_start"]
+        self._switch_capture()
+
+    def go_on(self, steps: int, epochs: int, memory: dict[str, Any]) -> None:
+        """Continue at the start of an epoch with what was remembered then."""
+        self.steps, self.epochs, self._epoch_start = steps, epochs, steps
+        self.memory |= memory
+        self._switch_capture()
 
     def detach(self) -> None:
         """Stop rewiring; the model stays as it is."""
@@ -174,24 +461,54 @@ class Engine:
             layer.capture = False
 
 
+def _without_growing(plan: Callable[..., dict[str, tuple[int, int]]]) -> Any:
+    """Turn a plan into one that only drops."""
+
+    def drops(*args: Any, **kwargs: Any) -> dict[str, tuple[int, int]]:
+        return {name: (n_drop, 0) for name, (n_drop, _) in plan(*args, **kwargs).items()}
+
+    return drops
+
+
+def as_tensors(value: Any) -> Any:
+    """Return nested dictionaries with arrays as tensors, which load without unpickling objects."""
+    if isinstance(value, dict):
+        return {key: as_tensors(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return list(value)
+    return torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
+
+
+def as_arrays(value: Any) -> Any:
+    """Return nested dictionaries with tensors as arrays: the inverse of `as_tensors`."""
+    if isinstance(value, dict):
+        return {key: as_arrays(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return list(value)
+    return value.numpy() if isinstance(value, torch.Tensor) else value
+
+
 def attach(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     rule: str | UpdateRule = "set",
     *,
-    every: int,
+    every: int | str,
     drop_fraction: float = 0.3,
-    schedule: str = "constant",
+    schedule: str | Callable[[int, int], float] = "constant",
     total: int | None = None,
+    stop: int | None = None,
     skip: Collection[str] = (),
+    epoch_steps: int | None = None,
+    samples: torch.Tensor | None = None,
     recorder: Callable[[int, Topology], None] | None = None,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     **params: Any,
 ) -> Engine:
     """Rewire a model's sparse layers from inside your own training loop.
 
-    After every so many steps of the optimizer edges are dropped and grown; weights and optimizer
-    state follow their edges. Nothing else in the loop changes.
+    Every n steps of the optimizer, or after each epoch, edges are dropped and grown; weights and
+    optimizer state follow their edges. Nothing else in the loop changes.
 
     Parameters
     ----------
@@ -201,38 +518,57 @@ def attach(
         Holds the model's parameters.
     rule : str or UpdateRule
         A name of `topokit.RULES` with its `params`, or a rule.
-    every : int
-        Optimizer steps between rewirings; an epoch's worth for SET.
+    every : int or "epoch"
+        Optimizer steps between rewirings (an epoch's worth for SET); with ``"epoch"`` the loop
+        calls ``engine.end_epoch()`` after each epoch.
     drop_fraction : float
         Share of a layer's edges replaced at once, in [0, 1].
-    schedule : str
-        How it falls over `total` steps, a name of `topokit.rules.SCHEDULES`.
+    schedule : str or callable
+        How it changes over `total`: a name of `topokit.rules.SCHEDULES`, or
+        ``schedule(at, end) -> factor``.
     total : int, optional
-        Steps of the whole training. Nothing is rewired from the last of them on. Needed by
-        schedules other than ``"constant"``.
+        Steps of the whole training, or epochs with ``every="epoch"``. Nothing is rewired after the
+        last of them. Needed by schedules other than ``"constant"``, unless `stop` is given.
+    stop : int, optional
+        The first epoch (counted from 0) without rewiring; needs `epoch_steps` where `every` counts
+        steps.
     skip : collection of str
         Sparse layers that keep their graph.
+    epoch_steps : int, optional
+        Optimizer steps of an epoch. With ``every="epoch"`` it limits the batches captured for rules
+        that look at gradients to the last ones of an epoch (else every batch is captured).
+    samples : torch.Tensor, optional
+        Training inputs that ``model(samples[i:j])`` takes, for rules that compare activations;
+        by default they see those of the last batch.
     recorder : callable, optional
         ``recorder(steps, topology)``, called at once and after each rewiring.
-    rng : numpy.random.Generator
+    rng : numpy.random.Generator or int
     **params
         Of the rule named.
 
     Returns
     -------
     Engine
-        ``.topology``, ``.steps``, ``.updates``, ``.rewire()``, ``.detach()``.
+        ``.topology``, ``.steps``, ``.updates``, ``.end_epoch()``, ``.rewire()``, ``.state_dict()``,
+        ``.detach()``.
 
     Raises
     ------
     ValueError
-        If there are no sparse layers, a choice is unknown, or the rule needs what a loop cannot
-        give (validation accuracy).
+        If there are no sparse layers, a choice is unknown, or the rule needs what the loop does
+        not give.
 
     Notes
     -----
-    Rules that compare activations see those of the last batch. Between rewirings the cost is
-    nothing unless the rule needs gradients or sensitivities.
+    This is the engine of `topokit.run`, and the same loop gives the same result. Two things a run
+    knows are arguments here. Rules that compare activations (``ctre_sim``, ``ctre_seq``) see the
+    whole training set, and the softmax of the last layer, only with `samples`; without, they see
+    the last batch, and the last layer's scores. Rules that watch validation accuracy (``ctre_seq``)
+    take it from ``engine.end_epoch(accuracy)``; where `every` counts steps, they need `epoch_steps`
+    to tell whether one is missing.
+
+    Between rewirings the cost is nothing unless the rule needs gradients, activations of the last
+    batch or sensitivities.
 
     Steps are the optimizer's: with accumulated gradients a step has several batches, and rules
     that look at captured gradients see the last of them, while ``sensitivity`` sees the sum. Steps
@@ -256,26 +592,28 @@ def attach(
     >>> engine.updates, model[0].nnz
     (2, 20)
     """
-    layers = sparse_layers(model)
-    if not layers:
+    if not sparse_layers(model):
         raise ValueError("expected a model with sparse layers, got none; see topokit.sparsify")
     if isinstance(rule, str):
-        known([rule], RULES, "rules")
-        rule = RULES[rule](**params)
+        rule = choose("rule", rule, RULES)(**params)
     elif params:
         raise ValueError(f"expected parameters of a rule named, got {sorted(params)} with a rule")
-    if every < 1 or (total is not None and total < 1):
-        raise ValueError(f"expected positive numbers of steps, got every={every}, total={total}")
-    if not 0 <= drop_fraction <= 1:
-        raise ValueError(f"expected a drop_fraction in [0, 1], got {drop_fraction}")
-    known([schedule], SCHEDULES, "schedules")
-    if schedule != "constant" and total is None:
+    options = Rewiring(
+        drop_fraction=drop_fraction, schedule=schedule, every=every, stop=stop, skip=skip
+    )
+    for name, count in (("total", total), ("epoch_steps", epoch_steps)):
+        need(count is None or count >= 1, name, "a positive number", count)
+    if schedule != "constant" and total is None and stop is None:
         raise ValueError(f"expected the total number of steps for the schedule {schedule!r}")
-    known(skip, layers, "sparse layers")
-    missing = set(rule.needs) - set(_NEEDS)
+    by_steps = isinstance(options.every, int)
+    if by_steps and epoch_steps is None and (stop is not None or "stalled" in rule.needs):
+        what = "a rule that watches validation accuracy" if stop is None else f"stop={stop}"
+        raise ValueError(f"expected epoch_steps (optimizer steps of an epoch) with {what}")
+    missing = set(rule.needs) - set(NEEDS)
     if missing:
-        raise ValueError(f"expected a rule that needs {', '.join(_NEEDS)}, got {sorted(missing)}")
+        raise ValueError(f"expected a rule that needs {', '.join(NEEDS)}, got {sorted(missing)}")
     return Engine(
-        model, optimizer, rule, every=every, drop_fraction=drop_fraction,
-        schedule=SCHEDULES[schedule], total=total, skip=skip, recorder=recorder, rng=rng,
+        model, optimizer, rule, options,
+        total=total, epoch_steps=epoch_steps, samples=samples, recorder=recorder,
+        rng=as_generator(rng),
     )  # fmt: skip

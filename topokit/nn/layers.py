@@ -1,10 +1,8 @@
-"""What all sparse layers share: parameters on the edges of a graph that can be replaced."""
+"""Sparse layers: parameters on the edges of a graph, which can be replaced while training."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +12,13 @@ from torch import nn
 from topokit.graph import EdgeUpdate, LayerGraph, same_edges
 from topokit.nn.kernels import KERNELS, choose_kernel, edge_product
 from topokit.nn.kernels.autograd import EdgeIndex
+from topokit.rules.init import INITS
 from topokit.rules.rewire import LayerView
+from topokit.tables import as_generator, choose
 
 __all__ = [
     "EdgeLayer",
     "INITS",
-    "SparseLayer",
     "SparseLinear",
     "explain_kernel",
     "initial_values",
@@ -27,37 +26,14 @@ __all__ = [
 ]
 
 
-@runtime_checkable
-class SparseLayer(Protocol):
-    """What training, rules and records need of a sparse layer."""
-
-    capture: bool
-    values: nn.Parameter
-
-    @property
-    def graph(self) -> LayerGraph:
-        """The layer's connections."""
-
-    def view(self) -> LayerView:
-        """What a rule may look at."""
-
-    def replace_graph(
-        self,
-        update: EdgeUpdate,
-        values: NDArray[Any],
-        optimizer: torch.optim.Optimizer | None = None,
-    ) -> None:
-        """Move to another graph."""
-
-
 class EdgeLayer(nn.Module):
-    """Parameters on the edges of a graph: shared by all sparse layers.
+    """The base class of sparse layers: parameters on the edges of a graph.
 
-    The graph lives in the buffers ``indptr``, ``indices`` and ``shape``, so it is in the
-    ``state_dict``, and loading one replaces it. Subclasses call `_hold` while being made.
+    The graph is held in the buffers ``indptr``, ``indices`` and ``shape``, so it is part of the
+    ``state_dict``, and loading a state replaces it. Subclasses call `_hold` in their constructor.
 
-    ``torch.compile`` leaves a sparse layer's own forward alone, with a break of the compiled graph
-    before and after it (so ``fullgraph=True`` is not possible), and compiles the rest.
+    ``torch.compile`` does not compile a sparse layer's own forward: the compiled graph breaks
+    before and after it (so ``fullgraph=True`` is not possible), and the rest is compiled.
     """
 
     values: nn.Parameter
@@ -77,11 +53,11 @@ class EdgeLayer(nn.Module):
             self.register_buffer(name, buffer)
         self._index: tuple[Any, Any, EdgeIndex] | None = None
         self._captured: dict[str, torch.Tensor] | None = None
-        _left_alone_by_compilers(self)
+        _exclude_from_compilation(self)
 
     @property
     def index(self) -> EdgeIndex:
-        """The graph with what the kernels derive from it; made anew when a buffer changed."""
+        """The graph with what the kernels derive from it; rebuilt when a buffer changed."""
         stored = self._buffers
         stamp = _stamp(stored)
         if self._index is not None and self._index[0] == stamp:
@@ -93,7 +69,7 @@ class EdgeLayer(nn.Module):
 
     @property
     def graph(self) -> LayerGraph:
-        """The layer's connections; `replace_graph` changes them."""
+        """The layer's edges; `replace_graph` changes them."""
         return self.index.graph
 
     @property
@@ -149,7 +125,7 @@ class EdgeLayer(nn.Module):
             y.register_hook(take)
 
     def view(self) -> LayerView:
-        """Return what a rule may look at: numpy arrays, the captured batch as (samples, units)."""
+        """Return what a rule may see: numpy arrays, the captured batch as (samples, units)."""
         graph = self.graph
         captured: dict[str, torch.Tensor] = self._captured or {}
         sides = {"inputs": graph.n_in, "outputs": graph.n_out, "output_grad": graph.n_out}
@@ -173,8 +149,8 @@ class EdgeLayer(nn.Module):
         """Move to ``update.after`` with new values; optimizer state follows its edges.
 
         The parameter object stays the same. Every per-edge tensor of its optimizer state is
-        carried: kept edges keep theirs bit for bit, grown edges start at 0. Gradient and captured
-        batch are dropped.
+        carried over: kept edges keep theirs bit for bit, grown edges get 0. The gradient and the
+        captured batch are discarded.
 
         Parameters
         ----------
@@ -182,7 +158,7 @@ class EdgeLayer(nn.Module):
             ``update.before`` must have this layer's edges.
         values : (update.after.n_edges,) array
         optimizer : torch.optim.Optimizer, optional
-            Without it, state of an optimizer stays behind and no longer fits.
+            Without it, the state of an optimizer keeps the old number of edges and no longer fits.
 
         Raises
         ------
@@ -283,25 +259,26 @@ class EdgeLayer(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        _left_alone_by_compilers(self)
+        _exclude_from_compilation(self)
 
 
-def _left_alone_by_compilers(layer: Any) -> None:
-    """Have torch.compile call a layer's forward as it is and compile what is around it.
+def _exclude_from_compilation(layer: Any) -> None:
+    """Make torch.compile call a layer's forward uncompiled and compile what is around it.
 
-    The kernels are compiled already, and the graph may change at any step. Done when a first layer
-    is made, not on import: it loads torch's compiler, which any optimizer does as well.
+    The kernels are compiled already, and the graph may change at any step. This is done when the
+    first layer of a type is made and not on import, as it loads torch's compiler (which any
+    optimizer does as well).
     """
-    if type(layer) not in _LEFT_ALONE:
-        _LEFT_ALONE.add(type(layer))
+    if type(layer) not in _EXCLUDED:
+        _EXCLUDED.add(type(layer))
         type(layer).forward = torch.compiler.disable(type(layer).forward)
 
 
-_LEFT_ALONE: set[type] = set()
+_EXCLUDED: set[type] = set()
 
 
 def _stamp(buffers: dict[str, Any]) -> tuple[int, ...]:
-    """What changes when a buffer of the graph is replaced or written to."""
+    """Return numbers that change when a buffer of the graph is replaced or written to."""
     stamp = []
     for name in ("indptr", "indices", "shape"):
         buffer = buffers[name]
@@ -310,7 +287,7 @@ def _stamp(buffers: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _buffers(graph: LayerGraph) -> dict[str, torch.Tensor]:
-    """The graph as tensors of their own."""
+    """Return the graph as tensors that share no memory with it."""
     return {
         "indptr": torch.from_numpy(np.array(graph.indptr)),
         "indices": torch.from_numpy(np.array(graph.indices)),
@@ -319,7 +296,7 @@ def _buffers(graph: LayerGraph) -> dict[str, torch.Tensor]:
 
 
 def _graph_of(indptr: torch.Tensor, indices: torch.Tensor, shape: torch.Tensor) -> LayerGraph:
-    """The graph held by buffers, with arrays of its own; validated."""
+    """Return the graph held by buffers, validated, with arrays that share no memory with them."""
     n_out, n_in = shape.tolist()
     rows, columns = (np.array(b.detach().cpu().numpy()) for b in (indptr, indices))
     return LayerGraph((n_out, n_in), rows, columns)
@@ -335,52 +312,13 @@ def _carried(update: EdgeUpdate, per_edge: torch.Tensor) -> torch.Tensor:
 
 
 def _numpy(x: torch.Tensor) -> NDArray[Any]:
-    """A detached tensor as numpy; bfloat16, which numpy lacks, as float32."""
+    """Return a detached tensor as numpy array; bfloat16, which numpy lacks, as float32."""
     x = x.float() if x.dtype == torch.bfloat16 else x
     return x.cpu().numpy()
 
 
 def _other(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float32 else torch.float32
-
-
-def _he(graph: LayerGraph, rng: np.random.Generator) -> NDArray[Any]:
-    """Normal, standard deviation sqrt(2 / mean fan-in of the graph)."""
-    fan_in = max(1.0, graph.n_edges / max(1, graph.n_out))
-    return rng.standard_normal(graph.n_edges) * math.sqrt(2 / fan_in)
-
-
-def _he_dense_uniform(graph: LayerGraph, rng: np.random.Generator) -> NDArray[Any]:
-    """Uniform on +-sqrt(6 / n_in): the bound of the dense layer."""
-    bound = math.sqrt(6 / max(1, graph.n_in))
-    return rng.uniform(-bound, bound, graph.n_edges)
-
-
-def _glorot(graph: LayerGraph, rng: np.random.Generator) -> NDArray[Any]:
-    """Uniform, variance 2 / (mean fan-in + mean fan-out) of the graph: half of He's or less."""
-    n_edges = max(1, graph.n_edges)
-    fans = n_edges / max(1, graph.n_out) + n_edges / max(1, graph.n_in)
-    return rng.uniform(-1, 1, graph.n_edges) * math.sqrt(6 / max(2.0, fans))
-
-
-def _normal(graph: LayerGraph, rng: np.random.Generator) -> NDArray[Any]:
-    """Normal, standard deviation 0.1, as in SET's sparse code."""
-    return rng.standard_normal(graph.n_edges) / 10
-
-
-def _zeros(graph: LayerGraph, rng: np.random.Generator) -> NDArray[Any]:
-    """Zeros."""
-    return np.zeros(graph.n_edges)
-
-
-INITS: dict[str, Callable[[LayerGraph, np.random.Generator], NDArray[Any]]] = {
-    "he": _he,
-    "he_dense_uniform": _he_dense_uniform,
-    "glorot": _glorot,
-    "normal": _normal,
-    "zeros": _zeros,
-}
-"""Initial edge values by name."""
 
 
 def initial_values(init: str, graph: LayerGraph, rng: np.random.Generator) -> torch.Tensor:
@@ -391,25 +329,25 @@ def initial_values(init: str, graph: LayerGraph, rng: np.random.Generator) -> to
     ValueError
         If `init` is not in `INITS`.
     """
-    if init not in INITS:
-        raise ValueError(f"expected an init of {', '.join(INITS)}, got {init!r}")
-    return torch.from_numpy(INITS[init](graph, rng)).to(torch.get_default_dtype())
+    function = choose("init", init, INITS)
+    values = function(LayerView(graph, np.zeros(graph.n_edges)), graph.edge_ids, rng)
+    return torch.from_numpy(values).to(torch.get_default_dtype())
 
 
 class SparseLinear(EdgeLayer):
-    """A linear layer with weights on the edges of a graph, and nowhere else.
+    """A linear layer with weights on the edges of a graph only.
 
     Parameters
     ----------
     graph : LayerGraph
-        Shape ``(n_out, n_in)``. Of density 1 the layer is an ordinary dense one.
+        Shape ``(n_out, n_in)``. With density 1 it is an ordinary dense layer.
     kernel : {"auto", "csr", "dense"}
         How the product is computed: see `topokit.nn.kernels`. Results agree to rounding.
     bias : bool
-        Add a bias, at first zero, to each output unit.
+        Add a bias, initially zero, to each output unit.
     init : str
         Initial values, a name of `INITS`.
-    rng : numpy.random.Generator
+    rng : numpy.random.Generator or int
 
     Attributes
     ----------
@@ -422,9 +360,9 @@ class SparseLinear(EdgeLayer):
 
     Notes
     -----
-    Weights, gradients and optimizer state are vectors of one number an edge; with the index in
-    float32 and momentum that is 28 bytes an edge. ``state_dict`` holds the graph, and loading one
-    of a layer of the same shape replaces it, whatever its number of edges.
+    Weights, gradients and optimizer state are vectors of one number per edge; with the index, in
+    float32 and with momentum, that is 28 bytes per edge. The ``state_dict`` holds the graph;
+    loading that of a layer of the same shape replaces it, whatever its number of edges.
 
     Examples
     --------
@@ -441,10 +379,11 @@ class SparseLinear(EdgeLayer):
         kernel: str = "auto",
         bias: bool = True,
         init: str = "he",
-        rng: np.random.Generator,
+        rng: np.random.Generator | int,
     ) -> None:
         super().__init__()
-        self._hold(graph, initial_values(init, graph, rng), bias=bias, kernel=kernel)
+        values = initial_values(init, graph, as_generator(rng))
+        self._hold(graph, values, bias=bias, kernel=kernel)
 
     @classmethod
     def from_dense(
@@ -494,16 +433,16 @@ class SparseLinear(EdgeLayer):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The dense (n_out, n_in) weight, made anew, for code that insists on one.
+        """The dense (n_out, n_in) weight, a new tensor, for code that needs one.
 
-        Gradients flow through it to the values; writing to it changes nothing.
+        Gradients flow through it to the values; writing to it has no effect on them.
         """
         return self.to_dense()
 
     def forward(self, x: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        """Map (..., n_in) to (..., n_out), rectified on the way if `relu`.
+        """Map (..., n_in) to (..., n_out), followed by ReLU if `relu`.
 
-        Automatic mixed precision leaves the product in the precision of the values.
+        Under automatic mixed precision the product keeps the precision of the values.
         """
         if torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):

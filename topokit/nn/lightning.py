@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
+import torch
 
 from topokit.graph import Topology
 from topokit.nn.engine import attach
@@ -20,17 +21,19 @@ def rewiring(
     *,
     every: int | None = None,
     drop_fraction: float = 0.3,
-    schedule: str = "constant",
+    schedule: str | Callable[[int, int], float] = "constant",
+    stop: int | None = None,
     skip: Collection[str] = (),
+    samples: torch.Tensor | None = None,
     recorder: Callable[[int, Topology], None] | None = None,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     **params: Any,
 ) -> Any:
     """Return a Lightning callback that attaches a rule to the first optimizer of a fit.
 
     Parameters
     ----------
-    rule, drop_fraction, schedule, skip, recorder, rng, **params
+    rule, drop_fraction, schedule, stop, skip, samples, recorder, rng, **params
         As for `topokit.attach`; layer names are those in the LightningModule.
     every : int, optional
         Optimizer steps between rewirings; by default those of an epoch.
@@ -39,7 +42,8 @@ def rewiring(
     -------
     lightning.Callback
         With ``.engine`` (`topokit.nn.engine.Engine`) from the start of a fit on. The total number
-        of steps is the trainer's; nothing is rewired after the last one.
+        of steps is the trainer's; nothing is rewired after the last one. For rules that watch
+        validation accuracy, call ``callback.engine.end_epoch(accuracy)`` after each validation.
 
     Raises
     ------
@@ -48,10 +52,9 @@ def rewiring(
 
     Notes
     -----
-    A checkpoint of Lightning holds the graphs with the weights, and the optimizer's state per edge;
-    what a rule remembers between rewirings (explored edges, signs, sensitivities) starts anew in a
-    fit that goes on from one. One optimizer and one process; see `topokit.attach` for accumulated
-    gradients, mixed precision and compiled forwards.
+    A checkpoint of Lightning holds the graphs with the weights, the optimizer's state per edge and
+    the engine's (steps, random stream, what a rule remembers). One optimizer and one process; see
+    `topokit.attach` for accumulated gradients, mixed precision and compiled forwards.
 
     Examples
     --------
@@ -71,6 +74,7 @@ def rewiring(
         """Attach when a fit starts, detach when it ends."""
 
         engine: Any = None
+        saved: Any = None
 
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             total = trainer.estimated_stepping_batches
@@ -86,13 +90,25 @@ def rewiring(
                 drop_fraction=drop_fraction,
                 schedule=schedule,
                 total=int(total) if math.isfinite(total) and total > 0 else None,
+                stop=stop,
                 skip=skip,
+                epoch_steps=steps,
+                samples=samples,
                 recorder=recorder,
                 rng=rng,
                 **params,
             )
+            if self.saved is not None:
+                self.engine.load_state_dict(self.saved)
+                self.saved = None
 
         def on_train_end(self, trainer: Any, pl_module: Any) -> None:
             self.engine.detach()
+
+        def state_dict(self) -> dict[str, Any]:
+            return {} if self.engine is None else self.engine.state_dict()
+
+        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+            self.saved = state_dict or None
 
     return Rewiring()

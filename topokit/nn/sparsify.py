@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Collection
 from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from topokit.generators.density import layer_densities
 from topokit.graph import LayerGraph
 from topokit.nn.conv import SparseConv2d
-from topokit.nn.layers import INITS, SparseLinear
+from topokit.nn.layers import INITS, SparseLinear, initial_values
+from topokit.tables import as_generator, choose
 
-__all__ = ["known", "sparsify"]
+__all__ = ["sparsify"]
 
 
 def sparsify(
@@ -30,7 +29,7 @@ def sparsify(
     skip: Collection[str] = (),
     init: str | None = "he",
     kernel: str = "auto",
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
 ) -> nn.Module:
     """Replace a model's linear layers and convolutions by sparse ones, in place.
 
@@ -42,15 +41,16 @@ def sparsify(
     density : float, optional
         Share of each layer's possible edges, in (0, 1].
     epsilon : float, optional
-        SET's budget instead: ``epsilon * (n_in + n_out)`` edges a layer, at most all. Exactly one
-        of the two is given.
+        SET's budget instead: ``epsilon * (n_in + n_out)`` edges in each layer, at most all. Exactly
+        one of the two is given.
     only, skip : collection of str
         Which layers to replace and which of those to leave dense: names as in ``named_modules()``,
-        or patterns such as ``"encoder.*.linear?"``. The name of a container means all in it.
+        or patterns such as ``"encoder.*.linear?"``. The name of a container stands for all layers
+        in it.
     init : str or None
         New values, a name of `topokit.nn.INITS`; None keeps the dense weights of the edges.
     kernel : {"auto", "csr", "dense"}
-    rng : numpy.random.Generator
+    rng : numpy.random.Generator or int
 
     Returns
     -------
@@ -60,8 +60,8 @@ def sparsify(
     Raises
     ------
     ValueError
-        If a choice is unknown, a name or pattern fits no module, the budget is not one of the
-        two, or nothing can be replaced.
+        If a choice is unknown, a name or pattern matches no module, neither or both budgets are
+        given, or nothing can be replaced.
 
     Notes
     -----
@@ -82,12 +82,14 @@ def sparsify(
     if 0 in (density, epsilon):
         raise ValueError(f"expected a budget above 0, got density={density}, epsilon={epsilon}")
     budget = {"density": density, "epsilon": epsilon}
-    if init is not None and init not in INITS:
-        raise ValueError(f"expected an init of {', '.join(INITS)} or None, got {init!r}")
+    if init is not None:
+        choose("init", init, INITS)
+    rng = as_generator(rng)
     make = _generator(generator) if isinstance(generator, str) else generator
     modules = dict(model.named_modules())
-    for names, what in ((only, "modules to replace"), (skip, "modules to skip")):
-        known([name for name in names if not _fits_any(name, modules)], modules, what)
+    for name in (*only, *skip):
+        if not _fits_any(name, modules):
+            choose("module", name, {name: None for name in modules if name})
     owners = Counter(id(p) for m in model.modules() for p in m._parameters.values())
     replaced: dict[nn.Module, nn.Module] = {}
     for name, module in modules.items():
@@ -101,8 +103,7 @@ def sparsify(
         kind: Any = SparseLinear if isinstance(module, nn.Linear) else SparseConv2d
         layer = kind.from_dense(module, graph, kernel=kernel)
         if init is not None:
-            values = torch.from_numpy(INITS[init](graph, rng))
-            layer.values.data.copy_(values)
+            layer.values.data.copy_(initial_values(init, graph, rng))
         replaced[module] = layer
     if not replaced:
         raise ValueError("expected a model with torch.nn.Linear or Conv2d layers not skipped")
@@ -116,23 +117,7 @@ def sparsify(
 def _generator(name: str) -> Callable[..., LayerGraph]:
     from topokit.generators import GENERATORS
 
-    known([name], GENERATORS, "generators")
-    return GENERATORS[name]
-
-
-def known(names: Collection[str], table: Collection[str], what: str) -> None:
-    """Raise unless all names are in the table, offering the nearest.
-
-    Raises
-    ------
-    ValueError
-        If one is not.
-    """
-    for name in names:
-        if name not in table:
-            near = difflib.get_close_matches(name, list(table), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"expected {what} among {', '.join(table)}, got {name!r}{hint}")
+    return choose("generator", name, GENERATORS)
 
 
 def _replaceable(module: nn.Module) -> bool:

@@ -27,6 +27,7 @@ from topokit.rules.published import (
 from topokit.rules.rewire import (
     SCHEDULES,
     LayerView,
+    Rewiring,
     UpdateRule,
     drop_count,
     rewire,
@@ -38,6 +39,7 @@ __all__ = [
     "RULES",
     "SCHEDULES",
     "LayerView",
+    "Rewiring",
     "UpdateRule",
     "drop_count",
     "rewire",

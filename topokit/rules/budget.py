@@ -136,11 +136,9 @@ def share_by_importance(importance: Callable[[LayerView], NDArray[Any]]) -> Plan
     """
 
     def plan(
-        views: Mapping[str, LayerView], *, drop_fraction: float, progress: float, may_regrow: bool
+        views: Mapping[str, LayerView], *, drop_fraction: float, progress: float
     ) -> dict[str, tuple[int, int]]:
-        equal = per_layer(
-            views, drop_fraction=drop_fraction, progress=progress, may_regrow=may_regrow
-        )
+        equal = per_layer(views, drop_fraction=drop_fraction, progress=progress)
         drops = [n_drop for n_drop, _ in equal.values()]
         means = [
             float(np.mean(importance(view))) if view.graph.n_edges else 0.0
@@ -148,7 +146,7 @@ def share_by_importance(importance: Callable[[LayerView], NDArray[Any]]) -> Plan
         ]
         if not any(means):
             return equal
-        room = [_absent(v) + may_regrow * n for v, n in zip(views.values(), drops, strict=True)]
+        room = [_absent(v) + n for v, n in zip(views.values(), drops, strict=True)]
         least = [int(v.graph.n_edges == n > 0) for v, n in zip(views.values(), drops, strict=True)]
         grows = redistribute(sum(drops), means, room, least=least)
         return dict(zip(views, zip(drops, grows, strict=True), strict=True))
@@ -164,19 +162,16 @@ def drop_by(importance: Callable[[LayerView], NDArray[Any]]) -> Plan:
     """
 
     def plan(
-        views: Mapping[str, LayerView], *, drop_fraction: float, progress: float, may_regrow: bool
+        views: Mapping[str, LayerView], *, drop_fraction: float, progress: float
     ) -> dict[str, tuple[int, int]]:
-        share = {
-            name: drop_count(view.graph, drop_fraction, may_regrow=may_regrow)
-            for name, view in views.items()
-        }
+        share = {name: drop_count(view.graph, drop_fraction) for name, view in views.items()}
         caps = {
             name: max(share[name], min(2 * share[name], view.graph.n_edges - 1))
             for name, view in views.items()
         }
         scores = {name: importance(view) for name, view in views.items()}
         drops = global_lowest(scores, sum(share.values()), caps=caps)
-        room = [_absent(view) + may_regrow * drops[name] for name, view in views.items()]
+        room = [_absent(view) + drops[name] for name, view in views.items()]
         least = [int(view.graph.n_edges == drops[name] > 0) for name, view in views.items()]
         grows = redistribute(sum(drops.values()), list(share.values()), room, least=least)
         return {name: (drops[name], n_grow) for name, n_grow in zip(views, grows, strict=True)}
@@ -240,7 +235,7 @@ def prune_to(*, initial: float, final: float, regrow: bool) -> Plan:
     cubic_density(0.0, initial=initial, final=final)
 
     def plan(
-        views: Mapping[str, LayerView], *, drop_fraction: float, progress: float, may_regrow: bool
+        views: Mapping[str, LayerView], *, drop_fraction: float, progress: float
     ) -> dict[str, tuple[int, int]]:
         cells = sum(view.graph.n_out * view.graph.n_in for view in views.values())
         target = round(cubic_density(progress, initial=initial, final=final) * cells)
@@ -256,7 +251,7 @@ def prune_to(*, initial: float, final: float, regrow: bool) -> Plan:
         result = {}
         for name, view in views.items():
             rest = view.graph.n_edges - pruned[name]
-            room = _absent(view) + may_regrow * pruned[name]
+            room = _absent(view) + pruned[name]
             replaced = min(int(drop_fraction * rest + 1e-9), max(0, rest - 1), room)
             result[name] = (pruned[name] + replaced, replaced)
         return result

@@ -1,7 +1,12 @@
-"""What grown edges start with: every function answers ``(view, ids, rng) -> values``."""
+"""Initial values of edges, by name: ``(view, ids, rng) -> values``.
+
+The same functions serve edges that a rule grows (`ids` are the grown ones, the view is of the layer
+before) and the initial weights of a layer (`ids` are all its edges, the view's values are zeros).
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,10 +14,13 @@ from numpy.typing import NDArray
 
 from topokit.graph import positions_in
 from topokit.rules.rewire import Init, LayerView, zeros
+from topokit.tables import choose
 
 __all__ = [
     "INITS",
+    "glorot",
     "half_std",
+    "he",
     "he_normal",
     "he_uniform",
     "init_named",
@@ -20,6 +28,19 @@ __all__ = [
     "normal",
     "normal_rbm",
 ]
+
+
+def he(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
+    """Draw from N(0, 2 / mean fan-in of the graph)."""
+    fan_in = max(1.0, view.graph.n_edges / max(1, view.graph.n_out))
+    return rng.standard_normal(ids.size) * math.sqrt(2 / fan_in)
+
+
+def glorot(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
+    """Draw uniformly with variance 2 / (mean fan-in + mean fan-out) of the graph."""
+    graph, n_edges = view.graph, max(1, view.graph.n_edges)
+    fans = n_edges / max(1, graph.n_out) + n_edges / max(1, graph.n_in)
+    return rng.uniform(-1, 1, ids.size) * math.sqrt(6 / max(2.0, fans))
 
 
 def normal(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
@@ -33,8 +54,8 @@ def normal_rbm(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator
 
 
 def he_uniform(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
-    """Draw uniformly up to ``sqrt(6 / n_in)`` either way (dense fan-in), as the CTRE code."""
-    bound = np.sqrt(6 / max(1, view.graph.n_in))
+    """Draw uniformly between ``-+ sqrt(6 / n_in)`` (dense fan-in), as the CTRE code."""
+    bound = math.sqrt(6 / max(1, view.graph.n_in))
     return rng.uniform(-bound, bound, ids.size)
 
 
@@ -44,7 +65,10 @@ def he_normal(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator)
 
 
 def half_std(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
-    """Draw normal values of half the present weights' standard deviation (``random_normal2``)."""
+    """Draw from a normal of half the weights' standard deviation (the code's ``random_normal2``).
+
+    Zeros in a layer that has no weights yet.
+    """
     std = float(view.values.std()) if view.values.size else 0.0
     return rng.standard_normal(ids.size) * std / 2
 
@@ -65,10 +89,14 @@ INITS: dict[str, Init] = {
     "zeros": zeros,
     "normal": normal,
     "normal_rbm": normal_rbm,
-    "he_uniform": he_uniform,
+    "he": he,
     "he_normal": he_normal,
+    "he_uniform": he_uniform,
+    "he_dense_uniform": he_uniform,
+    "glorot": glorot,
     "half_std": half_std,
 }
+"""Initial values by name, of grown edges and of whole layers."""
 
 
 def init_named(name: str) -> Init:
@@ -79,6 +107,4 @@ def init_named(name: str) -> Init:
     ValueError
         If there is none; the message lists them.
     """
-    if name not in INITS:
-        raise ValueError(f"unknown init {name!r}; expected one of {', '.join(INITS)}")
-    return INITS[name]
+    return choose("init", name, INITS)

@@ -45,14 +45,14 @@ def static() -> UpdateRule:
 
     Examples
     --------
-    >>> static().plan({}, drop_fraction=0.3, progress=0.0, may_regrow=True)
+    >>> static().plan({}, drop_fraction=0.3, progress=0.0)
     {}
     """
     return UpdateRule(drop.nothing, grow.uniform, plan=_no_change)
 
 
 def _no_change(
-    views: Mapping[str, LayerView], *, drop_fraction: float, progress: float, may_regrow: bool
+    views: Mapping[str, LayerView], *, drop_fraction: float, progress: float
 ) -> dict[str, tuple[int, int]]:
     """Plan nothing."""
     return dict.fromkeys(views, (0, 0))
@@ -408,8 +408,7 @@ def deep_r(*, seed: int = 0, start: float = 1e-12) -> UpdateRule:
     call it after every step, or after every epoch, which lets weights cross twice unseen.
 
     Differences from the authors' code: initial edges have the sign of their initial weight; growth
-    excludes no dormant edge but is without replacement; with `may_regrow` false an edge just gone
-    dormant cannot wake at once.
+    excludes no dormant edge but is without replacement.
 
     References
     ----------
@@ -436,14 +435,13 @@ def deep_r(*, seed: int = 0, start: float = 1e-12) -> UpdateRule:
 
 
 def _crossings(
-    views: Mapping[str, LayerView], *, drop_fraction: float, progress: float, may_regrow: bool
+    views: Mapping[str, LayerView], *, drop_fraction: float, progress: float
 ) -> dict[str, tuple[int, int]]:
     """Plan to replace every edge that crossed zero, as far as there is room."""
     result = {}
     for name, view in views.items():
         n_absent = view.graph.n_out * view.graph.n_in - view.graph.n_edges
         n = int(np.count_nonzero(_alive(view) <= 0)) if n_absent else 0
-        n = n if may_regrow else min(n, n_absent)
         result[name] = (n, n)
     return result
 

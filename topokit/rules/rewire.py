@@ -6,15 +6,17 @@ import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topokit.graph import EdgeUpdate, LayerGraph, check_per_edge, sorted_ids
+from topokit.tables import choose, is_integer, is_number, need
 
 __all__ = [
     "LayerView",
+    "Rewiring",
     "SCHEDULES",
     "UpdateRule",
     "constant",
@@ -157,7 +159,7 @@ def zeros(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> 
     return np.zeros(ids.size, view.values.dtype)
 
 
-def drop_count(graph: LayerGraph, drop_fraction: float, *, may_regrow: bool = True) -> int:
+def drop_count(graph: LayerGraph, drop_fraction: float) -> int:
     """Return how many edges one rewiring replaces: always a number that can be regrown.
 
     Parameters
@@ -165,15 +167,12 @@ def drop_count(graph: LayerGraph, drop_fraction: float, *, may_regrow: bool = Tr
     graph : LayerGraph
     drop_fraction : float
         Share of the edges, in [0, 1]; rounded down.
-    may_regrow : bool
-        Whether an edge that was just dropped may be grown again at once.
 
     Returns
     -------
     int
-        ``floor(drop_fraction * n_edges)``, at most ``n_edges - 1`` unless the fraction is 1, at
-        most the number of absent edges unless `may_regrow`, and 0 in a complete layer, which has
-        nowhere to move to.
+        ``floor(drop_fraction * n_edges)``, at most ``n_edges - 1`` unless the fraction is 1, and 0
+        in a complete layer, where no edge is absent.
 
     Raises
     ------
@@ -184,30 +183,24 @@ def drop_count(graph: LayerGraph, drop_fraction: float, *, may_regrow: bool = Tr
     --------
     >>> drop_count(LayerGraph.from_edge_ids(range(10), (4, 4)), 0.3)
     3
-    >>> drop_count(LayerGraph.from_edge_ids(range(14), (4, 4)), 0.3, may_regrow=False)
-    2
     >>> drop_count(LayerGraph.from_edge_ids(range(16), (4, 4)), 0.3)
     0
     """
     if not 0 <= drop_fraction <= 1:
         raise ValueError(f"expected a drop_fraction in [0, 1], got {drop_fraction}")
-    n_absent = graph.n_out * graph.n_in - graph.n_edges
-    if not n_absent:
+    if graph.n_edges == graph.n_out * graph.n_in:
         return 0
     count = math.floor(drop_fraction * graph.n_edges + 1e-9)
     if drop_fraction < 1:
         count = min(count, max(0, graph.n_edges - 1))
-    return count if may_regrow else min(count, n_absent)
+    return count
 
 
 def per_layer(
-    views: Mapping[str, LayerView], *, drop_fraction: float, progress: float, may_regrow: bool
+    views: Mapping[str, LayerView], *, drop_fraction: float, progress: float
 ) -> dict[str, tuple[int, int]]:
-    """Plan the same share of edges in every layer, as many in as out: `drop_count` of each."""
-    counts = {
-        name: drop_count(view.graph, drop_fraction, may_regrow=may_regrow)
-        for name, view in views.items()
-    }
+    """Plan the same share of edges in every layer, grown as many as dropped (`drop_count`)."""
+    counts = {name: drop_count(view.graph, drop_fraction) for name, view in views.items()}
     return {name: (count, count) for name, count in counts.items()}
 
 
@@ -232,9 +225,9 @@ class UpdateRule(NamedTuple):
         ``prepare(views, drop_fraction) -> {layer: {entry: ...}}``, network-level information
         added to each view's `extra` before planning.
     plan : callable
-        ``plan(views, *, drop_fraction, progress, may_regrow) -> {layer: (n_drop, n_grow)}``;
-        `progress` in [0, 1] is the share of rewirings done, 1 at the last. By default every layer
-        replaces `drop_fraction` of its edges.
+        ``plan(views, *, drop_fraction, progress) -> {layer: (n_drop, n_grow)}``; `progress` in
+        [0, 1] is the share of rewirings done, 1 at the last. By default every layer replaces
+        `drop_fraction` of its edges.
 
     Examples
     --------
@@ -260,9 +253,11 @@ def rewire(
     n_drop: int,
     n_grow: int,
     rng: np.random.Generator,
-    may_regrow: bool = True,
 ) -> tuple[EdgeUpdate, NDArray[Any]]:
-    """Apply a rule once to one layer: exactly `n_drop` edges leave, exactly `n_grow` enter.
+    """Apply a rule once to one layer: drop exactly `n_drop` edges, grow exactly `n_grow`.
+
+    An edge dropped in this call may be grown in it. It then counts as one that was dropped and one
+    that was grown: its source in the update is -1 and its optimizer state starts at 0.
 
     Parameters
     ----------
@@ -271,9 +266,6 @@ def rewire(
     n_drop, n_grow : int
         Equal to rewire; ``n_grow=0`` to prune.
     rng : numpy.random.Generator
-    may_regrow : bool
-        Whether an edge dropped in this call may be grown in it. It then counts as one that left
-        and one that entered (source -1: optimizer state starts clean).
 
     Returns
     -------
@@ -285,8 +277,8 @@ def rewire(
     Raises
     ------
     ValueError
-        If the counts cannot be met, or the rule broke its word: positions out of range or twice,
-        grown edges that were present, the wrong number of either.
+        If the counts cannot be met, or the rule's answer is wrong: positions out of range or
+        twice, grown edges that are present, the wrong number of either.
 
     Notes
     -----
@@ -297,18 +289,17 @@ def rewire(
     >>> from topokit.rules import RULES
     >>> view = LayerView(LayerGraph.from_edge_ids([0, 1, 2], (2, 3)), np.array([3.0, -0.1, 2.0]))
     >>> update, values = rewire(view, RULES["set_magnitude"](), n_drop=1, n_grow=1,
-    ...                         may_regrow=False, rng=np.random.default_rng(0))
+    ...                         rng=np.random.default_rng(0))
     >>> update.after.edge_ids.tolist(), values.tolist()
     ([0, 2, 5], [3.0, 2.0, 0.0])
     """
     before, n = view.graph, view.graph.n_edges
     if not 0 <= n_drop <= n:
         raise ValueError(f"expected n_drop in 0..{n} (the layer's edges), got {n_drop}")
-    room = before.n_out * before.n_in - n + (n_drop if may_regrow else 0)
+    room = before.n_out * before.n_in - n + n_drop
     if not 0 <= n_grow <= room:
         raise ValueError(
-            f"expected n_grow in 0..{room} (the absent edges{' and the dropped ones' * may_regrow})"
-            f", got {n_grow}"
+            f"expected n_grow in 0..{room} (the absent edges and the dropped ones), got {n_grow}"
         )
     if not n_drop and not n_grow:
         return EdgeUpdate(before, before, np.arange(n)), view.values.copy()
@@ -324,12 +315,10 @@ def rewire(
         raise ValueError(f"expected {n_drop} distinct positions to drop, got one twice")
     if not n_grow:
         return pruned, pruned.carry(view.values)
-    occupied = pruned.after if may_regrow else before
-    grown = sorted_ids(_integers(rule.grow(view, occupied, n_grow, rng), n_grow, "edges to grow"))
+    chosen = rule.grow(view, pruned.after, n_grow, rng)
+    grown = sorted_ids(_integers(chosen, n_grow, "edges to grow"))
     if np.any(grown[1:] == grown[:-1]):
         raise ValueError(f"expected {n_grow} distinct edges to grow, got one twice")
-    if not may_regrow:
-        EdgeUpdate.from_decisions(before, [], grown)  # complains of edges that are there
     update = EdgeUpdate.from_decisions(before, dropped, grown)
     values = update.carry(view.values)
     start = np.asarray(rule.init(view, grown, rng))
@@ -385,6 +374,92 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
 """``(step, total) -> factor`` in [0, 1] by which the first drop fraction is multiplied."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rewiring:
+    """How many edges a rule replaces, when, and in which layers.
+
+    The options of configurations (``[rule]``), of `topokit.attach`, of the Lightning callback and
+    of the scikit-learn classifier are declared and checked here.
+
+    Parameters
+    ----------
+    drop_fraction : float
+        Share of a layer's edges replaced at one rewiring, 0 to 1, before the schedule.
+    schedule : str or callable
+        How `drop_fraction` changes over the training, or until `stop`: a name of `SCHEDULES` or
+        ``schedule(at, end) -> factor``. Both count epochs, or steps where `every` counts steps.
+    every : "epoch" or int
+        Rewire after each epoch, or after every n optimizer steps. No rewiring follows the last
+        epoch or step. None means "epoch".
+    stop : int, optional
+        The first epoch (counted from 0) without rewiring; by default the last.
+    skip : sequence of str
+        Names of layers that keep their graph.
+    final : {"keep", "drop"}
+        What follows the last epoch: nothing, or a last removal without growing, as in the SET
+        paper.
+
+    Raises
+    ------
+    ValueError
+        If a value is of the wrong kind or out of range.
+
+    Examples
+    --------
+    >>> options = Rewiring(drop_fraction=0.5, schedule="linear", every=100)
+    >>> options.fraction(250, 1000)
+    0.375
+    >>> [options.progress(at, 1000) for at in (100, 900, 1000)]
+    [0.1111111111111111, 1.0, 1.0]
+    """
+
+    drop_fraction: float = 0.3
+    schedule: str | Callable[[int, int], float] = "constant"
+    every: str | int = "epoch"
+    stop: int | None = None
+    skip: Collection[str] = ()
+    final: str = "keep"
+
+    section: ClassVar[str] = ""  # where the keys stand in a configuration, for messages
+
+    def __post_init__(self) -> None:
+        where, zeta, every, skip = self.section, self.drop_fraction, self.every, self.skip
+        good = is_number(zeta) and 0 <= zeta <= 1
+        need(good, f"{where}drop_fraction", "a number from 0 to 1", zeta)
+        if not callable(self.schedule):
+            choose("drop-fraction schedule", self.schedule, SCHEDULES)
+        every = "epoch" if every is None else every
+        good = every == "epoch" or is_integer(every, 1)
+        need(good, f"{where}every", '"epoch" or a positive number of steps', every)
+        good = self.stop is None or is_integer(self.stop, 0)
+        need(good, f"{where}stop", "an epoch (an integer of at least 0)", self.stop)
+        good = isinstance(skip, Collection) and not isinstance(skip, str)
+        good = good and all(isinstance(name, str) for name in skip)
+        need(good, f"{where}skip", "a list of names", skip)
+        need(self.final in ("keep", "drop"), f"{where}final", '"keep" or "drop"', self.final)
+        plain = {
+            "drop_fraction": float(zeta),
+            "every": every if isinstance(every, str) else int(every),
+            "stop": None if self.stop is None else int(self.stop),
+            "skip": tuple(skip),
+        }
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+
+    def fraction(self, at: int, end: int) -> float:
+        """Return the drop fraction at epoch or step `at` of a rewiring that ends at `end`."""
+        schedule = self.schedule if callable(self.schedule) else SCHEDULES[self.schedule]
+        return self.drop_fraction * schedule(at, end)
+
+    def progress(self, at: int, end: int) -> float:
+        """Return the share of rewirings done, 1 at the last one before `end`.
+
+        Rules that change the density follow it, and so end at their final density.
+        """
+        every = 1 if isinstance(self.every, str) else self.every
+        return min(1.0, at / max(1, (end - 1) // every * every))
+
+
 def rewire_network(
     views: Mapping[str, LayerView],
     rule: UpdateRule,
@@ -392,7 +467,6 @@ def rewire_network(
     drop_fraction: float,
     progress: float,
     rng: np.random.Generator,
-    may_regrow: bool = True,
     fixed: Collection[str] = (),
 ) -> dict[str, tuple[EdgeUpdate, NDArray[Any]]]:
     """Apply a rule once to all layers of a network.
@@ -408,8 +482,6 @@ def rewire_network(
         Share of rewirings done, in [0, 1] and 1 at the last; rules that change the density
         follow it.
     rng : numpy.random.Generator
-    may_regrow : bool
-        Whether an edge just dropped may be grown again at once.
     fixed : collection of str
         Layers that are seen by rules that look at the whole network, but never rewired.
 
@@ -446,7 +518,7 @@ def rewire_network(
         for name, view in views.items()
     }
     moving = {name: view for name, view in views.items() if name not in fixed}
-    plan = rule.plan(moving, drop_fraction=drop_fraction, progress=progress, may_regrow=may_regrow)
+    plan = rule.plan(moving, drop_fraction=drop_fraction, progress=progress)
     result = {}
     for name, view in moving.items():
         n_drop, n_grow = plan[name]
@@ -454,7 +526,5 @@ def rewire_network(
             continue
         if view.graph.n_edges - n_drop + n_grow < 1:
             raise ValueError(f"expected at least one edge to stay in layer {name!r}, got none")
-        result[name] = rewire(
-            view, rule, n_drop=n_drop, n_grow=n_grow, rng=rng, may_regrow=may_regrow
-        )
+        result[name] = rewire(view, rule, n_drop=n_drop, n_grow=n_grow, rng=rng)
     return result

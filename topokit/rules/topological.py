@@ -177,8 +177,8 @@ def cht(
     become dense); chain removal works with hard growth too (there it ends in NotImplementedError);
     the node-based matrix form, the adaptive drop fraction, the early stop per layer
     and the initialisation from feature correlations are left out (any generator can start it).
-    Scores are taken on the graph without the dropped edges where they may regrow, with them
-    otherwise. Chain removal never takes a layer's last edge.
+    Scores are taken on the graph without the dropped edges, which may regrow. Chain removal never
+    takes a layer's last edge.
 
     References
     ----------
@@ -233,15 +233,14 @@ def _with_chain_removal(
         return {name: {"leaving": np.concatenate([small[name], dead[name]])} for name in views}
 
     def plan(
-        views: Mapping[str, LayerView], *, drop_fraction: float, progress: float, may_regrow: bool
+        views: Mapping[str, LayerView], *, drop_fraction: float, progress: float
     ) -> dict[str, tuple[int, int]]:
         result = {}
         for name, view in views.items():
             graph = view.graph
             n_absent = graph.n_out * graph.n_in - graph.n_edges
             n = min(view.required("leaving").size, max(0, graph.n_edges - 1))
-            n = 0 if not n_absent else n if may_regrow else min(n, n_absent)
-            result[name] = (n, n)
+            result[name] = (n, n) if n_absent else (0, 0)
         return result
 
     def drop(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
