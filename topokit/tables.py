@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 import types
 import typing
@@ -11,7 +12,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-__all__ = ["as_generator", "check_parameters", "choose", "hint", "listed", "parameters_of"]
+__all__ = [
+    "as_generator",
+    "check_parameters",
+    "choose",
+    "hint",
+    "import_plugins",
+    "listed",
+    "parameters_of",
+]
 
 T = TypeVar("T")
 
@@ -225,3 +234,29 @@ def _in_words(annotation: Any) -> str:
     if annotation is Any:
         return "any value"
     return getattr(annotation, "__name__", str(annotation))
+
+
+def import_plugins(names: Iterable[str]) -> None:
+    """Import the modules that add a user's variants to the tables.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Names of modules; with none, nothing happens.
+
+    Raises
+    ------
+    ValueError
+        If a module cannot be imported.
+
+    Examples
+    --------
+    >>> import_plugins(["no_such_module"])
+    Traceback (most recent call last):
+    ValueError: plugin no_such_module: expected a module to import: No module named 'no_such_module'
+    """
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(f"plugin {name}: expected a module to import: {error}") from error

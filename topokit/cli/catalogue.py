@@ -1,4 +1,4 @@
-"""Every table of topokit as rows of name, signature and first docstring line."""
+"""The contents of every table: name, parameters and first line of the docstring."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ TABLES: dict[str, Callable[[], Mapping[str, Any]]] = {
     "recipes": _recipes,
     "studies": _studies,
 }
-"""Name of each table and how to get at it without importing the others."""
+"""Name of each table and a function that imports it and nothing else."""
 
 
 def rows_of(table: str) -> list[dict[str, str]]:
-    """Return the rows of a table: name, parameters, what it is, and notes worth a column."""
+    """Return the rows of a table: name, parameters, first line and further documented facts."""
     own = {"recipes": _recipe_row, "studies": _study_row, "measures": _measure_row}
     return [
         own[table](name) if table in own else {"name": name, **_function_row(entry)}
@@ -131,7 +131,7 @@ SUPPLIED = {
 
 
 def _function_row(function: Callable[..., Any]) -> dict[str, str]:
-    """Parameters a user may set, and the first line of the docstring."""
+    """Return the parameters a user may set, the first line and what the docstring states."""
     parameters = ", ".join(
         f"{p.name}={p.default!r}" if p.default is not p.empty else p.name
         for p in inspect.signature(function).parameters.values()
@@ -148,7 +148,7 @@ def _function_row(function: Callable[..., Any]) -> dict[str, str]:
 
 
 def _entry(doc: str, start: str) -> str:
-    """What follows `start` in a docstring, to the end of its entry, on one line."""
+    """Return the text after `start` in a docstring, to the end of its paragraph, on one line."""
     lines = iter(doc.splitlines())
     first = next((line for line in lines if line.strip().startswith(start)), "")
     found = [first.strip().removeprefix(start).strip()]
