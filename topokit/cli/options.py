@@ -14,12 +14,12 @@ Settings = Annotated[
     Parameter(
         name="--set",
         consume_multiple=True,
-        help="Configuration keys: KEY=VALUE ..., e.g. rule.drop_fraction=0.2",
+        help="KEY=VALUE ..., e.g. rule.drop_fraction=0.2",
     ),
 ]
 Plugins = Annotated[
     list[str],
-    Parameter(name="--plugin", help="Python module that adds to the tables; may be repeated."),
+    Parameter(name="--plugin", help="Module that adds to the tables; may be repeated."),
 ]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print the result as JSON.")]
 DataDir = Annotated[
