@@ -4,6 +4,7 @@ import json
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,14 @@ def test_another_configuration_is_not_overwritten(done):
     other = small(grid={"rule.drop_fraction": [0.1, 0.3]}, settings={**SETTINGS, "epochs": 3})
     with pytest.raises(ValueError, match="holds a run with another configuration; choose another"):
         sweep(other, done.directory, executor=Here())
+
+
+def test_a_recipe_with_another_description_is_the_same_configuration(done):
+    base = replace(STUDY.base, about={"title": "another title"})
+    executor = Here()
+    again = sweep(replace(STUDY, base=base), done.directory, executor=executor)
+    assert executor.directories == []
+    pd.testing.assert_frame_equal(again.frame, done.frame)
 
 
 def test_two_sweeps_never_write_to_one_folder(tmp_path):

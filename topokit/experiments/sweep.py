@@ -19,7 +19,7 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -262,7 +262,7 @@ def _check(planned: list[PlannedRun], root: Path, data_dir: str | None) -> None:
         path = root / "runs" / run.name
         if (path / "config.toml").is_file():
             there = RunConfig.from_dict(RunDirectory(path).config())
-            if there != run.config:
+            if replace(there, about={}) != replace(run.config, about={}):  # texts may change
                 raise ValueError(
                     f"{path} holds a run with another configuration; choose another --out"
                 )
