@@ -39,7 +39,7 @@ def prints(capsys, *arguments):
 
 def test_training_ends_with_the_results_the_path_and_a_next_command(finished, capsys, tmp_path):
     out = prints(capsys, "train", "set_mlp_digits", "--out", tmp_path / "run", *SMALL)
-    for words in ("test accuracy", "measuring took", f"topokit plot {tmp_path}/run"):
+    for words in ("test accuracy", "training took", f"topokit plot {tmp_path}/run"):
         assert words in out
     summary = json.loads(prints(capsys, "resume", finished, "--json"))
     assert summary["epochs"] == 3

@@ -229,9 +229,10 @@ def print_summary(history: History, summary: Mapping[str, Any]) -> None:
             f"{summary['best_test_accuracy']:.4f}"
         )
     say(f"{ending} at epoch {summary['best_epoch']}; seed {summary['seed']}")
+    seconds, share = summary["training_seconds"], summary["measuring_share"]
     say(
-        f"training took {summary['training_seconds']:.1f} s; measuring took "
-        f"{100 * summary['measuring_share']:.1f} % of that in addition"
+        f"training took {seconds:.1f} s and measuring {share * seconds:.1f} s "
+        f"({100 * share:.1f} % of training)"
     )
     run = summary["run"]
     say(f"results are in {run}\nnext: topokit plot {run}")

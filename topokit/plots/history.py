@@ -89,6 +89,12 @@ def _values(history: History, measure: str) -> dict[str, pd.DataFrame]:
     return {str(layer): part for layer, part in mine.groupby("layer", sort=False)}
 
 
+def _label(measure: str) -> str:
+    """Return the name of a measure as a label: "fan-in variance / mean" for "fan_in.dispersion"."""
+    words = measure.replace("fan_", "fan-").replace("_", " ")
+    return words.replace(".dispersion", " variance / mean").replace(".", ", ")
+
+
 # --- degrees -------------------------------------------------------------------------------------
 
 
@@ -333,7 +339,7 @@ def measure_over_epochs(
     >>> from matplotlib.figure import Figure
     >>> ax = measure_over_epochs(history, ax=Figure().add_subplot())
     >>> ax.get_ylabel()
-    'fan in variance / mean'
+    'fan-in variance / mean'
     """
     ax = axes(ax)
     layers = _values(history, measure)
@@ -343,8 +349,7 @@ def measure_over_epochs(
         ax.axhline(1, color=NULL, ls=":", lw=1, label="random graph")
     if layers:
         ax.legend()
-    label = measure.replace("_", " ").replace(".dispersion", " variance / mean")
-    ax.set(xlabel="epoch", ylabel=label.replace(".", ", "), title="Topology over epochs")
+    ax.set(xlabel="epoch", ylabel=_label(measure), title="Topology over epochs")
     whole_numbers(ax)
     return ax
 
@@ -497,8 +502,7 @@ def accuracy_against_measure(
             if isinstance(handle, PathCollection):
                 handle.set_array(None)
                 handle.set_facecolor(NULL)
-    label = measure.replace("_", " ").replace(".", ", ")
-    ax.set(xlabel=label, ylabel=score, title=f"{score.capitalize()} against topology")
+    ax.set(xlabel=_label(measure), ylabel=score, title=f"{score.capitalize()} against topology")
     return ax
 
 
