@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -97,6 +98,26 @@ def test_list_shows_every_entry_of_every_table(capsys, table):
     rows = json.loads(prints(capsys, "list", table, "--json"))
     assert [row["name"] for row in rows] == list(TABLES[table]())
     assert all(row["what"] for row in rows)
+
+
+def test_a_plugin_adds_to_the_tables(capsys, tmp_path, monkeypatch):
+    from topokit.measures import LAYER_MEASURES
+
+    code = """
+        from topokit.measures import LAYER_MEASURES
+
+        def twice(graph):
+            '''Twice the number of edges.'''
+            return 2.0 * graph.n_edges
+
+        LAYER_MEASURES["twice"] = twice
+    """
+    (tmp_path / "plugin_of_this_test.py").write_text(textwrap.dedent(code))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("topokit.measures.LAYER_MEASURES", dict(LAYER_MEASURES))
+    words = ("list", "measures", "--plugin", "plugin_of_this_test", "--json")
+    rows = {row["name"]: row for row in json.loads(prints(capsys, *words))}
+    assert rows["twice"]["what"] == "Twice the number of edges."
 
 
 def test_help_lists_the_commands(capsys):

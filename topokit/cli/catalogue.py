@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from topokit import tables
+
 __all__ = ["TABLES", "rows_of"]
 
 
@@ -124,9 +126,9 @@ def _study_row(name: str) -> dict[str, str]:
     return {"name": name, "what": study.title, "size": runs}
 
 
-SUPPLIED = {
-    "n_in", "n_out", "density", "rng", "ax", "graph", "history", "topology", "update", "shapes",
-    "data_dir", "generator", "style", "budget", "widths",
+# Arguments that commands and figures supply: no parameter of a user's.
+SUPPLIED = tables.SUPPLIED | {
+    "ax", "graph", "history", "update", "shapes", "style", "budget",
 }  # fmt: skip
 
 

@@ -81,9 +81,7 @@ def analyze(
         return 0
     console.print_measures(frame, title=f"{target}" + _of_epoch(about))
     if nulls:
-        console.print_rows(
-            found["nulls"], title=f"against {nulls} null samples with the same degrees"
-        )
+        console.print_rows(found["nulls"], title=f"against {nulls} null samples of equal degrees")
     console.print_sentences(found["verdicts"])
     if deep:
         console.say(f"all layers and sides together: {found['tier']}")
@@ -128,7 +126,7 @@ def _deep(topology: Topology, bootstrap: int, seed: int) -> dict[str, Any]:
     return {"degrees": rows, "verdicts": sentences, "tier": scale_free_tier(fits)}
 
 
-def _null_rows(topology: Topology, n_samples: int, seed: int) -> list[dict[str, Any]]:
+def _null_rows(topology: Topology, samples: int, seed: int) -> list[dict[str, Any]]:
     """Return the null scores of every layer as rows."""
     import numpy as np
 
@@ -137,7 +135,7 @@ def _null_rows(topology: Topology, n_samples: int, seed: int) -> list[dict[str, 
     rows = []
     for i, (layer, graph) in enumerate(topology.items()):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i, 2)))
-        for name, score in null_scores(graph, twins=n_samples, rng=rng).items():
+        for name, score in null_scores(graph, twins=samples, rng=rng).items():
             rows.append({"layer": layer, "measure": name, **score._asdict()})
     return rows
 
