@@ -1,13 +1,13 @@
-"""Print time and peak memory of every family of topologies at a large layer.
+"""Print time and peak memory of every generator for a large layer.
 
 Command: ``python benchmarks/generators.py [--units 100000] [--edges 1000000] [--names a,b]
-[--repeats 3] [--limit 60]``. Each family runs in a process of its own. Seconds are those of the
-processor (the machine may be shared), the median of the repeats after a first small graph, which
-loads compiled code; the peak is of resident memory above what the process had then.
+[--repeats 3] [--limit 60]``. Each family runs in a process of its own. Times are processor times,
+since the machine may be shared: the median of the repeats after a first small graph, which loads
+compiled code. The peak is that of resident memory above its value after that graph.
 
-``python benchmarks/generators.py --contract`` draws every family at every size of the catalogue's
-contract and every density instead and checks the number of edges and the seed (some 20 minutes).
-``--expanders`` prints second singular values of `expander` beside those of one multiplicative lift
+With ``--contract`` every family is generated at every size of the contract and every density
+instead, twice, and the number of edges and the equality of both graphs are checked (about 20
+minutes). ``--expanders`` prints second singular values of `expander`, of one multiplicative lift
 and of random graphs with the same degrees, lowest and highest of three seeds.
 """
 
@@ -48,7 +48,7 @@ def peak():
 
 
 def one(name, units, edges, repeats):
-    """Seconds and additional peak memory (MB) of a family, in this process."""
+    """Processor seconds and additional peak memory (MB) of a family, in this process."""
     family, density = GENERATORS[name], edges / units**2
     family(200, 200, density=0.05, rng=np.random.default_rng(0))
     before, seconds = peak(), []
@@ -64,7 +64,7 @@ def one(name, units, edges, repeats):
 
 
 def row(name, units, edges, repeats, limit):
-    """Run one family in its own process; None where it takes too long or too much."""
+    """Run one family in its own process; None if it exceeds the time limit or the memory."""
     command = [
         sys.executable,
         __file__,
@@ -89,7 +89,7 @@ def table(names, units, edges, repeats, limit):
     """Markdown lines, one for each family."""
     yield f"{units:,} x {units:,} units, {edges:,} edges:"
     yield ""
-    yield "| family | must | seconds of processor | MB above start | edges |"
+    yield "| family | must | processor seconds | additional MB | edges |"
     yield "|---|---|---|---|---|"
     for name in names:
         must = "yes" if name in MUST else ""
@@ -102,7 +102,7 @@ def table(names, units, edges, repeats, limit):
 
 
 def contract(names):
-    """Draw every family at every size and density; a line a family. True if all is as promised."""
+    """Generate every family at every size and density; return whether all keep the contract."""
     sound = True
     for name in names:
         times, failures = [], []
@@ -121,7 +121,7 @@ def contract(names):
                 failures.append((cell, draws[0]))
         seconds, slowest = max(times)
         print(
-            f"{name}: {len(times)} cells, {len(failures)} failures; slowest (two draws) "
+            f"{name}: {len(times)} cells, {len(failures)} failures; slowest (two graphs) "
             f"{seconds:.1f} s at {slowest}", *failures, flush=True,
         )  # fmt: skip
         sound &= not failures

@@ -1,8 +1,6 @@
-"""What measuring costs: ``python benchmarks/measures.py [--large] [--networkx]``.
+"""Time of the measures: ``python benchmarks/measures.py [--large] [--networkx]``.
 
-Prints medians and ratios. On one thread of a shared two-core machine: 47 ms an epoch for the
-core measures of 784-1000-1000-1000-10 at epsilon 20; 1.4 s and 0.3 GB for 1e5 x 1e5 units with
-1e6 edges, 16 s and 0.9 GB with 1e7.
+Prints medians and ratios; benchmarks/RESULTS.md has results.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ CONNECTIVITY = "algebraic_connectivity"
 
 
 def random_layer(n_in: int, n_out: int, *, n_edges: int, rng: np.random.Generator) -> LayerGraph:
-    """Distinct uniform edges, close to the number asked for in huge layers."""
+    """Distinct uniform edges; in huge layers approximately the number asked for."""
     cells = n_in * n_out
     if n_edges >= cells:
         return LayerGraph.from_edge_ids(np.arange(cells), (n_out, n_in))
@@ -31,7 +29,7 @@ def random_layer(n_in: int, n_out: int, *, n_edges: int, rng: np.random.Generato
 
 
 def network(widths: list[int], *, epsilon: float, rng: np.random.Generator) -> Topology:
-    """Random network at SET's budget."""
+    """Random network with the density of SET."""
     return {
         f"fc{i + 1}": random_layer(a, b, n_edges=min(a * b, round(epsilon * (a + b))), rng=rng)
         for i, (a, b) in enumerate(itertools.pairwise(widths))
@@ -39,9 +37,9 @@ def network(widths: list[int], *, epsilon: float, rng: np.random.Generator) -> T
 
 
 def median_ms(action, arguments) -> float:
-    """Median processor milliseconds over the arguments, each used once: nothing is cached.
+    """Median processor milliseconds over the arguments, each used once, so that nothing is cached.
 
-    Processor time, since other work on a shared machine stretches the wall clock; one thread.
+    Processor time, since other processes on a shared machine lengthen the wall time; one thread.
     """
     times = []
     for argument in arguments:
@@ -55,7 +53,7 @@ def main() -> None:
     """Time the core measures of the MNIST network, each measure alone, and a bootstrap."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--large", action="store_true", help="also 1e6 and 1e7 edges")
-    parser.add_argument("--networkx", action="store_true", help="also beside networkx's gaps")
+    parser.add_argument("--networkx", action="store_true", help="also compare with networkx")
     options = parser.parse_args()
     widths = [784, 1000, 1000, 1000, 10]
     nets = [network(widths, epsilon=20, rng=np.random.default_rng(s)) for s in range(8)]
@@ -77,7 +75,7 @@ def main() -> None:
     boot = median_ms(lambda g: power_law_of(g, bootstrap=100, rng=rng), layers[:3])
     print(f"power-law bootstrap, 100 replicates: {boot:.0f} ms, {boot / fit:.0f} fits")
     if options.networkx:
-        beside_networkx()
+        compare_with_networkx()
     if options.large:
         for n_edges in (10**6, 10**7):
             big = random_layer(10**5, 10**5, n_edges=n_edges, rng=np.random.default_rng(1))
@@ -86,8 +84,8 @@ def main() -> None:
             print(f"core measures, 1e5 x 1e5, {n_edges:.0e} edges: {seconds:.1f} s, {peak:.1f} GB")
 
 
-def beside_networkx() -> None:
-    """Both gaps of a 3072 x 4000 layer at 1 %, beside networkx's fastest method."""
+def compare_with_networkx() -> None:
+    """Both gaps of a 3072 x 4000 layer at 1 %, compared with networkx."""
     import networkx as nx
 
     from topokit.graph.convert import to_networkx

@@ -1,8 +1,8 @@
-"""The power-law fit beside igraph's C code: ``python benchmarks/powerlaw.py [--replicates 1000]``.
+"""The power-law fit and igraph's C code: ``python benchmarks/powerlaw.py [--replicates 1000]``.
 
-Both fit the same samples of 4,000 values and repeat the whole fit, x_min scan included, on
-equally many bootstrap replicates; runs alternate, medians are printed. igraph resamples at an
-unbounded support, so the law of ours is unbounded here too.
+Both fit the same samples of 4,000 values and repeat the whole fit, x_min scan included, on the
+same number of bootstrap replicates; runs alternate, medians are printed. igraph resamples from an
+unbounded power law, so topokit's is unbounded here too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ N = 4000
 
 
 def samples(rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Degrees of a scale-free side, of a random layer, and of one between."""
+    """Degrees of a scale-free side, of a random layer, and of one in between."""
     return {
         "zeta 2.5": sample_zeta(N, alpha=2.5, xmin=2, rng=rng),
         "zeta 2.2, from 5": sample_zeta(N, alpha=2.2, xmin=5, upper=N, rng=rng),
@@ -38,7 +38,7 @@ def main() -> None:
     warm = tally(sample_zeta(100, alpha=2.5, rng=rng))
     bootstrap_p(warm, fit_tail(warm), replicates=2, rng=rng)
     head = f"{'sample':18s} {'x_min':>11s} {'alpha difference':>16s} {'p':>11s}"
-    print(f"{head} {'ours':>8s} {'igraph':>8s} {'ratio':>6s}")
+    print(f"{head} {'topokit':>8s} {'igraph':>8s} {'ratio':>6s}")
     for name, sample in samples(rng).items():
         values = sample[sample > 0]
         times: list[list[float]] = [[], []]

@@ -1,12 +1,12 @@
-"""Time and memory against the number of links, and the network of a million neurons.
+"""Time and memory against the number of edges, and the network with a million neurons.
 
-    python benchmarks/scaling.py                  # 10^4 to 3 * 10^7 links, one thread
+    python benchmarks/scaling.py                  # 10^4 to 3 * 10^7 edges, one thread
     python benchmarks/scaling.py --million        # two epochs of the recipe set_mlp_million
 
-Each size is a fresh process: one square layer with 20 links a unit between an input and ten
-outputs, trained with momentum on batches of 32. Columns: seconds of one training step, of one SET
-rewiring and of the core measures (medians of three, one run where it takes over ten seconds), each
-also per link, and the peak of memory above that of the libraries, per link.
+Each size runs in a process of its own: one square layer with 20 edges per unit, trained with
+momentum on batches of 32. Columns: seconds of one training step, of one SET rewiring (medians of
+three, or a single run if it takes over ten seconds) and of the core measures, each also per edge,
+and the peak of memory above that of the libraries, per edge.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-LINKS = [10**4, 10**5, 10**6, 10**7, 3 * 10**7]
-LINKS_PER_UNIT = 20
+EDGES = [10**4, 10**5, 10**6, 10**7, 3 * 10**7]
+EDGES_PER_UNIT = 20
 BATCH = 32
 
 
 def peak_bytes() -> int:
-    """Largest resident memory of this process so far."""
+    """Peak resident memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def seconds(action: Callable[[], object]) -> float:
-    """Median of three runs after none; of one if it takes long."""
+    """Median of three runs, or a single run if it takes over ten seconds."""
     times = []
     for _ in range(3):
         start = time.perf_counter()
@@ -46,8 +46,8 @@ def seconds(action: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
-def one_size(n_links: int) -> dict[str, float]:
-    """Train, rewire and measure one layer; run in a process of its own."""
+def one_size(n_edges: int) -> dict[str, float]:
+    """Train, rewire and measure one layer; called in a process of its own."""
     import numpy as np
     import torch
 
@@ -60,12 +60,12 @@ def one_size(n_links: int) -> dict[str, float]:
 
     def build(n_units: int, rng: np.random.Generator) -> torch.nn.Module:
         sizes = [n_units, n_units]
-        topology = generate(sizes, "erdos_renyi", density=min(1, LINKS_PER_UNIT / n_units), rng=rng)
+        topology = generate(sizes, "erdos_renyi", density=min(1, EDGES_PER_UNIT / n_units), rng=rng)
         return set_mlp(topology, rng=rng)
 
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
-    n_units = n_links // LINKS_PER_UNIT
+    n_units = n_edges // EDGES_PER_UNIT
 
     def exercise(n_units: int) -> dict[str, float]:
         model = build(n_units, rng)
@@ -94,10 +94,10 @@ def one_size(n_links: int) -> dict[str, float]:
         start = time.perf_counter()
         measure(topology)
         result["measuring"] = time.perf_counter() - start
-        result["links"] = float(sum(graph.n_edges for graph in topology.values()))
+        result["edges"] = float(sum(graph.n_edges for graph in topology.values()))
         return result
 
-    exercise(100)  # compiled code and libraries are loaded before anything counts
+    exercise(100)  # loads compiled code and libraries before anything is measured
     before = peak_bytes()
     result = exercise(n_units)
     result["training bytes"] = result.pop("training peak") - before
@@ -105,16 +105,16 @@ def one_size(n_links: int) -> dict[str, float]:
     return result
 
 
-def curve(links: list[int]) -> None:
-    """Print one line for each number of links."""
-    print("| links | step s | ns/link | rewiring s | ns/link | measuring s | ns/link |"
-          " training bytes/link | with measuring |")  # fmt: skip
+def table(edges: list[int]) -> None:
+    """Print a line for each number of edges."""
+    print("| edges | step s | ns/edge | rewiring s | ns/edge | measuring s | ns/edge |"
+          " training bytes/edge | with measuring |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|")
-    for n_links in links:
-        command = [sys.executable, __file__, "--one", str(n_links)]
+    for n_edges in edges:
+        command = [sys.executable, __file__, "--one", str(n_edges)]
         answer = subprocess.run(command, capture_output=True, text=True, check=True)
         row = json.loads(answer.stdout)
-        n = row["links"]
+        n = row["edges"]
         cells = [f"{int(n):,}"]
         for name in ("step", "rewiring", "measuring"):
             cells += [f"{row[name]:.3g}", f"{1e9 * row[name] / n:.0f}"]
@@ -123,7 +123,7 @@ def curve(links: list[int]) -> None:
 
 
 def million() -> None:
-    """Train the recipe and say what it took."""
+    """Train the recipe and print time and memory."""
     import topokit as tk
 
     config = tk.load_recipe("set_mlp_million")
@@ -133,32 +133,32 @@ def million() -> None:
         total = time.perf_counter() - start
         topology = history.topology(-1)
         timing = json.loads((Path(folder) / "run" / "timing.json").read_text(encoding="utf-8"))
-    links = sum(graph.n_edges for graph in topology.values())
+    n_edges = sum(graph.n_edges for graph in topology.values())
     trained = timing["training_seconds"]
     samples = config.epochs * config.data.params["n_train"]
-    print(f"{sum(config.model.widths):,} neurons, {links:,} links, {config.epochs} epochs")
+    print(f"{sum(config.model.widths):,} neurons, {n_edges:,} edges, {config.epochs} epochs")
     print(f"{total:.0f} s in all: training {trained:.0f} s, "
           f"core measures of every layer {timing['measuring_seconds']:.0f} s")  # fmt: skip
-    print(f"{1e9 * trained / (links * samples):.1f} ns a link and sample (evaluation and rewiring "
-          f"included), peak memory {peak_bytes() / 2**30:.1f} GiB")  # fmt: skip
+    print(f"{1e9 * trained / (n_edges * samples):.1f} ns for each edge and sample (with evaluation "
+          f"and rewiring), peak memory {peak_bytes() / 2**30:.1f} GiB")  # fmt: skip
     print(f"test accuracy {history.epochs['test_accuracy'].iloc[-1]:.3f}")
 
 
 def main() -> None:
-    """Print the curve, or what the million neurons take."""
+    """Print the table, or time and memory for a million neurons."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--links", type=int, nargs="+", default=LINKS)
+    parser.add_argument("--edges", type=int, nargs="+", default=EDGES)
     parser.add_argument("--million", action="store_true")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(one_size(arguments.one)))
         return
-    print(f"{platform.machine()}, {os.cpu_count()} cores, one thread for the curve")
+    print(f"{platform.machine()}, {os.cpu_count()} cores, one thread for the table")
     if arguments.million:
         million()
     else:
-        curve(arguments.links)
+        table(arguments.edges)
 
 
 if __name__ == "__main__":

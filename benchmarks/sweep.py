@@ -1,9 +1,9 @@
-"""24 small runs on two workers against one: the ratio of wall times.
+"""Wall time of 24 small runs with two workers, relative to one.
 
     python benchmarks/sweep.py [--epochs 60] [--rounds 3]
 
-Pools are warm on neither side: starting workers is part of what a user waits for. The target is a
-ratio of at most 0.65 where two cores are free; the load of the machine is printed beside.
+Starting the workers is included, as a user waits for it too. The target is a ratio of at most 0.65
+if two cores are free; the load of the machine is printed with each ratio.
 """
 
 import argparse

@@ -1,14 +1,14 @@
-"""Time of one training step against dense torch, plain torch CSR and sparselab if installed.
+"""Time of one training step, compared with dense torch, torch CSR and, if installed, sparselab.
 
-All rivals run interleaved in one process, so that the ratios hold whatever else the machine does.
+All implementations alternate in one process, so that other load on the machine affects them alike.
 
     python benchmarks/training_step.py                 # one thread and two
-    python benchmarks/training_step.py --parts         # what our step consists of
-    python benchmarks/training_step.py --crossover     # csr against dense over densities
-    python benchmarks/training_step.py --device cuda   # the same rivals and masked dense on a GPU
+    python benchmarks/training_step.py --parts         # stages of topokit's step
+    python benchmarks/training_step.py --crossover     # csr and dense over densities
+    python benchmarks/training_step.py --device cuda   # also masked dense, on a GPU
 
-With each network stands one SET rewiring of all its layers, optimizer state and new index
-included, to be read in training steps of ours.
+For each network one SET rewiring of all layers, optimizer state and new index included, is given
+as a multiple of topokit's step.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from topokit.nn.models import set_mlp
 from topokit.rules import RULES
 from topokit.rules.rewire import rewire_network
 
-TURN = 5  # steps in a row, as in training: a rival's weights are not in the caches at every step
+TURN = 5  # steps in a row, so that caches are about as warm as in training
 CONFIGURATIONS = {
     "cifar10": ((3072, 4000, 1000, 4000, 10), 20, 128),
     "mnist": ((784, 1000, 1000, 1000, 10), 20, 128),
@@ -42,7 +42,7 @@ CONFIGURATIONS = {
 
 
 class PlainCsr(torch.autograd.Function):
-    """The product by torch.sparse CSR in the fewest lines."""
+    """The product by torch.sparse CSR without further optimisation."""
 
     @staticmethod
     def forward(ctx, x, values, indptr, indices, shape):
@@ -76,7 +76,7 @@ class PlainCsrLinear(nn.Module):
 
 
 def random_topology(widths, epsilon, rng) -> dict[str, LayerGraph]:
-    """Exact-count random layers of SET's density."""
+    """Random layers with exact edge counts at the density of SET."""
     topology = {}
     for i, (n_in, n_out) in enumerate(itertools.pairwise(widths), start=1):
         n_edges = min(n_in * n_out, round(epsilon * (n_in + n_out)))
@@ -93,7 +93,7 @@ def sequential(layers) -> nn.Module:
 
 
 def contenders(widths, epsilon, rng, device) -> dict[str, nn.Module]:
-    """The same network in every implementation at hand."""
+    """The same network in every installed implementation."""
     topology = random_topology(widths, epsilon, rng)
     models = {
         "topokit": set_mlp(topology, rng=rng, kernel="csr" if device == "cuda" else "auto"),
@@ -119,14 +119,14 @@ def contenders(widths, epsilon, rng, device) -> dict[str, nn.Module]:
 
 
 def momentum(model: nn.Module) -> torch.optim.Optimizer:
-    """SGD as the papers use it."""
+    """SGD with momentum, as in the papers."""
     return torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
 
 
 def stepper(
     model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor
 ) -> Callable[[], None]:
-    """One step of training on a fixed batch."""
+    """Return a function that makes one training step on a fixed batch."""
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -141,7 +141,7 @@ def stepper(
 def rewirer(
     model: nn.Module, optimizer: torch.optim.Optimizer, rng: np.random.Generator
 ) -> Callable[[], None]:
-    """One SET rewiring of every layer, up to the index the next step needs."""
+    """Return a function that rewires every layer by SET and builds the indices of the next step."""
     layers, rule = sparse_layers(model), RULES["set"]()
 
     def rewire() -> None:
@@ -156,7 +156,7 @@ def rewirer(
 
 
 def interleaved(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Median milliseconds of each, measured in turns of `TURN` after two warm-up rounds."""
+    """Median milliseconds of each function, alternating every `TURN` calls, after two rounds."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for at in range(-(-repeats // TURN) + 2):
         for name, step in steps.items():
@@ -169,7 +169,7 @@ def interleaved(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str,
 
 
 def compare(repeats: int, threads: list[int], device: str) -> list[dict]:
-    """Medians of every rival and of one rewiring of ours, and their ratios to our step."""
+    """Medians of all implementations and of one rewiring, and their ratios to topokit's step."""
     rows = []
     for (name, (widths, epsilon, batch)), count in itertools.product(
         CONFIGURATIONS.items(), threads
@@ -194,14 +194,14 @@ def compare(repeats: int, threads: list[int], device: str) -> list[dict]:
                 {
                     "network": name, "threads": count, "implementation": rival,
                     "ms": round(milliseconds, 3),
-                    "times ours": round(milliseconds / medians["topokit"], 2),
+                    "ratio to topokit": round(milliseconds / medians["topokit"], 2),
                 }
             )  # fmt: skip
     return rows
 
 
 def parts(repeats: int) -> list[dict]:
-    """Our step taken apart: its stages, and each layer's product forward and back, by itself."""
+    """Stages of topokit's step, and forward and backward product of each layer."""
     torch.set_num_threads(1)
     rows = []
     for name, (widths, epsilon, batch) in CONFIGURATIONS.items():
@@ -251,7 +251,7 @@ def parts(repeats: int) -> list[dict]:
 
 
 def crossover(repeats: int) -> list[dict]:
-    """Forward and backward of one layer, csr and dense, over densities."""
+    """Forward and backward product of one layer over densities, csr and dense."""
     torch.set_num_threads(1)
     rows = []
     for (n_in, n_out), batch in itertools.product(

@@ -1,8 +1,8 @@
 """Error rates of the verdict: ``python benchmarks/verdicts.py [--out FILE.md]``.
 
-How often degrees of other laws are called a power law, how often true bounded power laws are
-found, and whether bootstrap p-values are uniform under the null. Intervals are 95 %
-Clopper-Pearson. About two minutes on one core.
+How often degrees from other distributions are classified as a power law, how often true bounded
+power laws are detected, and whether bootstrap p-values are uniform under the null. Intervals are
+95 % Clopper-Pearson. About two minutes on one core.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ REPLICATES = 200
 
 
 def graph_degrees(name: str, n: int, density: float, rng: np.random.Generator) -> np.ndarray:
-    """Fan-in of a square layer of a family."""
+    """Fan-in of a square layer from a generator."""
     return GENERATORS[name](n, n, density=density, rng=rng).fan_in
 
 
 def negative_binomial(size: float, mean: float, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Clustered degrees, cut at the side of the layer."""
+    """Overdispersed degrees, at most as many as the layer has units on the other side."""
     return np.minimum(rng.negative_binomial(size, size / (size + mean), n), n)
 
 
@@ -70,9 +70,12 @@ def main() -> None:
         lines.append(line)
 
     say("# Error rates of the verdict\n")
-    say(f"`python benchmarks/verdicts.py`, {options.seeds} seeds a row, {REPLICATES} replicates.\n")
-    say("## Other laws: share of seeds at each verdict\n")
-    say("| law | n | power law (95 % interval) | heavy-tailed | broad | random |")
+    say(
+        f"`python benchmarks/verdicts.py`, {options.seeds} seeds in each row, "
+        f"{REPLICATES} replicates.\n"
+    )
+    say("## Other distributions: share of seeds with each verdict\n")
+    say("| distribution | n | power law (95 % interval) | heavy-tailed | broad | random |")
     say("|---|---|---|---|---|---|")
     for name, draw in LAWS.items():
         for n in SIZES:
@@ -81,7 +84,7 @@ def main() -> None:
                 f"{100 * counts[v] / options.seeds:.1f} %" for v in reversed(VERDICTS[:3])
             )
             say(f"| {name} | {n} | {share(counts['power law'], options.seeds)} | {rest} |")
-    say("\n## True bounded power laws: share found\n")
+    say("\n## True bounded power laws: share detected\n")
     say("| exponent | n | power law (95 % interval) | heavy-tailed or power law |")
     say("|---|---|---|---|")
     for alpha in (2.2, 2.4, 2.5, 2.6, 2.8):
@@ -96,8 +99,11 @@ def main() -> None:
                 f"| {alpha} | {n} | {share(counts['power law'], options.seeds)} | "
                 f"{100 * heavy / options.seeds:.1f} % |"
             )
-    say("\n## Bootstrap p under the null: Kolmogorov-Smirnov test of uniformity, 200 samples\n")
-    say("| exponent, x_min | n | p of the test | share below 0.1 |")
+    say(
+        "\n## Bootstrap p-values under the null: Kolmogorov-Smirnov test of uniformity, "
+        "200 samples\n"
+    )
+    say("| exponent, x_min | n | p-value of the test | share below 0.1 |")
     say("|---|---|---|---|")
     for alpha, xmin in ((2.2, 1), (2.5, 2), (2.8, 1)):
         p = []

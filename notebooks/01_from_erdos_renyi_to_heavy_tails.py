@@ -14,13 +14,12 @@
 # %% [markdown]
 # # From Erdős–Rényi to heavy tails
 #
-# A sparse network starts as a random graph: each layer has about 1 % of its possible links, placed
-# blindly. After every epoch SET (sparse evolutionary training) drops the 30 % of links nearest
-# zero and grows as many at random. Does the random graph stay random?
+# The initial topology of a sparse network is a random graph: each layer has about 1 % of its possible
+# edges, placed uniformly at random. After every epoch SET (sparse evolutionary training) drops the
+# 30 % of edges with weights closest to zero and grows as many at random. Does the graph stay random?
 #
-# Everything here needs five names of topokit: `load_recipe`, `run`, `fit_power_law`, `plots` and
-# the `History` that a run returns. The data are the 8 × 8 digits that scikit-learn ships; nothing
-# is downloaded.
+# This notebook uses five names of topokit: `load_recipe`, `run`, `fit_power_law`, `plots` and the
+# `History` that a run returns. The data are the 8 × 8 digits of scikit-learn; nothing is downloaded.
 
 # %%
 import os
@@ -38,10 +37,10 @@ EPOCHS, SEEDS, BOOTSTRAP = (2, 1, 10) if QUICK else (150, 3, 100)
 runs = Path(tempfile.mkdtemp())
 
 # %% [markdown]
-# ## Two runs that differ in one word
+# ## Two runs that differ in one setting
 #
-# The same data, the same initial graph, the same initial weights, the same order of samples: with
-# one seed the two runs are identical until the first rewiring.
+# Data, initial topology, initial weights and order of samples are the same: with the same seed the
+# two runs are identical until the first rewiring.
 
 # %%
 recipe = tk.load_recipe("set_mlp_digits").override([f"epochs={EPOCHS}"])
@@ -50,7 +49,7 @@ still = tk.run(recipe.override(["rule.name=static"]), runs / "static-0")
 moving.epochs.tail(3)
 
 # %% [markdown]
-# The graph of any epoch is there, as functions need it:
+# The graph of every epoch is available:
 
 # %%
 moving.topology(0)["fc1"], moving.topology(-1)["fc1"]
@@ -58,9 +57,9 @@ moving.topology(0)["fc1"], moving.topology(-1)["fc1"]
 # %% [markdown]
 # ## The degrees
 #
-# The dotted line is what the same number of links gives when placed at random. Where links never
-# move the degrees stay on it. Where SET moves them, some units collect links and many are left
-# with hardly any.
+# The dotted line is the degree distribution of a random graph with the same number of edges. Without
+# rewiring the degrees stay on it. With SET, edges accumulate at some units and many others have hardly
+# any.
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharex=True, sharey=True, layout="constrained")
@@ -70,7 +69,7 @@ axes[0].set_title("SET")
 axes[1].set_title("static");
 
 # %% [markdown]
-# Variance over mean of the fan-in is 1 for a random graph, up to chance. It rises epoch by epoch,
+# The variance-to-mean ratio of the fan-in is about 1 for a random graph. It rises epoch by epoch,
 # fastest in the first layer:
 
 # %%
@@ -78,7 +77,7 @@ fig, ax = plt.subplots(figsize=(5, 3.2), layout="constrained")
 tk.plots.measure_over_epochs(moving, ax=ax);
 
 # %% [markdown]
-# Which pixels does the network look at? The fan-out of the input units, as an image:
+# Which pixels does the network use? The fan-out of the input units as an image:
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(6.5, 3), layout="constrained")
@@ -88,9 +87,9 @@ axes[0].set_title("at the start")
 axes[1].set_title("at the end");
 
 # %% [markdown]
-# ## One run is an anecdote
+# ## One run is not evidence
 #
-# The same with other seeds. Each row is a run and layer at its last epoch.
+# The same with other seeds. Each row is a run and a layer at the last epoch.
 
 # %%
 rows = []
@@ -126,11 +125,11 @@ table.round(3)
 # %% [markdown]
 # ## Is it scale-free?
 #
-# The verdict asks in order. Is a random graph rejected at all? If not: *random*. Is there a tail
-# that is heavier than exponential? *heavy-tailed*. Only if also a bootstrap does not reject the
-# power law, the tail is long enough to tell, and neither Poisson, exponential nor lognormal
-# describes it better: *power law*. The notebook
-# *How (not) to call a network scale-free* says why nothing less will do.
+# The verdict is the result of several tests. If a random graph is not rejected, it is *random*. If it
+# is rejected without a heavy tail, *broad*. If the tail is heavier than exponential, *heavy-tailed*.
+# Only if in addition a bootstrap test does not reject the power law, the tail is long enough, and
+# neither a Poisson, an exponential nor a lognormal distribution fits it better, *power law*. The
+# notebook *How (not) to call a network scale-free* explains why all of these are needed.
 
 # %%
 verdicts = table.reset_index().groupby(["rule", "layer"])["verdict"]
@@ -143,10 +142,10 @@ tk.plots.verdict_timeline(moving, ax=ax);
 # %% [markdown]
 # ## On MNIST
 #
-# The same question on MNIST and Fashion-MNIST, with five seeds and a second control: links that
-# move at the same rate but are dropped at random. The table comes from the study
+# The same question on MNIST and Fashion-MNIST, with five seeds and a second control, random rewiring:
+# as many edges are replaced, but they are dropped at random. The data are from the study
 # `topokit sweep er_to_heavy_tails` (784-300-300-300-10 on 2,000 images, 80 epochs;
-# [what it found](../figures/STUDIES.md)). Lines are means, bands 95 % intervals.
+# [results](../figures/STUDIES.md)). Lines are means, bands 95 % intervals.
 
 # %%
 study = pd.read_csv("../figures/studies/er_to_heavy_tails_epochs.csv")
@@ -167,17 +166,18 @@ last[(last["layer"] == "fc1") & (last["side"] == "fan-in")][
 ].round(2)
 
 # %% [markdown]
-# SET widens the degrees on both sets (1.27 [1.15, 1.39] and 1.32 [1.13, 1.51] against 0.95 without
+# SET makes the degrees more uneven on both data sets (1.27 [1.15, 1.39] and 1.32 [1.13, 1.51] against 0.95 without
 # rewiring, five seeds), and in none of the 30 runs is a layer heavy-tailed after 80 epochs.
 #
-# What all this shows, and what it does not:
+# What this shows, and what it does not:
 #
-# - Links leave the random graph only where they are selected by magnitude: the static
-#   arm is the control that stays.
-# - The first layer goes furthest (variance over mean above 25 with every seed), and still its
-#   verdict changes from seed to seed: its hubs end in a sharp shoulder, which no heavy-tailed law
-#   describes well. Wide is not heavy, and heavy is not a power law.
-# - How far they go depends on weight decay, on the number of steps and on the value of grown
-#   links; the digits recipe was chosen because it shows the effect in a minute. The study's map of
-#   sixteen settings says which of them matter.
-# - Heavy-tailed is not scale-free. Read the column `p` before writing the word.
+# - The degrees depart from those of a random graph only if edges are selected by magnitude; in the
+#   static control they do not change.
+# - The effect is strongest in the first layer (variance over mean above 25 with every seed), and
+#   still its verdict depends on the seed: the distribution of its hubs ends abruptly, which no
+#   heavy-tailed distribution describes well. A broad distribution need not be heavy-tailed, and a
+#   heavy-tailed one need not be a power law.
+# - The size of the effect depends on weight decay, on the number of steps and on the value of grown
+#   edges; the digits recipe was chosen because it shows the effect in a minute. The study
+#   `heavy_tails_map` compares sixteen settings.
+# - Heavy-tailed does not mean scale-free: see the column `p`.

@@ -12,14 +12,14 @@
 # ---
 
 # %% [markdown]
-# # Expanders and friends
+# # Expanders and other families
 #
-# Does it matter *where* the links of a sparse network are, if their number is the same? An expander
-# spreads them as evenly as any graph can; a band keeps them local; blocks separate the units. Here
-# every family gets the same budget, the same seeds and the same training, and links never move.
+# Does it matter *where* the edges of a sparse network are, if their number is the same? An expander
+# distributes them as evenly as possible; in a band they are local; blocks separate the units. Here
+# all families have the same number of edges, seeds and training, without rewiring.
 #
-# The data are scikit-learn's digits, so that everything runs in a minute or two on a laptop: an
-# illustration of how to ask. The study behind the answer, with more data and densities, is in
+# The data are scikit-learn's digits, so that everything runs in a minute or two on a laptop. This is
+# an illustration; a study with more data and densities is in
 # [figures/STUDIES.md](../figures/STUDIES.md).
 
 # %%
@@ -49,12 +49,12 @@ FAMILIES = {
 }
 
 # %% [markdown]
-# ## What they look like
+# ## The graphs
 #
-# The same number of links between the two hidden layers. The second singular value tells them
-# apart: the smaller, the better a signal mixes. `expander` is a lift of a small complete graph, cut
-# to this size (`topokit generate` says which under repairs); it lies below `biregular`, the random
-# graph with the same degrees.
+# All have the same number of edges between the two hidden layers. They differ in the second singular
+# value: the smaller it is, the better a signal mixes. `expander` is a lift of a small complete graph,
+# cropped to this size (`topokit generate` reports which); its second value is below that of
+# `biregular`, the random graph with the same degrees.
 
 # %%
 fig, axes = plt.subplots(2, 4, figsize=(10, 5.2), layout="constrained")
@@ -67,7 +67,7 @@ for ax, family in zip(axes.flat, FAMILIES):
 # %% [markdown]
 # ## Training them
 #
-# `rule.name=static` keeps every link where it is; only the generator changes.
+# With `rule.name=static` there is no rewiring; only the generator differs.
 
 # %%
 base = tk.load_recipe("static_mlp_digits").override(
@@ -83,7 +83,7 @@ for family, settings in FAMILIES.items():
             {
                 "family": family,
                 "seed": seed,
-                "links": sum(graph.n_edges for graph in history.topology(0).values()),
+                "edges": sum(graph.n_edges for graph in history.topology(0).values()),
                 "test_accuracy": history.epochs["test_accuracy"].iloc[-1],
                 "normalized_spectral_gap": last["value"]["fc2", "normalized_spectral_gap"],
                 "algebraic_connectivity": last["value"]["fc2", "algebraic_connectivity"],
@@ -102,9 +102,9 @@ ax.set_title(f"{SEEDS} seeds each, mean and 95 % interval");
 # %% [markdown]
 # ## Gap against accuracy
 #
-# Every point is a run. Before reading the line, read the interval, and look at *which* families
-# make it: a correlation that lives from the families which fall apart says that disconnected units
-# cannot learn, not that a larger gap among well-connected graphs helps.
+# Each point is a run. Look at the interval before the line, and at *which* families cause the
+# correlation: if it is due to families with disconnected parts, it shows that disconnected units
+# cannot learn, and not that a larger gap helps among well-connected graphs.
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
@@ -126,10 +126,10 @@ tk.plots.mean_over_seeds(lines[lines["family"].isin(some)], arm="family", ax=ax)
 # %% [markdown]
 # The same question over ten families, three densities, two data sets and five seeds, with density
 # held fixed in the correlations: `topokit sweep spectral_gap_accuracy --out DIR --data-dir DIR`.
-# Its answer is no: within a density, rho between gap and accuracy is -0.81 [-0.92, -0.50] on MNIST
+# There is no such effect: within a density, rho between gap and accuracy is -0.81 [-0.92, -0.50] on MNIST
 # and -0.29 [-0.55, 0.02] on Fashion-MNIST (30 family means each), most likely because band and
-# receptive-field layers join neighbouring pixels and images reward that; and expanders train as
-# well as near-biregular random graphs, not better: the difference is within 0.005 in all six
+# receptive-field layers connect neighbouring pixels, which suits images. Expanders reach the same
+# accuracy as near-biregular random graphs, not a higher one: the difference is within 0.005 in all six
 # panels ([STUDIES.md](../figures/STUDIES.md)).
 
 # %%

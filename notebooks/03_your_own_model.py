@@ -14,8 +14,8 @@
 # %% [markdown]
 # # Your own model
 #
-# Three ways in: analyse a checkpoint made elsewhere, make a torch model sparse, rewire it inside
-# your own training loop.
+# Three ways to use topokit with your own model: analyse a checkpoint, make a torch model sparse, and
+# rewire it in your own training loop.
 
 # %%
 import os
@@ -38,11 +38,11 @@ torch.manual_seed(0)
 folder = Path(tempfile.mkdtemp())
 
 # %% [markdown]
-# ## 1. A checkpoint made elsewhere
+# ## 1. Analyse a checkpoint
 #
-# Somebody pruned a network with `torch.nn.utils.prune` and sent the weights. topokit reads what is
-# there (also masks, zeroed weights, sparse tensors, safetensors) without unpickling anything, and
-# measures it:
+# Given the weights of a network that was pruned with `torch.nn.utils.prune`, topokit reads the
+# topology (also from masks, zeroed weights, sparse tensors and safetensors) without executing code
+# from the file, and measures it:
 
 # %%
 theirs = nn.Sequential(nn.Linear(64, 300), nn.ReLU(), nn.Linear(300, 10))
@@ -66,8 +66,8 @@ tk.plots.spectrum(first, ax=axes[1]);
 #
 # ## 2. Make a model sparse
 #
-# Any module: `Linear` and `Conv2d` layers become truly sparse ones, with a parameter for each link
-# and nothing for the rest. Name what should stay dense.
+# In any module, `Linear` and `Conv2d` layers are replaced by sparse ones that store one parameter for
+# each edge and nothing else. Layers named in `skip` stay dense.
 
 # %%
 model = nn.Sequential(
@@ -80,8 +80,8 @@ dense, sum(p.numel() for p in model.parameters())
 # %% [markdown]
 # ## 3. Rewire it in your own loop
 #
-# `attach` hooks the optimizer. The loop below knows nothing of topokit; weights and the state of
-# Adam move with their links.
+# `attach` adds a hook to the optimizer, so the loop below needs no changes; weights and the state of
+# Adam are carried over with their edges.
 
 # %%
 optimizer = torch.optim.Adam(model.parameters(), lr=2e-3, weight_decay=1e-4)
@@ -114,5 +114,5 @@ axes[1].set(xlabel="epoch", ylabel="fan-in variance / mean", title="Topology")
 axes[1].legend();
 
 # %% [markdown]
-# `engine.remove()` detaches the rule. To see the difference a rule makes, change one word: `"set"` to
-# `"rigl"`, `"ctre_sim"`, `"random"` or any other of `topokit list rules`.
+# `engine.remove()` detaches the rule. To compare rules, replace `"set"` by `"rigl"`, `"ctre_sim"`,
+# `"random"` or any other of `topokit list rules`.

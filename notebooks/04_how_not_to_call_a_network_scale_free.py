@@ -14,9 +14,9 @@
 # %% [markdown]
 # # How (not) to call a network scale-free
 #
-# "The degrees follow a power law" is easy to say and easy to get wrong. Here the control is a graph
-# of which we know that it is not scale-free: Erdős–Rényi, the start of every SET run. A test that
-# lets it pass is no test.
+# The claim that degrees follow a power law is easily made and often wrong. The control here is a graph
+# that is known not to be scale-free: Erdős–Rényi, the initial topology of every SET run. A test that
+# accepts it is useless.
 
 # %%
 import os
@@ -62,8 +62,8 @@ ax.set(xlabel="fan-in", ylabel="number of units", title="A line through a binomi
 ax.legend();
 
 # %% [markdown]
-# A line fitted to logarithms of counts weighs a bin with one unit like a bin with a hundred,
-# ignores that the counts must sum to the number of units, and is compared with nothing.
+# A line fitted to logarithms of counts gives a degree with one unit the same weight as a degree with a
+# hundred, ignores that the counts sum to the number of units, and is not compared with alternatives.
 #
 # ## 2. A correlation
 #
@@ -82,11 +82,11 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# ## 3. Maximum likelihood without questions
+# ## 3. Maximum likelihood without tests
 #
-# The exponent's estimate is a number for any sample. With the tail's beginning chosen freely, even
-# a random graph gets one, and a small Kolmogorov–Smirnov distance with it. `fit_power_law` reports
-# the number too, but the verdict comes from the questions asked before and after:
+# The exponent can be estimated for any sample. If the start of the tail is chosen freely, even a
+# random graph gives an exponent with a small Kolmogorov–Smirnov distance. `fit_power_law` reports the
+# exponent too, but its verdict is the result of tests:
 
 # %%
 fit = tk.fit_power_law(
@@ -95,14 +95,14 @@ fit = tk.fit_power_law(
 fit.alpha, fit.xmin, fit.n_tail, fit.p_value, fit.verdict
 
 # %% [markdown]
-# The bootstrap alone would not have saved us: its p-value is often above 0.1 because the chosen
-# tail is so short that any law fits. That is why the verdict first asks whether a random graph is
-# rejected, and then for length, decades and rival laws.
+# The bootstrap alone is not sufficient: its p-value is often above 0.1 because the chosen tail is so
+# short that any distribution fits. Therefore the verdict first tests whether a random graph is
+# rejected, and then the length of the tail, its decades and alternative distributions.
 #
 # ## 4. Error rates
 #
-# What matters is how often a procedure is wrong. A hundred random layers and a hundred samples from
-# a true power law with exponent 2.5:
+# What matters is how often a procedure is wrong, here for a hundred random layers and a hundred samples
+# from a true power law with exponent 2.5:
 
 # %%
 def verdict(sample, n_other, seed):
@@ -148,19 +148,20 @@ for name, draw in cases.items():
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# (Seeds 0 to 99, share and 95 % interval. `python benchmarks/verdicts.py` has more laws and sizes.)
+# (Seeds 0 to 99, share and 95 % interval. `python benchmarks/verdicts.py` has more distributions and
+# sizes.)
 #
-# ## 5. What to write
+# ## 5. What to report
 #
-# Say what was asked and what was found. `degree_report` asks everything in order and ends with a
-# tier (after Broido and Clauset) and one sentence:
+# State the tests and their results. `degree_report` makes all of them and gives a tier (after Broido
+# and Clauset) and one sentence:
 
 # %%
 report = degree_report(layer, bootstrap=BOOTSTRAP, rng=np.random.default_rng(0))
 print(report.tier, report.sentence, sep="\n")
 
 # %% [markdown]
-# The same for a layer whose hubs are real: fan-in drawn from a power law.
+# The same for a layer with true hubs, whose fan-in is drawn from a power law:
 
 # %%
 hubs = tk.GENERATORS["chung_lu"](1000, 1000, density=0.013, rng=np.random.default_rng(0))

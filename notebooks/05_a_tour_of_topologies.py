@@ -14,9 +14,8 @@
 # %% [markdown]
 # # A tour of topologies
 #
-# Every family that topokit can build, at one size and budget: 200 input units, 256 output units,
-# one link in twenty. The matrix shows where the links are; the curve below it shows the singular
-# values, against the bound that the best expanders reach.
+# Every family of topologies in topokit, at the same size and density: 200 input units, 256 output
+# units, one in twenty of the possible edges.
 
 # %%
 import os
@@ -47,13 +46,13 @@ for ax, name in zip(axes.flat, ORDER):
     ax.plot(graph.indices, graph.rows, ",", color="C0")
     ax.set(xlim=(-1, N_IN), ylim=(N_OUT, -1), title=name)
     ax.title.set_fontsize(9)
-fig.suptitle(f"Where the links are: {N_IN} inputs across, {N_OUT} outputs down");
+fig.suptitle(f"Adjacency matrices: {N_IN} inputs across, {N_OUT} outputs down");
 
 # %% [markdown]
-# ## What they are
+# ## Measures
 #
-# σ₂ is the second singular value: small means that the links mix well. A family with many
-# components has σ₂ = σ₁, however even its degrees.
+# The normalised spectral gap is large if a signal mixes well. If the edges form several components it
+# is 0, however even the degrees.
 
 # %%
 wanted = ["fan_in", "normalized_spectral_gap", "algebraic_connectivity", "components", "butterflies"]
@@ -68,8 +67,8 @@ table.sort_values("normalized_spectral_gap", ascending=False).round(3)
 # %% [markdown]
 # ## Spectra
 #
-# A random graph's singular values fill a bulk; a good expander's stop at its edge; blocks and
-# bands leave many values near the first one.
+# The singular values of a random graph form a bulk; those of a good expander end at its boundary;
+# blocks and bands have many values near the first one.
 
 # %%
 chosen = ["erdos_renyi", "biregular", "expander", "band", "block", "chung_lu"]
@@ -82,16 +81,16 @@ for ax, name in zip(axes.flat, chosen):
 fig.legend(handles, labels, loc="outside lower center", ncols=3);
 
 # %% [markdown]
-# ## Same degrees, other wiring
+# ## Degree-preserving randomisation
 #
-# A twin has the degrees of the original and nothing else of it. What changes with the twin is the
-# wiring's doing, what stays is the degrees':
+# A null sample has the degrees of the original graph and is random otherwise. Measures that differ
+# between the two depend on where the edges are; measures that agree are explained by the degrees:
 
 # %%
 rows = {}
 for name in ("expander", "band", "block", "hub"):
-    twin = tk.randomized_twin(graphs[name], rng=np.random.default_rng(1))
-    for label, graph in ((name, graphs[name]), (f"{name}, twin", twin)):
+    null = tk.randomized_twin(graphs[name], rng=np.random.default_rng(1))
+    for label, graph in ((name, graphs[name]), (f"{name}, null sample", null)):
         values = tk.measure({"fc1": graph}, wanted).query("layer == 'fc1'")
         values = values.set_index("measure")["value"]
         rows[label] = values[["fan_in.dispersion", "normalized_spectral_gap", "butterflies"]]

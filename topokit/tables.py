@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 import numbers
 import types
@@ -17,6 +18,7 @@ __all__ = [
     "check_parameters",
     "choose",
     "hint",
+    "import_plugins",
     "is_integer",
     "is_number",
     "listed",
@@ -261,3 +263,29 @@ def _in_words(annotation: Any) -> str:
     if annotation is Any:
         return "any value"
     return getattr(annotation, "__name__", str(annotation))
+
+
+def import_plugins(names: Iterable[str]) -> None:
+    """Import the modules that add a user's variants to the tables.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Names of modules; with none, nothing happens.
+
+    Raises
+    ------
+    ValueError
+        If a module cannot be imported.
+
+    Examples
+    --------
+    >>> import_plugins(["no_such_module"])
+    Traceback (most recent call last):
+    ValueError: plugin no_such_module: expected a module to import: No module named 'no_such_module'
+    """
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(f"plugin {name}: expected a module to import: {error}") from error

@@ -1,8 +1,9 @@
-"""What every figure keeps, whichever it is: loops over the tables of plots."""
+"""What every figure guarantees: loops over the tables of plots."""
 
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from topokit.generators import erdos_renyi
 from topokit.graph import LayerGraph
@@ -30,7 +32,7 @@ GRAPHS = {
 
 @dataclass
 class Run:
-    """The attributes of a History that figures read, without a folder."""
+    """The attributes of a History that figures read, without a run directory."""
 
     topologies: list[dict[str, LayerGraph]]
     epochs: pd.DataFrame
@@ -48,7 +50,7 @@ class Run:
 
 
 def make_run(graphs: list[LayerGraph]) -> Run:
-    """A run of one layer that had these graphs."""
+    """A run of one layer with one of these graphs at each epoch."""
     topologies = [{"fc1": graph} for graph in graphs]
     frames = []
     for epoch, now in enumerate(topologies):
@@ -68,8 +70,13 @@ def history(request):
     return make_run([GRAPHS[request.param]] * 3)
 
 
+def texts(figure: Figure) -> list[str]:
+    """Every title, label, tick, legend entry and annotation of a figure."""
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
 def check(draw: Any) -> None:
-    """Drawing keeps the axes, labels them, leaves no figure open and no setting changed."""
+    """Drawing returns the given axes, labelled, leaves no figure open and no setting changed."""
     settings, opened = dict(mpl.rcParams), plt.get_fignums()
     figure = Figure()
     ax = figure.add_subplot()
@@ -77,6 +84,7 @@ def check(draw: Any) -> None:
     assert ax.get_xlabel()
     assert ax.get_ylabel()
     assert ax.get_title()
+    assert not [text for text in texts(figure) if re.search(r"\b(links?|film|twin)\b", text)]
     figure.canvas.draw()
     assert plt.get_fignums() == opened
     assert dict(mpl.rcParams) == settings
@@ -94,7 +102,7 @@ def test_a_plot_of_any_run_keeps_the_contract(name, history):
 
 
 @pytest.mark.parametrize("name", LAYER_PLOTS)
-def test_a_plot_without_axes_draws_on_the_current_ones(name):
+def test_a_plot_without_axes_uses_the_current_axes(name):
     ax = LAYER_PLOTS[name](GRAPHS["random"])
     try:
         assert ax in plt.gcf().axes
@@ -103,7 +111,7 @@ def test_a_plot_without_axes_draws_on_the_current_ones(name):
 
 
 def pixels(name, run):
-    """What a figure of a run looks like."""
+    """The pixels of a figure of a run."""
     with figure() as ax:
         HISTORY_PLOTS[name](run, ax=ax)
         target = io.BytesIO()
@@ -135,7 +143,7 @@ def test_a_plot_of_many_runs_keeps_the_contract(name, arms):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LAYER_PLOTS)
-def test_the_file_of_a_layer_of_a_million_links_is_small(name):
+def test_the_file_of_a_layer_with_a_million_edges_is_small(name):
     graph = erdos_renyi(4000, 4000, density=1 / 16, rng=np.random.default_rng(0))
     assert graph.n_edges == 1_000_000
     target = io.BytesIO()

@@ -1,8 +1,9 @@
-"""The command line as a user types it: results, exit codes and the words of errors."""
+"""The command line: results, exit codes and messages."""
 
 import json
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -37,16 +38,16 @@ def prints(capsys, *arguments):
     return capsys.readouterr().out
 
 
-def test_training_ends_with_the_numbers_the_path_and_what_next(finished, capsys, tmp_path):
+def test_training_ends_with_the_results_the_path_and_a_next_command(finished, capsys, tmp_path):
     out = prints(capsys, "train", "set_mlp_digits", "--out", tmp_path / "run", *SMALL)
-    for words in ("test accuracy", "measuring every epoch cost", f"topokit plot {tmp_path}/run"):
+    for words in ("test accuracy", "training took", f"topokit plot {tmp_path}/run"):
         assert words in out
     summary = json.loads(prints(capsys, "resume", finished, "--json"))
     assert summary["epochs"] == 3
     assert set(summary["edges"]) == {"fc1", "fc2"}
 
 
-def test_another_rule_by_one_word(tmp_path, capsys):
+def test_another_rule_by_one_option(tmp_path, capsys):
     arguments = ["--rule", "static", "--out", tmp_path / "run", *SMALL, "--json"]
     summary = json.loads(prints(capsys, "train", "set_mlp_digits", *arguments))
     frame = json.loads(
@@ -99,7 +100,27 @@ def test_list_shows_every_entry_of_every_table(capsys, table):
     assert all(row["what"] for row in rows)
 
 
-def test_help_says_what_there_is(capsys):
+def test_a_plugin_adds_to_the_tables(capsys, tmp_path, monkeypatch):
+    from topokit.measures import LAYER_MEASURES
+
+    code = """
+        from topokit.measures import LAYER_MEASURES
+
+        def twice(graph):
+            '''Twice the number of edges.'''
+            return 2.0 * graph.n_edges
+
+        LAYER_MEASURES["twice"] = twice
+    """
+    (tmp_path / "plugin_of_this_test.py").write_text(textwrap.dedent(code))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("topokit.measures.LAYER_MEASURES", dict(LAYER_MEASURES))
+    words = ("list", "measures", "--plugin", "plugin_of_this_test", "--json")
+    rows = {row["name"]: row for row in json.loads(prints(capsys, *words))}
+    assert rows["twice"]["what"] == "Twice the number of edges."
+
+
+def test_help_lists_the_commands(capsys):
     text = prints(capsys, "--help")
     for name in ("train", "resume", "analyze", "generate", "plot", "report", "list"):
         assert name in text

@@ -1,4 +1,4 @@
-"""What ``topokit generate`` and ``topokit list generators`` tell about the families."""
+"""What ``topokit generate`` and ``topokit list generators`` report on the families."""
 
 import json
 
@@ -13,7 +13,7 @@ def prints(capsys, *arguments):
     return capsys.readouterr().out
 
 
-def test_generate_says_what_was_asked_obtained_promised_and_repaired(capsys):
+def test_generate_reports_requested_and_obtained_edges_guarantee_and_repairs(capsys):
     command = ("generate", "lps", "--widths", "500,600", "--density", 0.01)
     text = prints(capsys, *command)
     assert "3,000" in text
@@ -28,7 +28,7 @@ def test_generate_says_what_was_asked_obtained_promised_and_repaired(capsys):
     assert layer["fan_in"][0] >= 1
 
 
-def test_generate_shares_the_budget_as_told(capsys):
+def test_generate_divides_the_edges_among_layers(capsys):
     for name in DENSITIES:
         command = ("--widths", "300,100,10", "--density", 0.1, "--densities", name, "--json")
         layers = json.loads(prints(capsys, "generate", "erdos_renyi", *command))["layers"]

@@ -1,4 +1,4 @@
-"""``topokit analyze`` and ``topokit list measures`` as a user runs them."""
+"""The commands ``topokit analyze`` and ``topokit list measures``."""
 
 import json
 
@@ -39,7 +39,7 @@ def found(capsys, *words):
     return json.loads(capsys.readouterr().out)
 
 
-def test_every_measure_of_a_run_can_be_taken_again(run, capsys):
+def test_every_measure_of_a_run_can_be_recomputed(run, capsys):
     everything = found(capsys, "analyze", run, "--measures", "all", "--bootstrap", 5, "--json")
     names = {row["measure"].split(".")[0] for row in everything["measures"]}
     assert names == {*LAYER_MEASURES, *NETWORK_MEASURES, *CHANGE_MEASURES}
@@ -67,7 +67,7 @@ def test_a_finished_run_gives_the_numbers_it_recorded(run, capsys, epoch):
     assert {row["measure"] for row in explored} == {"explored_fraction", "components"}
 
 
-def test_edges_age_by_the_epoch(run, capsys):
+def test_edge_ages_count_epochs(run, capsys):
     history = History.load(run)
     for epoch in range(3):
         arguments = ["--measures", "edge_age", "--epoch", epoch, "--json"]
@@ -94,7 +94,7 @@ def test_deep_answers_and_null_scores(layers, capsys):
         assert words in text
 
 
-def test_what_needs_a_run_says_so(layers, capsys):
+def test_measures_that_need_a_run_say_so(layers, capsys):
     assert main(["analyze", str(layers), "--measures", "explored_fraction"]) == 2
     assert "explored_fraction needs the epochs of a run directory" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Sweeps as users run them: interrupted, killed, on a Dask scheduler that loses a worker."""
+"""Sweeps that are interrupted, killed, or lose a worker of a Dask scheduler."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(study, tmp_path_factory):
-    """The sweep that nothing disturbs, in one thread of this process."""
+    """The same sweep without interruption, in one thread of this process."""
     directory = tmp_path_factory.mktemp("sweeps") / "whole"
     with ThreadPoolExecutor(1) as executor:
         return sweep(study, directory, executor=executor).frame
@@ -66,7 +66,7 @@ def wait_for(condition, seconds=120):
 
 
 def started(directory):
-    """When each finished run was started: another time would mean that it was run again."""
+    """Start time of each finished run; a changed one means that the run was repeated."""
     return {
         path.parent.name: json.loads((path.parent / "environment.json").read_text())["started"]
         for path in directory.glob("runs/*/DONE")
@@ -83,7 +83,7 @@ def test_interrupted_then_killed_then_finished(study, whole, tmp_path):
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
-    assert "interrupted; finished epochs are saved. The same command goes on" in error
+    assert "Continue with the same command" in error
     assert "Traceback" not in error
 
     before = started(out)
@@ -102,7 +102,7 @@ def test_interrupted_then_killed_then_finished(study, whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_dask_cluster_that_loses_a_worker(study, whole, tmp_path):
+def test_a_dask_cluster_loses_a_worker(study, whole, tmp_path):
     pytest.importorskip("distributed")
     file = tmp_path / "scheduler.json"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__WORKER__DAEMON": "0"}
@@ -144,7 +144,7 @@ def test_no_scheduler_there(study, tmp_path, capsys):
     assert "expected a Dask scheduler at tcp://127.0.0.1:9" in capsys.readouterr().err
 
 
-def test_exit_codes_and_words(study, tmp_path, capsys, monkeypatch):
+def test_exit_codes_and_messages(study, tmp_path, capsys, monkeypatch):
     assert main(["sweep", "tutorial_tabel", "--out", str(tmp_path)]) == 2
     assert "did you mean 'tutorial_table'" in capsys.readouterr().err
     assert main(["sweep", str(study), "--out", str(tmp_path), "--workers", "0"]) == 2
@@ -170,7 +170,7 @@ def test_exit_codes_and_words(study, tmp_path, capsys, monkeypatch):
 @pytest.mark.data
 @pytest.mark.parametrize("name", STUDIES)
 def test_quick_studies(name, data_dir, tmp_path):
-    """Every shipped study runs, in its quick form with yet less of everything."""
+    """Every shipped study runs, in a smaller form of its quick variant."""
     study = load_study(name, quick=True)
     less = {"epochs": 2, "data.n_train": 200, "data.n_test": 100}
     settings = {key: less.get(key, value) for key, value in study.settings.items()}

@@ -1,4 +1,4 @@
-"""What a study plans, and what it refuses before any run."""
+"""The runs a study plans, and the errors it reports before any of them."""
 
 import tomllib
 
@@ -14,7 +14,7 @@ def made(**tables):
     return study_from({"study": BASE, **tables})
 
 
-def test_arms_times_cells_times_seeds():
+def test_runs_are_conditions_times_cells_times_seeds():
     study = made(
         settings={"epochs": 2},
         grid={"rule": {"drop_fraction": [0.1, 0.3]}, "model.widths": [[64, 20, 10]]},
@@ -102,21 +102,21 @@ def test_a_study_with_its_own_base():
         ({"grid": {"rule.dorp_fraction": []}}, "expected a list of values"),
         ({"settings": 3}, "expected a table of configuration keys, got 3"),
         ({"arms": [{"title": "a"}]}, "arms: expected tables with a name and settings"),
-        ({"arms": [{"name": "a"}, {"name": "a"}]}, "two arms are named 'a'"),
+        ({"arms": [{"name": "a"}, {"name": "a"}]}, "two conditions are named 'a'"),
         (
             {"grid": {"epochs": [1]}, "arms": [{"name": "a", "settings": {"epochs": 2}}]},
-            "an arm sets this key too",
+            "grid.epochs: condition 'a' sets this key too; set it once",
         ),
     ],
 )
-def test_what_is_wrong_is_said(tables, words):
+def test_errors_say_what_is_wrong(tables, words):
     with pytest.raises(ValueError, match=words):
         study_from({"study": BASE, **tables}).runs()
 
 
-def test_an_unknown_quick_arm():
+def test_an_unknown_condition_in_quick():
     tables = {"study": BASE, "arms": [{"name": "set"}], "quick": {"arms": ["sets"]}}
-    with pytest.raises(ValueError, match="unknown arm 'sets'; did you mean 'set'"):
+    with pytest.raises(ValueError, match="unknown condition 'sets'; did you mean 'set'"):
         study_from(tables, quick=True)
 
 

@@ -1,9 +1,10 @@
-"""Sweeps on an executor that works in this process: what is run, kept, refused and recorded."""
+"""Sweeps on an executor in this process: what is run, kept, refused and recorded."""
 
 import json
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from topokit.experiments.sweep import TRIES, cores, local_pool, runs_of, sweep, 
 
 
 class Here(Executor):
-    """Runs what it is given at once, in this process."""
+    """Runs each task at once, in this process."""
 
     def __init__(self):
         self.directories = []
@@ -116,7 +117,9 @@ def test_started_runs_are_resumed(done, tmp_path):
     assert (path / "checkpoint.pt").is_file()
     started = json.loads((path / "environment.json").read_text())
     other = tmp_path / "s" / "runs" / STUDY.runs()[1].name
-    RunDirectory.create(other, STUDY.runs()[1].config.to_toml(), {})  # killed before a checkpoint
+    RunDirectory.create(
+        other, STUDY.runs()[1].config.to_toml(), {}
+    )  # interrupted before a checkpoint
     result = sweep(STUDY, tmp_path / "s", executor=Here())
     pd.testing.assert_frame_equal(result.frame, done.frame)
     assert json.loads((path / "environment.json").read_text()) == started
@@ -159,8 +162,16 @@ def test_all_is_checked_before_the_first_run(tmp_path):
 
 def test_another_configuration_is_not_overwritten(done):
     other = small(grid={"rule.drop_fraction": [0.1, 0.3]}, settings={**SETTINGS, "epochs": 3})
-    with pytest.raises(ValueError, match="holds a run of another configuration; choose another"):
+    with pytest.raises(ValueError, match="holds a run with another configuration; choose another"):
         sweep(other, done.directory, executor=Here())
+
+
+def test_a_recipe_with_another_description_is_the_same_configuration(done):
+    base = replace(STUDY.base, about={"title": "another title"})
+    executor = Here()
+    again = sweep(replace(STUDY, base=base), done.directory, executor=executor)
+    assert executor.directories == []
+    pd.testing.assert_frame_equal(again.frame, done.frame)
 
 
 def test_two_sweeps_never_write_to_one_folder(tmp_path):
@@ -172,7 +183,7 @@ def test_two_sweeps_never_write_to_one_folder(tmp_path):
         sweep(small(), tmp_path / "s", executor=Here())
 
 
-def test_a_run_in_other_hands_is_left_alone(tmp_path, monkeypatch):
+def test_a_run_that_another_process_writes_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("topokit.experiments.sweep.PATIENCE", 0.0)
     study = small()
     path = tmp_path / "s/runs/seed0"
@@ -205,7 +216,7 @@ def test_runs_of_a_sweep_or_a_run(done, tmp_path):
 
 
 class Fragile(Here):
-    """Breaks, as a pool does whose worker was killed, at some runs; then nothing works in it."""
+    """Breaks at some runs, as a pool whose worker was killed; from then on it runs nothing."""
 
     def __init__(self, deadly):
         super().__init__()

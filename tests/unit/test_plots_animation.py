@@ -13,7 +13,7 @@ from topokit.plots.animation import frames, javascript_player, save_gif
 
 
 def run_of(graphs):
-    """The attributes these functions read, one layer, one graph an epoch."""
+    """The attributes of a History that these functions read: one layer, a graph for each epoch."""
     topologies = [{"fc1": graph} for graph in graphs]
     return SimpleNamespace(
         recorded=list(range(len(topologies))), topology=topologies.__getitem__, name="run"
@@ -31,7 +31,7 @@ def test_frames_hold_the_first_and_the_last_epoch_and_all_edges(run):
     assert found["epochs"] == [0, 2, 4]
     layer = found["layers"]["fc1"]
     assert layer["edges"] == [240, 240, 240]
-    # 10 by 10 blocks of 3 by 4 cells: densities in units of the densest block's 99th part.
+    # 10 by 10 blocks of 3 by 4 cells, densities in 1/99 of that of the densest block.
     blocks = np.array(layer["blocks"])
     assert blocks.shape == (3, 10, 10)
     assert blocks.max() == 99
@@ -47,6 +47,11 @@ def test_distributions_of_frames_are_those_of_the_degrees(run):
         np.testing.assert_allclose(share, [np.mean(fan_out >= at) for at in k], rtol=1e-3)
 
 
+def test_at_most_as_many_epochs_are_shown_as_asked_for(run):
+    assert frames(run, n_frames=1)["epochs"] == [4]
+    assert javascript_player(run, n_frames=1).count("data:image/png;base64") == 1
+
+
 def test_frames_stay_small_whatever_the_degrees():
     degrees = np.arange(500)
     ids = np.concatenate([row * 500 + np.arange(k) for row, k in enumerate(degrees)])
@@ -59,22 +64,22 @@ def test_frames_stay_small_whatever_the_degrees():
     [LayerGraph.from_edge_ids([], (4, 3)), LayerGraph.from_edge_ids([0], (1, 1))],
     ids=["empty", "one unit"],
 )
-def test_degenerate_graphs_are_frames_too(graph, tmp_path):
+def test_degenerate_graphs_can_be_shown(graph, tmp_path):
     json.dumps(frames(run_of([graph, graph])), allow_nan=False)
     save_gif(run_of([graph, graph]), tmp_path / "a.gif")
 
 
-def test_the_gif_has_a_picture_for_each_epoch_and_is_the_same_when_made_twice(run, tmp_path):
+def test_the_gif_has_a_frame_for_each_epoch_and_is_the_same_when_made_twice(run, tmp_path):
     settings, opened = dict(mpl.rcParams), plt.get_fignums()
     one, two = (save_gif(run, tmp_path / name, n_frames=3) for name in ("one.gif", "two.gif"))
-    with Image.open(one) as film:
-        assert film.n_frames == 3
+    with Image.open(one) as animation:
+        assert animation.n_frames == 3
     assert one.read_bytes() == two.read_bytes()
     assert dict(mpl.rcParams) == settings
     assert plt.get_fignums() == opened
 
 
-def test_the_player_stands_alone(run):
+def test_the_player_is_self_contained(run):
     page = javascript_player(run, n_frames=2)
     assert page.count("data:image/png;base64") == 2
     assert "<script" in page

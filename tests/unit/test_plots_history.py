@@ -12,7 +12,11 @@ from topokit.plots.history import (
     accuracy_against_measure,
     accuracy_over_epochs,
     degree_evolution,
+    degree_heatmap,
+    degree_multiples,
+    evenly_spaced,
     measure_over_epochs,
+    spectrum_over_epochs,
     turnover,
     verdict_timeline,
 )
@@ -20,7 +24,7 @@ from topokit.plots.history import (
 
 @pytest.fixture(scope="module")
 def run():
-    """The attributes of a History that figures read, without a folder."""
+    """The attributes of a History that figures read, without a run directory."""
     rng = np.random.default_rng(5)
     topologies = [{"fc1": erdos_renyi(40, 30, density=0.2, rng=rng)} for _ in range(5)]
     frames = [
@@ -54,7 +58,7 @@ def test_accuracy_is_drawn_as_recorded(run, ax):
     assert ax.lines[0].get_ydata().tolist() == run.epochs["test_accuracy"].tolist()
 
 
-def test_the_path_goes_through_measure_and_accuracy_of_every_epoch(run, ax):
+def test_every_epoch_is_a_point_of_measure_and_accuracy(run, ax):
     accuracy_against_measure(run, "fan_in.dispersion", ax=ax)
     frame = run.measures[run.measures["measure"] == "fan_in.dispersion"]
     wanted = np.column_stack([frame["value"], run.epochs["test_accuracy"]])
@@ -73,6 +77,16 @@ def test_the_first_and_the_last_epoch_are_among_the_curves(run, ax):
     degree_evolution(run, n_epochs=3, ax=ax)
     labels = [line.get_label() for line in ax.lines]
     assert labels == ["random graph", "epoch 0", "epoch 2", "epoch 4"]
+
+
+@pytest.mark.parametrize(
+    "plot", [degree_evolution, degree_heatmap, degree_multiples, spectrum_over_epochs]
+)
+def test_no_epoch_is_refused_and_one_is_the_last(plot, run, ax):
+    with pytest.raises(ValueError, match="expected at least 1 epoch, got 0"):
+        plot(run, n_epochs=0, ax=ax)
+    assert evenly_spaced(run, 1) == [4]
+    assert evenly_spaced(run, 2) == [0, 4]
 
 
 def test_an_unknown_layer_is_refused(run, ax):
@@ -97,7 +111,7 @@ def test_an_unknown_format_is_refused(run, tmp_path):
         save_figures(run, tmp_path, formats=("bmp",))
 
 
-def test_a_film_is_one_more_file(run, tmp_path):
+def test_the_animation_is_one_more_file(run, tmp_path):
     assert [path.name for path in save_figures(run, tmp_path, formats=("gif",))] == [
         "degrees_and_links.gif"
     ]

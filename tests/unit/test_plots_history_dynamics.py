@@ -16,7 +16,7 @@ from topokit.plots.history import (
 
 
 def run_of(*edge_sets, shape=(3, 4)):
-    """The attributes these figures read, one layer, one graph an epoch."""
+    """The attributes of a History that these figures read: one layer, a graph for each epoch."""
     topologies = [{"fc1": LayerGraph.from_edge_ids(ids, shape)} for ids in edge_sets]
     return SimpleNamespace(
         recorded=list(range(len(topologies))), topology=topologies.__getitem__, name="run"
@@ -43,7 +43,7 @@ def test_edges_that_never_move_all_survive(ax):
     assert set(ax.lines[0].get_ydata()) == {1.0}
 
 
-def test_every_unit_is_somewhere_in_the_heatmap(ax):
+def test_every_unit_is_in_one_cell_of_the_heatmap(ax):
     degree_heatmap(run_of([0, 1, 2, 3], [0, 1, 2, 7], [4, 5, 6, 7]), ax=ax)
     shares = ax.collections[0].get_array()
     np.testing.assert_allclose(shares.sum(axis=0), 1)

@@ -26,7 +26,7 @@ def line(ax, label):
 
 
 @pytest.mark.parametrize("side", ["fan_in", "fan_out"])
-def test_the_distribution_is_the_share_of_units_with_at_least_k_links(ax, rng, side):
+def test_the_distribution_is_the_share_of_units_with_degree_at_least_k(ax, rng, side):
     graph = erdos_renyi(50, 40, density=0.2, rng=rng)
     degree_distribution(graph, side=side, ax=ax)
     k, share = line(ax, "this graph").get_data()
@@ -35,7 +35,7 @@ def test_the_distribution_is_the_share_of_units_with_at_least_k_links(ax, rng, s
 
 
 def test_the_null_is_the_exact_law_of_a_layer_of_that_size():
-    # Two of four cells, two a row: P(K >= 1) = 1 - C(2, 2) / C(4, 2) and P(K >= 2) = 1 / 6.
+    # Two of four cells, two in each row: P(K >= 1) = 1 - C(2, 2) / C(4, 2), P(K >= 2) = 1 / 6.
     graph = LayerGraph.from_edge_ids([0, 3], (2, 2))
     k, share = null_ccdf(graph, "fan_in")
     assert dict(zip(k.tolist(), share.tolist(), strict=True))[1] == pytest.approx(5 / 6)
@@ -69,7 +69,7 @@ def test_blocks_of_a_large_adjacency_are_densities(ax, rng):
     graph = erdos_renyi(1000, 900, density=0.01, rng=rng)
     adjacency(graph, ax=ax)
     blocks = ax.images[0].get_array()
-    assert blocks.shape == (33, 33)  # 9,000 links, about 8 a block
+    assert blocks.shape == (33, 33)  # 9,000 edges, about 8 in each block
     assert blocks.max() <= 1
     rows, columns = (
         np.histogram(np.arange(n) + 0.5, bins=np.linspace(0, n, 34))[0] for n in (900, 1000)
@@ -120,7 +120,8 @@ def test_the_bulk_of_a_random_layer_is_that_of_marchenko_and_pastur(n_in, n_out,
 
 
 def test_the_edge_of_the_bulk_is_the_sum_of_the_roots():
-    # 40 x 90 at density one half: spread 1/2, so values between (3 - 2) and (3 + 2) roots of 10.
+    # 40 x 90 at density one half: standard deviation 1/2, so values lie between
+    # (sqrt(90) - sqrt(40)) / 2 and (sqrt(90) + sqrt(40)) / 2.
     graph = LayerGraph.from_edge_ids(np.arange(0, 3600, 2), (40, 90))
     bulk = random_bulk(graph)
     assert bulk.max() < 0.5 * 5 * np.sqrt(10) < 1.1 * bulk.max()
@@ -132,6 +133,6 @@ def test_a_full_and_an_empty_layer_have_no_bulk():
     assert random_bulk(LayerGraph.from_edge_ids([], (2, 3))).size == 0
 
 
-def test_of_a_wide_layer_the_first_two_values_are_drawn(ax, rng):
+def test_only_the_first_two_singular_values_of_a_wide_layer_are_drawn(ax, rng):
     spectrum(erdos_renyi(1600, 1600, density=0.004, rng=rng), ax=ax)
     assert line(ax, "this graph, first two").get_ydata().size == 2

@@ -1,3 +1,4 @@
+import html
 import re
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 from tests.contract.test_plots import make_run
 from topokit.generators import erdos_renyi, generate
 from topokit.measures import measure
-from topokit.plots.report import verdict_sentences, write_report
+from topokit.plots import HISTORY_PLOTS, report
+from topokit.plots.report import CAPTIONS, verdict_sentences, write_report
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def page(run, tmp_path_factory):
     return path.read_text(encoding="utf-8")
 
 
-def test_the_page_fetches_nothing(page):
+def test_the_page_loads_nothing(page):
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert sources
     assert all(source.startswith(("data:image/png;base64,", "#")) for source in sources)
@@ -34,7 +36,30 @@ def test_the_page_fetches_nothing(page):
     assert len(page) < 5_000_000
 
 
-def test_every_figure_says_what_it_is(page):
+def test_captions_are_those_of_the_table():
+    assert set(CAPTIONS) == set(HISTORY_PLOTS)
+
+
+@pytest.mark.parametrize("name", HISTORY_PLOTS)
+def test_every_history_plot_has_a_caption(name, page):
+    assert len(CAPTIONS[name]) > 40
+    assert CAPTIONS[name].endswith(".")
+    assert f"<figcaption>{html.escape(CAPTIONS[name])}</figcaption>" in page
+
+
+def test_the_caption_of_a_user_s_plot_is_the_start_of_its_docstring(run, monkeypatch):
+    def mine(history, *, ax=None):
+        """Number of edges over epochs.
+
+        More about it.
+        """
+        return ax
+
+    monkeypatch.setattr(report, "HISTORY_PLOTS", {"mine": mine})
+    assert report._figures(run)[0]["caption"] == "Number of edges over epochs."
+
+
+def test_every_image_has_a_description(page):
     images = re.findall(r"<img [^>]*>", page)
     assert images
     assert all(re.search(r'alt="[^"]{20,}"', image) for image in images)
@@ -52,7 +77,7 @@ def test_every_run_has_its_section_and_its_row(page):
 
 
 @pytest.mark.slow
-def test_a_page_made_twice_is_the_same(run, page, tmp_path):
+def test_a_page_written_twice_is_the_same(run, page, tmp_path):
     again = write_report([run, run], tmp_path / "again.html", bootstrap=2)
     assert again.read_text(encoding="utf-8") == page
 
@@ -71,7 +96,7 @@ def test_verdicts_cover_layers_and_sides(run):
 
 
 @pytest.mark.slow
-def test_a_run_of_two_hundred_epochs_is_a_small_page(tmp_path):
+def test_the_page_of_two_hundred_epochs_is_small(tmp_path):
     rng = np.random.default_rng(6)
     widths = [784, 1000, 1000, 1000, 10]
     run = make_run([erdos_renyi(4, 3, density=0.5, rng=rng)])

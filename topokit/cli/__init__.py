@@ -1,7 +1,7 @@
-"""The command ``topokit``: thin commands over the tables.
+"""The command ``topokit``.
 
-Here belong commands, the options they share, and what the terminal shows. Errors of the user end
-in one line on standard error and exit code 2. May import from every other room.
+This package holds the commands, the options they share, and what they print. Invalid input ends
+with one or two lines on standard error and exit code 2. Imports from all other packages.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 
 import cyclopts
 
-from topokit.cli import console, graphs, pictures, runs, studies
+from topokit.cli import console, figures, graphs, runs, studies
 
 __all__ = ["app", "main"]
 
@@ -27,8 +27,8 @@ for _command in (
     runs.resume,
     graphs.analyze,
     graphs.generate,
-    pictures.plot,
-    pictures.report,
+    figures.plot,
+    figures.report,
     studies.sweep,
     studies.compare,
 ):
@@ -37,7 +37,7 @@ app.command(graphs.list_, name="list")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return the exit code (0, 1, 2 or 130)."""
+    """Run a command and return the exit code: 0, 1, 2 (invalid input) or 130 (interrupted)."""
     tokens = sys.argv[1:] if arguments is None else arguments
     console.show_log()
     try:
@@ -64,5 +64,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _first_line(error: Exception) -> str:
+    """Return the first line of a message, without the frame that cyclopts draws around it."""
     lines = [line.strip(" │╭╮╰╯─") for line in str(error).splitlines()]
     return next((line for line in lines if line), type(error).__name__)

@@ -1,10 +1,12 @@
-"""Every table of topokit as rows of name, signature and first docstring line."""
+"""The contents of every table: name, parameters and first line of the docstring."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from topokit import tables
 
 __all__ = ["TABLES", "rows_of"]
 
@@ -90,11 +92,11 @@ TABLES: dict[str, Callable[[], Mapping[str, Any]]] = {
     "recipes": _recipes,
     "studies": _studies,
 }
-"""Name of each table and how to get at it without importing the others."""
+"""Name of each table and a function that imports it and nothing else."""
 
 
 def rows_of(table: str) -> list[dict[str, str]]:
-    """Return the rows of a table: name, parameters, what it is, and notes worth a column."""
+    """Return the rows of a table: name, parameters, first line and further documented facts."""
     own = {"recipes": _recipe_row, "studies": _study_row, "measures": _measure_row}
     return [
         own[table](name) if table in own else {"name": name, **_function_row(entry)}
@@ -124,14 +126,14 @@ def _study_row(name: str) -> dict[str, str]:
     return {"name": name, "what": study.title, "size": runs}
 
 
-SUPPLIED = {
-    "n_in", "n_out", "density", "rng", "ax", "graph", "history", "topology", "update", "shapes",
-    "data_dir", "generator", "style", "budget", "widths",
+# Arguments that commands and figures supply: no parameter of a user's.
+SUPPLIED = tables.SUPPLIED | {
+    "ax", "graph", "history", "update", "shapes", "style", "budget",
 }  # fmt: skip
 
 
 def _function_row(function: Callable[..., Any]) -> dict[str, str]:
-    """Parameters a user may set, and the first line of the docstring."""
+    """Return the parameters a user may set, the first line and what the docstring states."""
     parameters = ", ".join(
         f"{p.name}={p.default!r}" if p.default is not p.empty else p.name
         for p in inspect.signature(function).parameters.values()
@@ -148,7 +150,7 @@ def _function_row(function: Callable[..., Any]) -> dict[str, str]:
 
 
 def _entry(doc: str, start: str) -> str:
-    """What follows `start` in a docstring, to the end of its entry, on one line."""
+    """Return the text after `start` in a docstring, to the end of its paragraph, on one line."""
     lines = iter(doc.splitlines())
     first = next((line for line in lines if line.strip().startswith(start)), "")
     found = [first.strip().removeprefix(start).strip()]

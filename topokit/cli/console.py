@@ -1,4 +1,4 @@
-"""What the command line shows: progress, tables and one-line errors."""
+"""Output of the commands: results, tables, progress and errors."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from topokit.experiments.loop import Epoch
     from topokit.experiments.record import History
 
-WIDE = None if sys.stdout.isatty() else 120
+WIDE = None if sys.stdout.isatty() else 120  # columns when the output is a file or a pipe
 OUT = Console(highlight=False, soft_wrap=True, width=WIDE)
 ERR = Console(highlight=False, soft_wrap=True, stderr=True)
 
+# Columns of the table at the end of a run, and their measures.
 SUMMARY = {
     "fan-in var/mean": "fan_in.dispersion",
     "fan-out var/mean": "fan_out.dispersion",
@@ -37,24 +38,24 @@ SUMMARY = {
 
 
 def say(text: str) -> None:
-    """Print a line of the result."""
+    """Print a line of the result on standard output."""
     OUT.print(text, markup=False)
 
 
 def note(text: str) -> None:
-    """Print a remark beside the result (standard error)."""
+    """Print a note on standard error."""
     ERR.print(text, style="dim", markup=False)
 
 
 class _Notes(logging.Handler):
-    """What topokit says of its work, as remarks."""
+    """Print log records as notes."""
 
     def emit(self, record: logging.LogRecord) -> None:
         note(record.getMessage())
 
 
 def show_log() -> None:
-    """Show what topokit logs as remarks, in this process from now on."""
+    """Print what topokit logs as notes, from now on in this process."""
     log = logging.getLogger("topokit")
     if not any(isinstance(handler, _Notes) for handler in log.handlers):
         log.addHandler(_Notes())
@@ -62,7 +63,7 @@ def show_log() -> None:
 
 
 def complain(text: str) -> None:
-    """Print an error."""
+    """Print an error on standard error."""
     ERR.print(f"topokit: {text}", style="bold red", markup=False)
 
 
@@ -72,6 +73,7 @@ def print_json(value: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
+    """Return a value with numbers that JSON cannot hold replaced by ``None``."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -82,7 +84,7 @@ def _plain(value: Any) -> Any:
 
 
 def number(value: Any) -> str:
-    """Format a number for a table: four significant digits, a dash where undefined."""
+    """Format a number for a table: four significant digits, a dash if undefined."""
     if isinstance(value, float):
         if math.isnan(value):
             return "–"
@@ -91,14 +93,14 @@ def number(value: Any) -> str:
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]], *, title: str) -> None:
-    """Print rows as a table; numbers are aligned to the right."""
+    """Print rows as a table, numbers aligned to the right."""
     rows = list(rows)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for column in columns:
         numeric = all(isinstance(row.get(column, 0), int | float) for row in rows)
         longest = max((len(number(row.get(column, ""))) for row in rows), default=0)
-        table.add_column(  # numbers are never cut or broken over two lines
+        table.add_column(  # numbers are never truncated or wrapped
             column,
             justify="right" if numeric else "left",
             overflow="fold",
@@ -110,7 +112,7 @@ def print_rows(rows: Iterable[Mapping[str, Any]], *, title: str) -> None:
 
 
 def print_measures(frame: pd.DataFrame, *, title: str) -> None:
-    """Print a frame of layer, measure, value with a column for each layer."""
+    """Print a frame of layer, measure and value as a table with a column for each layer."""
     layers = list(dict.fromkeys(frame["layer"]))
     rows: dict[str, dict[str, Any]] = {}
     for layer, measure, value in frame.itertuples(index=False):
@@ -121,14 +123,14 @@ def print_measures(frame: pd.DataFrame, *, title: str) -> None:
 
 
 def print_sentences(verdicts: Iterable[Mapping[str, str]]) -> None:
-    """Print the verdicts on degree distributions in words."""
+    """Print the verdicts on degree distributions, a sentence for each layer and side."""
     for verdict in verdicts:
         say(f"{verdict['layer']} {verdict['side']}: {verdict['sentence']}")
 
 
 @contextmanager
 def working(what: str, *, quiet: bool = False) -> Iterator[None]:
-    """Show that something takes a moment."""
+    """Show a spinner with `what` while something runs."""
     if quiet:
         yield
         return
@@ -140,9 +142,9 @@ def working(what: str, *, quiet: bool = False) -> Iterator[None]:
 def training(
     config: RunConfig, *, quiet: bool = False
 ) -> Iterator[Callable[[Epoch, pd.DataFrame], None]]:
-    """Show a bar over epochs with the accuracy and the measure that moves.
+    """Show a progress bar over epochs with the accuracy and the dispersion of the first layer.
 
-    Where the output is no terminal, a line is printed about every tenth of the run.
+    If the output is not a terminal, print a line after about every tenth of the run instead.
     """
     start = time.perf_counter()
     layer, measure = "fc1", "fan_in.dispersion"
@@ -172,7 +174,7 @@ def training(
 
 
 def _score(metrics: Mapping[str, Any]) -> str:
-    """The accuracy of an epoch; its error where the model learns without labels."""
+    """Return the accuracy of an epoch, or the error of a model that learns without labels."""
     accuracy = metrics["test_accuracy"]
     if math.isnan(accuracy):
         return f"test error {metrics['test_loss']:.4f}"
@@ -180,7 +182,7 @@ def _score(metrics: Mapping[str, Any]) -> str:
 
 
 def run_summary(history: History, directory: Path) -> dict[str, Any]:
-    """Return the closing numbers of a run."""
+    """Return the numbers shown at the end of a run."""
     epochs = history.epochs
     timing = {}
     path = history.directory / "timing.json"
@@ -206,7 +208,7 @@ def run_summary(history: History, directory: Path) -> dict[str, Any]:
 
 
 def print_summary(history: History, summary: Mapping[str, Any]) -> None:
-    """Print the closing table of a run, where it is, and what to try next."""
+    """Print the results of a run, its directory and a command to continue with."""
     frame = history.measures
     ends = [history.recorded[0], history.recorded[-1]]
     rows = []
@@ -227,9 +229,10 @@ def print_summary(history: History, summary: Mapping[str, Any]) -> None:
             f"{summary['best_test_accuracy']:.4f}"
         )
     say(f"{ending} at epoch {summary['best_epoch']}; seed {summary['seed']}")
+    seconds, share = summary["training_seconds"], summary["measuring_share"]
     say(
-        f"training took {summary['training_seconds']:.1f} s; measuring every epoch cost "
-        f"{100 * summary['measuring_share']:.1f} % of that"
+        f"training took {seconds:.1f} s and measuring {share * seconds:.1f} s "
+        f"({100 * share:.1f} % of training)"
     )
     run = summary["run"]
     say(f"results are in {run}\nnext: topokit plot {run}")

@@ -1,4 +1,4 @@
-"""Commands about graphs: ``analyze``, ``generate`` and ``list``."""
+"""Commands on graphs: ``analyze``, ``generate`` and ``list``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topokit.cli import console
-from topokit.cli.options import Json, Plugins, Settings, import_plugins
+from topokit.cli.options import Json, Plugins, Settings
+from topokit.tables import import_plugins
 
 if TYPE_CHECKING:
     from topokit.generators import Description
@@ -38,17 +39,17 @@ def analyze(
         Comma-separated names from 'topokit list measures', or 'all'; by default the core
         measures. For a run also explored_fraction and edge_age.
     epoch
-        Which epoch of a run; -1 is the last.
+        A recorded epoch of a run; -1 is the last.
     bootstrap
-        Replicates behind the power-law p-value in the verdicts; 0 skips the p-value.
+        Number of replicates for the power-law p-values; 0 skips them.
     deep
-        Also answer the scale-free question step by step for every layer and side: distance from
-        a random layer, tail indices, four laws for all degrees, tiers.
+        Also report every step of the scale-free test for each layer and side: distance from a
+        random layer, tail indices, four distributions fitted to all degrees, tiers.
     nulls
-        Number of random twins of equal degrees behind the z-scores of size-dependent measures;
-        0 skips them.
+        Number of null samples (degree-preserving randomisations) for z-scores of the
+        size-dependent measures; 0 skips them.
     seed
-        Seed of the bootstrap and of the twins.
+        Seed of the bootstrap and of the null samples.
     """
     import pandas as pd
 
@@ -56,7 +57,7 @@ def analyze(
     from topokit.plots.report import verdict_sentences
     from topokit.read import RUN_MEASURES, read_topologies, run_rows
 
-    import_plugins(plugin)
+    import_plugins(plugin or ())
     names = _measure_names(measures)
     topology, previous, about = read_topologies(target, epoch)
     found: dict[str, Any] = {"target": str(target), **about}
@@ -80,7 +81,7 @@ def analyze(
         return 0
     console.print_measures(frame, title=f"{target}" + _of_epoch(about))
     if nulls:
-        console.print_rows(found["nulls"], title=f"against {nulls} twins of equal degrees")
+        console.print_rows(found["nulls"], title=f"against {nulls} null samples of equal degrees")
     console.print_sentences(found["verdicts"])
     if deep:
         console.say(f"all layers and sides together: {found['tier']}")
@@ -88,7 +89,7 @@ def analyze(
 
 
 def _measure_names(measures: str | None) -> list[str] | None:
-    """Names asked for; None for the core ones."""
+    """Return the names asked for, or None for the core measures."""
     if measures is None:
         return None
     if measures.strip() == "all":
@@ -99,7 +100,7 @@ def _measure_names(measures: str | None) -> list[str] | None:
 
 
 def _deep(topology: Topology, bootstrap: int, seed: int) -> dict[str, Any]:
-    """Reports of all layers and sides as numbers and sentences, and the tier of all together."""
+    """Return the reports of all layers and sides, their sentences, and the tier of all together."""
     import dataclasses
 
     import numpy as np
@@ -125,8 +126,8 @@ def _deep(topology: Topology, bootstrap: int, seed: int) -> dict[str, Any]:
     return {"degrees": rows, "verdicts": sentences, "tier": scale_free_tier(fits)}
 
 
-def _null_rows(topology: Topology, twins: int, seed: int) -> list[dict[str, Any]]:
-    """Null scores of every layer as rows."""
+def _null_rows(topology: Topology, samples: int, seed: int) -> list[dict[str, Any]]:
+    """Return the null scores of every layer as rows."""
     import numpy as np
 
     from topokit.measures.nulls import null_scores
@@ -134,7 +135,7 @@ def _null_rows(topology: Topology, twins: int, seed: int) -> list[dict[str, Any]
     rows = []
     for i, (layer, graph) in enumerate(topology.items()):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i, 2)))
-        for name, score in null_scores(graph, twins=twins, rng=rng).items():
+        for name, score in null_scores(graph, twins=samples, rng=rng).items():
             rows.append({"layer": layer, "measure": name, **score._asdict()})
     return rows
 
@@ -153,7 +154,7 @@ def generate(
     plugin: Plugins | None = None,
     json: Json = False,
 ) -> int:
-    """Generate a topology and say what it is: links asked for and obtained, repairs, certificate.
+    """Generate a topology and report its edges, degrees, repairs and guarantee.
 
     Parameters
     ----------
@@ -162,13 +163,17 @@ def generate(
     widths
         Units of each layer, input first: 784,1000,10.
     density
-        Share of possible edges; or give --epsilon.
+        Share of possible edges; alternatively give --epsilon.
     epsilon
-        SET's budget: density = epsilon (n_in + n_out) / (n_in n_out) in each layer.
+        Density as in the SET papers: epsilon (n_in + n_out) / (n_in n_out) in each layer.
     densities
-        How layers share the budget, a name from 'topokit list densities'.
+        How the edges are divided among the layers, a name from 'topokit list densities'.
+    seed
+        Seed of the random generator.
     out
-        Where to write the topology (.npz).
+        File for the topology (.npz); by default it is not saved.
+    settings
+        Parameters of the generator: KEY=VALUE ..., e.g. beta=0.3.
     """
     import dataclasses
 
@@ -179,7 +184,7 @@ def generate(
     from topokit.generators import generate as generate_topology
     from topokit.graph.convert import save_topology
 
-    import_plugins(plugin)
+    import_plugins(plugin or ())
     try:
         sizes = [int(width) for width in widths.split(",")]
     except ValueError:
@@ -212,7 +217,7 @@ def generate(
 
 
 def _described(layer: str, facts: Description) -> dict[str, Any]:
-    """What a generated layer is, as a row."""
+    """Return the description of a generated layer as a row."""
     return {
         "layer": layer,
         "n_in": facts.n_in,
@@ -229,17 +234,17 @@ def _described(layer: str, facts: Description) -> dict[str, Any]:
 
 
 def list_(table: str | None = None, /, *, plugin: Plugins | None = None, json: Json = False) -> int:
-    """List what there is: generators, rules, measures, plots, data sets, models, recipes.
+    """List the available generators, rules, measures, plots, data sets, models and recipes.
 
     Parameters
     ----------
     table
-        One table; by default a summary of all.
+        The name of one table; by default all are listed.
     """
     from topokit.cli.catalogue import TABLES, rows_of
-    from topokit.experiments.config import choose
+    from topokit.tables import choose
 
-    import_plugins(plugin)
+    import_plugins(plugin or ())
     names = list(TABLES) if table is None else [table]
     for name in names:
         choose("table", name, TABLES)
@@ -253,4 +258,5 @@ def list_(table: str | None = None, /, *, plugin: Plugins | None = None, json: J
 
 
 def _of_epoch(about: dict[str, Any]) -> str:
+    """Return the epoch of a run for a title."""
     return f", epoch {about['epoch']}" if "epoch" in about else ""

@@ -1,4 +1,4 @@
-"""Commands that train: ``train`` and ``resume``."""
+"""Commands for single runs: ``train`` and ``resume``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from topokit.cli import console
-from topokit.cli.options import DataDir, Json, Plugins, Settings, import_plugins
+from topokit.cli.options import DataDir, Json, Plugins, Settings
+from topokit.tables import import_plugins
 
 __all__ = ["resume", "train"]
 
@@ -25,23 +26,23 @@ def train(
     plugin: Plugins | None = None,
     json: Json = False,
 ) -> int:
-    """Train a recipe, or a configuration file, and record the topology of every epoch.
+    """Train a network from a recipe or a configuration file and record every epoch's topology.
 
     Parameters
     ----------
     recipe
         A name from 'topokit list recipes', or a TOML file.
     out
-        The new run's folder; by default runs/RECIPE-seedN.
+        New directory for the run; by default runs/RECIPE-seedN.
     seed
-        Overrides the recipe's seed; one seed gives one result.
+        Replaces the seed of the recipe. The same seed gives the same result.
     rule
-        Rewire with another rule, e.g. static.
+        Replaces the update rule of the recipe, e.g. static.
     """
     from topokit.experiments.config import load_recipe
     from topokit.experiments.runs import run
 
-    import_plugins(plugin)
+    import_plugins(plugin or ())
     changes = list(settings or [])
     if rule is not None:
         changes.insert(0, f'rule.name="{rule}"')
@@ -62,15 +63,21 @@ def resume(
     plugin: Plugins | None = None,
     json: Json = False,
 ) -> int:
-    """Continue an interrupted run; it ends as if it had never been stopped."""
+    """Continue an interrupted run; the result is the same as without the interruption.
+
+    Parameters
+    ----------
+    run
+        The run directory.
+    """
     from topokit.experiments.config import RunConfig
     from topokit.experiments.record import RunDirectory
     from topokit.experiments.runs import resume as resume_run
 
-    import_plugins(plugin)
+    import_plugins(plugin or ())
     directory = RunDirectory.open(run)
     if directory.done:
-        console.note(f"{run} has finished already; nothing to do")
+        console.note(f"{run} is already finished; nothing to do")
         return _finished(directory.history(), run, json)
     config = RunConfig.from_dict(directory.config())
     with _resumable(run), console.training(config, quiet=json) as progress:
@@ -80,30 +87,30 @@ def resume(
 
 @contextmanager
 def _resumable(directory: Path) -> Iterator[None]:
-    """Say how to go on after an interruption; every finished epoch is on disk already."""
+    """Add to an interruption or a full disk how the run can be continued."""
     try:
         yield
     except KeyboardInterrupt:
         if (directory / "checkpoint.pt").is_file():
-            words = (
-                f"interrupted; finished epochs are saved. Go on with: topokit resume {directory}"
-            )
+            words = f"interrupted; finished epochs are saved. Continue: topokit resume {directory}"
         else:
-            words = "interrupted before the run began; nothing was written"
+            words = "interrupted before the first epoch; nothing was saved"
         raise KeyboardInterrupt(words) from None
-    except OSError as error:  # a full disk: the last good state can be read and continued
+    except OSError as error:  # such as a full disk: the last checkpoint is intact
         if (directory / "checkpoint.pt").is_file() and not isinstance(error, FileNotFoundError):
-            kept = f"finished epochs are saved; go on with: topokit resume {directory}"
+            kept = f"finished epochs are saved; continue: topokit resume {directory}"
             raise OSError(error.errno, f"{error.strerror or error}; {kept}") from None
         raise
 
 
 def _free_directory(parent: Path, name: str) -> Path:
+    """Return the first of NAME, NAME-2, NAME-3, ... that does not exist."""
     candidates = [parent / name, *(parent / f"{name}-{i}" for i in range(2, 10_000))]
     return next(path for path in candidates if not path.exists())
 
 
 def _finished(history: Any, directory: Path, json: bool) -> int:
+    """Print the results of a finished run."""
     summary = console.run_summary(history, directory)
     if json:
         console.print_json(summary)

@@ -1,4 +1,4 @@
-"""Commands over many runs: ``sweep`` and ``compare``."""
+"""Commands for many runs: ``sweep`` and ``compare``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from topokit.cli import console
-from topokit.cli.options import DataDir, Json, Plugins, import_plugins, some
+from topokit.cli.options import DataDir, Json, Plugins, some
+from topokit.tables import import_plugins
 
 if TYPE_CHECKING:
     from topokit.experiments.sweep import SweepProgress
@@ -30,27 +31,27 @@ def sweep(
     plugin: Plugins | None = None,
     json: Json = False,
 ) -> int:
-    """Do every run of a study: arms, a grid over any configuration keys, seeds.
+    """Run all runs of a study: conditions, a grid over configuration keys, and seeds.
 
-    The same command goes on after an interruption; finished runs are never run again.
+    The same command continues after an interruption; finished runs are not repeated.
 
     Parameters
     ----------
     study
         A name from 'topokit list studies', or a TOML file.
     out
-        The sweep's folder: runs/, sweep.parquet with all results, failures.json.
+        Directory of the sweep: runs/, sweep.parquet with all results, failures.json.
     workers
-        Processes on this machine; by default as many as cores.
+        Number of processes on this machine; by default one for each core.
     scheduler
-        Address of a Dask scheduler whose workers do the runs instead, e.g. tcp://host:8786.
+        Address of a Dask scheduler to use instead, e.g. tcp://host:8786.
     quick
-        The study's small variant.
+        Run the small variant of the study.
     """
     from topokit.experiments.study import load_study
     from topokit.experiments.sweep import sweep as run_sweep
 
-    import_plugins(plugin)
+    import_plugins(plugin or ())
     planned = load_study(study, quick=quick)
     try:
         with _sweeping(quiet=json) as progress:
@@ -64,7 +65,7 @@ def sweep(
                 progress=progress,
             )
     except KeyboardInterrupt:
-        words = f"interrupted; finished epochs are saved. The same command goes on in {out}"
+        words = f"interrupted; finished epochs are saved in {out}. Continue with the same command"
         raise KeyboardInterrupt(words) from None
     n_done = result.frame["run"].nunique()
     if json:
@@ -79,7 +80,7 @@ def sweep(
 
 @contextmanager
 def _sweeping(*, quiet: bool) -> Iterator[Callable[[SweepProgress], None]]:
-    """Show done, running, failed and the time left; a line for each run where no terminal is."""
+    """Show runs done, running and failed, and the time left; as lines if not on a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (
@@ -103,7 +104,7 @@ def _sweeping(*, quiet: bool) -> Iterator[Callable[[SweepProgress], None]]:
 
 
 def _span(seconds: float) -> str:
-    """A time as people say it."""
+    """Return a duration in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -118,7 +119,7 @@ def compare(
     seed: int = 0,
     json: Json = False,
 ) -> int:
-    """Compare runs and sweeps over seeds: accuracy, links, measures, and groups pair by pair.
+    """Compare groups of runs over seeds: accuracy, edges, measures, and differences of pairs.
 
     Parameters
     ----------
@@ -127,9 +128,9 @@ def compare(
     measures
         Comma-separated, such as fc1/fan_in.dispersion; without a layer the mean over layers.
     out
-        A figure of all runs, e.g. compare.png.
+        File for a figure of all runs, e.g. compare.png.
     seed
-        Of the bootstrap and permutations.
+        Seed of the bootstrap and of the permutation tests.
     """
     import numpy as np
 

@@ -1,8 +1,8 @@
-"""Data sets as arrays, by name: digits embedded, images and features from files, OpenML.
+"""Data sets by name: embedded digits, images and features from files, user data, OpenML.
 
-Here belong loaders, one function a set, and what they share: finding files, splitting, scaling. A
-data set is a loader and a line in `DATASETS`. Imports nothing from the other rooms but the lookup
-in `topokit.tables`, and never torch.
+This package holds loaders, one function for each data set, and what they share: finding files,
+splitting and scaling. A data set is a loader and a line in `DATASETS`. Imports nothing from the
+other packages but the lookup in `topokit.tables`, and never torch.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 
 from topokit.data.features import mat_features, mushrooms
 from topokit.data.images import cifar10, digits, idx_images
-from topokit.data.own import csv, npz, openml
 from topokit.data.samples import Data, Loader
 from topokit.data.synthetic import synthetic
+from topokit.data.user import csv, npz, openml
 from topokit.tables import choose
 
 __all__ = ["DATASETS", "Data", "load_data"]
@@ -53,7 +53,7 @@ DATASETS: dict[str, Loader] = {
     "npz": npz,
     "openml": openml,
 }
-"""The data sets, by name: functions of `data_dir`, `rng` and their own parameters."""
+"""Loader of each data set: a function of `data_dir`, `rng` and parameters of its own."""
 
 
 def load_data(
@@ -68,9 +68,9 @@ def load_data(
     data_dir : path, optional
         The folder of data sets; by default the environment variable ``TOPOKIT_DATA``.
     rng : numpy.random.Generator
-        Decides splits and subsets, nothing else; sets used whole never draw from it.
+        Used for splits and subsets only; a data set used as a whole does not draw from it.
     **params
-        Of the loader; see its docstring.
+        Parameters of the loader; see its docstring.
 
     Returns
     -------
@@ -81,8 +81,8 @@ def load_data(
     ValueError
         If the name is unknown or a file is damaged.
     FileNotFoundError
-        If the files are not there; the message says where they were looked for, which are
-        expected and how to get them.
+        If files are missing; the message names the folders searched, the files expected and where
+        to get them.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Loaders of feature sets with files of their own: MATLAB files and mushrooms."""
+"""Loaders of feature data sets: MATLAB files and mushrooms."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["mat_features", "mushrooms"]
 def mat_features(
     name: str, file: str, shape: tuple[int, int], n_classes: int, n_test: int, paper: str
 ) -> Loader:
-    """Make the loader of a feature set in a MATLAB file with `X` and `Y`."""
+    """Return the loader of a data set in a MATLAB file with arrays `X` and `Y`."""
     hint = f"Get {Path(file).name} from github.com/jundongl/scikit-feature, skfeature/data."
     held_out = n_test
 
@@ -54,15 +54,15 @@ def mat_features(
     load.__name__ = load.__qualname__ = name
     load.__doc__ = f"""Load {name}: {shape[0]:,} x {shape[1]:,} features in {n_classes} classes.
 
-    Read from {file}, in MATLAB's v5 format.
-    There is no split: the test part is drawn from `rng`, stratified.
+    Read from {file}, in MATLAB's v5 format. The file has no split: a stratified test part is drawn
+    from `rng`.
 
     Parameters
     ----------
     data_dir : path, optional
         The folder of data sets; by default ``TOPOKIT_DATA``.
     rng : numpy.random.Generator
-        Decides the split.{COMMON}
+        Used for the split.{COMMON}
 
     Returns
     -------
@@ -90,7 +90,7 @@ def _read_mat(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
             warnings.simplefilter("error")
             content = loadmat(path, variable_names=["X", "Y"])
         x, y = content["X"], content["Y"].ravel()
-    except Exception as error:  # the reader fails in a dozen ways on damaged files
+    except Exception as error:  # damaged files raise many kinds of errors
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(
             f"{path}: expected an intact MATLAB v5 file with X and Y, got {reason}"
@@ -112,15 +112,15 @@ def mushrooms(
 ) -> Data:
     """Load mushrooms: 2,000 + 5,624 binary rows of 112 features, without labels.
 
-    For density estimation (all labels are -1, `n_classes` is 0). The 500 rows of the
-    validation part are not used.
+    For density estimation: all labels are -1 and `n_classes` is 0. The 500 rows of the validation
+    part are not used.
 
     Parameters
     ----------
     data_dir : path, optional
         The folder of data sets; by default ``TOPOKIT_DATA``.
     rng : numpy.random.Generator
-        Decides the subsets, where there are any.
+        Used for subsets only.
     n_train, n_test : int, optional
         Sizes of the parts, drawn from `rng`.
 

@@ -1,4 +1,4 @@
-"""Loaders of image sets: the embedded digits, files in IDX format, CIFAR-10."""
+"""Loaders of image data sets: the embedded digits, files in IDX format, CIFAR-10."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def digits(
 ) -> Data:
     """Load the 1,797 handwritten digits (8 x 8, values 0 to 16) that scikit-learn ships.
 
-    No file is needed. The test part of `n_test` samples is drawn from `rng`, stratified.
+    No file is needed. A stratified test part of `n_test` samples is drawn from `rng`.
 
     Parameters
     ----------
     data_dir : path, optional
         Not used.
     rng : numpy.random.Generator
-        Decides the split.
+        Used for the split.
     n_train : int, optional
-        Size of the training part; by default all that is not tested on.
+        Size of the training part; by default all samples outside the test part.
     n_test : int
         Size of the test part.
     scale : str
@@ -95,7 +95,7 @@ _IDX_FILES = (
 
 
 def idx_images(name: str, folders: tuple[str, ...], url: str, paper: str) -> Loader:
-    """Make the loader of a set in the four files of MNIST."""
+    """Return the loader of a data set in the four-file format of MNIST."""
     hint = f"Get them from {url} and put them into a folder {folders[0]}/ there."
 
     def load(
@@ -136,7 +136,7 @@ def idx_images(name: str, folders: tuple[str, ...], url: str, paper: str) -> Loa
     load.__name__ = load.__qualname__ = name
     load.__doc__ = f"""Load {name}: 60,000 + 10,000 grey images of 28 x 28 in 10 classes.
 
-    The files are the four of the original distribution, compressed (``.gz``) or not, in
+    Read from the four files of the original distribution, compressed (``.gz``) or not, in
     {" or ".join(folders)}, or in the folder of data sets itself.
 
     Parameters
@@ -144,10 +144,10 @@ def idx_images(name: str, folders: tuple[str, ...], url: str, paper: str) -> Loa
     data_dir : path, optional
         The folder of data sets; by default ``TOPOKIT_DATA``.
     rng : numpy.random.Generator
-        Decides the subsets, where there are any.{COMMON}
+        Used for subsets only.{COMMON}
     subset : str
-        "stratified", or "tutorial": the samples the SET tutorials train on (both parts
-        shuffled by one legacy generator with seed 0, the first ones taken).
+        "stratified", or "tutorial": the samples used in the SET tutorials (both parts shuffled by
+        one legacy generator with seed 0, the first ones taken).
 
     Returns
     -------
@@ -176,25 +176,25 @@ def cifar10(
 ) -> Data:
     """Load CIFAR-10: 50,000 + 10,000 colour images of 32 x 32 in 10 classes.
 
-    The official binary files are read where they are, in cifar-10-batches-bin, alone or in
-    cifar10. Else the JPEG copies in cifar10/cifar10-jpeg-60k.npz are decoded, which takes some
-    seconds; their pixels differ slightly from the original, and the order is another.
+    The official binary files are read from cifar-10-batches-bin, in the folder of data sets or in
+    its folder cifar10. If they are missing, the JPEG copies in cifar10/cifar10-jpeg-60k.npz are
+    decoded, which takes some seconds; their pixels differ slightly and their order is different.
 
     Parameters
     ----------
     data_dir : path, optional
         The folder of data sets; by default ``TOPOKIT_DATA``.
     rng : numpy.random.Generator
-        Decides the subsets, where there are any.
+        Used for subsets only.
     n_train, n_test : int, optional
-        Sizes of the parts; drawn from `rng`, each class in proportion.
+        Sizes of the parts; stratified subsets drawn from `rng`.
     scale : str
         A key of `SCALES`.
 
     Returns
     -------
     Data
-        A sample is 1,024 red, 1,024 green and 1,024 blue values, each row by row. The whole
+        A sample is 1,024 red, 1,024 green and 1,024 blue values, each row by row. The whole data
         set takes 740 MB.
 
     References
@@ -268,7 +268,7 @@ def _cifar_jpegs(path: Path) -> tuple[Any, Any, Any, Any]:
 
 
 def _decode(path: Path, i: int, jpeg: bytes) -> NDArray[np.uint8]:
-    """Decode one image to (3072,) bytes."""
+    """Decode an image to (3072,) bytes, channels first."""
     from PIL import Image
 
     try:
@@ -298,8 +298,8 @@ def read_idx(path: str | Path, *, magic: int) -> NDArray[np.uint8]:
     Raises
     ------
     ValueError
-        If the file is not exactly that: another magic number, missing or further bytes, damaged
-        compression. The message names the file, what was expected and what came.
+        If the magic number differs, bytes are missing or left over, or the compression is
+        damaged. The message names the file, what was expected and what was found.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A data set in memory, and what every loader does: find files, split, cut and scale."""
+"""Data sets in memory, and what loaders share: finding files, splitting, subsets and scaling."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCALES: dict[str, str] = {
     "global": "all features by one mean and one deviation of the training part",
     "none": "as stored",
 }
-"""How features can be scaled; a feature that does not vary is only shifted."""
+"""Ways to scale features; a constant feature is only shifted."""
 
 
 Scale = Literal["unit", "minmax", "standard", "global", "none"]
@@ -32,11 +32,11 @@ Loader = Callable[..., "Data"]
 
 COMMON = """
     n_train, n_test : int, optional
-        Sizes of the parts; drawn from `rng`, each class in proportion.
+        Sizes of the parts; stratified subsets drawn from `rng`.
     scale : str
-        "unit", "minmax", "standard", "global" or "none"; see `SCALES`. Statistics are those of
-        the training part in use."""
-"""What the docstrings of loaders share."""
+        "unit", "minmax", "standard", "global" or "none"; see `SCALES`. Statistics are computed on
+        the training part, after taking a subset."""
+"""Common part of the docstrings of loaders."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,12 +55,12 @@ class Data:
     image_shape : tuple of int, optional
         ``(height, width)`` or ``(channels, height, width)``.
     source : str
-        Where it comes from and how it was split and scaled.
+        Where the data come from and how they were split and scaled.
 
     Raises
     ------
     ValueError
-        If shapes or labels do not fit together, or a value is not finite.
+        If shapes or labels do not match, or a value is not finite.
 
     Examples
     --------
@@ -115,7 +115,10 @@ class Data:
 def find_files(
     name: str, data_dir: Path | None, paths: Sequence[tuple[str, ...]], hint: str
 ) -> list[Path]:
-    """Find the file of each tuple of alternative relative paths, or say all that helps."""
+    """Return the first existing file of each tuple of alternative paths, relative to `data_dir`.
+
+    Raises FileNotFoundError with the folders searched, the files expected and `hint`.
+    """
     folder = data_dir or Path(os.environ.get("TOPOKIT_DATA") or "")
     expected = ", ".join(alternatives[0] for alternatives in paths)
     if data_dir is None and not os.environ.get("TOPOKIT_DATA"):
@@ -129,7 +132,7 @@ def find_files(
         found += [path for path in candidates if path.is_file()][:1]
     if len(found) < len(paths):
         looked = sorted({str((folder / path).parent) for group in paths for path in group})
-        state = "" if folder.is_dir() else f" ({folder} is no folder)"
+        state = "" if folder.is_dir() else f" ({folder} is not a folder)"
         raise FileNotFoundError(
             f"data set {name!r} not found: looked in {', '.join(looked)}{state}.\n"
             f"Expected: {expected}. {hint}"
@@ -138,7 +141,7 @@ def find_files(
 
 
 def read_npz(path: Path, *choices: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Read the first of several sets of arrays that an ``.npz`` file has; unpickle nothing."""
+    """Read the first of several sets of arrays that an ``.npz`` file has; nothing is unpickled."""
     expected = " or ".join(", ".join(names) for names in choices)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -167,7 +170,7 @@ def read_npz(path: Path, *choices: Sequence[str]) -> dict[str, NDArray[Any]]:
 
 
 def _pick(y: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draw `n` positions, each class in proportion (largest remainders), in random order."""
+    """Draw `n` stratified positions (largest remainders) in random order."""
     classes, codes = np.unique(y, return_inverse=True)
     shares = np.bincount(codes, minlength=classes.size) * (n / y.size)
     counts = np.floor(shares).astype(int)
@@ -187,7 +190,7 @@ def _check_count(name: str, key: str, n: int, available: int) -> None:
 def split(
     name: str, x: Any, y: Any, n_train: int | None, n_test: int, rng: np.random.Generator
 ) -> tuple[Any, Any, Any, Any]:
-    """Split one set into disjoint, stratified parts: x_train, y_train, x_test, y_test."""
+    """Split data into disjoint, stratified parts: x_train, y_train, x_test, y_test."""
     _check_count(name, "n_test", n_test, len(y) - 1)
     test = _pick(y, n_test, rng)
     rest = np.setdiff1d(np.arange(len(y)), test)
@@ -207,10 +210,10 @@ def subsets(
     subset: str,
     rng: np.random.Generator,
 ) -> tuple[Any, Any, Any, Any]:
-    """Cut the parts of a set that comes with a split; `None` keeps a part as it is."""
-    if subset == "tutorial":  # one legacy stream shuffles both parts, as in the SET tutorials
+    """Take subsets of data that come with a split; `None` keeps a part as it is."""
+    if subset == "tutorial":  # one generator shuffles both parts, as in the SET tutorials
         legacy = np.random.RandomState(0)
-    cut: list[Any] = []
+    taken: list[Any] = []
     for key, n, x, y in (("n_train", n_train, *parts[:2]), ("n_test", n_test, *parts[2:])):
         order = None
         if subset == "tutorial":
@@ -219,8 +222,8 @@ def subsets(
         if n is not None:
             _check_count(name, key, n, len(y))
             order = _pick(y, n, rng) if order is None else order[:n]
-        cut += [x, y] if order is None else [x[order], y[order]]
-    return cut[0], cut[1], cut[2], cut[3]
+        taken += [x, y] if order is None else [x[order], y[order]]
+    return taken[0], taken[1], taken[2], taken[3]
 
 
 def scaled(train: Any, test: Any, scale: str, largest: float) -> tuple[Any, Any]:
@@ -247,9 +250,9 @@ def scaled(train: Any, test: Any, scale: str, largest: float) -> tuple[Any, Any]
 
 
 def _moments(x: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Mean and deviation of each column in double precision, by blocks of rows."""
+    """Return mean and standard deviation of each column, in double precision by blocks of rows."""
     blocks = [slice(start, start + 4096) for start in range(0, len(x), 4096)]
     mean = sum(x[rows].sum(axis=0, dtype=np.float64) for rows in blocks) / len(x)
     square = sum(((x[rows] - mean) ** 2).sum(axis=0) for rows in blocks)
-    varies = np.ptp(x, axis=0) > 0  # rounding gives a constant column a tiny deviation
+    varies = np.ptp(x, axis=0) > 0  # rounding errors would make a constant column vary
     return np.asarray(mean), np.where(varies, np.sqrt(square / len(x)), 0)

@@ -1,4 +1,4 @@
-"""A made-up set of any size, for networks wider than any real set at hand."""
+"""A synthetic data set of any size, for networks wider than available real data."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ def synthetic(
     informative: float = 0.1,
     signal: float = 1.0,
 ) -> Data:
-    """Draw noise around a class centre: Gaussian clouds that differ in a share of the features.
+    """Draw Gaussian clouds, one for each class, that differ in a share of the features.
 
-    A stand-in for wide data: it can be learnt, and nothing is to be concluded from how well.
+    For benchmarks with many features: the classes can be learnt, but the accuracy says nothing
+    about real data.
 
     Parameters
     ----------
     data_dir : path, optional
         Not used: nothing is read.
     rng : numpy.random.Generator
-        Draws centres and samples.
+        Draws the centres and the samples.
     n_features, n_classes, n_train, n_test : int
-        At least one of each.
+        At least 1 each.
     informative : float
         Share of the features whose mean depends on the class, in (0, 1].
     signal : float
-        Standard deviation of the centres; that of the noise is 1.
+        Standard deviation of the class centres; that of the noise is 1.
 
     Returns
     -------
     Data
-        Classes alternate, so each part has equally many of each (or one more).
+        Classes alternate, so their numbers of samples differ by at most one in each part.
 
     Raises
     ------
@@ -53,7 +54,7 @@ def synthetic(
     References
     ----------
     .. [1] Curci, Mocanu, Pechenizkiy, Truly sparse neural networks at scale, arXiv 2102.01732,
-       2021, use an artificial set of 65,536 features for the same purpose; theirs is another one.
+       2021, use a different artificial data set of 65,536 features for the same purpose.
 
     Examples
     --------
@@ -80,5 +81,5 @@ def synthetic(
         return x, y
 
     (x_train, y_train), (x_test, y_test) = part(n_train), part(n_test)
-    source = f"drawn: {round(informative, 4):g} of {n_features} features tell the classes apart"
+    source = f"synthetic; classes differ in {round(informative, 4):g} of {n_features} features"
     return Data("synthetic", x_train, y_train, x_test, y_test, n_classes, None, source)

@@ -1,4 +1,4 @@
-"""What a study is: a base recipe, arms, a grid over configuration keys, and seeds; as TOML."""
+"""Studies as TOML: a base recipe, conditions, a grid over configuration keys, and seeds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STUDIES: dict[str, Path] = {
     path.stem: path
     for path in sorted((Path(__file__).parent.parent / "recipes/studies").glob("*.toml"))
 }
-"""Name of each shipped study and its TOML file."""
+"""The shipped studies: name and TOML file."""
 
 _TABLES = ("study", "base", "settings", "grid", "arms", "quick")
 _STUDY = ("name", "title", "description", "recipe", "seeds", "measures")
@@ -29,7 +29,7 @@ _STUDY = ("name", "title", "description", "recipe", "seeds", "measures")
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a study: its name, arm, cell of the grid and complete configuration."""
+    """One run of a study: its name, condition, cell of the grid and complete configuration."""
 
     name: str
     arm: str
@@ -39,19 +39,19 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Study:
-    """A set of runs: every arm in every cell of a grid, with every seed.
+    """A set of runs: every condition in every cell of a grid, with every seed.
 
     Parameters
     ----------
     name, title, description : str
     base : RunConfig
-        What all runs start from.
+        The configuration that the settings below change.
     settings : mapping
         Values of configuration keys (``"rule.drop_fraction"``) for all runs.
     grid : mapping
         Configuration keys and the values each takes; all combinations are run.
     arms : mapping
-        Name of each arm and its settings, which may change several keys together.
+        Name of each condition and its settings, which may change several keys together.
     seeds : tuple of int
     """
 
@@ -65,12 +65,12 @@ class Study:
     seeds: tuple[int, ...] = (0,)
 
     def runs(self) -> list[PlannedRun]:
-        """Return every run, configured; the order is arms, then cells, then seeds.
+        """Return all runs with their configurations, ordered by condition, cell and seed.
 
         Raises
         ------
         ValueError
-            If a key or value is wrong, or two runs would have one name.
+            If a key or value is invalid, or two runs would have the same name.
         """
         names = _short_names(tuple(self.grid))
         planned: list[PlannedRun] = []
@@ -98,7 +98,7 @@ class Study:
         return config if config.threads else replace(config, threads=1)
 
     def to_toml(self) -> str:
-        """Return the study as TOML text that `study_from` understands, its base included."""
+        """Return the study as TOML text, with its complete base, that `study_from` can read."""
         about = {"name": self.name, "title": self.title, "description": self.description}
         text = to_toml({"study": {**about, "seeds": list(self.seeds)}})
         for table in ("settings", "grid"):
@@ -123,14 +123,14 @@ def load_study(name_or_path: str | PathLike[str], *, quick: bool = False) -> Stu
     ----------
     name_or_path : str or path
     quick : bool
-        Apply the study's ``[quick]`` table: less of everything, for a look.
+        Apply the study's ``[quick]`` table: a small variant for a first look.
 
     Raises
     ------
     ValueError
         If no study has that name, or the file holds no valid study.
     FileNotFoundError
-        If a path ending in ``.toml`` leads nowhere.
+        If a path ending in ``.toml`` does not exist.
 
     Examples
     --------
@@ -155,16 +155,28 @@ def load_study(name_or_path: str | PathLike[str], *, quick: bool = False) -> Stu
 def study_from(values: Mapping[str, Any], *, quick: bool = False) -> Study:
     """Build a study from the dictionaries of its TOML file.
 
-    ``[study]`` has ``name``, and optionally ``title``, ``description``, ``recipe`` (or the whole
-    configuration in ``[base]``), ``seeds`` and ``measures``. ``[settings]`` holds configuration
-    keys for all runs, ``[grid]`` keys with lists of values, ``[[arms]]`` named settings, and
-    ``[quick]`` may replace ``seeds``, single values of ``grid`` and ``settings``, and choose
-    ``arms`` by name. Keys may be written with dots or as nested tables.
+    ``[study]`` has ``name``, optionally ``title``, ``description``, ``seeds`` and ``measures``,
+    and ``recipe``, unless the whole configuration is in ``[base]``. ``[settings]`` holds
+    configuration keys for all runs, ``[grid]`` keys with lists of values, ``[[arms]]`` the
+    conditions, each with a name and settings. ``[quick]`` may replace ``seeds`` and single keys of
+    ``grid`` and ``settings``, and select ``arms`` by name. Keys may be written with dots or as
+    nested tables.
+
+    Parameters
+    ----------
+    values : mapping
+        The content of the file.
+    quick : bool
+        Apply the ``[quick]`` table.
+
+    Returns
+    -------
+    Study
 
     Raises
     ------
     ValueError
-        If something is missing, unknown or of the wrong kind.
+        If a key is missing or unknown, or a value has the wrong type.
 
     Examples
     --------
@@ -190,7 +202,7 @@ def study_from(values: Mapping[str, Any], *, quick: bool = False) -> Study:
             raise ValueError(f"arms: expected tables with a name and settings, got {arm!r}")
         _known(arm, ("name", "settings"), "arms.")
         if arm["name"] in arms:
-            raise ValueError(f"arms: two arms are named {arm['name']!r}")
+            raise ValueError(f"arms: two conditions are named {arm['name']!r}")
         arms[arm["name"]] = _flat(arm.get("settings", {}))
     settings, grid = _flat(values.get("settings", {})), _flat(values.get("grid", {}))
     if "measures" in about:
@@ -202,12 +214,13 @@ def study_from(values: Mapping[str, Any], *, quick: bool = False) -> Study:
         settings, grid = settings | _flat(less.get("settings", {})), dict(grid)
         grid |= _flat(less.get("grid", {}))
         seeds = less.get("seeds", seeds)
-        arms = {name: choose("arm", name, arms) for name in less.get("arms", arms)}
+        arms = {name: choose("condition", name, arms) for name in less.get("arms", arms)}
     for key, choices in grid.items():
         if not isinstance(choices, list) or not choices:
             raise ValueError(f"grid.{key}: expected a list of values, got {choices!r}")
-        if any(key in own for own in arms.values()):
-            raise ValueError(f"grid.{key}: an arm sets this key too; expected one of the two")
+        for arm, own in arms.items():
+            if key in own:
+                raise ValueError(f"grid.{key}: condition {arm!r} sets this key too; set it once")
     good = isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds)
     if not good:
         raise ValueError(f"study.seeds: expected a list of integers, got {seeds!r}")
@@ -224,7 +237,7 @@ def study_from(values: Mapping[str, Any], *, quick: bool = False) -> Study:
 
 
 def _known(values: Any, keys: tuple[str, ...], where: str) -> None:
-    """Refuse what is no table or has keys that nothing reads."""
+    """Raise unless `values` is a table with no other than the given keys."""
     if not isinstance(values, Mapping):
         raise ValueError(f"{where.rstrip('.')}: expected a table, got {values!r}")
     for key in values:
@@ -233,7 +246,7 @@ def _known(values: Any, keys: tuple[str, ...], where: str) -> None:
 
 
 def _flat(table: Any, before: str = "") -> dict[str, Any]:
-    """Nested tables as one with dots in its keys."""
+    """Flatten nested tables to one whose keys have dots."""
     if not isinstance(table, Mapping):
         raise ValueError(f"expected a table of configuration keys, got {table!r}")
     flat: dict[str, Any] = {}
@@ -246,23 +259,26 @@ def _flat(table: Any, before: str = "") -> dict[str, Any]:
 
 
 def _short_names(keys: tuple[str, ...]) -> dict[str, str]:
-    """The last part of each key, or all of it where that is not enough."""
+    """Return the last part of each key, or the whole key if several end alike."""
     last = [key.rpartition(".")[2] for key in keys]
     return {key: key if last.count(end) > 1 else end for key, end in zip(keys, last, strict=True)}
 
 
 def _word(value: Any) -> str:
-    """A value as part of a folder's name."""
+    """Return a value as part of a directory name."""
     return "x".join(map(_word, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _slug(text: str) -> str:
+    """Replace characters that do not belong in a directory name."""
     return re.sub(r"[^A-Za-z0-9._=+-]+", "_", text)
 
 
 def _toml(value: Any) -> str:
+    """Return a value as TOML."""
     return to_toml({"value": value}).removeprefix("value = ").rstrip("\n")
 
 
 def _listed(value: Any) -> Any:
+    """Return a tuple as a list, anything else as it is."""
     return list(value) if isinstance(value, tuple) else value

@@ -1,8 +1,7 @@
-"""Who does the runs of a sweep: processes on this machine, or the workers of a Dask scheduler."""
+"""Sweeps: run every run of a study on a process pool or on Dask, and collect one frame."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import multiprocessing
 import os
@@ -10,7 +9,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -20,7 +19,7 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ from topokit.experiments.config import RunConfig
 from topokit.experiments.record import History, RunDirectory
 from topokit.experiments.study import PlannedRun, Study, load_study
 from topokit.graph.files import write_atomic
+from topokit.tables import import_plugins
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,140 +38,50 @@ __all__ = [
     "SweepResult",
     "cores",
     "dask_pool",
-    "import_modules",
     "local_pool",
     "runs_of",
     "sweep",
     "sweep_frame",
 ]
 
-THREADS = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-)
+METRICS = ("train_loss", "test_loss", "test_accuracy")  # columns of epochs that join the frame
+TRIES = 3  # a run whose worker died this often is given up
+PATIENCE = 30.0  # seconds to wait for another process to release a run
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+# How a sweep works. Each run of the study has a directory of its own, and the state of the sweep
+# is nothing but these directories: DONE marks a finished run, a checkpoint one that was started.
+# There is no queue file that could disagree with them, so a sweep continues after any
+# interruption by starting it again, a larger study reuses the runs of a smaller one, and two
+# machines give the same frame.
+#
+# 1. `_check` validates all configurations before anything starts, so that a misspelt key does
+#    not end a sweep after hours.
+# 2. `_run_all` submits all unfinished runs at once to an executor (processes, Dask, or the
+#    caller's) and takes them as they complete. A run that raises is recorded as failed. If a
+#    worker is killed (out of memory, say), the process pool breaks and every unfinished run in it
+#    fails with BrokenExecutor; a new pool is opened with the runs that were lost. Only runs that
+#    had started, i.e. whose directory exists, can have killed the worker; each of them is given up
+#    after `TRIES` times, which bounds the number of pools.
+# 3. `run_one`, in the worker, resumes from the checkpoint or starts afresh. It waits a little for
+#    the lock of the run, since workers of a killed sweep need a moment to notice its end.
+# 4. `_collected` reads all finished runs in the order of the plan. The frame does not depend on
+#    the order of completion, the number of workers or interruptions.
 
 
-def cores() -> int:
-    """Number of cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def import_modules(names: Iterable[str]) -> None:
-    """Import the modules that add to the tables."""
-    for name in names:
-        importlib.import_module(name)
-
-
-@contextmanager
-def local_pool(workers: int, *, threads: int = 1) -> Iterator[Executor]:
-    """A pool of fresh processes that end with this one, however it ends.
-
-    Parameters
-    ----------
-    workers, threads : int
-        Processes, and threads of each: more than cores together only cost time.
-
-    Yields
-    ------
-    concurrent.futures.Executor
-
-    Examples
-    --------
-    >>> with local_pool(1) as pool:
-    ...     pool.submit(max, 2, 3).result()
-    3
-    """
-    context = multiprocessing.get_context("spawn")
-    lifeline, ours = context.Pipe(duplex=False)
-    with _environment(dict.fromkeys(THREADS, str(threads))):
-        pool = ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_begin, initargs=(lifeline,)
-        )
-        try:
-            yield pool
-            pool.shutdown()
-        finally:
-            ours.close()  # what still runs stops at once: finished epochs are on disk
-            lifeline.close()
-            pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def dask_pool(address: str) -> Iterator[Executor]:
-    """The workers of a Dask scheduler as an executor.
-
-    A run whose worker dies is given to another one, as often as the scheduler's setting
-    ``distributed.scheduler.allowed-failures`` says.
-
-    Parameters
-    ----------
-    address : str
-        Such as ``tcp://10.0.0.1:8786``.
-
-    Raises
-    ------
-    ValueError
-        If Dask is not installed or nothing answers at `address`.
-    """
-    try:
-        from distributed import Client
-    except ImportError:
-        raise ValueError(
-            "--scheduler needs Dask, which is not installed: pip install 'topokit-nn[dask]'"
-        ) from None
-    try:
-        client: Any = Client(address, timeout="10s", set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"expected a Dask scheduler at {address}: {error}") from None
-    with client, client.get_executor(pure=False) as pool:
-        yield pool
-
-
-def _begin(lifeline: connection.Connection) -> None:
-    """Start a worker: leave interruptions to the parent, and end when it closes the lifeline."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        connection.wait([lifeline])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set variables that processes started meanwhile inherit."""
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
-
-
-METRICS = ("train_loss", "test_loss", "test_accuracy")
-TRIES = 3
-PATIENCE = 30.0
+# --- results -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class SweepProgress:
-    """Where a sweep stands.
+    """State of a sweep, as passed to the `progress` callback.
 
     Parameters
     ----------
     total, done, running, failed : int
-        Numbers of runs; `done` counts those found finished.
+        Numbers of runs; `done` includes those that were finished before.
     seconds_left : float
-        Estimated from the runs finished so far; nan before the first.
+        Estimate from the runs that ended so far; nan before the first.
     last : str
         The run that ended last.
     """
@@ -186,23 +96,61 @@ class SweepProgress:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep left behind.
+    """Result of a sweep.
 
     Parameters
     ----------
     directory : Path
-        With ``runs/``, ``sweep.parquet``, ``failures.json`` and ``study.toml``.
+        Contains ``runs/``, ``sweep.parquet``, ``failures.json`` and ``study.toml``.
     frame : pandas.DataFrame
-        One row a value: ``run``, ``arm``, a column for each key of the grid (lists as text),
-        ``seed``, ``epoch``, ``layer``, ``measure``, ``value``. Accuracy and losses are rows of
-        layer ``"network"``.
+        One row for each value: ``run``, ``arm``, a column for each key of the grid (lists as
+        text), ``seed``, ``epoch``, ``layer``, ``measure``, ``value``. Accuracy and losses are rows
+        of the layer ``"network"``.
     failures : dict of str
-        Run and reason.
+        Name and reason of each failed run.
     """
 
     directory: Path
     frame: pd.DataFrame
     failures: dict[str, str]
+
+
+def runs_of(directory: str | os.PathLike[str]) -> list[Path]:
+    """Return the directories of a sweep's finished runs, or the directory itself if it is a run.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such directory.
+    ValueError
+        If it is neither a run nor a sweep, or no run of the sweep has finished.
+    """
+    path = Path(directory)
+    if (path / "study.toml").is_file():
+        found = sorted(done.parent for done in path.glob("runs/*/DONE"))
+        if not found:
+            raise ValueError(f"no run of the sweep {path} has finished yet")
+        return found
+    return [RunDirectory.open(path).path]
+
+
+def sweep_frame(directory: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read the frame of a finished sweep; see `SweepResult`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    import pandas as pd
+
+    path = Path(directory) / "sweep.parquet"
+    if not path.is_file():
+        raise FileNotFoundError(f"expected the frame of a sweep, found none at {path}")
+    return pd.read_parquet(path)
+
+
+# --- a sweep -------------------------------------------------------------------------------------
 
 
 def sweep(
@@ -216,29 +164,31 @@ def sweep(
     plugins: tuple[str, ...] = (),
     progress: Callable[[SweepProgress], None] | None = None,
 ) -> SweepResult:
-    """Do every run of a study that is not done yet, and gather one frame over all.
+    """Run all unfinished runs of a study and collect one frame of all results.
 
-    All configurations are checked before the first run starts. A finished run is never run
-    again and a started one is resumed, so the same call goes on after any interruption. A run
-    that fails is recorded with its reason and does not stop the others. Every run has the number
-    of threads of its configuration, or one: results do not depend on who ran them.
+    All configurations are checked before the first run starts. Finished runs are not repeated and
+    interrupted ones are resumed, so the same call continues a sweep after any interruption. A run
+    that fails is recorded with its reason and does not stop the others. Each run uses the number
+    of threads of its configuration, by default one, so that results do not depend on the executor.
 
     Parameters
     ----------
     study : Study, str or path
         A study, the name of a shipped one, or a TOML file.
     directory : path
-        New, or that of an earlier sweep of this study (or of a part of it).
+        A new directory, or that of an earlier sweep of this study or of a part of it.
     executor : concurrent.futures.Executor, optional
-        Who runs; by default a pool of processes on this machine.
+        Where to run; by default a pool of processes on this machine.
     workers : int, optional
-        Processes of that pool; by default as many as cores, divided by the threads of a run.
+        Number of processes of that pool; by default the number of cores divided by the threads of
+        a run.
     scheduler : str, optional
-        Address of a Dask scheduler to run on instead; its workers must see `directory`.
+        Address of a Dask scheduler to use instead; its workers must be able to write to
+        `directory`.
     data_dir : path, optional
         As for `topokit.experiments.runs.run`.
     plugins : tuple of str
-        Modules that add to the tables, imported by every worker.
+        Names of modules that add to the tables, imported by every worker.
     progress : callable, optional
         Called with a `SweepProgress` at the start and whenever a run ends.
 
@@ -249,8 +199,8 @@ def sweep(
     Raises
     ------
     ValueError
-        If a configuration is wrong, another sweep is writing here, or a run here has another
-        configuration than the study says.
+        If a configuration is invalid, another process is sweeping in `directory`, or it holds a
+        run with another configuration.
     FileNotFoundError
         If a data set is missing.
 
@@ -272,7 +222,7 @@ def sweep(
         raise ValueError("expected at most one of executor, workers and scheduler")
     if workers is not None and workers < 1:
         raise ValueError(f"workers: expected at least 1, got {workers}")
-    import_modules(plugins)
+    import_plugins(plugins)
     root = Path(directory).absolute()
     folder = None if data_dir is None else str(Path(data_dir).absolute())
     planned = study.runs()
@@ -281,59 +231,24 @@ def sweep(
     with RunDirectory(root).lock():
         with write_atomic(root / "study.toml") as temporary:
             temporary.write_text(study.to_toml(), encoding="utf-8")
-        jobs = {
+        tasks = {
             run.name: (str(root / "runs" / run.name), run.config.to_toml(), folder, plugins)
             for run in planned
         }
         threads = max(run.config.threads or 1 for run in planned)
-        many = workers or max(1, cores() // threads)
-        with _tracing(jobs, many, progress) as note:
-            failures = _all(jobs, lambda: _pool(executor, scheduler, many, threads), note)
+        n_workers = workers or max(1, cores() // threads)
+        note = _reporter(tasks, n_workers, progress)
+        failures = _run_all(tasks, lambda: _pool(executor, scheduler, n_workers, threads), note)
         with write_atomic(root / "failures.json") as temporary:
             temporary.write_text(json.dumps(failures, indent=2) + "\n", encoding="utf-8")
-        frame = _gathered(planned, root, tuple(study.grid))
+        frame = _collected(planned, root, tuple(study.grid))
         with write_atomic(root / "sweep.parquet") as temporary:
             frame.to_parquet(temporary, index=False)
     return SweepResult(root, frame, failures)
 
 
-def runs_of(directory: str | os.PathLike[str]) -> list[Path]:
-    """Return the folders of the finished runs of a sweep, or the folder itself if it is a run.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such folder.
-    ValueError
-        If it is neither.
-    """
-    path = Path(directory)
-    if (path / "study.toml").is_file():
-        found = sorted(done.parent for done in path.glob("runs/*/DONE"))
-        if not found:
-            raise ValueError(f"no run of the sweep {path} has finished yet")
-        return found
-    return [RunDirectory.open(path).path]
-
-
-def sweep_frame(directory: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read the frame of a sweep; see `SweepResult`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    """
-    import pandas as pd
-
-    path = Path(directory) / "sweep.parquet"
-    if not path.is_file():
-        raise FileNotFoundError(f"expected the frame of a sweep, found none at {path}")
-    return pd.read_parquet(path)
-
-
 def _check(planned: list[PlannedRun], root: Path, data_dir: str | None) -> None:
-    """Find whatever is wrong with any run before the first one starts."""
+    """Raise if any run has an invalid configuration or differs from what its directory holds."""
     from topokit.experiments.runs import check
 
     loaded: set[str] = set()
@@ -347,37 +262,51 @@ def _check(planned: list[PlannedRun], root: Path, data_dir: str | None) -> None:
         path = root / "runs" / run.name
         if (path / "config.toml").is_file():
             there = RunConfig.from_dict(RunDirectory(path).config())
-            if there != run.config:
+            if replace(there, about={}) != replace(run.config, about={}):  # texts may change
                 raise ValueError(
-                    f"{path} holds a run of another configuration; choose another --out"
+                    f"{path} holds a run with another configuration; choose another --out"
                 )
 
 
-def _pool(
-    executor: Executor | None, scheduler: str | None, workers: int, threads: int
-) -> AbstractContextManager[Executor]:
-    if executor is not None:
-        return nullcontext(executor)
-    if scheduler is not None:
-        return dask_pool(scheduler)
-    return local_pool(workers, threads=threads)
+Task = tuple[str, str, str | None, tuple[str, ...]]  # the arguments of `run_one`
+Note = Callable[[str, str | None], None]  # called with a run that ended and why it failed, if so
 
 
-Job = tuple[str, str, str | None, tuple[str, ...]]
-Note = Callable[[str, str | None], None]
+def _reporter(
+    tasks: Mapping[str, Task], workers: int, progress: Callable[[SweepProgress], None] | None
+) -> Note:
+    """Report the start to `progress`; return a function that reports each run that ends."""
+    found = sum((Path(task[0]) / "DONE").is_file() for task in tasks.values())
+    start, done, failed = time.monotonic(), 0, 0
+
+    def report(last: str) -> None:
+        if progress is None:
+            return
+        left = len(tasks) - found - done - failed
+        pace = (time.monotonic() - start) / (done + failed) if done + failed else float("nan")
+        running = min(workers, left)
+        progress(SweepProgress(len(tasks), found + done, running, failed, pace * left, last))
+
+    def note(name: str, reason: str | None) -> None:
+        nonlocal done, failed
+        done, failed = done + (reason is None), failed + (reason is not None)
+        report(name)
+
+    report("")
+    return note
 
 
-def _all(
-    jobs: Mapping[str, Job], pool: Callable[[], AbstractContextManager[Executor]], note: Note
+def _run_all(
+    tasks: Mapping[str, Task], pool: Callable[[], AbstractContextManager[Executor]], note: Note
 ) -> dict[str, str]:
-    """Do all jobs; start a new pool where one broke (a worker was killed, say)."""
+    """Run all unfinished tasks, with a new pool whenever one broke; return failures by name."""
     failures: dict[str, str] = {}
-    left = {name: job for name, job in jobs.items() if not (Path(job[0]) / "DONE").is_file()}
+    left = {name: task for name, task in tasks.items() if not (Path(task[0]) / "DONE").is_file()}
     tries = dict.fromkeys(left, 0)
     while left:
         lost: dict[str, str] = {}
         with pool() as executor:
-            for name, reason, broken in _ended(executor, left):
+            for name, reason, broken in _as_completed(executor, left):
                 if broken:
                     lost[name] = str(reason)
                     continue
@@ -385,105 +314,46 @@ def _all(
                     failures[name] = reason
                 note(name, reason)
         for name, reason in lost.items():
-            tries[name] += Path(jobs[name][0]).exists()  # only what was started can be to blame
+            tries[name] += Path(tasks[name][0]).exists()  # a run that never started is not to blame
             if tries[name] >= TRIES:
                 failures[name] = f"its worker died {TRIES} times: {reason}"
                 note(name, failures[name])
         if lost and not any(tries[name] for name in lost):
             raise RuntimeError(f"no worker could be started: {next(iter(lost.values()))}")
         left = {name: left[name] for name in lost if tries[name] < TRIES}
-    return {name: failures[name] for name in jobs if name in failures}
+    return {name: failures[name] for name in tasks if name in failures}
 
 
-def _ended(executor: Executor, jobs: Mapping[str, Job]) -> Iterator[tuple[str, str | None, bool]]:
-    """Yield each job as it ends: its name, why it failed, and whether that was its worker's end."""
+def _as_completed(
+    executor: Executor, tasks: Mapping[str, Task]
+) -> Iterator[tuple[str, str | None, bool]]:
+    """Yield each task that ends: its name, why it failed, and whether its worker died."""
     names: dict[Future[str | None], str] = {}
     broken: list[tuple[str, str | None, bool]] = []
-    for name, job in jobs.items():
+    for name, task in tasks.items():
         try:
-            names[executor.submit(work, *job)] = name
+            names[executor.submit(run_one, *task)] = name
         except BrokenExecutor as error:
             broken.append((name, str(error), True))
-    open_: set[Future[str | None]] = set(names)
+    waiting: set[Future[str | None]] = set(names)
     try:
-        while open_:
-            ended, open_ = wait(open_, return_when=FIRST_COMPLETED)
+        while waiting:
+            ended, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in sorted(ended, key=list(names).index):
                 try:
                     yield names[future], future.result(), False
                 except BrokenExecutor as error:
                     yield names[future], str(error), True
-                except Exception as error:  # the executor's own trouble with this job
+                except Exception as error:  # raised by the executor, not by the run
                     yield names[future], f"{type(error).__name__}: {error}", False
         yield from broken
     finally:
-        for future in open_:
+        for future in waiting:
             future.cancel()
 
 
-def work(
-    directory: str, config_toml: str, data_dir: str | None, plugins: tuple[str, ...]
-) -> str | None:
-    """Do or finish one run, in a worker; return why it failed, or ``None``."""
-    import_modules(plugins)
-    from topokit.experiments.runs import resume, run
-
-    path, config = Path(directory), RunConfig.from_toml(config_toml)
-    try:
-        _await_lock(path)
-        if (path / "DONE").is_file():
-            return None
-        if (path / "checkpoint.pt").is_file():
-            resume(path, data_dir=data_dir)
-        else:
-            if path.exists():  # killed before the first checkpoint: nothing to go on from
-                shutil.rmtree(path)
-            run(config, path, data_dir=data_dir)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return None
-
-
-def _await_lock(path: Path) -> None:
-    """Wait for the last writer's end: a killed sweep's workers take a moment to follow it."""
-    end = time.monotonic() + PATIENCE
-    while path.is_dir():
-        try:
-            with RunDirectory(path).lock():
-                return
-        except ValueError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.2)
-
-
-@contextmanager
-def _tracing(
-    jobs: Mapping[str, Job], workers: int, progress: Callable[[SweepProgress], None] | None
-) -> Iterator[Note]:
-    """Turn the ends of runs into calls of `progress`."""
-    found = sum((Path(job[0]) / "DONE").is_file() for job in jobs.values())
-    start, done, failed = time.monotonic(), 0, 0
-
-    def tell(last: str) -> None:
-        if progress is None:
-            return
-        left = len(jobs) - found - done - failed
-        pace = (time.monotonic() - start) / (done + failed) if done + failed else float("nan")
-        running = min(workers, left)
-        progress(SweepProgress(len(jobs), found + done, running, failed, pace * left, last))
-
-    def note(name: str, reason: str | None) -> None:
-        nonlocal done, failed
-        done, failed = done + (reason is None), failed + (reason is not None)
-        tell(name)
-
-    tell("")
-    yield note
-
-
-def _gathered(planned: list[PlannedRun], root: Path, keys: tuple[str, ...]) -> pd.DataFrame:
-    """One frame over all finished runs, in the order of the plan."""
+def _collected(planned: list[PlannedRun], root: Path, keys: tuple[str, ...]) -> pd.DataFrame:
+    """Return one frame of all finished runs, in the order of the plan."""
     import pandas as pd
 
     frames = []
@@ -502,3 +372,164 @@ def _gathered(planned: list[PlannedRun], root: Path, keys: tuple[str, ...]) -> p
     if not frames:
         return pd.DataFrame(columns=columns)
     return pd.concat(frames, ignore_index=True)[columns]
+
+
+# --- in a worker ---------------------------------------------------------------------------------
+
+
+def run_one(
+    directory: str, config_toml: str, data_dir: str | None, plugins: tuple[str, ...]
+) -> str | None:
+    """Start or resume one run; return why it failed, or ``None``."""
+    import_plugins(plugins)
+    from topokit.experiments.runs import resume, run
+
+    path, config = Path(directory), RunConfig.from_toml(config_toml)
+    try:
+        _wait_for_lock(path)
+        if (path / "DONE").is_file():
+            return None
+        if (path / "checkpoint.pt").is_file():
+            resume(path, data_dir=data_dir)
+        else:
+            if path.exists():  # interrupted before the first checkpoint: nothing to resume
+                shutil.rmtree(path)
+            run(config, path, data_dir=data_dir)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _wait_for_lock(path: Path) -> None:
+    """Wait until no other process writes to a run, at most `PATIENCE` seconds."""
+    end = time.monotonic() + PATIENCE
+    while path.is_dir():
+        try:
+            with RunDirectory(path).lock():
+                return
+        except ValueError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+
+# --- executors -----------------------------------------------------------------------------------
+
+
+def cores() -> int:
+    """Return the number of cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _pool(
+    executor: Executor | None, scheduler: str | None, workers: int, threads: int
+) -> AbstractContextManager[Executor]:
+    """Return the executor the caller chose, as a context manager."""
+    if executor is not None:
+        return nullcontext(executor)
+    if scheduler is not None:
+        return dask_pool(scheduler)
+    return local_pool(workers, threads=threads)
+
+
+@contextmanager
+def local_pool(workers: int, *, threads: int = 1) -> Iterator[Executor]:
+    """Yield a pool of new processes that end when this process ends, even if it is killed.
+
+    Parameters
+    ----------
+    workers, threads : int
+        Number of processes, and of threads of each. More than the number of cores in all only
+        makes the runs slower.
+
+    Yields
+    ------
+    concurrent.futures.Executor
+
+    Notes
+    -----
+    Workers are started with ``spawn``: forking a process with running OpenMP threads is unsafe.
+    Each waits on a pipe whose other end only this process holds, and exits when it is closed.
+
+    Examples
+    --------
+    >>> with local_pool(1) as pool:
+    ...     pool.submit(max, 2, 3).result()
+    3
+    """
+    context = multiprocessing.get_context("spawn")
+    lifeline, ours = context.Pipe(duplex=False)
+    with _environment(dict.fromkeys(THREADS, str(threads))):
+        pool = ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_start_worker, initargs=(lifeline,)
+        )
+        try:
+            yield pool
+            pool.shutdown()
+        finally:
+            ours.close()  # running workers exit at once: finished epochs are on disk
+            lifeline.close()
+            pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(lifeline: connection.Connection) -> None:
+    """Ignore interrupts, which the parent handles, and exit when the parent closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        connection.wait([lifeline])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes started within the context."""
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+@contextmanager
+def dask_pool(address: str) -> Iterator[Executor]:
+    """Yield the workers of a Dask scheduler as an executor.
+
+    If a worker dies, Dask assigns its run to another one, as often as the scheduler's setting
+    ``distributed.scheduler.allowed-failures`` allows.
+
+    Parameters
+    ----------
+    address : str
+        Such as ``tcp://10.0.0.1:8786``.
+
+    Yields
+    ------
+    concurrent.futures.Executor
+
+    Raises
+    ------
+    ValueError
+        If Dask is not installed or no scheduler answers at `address`.
+    """
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ValueError(
+            "--scheduler needs Dask, which is not installed: pip install 'topokit-nn[dask]'"
+        ) from None
+    try:
+        client: Any = Client(address, timeout="10s", set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"expected a Dask scheduler at {address}: {error}") from None
+    with client, client.get_executor(pure=False) as pool:
+        yield pool

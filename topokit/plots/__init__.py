@@ -1,8 +1,8 @@
-"""Figures: each takes a graph or a history and an axes, and returns the axes.
+"""Figures: functions that take a graph or a history and an axes, and return the axes.
 
-Here belong plots of a layer, of a run and across runs, animations, the style they share, and the
-report page. A plot is a function and a line in `LAYER_PLOTS`, `HISTORY_PLOTS` or `ACROSS_PLOTS`.
-Imports from `graph`, `measures` and the records of `experiments`; never torch.
+This package holds the figures of a layer, of a run and across runs, animations, their common style
+and the report page. A figure is a function and a line in `LAYER_PLOTS`, `HISTORY_PLOTS` or
+`ACROSS_PLOTS`. Imports from `graph`, `measures` and the records of `experiments`; never torch.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ ACROSS_PLOTS: dict[str, Callable[..., Axes]] = {
     "mean_over_seeds": mean_over_seeds,
     "arms_side_by_side": arms_side_by_side,
 }
-"""Figures of a tidy frame of many runs."""
+"""Figures of a tidy frame with many runs."""
 
 KINDS = ("png", "pdf", "svg", "gif")
 
@@ -86,20 +86,20 @@ KINDS = ("png", "pdf", "svg", "gif")
 def save_figures(
     history: History, directory: Path, *, formats: tuple[str, ...] = ("png",)
 ) -> list[Path]:
-    """Draw every history plot, and the degrees of every layer at the last epoch, into a folder.
+    """Save every history plot, and the degrees of every layer at the last epoch, to a folder.
 
     Parameters
     ----------
     history : History
     directory : Path
-        Made if it is not there.
+        Created if it does not exist.
     formats : tuple of str
-        Of png, pdf, svg; gif adds one film, of the first layer's degrees and links.
+        Any of png, pdf, svg and gif; gif adds an animation of the first layer's degrees and edges.
 
     Returns
     -------
     list of Path
-        The files written, in order; equal histories give equal files.
+        The files written, in order; equal histories give identical files.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A run as moving pictures: a GIF, matplotlib's JavaScript player, numbers for other players."""
+"""Animations of a run: a GIF, matplotlib's JavaScript player, and data for other players."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from topokit.measures import ccdf
+from topokit.plots.history import evenly_spaced, layer_of
 from topokit.plots.layer import UNITS, block_densities, degrees_of, null_ccdf
 from topokit.plots.style import COLOURS, NULL, RC
 
@@ -26,38 +27,39 @@ if TYPE_CHECKING:
 
 __all__ = ["frames", "javascript_player", "save_gif"]
 
-POINTS = 48  # of a distribution in `frames`
+POINTS = 48  # largest number of points of a distribution in `frames`
 
 
 def frames(history: History, *, n_frames: int = 60, blocks: int = 24) -> dict[str, Any]:
-    """Degree distributions and block densities of a run's epochs, as plain numbers.
+    """Return degree distributions and block densities of a run's epochs as plain numbers.
 
     Parameters
     ----------
     history : History
     n_frames : int
-        How many epochs at most, evenly spaced, the first and the last among them.
+        Largest number of epochs, evenly spaced, with the first and the last among them.
     blocks : int
-        Cells along each side of the density of blocks; both sides are ordered by degree.
+        Number of blocks along each side of the adjacency matrix, ordered by degree.
 
     Returns
     -------
     dict
         ``epochs`` (list of int) and ``layers``. Each layer has ``shape`` (n_out, n_in); for each
-        epoch ``edges`` and ``blocks`` (rows of densities in 0..99, of the ``densest`` block of the
-        run); and for ``fan_in`` and ``fan_out`` the number of ``units``, the ``null`` distribution
-        of the first epoch, and for each epoch the ``ccdf`` (two lists, k and the share of units
-        with at least k links, at most 48 values) and the ``dispersion`` (variance over mean, none
-        without links).
+        epoch ``edges`` and ``blocks`` (rows of densities in 0..99, where 99 is the density of the
+        ``densest`` block of the run); and for ``fan_in`` and ``fan_out`` the number of ``units``,
+        the ``null`` distribution of the first epoch, and for each epoch the ``ccdf`` (two lists, k
+        and the share of units with degree at least k, at most 48 values) and the ``dispersion``
+        (variance over mean, ``None`` without edges).
 
     Raises
     ------
     ValueError
-        If there is no epoch to show or a number is below 1.
+        If the run has no recorded epoch or a number is below 1.
 
     Notes
     -----
-    O(edges) for each epoch shown. The answer is as long as there are epochs, not edges.
+    O(edges) for each epoch shown. The size of the result depends on the number of epochs and
+    blocks, not on the number of edges.
 
     Examples
     --------
@@ -67,6 +69,12 @@ def frames(history: History, *, n_frames: int = 60, blocks: int = 24) -> dict[st
     """
     if n_frames < 1 or blocks < 1:
         raise ValueError(f"expected at least 1 frame and 1 block, got {n_frames} and {blocks}")
+    # Encoding. A page that plays a run cannot hold its edges, so each epoch is reduced to what one
+    # sees. Densities are integers in 0..99: one byte each once encoded, and finer than the eye
+    # resolves. The scale is the densest block of the whole run, so that colours compare between
+    # epochs. A distribution keeps at most 48 of its distinct degrees, spaced geometrically as on
+    # the logarithmic axis it is drawn on, and four digits. An epoch of a layer takes about 2 kB
+    # whatever its size; time is O(edges) for each epoch.
     epochs = _shown(history, n_frames)
     topologies = [history.topology(epoch) for epoch in epochs]
     layers = {}
@@ -104,9 +112,9 @@ def save_gif(
     side : str
         ``"fan_in"`` or ``"fan_out"``.
     n_frames : int
-        How many epochs at most, evenly spaced.
+        Largest number of epochs, evenly spaced.
     seconds : float
-        How long one round takes.
+        Duration of one loop.
 
     Returns
     -------
@@ -128,17 +136,17 @@ def save_gif(
     if not seconds > 0:
         raise ValueError(f"expected seconds above 0, got {seconds}")
     path = Path(path)
-    with _animation(history, layer=layer, side=side, n_frames=n_frames) as (film, n):
-        film.save(str(path), writer=PillowWriter(fps=max(1, round(n / seconds))), dpi=110)
+    with _animation(history, layer=layer, side=side, n_frames=n_frames) as (animation, n):
+        animation.save(str(path), writer=PillowWriter(fps=max(1, round(n / seconds))), dpi=110)
     return path
 
 
 def javascript_player(
     history: History, *, layer: str | None = None, side: str = "fan_in", n_frames: int = 30
 ) -> str:
-    """Give one layer's degrees and adjacency over epochs as HTML with matplotlib's own player.
+    """Return an animation of one layer's degrees and adjacency, in matplotlib's HTML player.
 
-    The text stands alone: frames are inlined. In a notebook, show it with
+    The HTML is self-contained: frames are inlined. In a notebook, show it with
     ``IPython.display.HTML``.
 
     Parameters
@@ -149,7 +157,7 @@ def javascript_player(
     side : str
         ``"fan_in"`` or ``"fan_out"``.
     n_frames : int
-        How many epochs at most, evenly spaced. About 30 kB each.
+        Largest number of epochs, evenly spaced. About 30 kB each.
 
     Returns
     -------
@@ -167,24 +175,22 @@ def javascript_player(
     """
     settings = {"savefig.dpi": 100, "animation.embed_limit": 100}
     with (
-        _animation(history, layer=layer, side=side, n_frames=n_frames) as (film, _),
+        _animation(history, layer=layer, side=side, n_frames=n_frames) as (animation, _),
         mpl.rc_context(cast("Any", settings)),
     ):
-        return str(film.to_jshtml(fps=5, default_mode="loop"))
+        return str(animation.to_jshtml(fps=5, default_mode="loop"))
 
 
 @contextmanager
 def _animation(
     history: History, *, layer: str | None, side: str, n_frames: int
 ) -> Iterator[tuple[FuncAnimation, int]]:
-    """Give a film of two panels, degrees and adjacency, and how many frames it has."""
+    """Yield an animation of two panels, degrees and adjacency, and its number of frames."""
     from matplotlib.animation import FuncAnimation
 
     epochs = _shown(history, n_frames)
     topologies = [history.topology(epoch) for epoch in epochs]
-    name = layer or next(iter(topologies[-1]))
-    if name not in topologies[-1]:
-        raise ValueError(f"expected a layer of {', '.join(topologies[-1])}, got {name!r}")
+    name = str(layer_of(history, layer))
     graphs = [topology[name] for topology in topologies]
     curves = [_curve(degrees_of(graph, side)[0]) for graph in graphs]
     density = [block_densities(graph, 80) for graph in graphs]
@@ -224,17 +230,14 @@ def _animation(
 
 
 def _shown(history: History, n_frames: int) -> list[int]:
-    """Evenly spaced recorded epochs, the first and the last among them."""
-    known = history.recorded
-    if not known:
+    """Return the epochs to show; there must be one."""
+    if not history.recorded:
         raise ValueError(f"run {history.name} has not recorded an epoch yet")
-    if n_frames < 1:
-        raise ValueError(f"expected at least 1 frame, got {n_frames}")
-    return sorted({known[int(i)] for i in np.linspace(0, len(known) - 1, n_frames)} | {known[-1]})
+    return evenly_spaced(history, n_frames, "frame")
 
 
 def _curve(degrees: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The distribution over the positive degrees, at most `POINTS` values."""
+    """Return P(K >= k) at the positive degrees, thinned to at most `POINTS` values."""
     k, share = ccdf(degrees)
     k, share = k[k > 0], share[k > 0]
     if k.size > POINTS:
@@ -244,7 +247,7 @@ def _curve(degrees: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.fl
 
 
 def _distributions(graphs: list[LayerGraph], side: str) -> dict[str, Any]:
-    """Distributions of one side at every epoch, and the null of the first."""
+    """Return the distributions of one side at every epoch, and the null of the first."""
     return {
         "ccdf": [_lists(*_curve(degrees_of(graph, side)[0])) for graph in graphs],
         "null": _lists(*null_ccdf(graphs[0], side)) if graphs[0].n_edges else [[], []],

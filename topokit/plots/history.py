@@ -1,8 +1,9 @@
-"""Figures of a run's whole history: distributions, ages of edges and spectra over its epochs."""
+"""Figures of a run: degrees, measures, accuracy, lifetimes of edges and spectra over its epochs."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,14 +17,13 @@ from scipy.sparse.linalg import svds
 from topokit.graph import positions_in
 from topokit.measures import VERDICTS, singular_values
 from topokit.plots.layer import UNITS, degrees_of, draw_ccdf, null_ccdf
-from topokit.plots.style import COLOURS, LINES, MARKERS, NULL, axes
+from topokit.plots.style import COLOURS, LINES, MARKERS, NULL, axes, whole_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from topokit.experiments.record import History
     from topokit.graph import LayerGraph
-
 
 __all__ = [
     "accuracy_against_measure",
@@ -32,6 +32,8 @@ __all__ = [
     "degree_heatmap",
     "degree_multiples",
     "edge_survival",
+    "evenly_spaced",
+    "layer_of",
     "measure_over_epochs",
     "scores_of",
     "spectrum_over_epochs",
@@ -39,17 +41,30 @@ __all__ = [
     "verdict_timeline",
 ]
 
-SMALL = 128  # units of the smaller side up to which spectra are dense
+SMALL = 128  # up to this many units on the smaller side, spectra are computed densely
 
 
-def _epochs(history: History, n: int) -> list[int]:
-    """Up to `n` recorded epochs, evenly spaced, the first and the last among them."""
+# --- what the figures read from a history -------------------------------------------------------
+
+
+def evenly_spaced(history: History, n: int, what: str = "epoch") -> list[int]:
+    """Return up to `n` recorded epochs, evenly spaced, with the first and the last among them.
+
+    With ``n=1`` it is the last epoch alone. `what` names the items in the error message.
+    """
+    if n < 1:
+        raise ValueError(f"expected at least 1 {what}, got {n}")
     known = history.recorded
+    if n == 1:
+        return known[-1:]
     return sorted({known[int(i)] for i in np.linspace(0, len(known) - 1, n)}) if known else []
 
 
-def _layer(history: History, layer: str | None) -> str | None:
-    """The layer asked for, or the first; none where nothing is recorded."""
+def layer_of(history: History, layer: str | None) -> str | None:
+    """Return `layer` after checking that the run has it, by default the first layer.
+
+    A history without recorded epochs has no layers to check against; `layer` is returned as it is.
+    """
     if not history.recorded:
         return layer
     layers = history.topology(history.recorded[-1])
@@ -57,6 +72,108 @@ def _layer(history: History, layer: str | None) -> str | None:
     if layer not in layers:
         raise ValueError(f"expected a layer of {', '.join(layers)}, got {layer!r}")
     return layer
+
+
+def scores_of(history: History) -> tuple[NDArray[np.float64], str]:
+    """Return the test accuracies and their name; test errors for a model without labels."""
+    accuracy = history.epochs["test_accuracy"].to_numpy()
+    if len(accuracy) and np.isnan(accuracy).all():
+        return history.epochs["test_loss"].to_numpy(), "test error"
+    return accuracy, "test accuracy"
+
+
+def _values(history: History, measure: str) -> dict[str, pd.DataFrame]:
+    """Return the defined values of a measure: for each layer a frame with epoch and value."""
+    frame = history.measures
+    mine = frame[(frame["measure"] == measure) & frame["value"].notna()]
+    return {str(layer): part for layer, part in mine.groupby("layer", sort=False)}
+
+
+def _label(measure: str) -> str:
+    """Return the name of a measure as a label: "fan-in variance / mean" for "fan_in.dispersion"."""
+    words = measure.replace("fan_", "fan-").replace("_", " ")
+    return words.replace(".dispersion", " variance / mean").replace(".", ", ")
+
+
+# --- degrees -------------------------------------------------------------------------------------
+
+
+def degree_evolution(
+    history: History,
+    *,
+    layer: str | None = None,
+    side: str = "fan_in",
+    n_epochs: int = 4,
+    ax: Axes | None = None,
+) -> Axes:
+    """Degree distribution of one layer at several epochs, with the random-graph null.
+
+    Under a rule that keeps the graph random all curves follow the dotted null; under SET the
+    later, darker curves extend to the right of it.
+
+    Parameters
+    ----------
+    history : History
+    layer : str, optional
+        By default the first.
+    side : str
+        ``"fan_in"`` or ``"fan_out"``.
+    n_epochs : int
+        Number of epochs to draw, evenly spaced.
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If the run has no such layer or `n_epochs` is below 1.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = degree_evolution(history, ax=Figure().add_subplot())
+    >>> ax.get_title()
+    'Degrees over epochs (fc1 fan-in)'
+    """
+    ax = axes(ax)
+    layer, word = layer_of(history, layer), side.replace("_", "-")
+    epochs = evenly_spaced(history, n_epochs)
+    if epochs and layer is not None:
+        graphs = [history.topology(epoch)[layer] for epoch in epochs]
+        _draw_distributions(ax, epochs, graphs, side, lightest=0.25, null_label="random graph")
+        n_units = degrees_of(graphs[-1], side)[0].size
+        ax.set(xscale="log", yscale="log", ylim=(0.5 / max(n_units, 1), 1.5))
+        ax.legend(loc="lower left")
+    ax.set(xlabel=f"{word} k", ylabel=f"share of {UNITS[side]} with {word} ≥ k")
+    ax.set_title(f"Degrees over epochs ({layer} {word})" if layer else "Degrees over epochs")
+    return ax
+
+
+def _draw_distributions(
+    ax: Axes,
+    epochs: Sequence[int],
+    graphs: Sequence[LayerGraph],
+    side: str,
+    *,
+    lightest: float,
+    null_label: str | None = None,
+) -> None:
+    """Draw the null of the first graph dotted and P(K >= k) of every graph, light to dark."""
+    if graphs[0].n_edges:
+        ax.plot(*null_ccdf(graphs[0], side), color=NULL, ls=":", label=null_label)
+    last = len(epochs) - 1
+    for i, (epoch, graph) in enumerate(zip(epochs, graphs, strict=True)):
+        draw_ccdf(
+            ax,
+            degrees_of(graph, side)[0],
+            color=COLOURS[0],
+            alpha=lightest + (1 - lightest) * i / max(last, 1),
+            ls=LINES[(last - i) % 4],
+            label=f"epoch {epoch}",
+        )
 
 
 def degree_heatmap(
@@ -67,10 +184,11 @@ def degree_heatmap(
     n_epochs: int = 60,
     ax: Axes | None = None,
 ) -> Axes:
-    """Degree distribution over epochs: a column for each epoch, darkness for the share of units.
+    """Degree distribution of one layer over epochs as a heat map, with the mean degree as a line.
 
-    A random graph is a band that stays; hubs are single cells that climb away from it while the
-    band sinks. The line is the mean degree. Degrees are binned by factors of about 1.2.
+    Each column is an epoch; the colour is the share of units whose degree is in the bin. A random
+    graph is a band that does not move; hubs are single cells above the band. Bins grow by factors
+    of about 1.2.
 
     Parameters
     ----------
@@ -80,13 +198,17 @@ def degree_heatmap(
     side : str
         ``"fan_in"`` or ``"fan_out"``.
     n_epochs : int
-        How many epochs to draw at most, evenly spaced.
+        Largest number of epochs to draw, evenly spaced.
     ax : Axes, optional
+
+    Returns
+    -------
+    Axes
 
     Raises
     ------
     ValueError
-        If the run has no such layer.
+        If the run has no such layer or `n_epochs` is below 1.
 
     Examples
     --------
@@ -96,59 +218,66 @@ def degree_heatmap(
     ('epoch', 'fan-in k')
     """
     ax = axes(ax)
-    layer, word = _layer(history, layer), side.replace("_", "-")
-    epochs = _epochs(history, n_epochs)
+    layer, word = layer_of(history, layer), side.replace("_", "-")
+    epochs = evenly_spaced(history, n_epochs)
     if epochs and layer is not None:
         degrees = [degrees_of(history.topology(epoch)[layer], side)[0] for epoch in epochs]
-        largest = max([int(d.max(initial=0)) for d in degrees] + [1])
-        edges = _bins(largest)
+        limits = _degree_bins(max([int(d.max(initial=0)) for d in degrees] + [1]))
         shares = np.array(
-            [np.histogram(np.maximum(d, 0.5), bins=edges)[0] / max(d.size, 1) for d in degrees]
+            [np.histogram(np.maximum(d, 0.5), bins=limits)[0] / max(d.size, 1) for d in degrees]
         ).T
         middle = [(a + b) / 2 for a, b in itertools.pairwise(epochs)]
         sides = np.array([2 * epochs[0] - (middle or [epochs[0] + 0.5])[0], *middle])
         sides = np.append(sides, 2 * epochs[-1] - sides[-1])
         seen = np.ma.masked_equal(shares, 0)
         lowest = float(seen.min()) if seen.count() else 1.0
-        mesh = ax.pcolormesh(
-            sides, edges, seen, cmap="cividis_r", norm=LogNorm(min(lowest, 0.5), 1), rasterized=True
-        )
+        norm = LogNorm(min(lowest, 0.5), 1)
+        mesh = ax.pcolormesh(sides, limits, seen, cmap="cividis_r", norm=norm, rasterized=True)
         ax.figure.colorbar(mesh, ax=ax, label=f"share of {UNITS[side]}")
         means = [d.mean() if d.size else np.nan for d in degrees]
         ax.plot(epochs, means, color=COLOURS[1], lw=1, label="mean")
         rows = np.flatnonzero(shares.any(axis=1))
-        ax.set(yscale="log", ylim=(edges[rows[0]], edges[rows[-1] + 1]) if rows.size else None)
+        ylim = (limits[rows[0]], limits[rows[-1] + 1]) if rows.size else None
+        ax.set(yscale="log", ylim=ylim)
         ax.legend(loc="upper left", frameon=True, framealpha=0.7)
-    title = f"Degrees over epochs ({layer})" if layer else "Degrees over epochs"
+    title = f"Degrees over epochs ({layer} {word})" if layer else "Degrees over epochs"
     ax.set(xlabel="epoch", ylabel=f"{word} k", title=title)
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    whole_numbers(ax)
     return ax
 
 
-def _bins(largest: int) -> NDArray[np.float64]:
-    """Edges of bins: one for isolated units, one for each small degree, then wider ones."""
+def _degree_bins(largest: int) -> NDArray[np.float64]:
+    """Limits of the bins: one for isolated units, one for each small degree, then wider ones."""
     steps = np.unique(np.round(np.geomspace(1, largest + 1, 4 + int(13 * np.log10(largest + 1)))))
-    return (
-        np.concatenate([[0.4], steps - 0.4, [largest + 0.6]])
-        if steps[-1] <= largest
-        else (np.concatenate([[0.4], steps - 0.4]))
-    )
+    end = [largest + 0.6] if steps[-1] <= largest else []
+    return np.concatenate([[0.4], steps - 0.4, end])
 
 
 def degree_multiples(
     history: History, *, side: str = "fan_in", n_epochs: int = 3, ax: Axes | None = None
 ) -> Axes:
-    """Degree distributions of every layer in small panels inside the axes, on common scales.
+    """Degree distributions of every layer, one small panel for each, on common scales.
 
-    Each panel has a few epochs, first to last from light to dark, and the null dotted.
+    Each panel shows a few epochs from light (first) to dark (last), and the null dotted.
 
     Parameters
     ----------
     history : History
     side : str
+        ``"fan_in"`` or ``"fan_out"``.
     n_epochs : int
+        Number of epochs to draw, evenly spaced.
     ax : Axes, optional
-        Taken up by the panels; labels and title are its own.
+        The panels are placed inside it; its title and axis labels hold for all of them.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If `n_epochs` is below 1.
 
     Examples
     --------
@@ -159,7 +288,7 @@ def degree_multiples(
     """
     ax = axes(ax)
     word = side.replace("_", "-")
-    epochs = _epochs(history, n_epochs)
+    epochs = evenly_spaced(history, n_epochs)
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     if epochs:
@@ -171,16 +300,7 @@ def degree_multiples(
         for i, (name, row) in enumerate(zip(names, graphs, strict=True)):
             gap = 0.06 / len(names)
             panel = ax.inset_axes((i / len(names) + gap, 0.1, 1 / len(names) - 2 * gap, 0.84))
-            if row[0].n_edges:
-                panel.plot(*null_ccdf(row[0], side), color=NULL, ls=":")
-            for j, (epoch, graph) in enumerate(zip(epochs, row, strict=True)):
-                shade = 0.3 + 0.7 * j / max(len(epochs) - 1, 1)
-                style = LINES[(len(epochs) - 1 - j) % 4]
-                label = f"epoch {epoch}"
-                draw_ccdf(
-                    panel, degrees_of(graph, side)[0], color=COLOURS[0], alpha=shade, ls=style,
-                    label=label,
-                )  # fmt: skip
+            _draw_distributions(panel, epochs, row, side, lightest=0.3)
             panel.set(xscale="log", yscale="log", xlim=(0.8, 1.3 * largest), ylim=(smallest, 1.5))
             panel.set_xticks([10.0**k for k in range(int(np.log10(0.7 * largest)) + 1)])
             panel.set_title(name, fontsize="small", pad=2)
@@ -191,226 +311,17 @@ def degree_multiples(
             panel.tick_params(labelsize=6)
     ax.set_xlabel(f"{word} k", labelpad=2)
     ax.set_ylabel(f"share of units with {word} ≥ k", labelpad=22 if epochs else None)
-    ax.set_title("Degrees of every layer")
+    ax.set_title(f"Degrees of every layer ({word})")
     return ax
 
 
-def edge_survival(history: History, *, ax: Axes | None = None) -> Axes:
-    """Share of edges that live at least so many epochs, by Kaplan and Meier, for each layer.
-
-    Edges that are still there at the end count as censored: what is known of them is that they
-    lived so long. A straight line on the log axis means that every edge has the same risk whatever
-    its age; a curve that flattens means that the survivors are there to stay.
-
-    Parameters
-    ----------
-    history : History
-        With `ages`, as runs on disk have.
-    ax : Axes, optional
-
-    References
-    ----------
-    .. [1] Kaplan, Meier, "Nonparametric estimation from incomplete observations", Journal of the
-       American Statistical Association 53, 1958.
-
-    Examples
-    --------
-    >>> from matplotlib.figure import Figure
-    >>> ax = edge_survival(history, ax=Figure().add_subplot())
-    >>> [float(y) for y in ax.lines[0].get_ydata()][:1]
-    [1.0]
-    """
-    ax = axes(ax)
-    epochs = history.recorded
-    lowest = 1.0
-    for i, (name, (age, share)) in enumerate(_kaplan_meier(history).items()):
-        style = {"color": COLOURS[i % 7], "ls": LINES[i % 7]}
-        ax.step(age, share, where="post", label=name, **style)  # type: ignore[arg-type]
-        lowest = min(lowest, float(share[share > 0].min(initial=1.0)))
-    if epochs:
-        ax.legend()
-        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-        ax.set(yscale="log", ylim=(min(0.5, lowest) / 1.3, 1.3))
-    ax.set(xlabel="age of an edge (epochs)", ylabel="share that survives", title="Life of edges")
-    return ax
-
-
-Curve = tuple[NDArray[np.int64], NDArray[np.float64]]
-
-
-def _kaplan_meier(history: History) -> dict[str, Curve]:
-    """Survival function of the ages at which each layer's edges go, those that stay censored."""
-    epochs = history.recorded
-    if not epochs:
-        return {}
-    alive = {name: graph.edge_ids for name, graph in history.topology(epochs[0]).items()}
-    born = {name: np.full(ids.size, epochs[0]) for name, ids in alive.items()}
-    horizon = epochs[-1] - epochs[0] + 2
-    died = {name: np.zeros(horizon, np.int64) for name in alive}
-    for epoch in epochs[1:]:  # one pass: an epoch's graphs are replayed from a keyframe
-        topology = history.topology(epoch)
-        for name, before in alive.items():
-            now = topology[name].edge_ids
-            at = positions_in(before, now)
-            stays = at >= 0
-            gone = np.ones(before.size, bool)
-            gone[at[stays]] = False
-            died[name] += np.bincount(epoch - born[name][gone], minlength=horizon)
-            since = np.full(now.size, epoch)
-            since[stays] = born[name][at[stays]]
-            alive[name], born[name] = now, since
-    return {name: _survival(died[name], epochs[-1] - born[name]) for name in alive}
-
-
-def _survival(died: NDArray[np.int64], ages: NDArray[np.int64]) -> Curve:
-    """Kaplan and Meier's estimate from deaths at each age and the ages of those alive."""
-    ended = died + np.bincount(ages, minlength=died.size)
-    at_risk = ended[::-1].cumsum()[::-1]
-    share = np.cumprod(1 - died / np.maximum(at_risk, 1))
-    last = int(np.flatnonzero(at_risk)[-1]) if at_risk.any() else 0
-    return np.arange(last + 1), np.concatenate([[1.0], share[1 : last + 1]])
-
-
-def spectrum_over_epochs(
-    history: History,
-    *,
-    layer: str | None = None,
-    n_epochs: int = 12,
-    n_values: int = 8,
-    ax: Axes | None = None,
-) -> Axes:
-    """The largest singular values of one layer over epochs, a line for each rank.
-
-    The first follows the mean degrees and the hubs; the distance to the second is the raw
-    spectral gap. Hubs that come lift the leading values one by one out of the bulk.
-
-    Parameters
-    ----------
-    history : History
-    layer : str, optional
-        By default the first.
-    n_epochs, n_values : int
-        How many epochs, evenly spaced, and values of each.
-    ax : Axes, optional
-
-    Notes
-    -----
-    O(edges) for each Lanczos step, to four digits; dense where the smaller side is short.
-
-    Examples
-    --------
-    >>> from matplotlib.figure import Figure
-    >>> ax = spectrum_over_epochs(history, ax=Figure().add_subplot())
-    >>> ax.get_ylabel()
-    'singular value'
-    """
-    ax = axes(ax)
-    layer = _layer(history, layer)
-    epochs = _epochs(history, n_epochs)
-    if epochs and layer is not None:
-        graphs = [history.topology(epoch)[layer] for epoch in epochs]
-        values = np.array([_leading(graph, n_values) for graph in graphs])
-        for rank in range(values.shape[1]):
-            colour = (COLOURS[0], COLOURS[1])[rank] if rank < 2 else NULL
-            label = {0: "first", 1: "second", 2: "following"}.get(rank)
-            ax.plot(epochs, values[:, rank], color=colour, label=label, lw=1.4 - 0.1 * rank)
-        if values.size:
-            ax.legend()
-    title = f"Leading singular values ({layer})" if layer else "Leading singular values"
-    ax.set(xlabel="epoch", ylabel="singular value", title=title)
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-    return ax
-
-
-def _leading(graph: LayerGraph, n: int) -> NDArray[np.float64]:
-    """The `n` largest singular values, decreasing."""
-    size = min(graph.shape)
-    if size <= SMALL or not graph.n_edges:
-        return np.sort(singular_values(graph))[::-1][:n] if size <= SMALL else np.zeros(n)
-    start = np.random.default_rng(0).standard_normal(size)
-    found = svds(
-        graph.to_csr().astype(float), k=n, tol=1e-4, v0=start, return_singular_vectors=False
-    )
-    return np.sort(np.asarray(found, float))[::-1]
-
-
-def degree_evolution(
-    history: History,
-    *,
-    layer: str | None = None,
-    side: str = "fan_in",
-    n_epochs: int = 4,
-    ax: Axes | None = None,
-) -> Axes:
-    """Degree distribution of one layer at several epochs, first to last, with the null.
-
-    Under a rule that keeps the graph random all curves lie on the dotted null; under SET the
-    later (darker) ones run out to the right of it.
-
-    Parameters
-    ----------
-    history : History
-    layer : str, optional
-        By default the first.
-    side : str
-        ``"fan_in"`` or ``"fan_out"``.
-    n_epochs : int
-        How many epochs to draw, evenly spaced.
-    ax : Axes, optional
-
-    Raises
-    ------
-    ValueError
-        If the run has no such layer.
-
-    Examples
-    --------
-    >>> from matplotlib.figure import Figure
-    >>> ax = degree_evolution(history, ax=Figure().add_subplot())
-    >>> ax.get_title()
-    'Degrees over epochs (fc1 fan-in)'
-    """
-    ax = axes(ax)
-    epochs = history.recorded
-    word = side.replace("_", "-")
-    if epochs:
-        chosen = sorted({epochs[int(i)] for i in np.linspace(0, len(epochs) - 1, n_epochs)})
-        layers = history.topology(chosen[-1])
-        layer = layer or next(iter(layers))
-        if layer not in layers:
-            raise ValueError(f"expected a layer of {', '.join(layers)}, got {layer!r}")
-        for i, epoch in enumerate(chosen):
-            graph = history.topology(epoch)[layer]
-            if not i and graph.n_edges:
-                ax.plot(*null_ccdf(graph, side), color=NULL, ls=":", label="random graph")
-            shade = 0.25 + 0.75 * i / max(len(chosen) - 1, 1)
-            draw_ccdf(
-                ax,
-                degrees_of(graph, side)[0],
-                color=COLOURS[0],
-                alpha=shade,
-                ls=LINES[(len(chosen) - 1 - i) % 4],
-                label=f"epoch {epoch}",
-            )
-        n_units = degrees_of(graph, side)[0].size
-        ax.set(xscale="log", yscale="log", ylim=(0.5 / max(n_units, 1), 1.5))
-        ax.legend(loc="lower left")
-    ax.set(xlabel=f"{word} k", ylabel=f"share of {UNITS[side]} with {word} ≥ k")
-    ax.set_title(f"Degrees over epochs ({layer} {word})" if layer else "Degrees over epochs")
-    return ax
-
-
-def _values(history: History, measure: str) -> dict[str, pd.DataFrame]:
-    """Frames of epoch and value by layer, without undefined values."""
-    frame = history.measures
-    mine = frame[(frame["measure"] == measure) & frame["value"].notna()]
-    return {str(layer): part for layer, part in mine.groupby("layer", sort=False)}
+# --- measures and accuracy -----------------------------------------------------------------------
 
 
 def measure_over_epochs(
     history: History, measure: str = "fan_in.dispersion", *, ax: Axes | None = None
 ) -> Axes:
-    """One measure over epochs, a line for each layer; gaps are epochs where it is undefined.
+    """One measure over epochs, a line for each layer; undefined values are left out.
 
     Parameters
     ----------
@@ -419,12 +330,16 @@ def measure_over_epochs(
         A name in ``history.measures``.
     ax : Axes, optional
 
+    Returns
+    -------
+    Axes
+
     Examples
     --------
     >>> from matplotlib.figure import Figure
     >>> ax = measure_over_epochs(history, ax=Figure().add_subplot())
     >>> ax.get_ylabel()
-    'fan in variance / mean'
+    'fan-in variance / mean'
     """
     ax = axes(ax)
     layers = _values(history, measure)
@@ -434,87 +349,22 @@ def measure_over_epochs(
         ax.axhline(1, color=NULL, ls=":", lw=1, label="random graph")
     if layers:
         ax.legend()
-    label = measure.replace("_", " ").replace(".dispersion", " variance / mean")
-    ax.set(xlabel="epoch", ylabel=label.replace(".", ", "), title="Topology over epochs")
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-    return ax
-
-
-def scores_of(history: History) -> tuple[NDArray[np.float64], str]:
-    """Return test accuracies, and what they are called; errors of a model without labels."""
-    accuracy = history.epochs["test_accuracy"].to_numpy()
-    if len(accuracy) and np.isnan(accuracy).all():
-        return history.epochs["test_loss"].to_numpy(), "test error"
-    return accuracy, "test accuracy"
-
-
-def accuracy_over_epochs(history: History, *, ax: Axes | None = None) -> Axes:
-    """Test accuracy after each epoch; the test error of a model that learns without labels.
-
-    Examples
-    --------
-    >>> from matplotlib.figure import Figure
-    >>> ax = accuracy_over_epochs(history, ax=Figure().add_subplot())
-    >>> ax.lines[0].get_xdata().tolist()
-    [0, 1, 2]
-    """
-    ax = axes(ax)
-    scores, label = scores_of(history)
-    if len(scores):
-        ax.plot(history.epochs["epoch"], scores, color=COLOURS[0])
-    ax.set(xlabel="epoch", ylabel=label, title=f"{label[5:].capitalize()} over epochs")
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-    return ax
-
-
-def accuracy_against_measure(
-    history: History, measure: str = "normalized_spectral_gap", *, ax: Axes | None = None
-) -> Axes:
-    """Test accuracy (or error) against a measure, one point an epoch and layer, epochs as colour.
-
-    A path, not a sample: neighbouring epochs share most of their edges, so a trend here is no
-    correlation between independent observations.
-
-    Examples
-    --------
-    >>> from matplotlib.figure import Figure
-    >>> ax = accuracy_against_measure(history, ax=Figure().add_subplot())
-    >>> ax.get_ylabel()
-    'test accuracy'
-    """
-    ax = axes(ax)
-    layers = _values(history, measure)
-    scores, score = scores_of(history)
-    accuracy = dict(zip(history.epochs["epoch"], scores, strict=True))
-    points = None
-    for i, (layer, part) in enumerate(layers.items()):
-        points = ax.scatter(
-            part["value"],
-            [accuracy[e] for e in part["epoch"]],
-            c=part["epoch"],
-            cmap="cividis_r",  # the latest epochs are the darkest
-            vmin=0,
-            vmax=max(accuracy, default=1),
-            marker=MARKERS[i % 7],
-            s=9,
-            label=layer,
-        )
-        path = [accuracy[e] for e in part["epoch"]]
-        ax.plot(part["value"], path, color=NULL, lw=0.4, alpha=0.5, zorder=0)
-    if points is not None:
-        ax.figure.colorbar(points, ax=ax, label="epoch", ticks=MaxNLocator("auto", integer=True))
-        legend = ax.legend(loc="lower left")
-        for handle in legend.legend_handles:
-            if isinstance(handle, PathCollection):
-                handle.set_array(None)
-                handle.set_facecolor(NULL)
-    label = measure.replace("_", " ").replace(".", ", ")
-    ax.set(xlabel=label, ylabel=score, title=f"{score[5:].capitalize()} against topology")
+    ax.set(xlabel="epoch", ylabel=_label(measure), title="Topology over epochs")
+    whole_numbers(ax)
     return ax
 
 
 def turnover(history: History, *, ax: Axes | None = None) -> Axes:
-    """Share of edges absent from the epoch recorded before, a line for each layer.
+    """Share of edges that were absent at the previously recorded epoch, a line for each layer.
+
+    Parameters
+    ----------
+    history : History
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
 
     Examples
     --------
@@ -531,9 +381,18 @@ def turnover(history: History, *, ax: Axes | None = None) -> Axes:
 
 
 def verdict_timeline(history: History, *, ax: Axes | None = None) -> Axes:
-    """What the scale-free test said of each layer's fan-in, epoch by epoch.
+    """Verdict of the scale-free test on each layer's fan-in, epoch by epoch.
 
-    Darker is further from random. Without a bootstrap the test never says "power law".
+    Darker is further from random. Without a bootstrap the verdict is never "power law".
+
+    Parameters
+    ----------
+    history : History
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
 
     Examples
     --------
@@ -559,5 +418,256 @@ def verdict_timeline(history: History, *, ax: Axes | None = None) -> Axes:
         bar = ax.figure.colorbar(image, ax=ax, ticks=range(4))
         bar.ax.set_yticklabels(VERDICTS)
     ax.set(xlabel="epoch", ylabel="layer", title="Verdict on the fan-in")
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    whole_numbers(ax)
     return ax
+
+
+def accuracy_over_epochs(history: History, *, ax: Axes | None = None) -> Axes:
+    """Test accuracy after each epoch; test error for a model that learns without labels.
+
+    Parameters
+    ----------
+    history : History
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = accuracy_over_epochs(history, ax=Figure().add_subplot())
+    >>> ax.lines[0].get_xdata().tolist()
+    [0, 1, 2]
+    """
+    ax = axes(ax)
+    scores, label = scores_of(history)
+    if len(scores):
+        ax.plot(history.epochs["epoch"], scores, color=COLOURS[0])
+    ax.set(xlabel="epoch", ylabel=label, title=f"{label.capitalize()} over epochs")
+    whole_numbers(ax)
+    return ax
+
+
+def accuracy_against_measure(
+    history: History, measure: str = "normalized_spectral_gap", *, ax: Axes | None = None
+) -> Axes:
+    """Test accuracy (or error) against a measure, a point for each epoch and layer.
+
+    The colour is the epoch. Neighbouring epochs share most of their edges, so the points are the
+    trajectory of one run and not independent observations: a trend here is no correlation.
+
+    Parameters
+    ----------
+    history : History
+    measure : str
+        A name in ``history.measures``.
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = accuracy_against_measure(history, ax=Figure().add_subplot())
+    >>> ax.get_ylabel()
+    'test accuracy'
+    """
+    ax = axes(ax)
+    layers = _values(history, measure)
+    scores, score = scores_of(history)
+    accuracy = dict(zip(history.epochs["epoch"], scores, strict=True))
+    points = None
+    for i, (layer, part) in enumerate(layers.items()):
+        reached = [accuracy[e] for e in part["epoch"]]
+        points = ax.scatter(
+            part["value"],
+            reached,
+            c=part["epoch"],
+            cmap="cividis_r",  # the latest epochs are the darkest
+            vmin=0,
+            vmax=max(accuracy, default=1),
+            marker=MARKERS[i % 7],
+            s=9,
+            label=layer,
+        )
+        ax.plot(part["value"], reached, color=NULL, lw=0.4, alpha=0.5, zorder=0)
+    if points is not None:
+        ax.figure.colorbar(points, ax=ax, label="epoch", ticks=MaxNLocator("auto", integer=True))
+        legend = ax.legend(loc="lower left")
+        for handle in legend.legend_handles:
+            if isinstance(handle, PathCollection):
+                handle.set_array(None)
+                handle.set_facecolor(NULL)
+    ax.set(xlabel=_label(measure), ylabel=score, title=f"{score.capitalize()} against topology")
+    return ax
+
+
+# --- lifetimes of edges --------------------------------------------------------------------------
+
+
+def edge_survival(history: History, *, ax: Axes | None = None) -> Axes:
+    """Share of edges that reach a given age, estimated by Kaplan and Meier [1]_, for each layer.
+
+    Edges that are present at the last epoch are censored: only a lower bound of their lifetime is
+    known. A straight line on the logarithmic axis means that the risk of being dropped does not
+    depend on age; a curve that flattens means that old edges are rarely dropped.
+
+    Parameters
+    ----------
+    history : History
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+
+    References
+    ----------
+    .. [1] Kaplan, Meier, "Nonparametric estimation from incomplete observations", Journal of the
+       American Statistical Association 53, 1958.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = edge_survival(history, ax=Figure().add_subplot())
+    >>> [float(y) for y in ax.lines[0].get_ydata()][:1]
+    [1.0]
+    """
+    ax = axes(ax)
+    lowest = 1.0
+    for i, (name, (age, share)) in enumerate(_kaplan_meier(history).items()):
+        style = {"color": COLOURS[i % 7], "ls": LINES[i % 7]}
+        ax.step(age, share, where="post", label=name, **style)  # type: ignore[arg-type]
+        lowest = min(lowest, float(share[share > 0].min(initial=1.0)))
+    if history.recorded:
+        ax.legend()
+        ax.set(yscale="log", ylim=(min(0.5, lowest) / 1.3, 1.3))
+    ax.set(xlabel="age (epochs)", ylabel="share of edges that survive", title="Survival of edges")
+    whole_numbers(ax)
+    return ax
+
+
+Curve = tuple[NDArray[np.int64], NDArray[np.float64]]
+
+
+def _kaplan_meier(history: History) -> dict[str, Curve]:
+    """Return ages and survival function of each layer's edges."""
+    # Idea: follow the epochs once and keep, for each layer, the edges present now with the epoch
+    # at which each appeared. An edge absent at the next epoch has died at its age, which is one
+    # count in `died`; an edge present at the end is censored at its age. An edge that returns
+    # later starts a new life. Counts by age are all that Kaplan and Meier's estimate needs.
+    # Cost: each epoch's graphs are read once, with one sorted search for each layer:
+    # O(epochs * edges * log edges) time and O(edges) memory.
+    # Why: `history.ages` at every epoch would replay the history from its first epoch each time,
+    # and a matrix of edges by epochs would not fit into memory for wide layers.
+    epochs = history.recorded
+    if not epochs:
+        return {}
+    alive = {name: graph.edge_ids for name, graph in history.topology(epochs[0]).items()}
+    born = {name: np.full(ids.size, epochs[0]) for name, ids in alive.items()}
+    horizon = epochs[-1] - epochs[0] + 2
+    died = {name: np.zeros(horizon, np.int64) for name in alive}
+    for epoch in epochs[1:]:
+        topology = history.topology(epoch)
+        for name, before in alive.items():
+            now = topology[name].edge_ids
+            at = positions_in(before, now)
+            stays = at >= 0
+            gone = np.ones(before.size, bool)
+            gone[at[stays]] = False
+            died[name] += np.bincount(epoch - born[name][gone], minlength=horizon)
+            since = np.full(now.size, epoch)
+            since[stays] = born[name][at[stays]]
+            alive[name], born[name] = now, since
+    return {name: _survival(died[name], epochs[-1] - born[name]) for name in alive}
+
+
+def _survival(died: NDArray[np.int64], ages: NDArray[np.int64]) -> Curve:
+    """Kaplan and Meier's estimate from the deaths at each age and the ages of the censored."""
+    ended = died + np.bincount(ages, minlength=died.size)
+    at_risk = ended[::-1].cumsum()[::-1]
+    share = np.cumprod(1 - died / np.maximum(at_risk, 1))
+    last = int(np.flatnonzero(at_risk)[-1]) if at_risk.any() else 0
+    return np.arange(last + 1), np.concatenate([[1.0], share[1 : last + 1]])
+
+
+# --- spectra -------------------------------------------------------------------------------------
+
+
+def spectrum_over_epochs(
+    history: History,
+    *,
+    layer: str | None = None,
+    n_epochs: int = 12,
+    n_values: int = 8,
+    ax: Axes | None = None,
+) -> Axes:
+    """Largest singular values of one layer over epochs, a line for each rank.
+
+    The first value follows the mean degrees and the hubs; its distance to the second is the
+    spectral gap. As hubs grow, leading values separate one by one from the others.
+
+    Parameters
+    ----------
+    history : History
+    layer : str, optional
+        By default the first.
+    n_epochs : int
+        Number of epochs to draw, evenly spaced.
+    n_values : int
+        Number of singular values at each epoch.
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If the run has no such layer or `n_epochs` is below 1.
+
+    Notes
+    -----
+    O(edges) for each Lanczos step, to four digits; dense for layers with at most 128 units on
+    the smaller side.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = spectrum_over_epochs(history, ax=Figure().add_subplot())
+    >>> ax.get_ylabel()
+    'singular value'
+    """
+    ax = axes(ax)
+    layer = layer_of(history, layer)
+    epochs = evenly_spaced(history, n_epochs)
+    if epochs and layer is not None:
+        graphs = [history.topology(epoch)[layer] for epoch in epochs]
+        values = np.array([_leading(graph, n_values) for graph in graphs])
+        for rank in range(values.shape[1]):
+            colour = (COLOURS[0], COLOURS[1])[rank] if rank < 2 else NULL
+            label = {0: "first", 1: "second", 2: "following"}.get(rank)
+            ax.plot(epochs, values[:, rank], color=colour, label=label, lw=1.4 - 0.1 * rank)
+        if values.size:
+            ax.legend()
+    title = f"Leading singular values ({layer})" if layer else "Leading singular values"
+    ax.set(xlabel="epoch", ylabel="singular value", title=title)
+    whole_numbers(ax)
+    return ax
+
+
+def _leading(graph: LayerGraph, n: int) -> NDArray[np.float64]:
+    """Return the `n` largest singular values, decreasing."""
+    size = min(graph.shape)
+    if size <= SMALL or not graph.n_edges:
+        return np.sort(singular_values(graph))[::-1][:n] if size <= SMALL else np.zeros(n)
+    start = np.random.default_rng(0).standard_normal(size)
+    found = svds(
+        graph.to_csr().astype(float), k=n, tol=1e-4, v0=start, return_singular_vectors=False
+    )
+    return np.sort(np.asarray(found, float))[::-1]

@@ -17,20 +17,25 @@ from topokit.plots.style import COLOURS, NULL, axes
 __all__ = ["adjacency", "degree_distribution", "degree_histogram", "input_map", "spectrum"]
 
 UNITS = {"fan_in": "output units", "fan_out": "input units"}
-BINS = 400  # blocks along a side of an adjacency, at most
-EXPECTED = 8  # mean number of links in a block of a large layer; single ones would be noise
-LARGEST_SPECTRUM = 1500  # units of the smaller side up to which all singular values are drawn
+BLOCKS = 400  # largest number of blocks along a side of an adjacency
+EXPECTED = 8  # mean number of edges in a block of a large layer; with fewer, noise dominates
+LARGEST_SPECTRUM = 1500  # up to this many units on the smaller side, all singular values are drawn
 
 
 def degrees_of(graph: LayerGraph, side: str) -> tuple[NDArray[np.int64], int]:
-    """Degrees of one side, and how many units there are on the other."""
+    """Return the degrees of one side and the number of units on the other."""
     if side not in UNITS:
         raise ValueError(f"expected side 'fan_in' or 'fan_out', got {side!r}")
     return (graph.fan_in, graph.n_in) if side == "fan_in" else (graph.fan_out, graph.n_out)
 
 
 def null_ccdf(graph: LayerGraph, side: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """P(K >= k) of a random layer with the same sizes and number of edges (hypergeometric)."""
+    """Return k and P(K >= k) in a random layer with the same sizes and number of edges.
+
+    In an Erdős–Rényi layer with a fixed number of edges, the degree of a unit is hypergeometric:
+    the number of its ``n_other`` cells among the ``n_edges`` drawn without replacement. k runs up
+    to the value that is exceeded with probability 1e-6. O(largest k), no sampling.
+    """
     _, n_other = degrees_of(graph, side)
     law = stats.hypergeom(graph.n_in * graph.n_out, n_other, graph.n_edges)
     top = int(law.isf(1e-6)) if graph.n_edges else 0
@@ -39,7 +44,7 @@ def null_ccdf(graph: LayerGraph, side: str) -> tuple[NDArray[np.int64], NDArray[
 
 
 def draw_ccdf(ax: Axes, degrees: NDArray[np.int64], **style: Any) -> None:
-    """Draw P(K >= k) over the positive degrees as steps."""
+    """Draw P(K >= k) over the positive degrees as a step function."""
     k, share = ccdf(degrees)
     ax.step(k[k > 0], share[k > 0], where="pre", **style)
 
@@ -47,11 +52,13 @@ def draw_ccdf(ax: Axes, degrees: NDArray[np.int64], **style: Any) -> None:
 def ccdf_band(
     degrees: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Pointwise 95 % bootstrap interval of P(K >= k) at the positive degrees.
-
-    Resampling n units makes each share a binomial one: its quantiles are the bootstrap's without
-    drawing a sample.
-    """
+    """Return k and the pointwise 95 % bootstrap interval of P(K >= k) at the positive degrees."""
+    # Idea: in a bootstrap sample of n units the number with degree >= k is binomial with the
+    # observed share as its probability, so the limits of the percentile interval are quantiles of
+    # that binomial distribution, exactly.
+    # Cost: O(number of distinct degrees), and the same figure each time, where drawing B samples
+    # costs O(B n) and adds noise. The intervals are pointwise: about one step in twenty of the
+    # true distribution may leave the band.
     k, share = ccdf(degrees)
     k, share = k[k > 0], share[k > 0]
     n = max(degrees.size, 1)
@@ -67,13 +74,13 @@ def degree_distribution(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Share of units with at least k links, on log-log axes, with the random-graph null.
+    """Share of units with degree at least k, on log-log axes, with the random-graph null.
 
-    A reader should compare the steps with the dotted line: a random graph falls off as steeply as
-    the null; a heavy tail runs out to the right of it. The band is the pointwise 95 % bootstrap
-    interval of the steps. The best power law is drawn from its x_min (the vertical line) on, thin
-    unless the verdict is at least "heavy-tailed": any degrees have a best power law, and where the
-    steps leave it they follow none.
+    Compare the steps with the dotted line: the degrees of a random graph fall off like the null,
+    a heavy tail extends to the right of it. The band is the pointwise 95 % bootstrap interval of
+    the steps. The best-fitting power law is drawn from its x_min (vertical line) on, as a thin
+    line unless the verdict is at least "heavy-tailed": a power law can be fitted to any degrees,
+    and where the steps depart from the line they do not follow it.
 
     Parameters
     ----------
@@ -88,6 +95,11 @@ def degree_distribution(
     Returns
     -------
     Axes
+
+    Raises
+    ------
+    ValueError
+        If `side` is neither.
 
     Examples
     --------
@@ -140,6 +152,22 @@ def degree_distribution(
 def degree_histogram(graph: LayerGraph, *, side: str = "fan_in", ax: Axes | None = None) -> Axes:
     """Number of units of each degree, with the expectation for a random graph as a line.
 
+    Parameters
+    ----------
+    graph : LayerGraph
+    side : str
+        ``"fan_in"`` (output units) or ``"fan_out"`` (input units).
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If `side` is neither.
+
     Examples
     --------
     >>> from matplotlib.figure import Figure
@@ -161,12 +189,13 @@ def degree_histogram(graph: LayerGraph, *, side: str = "fan_in", ax: Axes | None
 
 
 def spectrum(graph: LayerGraph, *, ax: Axes | None = None) -> Axes:
-    """Singular values of the biadjacency in order, with the random bulk and the Ramanujan bound.
+    """Singular values of the biadjacency matrix, with the random bulk and the Ramanujan bound.
 
-    The first value stands apart by the mean degrees; the second against the dashed bound says
-    how well the layer expands. Below the bound is as good as a graph of these degrees can be. The
-    grey line is where the values of a random layer of that density lie by Marchenko and Pastur
-    [1]_; hubs and blocks lift values above it, regular designs push them below.
+    The first value reflects the mean degrees. The second, compared with the dashed bound, shows
+    how well the layer expands: below the bound it is about as small as that of a large graph with
+    these degrees can be. The grey line is the expectation for a random layer of the same density
+    by the law of Marchenko and Pastur [1]_; hubs and blocks raise values above it, regular designs
+    lower them.
 
     Parameters
     ----------
@@ -179,9 +208,9 @@ def spectrum(graph: LayerGraph, *, ax: Axes | None = None) -> Axes:
 
     Notes
     -----
-    Dense: O(n_out n_in) memory, since all values are wanted; of layers over 1,500 units on their
-    smaller side only the first two are drawn. With mean degrees below about 20 a random layer's
-    bulk is a little wider than the law's: that holds where degrees grow.
+    Dense, O(n_out n_in) memory, since all values are computed; for layers with more than 1,500
+    units on the smaller side only the first two are drawn. The law holds in the limit of large
+    degrees: with mean degrees below about 20 the bulk of a random layer is a little wider.
 
     References
     ----------
@@ -210,22 +239,29 @@ def spectrum(graph: LayerGraph, *, ax: Axes | None = None) -> Axes:
         ax.axhline(bound, color=COLOURS[1], ls="--", lw=1, label="Ramanujan bound, mean degrees")
     if values.size:
         ax.legend()
-    ax.set(xlabel="rank", ylabel="singular value", title="Spectrum of the biadjacency")
+    ax.set(xlabel="rank", ylabel="singular value", title="Singular values of the biadjacency")
     return ax
 
 
 def random_bulk(graph: LayerGraph) -> NDArray[np.float64]:
-    """Expected singular values of a centred random layer of that size and density, decreasing.
+    """Return the expected singular values of a random layer of this size and density, decreasing.
 
-    Quantiles of Marchenko and Pastur's law at the middle of each rank; none without edges or with
-    all of them.
+    The values of its centred biadjacency matrix; an empty array if no edge or every edge is
+    present.
     """
+    # Idea: squared singular values of a random matrix with independent entries of variance
+    # p (1 - p) follow Marchenko and Pastur's law. The expected value of rank r is close to the
+    # quantile of that law at (r + 1/2) / n. The density has infinite slope at both ends of its
+    # support, so it is integrated over an angle on which the squares run along a half circle; the
+    # integrand is smooth there and the trapezoidal rule on 4,001 points is accurate enough for a
+    # figure.
+    # Cost: O(n), where drawing random layers would cost a dense singular value decomposition each.
     small, large = sorted(graph.shape)
     spread = np.sqrt(graph.density * (1 - graph.density)) if graph.n_edges else 0.0
     if not spread:
         return np.empty(0)
     low, high = (spread * (np.sqrt(large) + sign * np.sqrt(small)) for sign in (-1, 1))
-    angle = np.linspace(0, np.pi, 4001)  # the squares run from high to low along a half circle
+    angle = np.linspace(0, np.pi, 4001)
     squares = (high**2 + low**2) / 2 + (high**2 - low**2) / 2 * np.cos(angle)
     weight = np.sin(angle) ** 2 / np.maximum(squares, 1e-12 * high**2)
     share = np.concatenate([[0], np.cumsum((weight[1:] + weight[:-1]) / 2)])
@@ -234,11 +270,20 @@ def random_bulk(graph: LayerGraph) -> NDArray[np.float64]:
 
 
 def adjacency(graph: LayerGraph, *, ax: Axes | None = None) -> Axes:
-    """Where the edges are, both sides ordered by degree; large layers as densities of blocks.
+    """Adjacency matrix with both sides ordered by degree; large layers as block densities.
 
-    Darkness is the share of present edges in a block; hubs gather in the upper left corner. Up to
-    400 units a side every cell is shown; beyond, blocks are so large that they hold 8 links in
-    the mean, since the density of smaller ones is mostly noise.
+    The grey level is the share of edges present in a block; hubs are in the upper left corner.
+    Up to 400 units on each side every cell is shown. Larger layers are divided into blocks that
+    contain 8 edges on average, since the densities of smaller blocks are mostly noise.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
 
     Examples
     --------
@@ -248,8 +293,8 @@ def adjacency(graph: LayerGraph, *, ax: Axes | None = None) -> Axes:
     """
     ax = axes(ax)
     if graph.n_edges:
-        whole = max(graph.shape) <= BINS  # every block is one cell: an edge is black
-        blocks = BINS if whole else int(np.clip(np.sqrt(graph.n_edges / EXPECTED), 1, BINS))
+        whole = max(graph.shape) <= BLOCKS  # each block is one cell, and an edge is black
+        blocks = BLOCKS if whole else int(np.clip(np.sqrt(graph.n_edges / EXPECTED), 1, BLOCKS))
         image = ax.imshow(
             block_densities(graph, blocks),
             cmap="Greys",
@@ -265,45 +310,72 @@ def adjacency(graph: LayerGraph, *, ax: Axes | None = None) -> Axes:
 
 
 def block_densities(graph: LayerGraph, blocks: int) -> NDArray[np.float64]:
-    """Share of present edges in at most `blocks` by `blocks` blocks, both sides by falling degree.
+    """Return the share of edges present in each block, both sides in order of decreasing degree.
 
-    Blocks differ by at most one unit in length; a side with fewer units has a block for each.
+    There are at most `blocks` by `blocks` of them, whose lengths differ by at most one unit; a
+    side with fewer units than `blocks` has a block for each unit. O(edges).
     """
-    at = []
-    for degrees in (graph.fan_in, graph.fan_out):
-        rank = np.empty(degrees.size, np.int64)
-        rank[np.argsort(-degrees, kind="stable")] = np.arange(degrees.size)
-        at.append((2 * rank + 1) * min(degrees.size, blocks) // max(2 * degrees.size, 1))
-    (rows, columns), n = at, [min(size, blocks) for size in graph.shape]
-    flat = rows[graph.rows] * n[1] + columns[graph.indices]
-    counts = np.bincount(flat, minlength=n[0] * n[1]).reshape(n)
-    cells = np.outer(np.bincount(rows, minlength=n[0]), np.bincount(columns, minlength=n[1]))
-    return counts / np.maximum(cells, 1)
+    rows, columns = (
+        (2 * degree_ranks(degrees) + 1) * min(degrees.size, blocks) // max(2 * degrees.size, 1)
+        for degrees in (graph.fan_in, graph.fan_out)
+    )
+    shape = (min(graph.n_out, blocks), min(graph.n_in, blocks))
+    return group_densities(graph, rows, columns, shape)[0]
+
+
+def degree_ranks(degrees: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rank of each unit in order of decreasing degree; ties keep their order."""
+    rank = np.empty(degrees.size, np.int64)
+    rank[np.argsort(-degrees, kind="stable")] = np.arange(degrees.size)
+    return rank
+
+
+def group_densities(
+    graph: LayerGraph,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    shape: tuple[int, int],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the share of edges present between groups of units, and the number of their cells.
+
+    `rows` and `columns` give the group of each output and input unit; `shape` is the number of
+    groups on each side, as that of both results. O(edges).
+    """
+    flat = rows[graph.rows] * shape[1] + columns[graph.indices]
+    counts = np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape)
+    cells = np.outer(
+        np.bincount(rows, minlength=shape[0]), np.bincount(columns, minlength=shape[1])
+    )
+    return counts / np.maximum(cells, 1), cells
 
 
 def input_map(
     graph: LayerGraph, *, image_shape: tuple[int, int] | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Fan-out of the input units as an image: which pixels a network looks at.
+    """Fan-out of the input units as an image: how many edges leave each pixel.
 
     Parameters
     ----------
     graph : LayerGraph
         The first layer of a network on images.
     image_shape : tuple of int, optional
-        Height and width; by default square where that fits, else one row.
+        Height and width; by default square if the number of units allows it, else one row.
     ax : Axes, optional
+
+    Returns
+    -------
+    Axes
 
     Raises
     ------
     ValueError
-        If the image has another number of pixels than the layer has input units.
+        If the number of pixels differs from the number of input units.
 
     Examples
     --------
     >>> from matplotlib.figure import Figure
     >>> input_map(LayerGraph.from_edge_ids([0], (1, 4)), ax=Figure().add_subplot()).get_title()
-    'Links of each input unit'
+    'Edges of each input unit'
     """
     ax = axes(ax)
     side = int(np.sqrt(graph.n_in))
@@ -313,5 +385,5 @@ def input_map(
     if graph.n_in:
         image = ax.imshow(graph.fan_out.reshape(shape), cmap="cividis", aspect="auto")
         ax.figure.colorbar(image, ax=ax, label="fan-out")
-    ax.set(xlabel="column", ylabel="row", title="Links of each input unit")
+    ax.set(xlabel="column", ylabel="row", title="Edges of each input unit")
     return ax

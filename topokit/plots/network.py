@@ -1,4 +1,4 @@
-"""A whole network drawn in layers: every link where there are few, groups of units where not."""
+"""A drawing of a whole network: every edge if there are few, otherwise groups of units."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from matplotlib.collections import LineCollection
 from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph, Topology
+from topokit.plots.layer import degree_ranks, group_densities
 from topokit.plots.style import COLOURS, axes
 
 if TYPE_CHECKING:
@@ -18,39 +19,52 @@ if TYPE_CHECKING:
 
 __all__ = ["network"]
 
-EXACT_UNITS, EXACT_EDGES = 64, 3000  # up to which every unit and every link is drawn
-HUBS, GROUPS = 6, 18  # of a column of a larger network: units drawn alone, and the rest together
-EXPECTED = 3  # links by chance from which a pair of groups may set the scale of a layer
-FAINT = 0.03  # lines fainter than this are not drawn
+EXACT_UNITS, EXACT_EDGES = 64, 3000  # up to these sizes every unit and every edge is drawn
+HUBS, GROUPS = 6, 18  # in a column of a larger network: units drawn alone, groups for the others
+EXPECTED = 3  # a pair of groups sets the grey scale only if it has this many edges by chance
+FAINT = 0.03  # lines lighter than this are not drawn
+
+# Layout. Drawing a line for each edge of a network with millions of edges gives a black rectangle
+# and takes minutes. Units in a column are therefore ordered by degree and bundled: the six units
+# of highest degree are drawn alone, since hubs are what one looks for, the others in 18 groups of
+# equal size. A line between two groups stands for all edges between them, and its grey level is
+# the share of possible edges that are present, so that groups of unequal size compare.
+# Grey levels are relative to the densest pair of the layer; a pair of hubs has a single possible
+# edge, whose share is 0 or 1 by chance, so only pairs with at least three expected edges set the
+# scale. In networks of at most 64 units in a column and 3,000 edges each group is one unit, and
+# the same code draws every edge.
+# Cost: O(edges) to count, at most 24 x 24 = 576 lines for each layer whatever its size. Ordering
+# by degree, rather than minimising crossings, keeps the positions comparable between epochs and
+# is deterministic.
 
 
 def network(source: History | Topology, *, epoch: int = -1, ax: Axes | None = None) -> Axes:
-    r"""Draw a network in layers, inputs left, units by falling degree from the top.
+    r"""Draw a network in columns, inputs on the left, units in order of decreasing degree.
 
-    Small networks are drawn exactly: every unit a dot, its area the number of its links, every
-    link a line. In large ones the six units of most links in each column are drawn alone, as
-    hubs, the others in 18 groups of equal size; the darkness of a line is the share of links
-    present between two groups, of the densest pair of that layer (at most black). In a random
-    network the lines fade slowly downwards; where hubs have grown the upper ones are dark and the
-    rest gone.
+    Small networks are drawn exactly: each unit is a dot whose area is its degree, each edge a
+    line. In large networks the six units of highest degree in each column are drawn alone, as
+    hubs, and the others in 18 groups of equal size; the grey level of a line is the share of
+    edges present between two groups, relative to the densest pair of the layer. In a random
+    network the lines become gradually lighter from top to bottom; with hubs the upper lines are
+    dark and the others are missing.
 
     Parameters
     ----------
     source : History or dict of LayerGraph
         A run or a topology.
     epoch : int
-        Of a run; a recorded one, negative ones count from the last recorded.
+        A recorded epoch of the run; negative numbers count back from the last one recorded.
     ax : Axes, optional
 
     Returns
     -------
     Axes
-        Where a layer does not take the outputs of the one before, its inputs are a column of
-        their own.
+        If the number of inputs of a layer differs from the number of outputs of the layer before,
+        its inputs get a column of their own.
 
     Notes
     -----
-    O(edges); the figure has at most 3,000 or 576 lines for each layer, whatever their number.
+    O(edges) time. The figure has at most 3,000 lines in all (exact) or 576 for each layer.
 
     Examples
     --------
@@ -76,15 +90,15 @@ def network(source: History | Topology, *, epoch: int = -1, ax: Axes | None = No
     groups = [_groups(degrees, exact=exact) for degrees in columns]
     heights = [_heights(group) for group in groups]
     for graph, (left, right) in zip(topology.values(), places, strict=True):
-        _draw_links(ax, graph, (left, groups[left], heights[left]), groups[right], heights[right])
+        _draw_edges(ax, graph, (left, groups[left], heights[left]), groups[right], heights[right])
     most = max([int(degrees.max(initial=0)) for degrees in columns] + [1])
     for x, (degrees, group, height) in enumerate(zip(columns, groups, heights, strict=True)):
         _draw_units(ax, x, degrees, group, height, most=most, exact=exact)
     labels = [f"{name}\n{degrees.size}" for name, degrees in zip(names, columns, strict=True)]
     ax.set_xticks(range(len(labels)), labels)
     ax.set(xlim=(-0.3, max(len(labels), 1) - 0.7), ylim=(-0.04, 1.04), yticks=[])
-    words = "every unit and link" if exact else f"orange: {HUBS} hubs, blue: groups"
-    ax.set(xlabel=f"layer and its units ({words})", ylabel="units, most links on top")
+    words = "every unit and edge" if exact else f"orange: {HUBS} hubs, blue: groups"
+    ax.set(xlabel=f"layer and number of units ({words})", ylabel="units by degree, highest on top")
     ax.set_title(title)
     ax.spines[:].set_visible(False)
     return ax
@@ -93,7 +107,7 @@ def network(source: History | Topology, *, epoch: int = -1, ax: Axes | None = No
 def _columns(
     topology: Mapping[str, LayerGraph],
 ) -> tuple[list[NDArray[np.int64]], list[str], list[tuple[int, int]]]:
-    """Degrees and name of every column of units, and the columns each layer joins."""
+    """Return degrees and name of each column of units, and the two columns of each layer."""
     columns: list[NDArray[np.int64]] = []
     names: list[str] = []
     places: list[tuple[int, int]] = []
@@ -102,7 +116,7 @@ def _columns(
             columns[-1] = columns[-1] + graph.fan_out
         else:
             columns.append(graph.fan_out.astype(np.int64))
-            names.append(f"into {layer}" if names else "inputs")
+            names.append(f"inputs of {layer}" if names else "inputs")
         columns.append(graph.fan_in.astype(np.int64))
         names.append(layer)
         places.append((len(columns) - 2, len(columns) - 1))
@@ -110,9 +124,8 @@ def _columns(
 
 
 def _groups(degrees: NDArray[np.int64], *, exact: bool) -> NDArray[np.int64]:
-    """The group of each unit: its rank by degree, or after the hubs an equal share of ranks."""
-    rank = np.empty(degrees.size, np.int64)
-    rank[np.argsort(-degrees, kind="stable")] = np.arange(degrees.size)
+    """Return the group of each unit: hubs (or all, if `exact`) alone, others by rank in degree."""
+    rank = degree_ranks(degrees)
     if exact or degrees.size <= HUBS + GROUPS:
         return rank
     rest = (rank - HUBS) * GROUPS // (degrees.size - HUBS)
@@ -120,31 +133,26 @@ def _groups(degrees: NDArray[np.int64], *, exact: bool) -> NDArray[np.int64]:
 
 
 def _heights(group: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Where each group stands, the first on top."""
+    """Return the vertical position of each group, the first on top."""
     n = int(group.max(initial=-1)) + 1
     return np.linspace(1, 0, n) if n > 1 else np.full(n, 0.5)
 
 
-def _draw_links(
+def _draw_edges(
     ax: Axes,
     graph: LayerGraph,
     left: tuple[int, NDArray[np.int64], NDArray[np.float64]],
     group: NDArray[np.int64],
     height: NDArray[np.float64],
 ) -> None:
-    """Draw a line for each pair of groups with links, its darkness the share of links there."""
+    """Draw a line for each pair of groups with edges; its grey level is the share present."""
     x, from_group, from_height = left
     shape = (height.size, from_height.size)
-    flat = group[graph.rows] * shape[1] + from_group[graph.indices]
-    counts = np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape)
-    cells = np.outer(
-        np.bincount(group, minlength=shape[0]), np.bincount(from_group, minlength=shape[1])
-    )
-    share = counts / np.maximum(cells, 1)
-    sure = share[cells * graph.density >= EXPECTED]  # a lone pair of hubs has all or nothing
-    dark = np.minimum(share / max((sure if sure.size else share).max(initial=0), 1e-12), 1)
+    share, cells = group_densities(graph, group, from_group, shape)
+    scale = share[cells * graph.density >= EXPECTED]
+    dark = np.minimum(share / max((scale if scale.size else share).max(initial=0), 1e-12), 1)
     to, start = np.nonzero(dark > FAINT)
-    order = np.argsort(dark[to, start], kind="stable")  # the darkest last, on top
+    order = np.argsort(dark[to, start], kind="stable")  # the darkest are drawn last, on top
     to, start = to[order], start[order]
     ends = np.stack(
         [
@@ -170,7 +178,7 @@ def _draw_units(
     most: int,
     exact: bool,
 ) -> None:
-    """Draw a dot for each group, as large as the mean number of its units' links."""
+    """Draw a dot for each group; its area is the mean degree of its units."""
     counts = np.bincount(group, minlength=height.size)
     means = np.bincount(group, weights=degrees, minlength=height.size) / np.maximum(counts, 1)
     hub = np.arange(height.size) < (0 if exact or height.size == degrees.size else HUBS)

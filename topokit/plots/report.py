@@ -1,11 +1,12 @@
-"""One self-contained HTML page about one or more runs: words, figures, tables, configuration."""
+"""A self-contained HTML report on one or more runs: text, figures, tables, configuration."""
 
 from __future__ import annotations
 
 import base64
+import inspect
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,43 +29,47 @@ if TYPE_CHECKING:
 __all__ = ["verdict_sentences", "write_report"]
 
 BOOTSTRAP = 100
-FRAMES = 60  # epochs in the player
-STREAM = 101
+FRAMES = 60  # largest number of epochs in the player
+STREAM = 101  # spawn key of the random stream of the bootstrap
 
 CAPTIONS = {
-    "degree_evolution": "Degrees of the first layer from the first epoch (lightest) to the last. "
-    "Curves to the right of the dotted line have more links on few units than chance gives.",
+    "degree_evolution": "Degree distribution of the first layer at several epochs, from light "
+    "(first) to dark (last). A curve to the right of the dotted line has more units of high degree "
+    "than a random graph.",
     "measure_over_epochs": "Variance over mean of the fan-in; a random graph stays near 1.",
     "accuracy_over_epochs": "Accuracy on the test set, measured before each rewiring.",
-    "accuracy_against_measure": "The path of the run through topology and accuracy; the colour is "
-    "the epoch. Neighbouring epochs share most of their edges, so this is one path, no sample.",
-    "degree_heatmap": "Every column is an epoch, every cell the share of units with about so many "
-    "links. A random graph is a band that stays; hubs climb away from it.",
-    "degree_multiples": "All layers on common scales, from the first epoch (light) to the last.",
-    "edge_survival": "Share of edges that live at least so many epochs (Kaplan-Meier; edges alive "
-    "at the end are censored). Where a curve flattens, the survivors stay.",
-    "spectrum_over_epochs": "The first singular value follows degrees and hubs; its distance to "
-    "the second is the raw spectral gap.",
-    "network": "The last epoch: units by links from the top, hubs in orange; darkness is the share "
-    "of links present, of each layer's densest pair of groups. Evenly grey is random.",
-    "turnover": "Share of edges that were not there in the epoch recorded before.",
-    "verdict_timeline": "What the scale-free test concluded on the fan-in, without bootstrap: "
-    "darker is further from random.",
+    "accuracy_against_measure": "Accuracy against topology; the colour is the epoch. Neighbouring "
+    "epochs share most of their edges: this is the trajectory of one run, not a sample.",
+    "degree_heatmap": "Each column is an epoch; the colour is the share of units with that degree. "
+    "A random graph is a band that does not move; hubs appear above it.",
+    "degree_multiples": "Degree distributions of all layers on common scales, from light (first "
+    "epoch) to dark (last).",
+    "edge_survival": "Share of edges that reach a given age (Kaplan-Meier estimate; edges present "
+    "at the last epoch are censored). A flat curve means that old edges are rarely dropped.",
+    "spectrum_over_epochs": "Largest singular values of the first layer. The first follows the "
+    "degrees and hubs; its distance to the second is the spectral gap.",
+    "network": "The last epoch: units in order of decreasing degree, hubs in orange. The grey "
+    "level is the share of edges present, relative to the densest pair of groups in each layer; a "
+    "random network is evenly grey.",
+    "turnover": "Share of edges that were absent at the previously recorded epoch.",
+    "verdict_timeline": "Verdict of the scale-free test on the fan-in, without bootstrap: darker "
+    "is further from random.",
 }
+"""Caption of each history plot on the page; a plot without one gets the start of its docstring."""
 
 
 def verdict_sentences(
     topology: Topology, *, bootstrap: int = BOOTSTRAP, seed: int = 0
 ) -> list[dict[str, str]]:
-    """Judge the degrees of every layer and side, in words.
+    """Return the verdict on the degrees of every layer and side, in words.
 
     Parameters
     ----------
     topology : dict of LayerGraph
     bootstrap : int
-        Replicates behind each p-value; 0 for none, and then no verdict "power law".
+        Number of replicates for each p-value; with 0 the verdict is never "power law".
     seed : int
-        Of the bootstrap; the same for equal topologies whatever else is judged.
+        Seed of the bootstrap. Each layer and side has a random stream of its own.
 
     Returns
     -------
@@ -98,19 +103,20 @@ def verdict_sentences(
 def write_report(
     histories: Sequence[History], path: str | Path, *, bootstrap: int = BOOTSTRAP
 ) -> Path:
-    """Write one HTML page that needs nothing else: no network, no files beside it.
+    """Write one self-contained HTML page: it loads nothing from the network or from other files.
 
     Parameters
     ----------
     histories : sequence of History
-        Shown one after the other, with a table that compares them on top.
+        A section for each, after a table that compares them.
     path : path
     bootstrap : int
-        Replicates behind the p-values of the verdicts.
+        Number of replicates for the p-values of the verdicts.
 
     Returns
     -------
     Path
+        The page, as `path`.
 
     Raises
     ------
@@ -141,13 +147,13 @@ def write_report(
 
 
 def _run(history: History, number: int, bootstrap: int) -> dict[str, Any]:
-    """Everything the page says about one run."""
+    """Return everything the page shows of one run."""
     epochs, recorded = history.epochs, history.recorded
     first, last = recorded[0], recorded[-1]
     scores, label = scores_of(history)
     best = int(scores.argmin() if label == "test error" else scores.argmax())
     seed = int(history.config.get("seed", 0))
-    links = sum(graph.n_edges for graph in history.topology(last).values())
+    n_edges = sum(graph.n_edges for graph in history.topology(last).values())
     verdicts: list[dict[str, Any]] = []
     for epoch in dict.fromkeys((first, last)):
         rows = verdict_sentences(history.topology(epoch), bootstrap=bootstrap, seed=seed)
@@ -162,9 +168,9 @@ def _run(history: History, number: int, bootstrap: int) -> dict[str, Any]:
         "final": f"{scores[-1]:.4f}",
         "best": f"{scores[best]:.4f}",
         "best_epoch": int(epochs["epoch"].iloc[best]),
-        "links": f"{links:,}",
+        "edges": f"{n_edges:,}",
         "seed": seed,
-        "words": _words(history, verdicts),
+        "summary": _summary(history, verdicts),
         "verdicts": verdicts,
         "n_tests": sum(len(when["rows"]) for when in verdicts),
         "player": Markup(json.dumps(_player(history)).replace("<", "\\u003c")),
@@ -177,12 +183,15 @@ def _run(history: History, number: int, bootstrap: int) -> dict[str, Any]:
 
 
 def _player(history: History) -> dict[str, Any]:
-    """Degrees and blocks of every layer at up to `FRAMES` epochs, for the player."""
-    film = frames(history, n_frames=FRAMES)
+    """Return the data of the player: degrees and blocks of every layer at up to `FRAMES` epochs."""
+    # The page holds them as JSON: distributions as [k, share] pairs, which the player draws as
+    # steps, and block densities (0..99) as one base64 string an epoch, a byte for each block, row
+    # by row: a third of the length of a list of numbers, and decoded by one call of `atob`.
+    data = frames(history, n_frames=FRAMES)
     scores, label = scores_of(history)
     score_of = dict(zip(history.epochs["epoch"], scores, strict=True))
     curves: dict[str, Any] = {}
-    for name, layer in film["layers"].items():
+    for name, layer in data["layers"].items():
         for side in ("fan_in", "fan_out"):
             curves[f"{name} {side.replace('_', '-')}"] = {
                 "side": side.replace("_", "-"),
@@ -201,39 +210,40 @@ def _player(history: History) -> dict[str, Any]:
             "densest": f"{100 * layer['densest']:.3g} %",
             "epochs": [_bytes(rows) for rows in layer["blocks"]],
         }
-        for name, layer in film["layers"].items()
+        for name, layer in data["layers"].items()
     }
     return {
-        "epochs": film["epochs"],
+        "epochs": data["epochs"],
         "label": label,
-        "scores": [f"{score_of[epoch]:.4f}" for epoch in film["epochs"]],
+        "scores": [f"{score_of[epoch]:.4f}" for epoch in data["epochs"]],
         "curves": curves,
         "blocks": blocks,
     }
 
 
 def _bytes(rows: list[list[int]]) -> str:
-    """Small numbers as base64, a byte each."""
+    """Encode numbers in 0..255 as base64, one byte each."""
     return base64.b64encode(np.array(rows, np.uint8).tobytes()).decode("ascii")
 
 
 def _across(histories: Sequence[History]) -> list[dict[str, str]]:
-    """Accuracy and the first layer's dispersion of all runs in one figure each."""
+    """Draw the accuracy and the first layer's dispersion of all runs, a figure each."""
     import pandas as pd
 
-    frames, moving = [], []
+    scored, moving = [], []
     for history in histories:
         scores, label = scores_of(history)
         column = label.replace(" ", "_")
         columns = {"epoch": history.epochs["epoch"], column: scores, "arm": history.name}
-        frames.append(pd.DataFrame(columns))
+        scored.append(pd.DataFrame(columns))
         measures = history.measures
         first = next(iter(history.topology(history.recorded[0])))
         rows = measures[(measures["layer"] == first) & (measures["measure"] == "fan_in.dispersion")]
         moving.append(rows[["epoch", "value"]].assign(arm=history.name))
     spread = "fan-in variance / mean, first layer"
     drawn = [
-        (f"Each run's {label} over epochs.", pd.concat(frames), column, f"{label}, all runs"),
+        (f"{label.capitalize()} of each run over epochs.", pd.concat(scored), column,
+         f"{label.capitalize()}, all runs"),
         ("Variance over mean of the first layer's fan-in; a random graph stays near 1.",
          pd.concat(moving).rename(columns={"value": spread}), spread, "Topology, all runs"),
     ]  # fmt: skip
@@ -249,13 +259,13 @@ def _across(histories: Sequence[History]) -> list[dict[str, str]]:
 
 
 def _titled(frame: Any, column: str, title: str, *, ax: Any) -> None:
-    """Lines of several runs under a title."""
+    """Draw `column` of several runs under a title."""
     mean_over_seeds(frame, column, ax=ax)
     ax.set_title(title)
 
 
-def _words(history: History, verdicts: list[dict[str, Any]]) -> str:
-    """Say in two sentences what happened."""
+def _summary(history: History, verdicts: list[dict[str, Any]]) -> str:
+    """Return two sentences on the outcome of a run."""
     start, end = verdicts[0], verdicts[-1]
     moved = [
         f"{b['layer']} {b['side']} ({a['verdict']} → {b['verdict']})"
@@ -276,9 +286,9 @@ def _words(history: History, verdicts: list[dict[str, Any]]) -> str:
 
 
 def _figures(history: History) -> list[dict[str, str]]:
-    """Draw every history plot and the last degrees of every layer, as base64 PNG."""
+    """Draw every history plot and the last degrees of every layer as base64 PNG."""
     drawn = [
-        (name, CAPTIONS.get(name, ""), partial(plot, history))
+        (name, CAPTIONS.get(name) or _first_line(plot), partial(plot, history))
         for name, plot in HISTORY_PLOTS.items()
     ]
     first, last = (history.topology(history.recorded[i]) for i in (0, -1))
@@ -288,7 +298,7 @@ def _figures(history: History) -> list[dict[str, str]]:
             drawn.append(
                 (
                     f"degrees of {layer}, {word}",
-                    f"{layer}: {word} at the last epoch against the first and against chance.",
+                    f"{layer}: {word} at the last epoch, at the first epoch and of a random graph.",
                     partial(
                         degree_distribution,
                         graph,
@@ -301,14 +311,20 @@ def _figures(history: History) -> list[dict[str, str]]:
     return [
         {
             "data": _png(draw),
-            "alt": f"Plot for {history.name}: {name.replace('_', ' ')}. {caption}",
+            "alt": f"Plot of {history.name}: {name.replace('_', ' ')}. {caption}",
             "caption": caption,
         }
         for name, caption, draw in drawn
     ]
 
 
-def _png(draw: Any) -> str:
+def _first_line(plot: Callable[..., Any]) -> str:
+    """Return the first line of a function's docstring, the caption of a user's own plot."""
+    return (inspect.getdoc(plot) or "").partition("\n")[0]
+
+
+def _png(draw: Callable[..., Any]) -> str:
+    """Return a figure as base64 PNG."""
     with figure() as ax:
         draw(ax=ax)
         buffer = io.BytesIO()
@@ -317,7 +333,7 @@ def _png(draw: Any) -> str:
 
 
 def _table(history: History, first: int, last: int) -> dict[str, Any]:
-    """Every measure at the first and the last recorded epoch, a column for each layer."""
+    """Return a table of every measure at the first and the last epoch, a column for each layer."""
     frame = history.measures
     layers = list(dict.fromkeys(frame["layer"]))
     measured = sorted({int(e) for e in frame["epoch"]} & {first, last})
@@ -331,11 +347,12 @@ def _table(history: History, first: int, last: int) -> dict[str, Any]:
         [measure, *(_arrow(cells, measured, measure, layer) for layer in layers)]
         for measure in dict.fromkeys(key[1] for key in cells)
     ]
-    caption = f"Measures at epochs {' → '.join(map(str, measured))}; a dash is undefined."
+    caption = f"Measures at epochs {' → '.join(map(str, measured))}; a dash means undefined."
     return {"caption": caption, "heads": ["measure", *layers], "rows": rows}
 
 
 def _arrow(cells: dict[Any, float], epochs: list[int], measure: str, layer: str) -> str:
+    """Return the values of a measure at `epochs`, joined by arrows."""
     values = [cells.get((epoch, measure, layer)) for epoch in epochs]
     if all(value is None for value in values):
         return ""

@@ -1,4 +1,7 @@
-"""One look for all figures: colour-blind safe, legible at one column, nothing global changed."""
+"""The common style of all figures: colours safe for colour-blind readers, sizes for one column.
+
+Global settings of matplotlib are never changed.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-__all__ = ["COLOURS", "LINES", "MARKERS", "RC", "axes", "figure", "save"]
+__all__ = ["COLOURS", "LINES", "MARKERS", "RC", "axes", "figure", "save", "whole_numbers"]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), "-")
@@ -36,7 +40,7 @@ RC: dict[str, Any] = {
 
 @contextmanager
 def figure(*, size: tuple[float, float] = (3.5, 2.7)) -> Iterator[Axes]:
-    """Give the axes of a figure of one column's width, made in topokit's style."""
+    """Yield the axes of a new figure in topokit's style, by default one column wide (inches)."""
     with mpl.rc_context(cast("Any", RC)):
         fig = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(fig)
@@ -44,16 +48,21 @@ def figure(*, size: tuple[float, float] = (3.5, 2.7)) -> Iterator[Axes]:
 
 
 def save(ax: Axes, target: Any, **options: Any) -> None:
-    """Write the figure an axes belongs to."""
+    """Save the figure that `ax` belongs to; `options` are those of matplotlib's ``savefig``."""
     figure_of = ax.get_figure(root=True)
     if figure_of is not None:
         figure_of.savefig(target, **options)
 
 
 def axes(ax: Axes | None) -> Axes:
-    """Return `ax`, or the current axes where it is ``None``."""
+    """Return `ax`, or the current axes if it is ``None``."""
     if ax is not None:
         return ax
     import matplotlib.pyplot as plt
 
     return plt.gca()
+
+
+def whole_numbers(ax: Axes) -> None:
+    """Put the ticks of the horizontal axis, usually epochs, at whole numbers only."""
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))

@@ -1,5 +1,5 @@
 "use strict";
-// Tables: a click on a heading sorts by its column.
+// Tables: clicking a heading sorts the rows by that column.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   [...table.tHead.rows[0].cells].forEach((head, column) => {
@@ -13,7 +13,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const number = text => /^[-–+]?[\d.,]+(e[-+]?\d+)?( |$)/i.test(text) ? parseFloat(text.replaceAll(",", "")) : NaN;
       const none = text => text === "" || text === "–" || text === "nan";
       const compare = (a, b) => {
-        if (none(a) || none(b)) return none(a) - none(b);  // undefined ones last, either way
+        if (none(a) || none(b)) return none(a) - none(b);  // undefined values last in both orders
         const [x, y] = [number(a), number(b)];
         const order = Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b) : x - y;
         return up ? order : -order;
@@ -23,7 +23,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// Players: the degree distribution of a layer, epoch by epoch, on log-log axes.
+// Players: the degree distribution of a layer on log-log axes and its block densities, by epoch.
+// Distributions are [k, share] pairs, drawn as steps; densities are a base64 string an epoch, one byte
+// (0..99, relative to the densest block of the run) for each block, row by row.
 const WIDTH = 560, HEIGHT = 340, LEFT = 58, RIGHT = 12, TOP = 12, BOTTOM = 44;
 const draw = (tag, attributes, parent, text) => {
   const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -34,7 +36,7 @@ const draw = (tag, attributes, parent, text) => {
 };
 for (const player of document.querySelectorAll(".player")) {
   const data = JSON.parse(player.querySelector("script").textContent);
-  const [choice, slider, button, says, picture] = ["select", "input", "button", "output", "svg"].map(tag => player.querySelector(tag));
+  const [choice, slider, button, status, picture] = ["select", "input", "button", "output", "svg"].map(tag => player.querySelector(tag));
   const names = Object.keys(data.curves);
   for (const name of names) choice.add(new Option(name, name));
   slider.max = data.epochs.length - 1;
@@ -51,7 +53,7 @@ for (const player of document.querySelectorAll(".player")) {
       brush.globalAlpha = levels.charCodeAt(i) / 99;
       brush.fillRect(i % columns, Math.floor(i / columns), 1, 1);
     }
-    legend.textContent = `Where the links are: ${blocks.units[1]} input units across, ${blocks.units[0]} output units down, both by falling degree. Strongest: ${blocks.densest} of the possible links in a block.`;
+    legend.textContent = `Block densities: ${blocks.units[1]} input units across, ${blocks.units[0]} output units down, both in order of decreasing degree. Full colour: ${blocks.densest} of the possible edges of a block.`;
   };
   const show = () => {
     const curve = data.curves[choice.value], at = Number(slider.value);
@@ -74,7 +76,7 @@ for (const player of document.querySelectorAll(".player")) {
     if (at) draw("path", { d: steps(curve.epochs[0], x, y), class: "first" }, picture);
     draw("path", { d: steps(curve.epochs[at], x, y), class: "now" }, picture);
     paint(data.blocks[curve.layer], at);
-    says.textContent = `epoch ${data.epochs[at]}, ${data.label} ${data.scores[at]}, variance / mean ${curve.dispersion[at]}`;
+    status.textContent = `epoch ${data.epochs[at]}, ${data.label} ${data.scores[at]}, variance / mean ${curve.dispersion[at]}`;
   };
   let timer = null;
   const stop = () => { clearInterval(timer); timer = null; button.textContent = "Play"; };
@@ -94,5 +96,5 @@ for (const player of document.querySelectorAll(".player")) {
   show();
 }
 
-// On paper everything is open.
+// Open all sections for printing.
 addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("details")) part.open = true; });

@@ -1,4 +1,4 @@
-"""Commands that draw: ``plot`` and ``report``."""
+"""Commands for figures: ``plot`` and ``report``."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def plot(
     formats: Annotated[str, Parameter(name="--formats")] = "png",
     json: Json = False,
 ) -> int:
-    """Draw every figure of one or more runs.
+    """Draw all figures of one or more runs.
 
     Parameters
     ----------
     runs
-        Run directories, or sweeps for all their finished runs.
+        Run directories, or sweeps, which stand for all their finished runs.
     out
         Folder for the figures; by default RUN/figures.
     formats
-        Comma-separated: png, pdf, svg; gif adds a film of the first layer.
+        Comma-separated: png, pdf, svg; gif adds an animation of the first layer.
     """
     from topokit.experiments.record import History
     from topokit.experiments.sweep import runs_of
@@ -59,9 +59,9 @@ def report(runs: list[Path], /, *, out: Path) -> int:
     Parameters
     ----------
     runs
-        Run directories, shown side by side, or sweeps for all their finished runs.
+        Run directories, or sweeps, which stand for all their finished runs.
     out
-        The page, e.g. report.html.
+        File for the page, e.g. report.html.
     """
     from topokit.experiments.record import History
     from topokit.experiments.sweep import runs_of
@@ -75,6 +75,7 @@ def report(runs: list[Path], /, *, out: Path) -> int:
 
 
 def _relative(path: Path) -> str:
+    """Return a path relative to the working directory, if it is inside it."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:

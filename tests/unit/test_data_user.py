@@ -17,12 +17,12 @@ def seeded(seed=0):
 
 def test_csv(tmp_path, monkeypatch):
     lines = [f"{i}, {2 * i}, {'cat' if i % 3 else 'dog'}" for i in range(30)]
-    (tmp_path / "own.csv").write_text("\n".join(["a, b, kind", *lines]))
-    data = load_data("csv", data_dir=tmp_path, rng=seeded(), path="own.csv", scale="none")
+    (tmp_path / "points.csv").write_text("\n".join(["a, b, kind", *lines]))
+    data = load_data("csv", data_dir=tmp_path, rng=seeded(), path="points.csv", scale="none")
     assert (data.x_train.shape, data.x_test.shape, data.n_classes) == ((24, 2), (6, 2), 2)
     assert np.array_equal(data.y_train, (data.x_train[:, 0] % 3 == 0).astype(int))
-    by_name = load_data("csv", rng=seeded(), path=str(tmp_path / "own.csv"), label="kind")
-    assert equal(by_name, load_data("csv", data_dir=tmp_path, rng=seeded(), path="own.csv"))
+    by_name = load_data("csv", rng=seeded(), path=str(tmp_path / "points.csv"), label="kind")
+    assert equal(by_name, load_data("csv", data_dir=tmp_path, rng=seeded(), path="points.csv"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bare.csv").write_text("\n".join(f"{i % 2},{i}" for i in range(20)))
     bare = load_data("csv", rng=seeded(), path="bare.csv", label=0, header=False, scale="none")
@@ -34,10 +34,14 @@ def test_csv(tmp_path, monkeypatch):
     [
         ("a,b\n1,0\n2,1\n", {"label": "c"}, "unknown column 'c'; columns: a, b"),
         ("a,b\n1,0\n2,1\n", {"label": 2}, r"data\.label: expected a column in 0\.\.1 of .*, got 2"),
-        ("a,b\nx,0\ny,1\n", {}, r"own\.csv: expected numbers in column 'a', got "),
-        ("a,b\n1,0\n,1\n", {}, r"own\.csv: a value is missing in row 1, column 'a'"),
-        ("", {}, r"own\.csv: expected comma-separated values, got: No columns"),
-        ("a,b\n1,2,3,4\n5\n6,7,8,9,10\n", {}, r"own\.csv: expected comma-separated values, got: "),
+        ("a,b\nx,0\ny,1\n", {}, r"points\.csv: expected numbers in column 'a', got "),
+        ("a,b\n1,0\n,1\n", {}, r"points\.csv: a value is missing in row 1, column 'a'"),
+        ("", {}, r"points\.csv: expected comma-separated values, got: No columns"),
+        (
+            "a,b\n1,2,3,4\n5\n6,7,8,9,10\n",
+            {},
+            r"points\.csv: expected comma-separated values, got: ",
+        ),
         (
             "a,b\n1,0.5\n2,1.5\n3,0.5\n4,1.5\n",
             {},
@@ -48,21 +52,21 @@ def test_csv(tmp_path, monkeypatch):
     ],
 )
 def test_bad_csv(tmp_path, text, params, message):
-    (tmp_path / "own.csv").write_text(text)
+    (tmp_path / "points.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
-        load_data("csv", data_dir=tmp_path, rng=seeded(), path="own.csv", **params)
+        load_data("csv", data_dir=tmp_path, rng=seeded(), path="points.csv", **params)
 
 
 @pytest.mark.parametrize("name", ["csv", "npz"])
-def test_own_files_that_are_not_there(tmp_path, name):
+def test_missing_files(tmp_path, name):
     with pytest.raises(FileNotFoundError, match=r"data\.path: expected a file, found none at "):
         load_data(name, data_dir=tmp_path, rng=seeded(), path="none")
 
 
 def test_npz(tmp_path, rng):
     x, y = rng.random((30, 4, 2)), np.array(["a", "b", "c"] * 10)
-    np.savez(tmp_path / "own.npz", x=x, y=y)
-    data = load_data("npz", data_dir=tmp_path, rng=seeded(), path="own.npz")
+    np.savez(tmp_path / "points.npz", x=x, y=y)
+    data = load_data("npz", data_dir=tmp_path, rng=seeded(), path="points.npz")
     assert (data.x_train.shape, data.x_test.shape, data.n_classes) == ((24, 8), (6, 8), 3)
     np.savez(tmp_path / "parts.npz", x_train=x[:20], y_train=y[:20], x_test=x[20:], y_test=y[20:])
     data = load_data("npz", data_dir=tmp_path, rng=seeded(), path="parts.npz")
@@ -84,15 +88,15 @@ def test_npz(tmp_path, rng):
     ],
 )
 def test_bad_npz(tmp_path, arrays, message):
-    np.savez(tmp_path / "own.npz", **arrays)
+    np.savez(tmp_path / "points.npz", **arrays)
     with pytest.raises(ValueError, match=message):
-        load_data("npz", data_dir=tmp_path, rng=seeded(), path="own.npz")
+        load_data("npz", data_dir=tmp_path, rng=seeded(), path="points.npz")
 
 
-def test_a_lone_npy_file_is_no_npz(tmp_path):
-    np.save(tmp_path / "own.npy", np.ones(3))
-    with pytest.raises(ValueError, match=r"own\.npy: expected an intact \.npz"):
-        load_data("npz", data_dir=tmp_path, rng=seeded(), path="own.npy")
+def test_an_npy_file_is_refused(tmp_path):
+    np.save(tmp_path / "points.npy", np.ones(3))
+    with pytest.raises(ValueError, match=r"points\.npy: expected an intact \.npz"):
+        load_data("npz", data_dir=tmp_path, rng=seeded(), path="points.npy")
 
 
 def test_openml(monkeypatch, rng):
@@ -113,6 +117,6 @@ def test_openml(monkeypatch, rng):
         raise urllib.error.URLError("Name or service not known")
 
     monkeypatch.setattr(sklearn.datasets, "fetch_openml", offline)
-    with pytest.raises(FileNotFoundError, match="'phoneme' is not kept here and could not be") as e:
+    with pytest.raises(FileNotFoundError, match="'phoneme' is not on this machine") as e:
         load_data("openml", rng=seeded(), dataset="phoneme")
     assert "\n" not in str(e.value)

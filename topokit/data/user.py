@@ -1,4 +1,4 @@
-"""Loaders of data of one's own: CSV and npz files, and sets of OpenML."""
+"""Loaders of user data: CSV and npz files, and data sets of OpenML."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from topokit.tables import choose
 __all__ = ["csv", "npz", "openml"]
 
 
-def _own_file(data_dir: Path | None, path: str) -> Path:
-    """Find a file of the user's: relative to the folder of data sets, else to where we are."""
+def _user_file(data_dir: Path | None, path: str) -> Path:
+    """Find a file relative to the folder of data sets, or else to the working directory."""
     folder = data_dir or Path(os.environ.get("TOPOKIT_DATA") or ".")
     candidates = [folder / Path(path).expanduser(), Path(path).expanduser()]
     for candidate in candidates:
@@ -35,7 +35,7 @@ def _classified(
     scale: str,
     rng: np.random.Generator,
 ) -> Data:
-    """Number the classes, split (a fifth to test on by default), scale."""
+    """Number the classes, split off a test part (by default a fifth) and scale."""
     classes, codes = np.unique(y, return_inverse=True)
     if classes.dtype.kind == "f" and (classes != np.round(classes)).any():
         raise ValueError(f"{where}: expected classes as labels, got numbers such as {classes[0]}")
@@ -62,22 +62,22 @@ def csv(
     n_test: int | None = None,
     scale: Scale = "standard",
 ) -> Data:
-    r"""Load a table of your own: comma-separated numbers, one column of class labels.
+    r"""Load a user's table: comma-separated numbers with one column of class labels.
 
     Parameters
     ----------
     data_dir : path, optional
         The folder of data sets; by default ``TOPOKIT_DATA``.
     rng : numpy.random.Generator
-        Decides the split.
+        Used for the split.
     path : str
         Relative to the folder of data sets or to the working directory, or absolute.
     label : str or int
         Name of the label column, or its position (the last one by default).
     header : bool
-        Whether the first line holds the names of columns.
+        Whether the first line contains the names of the columns.
     n_train, n_test : int, optional
-        Sizes of the parts; a fifth is tested on by default. Each class in proportion.
+        Sizes of the parts, stratified; by default a fifth is the test part.
     scale : str
         A key of `SCALES`.
 
@@ -95,17 +95,17 @@ def csv(
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> rows = [f"{i},{i * i},{'odd' if i % 2 else 'even'}" for i in range(20)]
-    >>> _ = (folder / "own.csv").write_text("\n".join(["a,b,kind", *rows]))
-    >>> data = csv(data_dir=folder, rng=np.random.default_rng(0), path="own.csv", label="kind")
+    >>> _ = (folder / "points.csv").write_text("\n".join(["a,b,kind", *rows]))
+    >>> data = csv(data_dir=folder, rng=np.random.default_rng(0), path="points.csv", label="kind")
     >>> data.x_train.shape, data.n_classes
     ((16, 2), 2)
     """
     import pandas as pd
 
-    file = _own_file(data_dir, path)
+    file = _user_file(data_dir, path)
     try:
         frame = pd.read_csv(file, header=0 if header else None, skipinitialspace=True)
-    except ValueError as error:  # pandas' parser errors and bad characters are ValueErrors
+    except ValueError as error:  # includes parser and decoding errors
         reason = " ".join(str(error).split())
         raise ValueError(f"{file}: expected comma-separated values, got: {reason}") from None
     names = [str(column) for column in frame.columns]
@@ -141,19 +141,20 @@ def npz(
     n_test: int | None = None,
     scale: Scale = "none",
 ) -> Data:
-    """Load arrays of your own from an ``.npz`` file, without unpickling anything.
+    """Load a user's arrays from an ``.npz`` file; nothing is unpickled.
 
     Parameters
     ----------
     data_dir : path, optional
         The folder of data sets; by default ``TOPOKIT_DATA``.
     rng : numpy.random.Generator
-        Decides the split, where the file has none, and the subsets.
+        Used for the split, if the file has none, and for subsets.
     path : str
         A file with arrays `x` (n, features) and `y` (n,), or `x_train`, `y_train`, `x_test` and
-        `y_test`. Further axes of x are flattened.
+        `y_test`. Further axes of x are flattened. Found like that of `csv`.
     n_train, n_test : int, optional
-        Sizes of the parts; without a split, a fifth is tested on by default.
+        Sizes of the parts, stratified; if the file has no split, by default a fifth is the test
+        part.
     scale : str
         A key of `SCALES`.
 
@@ -170,11 +171,11 @@ def npz(
     --------
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
-    >>> np.savez(folder / "own.npz", x=np.eye(20), y=np.arange(20) % 2)
-    >>> npz(data_dir=folder, rng=np.random.default_rng(0), path="own.npz").x_test.shape
+    >>> np.savez(folder / "points.npz", x=np.eye(20), y=np.arange(20) % 2)
+    >>> npz(data_dir=folder, rng=np.random.default_rng(0), path="points.npz").x_test.shape
     (4, 20)
     """
-    file = _own_file(data_dir, path)
+    file = _user_file(data_dir, path)
     parts = ("x_train", "y_train", "x_test", "y_test")
     arrays = read_npz(file, ("x", "y"), parts)
     for name, array in arrays.items():
@@ -217,27 +218,27 @@ def openml(
     n_test: int | None = None,
     scale: Scale = "standard",
 ) -> Data:
-    """Fetch a classification set from OpenML by name; needs a network the first time.
+    """Load a classification data set of OpenML by name; downloads it the first time.
 
     Parameters
     ----------
     data_dir : path, optional
-        Not used: scikit-learn keeps what it fetched in its own folder.
+        Not used: scikit-learn keeps downloads in a folder of its own.
     rng : numpy.random.Generator
-        Decides the split.
+        Used for the split.
     dataset : str
-        The name on openml.org.
+        Its name on openml.org.
     version : int, optional
-        By default the active one; name it for results that others can repeat.
+        By default the active one; give a version to make results reproducible.
     n_train, n_test : int, optional
-        Sizes of the parts; a fifth is tested on by default. Each class in proportion.
+        Sizes of the parts, stratified; by default a fifth is the test part.
     scale : str
         A key of `SCALES`.
 
     Returns
     -------
     Data
-        Features that are categories are numbered; classes too, in the order of their labels.
+        Categorical features are numbered, and classes in the order of their sorted labels.
 
     References
     ----------
@@ -258,14 +259,14 @@ def openml(
             parser="liac-arff",
             n_retries=1,
         )
-    except OSError as error:  # urllib's errors are OSErrors
+    except OSError as error:  # includes the errors of urllib
         reason = " ".join(str(error).split())
         raise FileNotFoundError(
-            f"OpenML set {dataset!r} is not kept here and could not be fetched: {reason}. "
-            "Is there a network, and is that its name on openml.org?"
+            f"OpenML data set {dataset!r} is not on this machine and could not be downloaded: "
+            f"{reason}. Check the network and its name on openml.org"
         ) from None
     if y is None or np.ndim(y) != 1:
-        raise ValueError(f"OpenML set {dataset!r}: expected one label a sample, got none")
+        raise ValueError(f"OpenML data set {dataset!r}: expected a label for each sample, got none")
     x = x.toarray() if hasattr(x, "toarray") else np.asarray(x)
     where = f"OpenML {dataset!r}, version {'active' if version is None else version}"
     return _classified("openml", where, x, y, n_train, n_test, scale, rng)
