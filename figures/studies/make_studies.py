@@ -183,7 +183,7 @@ def correlations(families, runs):
 
 
 def figure_of_families(families):
-    """Draw accuracy against the normalised gap, a point a family, a panel a data set and density."""
+    """Draw accuracy against the normalised gap: a panel for each set and density."""
     renamed = families.rename(columns={"accuracy": "test_accuracy"})
     densities = sorted(families["density"].unique())
     chosen = [

@@ -1,4 +1,4 @@
-"""Committed tables of the studies quote the intervals that `topokit.experiments.statistics` gives."""
+"""Committed tables of the studies quote the intervals of `topokit.experiments.statistics`."""
 
 from pathlib import Path
 

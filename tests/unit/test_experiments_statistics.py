@@ -6,7 +6,6 @@ from scipy import stats
 
 from topokit.experiments.statistics import adjusted, mean_interval, paired, rank_correlation
 
-
 NORMAL = np.random.Generator.standard_normal
 EXPONENTIAL = np.random.Generator.standard_exponential
 
@@ -115,7 +114,9 @@ def test_pairs_without_a_difference(rng):
     constant = paired([2.0, 3.0, 4.0], [1.0, 2.0, 3.0], rng=rng)
     assert (constant.difference, constant.permutation_p) == (1.0, 0.25)
     assert np.isnan(paired([1.0], [0.0], rng=rng).low)
-    with pytest.raises(ValueError, match=r"two conditions of one length, got shapes \(2,\) and \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"two conditions of one length, got shapes \(2,\) and \(3,\)"
+    ):
         paired([1, 2], [1, 2, 3], rng=rng)
 
 

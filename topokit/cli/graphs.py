@@ -45,10 +45,10 @@ def analyze(
         Also answer the scale-free question step by step for every layer and side: distance from
         a random layer, tail indices, four laws for all degrees, tiers.
     nulls
-        Number of random twins of equal degrees behind the z-scores of size-dependent measures;
-        0 skips them.
+        Number of null samples (degree-preserving randomisations) behind the z-scores of
+        measures that depend on size and degrees; 0 skips them.
     seed
-        Seed of the bootstrap and of the twins.
+        Seed of the bootstrap and of the null samples.
     """
     import pandas as pd
 
@@ -80,7 +80,9 @@ def analyze(
         return 0
     console.print_measures(frame, title=f"{target}" + _of_epoch(about))
     if nulls:
-        console.print_rows(found["nulls"], title=f"against {nulls} twins of equal degrees")
+        console.print_rows(
+            found["nulls"], title=f"against {nulls} null samples of equal degrees"
+        )
     console.print_sentences(found["verdicts"])
     if deep:
         console.say(f"all layers and sides together: {found['tier']}")
@@ -102,14 +104,13 @@ def _deep(topology: Topology, bootstrap: int, seed: int) -> dict[str, Any]:
     """Reports of all layers and sides as numbers and sentences, and the tier of all together."""
     import dataclasses
 
-    import numpy as np
-
     from topokit.measures import degree_report, scale_free_tier
+    from topokit.measures.scalefree import bootstrap_stream
 
     rows, fits, sentences = [], [], []
     for i, (layer, graph) in enumerate(topology.items()):
-        for j, side in enumerate(("fan_in", "fan_out")):
-            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i, j)))
+        for side in ("fan_in", "fan_out"):
+            rng = bootstrap_stream(seed, i, side)
             report = degree_report(graph, side, bootstrap=bootstrap, rng=rng)
             fits.append(report.fit)
             numbers = dataclasses.asdict(report)
@@ -125,7 +126,7 @@ def _deep(topology: Topology, bootstrap: int, seed: int) -> dict[str, Any]:
     return {"degrees": rows, "verdicts": sentences, "tier": scale_free_tier(fits)}
 
 
-def _null_rows(topology: Topology, twins: int, seed: int) -> list[dict[str, Any]]:
+def _null_rows(topology: Topology, samples: int, seed: int) -> list[dict[str, Any]]:
     """Null scores of every layer as rows."""
     import numpy as np
 
@@ -134,7 +135,7 @@ def _null_rows(topology: Topology, twins: int, seed: int) -> list[dict[str, Any]
     rows = []
     for i, (layer, graph) in enumerate(topology.items()):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i, 2)))
-        for name, score in null_scores(graph, twins=twins, rng=rng).items():
+        for name, score in null_scores(graph, twins=samples, rng=rng).items():
             rows.append({"layer": layer, "measure": name, **score._asdict()})
     return rows
 

@@ -176,7 +176,9 @@ def paired(
     """
     x, y = np.asarray(a, float), np.asarray(b, float)
     if x.shape != y.shape or x.ndim != 1:
-        raise ValueError(f"expected two conditions of one length, got shapes {x.shape} and {y.shape}")
+        raise ValueError(
+            f"expected two conditions of one length, got shapes {x.shape} and {y.shape}"
+        )
     d = _finite(x - y)
     interval = mean_interval(d, level=level)
     nan = float("nan")

@@ -5,7 +5,7 @@ All take a tidy frame with a row for each run (or run and epoch), as `topokit sw
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes

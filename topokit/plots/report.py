@@ -17,6 +17,7 @@ import topokit
 from topokit.graph import Topology
 from topokit.graph.files import write_atomic
 from topokit.measures import describe_fit, power_law_of
+from topokit.measures.scalefree import bootstrap_stream
 from topokit.plots import HISTORY_PLOTS, degree_distribution, frames, mean_over_seeds
 from topokit.plots.history import scores_of
 from topokit.plots.style import figure, save
@@ -29,7 +30,6 @@ __all__ = ["verdict_sentences", "write_report"]
 
 BOOTSTRAP = 100
 FRAMES = 60  # epochs in the player
-STREAM = 101
 
 CAPTIONS = {
     "degree_evolution": "Degrees of the first layer from the first epoch (lightest) to the last. "
@@ -80,9 +80,8 @@ def verdict_sentences(
     """
     rows = []
     for i, (layer, graph) in enumerate(topology.items()):
-        for j, side in enumerate(("fan_in", "fan_out")):
-            spawn = np.random.SeedSequence(seed, spawn_key=(STREAM, i, j))
-            rng = np.random.default_rng(spawn) if bootstrap else None
+        for side in ("fan_in", "fan_out"):
+            rng = bootstrap_stream(seed, i, side) if bootstrap else None
             fit = power_law_of(graph, side, bootstrap=bootstrap, rng=rng)
             rows.append(
                 {
