@@ -80,9 +80,7 @@ def analyze(
         return 0
     console.print_measures(frame, title=f"{target}" + _of_epoch(about))
     if nulls:
-        console.print_rows(
-            found["nulls"], title=f"against {nulls} null samples of equal degrees"
-        )
+        console.print_rows(found["nulls"], title=f"against {nulls} null samples of equal degrees")
     console.print_sentences(found["verdicts"])
     if deep:
         console.say(f"all layers and sides together: {found['tier']}")

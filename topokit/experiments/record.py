@@ -22,9 +22,40 @@ from topokit.measures import measure
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["History", "Recorder", "Recording", "RunDirectory"]
+__all__ = ["History", "Recorder", "Recording", "RunDirectory", "best_epoch"]
 
 MEASURE_COLUMNS = ["run", "epoch", "layer", "measure", "value"]
+
+
+def best_epoch(epochs: pd.DataFrame) -> int:
+    """Return the row position of the best epoch: highest test accuracy, or else lowest test loss.
+
+    The loss decides where no accuracy is known, as for models that learn without labels; of
+    equal epochs the first counts.
+
+    Parameters
+    ----------
+    epochs : pandas.DataFrame
+        With columns ``test_accuracy`` and ``test_loss``, as `History.epochs`.
+
+    Raises
+    ------
+    ValueError
+        If there are no epochs, or neither column has a defined value.
+
+    Examples
+    --------
+    >>> nan = float("nan")
+    >>> best_epoch(pd.DataFrame({"test_loss": [3.0, 2.0, 4.0], "test_accuracy": [nan, 0.5, 0.6]}))
+    2
+    >>> best_epoch(pd.DataFrame({"test_loss": [3.0, 2.0, 4.0], "test_accuracy": [nan] * 3}))
+    1
+    """
+    accuracy = epochs["test_accuracy"].to_numpy(float)
+    scores = accuracy if np.isfinite(accuracy).any() else -epochs["test_loss"].to_numpy(float)
+    if np.isnan(scores).all():
+        raise ValueError("expected an epoch with a test accuracy or a test loss, got none")
+    return int(np.nanargmax(scores))
 
 
 @dataclass(frozen=True)
