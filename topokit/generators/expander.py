@@ -205,13 +205,8 @@ def ramanujan(
 
 
 def _second(graph: LayerGraph) -> float:
-    """Second singular value of a candidate, rounded as candidates are compared."""
-    return _rounded(leading_singular_values(graph)[1])
-
-
-def _rounded(sigma: float) -> float:
-    """Round to ten digits, so that the order and not the rounding of a sum decides ties."""
-    return float(f"{sigma:.10g}")
+    """Second singular value of a candidate to ten digits: candidates that tie keep their order."""
+    return float(f"{leading_singular_values(graph)[1]:.10g}")
 
 
 def _plans(n_in: int, n_out: int, n_edges: int, keep: int = 6) -> list[_Plan]:
@@ -278,7 +273,7 @@ def _better(
     found: list[tuple[float, IntArray]] = []
     for _ in range(draws):
         shifts = products(plan.a, plan.b, plan.group, rng)
-        sigma = _rounded(second_by_characters(shifts, plan.group, offsets=offsets, limit=limit))
+        sigma = second_by_characters(shifts, plan.group, offsets=offsets, limit=limit)
         if sigma < limit:
             found = sorted([*found, (sigma, shifts)], key=lambda pair: pair[0])[:finalists]
             limit = found[-1][0] if len(found) == finalists else limit
