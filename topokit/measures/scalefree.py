@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ __all__ = [
     "describe_fit",
     "fit_degrees",
     "fit_power_law",
+    "judge",
     "power_law",
     "power_law_fan_out",
     "power_law_of",
@@ -231,7 +232,7 @@ def fit_degrees(
         "upper": upper,
     }
     draft = PowerLawFit(**found, verdict="random", failed=())
-    verdict, failed = _judge(draft)
+    verdict, failed = judge(draft)
     return PowerLawFit(**found, verdict=verdict, failed=failed)
 
 
@@ -256,8 +257,8 @@ def beats(ratio: LikelihoodRatio, level: float) -> bool:
     return ratio.statistic > 0 and (ratio.p_value < level or ratio.log_ratio > CERTAIN)
 
 
-def _judge(fit: PowerLawFit) -> tuple[str, tuple[str, ...]]:
-    """Highest verdict that holds, and what keeps it from the next."""
+def judge(fit: PowerLawFit) -> tuple[str, tuple[str, ...]]:
+    """Return the highest verdict that holds, and in words what keeps it from the next."""
     if not fit.dispersion_p < RANDOM_LEVEL:
         return "random", ("not wider than a random graph",)
     ratios = fit.comparisons
@@ -447,7 +448,8 @@ def power_law_of(
     )
     if bootstrap:
         return fit_degrees(degrees, bootstrap=bootstrap, rng=rng, n_other=n_other)
-    return remember(graph, ("power_law", side), lambda: fit_degrees(degrees, n_other=n_other))
+    fit = remember(graph, ("power_law", side), lambda: fit_degrees(degrees, n_other=n_other))
+    return replace(fit, comparisons=dict(fit.comparisons))  # the remembered one stays as it is
 
 
 def _numbers(fit: PowerLawFit) -> PowerLaw:
