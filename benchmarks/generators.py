@@ -25,8 +25,8 @@ from datetime import date
 import numpy as np
 
 from topokit.generators import GENERATORS
-from topokit.generators.adapt import leading_singular_values, mean_degree_bound
 from topokit.graph import same_edges
+from topokit.graph.spectra import leading_singular_values, mean_degree_bound
 
 MUST = (
     "erdos_renyi", "fixed_fan_in", "fixed_fan_out", "biregular", "configuration", "small_world",

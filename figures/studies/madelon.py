@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 import topokit
 from topokit.data import load_data
+from topokit.experiments.statistics import mean_interval
 from topokit.experiments.sweep import runs_of
 
 HERE = Path(__file__).parent
@@ -20,19 +20,12 @@ FIRST = "ctre_sim"
 
 
 def informative_features(data_dir: Path) -> np.ndarray:
-    """The features that are combinations of others; the 480 probes correlate with nothing."""
+    """Return the features that are combinations of others; the 480 probes are independent noise."""
     rng = np.random.default_rng(0)
     data = load_data("madelon", data_dir=data_dir, scale="standard", rng=rng)
     related = np.abs(np.corrcoef(np.concatenate([data.x_train, data.x_test]).T))
     np.fill_diagonal(related, 0)
     return np.flatnonzero(related.max(axis=1) > 0.5)
-
-
-def interval(values: pd.Series) -> tuple[float, float]:
-    """95 % interval of the mean, by Student's t."""
-    n = len(values)
-    half = stats.t.ppf(0.975, n - 1) * values.std() / n**0.5 if n > 1 else np.nan
-    return values.mean() - half, values.mean() + half
 
 
 def rows(sweep: Path, data_dir: Path) -> pd.DataFrame:
@@ -60,20 +53,19 @@ def rows(sweep: Path, data_dir: Path) -> pd.DataFrame:
 
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row an arm: means, intervals, and the paired difference to the first arm."""
+    """One row a condition: means, intervals, and the paired difference to the first one."""
     result = []
-    for (init, rule), arm in runs.groupby(["init", "rule"], sort=False):
-        low, high = interval(arm["last"])
+    for (init, rule), part in runs.groupby(["init", "rule"], sort=False):
+        accuracy = mean_interval(part["last"])
         first = runs[(runs["init"] == init) & (runs["rule"] == FIRST)].set_index("seed")["last"]
-        behind = (first - arm.set_index("seed")["last"]).dropna()
-        d_low, d_high = interval(behind)
+        behind = mean_interval((first - part.set_index("seed")["last"]).dropna())
         result.append(
             {
-                "init": init, "rule": rule, "n": len(arm), "accuracy": arm["last"].mean(),
-                "low": low, "high": high, "best_epoch": arm["best"].mean(),
-                "train_loss": arm["train_loss"].mean(), "informative": arm["informative"].mean(),
-                "behind_ctre_sim": behind.mean(), "behind_low": d_low, "behind_high": d_high,
-                "pairs": len(behind),
+                "init": init, "rule": rule, "n": accuracy.n, "accuracy": accuracy.mean,
+                "low": accuracy.low, "high": accuracy.high, "best_epoch": part["best"].mean(),
+                "train_loss": part["train_loss"].mean(), "informative": part["informative"].mean(),
+                "behind_ctre_sim": behind.mean, "behind_low": behind.low,
+                "behind_high": behind.high, "pairs": behind.n,
             }
         )  # fmt: skip
     return pd.DataFrame(result)

@@ -3,8 +3,9 @@
     topokit sweep STUDY --data-dir DIR --out SWEEP
     python figures/studies/make_studies.py STUDY SWEEP
 
-Writes ``STUDY_*.csv`` and ``STUDY.png`` beside itself and prints the tables. Intervals are 95 %,
-bootstraps and permutations have seed 0.
+Writes ``STUDY_*.csv`` and ``STUDY.png`` beside itself and prints the tables. Intervals are 95 %:
+Student's t for means and paired differences, the bootstrap of `rank_correlation` for correlations.
+Bootstraps and permutations have seed 0.
 """
 
 import argparse
@@ -36,31 +37,31 @@ FEATURES = (
 
 
 def rng():
-    """The stream of every bootstrap and permutation: numbers can be had again."""
+    """Return the generator of every bootstrap and permutation, always from seed 0."""
     return np.random.default_rng(0)
 
 
 def write(name, table):
-    """Keep a table and show it."""
+    """Write a table to a file and print it."""
     table.to_csv(HERE / f"{name}.csv", index=False, float_format="%.6g")
     shown = table.round(4).to_string(index=False, max_rows=60)
     print(f"\n{name} ({len(table)} rows)\n{shown}", flush=True)
 
 
 def final(frame, measure, layer="network"):
-    """One row a run: a measure at its last epoch."""
+    """Return one row a run: a measure at its last epoch."""
     rows = frame[(frame["measure"] == measure) & (frame["layer"] == layer)]
     return rows.loc[rows.groupby("run", sort=False)["epoch"].idxmax()].reset_index(drop=True)
 
 
 def curves(frame):
-    """One row a run and epoch, with the accuracy in a column of its own."""
+    """Return one row a run and epoch, with the accuracy in a column of its own."""
     rows = frame[(frame["measure"] == "test_accuracy") & (frame["layer"] == "network")]
     return rows.rename(columns={"value": "test_accuracy"})
 
 
 def draw(name, *plots, size=(3.7, 2.7), columns=3):
-    """One figure with a panel for each plot; each is called with its axes."""
+    """Draw a figure with a panel for each plot; each is called with its axes."""
     rows = -(-len(plots) // columns)
     columns = min(columns, len(plots))
     with styled(size=(size[0] * columns, size[1] * rows)) as first:
@@ -73,7 +74,7 @@ def draw(name, *plots, size=(3.7, 2.7), columns=3):
 
 
 def pairs_of(table, column="value", first=None):
-    """Compare all arms of a table (or the first with the others) pair by pair over seeds."""
+    """Compare all conditions of a table (or one with the others) pair by pair over seeds."""
     rows = []
     for a, b in itertools.combinations(dict.fromkeys(table["arm"]), 2):
         if first not in (None, a):
@@ -88,13 +89,13 @@ def pairs_of(table, column="value", first=None):
 
 
 def tutorial_table(frame):
-    """Accuracy of the three arms beside the published logs."""
+    """Accuracy of the three conditions beside the published logs."""
     last = final(frame, "test_accuracy")
     best = curves(frame).groupby(["arm", "run"], sort=False)["test_accuracy"].max().reset_index()
     rows = []
     for arm, part in last.groupby("arm", sort=False):
         now, top = (
-            mean_interval(values, rng=rng())
+            mean_interval(values)
             for values in (part["value"], best[best["arm"] == arm]["test_accuracy"])
         )
         ours = {"n": now.n, "accuracy": now.mean, "sd": now.sd, "low": now.low, "high": now.high}
@@ -112,7 +113,7 @@ def tutorial_table(frame):
 
 
 def spectral_gap_accuracy(frame):
-    """Accuracy and speed of learning against what expands, family by family."""
+    """Accuracy and speed of learning against measures of expansion, family by family."""
     keys = ["run", "arm", "data.name", "topology.densities", "seed"]
     accuracy = curves(frame)
     runs = final(frame, "test_accuracy").rename(columns={"value": "accuracy"})[[*keys, "accuracy"]]
@@ -131,11 +132,22 @@ def spectral_gap_accuracy(frame):
     counted = runs.groupby(["data.name", "density", "arm"], sort=False).size()
     families.insert(3, "n", counted.to_numpy())
     write("spectral_gap_accuracy_families", families)
+    write("spectral_gap_accuracy_pairs", pairs_of_families(runs))
+    write("spectral_gap_accuracy_correlations", correlations(families, runs))
+    figure_of_families(families)
+
+
+def pairs_of_families(runs):
+    """Compare the expander with each other family over seeds, panel by panel."""
     pairs = [
         pairs_of(part, "accuracy", first="lift").assign(data=data, density=density)
         for (data, density), part in runs.groupby(["data.name", "density"], sort=False)
     ]
-    write("spectral_gap_accuracy_pairs", pd.concat(pairs))
+    return pd.concat(pairs)
+
+
+def correlations(families, runs):
+    """Rank correlations of accuracy and speed with each measure, over families and over runs."""
     rows = []
     for data, part in families.groupby("data.name", sort=False):
         own = runs[runs["data.name"] == data]
@@ -167,9 +179,13 @@ def spectral_gap_accuracy(frame):
             rows.append(row | found._asdict())
     table = pd.DataFrame(rows)
     table["p_bh"] = adjusted(table["p"], method="bh")
-    write("spectral_gap_accuracy_correlations", table)
+    return table
+
+
+def figure_of_families(families):
+    """Draw accuracy against the normalised gap: a panel for each set and density."""
     renamed = families.rename(columns={"accuracy": "test_accuracy"})
-    densities = sorted(runs["density"].unique())
+    densities = sorted(families["density"].unique())
     chosen = [
         (renamed[(renamed["data.name"] == data) & (renamed["density"] == density)], data, density)
         for data, density in itertools.product(("mnist", "fashion_mnist"), densities)
@@ -197,10 +213,10 @@ def verdict_rows(frame, keys):
             for name in ("verdict", "alpha", "versus_lognormal", "versus_poisson")
         }
         for group, part in spread.groupby(keys, sort=False):
-            interval = mean_interval(part["value"], rng=rng())
+            interval = mean_interval(part["value"])
             verdicts = others["verdict"][part["run"]].to_numpy()
             row = dict(zip(keys, group, strict=True)) | {"layer": layer, "side": side}
-            row |= {"n": interval.n, "dispersion": interval.mean}
+            row |= {"n": interval.n, "dispersion": interval.mean, "sd": interval.sd}
             row |= {"low": interval.low, "high": interval.high}
             names = ("random", "broad", "heavy-tailed", "power law")
             row |= {name: int((verdicts == code).sum()) for code, name in enumerate(names)}
@@ -210,7 +226,7 @@ def verdict_rows(frame, keys):
 
 
 def er_to_heavy_tails(frame, directory):
-    """Dispersion and verdict of every layer and side, arms compared, twins beside."""
+    """Dispersion and verdict of every layer and side, with pairs of conditions and null samples."""
     write("er_to_heavy_tails", verdict_rows(frame, ["data.name", "arm"]))
     rows, over_time = [], []
     for layer, side in itertools.product(("fc1", "fc2", "fc3"), ("fan_in", "fan_out")):
@@ -221,7 +237,7 @@ def er_to_heavy_tails(frame, directory):
             rows.append(found.assign(data=data, layer=layer, side=side))
         every = frame[(frame["layer"] == layer) & (frame["measure"] == f"{side}.dispersion")]
         for key, part in every.groupby(["data.name", "arm", "epoch"], sort=False):
-            interval = mean_interval(part["value"], rng=rng())
+            interval = mean_interval(part["value"])
             names = dict(zip(("data", "arm", "epoch"), key, strict=True))
             over_time.append(names | {"layer": layer, "side": side, **interval._asdict()})
     table = pd.concat(rows, ignore_index=True)
@@ -229,10 +245,10 @@ def er_to_heavy_tails(frame, directory):
     first = ["data", "layer", "side"]
     write("er_to_heavy_tails_pairs", table[[*first, *(c for c in table if c not in first)]])
     write("er_to_heavy_tails_epochs", pd.DataFrame(over_time))
-    write("er_to_heavy_tails_twins", twins(frame, directory))
+    write("er_to_heavy_tails_nulls", null_samples(frame, directory))
     accuracy = final(frame, "test_accuracy")
     rows = [
-        {"data": data, "arm": arm, **mean_interval(part["value"], rng=rng())._asdict()}
+        {"data": data, "arm": arm, **mean_interval(part["value"])._asdict()}
         for (data, arm), part in accuracy.groupby(["data.name", "arm"], sort=False)
     ]
     write("er_to_heavy_tails_accuracy", pd.DataFrame(rows))
@@ -259,8 +275,8 @@ def er_to_heavy_tails(frame, directory):
     )
 
 
-def twins(frame, directory):
-    """Final layers beside graphs with the same degrees: what is left to explain."""
+def null_samples(frame, directory):
+    """Final layers against null samples with the same degrees."""
     rows = []
     runs = frame[["run", "arm", "data.name"]].drop_duplicates()
     for run, arm, data in runs.itertuples(index=False):
@@ -273,7 +289,7 @@ def twins(frame, directory):
             "data": data,
             "arm": arm,
             "measure": measure,
-            **mean_interval(part["z"], rng=rng())._asdict(),
+            **mean_interval(part["z"])._asdict(),
         }
         for (data, arm, measure), part in pd.DataFrame(rows).groupby(
             ["data", "arm", "measure"], sort=False
@@ -282,7 +298,7 @@ def twins(frame, directory):
 
 
 def heavy_tails_map(frame):
-    """What each of four settings does to the dispersion of fan-ins."""
+    """Effect of each of four settings on the dispersion of fan-ins."""
     keys = ["topology.epsilon", "rule.drop_fraction", "optimizer.weight_decay", "rule.init"]
     write("heavy_tails_map", verdict_rows(frame, keys))
     rows = []

@@ -1,8 +1,8 @@
 """SET against a static topology in restricted Boltzmann machines, on four binary sets.
 
 Command: ``python figures/studies/rbm.py --data-dir DIR --runs RUNS [--seeds 5] [--workers 2]``.
-Writes ``rbm.csv`` and ``rbm.png`` beside itself and prints the table of ``rbm.md``. Runs that are
-complete are not made again.
+Writes ``rbm.csv`` and ``rbm.png`` beside itself and prints the table of ``rbm.md``. Complete runs
+are not repeated.
 """
 
 import argparse
@@ -44,7 +44,7 @@ AIS = {"runs": 100, "betas": 2000}
 
 
 def one_run(job):
-    """Make a run if it is not there, and return what the table needs of it."""
+    """Make a run unless it exists, and return its row of the table and its errors."""
     from topokit.experiments.config import load_recipe
     from topokit.experiments.record import History
     from topokit.experiments.runs import run
@@ -68,7 +68,7 @@ def one_run(job):
         "data": name,
         "rule": rule,
         "seed": seed,
-        "links": history.topology(-1)["fc1"].n_edges,
+        "edges": history.topology(-1)["fc1"].n_edges,
         "test_error": float(errors[-1]),
     }
     row |= likelihood(directory, name, seed, data_dir)
@@ -103,17 +103,16 @@ def likelihood(directory, name, seed, data_dir):
 
 
 def interval(values):
-    """Mean and half width of the 95 % interval by Student's t."""
-    from scipy import stats
+    """Mean and half width of the 95 % interval of the mean."""
+    from topokit.experiments.statistics import mean_interval
 
-    values = np.asarray(values, dtype=float)
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return values.mean(), half
+    found = mean_interval(values)
+    return found.mean, found.high - found.mean
 
 
 def table(frame):
     """Markdown rows: means with intervals, and paired differences."""
-    heads = "data, links, seeds, SET error, static error, difference, ratio, SET nats, static nats"
+    heads = "data, edges, seeds, SET error, static error, difference, ratio, SET nats, static nats"
     yield "| " + heads.replace(", ", " | ") + " |"
     yield "|---" * 9 + "|"
     for name in SETS:
@@ -127,8 +126,8 @@ def table(frame):
         ]
         cells.append("{:.2f}".format((errors["set"] / errors["static"]).mean()))
         cells += ["{:.1f} ± {:.1f}".format(*interval(nats[rule])) for rule in RULES]
-        links = f"{int(mine['links'].iloc[0, 0]):,}"
-        yield f"| {name} | {links} | {len(mine)} | " + " | ".join(cells) + " |"
+        edges = f"{int(mine['edges'].iloc[0, 0]):,}"
+        yield f"| {name} | {edges} | {len(mine)} | " + " | ".join(cells) + " |"
 
 
 def picture(curves, path):

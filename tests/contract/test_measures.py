@@ -1,6 +1,7 @@
 """Every entry of the measure tables keeps the contract; nothing here names a measure."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,3 +133,42 @@ def test_docstrings_say_range_cost_and_how_often(name, function):
 
 def test_core_names_are_in_the_tables():
     assert set(CORE) <= {name for table in TABLES for name in table}
+
+
+def copies(topology):
+    """The same graphs as new objects, about which nothing is remembered."""
+    return {name: LayerGraph.from_edge_ids(g.edge_ids, g.shape) for name, g in topology.items()}
+
+
+def some_network():
+    rng = np.random.default_rng(3)
+    widths, hubs = [90, 80, 100], rng.pareto(1.2, 90) + 0.2
+    mask = rng.random((80, 90)) < 0.05 * hubs
+    mask[:3], mask[:, :2] = False, False
+    first = LayerGraph.from_edge_ids(np.flatnonzero(mask), mask.shape)
+    second = LayerGraph.from_edge_ids(np.unique(rng.integers(0, 8000, 700)), (100, 80))
+    assert chain_widths({"a": first, "b": second}) == widths
+    return {"fc1": first, "fc2": second}
+
+
+EVERY = list(dict.fromkeys(name for table in TABLES for name in table))
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Each measure of graphs about which nothing is remembered yet."""
+    topology = some_network()
+    return {n: measure(copies(topology), [n], previous=copies(topology)) for n in EVERY}
+
+
+@pytest.mark.parametrize("order", ["table", "reverse", "random"])
+def test_each_measure_alone_equals_it_after_all_others(alone, order):
+    names = {"table": EVERY, "reverse": EVERY[::-1]}.get(order)
+    names = names or list(np.random.default_rng(0).permutation(EVERY))
+    topology = some_network()
+    previous = copies(topology)
+    for name in names:
+        found = measure(topology, [str(name)], previous=previous)
+        pd.testing.assert_frame_equal(found, alone[name], check_exact=True)
+        again = measure(topology, [str(name)], previous=previous)
+        pd.testing.assert_frame_equal(again, alone[name], check_exact=True)

@@ -9,8 +9,16 @@ from topokit.cli import main
 from topokit.experiments.record import History
 from topokit.graph import LayerGraph
 from topokit.graph.convert import save_topology
-from topokit.measures import CHANGE_MEASURES, LAYER_MEASURES, NETWORK_MEASURES, TIERS, measure
+from topokit.measures import (
+    CHANGE_MEASURES,
+    LAYER_MEASURES,
+    NETWORK_MEASURES,
+    TIERS,
+    measure,
+    power_law_of,
+)
 from topokit.measures.nulls import NULL_MEASURES
+from topokit.measures.scalefree import bootstrap_stream
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse")
 
@@ -92,6 +100,27 @@ def test_deep_answers_and_null_scores(layers, capsys):
     text = capsys.readouterr().out
     for words in ("fc1 fan-out", "tier: ", "all layers and sides together: ", "null_mean"):
         assert words in text
+
+
+@pytest.mark.parametrize("more", [[], ["--nulls", "2"], ["--measures", "power_law,butterflies"]])
+def test_one_seed_gives_one_bootstrap_p_whatever_else_is_asked(tmp_path, capsys, more):
+    rng = np.random.default_rng(0)
+    path, topology = tmp_path / "tails.npz", {}
+    for name in ("fc1", "fc2"):
+        mask = rng.random((80, 80)) < rng.pareto(1.5, 80).clip(0.05, 12)[:, None] / 25
+        topology[name] = LayerGraph.from_edge_ids(np.flatnonzero(mask), mask.shape)
+    save_topology(path, topology)
+    words = ["analyze", path, "--bootstrap", "30", "--seed", "3", *more, "--json"]
+    plain, deep = found(capsys, *words), found(capsys, *words, "--deep")
+    fits = [row["fit"] for row in deep["degrees"]]
+    said = [f"p = {fit['p_value']:.2g}" for fit in fits]
+    assert len(set(said)) > 1
+    for verdict, p in zip(plain["verdicts"], said, strict=True):
+        assert f"rejected, {p})" in verdict["sentence"]
+    for i, (layer, side) in enumerate((n, s) for n in topology for s in ("fan_in", "fan_out")):
+        stream = bootstrap_stream(3, list(topology).index(layer), side)
+        fit = power_law_of(topology[layer], side, bootstrap=30, rng=stream)
+        assert fit.p_value == fits[i]["p_value"]
 
 
 def test_measures_that_need_a_run_say_so(layers, capsys):

@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topokit.generators import GENERATORS, describe
-from topokit.generators.adapt import crop, leading_singular_values, mean_degree_bound
-from topokit.generators.lifts import Group, lift_sigma, lifted, products, two_lifted
+from topokit.generators.adapt import crop
+from topokit.generators.lifts import Group, lifted, products, second_by_characters, two_lifted
 from topokit.generators.sampling import complement
 from topokit.graph import LayerGraph, same_edges
+from topokit.graph.spectra import leading_singular_values, mean_degree_bound
 
 
 def dense_singular_values(graph):
@@ -99,7 +100,7 @@ def test_spectrum_of_a_lift_is_that_of_small_matrices(a, b, h):
     assert set(graph.fan_out) == {b}
     values = dense_singular_values(graph)
     assert values[0] == pytest.approx(np.sqrt(a * b))
-    assert lift_sigma(shifts, Group(h)) == pytest.approx(values[1])
+    assert second_by_characters(shifts, Group(h)) == pytest.approx(values[1])
 
 
 @pytest.mark.parametrize(("p", "k"), [(2, 2), (2, 3), (3, 2), (5, 1)])
@@ -113,7 +114,9 @@ def test_lifts_by_fields_have_the_spectrum_of_their_characters(p, k):
         assert set(graph.fan_in) == {3 * times}
         values = dense_singular_values(graph)
         assert values[0] == pytest.approx(times * np.sqrt(12))
-        assert lift_sigma(shifts, group, offsets=given_offsets) == pytest.approx(values[1])
+        assert second_by_characters(shifts, group, offsets=given_offsets) == pytest.approx(
+            values[1]
+        )
 
 
 def test_the_lift_by_all_products_of_a_field_is_a_net():
@@ -124,9 +127,9 @@ def test_the_lift_by_all_products_of_a_field_is_a_net():
 
 def test_a_lift_above_the_limit_is_given_up():
     shifts = np.random.default_rng(0).integers(0, 101, (8, 10))
-    sigma = lift_sigma(shifts, Group(101))
-    assert lift_sigma(shifts, Group(101), limit=sigma) == pytest.approx(sigma)
-    assert sigma - 1 < lift_sigma(shifts, Group(101), limit=sigma - 1) <= sigma + 1e-9
+    sigma = second_by_characters(shifts, Group(101))
+    assert second_by_characters(shifts, Group(101), limit=sigma) == pytest.approx(sigma)
+    assert sigma - 1 < second_by_characters(shifts, Group(101), limit=sigma - 1) <= sigma + 1e-9
 
 
 def test_spectrum_of_a_lift_with_several_offsets():
@@ -134,7 +137,7 @@ def test_spectrum_of_a_lift_with_several_offsets():
     shifts, offsets = rng.integers(0, 13, (4, 5)), np.array([0, 2, 9])
     values = dense_singular_values(lifted(shifts, Group(13), offsets=offsets))
     assert values[0] == pytest.approx(3 * np.sqrt(20))
-    assert lift_sigma(shifts, Group(13), offsets=offsets) == pytest.approx(values[1])
+    assert second_by_characters(shifts, Group(13), offsets=offsets) == pytest.approx(values[1])
 
 
 def test_multiplicative_and_greedy_lifts_have_no_four_cycles():

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from topokit.graph import LayerGraph
+from topokit.graph.spectra import leading_singular_values
 from topokit.measures import LAYER_MEASURES, NETWORK_MEASURES, gini, singular_values
 from topokit.measures.degree import expected_isolated
 from topokit.measures.powerlaw import fit_tail, tally
-from topokit.measures.spectral import leading_singular_values, normalized_singular_value
+from topokit.measures.spectral import normalized_singular_value
 
 gap = LAYER_MEASURES["spectral_gap"]
 mixing = LAYER_MEASURES["normalized_spectral_gap"]

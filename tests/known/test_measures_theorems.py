@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from tests.strategies import layer_graphs
 from topokit.generators import GENERATORS
 from topokit.graph import LayerGraph
+from topokit.graph.spectra import leading_singular_values
 from topokit.measures import LAYER_MEASURES
-from topokit.measures.spectral import leading_singular_values, normalized_singular_value
+from topokit.measures.spectral import normalized_singular_value
 
 measure = LAYER_MEASURES
 

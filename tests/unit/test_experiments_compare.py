@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from topokit.experiments.compare import compare, run_rows
 from topokit.experiments.config import load_recipe
-from topokit.experiments.record import History
+from topokit.experiments.record import History, best_epoch
 from topokit.experiments.runs import run
+from topokit.experiments.statistics import mean_interval
 from topokit.experiments.study import study_from
 from topokit.experiments.sweep import sweep
 from topokit.plots.across import arms_side_by_side
@@ -41,14 +42,15 @@ def test_groups_are_the_arms_of_a_sweep(swept, rng):
     frame = swept.frame
     final = frame[(frame["measure"] == "test_accuracy") & (frame["epoch"] == 1)]
     means = final.groupby("arm")["value"].mean()
-    assert found.groups["accuracy"].tolist() == pytest.approx(means.tolist())
-    assert (found.groups["low"] <= found.groups["accuracy"]).all()
-    assert (found.groups["high"] >= found.groups["accuracy"]).all()
+    assert found.groups["metric"].tolist() == ["test_accuracy"] * 2
+    assert found.groups["value"].tolist() == pytest.approx(means.tolist())
+    for arm, low, high in found.groups[["group", "low", "high"]].itertuples(index=False):
+        assert mean_interval(final[final["arm"] == arm]["value"])[3:] == pytest.approx((low, high))
 
 
 def test_pairs_share_seeds(swept, rng):
     (row,) = compare([swept.directory], rng=rng).pairs.to_dict("records")
-    rows = run_rows([swept.directory]).set_index(["group", "seed"])["accuracy"]
+    rows = run_rows([swept.directory]).set_index(["group", "seed"])["value"]
     difference = (rows["set"] - rows["static"]).mean()
     assert (row["group"], row["other"], row["n"]) == ("set", "static", 3)
     assert row["difference"] == pytest.approx(difference)
@@ -59,10 +61,11 @@ def test_rows_say_how_runs_ended(swept):
     names = ["fc1/fan_in.mean", "fan_in.mean", "fc1/nothing"]
     row = run_rows([swept.directory / "runs/set-seed1"], measures=names).iloc[0]
     history = History.load(swept.directory / "runs/set-seed1")
-    assert row["accuracy"] == history.epochs["test_accuracy"].iloc[-1]
+    assert row["value"] == history.epochs["test_accuracy"].iloc[-1]
     assert row["best"] == history.epochs["test_accuracy"].max()
+    assert row["best_epoch"] == history.epochs["test_accuracy"].argmax()
     graphs = history.topology(-1)
-    assert row["links"] == sum(graph.n_edges for graph in graphs.values())
+    assert row["edges"] == sum(graph.n_edges for graph in graphs.values())
     assert row["fc1/fan_in.mean"] == pytest.approx(graphs["fc1"].fan_in.mean())
     layers = [graph.fan_in.mean() for graph in graphs.values()]
     assert row["fan_in.mean"] == pytest.approx(np.mean(layers))
@@ -98,9 +101,59 @@ def test_one_seed_has_no_interval_and_no_pair(swept, rng):
 
 def test_a_figure_with_all_runs(swept, rng):
     found = compare([swept.directory], rng=rng)
-    ax = arms_side_by_side(found.runs, "accuracy", arm="group", ax=Figure().add_subplot())
+    ax = arms_side_by_side(found.runs, "value", arm="group", ax=Figure().add_subplot())
     assert [label.get_text() for label in ax.get_yticklabels()] == ["set", "static"]
-    assert ax.get_xlabel() == "accuracy"
+    assert ax.get_xlabel() == "value"
+    for bar, row in zip(ax.containers, found.groups.itertuples(), strict=True):
+        drawn = bar.lines[2][0].get_segments()[0][:, 0]
+        assert drawn == pytest.approx([row.low, row.high])
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory):
+    """Two rules and two seeds of a small Boltzmann machine, which has no accuracy."""
+    folder = tmp_path_factory.mktemp("machines")
+    words = ["data.name=digits", "model.widths=[64,12]", "topology.epsilon=3", "epochs=3"]
+    base = load_recipe("set_rbm_mnist").override([*words, "batch_size=300", "data.n_train=600"])
+    for seed in (0, 1):
+        for rule in ("set", "static"):
+            run(base.override([f"seed={seed}", f"rule.name={rule}"]), folder / f"{rule}{seed}")
+    return sorted(folder.iterdir())
+
+
+def test_models_without_labels_are_compared_by_their_loss(machines, rng):
+    found = compare(machines, rng=rng)
+    losses = [History.load(path).epochs["test_loss"].to_numpy() for path in machines]
+    assert found.runs["metric"].tolist() == ["test_loss"] * 4
+    assert found.runs["value"].tolist() == [loss[-1] for loss in losses]
+    assert found.runs["best"].tolist() == [loss.min() for loss in losses]
+    assert found.runs["best_epoch"].tolist() == [loss.argmin() for loss in losses]
+    assert np.isfinite(found.groups[["value", "low", "high", "best", "edges"]].to_numpy()).all()
+    (pair,) = found.pairs.to_dict("records")
+    assert pair["metric"] == "test_loss"
+    ends = [loss[-1] for loss in losses]
+    assert pair["difference"] == pytest.approx((ends[0] + ends[1] - ends[2] - ends[3]) / 2)
+
+
+def test_groups_of_different_metrics_are_not_paired(machines, swept, tmp_path, rng, capsys):
+    from topokit.cli import main
+
+    paths = [swept.directory / "runs" / f"set-seed{seed}" for seed in (0, 1)] + machines[:2]
+    found = compare(paths, rng=rng)
+    assert sorted(found.groups["metric"]) == ["test_accuracy", "test_loss"]
+    assert found.pairs.empty
+    assert main(["compare", *map(str, paths), "--out", str(tmp_path / "x.png")]) == 2
+    assert "expected runs of one metric in a figure" in capsys.readouterr().err
+
+
+def test_the_best_epoch():
+    nan = float("nan")
+    frame = pd.DataFrame({"test_accuracy": [0.5, nan, 0.7, 0.7], "test_loss": [4.0, 1.0, 3.0, 2.0]})
+    assert best_epoch(frame) == 2
+    assert best_epoch(frame.assign(test_accuracy=nan)) == 1
+    assert best_epoch(frame.set_axis([7, 8, 9, 10])) == 2
+    with pytest.raises(ValueError, match="an epoch with a test accuracy or loss, got 0 rows"):
+        best_epoch(frame[:0])
 
 
 def test_nothing_to_compare(tmp_path, rng):
@@ -119,7 +172,8 @@ def test_the_command(swept, tmp_path, capsys):
     words = ["compare", str(swept.directory), "--measures", "fc1/fan_in.mean", "--out", str(out)]
     assert main(words) == 0
     printed = capsys.readouterr().out
-    assert "accuracy of group minus other" in printed
+    assert "value of group minus other" in printed
+    assert "test_accuracy" in printed
     assert out.stat().st_size > 5000
     assert main([*words[:4], "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

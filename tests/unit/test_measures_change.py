@@ -64,6 +64,21 @@ def test_turnover_of_a_replacement():
     assert turnover(EdgeUpdate.between(old, new)) == 0.3
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "share"),
+    [
+        ([0, 1, 2, 3], [0, 5], 1 / 2),  # a new edge of two, not of the four before
+        ([0], [0, 1, 2, 3], 3 / 4),
+        ([0, 1], [2, 3], 1.0),
+        ([0, 1, 2], [1], 0.0),
+        ([], [4], 1.0),
+    ],
+)
+def test_turnover_is_a_share_of_the_edges_of_now(before, after, share):
+    graphs = [LayerGraph.from_edge_ids(ids, (2, 3)) for ids in (before, after)]
+    assert turnover(EdgeUpdate.between(*graphs)) == share
+
+
 def test_explored_fraction_follows_its_expectation():
     found = []
     for seed in range(40):

@@ -90,3 +90,26 @@ def test_both_nulls_see_planted_blocks(rng):
         assert null_scores(planted, only, null=null, rng=rng)["clustering"].z > 2
     with pytest.raises(ValueError, match="expected null 'exact' or 'expected', got 'bicm'"):
         null_scores(planted, only, null="bicm", rng=rng)
+
+
+def test_the_score_of_known_null_samples():
+    """Null values 1, 2, 3: mean 2, standard deviation 1 with n - 1, and p with the +1."""
+    graph = LayerGraph.from_edge_ids([0, 1, 3, 4, 8], (3, 3))
+
+    def score(value, nulls):
+        left = iter(nulls)
+        return null_score(
+            graph,
+            lambda g: value if g is graph else next(left),
+            twins=len(nulls),
+            rng=np.random.default_rng(0),
+        )
+
+    assert score(4.0, [1.0, 2.0, 3.0]) == (4.0, 2.0, 1.0, 2.0, 0.5)
+    assert score(-1.0, [1.0, 2.0, 3.0]) == (-1.0, 2.0, 1.0, -3.0, 0.5)
+    assert score(3.0, [1.0, 2.0, 3.0])[3:] == (1.0, 1.0)  # a tie counts as beyond
+    assert score(99.0, list(range(39))).p_value == pytest.approx(2 / 40)
+    assert score(2.0, [1.0, 2.0, 3.0]).p_value == 1.0
+    constant = score(5.0, [2.0, 2.0, 2.0])
+    assert np.isnan(constant.z)
+    assert constant.p_value == 0.5

@@ -1,9 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from topokit.graph import LayerGraph
 from topokit.measures import VERDICTS, describe_fit, fit_power_law, power_law_of
-from topokit.measures.powerlaw import fit_tail, log_zeta, sample_zeta, tally
+from topokit.measures.powerlaw import LikelihoodRatio, fit_tail, log_zeta, sample_zeta, tally
+from topokit.measures.scalefree import PowerLawFit, judge
 
 
 def random_layer(n_out, n_in, n_edges, seed):
@@ -134,3 +137,64 @@ def test_sides_and_words():
         power_law_of(graph, "left")
     with pytest.raises(ValueError, match="together with bootstrap"):
         power_law_of(graph, bootstrap=5)
+
+
+RATIO = LikelihoodRatio(3.0, 0.003, 5.0)
+PASSING = PowerLawFit(
+    alpha=2.5, xmin=10.0, n=1000, n_tail=100, ks_distance=0.05, p_value=0.5,
+    comparisons={"poisson": RATIO, "exponential": RATIO, "lognormal": LikelihoodRatio(0, 1, 0)},
+    verdict="random", failed=(), alpha_error=0.1, mean=5.0, dispersion=9.0, dispersion_p=1e-9,
+    maximum=100, upper=1000.0,
+)  # fmt: skip
+
+
+def against(**ratios):
+    return {"comparisons": PASSING.comparisons | ratios}
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "reason"),
+    [
+        ({}, "power law", None),
+        ({"dispersion_p": 0.0099}, "power law", None),
+        ({"dispersion_p": 0.01}, "random", "not wider than a random graph"),
+        ({"dispersion_p": np.nan}, "random", "not wider than a random graph"),
+        ({"n_tail": 50}, "power law", None),
+        ({"n_tail": 49}, "heavy-tailed", "the tail has only 49 values"),
+        ({"n_tail": 20}, "heavy-tailed", "the tail has only 20 values"),
+        ({"n_tail": 19}, "broad", "the tail is not heavier than exponential"),
+        ({"n": 5000}, "power law", None),
+        ({"n": 5001}, "heavy-tailed", "the tail is only 2.0% of the values"),
+        ({"maximum": 64}, "power law", None),  # log10(6.4) = 0.806
+        ({"maximum": 63}, "heavy-tailed", "the tail spans only 0.8 decades"),  # 0.799
+        ({"maximum": 20}, "heavy-tailed", "the tail spans only 0.3 decades"),
+        ({"p_value": 0.1}, "power law", None),
+        ({"p_value": 0.09}, "heavy-tailed", "rejected by the bootstrap (p = 0.09)"),
+        ({"p_value": np.nan}, "heavy-tailed", "no bootstrap was asked for"),
+        ({"alpha": 1.51}, "power law", None),
+        ({"alpha": 1.5}, "heavy-tailed", "the exponent is outside 1.5 to 3.5"),
+        ({"alpha": 3.49}, "power law", None),
+        ({"alpha": 3.5}, "heavy-tailed", "the exponent is outside 1.5 to 3.5"),
+        (against(exponential=LikelihoodRatio(1.9, 0.06, 9.9)), "broad", "the tail is not heavier"),
+        (against(exponential=LikelihoodRatio(1.9, 0.06, 10.1)), "power law", None),
+        (against(exponential=LikelihoodRatio(-3.0, 0.003, -5.0)), "broad", "the tail is not heavier"),
+        (against(poisson=LikelihoodRatio(1.6, 0.11, 5.0)), "heavy-tailed", "not better than Poisson"),
+        (against(poisson=LikelihoodRatio(1.7, 0.09, 5.0)), "power law", None),
+        (against(lognormal=LikelihoodRatio(-2.1, 0.04, -3.0)), "heavy-tailed", "lognormal is better"),
+        (against(lognormal=LikelihoodRatio(-1.9, 0.06, -3.0)), "power law", None),
+    ],
+)  # fmt: skip
+def test_each_guard_of_the_verdict_on_both_sides_of_its_limit(change, verdict, reason):
+    found, failed = judge(dataclasses.replace(PASSING, **change))
+    assert found == verdict
+    if reason is None:
+        assert failed == ()
+    else:
+        assert len(failed) == 1
+        assert failed[0].startswith(reason)
+
+
+def test_a_cached_fit_cannot_be_changed_through_its_comparisons():
+    graph = random_layer(40, 50, 300, seed=0)
+    power_law_of(graph).comparisons.clear()
+    assert list(power_law_of(graph).comparisons) == ["poisson", "exponential", "lognormal"]

@@ -6,6 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
+from topokit.experiments.statistics import mean_interval, rank_correlation
 from topokit.plots import ACROSS_PLOTS
 from topokit.plots.across import accuracy_against, arms_side_by_side, mean_over_seeds
 
@@ -37,7 +38,8 @@ def test_points_are_the_runs_and_the_title_says_rho_and_n(runs, ax):
     points = np.concatenate([dots.get_offsets() for dots in ax.collections])
     np.testing.assert_allclose(points, last[["gap", "test_accuracy"]].to_numpy())
     rho = stats.spearmanr(last["gap"], last["test_accuracy"]).statistic
-    assert rf"$\rho$ = {rho:.2f} [" in ax.get_title()
+    found = rank_correlation(last["gap"], last["test_accuracy"], rng=np.random.default_rng(0))
+    assert rf"$\rho$ = {rho:.2f} [{found.low:.2f}, {found.high:.2f}]" in ax.get_title()
     assert ax.get_title().endswith("n = 12")
     line = np.polyfit(last["gap"], last["test_accuracy"], 1)
     x, y = ax.lines[0].get_data()
@@ -64,11 +66,35 @@ def test_bands_are_intervals_of_the_mean(runs, ax):
     outline = ax.collections[0].get_paths()[0].vertices
     at_first = outline[outline[:, 0] == 0][:, 1]
     assert (at_first.min(), at_first.max()) == pytest.approx((low, high))
+    assert mean_interval(first)[3:] == pytest.approx((low, high))
+
+
+def test_one_seed_has_a_line_and_no_band(runs, ax):
+    mean_over_seeds(runs[runs["seed"] == 0], ax=ax)
+    assert [line.get_label() for line in ax.lines] == [f"{arm} (n = 1)" for arm in "abc"]
+    assert all(not len(band.get_paths()) for band in ax.collections)
+
+
+def test_few_runs_have_a_correlation_and_no_interval(runs, ax):
+    accuracy_against(runs[(runs["epoch"] == 2) & (runs["seed"] < 3)], "gap", ax=ax)
+    assert "[" not in ax.get_title()
+    assert r"$\rho$" in ax.get_title()
+    assert ax.get_title().endswith("n = 9")
 
 
 def test_arms_stand_side_by_side(runs, ax):
     arms_side_by_side(runs[runs["epoch"] == 2], ax=ax)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "c"]
+    for i, bar in enumerate(ax.containers):
+        values = runs[(runs["epoch"] == 2) & (runs["arm"] == "abc"[i])]["test_accuracy"]
+        drawn = bar.lines[2][0].get_segments()[0][:, 0]
+        assert drawn == pytest.approx(mean_interval(values)[3:])
+
+
+def test_one_run_of_an_arm_has_no_bar(runs, ax):
+    arms_side_by_side(runs[(runs["epoch"] == 2) & (runs["seed"] == 0)], ax=ax)
+    for bar in ax.containers:
+        assert np.ptp(bar.lines[2][0].get_segments()[0][:, 0]) == 0
 
 
 @pytest.mark.parametrize("name", ACROSS_PLOTS)

@@ -103,14 +103,13 @@ def _deep(topology: Topology, bootstrap: int, seed: int) -> dict[str, Any]:
     """Return the reports of all layers and sides, their sentences, and the tier of all together."""
     import dataclasses
 
-    import numpy as np
-
     from topokit.measures import degree_report, scale_free_tier
+    from topokit.measures.scalefree import bootstrap_stream
 
     rows, fits, sentences = [], [], []
     for i, (layer, graph) in enumerate(topology.items()):
-        for j, side in enumerate(("fan_in", "fan_out")):
-            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i, j)))
+        for side in ("fan_in", "fan_out"):
+            rng = bootstrap_stream(seed, i, side)
             report = degree_report(graph, side, bootstrap=bootstrap, rng=rng)
             fits.append(report.fit)
             numbers = dataclasses.asdict(report)

@@ -121,6 +121,8 @@ def compare(
 ) -> int:
     """Compare groups of runs over seeds: accuracy, edges, measures, and differences of pairs.
 
+    Models without labels are compared by their test loss.
+
     Parameters
     ----------
     runs
@@ -130,7 +132,7 @@ def compare(
     out
         File for a figure of all runs, e.g. compare.png.
     seed
-        Seed of the bootstrap and of the permutation tests.
+        Seed of the permutation tests.
     """
     import numpy as np
 
@@ -143,8 +145,15 @@ def compare(
         from topokit.plots.across import arms_side_by_side
         from topokit.plots.style import figure, save
 
+        metrics = found.groups["metric"].unique()
+        if len(metrics) > 1:
+            raise ValueError(
+                "expected runs of one metric in a figure, got runs compared by "
+                f"{' and '.join(metrics)}; compare them without --out"
+            )
+        shown = found.runs.rename(columns={"value": metrics[0]})
         with figure(size=(3.5, 1.2 + 0.28 * len(found.groups))) as ax:
-            arms_side_by_side(found.runs, "accuracy", arm="group", ax=ax)
+            arms_side_by_side(shown, metrics[0], arm="group", ax=ax)
             save(ax, out, dpi=200)
     groups: Any = found.groups.to_dict("records")
     pairs: Any = found.pairs.to_dict("records")
@@ -152,9 +161,9 @@ def compare(
         listed = found.runs.to_dict("records")
         console.print_json({"groups": groups, "pairs": pairs, "runs": listed})
         return 0
-    console.print_rows(groups, title="means over seeds; low and high bound the accuracy (95 %)")
+    console.print_rows(groups, title="means over seeds; 95 % interval of value from low to high")
     if pairs:
-        console.print_rows(pairs, title="accuracy of group minus other, over shared seeds")
+        console.print_rows(pairs, title="value of group minus other, over shared seeds")
     if out is not None:
         console.say(str(out))
     return 0

@@ -1,4 +1,4 @@
-"""Runs side by side: grouped by what differs in their configurations, compared over seeds."""
+"""Compare runs: grouped by how their configurations differ, group with group over seeds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from topokit.experiments.record import History
+from topokit.experiments.record import History, best_epoch
 from topokit.experiments.statistics import adjusted, mean_interval, paired
 from topokit.experiments.sweep import runs_of
 
@@ -22,24 +22,26 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "compare", "run_rows"]
 
 MEASURES = ("fc1/fan_in.dispersion", "fc1/normalized_spectral_gap")
-DECIDES_NOTHING = ("about", "seed", "threads")
-ALL_PAIRS = 6  # up to so many groups every pair is compared, else all with the first
+NOT_GROUPING = ("about", "seed", "threads")  # keys that may differ within a group
+ALL_PAIRS = 6  # number of groups up to which every pair is compared, else all with the first
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found.
+    """Result of `compare`.
 
     Parameters
     ----------
     runs : pandas.DataFrame
         One row a run; see `run_rows`.
     groups : pandas.DataFrame
-        One row a group: ``group, n, accuracy, low, high, best, links`` and a column for each
-        measure: means over runs. `low` and `high` bound the mean accuracy after the last epoch.
+        One row a group: ``group, n, metric, value, low, high, best, edges`` and a column for each
+        measure: means over runs. `metric` names what is compared, ``"test_accuracy"`` or, for
+        models without labels, ``"test_loss"``; `value` is its mean after the last epoch, with the
+        95 % interval from `low` to `high` (nan for one run).
     pairs : pandas.DataFrame
-        One row for two groups that share at least two seeds: ``group, other, n, difference, low,
-        high, permutation_p, t_p, adjusted_p`` (Holm's, of the t-test).
+        One row for two groups of one metric that share at least two seeds: ``group, other, metric,
+        n, difference, low, high, permutation_p, t_p, adjusted_p`` (Holm's, of the t-test).
     """
 
     runs: pd.DataFrame
@@ -53,11 +55,11 @@ def compare(
     measures: Iterable[str] = MEASURES,
     rng: np.random.Generator,
 ) -> Comparison:
-    """Compare runs and sweeps: accuracy, links and measures over seeds, and pairs of groups.
+    """Compare runs and sweeps: metric, edges and measures over seeds, and pairs of groups.
 
-    Runs that differ in their seed alone make a group. Groups that share seeds are compared pair
-    by pair (in a topokit run equal seeds mean equal data, weights and order of samples, so that
-    differences vary less than accuracies).
+    Runs that differ in their seed alone make a group. Groups that share seeds are compared by
+    pairs of runs: equal seeds mean equal data, weights and order of samples, so that differences
+    vary less than the metric itself.
 
     Parameters
     ----------
@@ -66,7 +68,7 @@ def compare(
     measures : iterable of str
         Such as ``"fc1/fan_in.dispersion"``; without a layer the mean over layers.
     rng : numpy.random.Generator
-        Of the bootstrap and permutations.
+        Draws permutations where groups share more than 12 seeds.
 
     Returns
     -------
@@ -101,24 +103,25 @@ def compare(
     runs = run_rows(paths, measures=wanted)
     groups = []
     for group, part in runs.groupby("group", sort=False):
-        interval = mean_interval(part["accuracy"], rng=rng)
-        row = {"group": group, "n": len(part), "accuracy": interval.mean}
-        row |= {"low": interval.low, "high": interval.high}
-        groups.append(row | part[["best", "links", *wanted]].mean().to_dict())
-    labels = [row["group"] for row in groups]
+        interval = mean_interval(part["value"])
+        row = {"group": group, "n": len(part), "metric": part["metric"].iloc[0]}
+        row |= {"value": interval.mean, "low": interval.low, "high": interval.high}
+        groups.append(row | part[["best", "edges", *wanted]].mean().to_dict())
+    metrics = {row["group"]: row["metric"] for row in groups}
+    labels = list(metrics)
     both = combinations(labels, 2) if len(labels) <= ALL_PAIRS else ((labels[0], b) for b in labels)
     pairs = []
     for first, second in both:
         a, b = (
-            runs[runs["group"] == group].drop_duplicates("seed").set_index("seed")["accuracy"]
+            runs[runs["group"] == group].drop_duplicates("seed").set_index("seed")["value"]
             for group in (first, second)
         )
         shared = a.index.intersection(b.index)
-        if first != second and len(shared) > 1:
+        if first != second and metrics[first] == metrics[second] and len(shared) > 1:
             found = paired(a[shared], b[shared], rng=rng)._asdict()
             del found["wilcoxon_p"]
-            pairs.append({"group": first, "other": second, **found})
-    columns = ["group", "other", "n", "difference", "low", "high", "permutation_p", "t_p"]
+            pairs.append({"group": first, "other": second, "metric": metrics[first], **found})
+    columns = ["group", "other", "metric", "n", "difference", "low", "high", "permutation_p", "t_p"]
     table = pd.DataFrame(pairs, columns=columns)
     table["adjusted_p"] = adjusted(table["t_p"].astype(float))
     return Comparison(runs, pd.DataFrame(groups), table)
@@ -127,7 +130,7 @@ def compare(
 def run_rows(
     paths: Iterable[str | os.PathLike[str]], *, measures: Iterable[str] = ()
 ) -> pd.DataFrame:
-    """One row a run: what it was, how it ended, and its last topology in numbers.
+    """Tabulate runs, one row each: configuration group, final and best metric, last topology.
 
     Parameters
     ----------
@@ -137,8 +140,9 @@ def run_rows(
     Returns
     -------
     pandas.DataFrame
-        ``run, group, seed, epochs, accuracy`` (after the last epoch), ``best, best_epoch, links``
-        and one column a measure, nan where it was not taken.
+        ``run, group, seed, epochs, metric`` (``"test_accuracy"``, or ``"test_loss"`` where no
+        accuracy was recorded), ``value`` (after the last epoch), ``best, best_epoch, edges`` and
+        one column a measure, nan where it was not taken.
 
     Raises
     ------
@@ -147,56 +151,60 @@ def run_rows(
     """
     import pandas as pd
 
-    found = [(History.load(run), _arm(run, Path(path))) for path in paths for run in runs_of(path)]
+    found = [
+        (History.load(run), _condition(run, Path(path))) for path in paths for run in runs_of(path)
+    ]
     if not found:
         raise ValueError("expected at least one run or sweep, got none")
     labels = _labels([_flat(history.config) for history, _ in found])
     rows = []
-    for (history, arm), label in zip(found, labels, strict=True):
+    for (history, condition), label in zip(found, labels, strict=True):
         epochs = history.epochs
         if epochs.empty:
             raise ValueError(f"run {history.name} has not recorded an epoch yet")
-        accuracy = epochs["test_accuracy"].to_numpy(float)
-        best = int(np.argmax(accuracy)) if np.isfinite(accuracy).any() else 0
+        labelled = epochs["test_accuracy"].notna().any()
+        metric = "test_accuracy" if labelled else "test_loss"
+        best = best_epoch(epochs)
         row = {
             "run": history.name,
-            "group": arm or label or "all",
+            "group": condition or label or "all",
             "seed": int(history.config["seed"]),
             "epochs": len(epochs),
-            "accuracy": accuracy[-1],
-            "best": accuracy[best],
+            "metric": metric,
+            "value": float(epochs[metric].iloc[-1]),
+            "best": float(epochs[metric].iloc[best]),
             "best_epoch": int(epochs["epoch"].iloc[best]),
-            "links": sum(graph.n_edges for graph in history.topology(-1).values()),
+            "edges": sum(graph.n_edges for graph in history.topology(-1).values()),
         }
         rows.append(row | {name: _measured(history.measures, name) for name in measures})
     return pd.DataFrame(rows)
 
 
-def _arm(run: Path, given: Path) -> str:
-    """The arm and cell of a sweep's run, as its folder is named; nothing for a run on its own."""
+def _condition(run: Path, given: Path) -> str:
+    """Condition and grid cell of a run in a sweep, from its folder's name; "" outside a sweep."""
     return re.sub(r"-?seed\d+$", "", run.name) if run != given else ""
 
 
 def _flat(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """A configuration with dots in its keys, without what decides nothing."""
+    """Flatten a configuration to dotted keys, without those that may differ within a group."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
-        if isinstance(value, Mapping) and key not in DECIDES_NOTHING:
+        if isinstance(value, Mapping) and key not in NOT_GROUPING:
             flat |= _flat(value, f"{before}{key}.")
-        elif key not in DECIDES_NOTHING:
+        elif key not in NOT_GROUPING:
             flat[before + key] = value
     return flat
 
 
 def _labels(configs: list[dict[str, Any]]) -> list[str]:
-    """For each configuration what it does not share with all others."""
+    """Describe each configuration by the keys in which the configurations differ."""
     keys = dict.fromkeys(key for config in configs for key in config)
     differ = [k for k in keys if any(c.get(k) != configs[0].get(k) for c in configs)]
     return [", ".join(f"{key}={c[key]}" for key in differ if key in c) for c in configs]
 
 
 def _measured(frame: pd.DataFrame, name: str) -> float:
-    """A measure at the last epoch it was taken, of one layer or as mean over all."""
+    """Return a measure at the last epoch with it, of one layer or as mean over all layers."""
     layer, _, measure = name.rpartition("/")
     mine = frame[frame["measure"] == measure]
     mine = mine[mine["layer"] == layer] if layer else mine[mine["layer"] != "network"]

@@ -1,7 +1,8 @@
-"""Numbers with intervals: means over seeds, paired arms, rank correlations, many comparisons.
+"""Interval statistics: means over seeds, paired conditions, rank correlations, many comparisons.
 
-Every result says n. Random steps (bootstrap, permutations) draw from `rng`, so that a number can
-be had again.
+Every interval of a mean or of a paired difference that topokit prints or draws comes from
+`mean_interval`, every interval of a correlation from `rank_correlation`. Every result states its
+n. Bootstrap and permutations draw from `rng`: the same `rng` gives the same result.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ __all__ = [
     "rank_correlation",
 ]
 
-EXACT = 12  # up to so many pairs all sign changes are tried
+EXACT = 12  # number of pairs up to which all sign changes are enumerated
 RESAMPLES = 9999
+FEWEST = 10  # points below which a bootstrap interval of a correlation covers too little
 
 
 class Interval(NamedTuple):
-    """A mean with its interval over `n` values; `sd` is the sample's (n - 1)."""
+    """Mean of `n` values, their sample standard deviation (n - 1), and an interval of the mean."""
 
     n: int
     mean: float
@@ -39,7 +41,7 @@ class Interval(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """Mean difference of `n` pairs, its interval, and three p-values (two-sided)."""
+    """Mean difference of `n` pairs, its interval, and three two-sided p-values."""
 
     n: int
     difference: float
@@ -51,7 +53,7 @@ class Paired(NamedTuple):
 
 
 class Correlation(NamedTuple):
-    """Rank correlation of `n` points with its interval and two-sided permutation p-value."""
+    """Rank correlation of `n` points, its interval, and a two-sided permutation p-value."""
 
     n: int
     rho: float
@@ -60,61 +62,63 @@ class Correlation(NamedTuple):
     p: float
 
 
-def mean_interval(
-    values: ArrayLike,
-    *,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    rng: np.random.Generator,
-) -> Interval:
-    r"""Mean of values from independent seeds, with a bootstrap interval.
+def mean_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
+    r"""Mean of values from independent seeds, with Student's t interval.
 
-    Percentiles of bootstrap means, moved away from the mean by the factor :math:`\sqrt{n/(n-1)}
-    \, t / z` that the few values of a study need: plain percentiles of five values cover 0.84
-    where they say 0.95 [1]_.
+    .. math:: \bar x \pm t_{n-1} \, s / \sqrt{n}
 
     Parameters
     ----------
     values : (n,) array_like
-        Not-a-numbers are left out.
+        Undefined values (nan) are left out.
     level : float
         Nominal coverage, in (0, 1).
-    resamples : int
-    rng : numpy.random.Generator
 
     Returns
     -------
     Interval
-        `low` and `high` are nan with fewer than two values, all but `n` with none.
+        One value has a mean but no interval: `sd`, `low` and `high` are nan. With no value all
+        but `n` are nan.
 
     Raises
     ------
     ValueError
-        If `level` is no share or `values` has more than one axis.
+        If `level` is not between 0 and 1 or `values` has more than one axis.
 
     Notes
     -----
-    Cost: O(resamples n).
+    Cost: O(n).
+
+    Coverage is exact for normal values at any n of 2 or more. For skewed values it is less than
+    nominal: at a level of 0.95 and n of 3, 5 and 10 it is 0.88, 0.88 and 0.90 for exponential
+    values, 0.84, 0.82 and 0.84 for lognormal ones (sigma = 1). For differences of two samples of
+    one law, which are symmetric, it is 0.96 to 0.97 (exponential). A percentile bootstrap covers
+    less at these n [1]_: its bounds cannot pass the smallest and the largest value, so that with
+    three values of a symmetric law it covers 0.75 at most, whatever its nominal level.
+
+    The interval is not cut to the range of the values. For an accuracy near 1 the upper bound may
+    pass 1: the values are then too few or too skewed for an interval of this kind, and cutting it
+    would hide that.
 
     References
     ----------
     .. [1] Hesterberg, "What teachers should know about the bootstrap", The American Statistician
-       69, 2015 (expanded percentile interval).
+       69, 2015.
 
     Examples
     --------
-    >>> result = mean_interval([0.80, 0.82, 0.81, 0.83, 0.84], rng=np.random.default_rng(0))
+    >>> result = mean_interval([0.80, 0.82, 0.81, 0.83, 0.84])
     >>> result.n, round(result.mean, 3), round(result.low, 3), round(result.high, 3)
-    (5, 0.82, 0.802, 0.838)
+    (5, 0.82, 0.8, 0.84)
     """
     x = _finite(values)
-    mean = float(x.mean()) if x.size else float("nan")
+    _check_level(level)
+    nan = float("nan")
     if x.size < 2:
-        _share(level)
-        return Interval(x.size, mean, float("nan"), float("nan"), float("nan"))
-    means = x[rng.integers(x.size, size=(resamples, x.size))].mean(axis=1)
-    low, high = _expanded(means, x.size, level)
-    return Interval(x.size, mean, float(x.std(ddof=1)), low, high)
+        return Interval(x.size, float(x[0]) if x.size else nan, nan, nan, nan)
+    mean, sd = float(x.mean()), float(x.std(ddof=1))
+    half = float(stats.t.ppf((1 + level) / 2, x.size - 1)) * sd / float(np.sqrt(x.size))
+    return Interval(x.size, mean, sd, mean - half, mean + half)
 
 
 def paired(
@@ -125,20 +129,23 @@ def paired(
     resamples: int = RESAMPLES,
     rng: np.random.Generator,
 ) -> Paired:
-    """Compare two arms that share seeds: the mean of ``a - b`` over pairs.
+    """Compare two conditions that share seeds: the mean of ``a - b`` over pairs.
 
-    The permutation p-value changes the signs of differences: all ways with up to 12 pairs, else
-    `resamples` random ones. With n pairs it cannot be below ``2 / 2**n``, 0.0625 for five seeds;
-    the t-test can, as it assumes normal differences.
+    The permutation p-value changes the signs of the differences: in all ways with up to 12 pairs,
+    else in `resamples` random ones. With n pairs it cannot be below ``2 / 2**n``, 0.0625 for five
+    seeds; that of the t-test can, as it assumes normal differences.
 
     Parameters
     ----------
     a, b : (n,) array_like
-        Same seeds in the same order; pairs with a not-a-number are left out.
+        Same seeds in the same order; pairs with an undefined value (nan) are left out.
     level : float
-        Coverage of the interval, made as in `mean_interval`.
+        Coverage of the interval, which is that of `mean_interval`: 0 lies outside it exactly if
+        `t_p` is below ``1 - level``.
     resamples : int
+        Number of random sign changes with more than 12 pairs.
     rng : numpy.random.Generator
+        Draws them.
 
     Returns
     -------
@@ -149,7 +156,7 @@ def paired(
     Raises
     ------
     ValueError
-        If the arms differ in length.
+        If the conditions differ in length.
 
     Notes
     -----
@@ -169,9 +176,11 @@ def paired(
     """
     x, y = np.asarray(a, float), np.asarray(b, float)
     if x.shape != y.shape or x.ndim != 1:
-        raise ValueError(f"expected two arms of one length, got shapes {x.shape} and {y.shape}")
+        raise ValueError(
+            f"expected two conditions of one length, got shapes {x.shape} and {y.shape}"
+        )
     d = _finite(x - y)
-    interval = mean_interval(d, level=level, resamples=resamples, rng=rng)
+    interval = mean_interval(d, level=level)
     nan = float("nan")
     if d.size < 2 or not d.any():
         return Paired(d.size, interval.mean, interval.low, interval.high, nan, nan, nan)
@@ -181,9 +190,9 @@ def paired(
     else:
         signs = rng.choice((-1, 1), size=(resamples, d.size))
         p = _tail(int(np.sum(np.abs(signs @ d) >= abs(d.sum()) * (1 - 1e-9))), resamples)
-    spread = d.std(ddof=1) / np.sqrt(d.size)
-    alike = spread <= 1e-12 * abs(d.mean())
-    t_p = 0.0 if alike else float(2 * stats.t.sf(abs(d.mean()) / spread, d.size - 1))
+    error = interval.sd / np.sqrt(d.size)
+    alike = error <= 1e-12 * abs(interval.mean)
+    t_p = 0.0 if alike else float(2 * stats.t.sf(abs(interval.mean) / error, d.size - 1))
     wilcoxon_p = float(stats.wilcoxon(d).pvalue)
     low, high = interval.low, interval.high
     return Paired(d.size, interval.mean, low, high, p, t_p, wilcoxon_p)
@@ -199,32 +208,32 @@ def rank_correlation(
     resamples: int = 1999,
     rng: np.random.Generator,
 ) -> Correlation:
-    r"""Spearman's correlation, given other numbers or within groups.
+    r"""Spearman's correlation, with other variables held fixed or within groups.
 
     Is accuracy related to the gap once density is held fixed? Ranks are taken within each
-    stratum; the ranks of `controls` are regressed out of both (partial correlation [1]_); what
-    is left is centred in each stratum and correlated. The p-value permutes the left-overs of `y`
-    within strata [2]_, so that what distinguishes the strata plays no part.
+    stratum; the ranks of `controls` are regressed out of both (partial correlation [1]_); the
+    residuals are centred in each stratum and correlated. The p-value permutes the residuals of
+    `y` within strata [2]_, so that differences between strata have no effect.
 
     Parameters
     ----------
     x, y : (n,) array_like
-        Points with a not-a-number in any argument are left out.
+        Points with an undefined value (nan) in any argument are left out.
     controls : sequence of (n,) array_like
-        Held fixed by regression on ranks: assumes that their effect is monotone and additive.
+        Held fixed by regression on ranks, which assumes a monotone and additive effect.
     strata : (n,) array_like, optional
-        Group of each point (density, family): held fixed without any assumption.
+        Group of each point (density, family): held fixed without an assumption.
     level : float
-        Coverage of the interval: percentiles of a bootstrap of points within strata. Points that
-        share a graph family are not independent: see the within-family result beside.
+        Nominal coverage of the interval: percentiles of a bootstrap of points within strata.
     resamples : int
-        Of permutations and of bootstrap samples.
+        Number of permutations and of bootstrap samples.
     rng : numpy.random.Generator
 
     Returns
     -------
     Correlation
-        `rho` in [-1, 1]; nan where x or y does not vary within strata or n is below 4.
+        `rho` in [-1, 1]; nan where x or y does not vary within strata or n is below 4. `low` and
+        `high` are nan also with fewer than 10 points.
 
     Raises
     ------
@@ -234,6 +243,11 @@ def rank_correlation(
     Notes
     -----
     Cost: O(resamples n log n).
+
+    For correlated normal variables (0, 0.5 and 0.9) the 95 % interval covers 0.93 to 0.99 with 10
+    points and more, in one group or in strata of three points and more. With 5 or 6 points it
+    would cover as little as 0.76 of strong correlations; so no interval is given below 10. Points
+    that share a graph family are not independent: take means over a family first.
 
     References
     ----------
@@ -267,11 +281,11 @@ def rank_correlation(
     shapes = [column.shape for column in columns]
     if any(shape != (n,) for shape in shapes):
         raise ValueError(f"expected columns of one length, got shapes {shapes}")
-    _share(level)
+    _check_level(level)
     good = np.all([np.isfinite(column) for column in columns], axis=0)
     data, members = np.array(columns)[:, good], _members(groups[good])
     n, nan = int(good.sum()), float("nan")
-    a, b = _left_over(data[:, None], members)[:, 0] if n >= 4 else np.full((2, n), nan)
+    a, b = _residuals(data[:, None], members)[:, 0] if n >= 4 else np.full((2, n), nan)
     rho = float(a @ b)
     if np.isnan(rho):
         return Correlation(n, nan, nan, nan, nan)
@@ -280,12 +294,13 @@ def rank_correlation(
         moved[:, own] = rng.permuted(np.tile(b[own], (resamples, 1)), axis=1)
         drawn[:, own] = rng.choice(own, (resamples, own.size))
     p = _tail(int(np.sum(np.abs(moved @ a) >= abs(rho) * (1 - 1e-9))), resamples)
-    again = _left_over(data[:, drawn], members)
-    seen = (again[0] * again[1]).sum(axis=1)
-    seen = seen[~np.isnan(seen)]
     low = high = nan
-    if seen.size > resamples // 2:
-        low, high = np.percentile(seen, [50 * (1 - level), 50 * (1 + level)])
+    if n >= FEWEST:
+        again = _residuals(data[:, drawn], members)
+        seen = (again[0] * again[1]).sum(axis=1)
+        seen = seen[~np.isnan(seen)]
+        if seen.size > resamples // 2:
+            low, high = np.percentile(seen, [50 * (1 - level), 50 * (1 + level)])
     return Correlation(n, float(np.clip(rho, -1, 1)), float(low), float(high), p)
 
 
@@ -295,7 +310,7 @@ def adjusted(p_values: ArrayLike, *, method: str = "holm") -> NDArray[np.float64
     Parameters
     ----------
     p_values : (m,) array_like
-        Not-a-numbers stay and do not count.
+        Undefined values (nan) stay and do not count.
     method : {"holm", "bh"}
         "holm" bounds the chance of any false finding [1]_, "bh" (Benjamini and Hochberg) the
         expected share of false ones among the findings [2]_.
@@ -342,41 +357,34 @@ def adjusted(p_values: ArrayLike, *, method: str = "holm") -> NDArray[np.float64
 
 
 def _finite(values: ArrayLike) -> NDArray[np.float64]:
-    """A vector without its not-a-numbers."""
+    """Return a vector without its undefined values (nan)."""
     x = np.asarray(values, np.float64)
     if x.ndim != 1:
         raise ValueError(f"expected a vector of values, got shape {x.shape}")
     return x[~np.isnan(x)]
 
 
-def _share(level: float) -> None:
+def _check_level(level: float) -> None:
+    """Raise unless a level is between 0 and 1."""
     if not 0 < level < 1:
         raise ValueError(f"expected a level between 0 and 1, got {level}")
 
 
-def _expanded(means: NDArray[np.float64], n: int, level: float) -> tuple[float, float]:
-    """Percentiles of bootstrap means at the level at which a t interval would be right."""
-    _share(level)
-    t = stats.t.ppf((1 + level) / 2, n - 1) * np.sqrt(n / (n - 1))
-    tail = 100 * stats.norm.cdf(-t)
-    low, high = np.percentile(means, [tail, 100 - tail])
-    return float(low), float(high)
-
-
 def _tail(beyond: int, resamples: int) -> float:
-    """A permutation p-value; the arrangement seen is one of those that could have been."""
+    """Permutation p-value; the observed arrangement counts as one of the permutations."""
     return float((beyond + 1) / (resamples + 1))
 
 
 def _members(groups: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Positions of the points of each group."""
     return [np.flatnonzero(groups == group) for group in np.unique(groups)]
 
 
-def _left_over(data: NDArray[np.float64], members: list[NDArray[np.int64]]) -> NDArray[np.float64]:
-    """Ranks of x and y within groups without what controls explain, of length 1; nan if flat.
+def _residuals(data: NDArray[np.float64], members: list[NDArray[np.int64]]) -> NDArray[np.float64]:
+    """Ranks of x and y within groups, less their regression on the controls, scaled to length 1.
 
-    `data` is (columns, samples, n) with x, y and the controls as columns; the result (2, samples,
-    n).
+    `data` is (columns, samples, n) with x, y and the controls as columns; the result is (2,
+    samples, n), nan where x or y does not vary.
     """
     ranks = np.empty_like(data)
     for own in members:

@@ -1,11 +1,8 @@
-"""Any size and any number of edges from rigid families; their leading singular values."""
+"""Any size and any number of edges from rigid families: crop, fold, thin, top up."""
 
 from __future__ import annotations
 
 import numpy as np
-import scipy.sparse as sp
-import scipy.sparse.linalg as sla
-from numpy.typing import NDArray
 
 from topokit.generators.provenance import note
 from topokit.generators.sampling import IntArray, graph_from
@@ -16,49 +13,10 @@ __all__ = [
     "fit",
     "fold",
     "kronecker_ones",
-    "leading_singular_values",
     "level",
-    "mean_degree_bound",
     "thin",
-    "top_singular_values",
     "top_up",
 ]
-
-
-def mean_degree_bound(graph: LayerGraph) -> float:
-    """``sqrt(d_out - 1) + sqrt(d_in - 1)`` of the mean degrees: Ramanujan's for constant ones."""
-    fan_out, fan_in = graph.n_edges / graph.n_in, graph.n_edges / graph.n_out
-    return float(np.sqrt(max(fan_out - 1, 0)) + np.sqrt(max(fan_in - 1, 0)))
-
-
-def leading_singular_values(graph: LayerGraph, k: int = 2) -> NDArray[np.float64]:
-    """Return the `k` largest singular values of the biadjacency matrix, ``nan`` where too few."""
-    return top_singular_values(graph.to_csr(), k)
-
-
-def top_singular_values(matrix: sp.csr_array, k: int, *, tol: float = 1e-7) -> NDArray[np.float64]:
-    """Return the `k` largest singular values of a sparse matrix, ``nan`` where too few.
-
-    Lanczos on the Gram operator of the smaller side; dense up to 400 units.
-    """
-    values = np.full(k, np.nan)
-    values[: min(matrix.shape)] = 0.0
-    matrix = matrix[np.diff(matrix.indptr) > 0].T.tocsr()
-    matrix = matrix[np.diff(matrix.indptr) > 0]
-    if matrix.shape[0] > matrix.shape[1]:
-        matrix = matrix.T.tocsr()
-    n = matrix.shape[0]
-    if n <= 400 or n <= 3 * k:
-        gram = (matrix @ matrix.T).toarray()
-        found = np.linalg.eigvalsh(gram)[::-1][:k]
-    else:
-        other = matrix.T.tocsr()
-        gram = sla.LinearOperator((n, n), matvec=lambda x: matrix @ (other @ x), dtype=float)
-        start = np.random.default_rng(0).standard_normal(n)
-        found = sla.eigsh(gram, k=k, which="LA", v0=start, tol=tol, return_eigenvectors=False)
-        found = np.sort(found)[::-1]
-    values[: found.size] = np.sqrt(np.maximum(found, 0.0))
-    return values
 
 
 def crop(graph: LayerGraph, n_in: int, n_out: int) -> LayerGraph:

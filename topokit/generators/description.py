@@ -1,4 +1,4 @@
-"""What a graph is, measured anew, and what its generator promised and repaired."""
+"""Facts of a graph, measured on the graph, and what its generator promised and repaired."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from topokit.generators.adapt import leading_singular_values, mean_degree_bound
 from topokit.generators.provenance import provenance_of
 from topokit.graph import LayerGraph
+from topokit.graph.spectra import leading_singular_values, mean_degree_bound, ramanujan_margin
 
 __all__ = ["Description", "describe"]
 
@@ -39,12 +39,13 @@ class Description:
     components : int
         Connected components, isolated units included.
     sigma_1, sigma_2 : float
-        The two largest singular values of the biadjacency matrix; ``nan`` with one unit on a
-        side.
+        The two largest singular values of the biadjacency matrix; `sigma_2` is ``nan`` with one
+        unit on a side.
     bound : float
-        ``sqrt(d_out - 1) + sqrt(d_in - 1)`` of the mean degrees.
+        ``sqrt(d_out - 1) + sqrt(d_in - 1)`` of the mean degrees over the units that have edges.
     margin : float
-        ``bound - sigma_2``: not negative for a Ramanujan graph if degrees are constant.
+        ``bound - sigma_2``, the measure ``ramanujan_margin``: not negative for a Ramanujan graph
+        if degrees are constant; ``nan`` without edges or where a mean degree is below 2.
     biregular : bool
         Whether both sides have constant degrees, so that the bound is the Ramanujan bound.
     """
@@ -69,13 +70,13 @@ class Description:
 
 
 def describe(graph: LayerGraph, *, requested_density: float | None = None) -> Description:
-    """Say what a graph is: its family and repairs, degrees, components, spectral certificate.
+    """Describe a graph: its family and repairs, degrees, components, spectral certificate.
 
     Parameters
     ----------
     graph : LayerGraph
     requested_density : float, optional
-        To state the edges asked for beside those obtained; graphs that were just generated know.
+        To report the edges asked for beside those obtained; known for generated graphs.
 
     Returns
     -------
@@ -83,7 +84,7 @@ def describe(graph: LayerGraph, *, requested_density: float | None = None) -> De
 
     Notes
     -----
-    Cost: O(edges) for each Lanczos step; dense for sides of at most 400 units.
+    Cost: O(edges) for each Lanczos step; dense for sides of at most 64 units.
 
     References
     ----------
@@ -101,8 +102,7 @@ def describe(graph: LayerGraph, *, requested_density: float | None = None) -> De
     ('lps', 3000, 'cropped from 660 -> 660 units')
     """
     fan_in, fan_out = graph.fan_in, graph.fan_out
-    sigma = leading_singular_values(graph)
-    bound = mean_degree_bound(graph)
+    first, second = leading_singular_values(graph) if graph.n_edges else (0.0, 0.0)
     n, cells = graph.n_out + graph.n_in, graph.n_out * graph.n_in
     ends = (graph.rows, graph.indices + graph.n_out)
     two_sided = sp.coo_array((np.ones(graph.n_edges, np.int8), ends), shape=(n, n))
@@ -123,9 +123,9 @@ def describe(graph: LayerGraph, *, requested_density: float | None = None) -> De
         fan_in=(int(fan_in.min()), int(fan_in.max())),
         fan_out=(int(fan_out.min()), int(fan_out.max())),
         components=int(sp.csgraph.connected_components(two_sided)[0]),
-        sigma_1=float(sigma[0]),
-        sigma_2=float(sigma[1]),
-        bound=bound,
-        margin=float(bound - sigma[1]),
+        sigma_1=first,
+        sigma_2=second if min(graph.shape) > 1 else float("nan"),
+        bound=mean_degree_bound(graph),
+        margin=ramanujan_margin(graph),
         biregular=bool(np.ptp(fan_in) == 0 and np.ptp(fan_out) == 0),
     )

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topokit.generators.adapt import fit, leading_singular_values, level, mean_degree_bound
+from topokit.generators.adapt import fit, level
 from topokit.generators.fields import prime_power
-from topokit.generators.lifts import Group, lift_sigma, lifted, products
+from topokit.generators.lifts import Group, lifted, products, second_by_characters
 from topokit.generators.provenance import note, separate_notes
 from topokit.generators.random import biregular
 from topokit.generators.sampling import IntArray, Shuffle, complement, edge_count, shuffled
 from topokit.graph import LayerGraph
+from topokit.graph.spectra import leading_singular_values, mean_degree_bound
 
 __all__ = ["expander", "ramanujan"]
 
@@ -127,7 +128,7 @@ def expander(
     plans = _plans(n_in, n_out, n_edges)
     with separate_notes():
         graph = ramanujan(n_in, n_out, density=density, rng=rng, tries=tries)
-    sigma = leading_singular_values(graph)[1] if plans else 0.0
+    sigma = _second(graph) if plans else 0.0
     reason = f"no lift is better here: a random near-biregular graph, the best of {tries}"
     best = _Candidate(sigma, graph, (reason,))
     heats = [
@@ -203,6 +204,11 @@ def ramanujan(
     return best
 
 
+def _second(graph: LayerGraph) -> float:
+    """Second singular value of a candidate to ten digits: candidates that tie keep their order."""
+    return float(f"{leading_singular_values(graph)[1]:.10g}")
+
+
 def _plans(n_in: int, n_out: int, n_edges: int, keep: int = 6) -> list[_Plan]:
     """Lifts that need little cutting, those of the smallest forecast."""
     if n_edges < 2 * max(n_in, n_out):
@@ -267,7 +273,7 @@ def _better(
     found: list[tuple[float, IntArray]] = []
     for _ in range(draws):
         shifts = products(plan.a, plan.b, plan.group, rng)
-        sigma = lift_sigma(shifts, plan.group, offsets=offsets, limit=limit)
+        sigma = second_by_characters(shifts, plan.group, offsets=offsets, limit=limit)
         if sigma < limit:
             found = sorted([*found, (sigma, shifts)], key=lambda pair: pair[0])[:finalists]
             limit = found[-1][0] if len(found) == finalists else limit
@@ -276,7 +282,7 @@ def _better(
             note(f"a lift of K({plan.a}, {plan.b}) by a group of {h}, {plan.t} shifts an edge")
             graph = lifted(shifts, plan.group, offsets=offsets, n_in=n_in, n_out=n_out)
             graph = level(fit(graph, n_in, n_out, n_edges, rng), rng=rng)
-        sigma = leading_singular_values(graph)[1]
+        sigma = _second(graph)
         if sigma < best.sigma:
             best = _Candidate(sigma, graph, tuple(notes))
     return best

@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components, shortest_path
 
 from topokit.graph import LayerGraph, Topology, chain_widths
 from topokit.graph.cache import fan_out_of, remember
-from topokit.measures.lanczos import Joined, joined
+from topokit.graph.spectra import Joined, joined
 
 __all__ = [
     "ActiveFlow",

@@ -206,6 +206,7 @@ def degree_report(
     """
     if bootstrap < 1:
         raise ValueError(f"expected at least one bootstrap replicate, got {bootstrap}")
+    # the fit draws first, so that its p-value is that of power_law_of with the same stream
     fit = power_law_of(graph, side, bootstrap=bootstrap, rng=rng)
     degrees, n_other = (
         (graph.fan_in, graph.n_in) if side == "fan_in" else (fan_out_of(graph), graph.n_out)

@@ -9,14 +9,9 @@ from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph
 from topokit.graph.cache import fan_out_of
+from topokit.graph.spectra import leading_singular_values, ramanujan_margin, top_pair
 from topokit.measures.connectivity import components_of
-from topokit.measures.lanczos import top_pair
-from topokit.measures.spectral import (
-    leading_singular_values,
-    normalized_operator,
-    normalized_singular_value,
-    ramanujan_margin,
-)
+from topokit.measures.spectral import normalized_operator, normalized_singular_value
 
 __all__ = [
     "SweepCut",

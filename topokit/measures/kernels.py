@@ -1,226 +1,29 @@
-"""Compiled loops of the spectral measures: products with a graph, and Lanczos recurrences.
+"""Compiled loops of the measures: components, universal cover radius, power-law fit.
 
-Imported on first use, since it loads numba. Nothing is stored but the tridiagonal matrix: the
-largest eigenvalue needs no reorthogonalisation, and its vector is summed in a second run.
+Imported on first use, since it loads numba. Those of the spectra are `topokit.graph.lanczos`.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topokit.graph.kernels import compiled
 
-__all__ = [
-    "Operator",
-    "component_labels",
-    "cover_radius",
-    "multiply",
-    "recurrence",
-    "settle",
-    "summed",
-]
+__all__ = ["bootstrap", "component_labels", "cover_radius", "scan", "settle"]
+
+ROUNDS = 20_000  # of messages at one trial value; fewer than 100 but close to the radius
+WORK = 3_000_000_000  # rounds times edges in all; band-like layers would need more
+CLOSE = 1e-9  # relative: two successive estimates of the radius agree
+
+TERMS = 10  # summed directly before the Euler-Maclaurin remainder takes over
+GAP = 16  # a gap between values up to which probabilities are subtracted one by one
+LARGEST = 1000.0  # exponent
 
 
-REORDERED = {"reassoc", "contract"}  # sums may be taken in another order, in vector registers
-
-
-class Operator(NamedTuple):
-    """A symmetric operator on the units of a graph.
-
-    ``scale * core(scale * x) + diagonal * x``, projected off the unit vector `deflated` (if not
-    empty). The core is the adjacency of units, those from `first` on with their edges to
-    earlier units in CSR form; or, with `gram`, B^T diag(weight) B of one layer.
-    """
-
-    indptr: NDArray[np.int64]
-    indices: NDArray[np.uint32]
-    first: int
-    gram: bool
-    weight: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    diagonal: NDArray[np.float64]
-    deflated: NDArray[np.float64]
-
-
-@compiled(fastmath=REORDERED)
-def multiply(
-    op: Any, x: NDArray[np.float64], scaled: NDArray[np.float64], y: NDArray[np.float64]
-) -> None:
-    """Write the operator's product with x into y."""
-    indptr, indices, first = op.indptr, op.indices, op.first
-    for j in range(x.size):
-        scaled[j] = op.scale[j] * x[j]
-        y[j] = 0.0
-    for row in range(indptr.size - 1):
-        start, stop = indptr[row], indptr[row + 1]
-        total = 0.0
-        if op.gram:
-            for j in indices[start:stop]:
-                total += scaled[j]
-            total *= op.weight[row]
-            for j in indices[start:stop]:
-                y[j] += total
-        else:
-            own = scaled[first + row]
-            for j in indices[start:stop]:
-                total += scaled[j]
-                y[j] += own
-            y[first + row] += total
-    for j in range(x.size):
-        y[j] = op.scale[j] * y[j] + op.diagonal[j] * x[j]
-    if op.deflated.size:
-        part = 0.0
-        for j in range(x.size):
-            part += op.deflated[j] * y[j]
-        for j in range(x.size):
-            y[j] -= part * op.deflated[j]
-
-
-@compiled(fastmath=REORDERED)
-def _above(alpha: NDArray[np.float64], beta: NDArray[np.float64], m: int, x: float) -> int:
-    """Number of eigenvalues of the tridiagonal matrix above x (Sturm)."""
-    count = 0
-    d = 1.0
-    for i in range(m):
-        d = alpha[i] - x - (beta[i - 1] * beta[i - 1] / d if i else 0.0)
-        if d == 0.0:
-            d = -1e-300
-        if d > 0:
-            count += 1
-    return count
-
-
-@compiled(fastmath=REORDERED)
-def _ritz(
-    alpha: NDArray[np.float64],
-    beta: NDArray[np.float64],
-    m: int,
-    rank: int,
-    low: float,
-    high: float,
-    width: float,
-) -> float:
-    """Value of a rank among the eigenvalues (1: largest), between low and high, by bisection."""
-    while high - low > width:
-        middle = 0.5 * (low + high)
-        if middle <= low or middle >= high:
-            break
-        if _above(alpha, beta, m, middle) >= rank:
-            low = middle
-        else:
-            high = middle
-    return 0.5 * (low + high)
-
-
-@compiled(fastmath=REORDERED)
-def _top_vector(
-    alpha: NDArray[np.float64], beta: NDArray[np.float64], m: int, value: float, bound: float
-) -> NDArray[np.float64]:
-    """Eigenvector of the largest eigenvalue by two steps of inverse iteration from above."""
-    shift = value + 4e-16 * bound
-    pivot = np.empty(m)
-    vector = np.ones(m)
-    for i in range(m):
-        pivot[i] = shift - alpha[i] - (beta[i - 1] ** 2 / pivot[i - 1] if i else 0.0)
-        if pivot[i] < 1e-18 * bound:
-            pivot[i] = 1e-18 * bound
-    for _ in range(3):
-        for i in range(1, m):
-            vector[i] += beta[i - 1] * vector[i - 1] / pivot[i - 1]
-        vector[m - 1] /= pivot[m - 1]
-        for i in range(m - 2, -1, -1):
-            vector[i] = (vector[i] + beta[i] * vector[i + 1]) / pivot[i]
-        norm = np.sqrt((vector * vector).sum())
-        vector /= norm
-    return vector
-
-
-@compiled(fastmath=REORDERED)
-def _step(
-    op: Any,
-    old: NDArray[np.float64],
-    v: NDArray[np.float64],
-    w: NDArray[np.float64],
-    scaled: NDArray[np.float64],
-    last: float,
-) -> tuple[float, float]:
-    """One step of the recurrence: w becomes the next unit vector; returns alpha and beta."""
-    multiply(op, v, scaled, w)
-    a = 0.0
-    for j in range(v.size):
-        a += v[j] * w[j]
-    square = 0.0
-    for j in range(v.size):
-        w[j] -= a * v[j] + last * old[j]
-        square += w[j] * w[j]
-    b = np.sqrt(square)
-    if b > 0:
-        for j in range(v.size):
-            w[j] /= b
-    return a, b
-
-
-@compiled(fastmath=REORDERED)
-def recurrence(
-    op: Any, start: NDArray[np.float64], bound: float, steps: int, residual: float, error: float
-) -> tuple[float, float, bool, int, NDArray[np.float64]]:
-    """Largest eigenvalue by Lanczos until it is settled.
-
-    Settled: residual and estimated error of the value are below `residual` and `error` times
-    `bound`, a bound on the operator's norm. Returns value, residual, whether it settled, the
-    number of steps and the eigenvector of the tridiagonal matrix.
-    """
-    n = start.size
-    old, v, w, scaled = np.zeros(n), start.copy(), np.empty(n), np.empty(n)
-    alpha, beta = np.empty(steps), np.empty(steps)
-    low, check, last = -bound, 8, 0.0
-    for m in range(1, steps + 1):
-        a, b = _step(op, old, v, w, scaled, last)
-        alpha[m - 1], beta[m - 1] = a, b
-        if not np.isfinite(b):
-            break
-        ended = b <= 1e-14 * bound
-        if ended or m in (check, steps):
-            value = _ritz(alpha, beta, m, 1, low - 1e-12 * bound, 1.01 * bound, 1e-16 * bound)
-            low = value
-            vector = _top_vector(alpha, beta, m, value, bound)
-            left = b * abs(vector[m - 1])
-            second = _ritz(alpha, beta, m, 2, -1.01 * bound, value, 1e-3 * bound) if m > 1 else 0.0
-            gap = max(value - second, 1e-12 * bound)
-            if ended:
-                left = 0.0
-            if left <= residual * bound and min(left, left * left / gap) <= error * bound:
-                return value, left, True, m, vector
-            if m == steps:
-                return value, left, False, m, vector
-            check = max(m + 4, min(int(m * 1.15), m + 100))
-        last = b
-        old, v, w = v, w, old
-    return np.nan, np.inf, False, 0, np.empty(0)
-
-
-@compiled(fastmath=REORDERED)
-def summed(
-    op: Any, start: NDArray[np.float64], coefficients: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Sum of the Lanczos vectors with these coefficients, by running the recurrence again."""
-    n = start.size
-    old, v, w, scaled = np.zeros(n), start.copy(), np.empty(n), np.empty(n)
-    total = coefficients[0] * v
-    last = 0.0
-    for m in range(coefficients.size - 1):
-        _, last = _step(op, old, v, w, scaled, last)
-        old, v, w = v, w, old
-        for j in range(n):
-            total[j] += coefficients[m + 1] * v[j]
-    norm = np.sqrt((total * total).sum())
-    return total / norm if norm > 0 else total
-
-
-@compiled(fastmath=REORDERED)
+@compiled
 def component_labels(
     indptr: NDArray[np.int64], indices: NDArray[np.uint32], first: int, n: int
 ) -> tuple[NDArray[np.int32], int]:
@@ -249,11 +52,6 @@ def component_labels(
         else:
             labels[i] = labels[parent[i]]
     return labels, count
-
-
-ROUNDS = 20_000  # of messages at one trial value; fewer than 100 but close to the radius
-WORK = 3_000_000_000  # rounds times edges in all; band-like layers would need more
-CLOSE = 1e-9  # relative: two successive estimates of the radius agree
 
 
 @compiled
@@ -386,3 +184,259 @@ def cover_radius(
         if min(high, good) - low < 0.1 * CLOSE * good:
             break
     return min(high, good)
+
+
+@compiled
+def _decay(z: float) -> tuple[float, float, float]:
+    """(1 - exp(-z)) / z and its first two derivatives."""
+    if abs(z) < 0.02:
+        return (
+            1 - z / 2 + z * z / 6 - z**3 / 24 + z**4 / 120,
+            -0.5 + z / 3 - z * z / 8 + z**3 / 30 - z**4 / 144,
+            1 / 3 - z / 4 + z * z / 10 - z**3 / 36 + z**4 / 168,
+        )
+    e = np.exp(-z)
+    return (
+        (1 - e) / z,
+        (e * (1 + z) - 1) / (z * z),
+        (2 - e * (z * z + 2 * z + 2)) / (z * z * z),
+    )
+
+
+@compiled
+def _rest(a: float, y: float, x: float) -> tuple[float, float, float]:
+    """Euler-Maclaurin terms after the integral at y, with minus first and second derivative."""
+    log = np.log(y / x)
+    q = np.exp(-a * log)
+    third = a * (a + 1) * (a + 2)
+    third_1, third_2 = 3 * a * a + 6 * a + 2, 6 * a + 6
+    pair = (a + 3) * (a + 4)
+    fifth = third * pair
+    fifth_1 = third_1 * pair + third * (2 * a + 7)
+    fifth_2 = third_2 * pair + 2 * third_1 * (2 * a + 7) + 2 * third
+    c3, c5 = 1 / (720 * y**3), 1 / (30240 * y**5)
+    p = 0.5 + a / (12 * y) - third * c3 + fifth * c5
+    p_1 = 1 / (12 * y) - third_1 * c3 + fifth_1 * c5
+    p_2 = -third_2 * c3 + fifth_2 * c5
+    return q * p, q * (log * p - p_1), q * (log * log * p - 2 * log * p_1 + p_2)
+
+
+@compiled
+def _sums(a: float, x: float, start: float, upper: float) -> tuple[float, float, float]:
+    """Sums of (k/x)**-a, times log(k/x), times its square, over k = start..upper."""
+    s0, s1, s2 = 0.0, 0.0, 0.0
+    y = start
+    if a > 0.2 * start or start < 20:
+        for _ in range(TERMS):
+            if y > upper:
+                return s0, s1, s2
+            log = np.log(y / x)
+            t = np.exp(-a * log)
+            s0 += t
+            s1 += t * log
+            s2 += t * log * log
+            y += 1
+    if y > upper:
+        return s0, s1, s2
+    r0, r1, r2 = _rest(a, y, x)
+    s0 += r0
+    s1 += r1
+    s2 += r2
+    log = np.log(y / x)
+    q = np.exp(-a * log) * y
+    if np.isinf(upper):
+        p = 1 / (a - 1)
+        s0 += q * p
+        s1 += q * (log * p + p * p)
+        s2 += q * (log * log * p + 2 * log * p * p + 2 * p * p * p)
+        return s0, s1, s2
+    end = upper + 1
+    e0, e1, e2 = _rest(a, end, x)
+    length = np.log(end / y)
+    f0, f1, f2 = _decay((a - 1) * length)
+    q *= length
+    s0 += q * f0 - e0
+    s1 += q * (log * f0 - length * f1) - e1
+    s2 += q * (log * log * f0 - 2 * log * length * f1 + length * length * f2) - e2
+    return s0, s1, s2
+
+
+@compiled
+def _exponent(mean_log: float, x: float, upper: float, guess: float) -> float:
+    """Maximum-likelihood exponent: Newton steps on the convex cost in a shrinking bracket."""
+    low = 1.01 if np.isinf(upper) else 1e-3
+    high = LARGEST
+    target = mean_log - np.log(x)
+    a = min(max(guess, low + 0.01), LARGEST / 2)
+    for _ in range(80):
+        s0, s1, s2 = _sums(a, x, x, upper)
+        slope = target - s1 / s0
+        bend = s2 / s0 - (s1 / s0) ** 2
+        if slope < 0:
+            low = a
+        else:
+            high = a
+        new = a - slope / bend if bend > 0 else -1.0
+        if not low < new < high:
+            new = 0.5 * (low + high)
+        step = abs(new - a)
+        a = new
+        if step < 1e-10 * a:
+            break
+    return a
+
+
+@compiled
+def _distance(
+    a: float,
+    x: float,
+    values: NDArray[np.float64],
+    above: NDArray[np.float64],
+    first: int,
+    upper: float,
+    best: float,
+) -> float:
+    """Kolmogorov-Smirnov distance of the tail from position `first`; given up beyond `best`.
+
+    Taken at both ends of every flat stretch of the empirical distribution.
+    """
+    norm, _, _ = _sums(a, x, x, upper)
+    fitted, at, worst = 1.0, x, 0.0
+    for i in range(first, values.size):
+        v = values[i]
+        if v - at > GAP:
+            fitted = _sums(a, x, v, upper)[0] / norm
+        else:
+            while at < v:
+                fitted -= np.exp(-a * np.log(at / x)) / norm
+                at += 1
+        share = above[i] / above[first]
+        worst = max(worst, abs(fitted - share))
+        fitted -= np.exp(-a * np.log(v / x)) / norm
+        at = v + 1
+        share = above[i + 1] / above[first]
+        worst = max(worst, abs(fitted - share))
+        if worst > best or max(fitted, share) < worst:
+            break
+    return worst
+
+
+@compiled
+def scan(
+    values: NDArray[np.float64], counts: NDArray[np.float64], xmin: float, upper: float
+) -> tuple[float, float, float, float]:
+    """Best tail of a table of at least two positive values: exponent, start, size, distance.
+
+    `xmin` 0 tries every value but the last.
+    """
+    m = values.size
+    above, logs = np.zeros(m + 1), np.zeros(m + 1)
+    for i in range(m - 1, -1, -1):
+        above[i] = above[i + 1] + counts[i]
+        logs[i] = logs[i + 1] + counts[i] * np.log(values[i])
+    best, alpha, start, size = np.inf, np.nan, np.nan, 0.0
+    guess = 0.0
+    for first in range(m - 1 if xmin == 0 else 1):
+        x = values[first] if xmin == 0 else xmin
+        mean_log = logs[first] / above[first]
+        if guess == 0.0:
+            guess = 1 + 1 / max(mean_log - np.log(x - 0.5), 1e-6)
+        guess = _exponent(mean_log, x, upper, guess)
+        distance = _distance(guess, x, values, above, first, upper, best)
+        if distance < best:
+            best, alpha, start, size = distance, guess, x, above[first]
+    return alpha, start, size, best
+
+
+@compiled
+def _find(cumulative: NDArray[np.float64], guide: NDArray[np.int64], u: float) -> int:
+    """Position of the first cumulative value above u; its length if there is none."""
+    at = guide[int(u * guide.size)]
+    while at < cumulative.size and cumulative[at] <= u:
+        at += 1
+    return at
+
+
+@compiled
+def _guide(cumulative: NDArray[np.float64], size: int) -> NDArray[np.int64]:
+    """Where to begin looking, for each of `size` equal parts of [0, 1)."""
+    guide = np.empty(size, np.int64)
+    at = 0
+    for i in range(size):
+        while at < cumulative.size and cumulative[at] <= i / size:
+            at += 1
+        guide[i] = at
+    return guide
+
+
+@compiled
+def bootstrap(
+    head: NDArray[np.float64],
+    head_share: NDArray[np.float64],
+    tail_share: float,
+    alpha: float,
+    start: float,
+    cumulative: NDArray[np.float64],
+    upper: float,
+    xmin: float,
+    n: int,
+    replicates: int,
+    distance: float,
+    rng: Any,
+) -> int:
+    """Count the replicates whose best tail is at least as far from its fit as `distance`.
+
+    Each of n values is from the law on start..upper (tabulated in `cumulative`, continuous
+    beyond) with probability `tail_share`, else one of `head` with cumulative `head_share`.
+    """
+    guide = _guide(cumulative, 2 * cumulative.size + 64)
+    head_guide = _guide(head_share, 2 * head_share.size + 64)
+    hist, head_hist = np.zeros(cumulative.size), np.zeros(head.size)
+    beyond = np.empty(n)
+    edge = start + cumulative.size - 0.5
+    worse = 0
+    for _ in range(replicates):
+        far, last = 0, 0
+        for _ in range(n):
+            if head.size and rng.random() >= tail_share:
+                head_hist[min(_find(head_share, head_guide, rng.random()), head.size - 1)] += 1
+                continue
+            at = _find(cumulative, guide, rng.random())
+            if at < cumulative.size:
+                hist[at] += 1
+                last = max(last, at)
+                continue
+            u = rng.random()
+            if np.isinf(upper):
+                value = edge * (1 - u) ** (-1 / (alpha - 1))
+            else:
+                length = np.log((upper + 0.5) / edge)
+                if abs(alpha - 1) * length < 1e-12:
+                    value = edge * np.exp(u * length)
+                else:
+                    inner = np.log1p(u * np.expm1((1 - alpha) * length))
+                    value = edge * np.exp(inner / (1 - alpha))
+            beyond[far] = min(np.rint(value), min(upper, 2.0**62))
+            far += 1
+        values, counts = np.empty(head.size + last + 1 + far), np.empty(head.size + last + 1 + far)
+        m = 0
+        for i in range(head.size):
+            if head_hist[i] > 0 and head[i] > 0 and head[i] >= xmin:
+                values[m], counts[m] = head[i], head_hist[i]
+                m += 1
+            head_hist[i] = 0
+        for i in range(last + 1):
+            if hist[i] > 0:
+                values[m], counts[m] = start + i, hist[i]
+                m += 1
+                hist[i] = 0
+        if far:
+            for value in np.sort(beyond[:far]):
+                if m and values[m - 1] == value:
+                    counts[m - 1] += 1
+                else:
+                    values[m], counts[m] = value, 1.0
+                    m += 1
+        if m >= 2 and scan(values[:m], counts[:m], xmin, upper)[3] >= distance:
+            worse += 1
+    return worse

@@ -161,7 +161,7 @@ def fit_tail(table: Tally, *, xmin: int | None = None, upper: float = np.inf) ->
     table = Tally(table.values[keep], table.counts[keep])
     if table.values.size < 2:
         return NO_TAIL
-    from topokit.measures.powerlaw_kernels import scan
+    from topokit.measures.kernels import scan
 
     values, counts = table.values.astype(float), table.counts.astype(float)
     alpha, start, size, distance = scan(values, counts, float(xmin or 0), upper)
@@ -277,7 +277,7 @@ def bootstrap_p(
     """
     if not np.isfinite(fit.alpha) or replicates < 1:
         return NAN
-    from topokit.measures.powerlaw_kernels import bootstrap
+    from topokit.measures.kernels import bootstrap
 
     n = int(table.counts.sum())
     body = table.values < fit.xmin

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,9 +18,11 @@ __all__ = [
     "PowerLawFit",
     "VERDICTS",
     "beats",
+    "bootstrap_stream",
     "describe_fit",
     "fit_degrees",
     "fit_power_law",
+    "judge",
     "power_law",
     "power_law_fan_out",
     "power_law_of",
@@ -38,6 +40,8 @@ CERTAIN = 10.0  # a log-likelihood ratio that needs no test
 RATIO_LEVEL = 0.1  # level of the likelihood-ratio guards
 TAIL_SIZE, TAIL_SHARE, DECADES = 50, 0.02, 0.8
 EXPONENTS = (1.5, 3.5)
+SIDES = ("fan_in", "fan_out")
+STREAM = 101  # sets the streams of the bootstrap apart from others of the same seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +232,7 @@ def fit_degrees(
         "upper": upper,
     }
     draft = PowerLawFit(**found, verdict="random", failed=())
-    verdict, failed = _judge(draft)
+    verdict, failed = judge(draft)
     return PowerLawFit(**found, verdict=verdict, failed=failed)
 
 
@@ -253,8 +257,8 @@ def beats(ratio: LikelihoodRatio, level: float) -> bool:
     return ratio.statistic > 0 and (ratio.p_value < level or ratio.log_ratio > CERTAIN)
 
 
-def _judge(fit: PowerLawFit) -> tuple[str, tuple[str, ...]]:
-    """Highest verdict that holds, and what keeps it from the next."""
+def judge(fit: PowerLawFit) -> tuple[str, tuple[str, ...]]:
+    """Return the highest verdict that holds, and in words what keeps it from the next."""
     if not fit.dispersion_p < RANDOM_LEVEL:
         return "random", ("not wider than a random graph",)
     ratios = fit.comparisons
@@ -360,6 +364,48 @@ def _listed(names: list[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 
+def bootstrap_stream(seed: int, layer: int, side: str) -> np.random.Generator:
+    """Return the random stream of the bootstrap for one side of one layer.
+
+    Every command and report takes it from here, so that one seed gives one p-value, whatever
+    else is measured before.
+
+    Parameters
+    ----------
+    seed : int
+        0 or more.
+    layer : int
+        Position of the layer in its topology, from 0.
+    side : str
+        ``"fan_in"`` or ``"fan_out"``.
+
+    Returns
+    -------
+    numpy.random.Generator
+        Independent of the streams of other layers and sides.
+
+    Raises
+    ------
+    ValueError
+        If `side` is another word.
+
+    Examples
+    --------
+    >>> first, again = (bootstrap_stream(0, 1, "fan_in").random() for _ in range(2))
+    >>> first == again, first == bootstrap_stream(0, 1, "fan_out").random()
+    (True, False)
+    """
+    _check_side(side)
+    key = (STREAM, layer, SIDES.index(side))
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+def _check_side(side: str) -> None:
+    """Raise unless a side is known."""
+    if side not in SIDES:
+        raise ValueError(f"expected side 'fan_in' or 'fan_out', got {side!r}")
+
+
 def power_law_of(
     graph: LayerGraph,
     side: str = "fan_in",
@@ -392,8 +438,7 @@ def power_law_of(
     >>> power_law_of(LayerGraph.from_edge_ids(range(12), (3, 4))).verdict
     'random'
     """
-    if side not in ("fan_in", "fan_out"):
-        raise ValueError(f"expected side 'fan_in' or 'fan_out', got {side!r}")
+    _check_side(side)
     if bootstrap and rng is None:
         raise ValueError(
             "expected rng=numpy.random.default_rng(seed) together with bootstrap > 0, got rng=None"
@@ -403,7 +448,8 @@ def power_law_of(
     )
     if bootstrap:
         return fit_degrees(degrees, bootstrap=bootstrap, rng=rng, n_other=n_other)
-    return remember(graph, ("power_law", side), lambda: fit_degrees(degrees, n_other=n_other))
+    fit = remember(graph, ("power_law", side), lambda: fit_degrees(degrees, n_other=n_other))
+    return replace(fit, comparisons=dict(fit.comparisons))  # the remembered one stays as it is
 
 
 def _numbers(fit: PowerLawFit) -> PowerLaw:

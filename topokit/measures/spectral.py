@@ -1,9 +1,12 @@
-"""Singular values of layers and the gaps between them; nothing unconverged."""
+"""Spectral gaps of layers and networks, and algebraic connectivity.
+
+Eigenvalues come from `topokit.graph.spectra`; a value that has not converged is nan.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,18 +14,27 @@ from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph, Topology, chain_widths
 from topokit.graph.cache import fan_out_of, remember
-from topokit.measures.connectivity import components_of, labels_of
-from topokit.measures.lanczos import (
+from topokit.graph.spectra import (
+    CELLS,
     DENSE,
+    SMALL,
     Joined,
     adjacency_operator,
+    dense_singular_values,
     gram_operator,
     joined,
+    leading_singular_values,
+    normalized_matrix,
+    ramanujan_margin,
+    singular_values,
     top_pair,
+    trimmed,
+    works_densely,
 )
+from topokit.measures.connectivity import components_of, labels_of
 
 if TYPE_CHECKING:
-    from topokit.measures.kernels import Operator
+    from topokit.graph.lanczos import Operator
 
 __all__ = [
     "algebraic_connectivity",
@@ -41,96 +53,22 @@ __all__ = [
 ]
 
 NAN = float("nan")
-CELLS = 4_000_000  # possible edges up to which a dense matrix may be made
-SMALL = 1e-6  # a squared value below this, over the first, has lost digits: it is taken anew
 
 
-def _trimmed(graph: LayerGraph) -> sp.csr_array:
-    """Biadjacency matrix without isolated units, the smaller side as rows."""
-    matrix = graph.to_csr()
-    rows, columns = np.flatnonzero(graph.fan_in), np.flatnonzero(fan_out_of(graph))
-    if rows.size < graph.n_out or columns.size < graph.n_in:
-        matrix = sp.csr_array(matrix[rows][:, columns])
-    return matrix if matrix.shape[0] <= matrix.shape[1] else sp.csr_array(matrix.T)
-
-
-def _normalized_matrix(matrix: sp.csr_array) -> sp.csr_array:
-    """Divide a trimmed matrix by the roots of its degrees on both sides."""
-    left, right = np.diff(matrix.indptr), np.bincount(matrix.indices, minlength=matrix.shape[1])
-    data = 1 / np.sqrt(np.repeat(left, left) * right[matrix.indices].astype(float))
-    return sp.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
-
-
-def _dense_values(matrix: sp.csr_array) -> NDArray[np.float64]:
-    """All singular values; by the Gram matrix where the long side is very long."""
-    if matrix.shape[0] * matrix.shape[1] <= CELLS:
-        return np.linalg.svd(matrix.toarray(), compute_uv=False)
-    square = np.linalg.eigvalsh((matrix @ matrix.T).toarray())[::-1]
-    return np.sqrt(np.maximum(square, 0.0))
-
-
-def leading_singular_values(graph: LayerGraph) -> tuple[float, float]:
-    """Return the two largest singular values of the biadjacency matrix, by Lanczos.
-
-    Parameters
-    ----------
-    graph : LayerGraph
-
-    Returns
-    -------
-    tuple of float
-        The second is 0 where only one side unit has edges; both ``nan`` without edges or if the
-        iteration did not converge. Cost O(n_edges) a step, some 50 to 100 steps.
-
-    References
-    ----------
-    .. [1] Lehoucq, Sorensen, Yang, "ARPACK Users' Guide", SIAM, 1998.
-
-    Examples
-    --------
-    >>> leading_singular_values(LayerGraph.from_edge_ids(range(6), (2, 3)))[0].__round__(6)
-    2.44949
-    """
-    return remember(graph, "singular", lambda: _leading(graph))
-
-
-def _leading(graph: LayerGraph) -> tuple[float, float]:
-    """Two largest singular values."""
-    if graph.n_edges == 0:
-        return NAN, NAN
-    for degrees, other in ((graph.fan_in, fan_out_of(graph)), (fan_out_of(graph), graph.fan_in)):
-        if degrees.max() == 1:  # disjoint stars
-            roots = np.sqrt(np.sort(other)[::-1].astype(float))
-            return float(roots[0]), float(roots[1]) if roots.size > 1 else 0.0
-    sides = [int(np.count_nonzero(k)) for k in (graph.fan_in, fan_out_of(graph))]
-    if graph.n_edges == sides[0] * sides[1]:
-        return float(np.sqrt(graph.n_edges)), 0.0
-    if min(sides) <= DENSE:
-        values = _dense_values(_trimmed(graph))
-        return float(values[0]), float(values[1]) if values.size > 1 else 0.0
-    gram = gram_operator(graph)
-    bound = float(graph.fan_in.max()) * float(fan_out_of(graph).max())
-    top = top_pair(gram, bound=bound, start=fan_out_of(graph).astype(float), vector=True)
-    if top is None:
-        return NAN, NAN
-    second = top_pair(gram._replace(deflated=top[1]), bound=top[0])
-    if second is None:
-        return NAN, NAN
-    first, square = float(np.sqrt(top[0])), max(second[0], 0.0)
-    if square < SMALL * top[0] and sides[0] * sides[1] <= CELLS:
-        return first, float(_dense_values(_trimmed(graph))[1])
-    return first, float(np.sqrt(square))
-
-
-def normalized_singular_value(graph: LayerGraph) -> float:
+def normalized_singular_value(
+    graph: LayerGraph, values: NDArray[np.float64] | None = None
+) -> float:
     """Second singular value of D_out^(-1/2) B D_in^(-1/2) on the units that have edges.
 
-    The top pair (value 1, vectors the roots of the degrees) is deflated, so one value is asked
-    for, whatever its multiplicity. Exactly 1 if more than one component has edges.
+    The top pair (value 1, vectors the roots of the degrees) is known and deflated, so that only
+    one value is computed, whatever its multiplicity. Exactly 1 if more than one component has
+    edges.
 
     Parameters
     ----------
     graph : LayerGraph
+    values : (n_edges,) float64, optional
+        Positive entries of B at the edges, with their sums for degrees; by default 1.
 
     Returns
     -------
@@ -146,40 +84,48 @@ def normalized_singular_value(graph: LayerGraph) -> float:
     >>> normalized_singular_value(LayerGraph.from_edge_ids(range(6), (2, 3)))
     0.0
     """
-    return remember(graph, "normalized", lambda: _normalized(graph))
+    if values is None:
+        return remember(graph, "normalized", lambda: _normalized(graph, None))
+    return _normalized(graph, values)
 
 
-def _normalized(graph: LayerGraph) -> float:
+def _normalized(graph: LayerGraph, data: NDArray[np.float64] | None) -> float:
     """Second normalised singular value."""
     if graph.n_edges == 0:
         return NAN
     if components_of(graph).with_edges > 1:
         return 1.0
     fan_in, fan_out = graph.fan_in, fan_out_of(graph)
-    sides = [int(np.count_nonzero(k)) for k in (fan_in, fan_out)]
-    if graph.n_edges == sides[0] * sides[1]:
-        return 0.0
-    if np.ptp(fan_in[fan_in > 0]) == 0 and np.ptp(fan_out[fan_out > 0]) == 0:
-        first, second = leading_singular_values(graph)
-        return second / first
-    if min(sides) > DENSE:
-        top = top_pair(normalized_operator(graph), bound=1.0)
+    cells = int(np.count_nonzero(fan_in)) * int(np.count_nonzero(fan_out))
+    if data is None:
+        if graph.n_edges == cells:
+            return 0.0
+        if np.ptp(fan_in[fan_in > 0]) == 0 and np.ptp(fan_out[fan_out > 0]) == 0:
+            first, second = leading_singular_values(graph)
+            return second / first
+    if not works_densely(graph):
+        top = top_pair(normalized_operator(graph, data), bound=1.0)
         if top is None:
             return NAN
-        if top[0] >= SMALL or sides[0] * sides[1] > CELLS:
+        if top[0] >= SMALL or cells > CELLS:
             return float(np.sqrt(min(max(top[0], 0.0), 1.0)))
-    return min(float(_dense_values(_normalized_matrix(_trimmed(graph)))[1]), 1.0)
+    found = dense_singular_values(normalized_matrix(trimmed(graph, data)))
+    return min(float(found[1]), 1.0) if found.size > 1 else 0.0
 
 
-def normalized_operator(graph: LayerGraph) -> Operator:
-    """Gram operator of the normalised matrix on the input units, without its top vector."""
-    fan_in, fan_out = graph.fan_in.astype(float), fan_out_of(graph).astype(float)
-    return gram_operator(
-        graph,
-        weight=1 / np.maximum(fan_in, 1),
-        scale=1 / np.sqrt(np.maximum(fan_out, 1)),
-        deflated=np.sqrt(fan_out / graph.n_edges),
-    )
+def normalized_operator(graph: LayerGraph, data: NDArray[np.float64] | None = None) -> Operator:
+    """Gram operator of the normalised matrix on the input units, its top vector deflated."""
+    if data is None:
+        fan_in, fan_out = graph.fan_in.astype(float), fan_out_of(graph).astype(float)
+        left, right, total = np.maximum(fan_in, 1), np.maximum(fan_out, 1), graph.n_edges
+        return gram_operator(
+            graph, weight=1 / left, scale=1 / np.sqrt(right), deflated=np.sqrt(fan_out / total)
+        )
+    left = np.bincount(graph.rows, data, graph.n_out)
+    right = np.bincount(graph.indices, data, graph.n_in)
+    top = np.sqrt(right / right.sum())
+    left, right = np.where(left > 0, left, 1), np.where(right > 0, right, 1)
+    return gram_operator(graph, data=data, weight=1 / left, scale=1 / np.sqrt(right), deflated=top)
 
 
 def spectral_gap(graph: LayerGraph) -> float:
@@ -254,90 +200,6 @@ def normalized_spectral_gap(graph: LayerGraph) -> float:
     1.0
     """
     return 1.0 - normalized_singular_value(graph)
-
-
-def ramanujan_margin(graph: LayerGraph) -> float:
-    r"""Margin of the second singular value to the Ramanujan bound with mean degrees.
-
-    .. math:: \sqrt{\bar d_{out} - 1} + \sqrt{\bar d_{in} - 1} - \sigma_2(B)
-
-    Degrees are averaged over the units that have edges. For biregular layers this is the
-    Ramanujan bound; for irregular ones it is stricter than the bound by the universal cover,
-    the more so the more uneven the degrees, so a layer with hubs fails it by construction.
-
-    Parameters
-    ----------
-    graph : LayerGraph
-
-    Returns
-    -------
-    float
-        Negative where the bound is missed; ``nan`` without edges, where a mean degree is below
-        2, or if the iteration did not converge. Cost as `spectral_gap`, shared with it.
-
-    Notes
-    -----
-    Range: negative where the bound is missed.
-    Cost: that of spectral_gap, shared; every epoch.
-
-    References
-    ----------
-    .. [1] Hoang, Liu, Marculescu, Wang, "Revisiting pruning at initialization through the lens
-       of Ramanujan graph", ICLR 2023.
-
-    Examples
-    --------
-    >>> round(ramanujan_margin(LayerGraph.from_edge_ids(range(9), (3, 3))), 6)
-    2.828427
-    """
-    if graph.n_edges == 0:
-        return NAN
-    means = [graph.n_edges / np.count_nonzero(k) for k in (graph.fan_in, fan_out_of(graph))]
-    if min(means) < 2:
-        return NAN
-    return float(sum(np.sqrt(mean - 1) for mean in means)) - leading_singular_values(graph)[1]
-
-
-def singular_values(graph: LayerGraph, *, normalized: bool = False) -> NDArray[np.float64]:
-    """All singular values of the biadjacency matrix, for plots.
-
-    Dense: memory and time are quadratic and cubic in the smaller side, since the whole spectrum
-    is asked for.
-
-    Parameters
-    ----------
-    graph : LayerGraph
-    normalized : bool
-        Of D_out^(-1/2) B D_in^(-1/2) instead, on units with edges.
-
-    Returns
-    -------
-    (min(n_in, n_out),) float64
-        Decreasing; shorter by the isolated units if `normalized`.
-
-    Raises
-    ------
-    ValueError
-        If the smaller side has more than 8,192 units.
-
-    Examples
-    --------
-    >>> singular_values(LayerGraph.from_edge_ids([0, 3], (2, 2))).tolist()
-    [1.0, 1.0]
-    """
-    size = min(graph.shape)
-    if size > 8192:
-        raise ValueError(
-            f"expected at most 8192 units on the smaller side for a whole spectrum, got {size}"
-        )
-    matrix = _trimmed(graph) if graph.n_edges else sp.csr_array((0, 0))
-    if normalized and graph.n_edges:
-        matrix = _normalized_matrix(matrix)
-    count = matrix.shape[0]
-    if not count:
-        return np.zeros(0 if normalized else size)
-    found: NDArray[Any] = np.linalg.svd(matrix.toarray(), compute_uv=False)
-    return found if normalized else np.concatenate([found, np.zeros(size - count)])
 
 
 def laplacian_gap(units: Joined, among: NDArray[np.bool_] | None = None) -> float:

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from topokit.graph import LayerGraph, Topology, check_chain, check_per_edge
-from topokit.measures.connectivity import components_of
+from topokit.graph.spectra import WHOLE, leading_singular_values, singular_values
+from topokit.measures.spectral import normalized_singular_value
 
 __all__ = [
     "ContinuousFit",
@@ -231,8 +230,6 @@ def strengths(
 
 
 NAN = float("nan")
-DENSE = 128  # up to this many units on the smaller side, all singular values
-LARGEST = 8192  # units of the smaller side up to which a whole spectrum is taken
 
 
 class WeightedGaps(NamedTuple):
@@ -272,29 +269,6 @@ def _weights(graph: LayerGraph, values: ArrayLike) -> NDArray[np.float64]:
     return weights
 
 
-def _two_largest(matrix: sp.csr_array) -> tuple[float, float]:
-    """Two largest singular values; nan if unconverged."""
-    if matrix.shape[0] > matrix.shape[1]:
-        matrix = sp.csr_array(matrix.T)
-    size = matrix.shape[0]
-    if size <= DENSE:
-        found = np.append(np.linalg.svd(matrix.toarray(), compute_uv=False), 0.0)
-        return float(found[0]), float(found[1])
-    transposed = sp.csr_array(matrix.T)
-
-    def gram(v: NDArray[Any]) -> NDArray[Any]:
-        return matrix @ (transposed @ v)
-
-    operator = LinearOperator((size, size), matvec=gram, dtype=np.float64)
-    start = np.random.default_rng(0).standard_normal(size)
-    try:
-        squares = eigsh(operator, k=2, which="LA", v0=start, tol=1e-10, return_eigenvectors=False)
-    except ArpackError:
-        return NAN, NAN
-    roots = np.sqrt(np.maximum(np.sort(squares)[::-1], 0.0))
-    return float(roots[0]), float(roots[1])
-
-
 def weighted_gaps(graph: LayerGraph, values: ArrayLike) -> WeightedGaps:
     """Spectral gaps of the absolute weights of a layer.
 
@@ -302,7 +276,7 @@ def weighted_gaps(graph: LayerGraph, values: ArrayLike) -> WeightedGaps:
     ----------
     graph : LayerGraph
     values : (n_edges,) array_like
-        Weights; a weight of 0 is no link here.
+        Weights; an edge of weight 0 is left out.
 
     Returns
     -------
@@ -310,7 +284,7 @@ def weighted_gaps(graph: LayerGraph, values: ArrayLike) -> WeightedGaps:
         ``gap``: difference of the two largest singular values, which grows with the weights;
         ``relative``: that over the largest, in [0, 1]; ``normalized``: as the normalised gap of
         the graph, with strengths for degrees, in [0, 1], 0 where several components have
-        links. ``nan`` without links or if the iteration did not converge. Cost O(n_edges) per
+        edges. ``nan`` without edges or if the iteration did not converge. Cost O(n_edges) per
         Lanczos step.
 
     Raises
@@ -330,20 +304,13 @@ def weighted_gaps(graph: LayerGraph, values: ArrayLike) -> WeightedGaps:
     WeightedGaps(gap=2.0, relative=1.0, normalized=1.0)
     """
     sizes = np.abs(_weights(graph, values))
-    links = sizes > 0
-    if not links.any():
+    nonzero = sizes > 0
+    if not nonzero.any():
         return WeightedGaps(NAN, NAN, NAN)
-    inner = LayerGraph.from_edge_ids(graph.edge_ids[links], graph.shape)
-    matrix = inner.to_csr(sizes[links])
-    matrix = sp.csr_array(matrix[np.flatnonzero(inner.fan_in)][:, np.flatnonzero(inner.fan_out)])
-    first, second = _two_largest(matrix)
-    if components_of(inner).with_edges > 1:
-        return WeightedGaps(first - second, 1 - second / first, 0.0)
-    left, right = np.asarray(matrix.sum(axis=1)), np.asarray(matrix.sum(axis=0))
-    rows = np.repeat(left, np.diff(matrix.indptr))
-    data = matrix.data / np.sqrt(rows * right[matrix.indices])
-    normalized = sp.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
-    return WeightedGaps(first - second, 1 - second / first, 1 - _two_largest(normalized)[1])
+    inner = LayerGraph.from_edge_ids(graph.edge_ids[nonzero], graph.shape)
+    first, second = leading_singular_values(inner, sizes[nonzero])
+    normalized = 1 - normalized_singular_value(inner, sizes[nonzero])
+    return WeightedGaps(first - second, 1 - second / first, normalized)
 
 
 def fit_continuous(samples: ArrayLike, *, xmin: float | None = None) -> ContinuousFit:
@@ -393,7 +360,7 @@ def fit_continuous(samples: ArrayLike, *, xmin: float | None = None) -> Continuo
 
 def _eigenvalues(graph: LayerGraph, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Eigenvalues of W^T W above rounding, from the dense singular values."""
-    found: NDArray[Any] = np.linalg.svd(graph.to_csr(weights).toarray(), compute_uv=False)
+    found = singular_values(graph, weights)
     return found[found > 1e-10 * found.max(initial=0.0)] ** 2
 
 
@@ -444,9 +411,9 @@ def spectrum_exponent(
     True
     """
     weights = _weights(graph, values)
-    if min(graph.shape) > LARGEST:
+    if min(graph.shape) > WHOLE:
         raise ValueError(
-            f"expected at most {LARGEST} units on the smaller side for a whole spectrum, got "
+            f"expected at most {WHOLE} units on the smaller side for a whole spectrum, got "
             f"{min(graph.shape)}"
         )
     if not weights.any():

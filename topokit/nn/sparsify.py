@@ -81,7 +81,7 @@ def sparsify(
     """
     if 0 in (density, epsilon):
         raise ValueError(f"expected a budget above 0, got density={density}, epsilon={epsilon}")
-    budget = {"density": density, "epsilon": epsilon}
+    budget: dict[str, Any] = {"density": density, "epsilon": epsilon}
     if init is not None:
         choose("init", init, INITS)
     rng = as_generator(rng)

@@ -1,19 +1,19 @@
-"""Figures across runs: topology against accuracy, mean and interval over seeds, arms compared.
+"""Figures across runs: accuracy against topology, means over seeds, conditions side by side.
 
 All take a tidy frame with a row for each run (or run and epoch), as `topokit sweep` writes it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
-from scipy import stats
 
+from topokit.experiments.statistics import mean_interval, rank_correlation
 from topokit.plots.style import COLOURS, LINES, MARKERS, NULL, axes
 
 if TYPE_CHECKING:
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["accuracy_against", "arms_side_by_side", "mean_over_seeds"]
 
-RESAMPLES = 2000
-# Where a name may stand, in points from its point, the best first.
+# Offsets of a name from its point, in typographic points, the preferred one first.
 PLACES = ((3, 3), (3, -8), (-3, 3), (-3, -8), (3, 10), (3, -15), (3, 17), (-3, 10))
-LISTED = 7  # arms told apart by colour and marker; more are named beside their points
+LISTED = 7  # conditions told apart by colour and marker; more are named beside their points
 
 
 def accuracy_against(
@@ -35,15 +34,15 @@ def accuracy_against(
     arm: str = "arm",
     ax: Axes | None = None,
 ) -> Axes:
-    """Outcome of many runs against a measure of their topology, with line and rank correlation.
+    """Plot an outcome of many runs against a measure of their topology, with rank correlation.
 
-    A reader should look at the interval of Spearman's rho in the title before at the line, and
-    ask whether the arms differ in something else too (density, components).
+    Read the interval of Spearman's rho in the title before the line, and ask whether the
+    conditions differ in something else too (density, components).
 
     Parameters
     ----------
     frame : pandas.DataFrame
-        One row a run, with columns `measure`, `outcome` and `arm`. Rows with an undefined number
+        One row a run, with columns `measure`, `outcome` and `arm`. Rows with an undefined value
         are left out.
     measure, outcome, arm : str
         Names of columns.
@@ -52,8 +51,9 @@ def accuracy_against(
     Returns
     -------
     Axes
-        The interval is a percentile bootstrap over runs (95 %, fixed seed); none with fewer than
-        four runs or equal values.
+        The interval is the 95 % one of `topokit.experiments.statistics.rank_correlation` (seed
+        0): none with fewer than ten runs, and no correlation with fewer than four or where
+        one of the two does not vary.
 
     Raises
     ------
@@ -109,10 +109,10 @@ def mean_over_seeds(
     arm: str = "arm",
     ax: Axes | None = None,
 ) -> Axes:
-    """Mean over seeds at each epoch, a line and a band for each arm.
+    """Plot the mean over seeds at each epoch, a line and a band for each condition.
 
-    The band is Student's 95 % interval of the mean: with few seeds it is wide, as it should be.
-    One seed has no band.
+    The band is the 95 % interval of `topokit.experiments.statistics.mean_interval`, which is wide
+    with few seeds. One seed has no band.
 
     Parameters
     ----------
@@ -140,14 +140,15 @@ def mean_over_seeds(
     _need(frame, ("epoch", column, arm))
     seen = frame.dropna(subset=[column])
     for i, name in enumerate(dict.fromkeys(seen[arm])):
-        found = seen[seen[arm] == name].groupby("epoch")[column].agg(["mean", "std", "count"])
+        epochs = seen[seen[arm] == name].groupby("epoch")[column]
+        found = {epoch: mean_interval(values.to_numpy(float)) for epoch, values in epochs}
         colour = COLOURS[i % 7]
-        label = f"{name} (n = {int(found['count'].max())})"
-        ax.plot(found.index, found["mean"], color=colour, ls=LINES[i % 7], label=label)
-        some = found[found["count"] > 1]
-        half = stats.t.ppf(0.975, some["count"] - 1) * some["std"] / np.sqrt(some["count"])
-        low, high = some["mean"] - half, some["mean"] + half
-        ax.fill_between(some.index, low, high, color=colour, alpha=0.2, lw=0)
+        label = f"{name} (n = {max(one.n for one in found.values())})"
+        means = [one.mean for one in found.values()]
+        ax.plot(list(found), means, color=colour, ls=LINES[i % 7], label=label)
+        some = {epoch: one for epoch, one in found.items() if one.n > 1}
+        low, high = [one.low for one in some.values()], [one.high for one in some.values()]
+        ax.fill_between(list(some), low, high, color=colour, alpha=0.2, lw=0)
     if len(seen):
         ax.legend()
     ax.set(xlabel="epoch", ylabel=column.replace("_", " "), title="Mean over seeds, 95 % interval")
@@ -162,7 +163,9 @@ def arms_side_by_side(
     arm: str = "arm",
     ax: Axes | None = None,
 ) -> Axes:
-    """One number of several arms side by side: every run as a dot, mean and 95 % interval beside.
+    """Plot a column of several conditions: each run as a dot, mean and 95 % interval below it.
+
+    The interval is that of `topokit.experiments.statistics.mean_interval`; one run has none.
 
     Parameters
     ----------
@@ -192,11 +195,10 @@ def arms_side_by_side(
     for i, name in enumerate(arms):
         values = seen.loc[seen[arm] == name, column].to_numpy(float)
         ax.plot(values, np.full(values.size, i), "o", ms=3, alpha=0.5, color=COLOURS[0])
-        half = 0.0
-        if values.size > 1:
-            half = stats.t.ppf(0.975, values.size - 1) * stats.sem(values)
+        found = mean_interval(values)
+        half = found.high - found.mean if found.n > 1 else 0.0
         ax.errorbar(
-            values.mean(), i + 0.25, xerr=half, fmt="D", ms=3.5, color=COLOURS[1], capsize=2, lw=1
+            found.mean, i + 0.25, xerr=half, fmt="D", ms=3.5, color=COLOURS[1], capsize=2, lw=1
         )
     ax.set_yticks(range(len(arms)), [str(name) for name in arms])
     ax.set(ylim=(max(len(arms), 1) - 0.5, -0.5), ylabel=arm, xlabel=column.replace("_", " "))
@@ -216,21 +218,12 @@ def _need(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
 
 def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
     """Spearman's rho with its interval, in words."""
-    if x.size < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return f"n = {x.size}"
-    rho = stats.spearmanr(x, y).statistic
-    rng = np.random.default_rng(0)
-    draws = []
-    for _ in range(RESAMPLES):
-        at = rng.integers(0, x.size, x.size)
-        if np.ptp(x[at]) > 0 and np.ptp(y[at]) > 0:
-            draws.append(_rank_correlation(x[at], y[at]))
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return rf"$\rho$ = {rho:.2f} [{low:.2f}, {high:.2f}], n = {x.size}"
-
-
-def _rank_correlation(x: NDArray[Any], y: NDArray[Any]) -> float:
-    return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
+    found = rank_correlation(x, y, rng=np.random.default_rng(0))
+    words = f"n = {found.n}"
+    if np.isnan(found.rho):
+        return words
+    interval = "" if np.isnan(found.low) else f" [{found.low:.2f}, {found.high:.2f}]"
+    return rf"$\rho$ = {found.rho:.2f}{interval}, {words}"
 
 
 def _name_points(ax: Axes, named: dict[str, tuple[float, float]]) -> None:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from topokit.graph import LayerGraph
+from topokit.graph.spectra import leading_singular_values
 from topokit.measures import ccdf, power_law_of, singular_values
-from topokit.measures.spectral import leading_singular_values
 from topokit.plots.style import COLOURS, NULL, axes
 
 __all__ = ["adjacency", "degree_distribution", "degree_histogram", "input_map", "spectrum"]

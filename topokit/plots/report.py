@@ -18,6 +18,7 @@ import topokit
 from topokit.graph import Topology
 from topokit.graph.files import write_atomic
 from topokit.measures import describe_fit, power_law_of
+from topokit.measures.scalefree import bootstrap_stream
 from topokit.plots import HISTORY_PLOTS, degree_distribution, frames, mean_over_seeds
 from topokit.plots.history import scores_of
 from topokit.plots.style import figure, save
@@ -30,7 +31,6 @@ __all__ = ["verdict_sentences", "write_report"]
 
 BOOTSTRAP = 100
 FRAMES = 60  # largest number of epochs in the player
-STREAM = 101  # spawn key of the random stream of the bootstrap
 
 CAPTIONS = {
     "degree_evolution": "Degree distribution of the first layer at several epochs, from light "
@@ -85,9 +85,8 @@ def verdict_sentences(
     """
     rows = []
     for i, (layer, graph) in enumerate(topology.items()):
-        for j, side in enumerate(("fan_in", "fan_out")):
-            spawn = np.random.SeedSequence(seed, spawn_key=(STREAM, i, j))
-            rng = np.random.default_rng(spawn) if bootstrap else None
+        for side in ("fan_in", "fan_out"):
+            rng = bootstrap_stream(seed, i, side) if bootstrap else None
             fit = power_law_of(graph, side, bootstrap=bootstrap, rng=rng)
             rows.append(
                 {

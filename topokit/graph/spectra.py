@@ -1,0 +1,556 @@
+"""Singular values of layers and largest eigenvalues of operators on graphs: the one engine.
+
+Generators choose graphs by it and measures report it. Small graphs are solved densely, stars and
+complete layers in closed form, all others by Lanczos (`topokit.graph.lanczos` says how and why).
+An iteration that has not converged gives nan or None, never a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import reverse_cuthill_mckee
+from scipy.sparse.linalg import ArpackError, eigsh
+
+from topokit.graph.cache import fan_out_of, remember
+from topokit.graph.layergraph import LayerGraph
+
+if TYPE_CHECKING:
+    from topokit.graph.lanczos import Operator
+
+__all__ = [
+    "DENSE",
+    "Joined",
+    "adjacency_operator",
+    "dense_singular_values",
+    "gram_operator",
+    "joined",
+    "largest_singular_value",
+    "leading_singular_values",
+    "mean_degree_bound",
+    "normalized_matrix",
+    "ramanujan_margin",
+    "singular_values",
+    "top_pair",
+    "trimmed",
+    "works_densely",
+]
+
+NAN = float("nan")
+DENSE = 64  # units on the smaller side up to which linear algebra is dense
+CELLS = 4_000_000  # possible edges up to which a dense matrix may be made
+WHOLE = 8192  # units on the smaller side up to which a whole spectrum is taken
+SMALL = 1e-6  # a squared value below this share of the first has lost digits: it is taken densely
+FIRST_STEPS = 400  # steps after which band-like graphs are solved by factoring
+STEPS, WORK = 30_000, 4_000_000_000  # largest number of steps, and of steps times edges and units
+FILL = 20_000_000  # units times bandwidth up to which a factorisation is cheap
+LARGE = 3_000_000  # edges above which the residual need only be 1e-6
+
+
+class Joined(NamedTuple):
+    """Units of chained layers in one numbering, network inputs first, and their edges.
+
+    Row i of the CSR arrays is unit ``first + i``, its entries earlier units.
+    """
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.uint32]
+    first: int
+    degree: NDArray[np.float64]
+
+    @property
+    def n_edges(self) -> int:
+        """Number of edges."""
+        return self.indices.size
+
+    def matrix(self) -> sp.csr_array:
+        """Return the symmetric adjacency matrix of all units. O(edges)."""
+        n = self.degree.size
+        indptr = np.concatenate([np.zeros(self.first, np.int64), self.indptr])
+        lower = sp.csr_array(
+            (np.ones(self.indices.size), self.indices.view(np.int32), indptr), shape=(n, n)
+        )
+        return sp.csr_array(lower + lower.T)
+
+
+def joined(
+    graphs: Sequence[LayerGraph], skips: Mapping[tuple[int, int], LayerGraph] | None = None
+) -> Joined:
+    """Number the units of layers that chain, network inputs first. O(edges); one layer: O(units).
+
+    `skips` are edges between blocks of units that are not neighbours: ``{(0, 2): graph}`` from
+    the network's inputs to its second hidden layer.
+
+    Raises
+    ------
+    ValueError
+        If a skip connection does not fit.
+
+    Examples
+    --------
+    >>> joined([LayerGraph.from_edge_ids([0, 1], (1, 2))]).degree.tolist()
+    [1.0, 1.0, 2.0]
+    """
+    widths = [graphs[0].n_in] + [graph.n_out for graph in graphs]
+    starts = np.concatenate([[0], np.cumsum(widths)])
+    first = int(widths[0])
+    degree = np.zeros(int(starts[-1]))
+    for i, graph in enumerate(graphs):
+        degree[starts[i] : starts[i + 1]] += fan_out_of(graph)
+        degree[starts[i + 1] : starts[i + 2]] += graph.fan_in
+    if len(graphs) == 1 and not skips:
+        return Joined(graphs[0].indptr, graphs[0].indices.view(np.uint32), first, degree)
+    indices = np.concatenate([g.indices + np.int32(starts[i]) for i, g in enumerate(graphs)])
+    edges = np.concatenate([[0], np.cumsum([g.n_edges for g in graphs])])
+    parts = [g.indptr[1:] + edges[i] for i, g in enumerate(graphs)]
+    indptr = np.concatenate([np.zeros(1, np.int64), *parts])
+    if skips:
+        rows = [np.repeat(np.arange(indptr.size - 1), np.diff(indptr))]
+        columns = [indices]
+        for (source, target), graph in skips.items():
+            fits = 0 <= source < target - 1 < len(graphs)
+            if not fits or graph.shape != (widths[target], widths[source]):
+                raise ValueError(
+                    f"expected skip connections from a block to one at least two later, of shape "
+                    f"(units there, units here) with blocks of {widths} units, got {graph} at "
+                    f"{(source, target)}"
+                )
+            degree[starts[source] : starts[source + 1]] += fan_out_of(graph)
+            degree[starts[target] : starts[target + 1]] += graph.fan_in
+            rows.append(graph.rows + starts[target] - first)
+            columns.append(graph.indices + np.int32(starts[source]))
+        row = np.concatenate(rows)
+        order = np.argsort(row, kind="stable")
+        indices = np.concatenate(columns)[order]
+        indptr = np.concatenate([[0], np.bincount(row, minlength=indptr.size - 1).cumsum()])
+    return Joined(indptr, indices.view(np.uint32), first, degree)
+
+
+NOTHING = np.empty(0)
+
+
+def adjacency_operator(
+    units: Joined,
+    *,
+    scale: NDArray[np.float64] | None = None,
+    diagonal: NDArray[np.float64] | None = None,
+    deflated: NDArray[np.float64] = NOTHING,
+) -> Operator:
+    """Return the operator ``scale A scale + diagonal`` of all units, projected off `deflated`."""
+    from topokit.graph.lanczos import Operator
+
+    n = units.degree.size
+    return Operator(
+        units.indptr,
+        units.indices,
+        NOTHING,
+        units.first,
+        False,
+        NOTHING,
+        np.ones(n) if scale is None else scale,
+        np.zeros(n) if diagonal is None else diagonal,
+        deflated,
+    )
+
+
+def gram_operator(
+    graph: LayerGraph,
+    *,
+    data: NDArray[np.float64] = NOTHING,
+    weight: NDArray[np.float64] | None = None,
+    scale: NDArray[np.float64] | None = None,
+    deflated: NDArray[np.float64] = NOTHING,
+) -> Operator:
+    """Return the operator ``scale B^T weight B scale`` of input units, projected off `deflated`.
+
+    B has the values `data` at the edges, 1 if empty.
+    """
+    from topokit.graph.lanczos import Operator
+
+    return Operator(
+        graph.indptr,
+        graph.indices.view(np.uint32),
+        data,
+        0,
+        True,
+        np.ones(graph.n_out) if weight is None else weight,
+        np.ones(graph.n_in) if scale is None else scale,
+        np.zeros(graph.n_in),
+        deflated,
+    )
+
+
+def top_pair(
+    op: Operator,
+    *,
+    bound: float,
+    start: NDArray[np.float64] | None = None,
+    among: NDArray[np.bool_] | None = None,
+    vector: bool = False,
+) -> tuple[float, NDArray[np.float64]] | None:
+    """Return the largest eigenvalue of a positive operator, and its vector if asked for.
+
+    Parameters
+    ----------
+    op : Operator
+    bound : float
+        At least its largest eigenvalue, the deflated one included; tolerances are relative to
+        it (residual 1e-9, estimated error of the value 1e-13).
+    start : (n,) float64, optional
+        Initial vector; by default normal numbers, always the same.
+    among : (n,) bool, optional
+        The units of one component: the iteration stays within it.
+    vector : bool
+        Return the unit vector (else an empty one), which takes as many steps again.
+
+    Returns
+    -------
+    tuple or None
+        None if the iteration did not converge. Cost O(edges) a step, usually 30 to 100 steps;
+        band-like graphs are solved by factoring instead.
+    """
+    from topokit.graph.lanczos import recurrence, summed
+
+    n = op.scale.size
+    if start is None:
+        start = np.random.default_rng(0).standard_normal(n)
+    if among is not None:
+        start = np.where(among, start, 0.0)
+    if op.deflated.size:
+        start = start - op.deflated * (op.deflated @ start)
+    norm = float(np.linalg.norm(start))
+    if not norm > 0:
+        return 0.0, np.zeros(n)
+    start = start / norm
+    residual, error = (1e-9, 1e-13) if op.indices.size <= LARGE else (1e-6, 1e-11)
+    work = op.indices.size + 4 * n
+    most = min(STEPS, max(FIRST_STEPS, WORK // work))
+    for steps in (FIRST_STEPS, most):
+        value, _, settled, _, small = recurrence(op, start, bound, steps, residual, error)
+        if settled:
+            return value, summed(op, start, small) if vector else NOTHING
+        if steps == FIRST_STEPS:
+            found = _by_factoring(op, bound, among)
+            if found is not None:
+                return found
+        if steps == most:
+            break
+    return None
+
+
+def _by_factoring(
+    op: Operator, bound: float, among: NDArray[np.bool_] | None
+) -> tuple[float, NDArray[np.float64]] | None:
+    """Return the largest eigenvalue by shift and invert, where elimination fills little; else None.
+
+    Band-like graphs (rings, lattices) have a gap so small that Lanczos needs thousands of steps,
+    but after renumbering (reverse Cuthill-McKee) a small bandwidth: factoring ``bound - op`` costs
+    O(n bandwidth^2) once, and a few solves give the eigenvalues next to the bound.
+    """
+    n = op.scale.size
+    rows = op.indptr.size - 1
+    data = op.data if op.data.size else np.ones(op.indices.size)
+    indices = op.indices.view(np.int32)
+    if op.gram:
+        half = sp.csr_array((data, indices, op.indptr), shape=(rows, n))
+        if float((np.diff(op.indptr).astype(float) ** 2).sum()) > 10 * FILL:
+            return None
+        core = sp.csr_array(half.T @ sp.diags_array(op.weight) @ half)
+    else:
+        indptr = np.concatenate([np.zeros(op.first, np.int64), op.indptr])
+        lower = sp.csr_array((data, indices, indptr), shape=(n, n))
+        core = sp.csr_array(lower + lower.T)
+    scale = sp.diags_array(op.scale)
+    matrix: Any = sp.csr_array(scale @ core @ scale + sp.diags_array(op.diagonal))
+    keep = np.flatnonzero(np.ones(n, bool) if among is None else among)
+    keep = keep[np.asarray(abs(matrix).sum(axis=1))[keep] > 0]
+    matrix = sp.csr_array(matrix[keep][:, keep])
+    pattern = sp.csr_array(matrix)
+    pattern.indices, pattern.indptr = (a.astype(np.int32) for a in (matrix.indices, matrix.indptr))
+    order = reverse_cuthill_mckee(pattern, symmetric_mode=True)
+    matrix = sp.csc_array(matrix[order][:, order])
+    columns = np.repeat(np.arange(keep.size), np.diff(matrix.indptr))
+    width = int(np.abs(matrix.indices - columns).max(initial=0))
+    if keep.size < 8 or width * keep.size > FILL:
+        return None
+    known = op.deflated[keep][order] if op.deflated.size else None
+    try:
+        values, vectors = eigsh(
+            matrix,
+            k=3,
+            sigma=bound * (1 + 1e-9),
+            which="LM",
+            v0=np.random.default_rng(0).standard_normal(keep.size),
+        )
+    except (ArpackError, RuntimeError):
+        return None
+    at = np.argsort(values)[::-1]
+    if known is not None:  # the vector deflated is the one eigenvector of its value nearest to it
+        at = np.delete(at, int(np.argmax(np.abs(known @ vectors[:, at]))))
+    full: NDArray[Any] = np.zeros(n)
+    full[keep[order]] = vectors[:, at[0]]
+    return float(values[at[0]]), full
+
+
+def trimmed(graph: LayerGraph, data: NDArray[np.float64] | None = None) -> sp.csr_array:
+    """Return the biadjacency matrix without isolated units, the smaller side as rows."""
+    matrix = graph.to_csr() if data is None else graph.to_csr(data)
+    rows, columns = np.flatnonzero(graph.fan_in), np.flatnonzero(fan_out_of(graph))
+    if rows.size < graph.n_out or columns.size < graph.n_in:
+        matrix = sp.csr_array(matrix[rows][:, columns])
+    return matrix if matrix.shape[0] <= matrix.shape[1] else sp.csr_array(matrix.T)
+
+
+def normalized_matrix(matrix: sp.csr_array) -> sp.csr_array:
+    """Divide a trimmed matrix by the roots of its row and column sums."""
+    left, right = np.asarray(matrix.sum(axis=1)), np.asarray(matrix.sum(axis=0))
+    rows = np.repeat(left, np.diff(matrix.indptr))
+    data = matrix.data / np.sqrt(rows * right[matrix.indices])
+    return sp.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def dense_singular_values(matrix: sp.csr_array) -> NDArray[np.float64]:
+    """Return all singular values; from the Gram matrix where the long side is very long."""
+    if matrix.shape[0] * matrix.shape[1] <= CELLS:
+        return np.linalg.svd(matrix.toarray(), compute_uv=False)
+    square = np.linalg.eigvalsh((matrix @ matrix.T).toarray())[::-1]
+    return np.sqrt(np.maximum(square, 0.0))
+
+
+def works_densely(graph: LayerGraph) -> bool:
+    """Whether the smaller side has few enough units with edges for dense linear algebra."""
+    return min(_used(graph)) <= DENSE
+
+
+def _used(graph: LayerGraph) -> tuple[int, int]:
+    """Number of output and of input units that have edges."""
+    return int(np.count_nonzero(graph.fan_in)), int(np.count_nonzero(fan_out_of(graph)))
+
+
+def leading_singular_values(
+    graph: LayerGraph, values: NDArray[np.float64] | None = None
+) -> tuple[float, float]:
+    """Return the two largest singular values of the biadjacency matrix.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+    values : (n_edges,) float64, optional
+        Entries of the matrix at the edges; by default 1. Those without `values` are remembered
+        with the graph.
+
+    Returns
+    -------
+    tuple of float
+        The second is 0 where only one unit of a side has edges; both ``nan`` without edges, the
+        second also if its iteration did not converge. Cost O(n_edges) a step, some 50 to 100
+        steps; dense up to 64 units on the smaller side.
+
+    References
+    ----------
+    .. [1] Lehoucq, Sorensen, Yang, "ARPACK Users' Guide", SIAM, 1998.
+
+    Examples
+    --------
+    >>> leading_singular_values(LayerGraph.from_edge_ids(range(6), (2, 3)))[0].__round__(6)
+    2.44949
+    """
+    if values is not None:
+        return _leading(graph, values)
+    return remember(graph, "singular", lambda: _closed_form(graph) or _leading(graph, None))
+
+
+def largest_singular_value(graph: LayerGraph, values: NDArray[np.float64]) -> float:
+    """Return the largest singular value (spectral norm) of a matrix with `values` at the edges.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+    values : (n_edges,) float64
+
+    Returns
+    -------
+    float
+        ``nan`` without edges or if the iteration did not converge. Cost half of
+        `leading_singular_values` or less.
+
+    Examples
+    --------
+    >>> graph = LayerGraph.from_edge_ids(range(4), (2, 2))
+    >>> round(largest_singular_value(graph, np.array([1.0, 1.0, 1.0, -1.0])), 6)
+    1.414214
+    """
+    if not graph.n_edges:
+        return NAN
+    if works_densely(graph):
+        return float(dense_singular_values(trimmed(graph, values))[0])
+    gram, bound = _gram(graph, values)
+    top = top_pair(gram, bound=bound, start=_start(graph, values))
+    return NAN if top is None else float(np.sqrt(max(top[0], 0.0)))
+
+
+def _closed_form(graph: LayerGraph) -> tuple[float, float] | None:
+    """Two largest singular values of stars and complete layers; None of others."""
+    if graph.n_edges == 0:
+        return NAN, NAN
+    for degrees, other in ((graph.fan_in, fan_out_of(graph)), (fan_out_of(graph), graph.fan_in)):
+        if degrees.max() == 1:  # disjoint stars
+            roots = np.sqrt(np.sort(other)[::-1].astype(float))
+            return float(roots[0]), float(roots[1]) if roots.size > 1 else 0.0
+    rows, columns = _used(graph)
+    return (float(np.sqrt(graph.n_edges)), 0.0) if graph.n_edges == rows * columns else None
+
+
+def _gram(graph: LayerGraph, data: NDArray[np.float64] | None) -> tuple[Operator, float]:
+    """Gram operator, and a bound on it: the largest row sum times the largest column sum."""
+    if data is None:
+        bound = float(graph.fan_in.max()) * float(fan_out_of(graph).max())
+        return gram_operator(graph), bound
+    sizes = np.abs(data)
+    rows: NDArray[Any] = np.bincount(graph.rows, sizes)
+    columns: NDArray[Any] = np.bincount(graph.indices, sizes)
+    return gram_operator(graph, data=data), float(rows.max()) * float(columns.max())
+
+
+def _start(graph: LayerGraph, data: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+    """Initial vector near the leading one where entries are positive: the column sums."""
+    if data is None:
+        return fan_out_of(graph).astype(float)
+    if data.min() < 0:
+        return None
+    sums: NDArray[Any] = np.bincount(graph.indices, data, graph.n_in)
+    return sums
+
+
+def _leading(graph: LayerGraph, data: NDArray[np.float64] | None) -> tuple[float, float]:
+    """Two largest singular values, densely or by Lanczos, the first vector deflated."""
+    if graph.n_edges == 0:
+        return NAN, NAN
+    rows, columns = _used(graph)
+    if min(rows, columns) <= DENSE:
+        values = dense_singular_values(trimmed(graph, data))
+        return float(values[0]), float(values[1]) if values.size > 1 else 0.0
+    gram, bound = _gram(graph, data)
+    top = top_pair(gram, bound=bound, start=_start(graph, data), vector=True)
+    if top is None:
+        return NAN, NAN
+    second = top_pair(gram._replace(deflated=top[1]), bound=top[0])
+    if second is None:
+        return NAN, NAN
+    first, square = float(np.sqrt(top[0])), max(second[0], 0.0)
+    if square < SMALL * top[0] and rows * columns <= CELLS:
+        return first, float(dense_singular_values(trimmed(graph, data))[1])
+    return first, float(np.sqrt(square))
+
+
+def singular_values(
+    graph: LayerGraph, values: NDArray[np.float64] | None = None, *, normalized: bool = False
+) -> NDArray[np.float64]:
+    """Return all singular values of the biadjacency matrix.
+
+    Dense: memory and time are quadratic and cubic in the smaller side, since the whole spectrum
+    is wanted.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+    values : (n_edges,) float64, optional
+        Entries of the matrix at the edges; by default 1.
+    normalized : bool
+        Of D_out^(-1/2) B D_in^(-1/2) instead, on units with edges.
+
+    Returns
+    -------
+    (min(n_in, n_out),) float64
+        Decreasing; shorter by the isolated units if `normalized`.
+
+    Raises
+    ------
+    ValueError
+        If the smaller side has more than 8,192 units.
+
+    Examples
+    --------
+    >>> singular_values(LayerGraph.from_edge_ids([0, 3], (2, 2))).tolist()
+    [1.0, 1.0]
+    """
+    size = min(graph.shape)
+    if size > WHOLE:
+        raise ValueError(
+            f"expected at most {WHOLE} units on the smaller side for a whole spectrum, got {size}"
+        )
+    matrix = trimmed(graph, values) if graph.n_edges else sp.csr_array((0, 0))
+    if normalized and graph.n_edges:
+        matrix = normalized_matrix(matrix)
+    count = matrix.shape[0]
+    if not count:
+        return np.zeros(0 if normalized else size)
+    found: NDArray[Any] = np.linalg.svd(matrix.toarray(), compute_uv=False)
+    return found if normalized else np.concatenate([found, np.zeros(size - count)])
+
+
+def mean_degree_bound(graph: LayerGraph) -> float:
+    r"""Return the Ramanujan bound with mean degrees, over the units that have edges.
+
+    .. math:: \sqrt{\bar d_{out} - 1} + \sqrt{\bar d_{in} - 1}
+
+    Parameters
+    ----------
+    graph : LayerGraph
+
+    Returns
+    -------
+    float
+        0 or more; 0 without edges. Cost O(units).
+
+    Examples
+    --------
+    >>> round(mean_degree_bound(LayerGraph.from_edge_ids(range(9), (3, 3))), 6)
+    2.828427
+    """
+    if not graph.n_edges:
+        return 0.0
+    return float(sum(np.sqrt(graph.n_edges / units - 1) for units in _used(graph)))
+
+
+def ramanujan_margin(graph: LayerGraph) -> float:
+    r"""Margin of the second singular value to the Ramanujan bound with mean degrees.
+
+    .. math:: \sqrt{\bar d_{out} - 1} + \sqrt{\bar d_{in} - 1} - \sigma_2(B)
+
+    Degrees are averaged over the units that have edges. For biregular layers this is the
+    Ramanujan bound; for irregular ones it is stricter than the bound by the universal cover,
+    the more so the more uneven the degrees, so a layer with hubs fails it by construction.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+
+    Returns
+    -------
+    float
+        Negative where the bound is missed; ``nan`` without edges, where a mean degree is below
+        2, or if the iteration did not converge. Cost as `spectral_gap`, shared with it.
+
+    Notes
+    -----
+    Range: negative where the bound is missed.
+    Cost: that of spectral_gap, shared; every epoch.
+
+    References
+    ----------
+    .. [1] Hoang, Liu, Marculescu, Wang, "Revisiting pruning at initialization through the lens
+       of Ramanujan graph", ICLR 2023.
+
+    Examples
+    --------
+    >>> round(ramanujan_margin(LayerGraph.from_edge_ids(range(9), (3, 3))), 6)
+    2.828427
+    """
+    if graph.n_edges == 0 or graph.n_edges / max(_used(graph)) < 2:
+        return NAN
+    return mean_degree_bound(graph) - leading_singular_values(graph)[1]
