@@ -75,6 +75,27 @@ def test_a_finished_run_gives_the_numbers_it_recorded(run, capsys, epoch):
     assert {row["measure"] for row in explored} == {"explored_fraction", "components"}
 
 
+def test_explored_edges_of_a_run_that_rewires_within_epochs(tmp_path, capsys):
+    """The recorded value is given, and none is made up from the graphs of epochs alone."""
+    more = ["--set", "rule.every=2", "--set", 'measures.names=["fan_in"]']
+    more += ["--set", 'measures.chosen=["explored_fraction"]']
+    assert main(["train", "set_mlp_digits", "--out", str(tmp_path / "run"), *SMALL, *more]) == 0
+    history = History.load(tmp_path / "run")
+    recorded = history.measures.query("measure == 'explored_fraction'")
+    assert sorted(set(recorded["epoch"])) == [0, 2]
+    arguments = ["analyze", tmp_path / "run", "--measures", "explored_fraction"]
+    for epoch in (0, -1):
+        rows = found(capsys, *arguments, "--epoch", epoch, "--json")["measures"]
+        expected = recorded[recorded["epoch"] == epoch % 3]
+        assert {row["layer"]: row["value"] for row in rows} == pytest.approx(
+            dict(zip(expected["layer"], expected["value"], strict=True))
+        )
+    assert main([*map(str, arguments), "--epoch", "1"]) == 2
+    words = capsys.readouterr().err
+    assert "explored_fraction of epoch 1 was not recorded, and cannot be computed" in words
+    assert "epochs with a recorded value: 0, 2" in words
+
+
 def test_edge_ages_count_epochs(run, capsys):
     history = History.load(run)
     for epoch in range(3):

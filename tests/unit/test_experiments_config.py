@@ -3,6 +3,7 @@ import subprocess
 import sys
 from typing import Literal
 
+import numpy as np
 import pytest
 
 from topokit.experiments.config import (
@@ -18,6 +19,7 @@ from topokit.experiments.config import (
     load_recipe,
     resolve,
 )
+from topokit.rules import Rewiring
 
 MINIMAL = {
     "epochs": 2,
@@ -330,6 +332,29 @@ def test_load_recipe_answers_unknown_names(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a TOML file"):
         load_recipe(str(tmp_path / "none.toml"))
     assert load_recipe("set_mlp_digits") == RunConfig.from_toml(RECIPES["set_mlp_digits"])
+
+
+def test_integers_of_numpy_are_integers():
+    config = load_recipe("set_mlp_digits")
+    other = dataclasses.replace(
+        config,
+        seed=np.int64(3),
+        model=dataclasses.replace(config.model, widths=list(np.array([64, 10]))),
+    )
+    assert RunConfig.from_toml(other.to_toml()) == other
+    assert (other.seed, other.model.widths) == (3, (64, 10))
+
+
+def test_the_options_of_a_rule_are_those_of_every_rewiring():
+    spec = load_recipe("set_mlp_digits").rule
+    assert list(spec_fields(spec)) == ["name", "params", *spec_fields(Rewiring())]
+    assert {
+        field.name: getattr(spec, field.name) for field in dataclasses.fields(Rewiring)
+    } == vars(Rewiring(drop_fraction=spec.drop_fraction))
+
+
+def spec_fields(instance):
+    return [field.name for field in dataclasses.fields(instance)]
 
 
 def test_config_imports_neither_torch_nor_pandas():

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -5,11 +6,13 @@ import pytest
 import torch
 
 from topokit.data import load_data
+from topokit.experiments.config import OPTIMIZERS, OptimizerSpec
 from topokit.experiments.loop import TrainPlan, TrainState, read_checkpoint, train
-from topokit.graph import LayerGraph, same_edges
+from topokit.experiments.runs import make_optimizer
+from topokit.graph import EdgeUpdate, LayerGraph, same_edges
 from topokit.nn.layers import EdgeLayer, sparse_layers
 from topokit.nn.models import MODELS
-from topokit.rules import RULES
+from topokit.rules import RULES, SCHEDULES
 from topokit.rules.rewire import cosine
 
 WIDTHS = (64, 50, 40, 10)
@@ -63,6 +66,57 @@ def test_a_last_removal_as_in_the_paper(data):
     edges = [(done[-1].topology[k].n_edges, v.nnz) for k, v in sparse_layers(state.model).items()]
     assert edges[0][1] == edges[0][0] - int(0.3 * edges[0][0])
     assert edges[2] == (400, 400)
+
+
+def test_a_last_removal_where_rewiring_counts_steps(data):
+    done, state = epochs(data, "mest", final="drop", every=4)
+    for name, layer in sparse_layers(state.model).items():
+        graph = done[-1].topology[name]
+        assert layer.nnz == graph.n_edges - (int(0.3 * graph.n_edges) if graph.density < 1 else 0)
+
+
+@pytest.mark.parametrize("schedule", [None, "constant", "linear", "cosine"])
+def test_the_learning_rate_of_each_epoch(data, schedule):
+    state, seen = new_state(lr=0.5), []
+    state.optimizer.register_step_pre_hook(lambda o, *_: seen.append(o.param_groups[0]["lr"]))
+    more = {} if schedule is None else {"lr": 0.08, "lr_schedule": SCHEDULES[schedule]}
+    epochs(data, state=state, n=4, **more)
+    expected = {
+        None: [0.5] * 4,
+        "constant": [0.08] * 4,
+        "linear": [0.08, 0.06, 0.04, 0.02],
+        "cosine": [0.08, 0.04 + 0.04 / 2**0.5, 0.04, 0.04 - 0.04 / 2**0.5],
+    }[schedule]
+    assert seen == pytest.approx([lr for lr in expected for _ in range(6)])
+
+
+@pytest.mark.parametrize("every", [None, 4, 6])
+def test_an_epoch_has_the_exact_update_of_its_rewiring(data, every):
+    """Edges dropped and grown again are visible in it, as they are in no two graphs."""
+    done, _ = epochs(data, "random", n=4, every=every, drop_fraction=0.8)
+    unknown = [epoch.index for epoch in done if epoch.updates is None]
+    assert unknown == ([0, 1] if every == 4 else [0])  # after steps 8 and 12: two rewirings
+    regrown = 0
+    for before, epoch in itertools.pairwise(done):
+        if epoch.updates is None:
+            continue
+        for name, graph in epoch.topology.items():
+            if name not in epoch.updates:
+                assert same_edges(before.topology[name], graph)
+                continue
+            update = epoch.updates[name]
+            assert same_edges(update.before, before.topology[name])
+            assert same_edges(update.after, graph)
+            plain = EdgeUpdate.between(update.before, update.after)
+            assert np.array_equal(update.net().source, plain.source)
+            regrown += update.n_grown - plain.n_grown
+    assert regrown > 0
+
+
+def test_too_few_samples_to_hold_some_out(data):
+    few = dataclasses.replace(data, x_train=data.x_train[:9], y_train=data.y_train[:9])
+    with pytest.raises(ValueError, match="at least 10 training samples, got 9"):
+        epochs(few, "ctre_seq")
 
 
 def test_no_update_at_or_after_the_stop_epoch_nor_in_skipped_layers(data):
@@ -154,22 +208,42 @@ def test_every_rule_trains_and_its_state_can_be_saved(data, rule, every, tmp_pat
         assert same_edges(layer.graph, sparse_layers(state.model)[name].graph)
 
 
+@pytest.mark.parametrize("every", [None, 4])
 @pytest.mark.parametrize("rule", list(RULES))
-def test_every_rule_resumes_as_if_never_stopped(data, rule, tmp_path):
-    whole, state = epochs(data, rule, n=4, state=new_state(dropout=0.2))
+def test_every_rule_resumes_as_if_never_stopped(data, rule, every, tmp_path):
+    plan = TrainPlan(4, 50, RULES[rule](), every=every)
+    whole, state = epochs(data, rule, n=4, state=new_state(dropout=0.2), every=every)
     stopped = new_state(dropout=0.2)
-    run = train(stopped, data, TrainPlan(4, 50, RULES[rule]()))
+    run = train(stopped, data, plan)
     next(run)
     next(run)
     stopped.save(tmp_path / "checkpoint.pt")
     resumed = new_state(dropout=0.2)
     resumed.restore(read_checkpoint(tmp_path / "checkpoint.pt"))
-    rest = list(train(resumed, data, TrainPlan(4, 50, RULES[rule]())))
+    rest = list(train(resumed, data, plan))
     for a, b in zip(whole[2:], rest, strict=True):
         assert all(a.metrics[k] == b.metrics[k] for k in a.metrics if k != "seconds")
         assert all(same_edges(a.topology[k], b.topology[k]) for k in a.topology)
     for a, b in zip(state.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_of_the_configuration_exists_and_trains(data, name):
+    state = new_state()
+    spec = OptimizerSpec(name, lr=0.01, weight_decay=0.001)
+    state.optimizer = make_optimizer(spec, state.model.parameters())
+    assert type(state.optimizer).__name__.lower() == name
+    group = state.optimizer.param_groups[0]
+    assert (group["lr"], group["weight_decay"]) == (0.01, 0.001)
+    done, _ = epochs(data, state=state, n=2)
+    assert done[1].metrics["train_loss"] < done[0].metrics["train_loss"]
+
+
+def test_momentum_reaches_the_optimizer():
+    spec = OptimizerSpec("sgd", lr=0.1, momentum=0.8, nesterov=True)
+    group = make_optimizer(spec, [torch.nn.Parameter(torch.ones(1))]).param_groups[0]
+    assert (group["momentum"], group["nesterov"]) == (0.8, True)
 
 
 def test_validation_samples_are_never_trained_on(data):

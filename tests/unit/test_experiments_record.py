@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from topokit.experiments.record import History, Recorder, RunDirectory
+from topokit.experiments.record import History, Recorder, RunDirectory, best_epoch
 from topokit.graph import EdgeUpdate, LayerGraph, same_edges, sample_absent, snapshots
 
 
@@ -79,6 +79,57 @@ def test_a_recorder_that_starts_again_goes_on_as_if_never_stopped(tmp_path, rng)
     for path in sorted((tmp_path / "whole" / "topology").iterdir()):
         twin = tmp_path / "stopped" / "topology" / path.name
         with np.load(path) as a, np.load(twin) as b:
+            assert all(np.array_equal(a[key], b[key]) for key in a)
+
+
+def test_epochs_count_from_the_end_everywhere(tmp_path, rng):
+    recorder = Recorder(new_run(tmp_path / "run"))
+    for epoch, topology in enumerate(evolving(rng, 12)):
+        recorder.write(epoch, {"loss": 0.0}, topology, measures(epoch))
+    history = History.load(tmp_path / "run")
+    for back in (-1, -5, np.int64(-12)):
+        at = 12 + back
+        assert np.array_equal(history.ages(back, "fc1"), history.ages(at, "fc1"))
+        assert same_edges(history.topology(back)["fc1"], history.topology(at)["fc1"])
+        assert history.explored_fraction(back) == history.explored_fraction(at)
+    for method in (history.topology, history.explored_fraction, lambda e: history.ages(e, "fc1")):
+        with pytest.raises(ValueError, match=r"expected a recorded epoch \(0\.\.11\), got -13"):
+            method(-13)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "best"),
+    [
+        ([0.5, 0.8, 0.8, 0.7], [1, 2, 3, 0], 1),
+        ([np.nan, 0.3, 0.2], [1, 2, 3], 1),
+        ([np.nan] * 3, [3.0, 1.0, 2.0], 1),
+        ([np.nan] * 3, [np.nan, 5.0, 5.0], 1),
+    ],
+)
+def test_the_best_epoch(accuracy, loss, best):
+    frame = pd.DataFrame({"epoch": range(len(loss)), "test_accuracy": accuracy, "test_loss": loss})
+    assert best_epoch(frame) == best
+
+
+def test_no_best_epoch_without_numbers():
+    frame = pd.DataFrame({"test_accuracy": [np.nan], "test_loss": [np.nan]})
+    with pytest.raises(ValueError, match="expected an epoch with a test accuracy or loss, got 1"):
+        best_epoch(frame)
+
+
+def test_known_changes_are_recorded_as_compared_ones_are(tmp_path, rng):
+    steps = list(evolving(rng, 12))
+    before = None
+    for name in ("compared", "known"):
+        recorder = Recorder(new_run(tmp_path / name))
+        for epoch, topology in enumerate(steps):
+            changes = None
+            if name == "known" and epoch:
+                before = steps[epoch - 1]
+                changes = {k: EdgeUpdate.between(before[k], g) for k, g in topology.items()}
+            recorder.write(epoch, {"loss": 0.0}, topology, measures(epoch), changes)
+    for path in sorted((tmp_path / "known" / "topology").iterdir()):
+        with np.load(path) as a, np.load(tmp_path / "compared" / "topology" / path.name) as b:
             assert all(np.array_equal(a[key], b[key]) for key in a)
 
 

@@ -259,6 +259,186 @@ def test_sensitivity_is_that_of_the_weights_the_gradient_was_taken_at(rng):
     np.testing.assert_allclose(engine.memory["sensitivity"]["0"], expected, rtol=1e-5)
 
 
+def spy(needs, seen):
+    """A rule that keeps the views it is shown and replaces edges as SET does."""
+
+    def grow(view, occupied, n, rng):
+        seen.append(view)
+        return uniform(view, occupied, n, rng)
+
+    return UpdateRule(smallest_magnitude, grow, needs=needs)
+
+
+def dense_gradient(layer, x):
+    """The gradient of all possible edges of a single layer whose loss is the mean square."""
+    y = (layer(x) ** 2).mean()
+    weight = layer.to_dense().detach().requires_grad_()
+    bias = 0 if layer.bias is None else layer.bias.detach()
+    ((x @ weight.T + bias) ** 2).mean().backward()
+    return y, weight.grad.numpy()
+
+
+@pytest.mark.parametrize(
+    ("needs", "options", "steps", "windows"),
+    [
+        # momentum 0.5: weights below 1 % after 8 batches; each window ends at its rewiring
+        ("momentum", {"every": 12}, 24, [range(4, 12), range(16, 24)]),
+        ("momentum", {"every": 5}, 10, [range(5), range(5, 10)]),
+        ("momentum", {"every": "epoch", "epoch_steps": 3}, 6, [range(3), range(3, 6)]),
+        ("momentum", {"every": "epoch"}, 6, [range(3), range(3, 6)]),
+        ("gradient", {"every": 4}, 8, [range(3, 4), range(7, 8)]),
+        ("gradient", {"every": "epoch", "epoch_steps": 3}, 6, [range(2, 3), range(5, 6)]),
+    ],
+)
+def test_the_momentum_window_has_the_batches_since_the_last_rewiring(
+    rng, needs, options, steps, windows
+):
+    seen, gradients = [], []
+    model = nn.Sequential(SparseLinear(random_layer(9, 6, density=0.4, rng=rng), rng=rng)).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
+    engine = attach(model, optimizer, spy((needs,), seen), rng=rng, **options)
+    for step in range(steps):
+        x = torch.from_numpy(rng.standard_normal((4, 9)))
+        gradients.append(dense_gradient(model[0], x)[1])
+        optimizer.zero_grad()
+        (model(x) ** 2).mean().backward()
+        optimizer.step()
+        if options["every"] == "epoch" and step % 3 == 2:
+            model(torch.ones(2, 9).double())  # an evaluation, which no rule looks at
+            engine.end_epoch()
+    assert len(seen) == len(windows)
+    for view, window in zip(seen, windows, strict=True):
+        expected = sum(gradients[i] * 0.5 ** (window[-1] - i) for i in window)
+        np.testing.assert_allclose(view.dense_grad(slice(0, 6)), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("every", [3, "epoch"])
+def test_sensitivities_start_at_zero_after_each_rewiring(rng, every):
+    seen, sums, total = [], [], 0
+    model = nn.Sequential(SparseLinear(random_layer(9, 6, density=0.4, rng=rng), rng=rng))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    engine = attach(model, optimizer, spy(("sensitivity",), seen), every=every, rng=rng)
+    for step in range(9):
+        optimizer.zero_grad()
+        model(torch.ones(4, 9)).square().mean().backward()
+        total = total + (model[0].values * model[0].values.grad).detach().abs().numpy()
+        if step % 3 == 2:
+            sums.append(total)
+            total = 0
+        optimizer.step()
+        if every == "epoch" and step % 3 == 2:
+            engine.end_epoch()
+    for view, expected in zip(seen, sums, strict=True):
+        np.testing.assert_allclose(view.extra["sensitivity"], expected, rtol=1e-5)
+
+
+def test_a_step_reported_by_the_loop_counts_once(rng):
+    model = small_model(rng)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    engine = attach(model, optimizer, every=3, rng=rng)
+    for _ in range(7):
+        fit(model, optimizer, torch.ones(5, 20), torch.arange(5), 1)
+        engine.step()
+    assert (engine.steps, engine.updates) == (7, 2)
+
+
+@pytest.mark.parametrize("rule", [name for name in RULES if name != "ctre_seq"])
+def test_a_rewiring_off_the_schedule(rng, rule):
+    model, (x, y) = small_model(rng), (torch.randn(24, 20), torch.arange(24) % 5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    engine = attach(model, optimizer, rule, every=1000, rng=0)
+    fit(model, optimizer, x, y, 2)
+    if {"gradient", "momentum", "activations"} & set(RULES[rule]().needs):
+        with pytest.raises(ValueError, match=r"expected engine\.rewire\(closure\)"):
+            engine.rewire()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    before = engine.topology
+    update = engine.rewire(lambda: nn.functional.cross_entropy(model(x), y))
+    for name, layer in sparse_layers(model).items():
+        assert name in update or same_edges(layer.graph, before[name])
+        assert torch.equal(layer.bias.grad, gradients[f"{name}.bias"])
+    fit(model, optimizer, x, y, 2)
+    assert engine.updates == 1
+    assert not any(layer.capture for layer in sparse_layers(model).values())
+
+
+def test_activations_of_given_samples_and_of_the_last_batch(rng):
+    model, seen = small_model(rng), []
+    x = torch.randn(24, 20)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    engine = attach(model, optimizer, spy(("activations",), seen), every=1, samples=x, rng=rng)
+    model[1].eval()
+    fit(model, optimizer, x[:6], torch.arange(6) % 5, 1)
+    assert model.training
+    assert not model[1].training
+    assert seen[0].inputs.shape == (24, 20)
+    np.testing.assert_allclose(seen[1].outputs.sum(axis=1), 1, rtol=1e-5)
+    engine.detach()
+    attach(model, optimizer, spy(("activations",), seen), every=1, rng=rng)
+    fit(model, optimizer, x[:6], torch.arange(6) % 5, 1)
+    assert np.array_equal(seen[2].inputs, x[:6].numpy())
+    assert seen[3].outputs.shape == (6, 5)
+
+
+def test_validation_accuracy_is_asked_for(rng):
+    model, (x, y) = small_model(rng), (torch.randn(24, 20), torch.arange(24) % 5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for options in ({"every": "epoch"}, {"every": 3, "epoch_steps": 2}):
+        engine = attach(model, optimizer, "ctre_seq", samples=x, rng=rng, **options)
+        fit(model, optimizer, x, y, 2)
+        message = r"one for each of 1 finished epochs, got 0; call engine.end_epoch\(accuracy\)"
+        if options["every"] == "epoch":
+            with pytest.raises(ValueError, match=message):
+                engine.end_epoch()
+        else:
+            engine.end_epoch()
+            with pytest.raises(ValueError, match=message):
+                fit(model, optimizer, x, y, 1)
+        engine.detach()
+    engine = attach(model, optimizer, "ctre_seq", every="epoch", samples=x, rng=rng)
+    engine.end_epoch(accuracy=0.5)
+    assert (engine.updates, engine.memory["accuracies"]) == (1, [0.5])
+    engine.detach()
+
+
+@pytest.mark.parametrize("rule", list(RULES))
+@pytest.mark.parametrize("every", ["epoch", 4])
+def test_an_engine_goes_on_from_its_state(rng, rule, every, tmp_path):
+    """A loop of one's own that is stopped and started again ends as one that never was."""
+    x, y = torch.from_numpy(rng.standard_normal((30, 20))).float(), torch.arange(30) % 5
+
+    def make():
+        model = small_model(np.random.default_rng(0))
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        total = 6 if every == "epoch" else 18
+        return model, optimizer, attach(
+            model, optimizer, rule, every=every, total=total, schedule="cosine", samples=x,
+            epoch_steps=3, rng=7,
+        )  # fmt: skip
+
+    def epochs(parts, which):
+        model, optimizer, engine = parts
+        for epoch in which:
+            for i in range(3):
+                part = slice(10 * i, 10 * i + 10)
+                fit(model, optimizer, x[part], y[part], 1)
+            engine.end_epoch(accuracy=0.1 * epoch)
+
+    whole, stopped, resumed = make(), make(), make()
+    epochs(whole, range(6))
+    epochs(stopped, range(3))
+    torch.save([part.state_dict() for part in stopped], tmp_path / "state.pt")
+    states = torch.load(tmp_path / "state.pt", weights_only=True)
+    for part, state in zip(resumed, states, strict=True):
+        part.load_state_dict(state)
+    epochs(resumed, range(3, 6))
+    assert (whole[2].updates, whole[2].steps) == (resumed[2].updates, resumed[2].steps)
+    for a, b in zip(whole[0].parameters(), resumed[0].parameters(), strict=True):
+        assert torch.equal(a, b)
+    for name, graph in whole[2].topology.items():
+        assert same_edges(graph, resumed[2].topology[name])
+
+
 @pytest.mark.parametrize("rule", ["rigl", "snfs", "sensitivity", "ctre_sim"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_automatic_mixed_precision(rng, rule, dtype):

@@ -197,6 +197,11 @@ def train(state: TrainState, data: Data, plan: TrainPlan) -> Iterator[Epoch]:
     x, y = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
     rule = RULES["static"]() if plan.rule is None else plan.rule
     held_out = _held_out(len(x)) if "stalled" in rule.needs else np.empty(0, np.int64)
+    if "stalled" in rule.needs and not len(held_out):
+        raise ValueError(
+            "a rule that watches validation accuracy holds out a tenth of the training samples: "
+            f"expected at least 10 training samples, got {len(x)}"
+        )
     if len(held_out):
         rest = np.setdiff1d(np.arange(len(x)), held_out)
         x, y = x[rest], y[rest]

@@ -152,7 +152,7 @@ class History:
             If the epoch was not recorded; or its value was not, and rewirings within epochs passed
             through graphs that are not in the record.
         """
-        epoch, shares = _at(self.recorded, epoch), {}
+        epoch = _at(self.recorded, epoch)
         rows = self.measures[self.measures["epoch"] == epoch]
         rows = rows[rows["measure"] == EXPLORED]
         if len(rows):
@@ -165,13 +165,12 @@ class History:
                 "the record; epochs with a recorded value: "
                 f"{self._epochs_with(EXPLORED) or 'none'}"
             )
-        seen: dict[str, LayerGraph] = {}
+        seen = self.topology(epoch)
         for at in self.recorded:
-            if at <= epoch:
+            if at < epoch:
                 for layer, graph in self.topology(at).items():
-                    seen[layer] = explore(seen.get(layer), graph)
-                    shares[layer] = seen[layer].density
-        return shares
+                    seen[layer] = explore(seen[layer], graph)
+        return {layer: graph.density for layer, graph in seen.items()}
 
     def _epochs_with(self, name: str) -> str:
         """Epochs at which a measure was taken, for messages."""
