@@ -74,5 +74,5 @@ def read_only(value: T) -> T:
 
 
 def fan_out_of(graph: LayerGraph) -> NDArray[np.int64]:
-    """Return ``graph.fan_out``."""
+    """Return ``graph.fan_out``, which is kept with the graph."""
     return graph.fan_out
