@@ -394,7 +394,7 @@ def _band(n_in: int, n_out: int, n_edges: int) -> LayerGraph:
 
 
 def _subset(n: int, k: int, rng: np.random.Generator) -> IntArray:
-    """`k` distinct integers below `n`."""
+    """Draw `k` distinct integers below `n`, in no particular order."""
     if 2 * k >= n:
         return rng.permutation(n)[:k]
     chosen = np.empty(0, np.int64)

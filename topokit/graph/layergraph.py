@@ -376,12 +376,10 @@ class EdgeUpdate:
         That is what `between` finds, from the grown edges alone: O(n_edges + n_grown log n_edges).
         """
         grown = np.flatnonzero(self.grown)
-        old, new = self.before.edge_ids, self.after.edge_ids[grown]
-        if not grown.size or not old.size:
+        if not grown.size:
             return self
-        at = np.minimum(np.searchsorted(old, new), old.size - 1)
         source = self.source.copy()
-        source[grown] = np.where(old[at] == new, at, -1)
+        source[grown] = positions_in(self.before.edge_ids, self.after.edge_ids[grown])
         return EdgeUpdate(self.before, self.after, source)
 
     @property
