@@ -1,8 +1,8 @@
-"""Graphs by name: the families one can start from, the densities of layers, and `generate`.
+"""Families of graphs by name, densities of layers, and `generate` for whole networks.
 
 Here belongs every function that makes a `LayerGraph` from sizes, a density and a random generator,
 and what such functions share. A family is a function in the file of its kind and a line in
-`GENERATORS`. Imports from `graph` and the lookup in `topokit.tables`, never torch.
+`GENERATORS`. Imports from `topokit.graph` and `topokit.tables`, never torch.
 """
 
 from __future__ import annotations
@@ -145,7 +145,10 @@ _FAMILIES: dict[str, Callable[..., LayerGraph]] = {
 GENERATORS: dict[str, Callable[..., LayerGraph]] = {
     name: recorded(name, family) for name, family in _FAMILIES.items()
 }
-"""Families by name; `describe` knows what each graph they return was asked to be."""
+"""Families by name: ``(n_in, n_out, *, density, rng, **params) -> LayerGraph``.
+
+`rng` may be an integer seed. `describe` tells how each graph that they return was made.
+"""
 
 NETWORKS: dict[str, Callable[..., list[LayerGraph]]] = {
     "butterfly": butterfly_network,

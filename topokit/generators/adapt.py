@@ -1,4 +1,4 @@
-"""Any size and any number of edges from rigid families: crop, fold, thin, top up."""
+"""Fit graphs to a size and an exact number of edges: crop, fold, thin, top up."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ __all__ = [
 
 
 def crop(graph: LayerGraph, n_in: int, n_out: int) -> LayerGraph:
-    """Keep the first `n_in` input and `n_out` output units: singular values can only shrink."""
+    """Keep the first `n_in` input and `n_out` output units; no singular value becomes larger."""
     note(f"cropped from {graph.n_in} -> {graph.n_out} units")
     keep = (graph.rows < n_out) & (graph.indices < n_in)
     return graph_from(graph.rows[keep], graph.indices[keep], (n_out, n_in))
 
 
 def fold(graph: LayerGraph, n_in: int, n_out: int) -> LayerGraph:
-    """Identify units that agree modulo the new sizes; double edges become one."""
+    """Merge units whose numbers agree modulo the new sizes; double edges become one."""
     ids = distinct((graph.rows % n_out) * n_in + graph.indices % n_in)
     note(f"folded from {graph.n_in} -> {graph.n_out} units, {graph.n_edges - ids.size} merged")
     return LayerGraph.from_edge_ids(ids, (n_out, n_in))
 
 
 def kronecker_ones(graph: LayerGraph, a_in: int, a_out: int) -> LayerGraph:
-    """Replace each unit by `a_in` or `a_out` copies, each edge by all edges between copies."""
+    """Replace each input unit by `a_in` copies, each output unit by `a_out`, each edge by all."""
     rows = (graph.rows[:, None, None] * a_out + np.arange(a_out)[:, None]) + np.zeros(
         a_in, np.int64
     )
@@ -46,7 +46,7 @@ def kronecker_ones(graph: LayerGraph, a_in: int, a_out: int) -> LayerGraph:
 def fit(
     graph: LayerGraph, n_in: int, n_out: int, n_edges: int, rng: np.random.Generator
 ) -> LayerGraph:
-    """Crop to the size, then thin or top up to the exact number of edges."""
+    """Crop a graph to the size, then remove or add edges up to the exact number."""
     if (n_out, n_in) != graph.shape:
         graph = crop(graph, n_in, n_out)
     if graph.n_edges > n_edges:
@@ -84,6 +84,10 @@ def top_up(graph: LayerGraph, n_edges: int, *, rng: np.random.Generator) -> Laye
     >>> top_up(star, 9, rng=np.random.default_rng(0)).density
     1.0
     """
+    # Decide first how many edges each unit gets, the smallest degrees first, then pair the units
+    # of the two sides at random. Pairs that are edges already, or come twice, are paired again a
+    # few times; then the numbers are decided anew from the degrees reached. What is still missing
+    # after that (both sides nearly full) is drawn uniformly among the absent cells.
     (n_out, n_in), present = graph.shape, graph.edge_ids
     if n_edges == n_out * n_in:
         return LayerGraph.from_edge_ids(np.arange(n_edges), graph.shape)
@@ -130,8 +134,8 @@ def thin(graph: LayerGraph, n_edges: int, *, rng: np.random.Generator) -> LayerG
     Returns
     -------
     LayerGraph
-        Degrees stay as even as removals allow. Strong thinning makes any family random: beyond
-        a half, edges leave regardless of degrees at first.
+        Degrees become as even as removals allow. Where fewer than half of the edges remain,
+        most are removed at random, so that little is left of any structure.
 
     Notes
     -----
@@ -143,6 +147,10 @@ def thin(graph: LayerGraph, n_edges: int, *, rng: np.random.Generator) -> LayerG
     >>> thin(full, 6, rng=np.random.default_rng(0)).fan_in.tolist()
     [2, 2, 2]
     """
+    # The reverse of `top_up`: each unit gets a quota of edges to lose, the largest degrees first,
+    # and an edge is removed if both of its ends have quota left. Each round goes through such
+    # edges in random order; quotas are renewed until the number is reached. Far above it the
+    # rounds would be many, so edges are first removed at random down to 3/2 of the number.
     if graph.n_edges > 2 * n_edges:
         some = random_subset(graph.n_edges, 3 * n_edges // 2, rng)
         graph = LayerGraph.from_edge_ids(graph.edge_ids[some], graph.shape)
@@ -171,19 +179,19 @@ def thin(graph: LayerGraph, n_edges: int, *, rng: np.random.Generator) -> LayerG
 
 
 def level(graph: LayerGraph, *, rng: np.random.Generator) -> LayerGraph:
-    """Move edges from units of the largest degrees to those of the smallest: all within one.
+    """Move edges from units of large degree to units of small degree, until all are within one.
 
     Parameters
     ----------
     graph : LayerGraph
     rng : numpy.random.Generator
-        Says which edges of a unit leave.
+        Chooses the edges of a unit that are moved.
 
     Returns
     -------
     LayerGraph
-        As many edges. Where the two sides leave too little room, degrees stay as even as `top_up`
-        makes them.
+        With the same number of edges. Where few cells are absent, degrees may differ by more,
+        as after `top_up`.
 
     Notes
     -----
@@ -217,7 +225,7 @@ def level(graph: LayerGraph, *, rng: np.random.Generator) -> LayerGraph:
 
 
 def _even(degrees: IntArray, rng: np.random.Generator) -> IntArray:
-    """Degrees within one of each other and of the same sum, the larger where they are now."""
+    """Return degrees that differ by at most one, of the same sum, the larger where they are now."""
     quota = np.full(degrees.size, degrees.sum() // degrees.size)
     order = np.lexsort([rng.random(degrees.size), -degrees])
     quota[order[: degrees.sum() % degrees.size]] += 1
@@ -225,7 +233,7 @@ def _even(degrees: IntArray, rng: np.random.Generator) -> IntArray:
 
 
 def _raise_lowest(degrees: IntArray, extra: int, cap: int, rng: np.random.Generator) -> IntArray:
-    """Additions that spend `extra` on the lowest degrees, none passing `cap`."""
+    """Return what to add to each degree: `extra` in all, lowest degrees first, none above `cap`."""
     low, high = int(degrees.min()), cap
     while low < high:
         level = (low + high + 1) // 2
@@ -241,7 +249,7 @@ def _raise_lowest(degrees: IntArray, extra: int, cap: int, rng: np.random.Genera
 
 
 def _rank(keys: IntArray) -> IntArray:
-    """How many earlier entries have the same key."""
+    """Return for each entry the number of earlier entries with the same key."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     at = np.arange(keys.size)

@@ -1,4 +1,9 @@
-"""Finite geometries over any field, cut to size: planes, nets, generalised quadrangles."""
+"""Algebraic families: finite geometries, Cayley graphs and others, fitted to the layer.
+
+Each is built at the smallest size of its own that covers the layer; units beyond the layer are
+cropped, and edges removed or added up to the exact number. The guarantees of a family hold for
+its own sizes, and approximately where little is cropped.
+"""
 
 from __future__ import annotations
 
@@ -43,9 +48,8 @@ def projective_plane(
 ) -> LayerGraph:
     """Points and lines of the projective plane over the field of q elements.
 
-    Each side has q**2 + q + 1 units of degree q + 1; singular values q + 1 and sqrt(q). Units
-    beyond the layer are cropped; edges are thinned or topped up: strong thinning leaves a
-    random graph, so use it at densities near 1 / q.
+    Each side has q**2 + q + 1 units of degree q + 1; singular values q + 1 and sqrt(q). Where most
+    edges have to be removed the rest is a random graph, so use it at densities near 1 / q.
 
     Parameters
     ----------
@@ -105,7 +109,7 @@ def affine_plane(
     """Points and lines of the affine plane over the field of q elements.
 
     q**2 points of degree q + 1 on the smaller side, q**2 + q lines of degree q on the other;
-    singular values sqrt(q**2 + q), sqrt(q) and none else.
+    singular values sqrt(q**2 + q), sqrt(q) and no others.
 
     Parameters
     ----------
@@ -165,7 +169,7 @@ def net(
     """Points and lines of a net of order q: k parallel classes, transversal designs TD(k, q).
 
     k q units of degree q on the smaller side, q**2 units of degree k on the other; singular values
-    sqrt(k q), sqrt(q) and 0. At density near 1 / q it needs little thinning.
+    sqrt(k q), sqrt(q) and 0. At density near 1 / q few edges have to be removed.
 
     Parameters
     ----------
@@ -224,7 +228,7 @@ def generalized_quadrangle(
     """Points and lines of the symplectic quadrangle W(q): no 4-cycle and no 6-cycle.
 
     (q + 1) (q**2 + 1) units of degree q + 1 on each side; singular values q + 1, sqrt(2 q) and 0.
-    At density near 1 / (q**2 + 1) it needs little thinning.
+    At density near 1 / (q**2 + 1) few edges have to be removed.
 
     Parameters
     ----------
@@ -287,7 +291,7 @@ def generalized_quadrangle(
 
 
 def _affine_incidences(q: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lines y = m x + c (number m q + c), then x = c (q**2 + c), and their points x q + y."""
+    """Return the lines y = m x + c (numbers m q + c), then x = c (q**2 + c), and points x q + y."""
     field = field_of_order(q)
     m, c, x = (v.ravel() for v in np.meshgrid(*[np.arange(q)] * 3, indexing="ij"))
     y = field.add(field.multiply(m, x), c)
@@ -473,7 +477,8 @@ def affine_permutations(
 ) -> LayerGraph:
     """Union of random affine permutations x -> a x + b modulo a prime.
 
-    A tiny description of a graph about as good as a random one; double edges are topped up.
+    About as good an expander as a random graph, described by two numbers for each edge of a unit.
+    Double edges are merged and replaced.
 
     Parameters
     ----------
@@ -528,8 +533,8 @@ def lps(
 ) -> LayerGraph:
     """Lubotzky–Phillips–Sarnak graph: Cayley graph of PGL(2, q) or PSL(2, q), degree p + 1.
 
-    q (q**2 - 1) / 2 units on each side and sigma_2 <= 2 sqrt(p). Sizes are sparse, so most layers
-    crop much of it: a showcase.
+    q (q**2 - 1) / 2 units on each side and sigma_2 <= 2 sqrt(p). Few sizes exist, so for most
+    layers much of it is cropped.
 
     Parameters
     ----------
@@ -593,7 +598,14 @@ def lps(
 
 
 def _lps(p: int, q: int) -> LayerGraph:
-    """Both halves of the Cayley graph if p is no square modulo q, else its double cover."""
+    """Return both halves of the Cayley graph if p is not a square modulo q, else its double cover.
+
+    The p + 1 quaternions of norm p with odd positive real part and even other parts become
+    matrices modulo q. The Cayley graph of the group they generate, matrices up to a factor, is
+    found by a search from the unit matrix. If p is not a square modulo q, each step changes
+    whether the determinant is a square, so the graph is bipartite by that; otherwise it is not
+    bipartite, and its double cover is taken. O(units (p + 1)).
+    """
     size = int(p**0.5) + 1
     even, odd = range(-size - size % 2, size + 1, 2), range(1, size + 1, 2)
     quads = [w for w in itertools.product(odd, even, even, even) if sum(v * v for v in w) == p]
@@ -627,7 +639,7 @@ def _lps(p: int, q: int) -> LayerGraph:
 
 
 def _moved(elements: IntArray, steps: IntArray, q: int) -> IntArray:
-    """Numbers of the projective matrices element times step, (elements, steps)."""
+    """Return the numbers of the projective matrices element times step, (elements, steps)."""
     a, b, c, d = _digits(elements, q)[:, None].transpose(2, 0, 1)
     e, f, g, h = steps.T
     product = np.stack([a * e + b * g, a * f + b * h, c * e + d * g, c * f + d * h], axis=-1)
@@ -635,12 +647,12 @@ def _moved(elements: IntArray, steps: IntArray, q: int) -> IntArray:
 
 
 def _digits(numbers: IntArray, q: int) -> IntArray:
-    """Four base-q digits of each number, the first the most significant."""
+    """Return the four base-q digits of each number, the first the most significant."""
     return numbers[:, None] // q ** np.arange(3, -1, -1) % q
 
 
 def _projective_number(vectors: IntArray, q: int) -> IntArray:
-    """Number of each projective vector: first nonzero entry scaled to 1, read in base q."""
+    """Return the number of each projective vector: scaled to a first entry of 1, read in base q."""
     inverse = np.array([0] + [pow(k, -1, q) for k in range(1, q)])
     first = np.take_along_axis(vectors, (vectors != 0).argmax(axis=-1)[..., None], axis=-1)
     scaled = vectors * inverse[first] % q

@@ -1,4 +1,14 @@
-"""Graphs with given degrees: configuration model, randomisation by swaps and by trades."""
+"""Graphs with given or heavy-tailed degrees, and degree-preserving randomisation.
+
+Two Markov chains keep all degrees. A *swap* exchanges the ends of two edges (u, x), (v, y) to
+(u, y), (v, x) if neither is an edge already. A *trade* (curveball) takes two units u and v of one
+side, pools the partners that only one of them has, and deals them out at random, each unit
+getting as many as before. Both reach every simple graph with the degrees, and both are symmetric,
+so that all such graphs are equally likely in the limit. A trade moves as many edges as a pair of
+units can exchange, at the cost of reading their edges once; swaps move two at a time and most are
+refused where degrees are nearly nested. Hence `randomized_twin` trades, and `switched_twin`, the
+chain that most papers use, is there to compare with.
+"""
 
 from __future__ import annotations
 
@@ -79,9 +89,9 @@ def graph_with_degrees(
 ) -> LayerGraph:
     """Draw a simple graph with exactly these degrees: the configuration model.
 
-    Stubs are matched by one permutation and each double edge is swapped with random edges until
-    it is single. Where that gets stuck (nearly nested degrees), a greedy realisation is
-    randomised by trades instead. Above density 1/2 the complement is drawn.
+    Stubs are matched by a random permutation, and each double edge is swapped with random edges
+    until it is single. Where that fails (nearly nested degrees), a graph with these degrees is
+    built greedily and randomised by trades. Above density 1/2 the complement is drawn.
 
     Parameters
     ----------
@@ -123,6 +133,9 @@ def graph_with_degrees(
     if 2 * int(fan_in.sum()) > fan_in.size * fan_out.size:
         note("complement of a graph of the remaining density")
         return complement(graph_with_degrees(fan_out.size - fan_in, fan_in.size - fan_out, rng=rng))
+    # To reject permutations with double edges would be exactly uniform, but with fan-ins d and
+    # fan-outs e about (d - 1)(e - 1) / 2 edges are double, so almost every permutation has some.
+    # Few edges have to be swapped, so that the distribution stays close to uniform.
     indptr = np.concatenate([[0], np.cumsum(fan_in)])
     columns = np.repeat(np.arange(fan_out.size, dtype=np.int32), fan_out)
     indices = rng.permutation(columns)
@@ -147,11 +160,11 @@ def graph_with_degrees(
 def randomized_twin(
     graph: LayerGraph, *, rng: np.random.Generator | int, sweeps: int = 20
 ) -> LayerGraph:
-    """Draw a random graph with the same degrees on both sides, by curveball trades.
+    """Draw a random graph with the same degrees on both sides (a null sample), by curveball trades.
 
-    In each sweep all units of one side are paired at random, and the two of a pair deal out
-    anew the partners that only one of them has. Every graph with these degrees can be reached
-    and in the limit all are equally likely.
+    In each sweep all output units are paired at random, and the two units of a pair redistribute
+    at random the partners that only one of them has. Every graph with these degrees can be
+    reached, and in the limit all are equally likely.
 
     Parameters
     ----------
@@ -159,7 +172,7 @@ def randomized_twin(
     rng : numpy.random.Generator or int
         An integer is a seed.
     sweeps : int
-        Sweeps on each side; 20 leave no trace of the original that we could measure.
+        Number of sweeps; after 20 we could measure no correlation with the original graph.
 
     Returns
     -------
@@ -209,8 +222,8 @@ def switched_twin(
     rng : numpy.random.Generator or int
         An integer is a seed.
     swaps_per_edge : float
-        *Accepted* swaps for each edge. Nearly nested graphs accept few: the chain stops after
-        50 times as many attempts; `randomized_twin` mixes faster there.
+        Number of *accepted* swaps for each edge. Nearly nested graphs accept few: the chain stops
+        after 50 times as many attempts; `randomized_twin` mixes faster there.
 
     Returns
     -------
@@ -249,7 +262,7 @@ def switched_twin(
 
 
 def _degrees(values: ArrayLike, name: str) -> IntArray:
-    """Degrees as an int64 array; a ValueError unless they are integers that are not negative."""
+    """Return degrees as an int64 array; raise a ValueError unless they are integers >= 0."""
     array = np.asarray(values)
     if array.ndim != 1 or not array.size or np.any(array < 0) or np.any(array != np.floor(array)):
         raise ValueError(f"expected {name} to be a list of integers >= 0, got {values!r}")
@@ -257,13 +270,21 @@ def _degrees(values: ArrayLike, name: str) -> IntArray:
 
 
 def _cells(n_rows: int, n_columns: int, n_edges: int) -> NDArray[Any]:
-    """Table of cells for the compiled loops, or an empty one where rows are short to scan."""
+    """Return a table of all cells for the compiled loops, or an empty one if it would be large.
+
+    With the table a loop looks up whether a cell is an edge; without it, the row is scanned. With
+    more than 32 cells an edge the table would be large and the rows are short.
+    """
     cells = n_rows * n_columns
     return np.zeros(cells if cells <= 32 * n_edges else 0, np.uint16)
 
 
 def _greedy(fan_in: IntArray, fan_out: IntArray) -> NDArray[np.int32]:
-    """Columns of a realisation: largest rows first, each taking the columns with most stubs."""
+    """Return the columns of a graph with these degrees, row by row.
+
+    Rows are served in order of decreasing degree, and each takes the columns with the most free
+    stubs; that succeeds whenever there is a graph (Gale and Ryser).
+    """
     left = fan_out.copy()
     indptr = np.concatenate([[0], np.cumsum(fan_in)])
     indices = np.empty(indptr[-1], np.int32)
@@ -344,7 +365,7 @@ def preferential_attachment(
     attractiveness: float = 1.0,
     heavy: Sides = "both",
 ) -> LayerGraph:
-    """Scale-free graph grown unit by unit: the rich get richer.
+    """Scale-free graph grown unit by unit, by preferential attachment.
 
     With ``heavy="both"`` the units of both sides arrive in random order and each joins units of
     the other side with probability proportional to degree + attractiveness. With "fan_in" all
@@ -404,9 +425,10 @@ def preferential_attachment(
 def bsf(n_in: int, n_out: int, *, density: float, rng: np.random.Generator) -> LayerGraph:
     """Bipartite scale-free graph of CHT: a Barabási–Albert graph made bipartite.
 
-    A Barabási–Albert graph on all units gets random sides; an edge within the inputs and one
-    within the outputs are rewired into two edges across with all degrees kept. The surplus of
-    one side keeps one end; edges lost to collisions are drawn anew by degree.
+    In a Barabási–Albert graph on all units, each unit is an input or an output at random. An edge
+    between two inputs and one between two outputs are swapped into two edges across, which keeps
+    all degrees. Of the edges left over on one side one end is kept and the other drawn at random;
+    edges lost because they came twice are drawn again by degree.
 
     Parameters
     ----------
@@ -464,7 +486,7 @@ def rmat(
     c: float = 0.19,
     noise: float = 0.1,
 ) -> LayerGraph:
-    """Recursive matrix graph: each edge falls through quadrants of unequal probability.
+    """Recursive matrix graph: each edge descends through quadrants of unequal probability.
 
     Parameters
     ----------
@@ -476,7 +498,8 @@ def rmat(
         Probabilities of the upper left, upper right and lower left quadrant, adding up to at
         most 1; the rest is the lower right.
     noise : float
-        Relative disturbance of the probabilities on each level, against combing.
+        Relative random change of the probabilities on each level. Without it the degree
+        distribution oscillates.
 
     Returns
     -------
@@ -521,7 +544,7 @@ def rmat(
 
 
 def _power_weights(n: int, exponent: float | None, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Weights of n units, a power law at random places, or equal without exponent."""
+    """Return weights of n units: a power law in random order, or all equal without exponent."""
     if exponent is None:
         return np.ones(n)
     return rng.permutation(np.arange(1.0, n + 1) ** (-1 / (exponent - 1)))
@@ -530,9 +553,10 @@ def _power_weights(n: int, exponent: float | None, rng: np.random.Generator) -> 
 def _pairs(
     outputs: NDArray[Any], inputs: NDArray[Any], k: int, rng: np.random.Generator
 ) -> IntArray:
-    """Ids of `k` independent pairs of units, each with probability proportional to its weight.
+    """Return ids of `k` independent pairs of units drawn with probability proportional to weight.
 
-    How often each unit comes is drawn first, then who meets whom: far fewer random numbers.
+    The number of times that each unit occurs is drawn first, then the pairing: one multinomial
+    draw a unit instead of a search in cumulated weights for each edge.
     """
     drawn = [
         np.repeat(np.arange(weights.size), rng.multinomial(k, weights / weights.sum()))
@@ -549,7 +573,7 @@ def _attached(
     bipartite: bool,
     rng: np.random.Generator,
 ) -> IntArray:
-    """Pairs of units joined by preferential attachment."""
+    """Return pairs of units joined by preferential attachment."""
     from topokit.generators import kernels
     from topokit.graph.kernels import compiled_seed
 
@@ -561,7 +585,7 @@ def _attached(
 def _completed(
     ids: IntArray, shape: tuple[int, int], n_edges: int, rng: np.random.Generator
 ) -> LayerGraph:
-    """Graph of these edges, with those that are missing drawn by the degrees there are."""
+    """Return the graph of these edges; those missing are drawn in proportion to the degrees."""
     n_out, n_in = shape
     fan_in = np.bincount(ids // n_in, minlength=n_out) + 1.0
     fan_out = np.bincount(ids % n_in, minlength=n_in) + 1.0

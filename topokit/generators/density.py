@@ -123,7 +123,7 @@ def layer_densities(
 
 
 def density_from_epsilon(n_in: int, n_out: int, epsilon: float) -> float:
-    r"""Density of a layer under SET's budget, at most 1.
+    r"""Return the density of a layer under SET's budget, at most 1.
 
     .. math:: \min(1, \epsilon (n_{in} + n_{out}) / (n_{in} n_{out}))
 
@@ -161,7 +161,7 @@ def density_from_epsilon(n_in: int, n_out: int, epsilon: float) -> float:
 
 
 def epsilon_from_density(n_in: int, n_out: int, density: float) -> float:
-    """SET's epsilon of a layer with this density: the inverse of `density_from_epsilon`.
+    """Return SET's epsilon of a layer with this density: the inverse of `density_from_epsilon`.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def uniform_densities(shapes: Sequence[Shape], *, density: float) -> list[float]
 
     Notes
     -----
-    Small last layers starve: 1000 to 10 units at 1 % leaves 10 edges for each class.
+    A small last layer gets few edges: from 1000 to 10 units, 1 % is 10 edges for each class.
 
     References
     ----------
@@ -214,7 +214,7 @@ def uniform_densities(shapes: Sequence[Shape], *, density: float) -> list[float]
 
 
 def er_densities(shapes: Sequence[Shape], *, density: float) -> list[float]:
-    """Density proportional to (n_in + n_out) / (n_in n_out), with the network's budget met.
+    """Make densities proportional to (n_in + n_out) / (n_in n_out), and meet the network's budget.
 
     SET's allocation with epsilon solved from the budget. Layers that would exceed density 1
     become dense and epsilon is solved again for the others, until none exceeds it.
@@ -246,7 +246,7 @@ def er_densities(shapes: Sequence[Shape], *, density: float) -> list[float]:
 
 
 def erk_densities(shapes: Sequence[Shape], *, density: float, power: float = 1.0) -> list[float]:
-    """Density proportional to the sum over the product of all dimensions, kernels too (ERK).
+    """Make densities proportional to the sum over the product of all dimensions (ERK).
 
     Parameters
     ----------
@@ -277,7 +277,7 @@ def erk_densities(shapes: Sequence[Shape], *, density: float, power: float = 1.0
 
 
 def equal_fan_in_densities(shapes: Sequence[Shape], *, density: float) -> list[float]:
-    """Give every unit of the network the same mean fan-in, with the network's budget met.
+    """Give every layer the same mean fan-in, and meet the network's budget.
 
     Parameters
     ----------
@@ -305,7 +305,10 @@ def equal_fan_in_densities(shapes: Sequence[Shape], *, density: float) -> list[f
 
 
 def _within_budget(raw: Sequence[float], shapes: Sequence[Shape], density: float) -> list[float]:
-    """Scale `raw` so that the budget is met with no density above 1 (several may saturate)."""
+    """Scale `raw` so that the budget is met and no density is above 1."""
+    # Layers that would exceed density 1 become dense and their edges leave the budget, which
+    # raises the scale of the others, so that further layers may exceed 1: repeat until none does.
+    # At most one round for each layer.
     density = check_density(density)
     sizes = np.array([math.prod(shape) for shape in shapes], float)
     ratio = np.asarray(raw, float)

@@ -1,4 +1,4 @@
-"""Facts of a graph, measured on the graph, and what its generator promised and repaired."""
+"""Facts about a graph: measured on it, and recorded when it was generated."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ __all__ = ["Description", "describe"]
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """Facts of a layer graph, measured on the graph itself, and where it came from.
+    """Facts about a layer graph: measured on the graph, and how it was generated.
 
     Attributes
     ----------
     family : str or None
-        The generator, known only while the generated object itself is at hand; None for graphs
-        from files, training or copies.
+        The generator; known of the generated object only. None for graphs from files, from
+        training, and for copies.
     params : dict
         All parameters of the family.
     guarantee : str
         What the family promises of the graph it returns.
     repairs : tuple of str
-        What was done to the pure construction to meet the size and the number of edges.
+        How the construction was changed to meet the size and the number of edges.
     n_in, n_out, n_edges : int
     density : float
     requested_edges : int or None
-        What was asked for, where known.
+        The number of edges asked for, where known.
     fan_in, fan_out : tuple of int
         Smallest and largest degree.
     components : int
@@ -76,7 +76,7 @@ def describe(graph: LayerGraph, *, requested_density: float | None = None) -> De
     ----------
     graph : LayerGraph
     requested_density : float, optional
-        To report the edges asked for beside those obtained; known for generated graphs.
+        Sets `requested_edges`. Not needed for a graph that a generator returned.
 
     Returns
     -------

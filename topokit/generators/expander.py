@@ -1,4 +1,16 @@
-"""Expanders: the best of group lifts of complete bipartite graphs and of random graphs."""
+"""Expanders: the best of group lifts of complete bipartite graphs and of random graphs.
+
+How `expander` chooses. A lift exists for block sizes q that are prime powers only, so it has to be
+cropped to the layer's size and to lose or gain edges, which costs some of its small second
+singular value. `_plans` lists all block sizes and numbers of shifts near the density and forecasts
+that cost with random-matrix formulas; forecasts are wrong by up to a tenth, so they only rank the
+plans. For each of the six best a few tables of shifts are drawn, the best is built, fitted and
+measured. The best plans of this first round, one to three according to the number of edges, get
+many draws, and the graph of the smallest measured second singular value is returned, a random
+near-biregular one if no lift is better. Draws are compared by the exact spectrum of the lift
+(`topokit.generators.lifts`), which costs far less than building the graph, and a draw is dropped
+as soon as it is known to be worse than the best so far.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +29,15 @@ from topokit.graph.spectra import leading_singular_values, mean_degree_bound
 
 __all__ = ["expander", "ramanujan"]
 
-WIDE = 100  # units of a block over blocks above which lifts are not tried: at 1000 none gained
-LARGE = 3_000_000  # edges above which lifts are tried only where much is to be gained
+WIDE = 100  # largest block size over number of blocks tried; at 1000 no lift was better
+LARGE = 3_000_000  # edges above which a lift is tried only if its forecast is a tenth better
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """A lift of K(a, b) by a group, with t shifts for each pair of blocks.
 
-    `forecast` is the second singular value to expect after cutting, over that of a random graph.
+    `forecast` is the second singular value to expect after fitting, over that of a random graph.
     """
 
     group: Group
@@ -57,17 +69,17 @@ def expander(
     draws: int | None = None,
     shuffle: Shuffle = "both",
 ) -> LayerGraph:
-    r"""Best expander we know for a size and density: a certified group lift, cut to measure.
+    r"""Best expander we know for a size and density: a group lift fitted to the layer.
 
     The layer is divided into blocks of q units, q a prime power, and each pair of blocks is
     joined by t shifts of the additive group of the field of q elements, t / q being near the
     density. Shifts are inner products of random distinct vectors over the field, plus a set of t
     offsets with small Fourier coefficients; so with t = 1 and one coordinate there is no 4-cycle.
     All singular values are those of small matrices, one for each character: many draws are
-    compared exactly, the best is built, cropped within one block on each side, and topped up or
-    thinned to the exact number of edges. The second singular values of the several orders so
-    treated, and of the best of three random biregular graphs, are measured; the smallest wins.
-    Above density 1/2 the complement is taken.
+    compared exactly; the best is built, cropped within one block on each side, and edges are
+    removed or added up to the exact number. This is done for several q. The second singular
+    values of these graphs, and of the best of three random biregular ones, are measured, and the
+    graph with the smallest is returned. Above density 1/2 the complement is taken.
 
     Parameters
     ----------
@@ -76,8 +88,8 @@ def expander(
         In [0, 1]; ``round(density n_in n_out)`` edges.
     rng : numpy.random.Generator
     draws : int, optional
-        Lifts of the best order to compare; by default as many as take about 0.1 s. Of each
-        other order a tenth.
+        How many lifts of the best q to compare, by default as many as take about 0.1 s; a tenth
+        as many of each other q.
     shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random; "none" leaves blocks of consecutive units.
 
@@ -99,7 +111,7 @@ def expander(
     A lift gains over a random graph where blocks are nearly as many as their units, or a power
     of that: its small matrices are then most of a Fourier matrix, whose singular values are all
     equal. In very wide and very sparse layers nothing is gained, and the random graph is taken.
-    Using fields of prime powers, and choosing by the measured value after cutting, is our own.
+    Using fields of prime powers, and choosing by the value measured after fitting, is our own.
 
     References
     ----------
@@ -131,13 +143,13 @@ def expander(
     sigma = _second(graph) if plans else 0.0
     reason = f"no lift is better here: a random near-biregular graph, the best of {tries}"
     best = _Candidate(sigma, graph, (reason,))
-    heats = [
+    first = [
         (_better(best, plan, _draws(plan, draws) // 10 + 1, n_edges, rng), plan) for plan in plans
     ]
-    heats = sorted((pair for pair in heats if pair[0] is not best), key=lambda pair: pair[0].sigma)
-    for heat, plan in heats[:effort]:
-        best = min(best, heat, key=lambda candidate: candidate.sigma)
-        best = _better(best, plan, _draws(plan, draws), n_edges, rng, finalists=effort)
+    first = sorted((pair for pair in first if pair[0] is not best), key=lambda pair: pair[0].sigma)
+    for found, plan in first[:effort]:
+        best = min(best, found, key=lambda candidate: candidate.sigma)
+        best = _better(best, plan, _draws(plan, draws), n_edges, rng, n_built=effort)
     for text in best.notes:
         note(text)
     return shuffled(best.graph, shuffle, rng)
@@ -155,8 +167,8 @@ def ramanujan(
         In [0, 1]; ``round(density n_in n_out)`` edges.
     rng : numpy.random.Generator
     tries : int
-        After so many draws the best one is returned; near widths of 1000 the first usually
-        passes. With degree 1 on a side no graph can.
+        After this many draws the best one is returned. At widths near 1000 the first is usually
+        below the bound. With degree 1 on a side no graph is.
 
     Returns
     -------
@@ -210,7 +222,7 @@ def _second(graph: LayerGraph) -> float:
 
 
 def _plans(n_in: int, n_out: int, n_edges: int, keep: int = 6) -> list[_Plan]:
-    """Lifts that need little cutting, those of the smallest forecast."""
+    """Return lifts close to the size and density, in order of the forecast, at most `keep`."""
     if n_edges < 2 * max(n_in, n_out):
         return []
     share = n_edges / (n_in * n_out)
@@ -224,13 +236,13 @@ def _plans(n_in: int, n_out: int, n_edges: int, keep: int = 6) -> list[_Plan]:
             if power is not None and min(a, b) >= max(2, h / WIDE):
                 sigma = _after_fitting(_forecast(a, b, h, t), t / h, share, n_in, n_out)
                 found.append(_Plan(Group(*power), t, a, b, sigma / random))
-    hopeless = 1.08 if n_edges <= LARGE else 0.9
-    found = [plan for plan in found if plan.forecast < hopeless]
+    highest = 1.08 if n_edges <= LARGE else 0.9
+    found = [plan for plan in found if plan.forecast < highest]
     return sorted(found, key=lambda plan: plan.forecast)[:keep]
 
 
 def _forecast(a: int, b: int, h: int, t: int) -> float:
-    """Second singular value to expect of a lift before it is cut.
+    """Forecast the second singular value of a lift before it is fitted to the layer.
 
     With one shift its matrices are a x b corners of a Fourier matrix of order n, a power of h.
     Their largest singular values are nearly those of corners of random unitary matrices; t
@@ -245,14 +257,14 @@ def _forecast(a: int, b: int, h: int, t: int) -> float:
 
 
 def _after_fitting(sigma: float, built: float, share: float, n_in: int, n_out: int) -> float:
-    """Second singular value to expect after thinning, or topping up, at random."""
+    """Forecast the second singular value after edges are removed, or added, at random."""
     kept = min(share / built, 1.0)
     variance = built * kept * (1 - kept) + max(share - built, 0.0)
     return float(np.hypot(kept * sigma, np.sqrt(variance) * (np.sqrt(n_in) + np.sqrt(n_out))))
 
 
 def _draws(plan: _Plan, wanted: int | None) -> int:
-    """Draws asked for, or as many as take about 0.1 s."""
+    """Return the number of draws: as wanted, or as many as take about 0.1 s."""
     low, high = sorted((plan.a, plan.b))
     work = (plan.group.order // 2) * (low**2 * high * 4 + 25 * low**3 + 2e4)
     return wanted or int(np.clip(5e8 / work, 2, 300))
@@ -264,9 +276,9 @@ def _better(
     draws: int,
     n_edges: int,
     rng: np.random.Generator,
-    finalists: int = 1,
+    n_built: int = 1,
 ) -> _Candidate:
-    """The best of several random lifts after cutting to measure, or the best so far."""
+    """Return the best of several random lifts, fitted and measured, or the best so far."""
     (n_out, n_in), h = best.graph.shape, plan.group.order
     limit = best.sigma / min(1.0, n_edges / (n_in * n_out) / plan.density)
     offsets = _flat_set(plan.group, plan.t, rng)
@@ -275,8 +287,8 @@ def _better(
         shifts = products(plan.a, plan.b, plan.group, rng)
         sigma = second_by_characters(shifts, plan.group, offsets=offsets, limit=limit)
         if sigma < limit:
-            found = sorted([*found, (sigma, shifts)], key=lambda pair: pair[0])[:finalists]
-            limit = found[-1][0] if len(found) == finalists else limit
+            found = sorted([*found, (sigma, shifts)], key=lambda pair: pair[0])[:n_built]
+            limit = found[-1][0] if len(found) == n_built else limit
     for _, shifts in found:
         with separate_notes() as notes:
             note(f"a lift of K({plan.a}, {plan.b}) by a group of {h}, {plan.t} shifts an edge")
@@ -289,7 +301,7 @@ def _better(
 
 
 def _flat_set(group: Group, t: int, rng: np.random.Generator, draws: int = 100) -> IntArray:
-    """Of many random sets of t elements the one whose largest Fourier coefficient is smallest."""
+    """Return, of many random sets of t elements, that of the smallest largest character sum."""
     if t == 1:
         return np.zeros(1, np.int64)
     characters = group.characters()[:, None]

@@ -29,7 +29,7 @@ def is_prime(n: int) -> bool:
 
 
 def primes_near(n: int) -> tuple[int, int]:
-    """The largest prime at most `n` (2 if there is none) and the smallest above."""
+    """Return the largest prime up to `n` (2 if there is none) and the smallest above `n`."""
     below, above = max(n, 2), max(n, 2) + 1
     while not is_prime(below):
         below -= 1
@@ -39,7 +39,7 @@ def primes_near(n: int) -> tuple[int, int]:
 
 
 def prime_power(n: int) -> tuple[int, int] | None:
-    """The prime and the exponent of a prime power, or None.
+    """Return the prime and the exponent of a prime power, or None.
 
     Examples
     --------
@@ -56,7 +56,7 @@ def prime_power(n: int) -> tuple[int, int] | None:
 
 
 def nearest(n: int, suits: Callable[[int], bool]) -> list[int]:
-    """The largest suitable number at most `n`, if there is one, and the smallest above."""
+    """Return the largest suitable number up to `n`, if there is one, and the smallest above."""
     below = next((k for k in range(n, 1, -1) if suits(k)), None)
     above = next(k for k in itertools.count(max(n + 1, 2)) if suits(k))
     return [above] if below is None else [below, above]
@@ -65,10 +65,10 @@ def nearest(n: int, suits: Callable[[int], bool]) -> list[int]:
 def field_order(
     q: int | None, fits: Callable[[int], bool], what: str, kind: str = "prime power"
 ) -> int:
-    """The given q if it is a prime power that fits, else the smallest that does.
+    """Return q if it is of the kind and fits; without q, the smallest such number.
 
-    Errors name the right numbers. Kinds are "prime power", "prime", and these with a remainder,
-    such as "prime power, 3 modulo 4".
+    Kinds are "prime power", "prime", and these with a remainder, such as "prime power, 3 modulo
+    4". Otherwise raise a ValueError that names the nearest numbers that are right.
     """
 
     def suits(k: int) -> bool:
@@ -89,7 +89,7 @@ def field_order(
 
 
 def digit_sum(x: IntArray, y: IntArray, base: int, length: int) -> IntArray:
-    """Sums without carry of numbers of so many digits, array by array.
+    """Return sums without carry of numbers of `length` digits, array by array.
 
     Examples
     --------
@@ -112,7 +112,7 @@ class Field:
     exp : (q - 1,) int64
         Powers of a primitive element.
     log : (q,) int64
-        Their exponents; ``log[0]`` means nothing.
+        Their exponents; ``log[0]`` is undefined.
     """
 
     q: int
@@ -167,7 +167,7 @@ def field_of_order(q: int) -> Field:
 
 
 def _powers(p: int, k: int, rule: int) -> list[int]:
-    """Powers of x until one comes again, where x**k is the element numbered `rule`."""
+    """Return powers of x until one repeats, where x**k is the element numbered `rule`."""
     top = p ** (k - 1)
     digits = [rule // p**i % p for i in range(k)]
     seen, value = [1], 1

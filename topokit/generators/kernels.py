@@ -1,7 +1,7 @@
 """Compiled loops of the generators; imported only when one of them is called.
 
-Every loop draws its numbers from a splitmix64 stream seeded by the caller's generator, so the
-same seed gives the same graph on every platform.
+Every loop takes its random numbers from a splitmix64 stream, whose state `compiled_seed` draws
+from the caller's generator. So the same seed gives the same graph on every platform.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["attach", "below", "curveball", "grow_edges", "repair", "switch"]
 
 @compiled
 def below(state: NDArray[np.uint64], n: int) -> Any:
-    """Next integer in 0..n-1 (bias below n / 2**64)."""
+    """Return the next random integer in 0..n-1 (bias below n / 2**64)."""
     state[0] += np.uint64(0x9E3779B97F4A7C15)
     z = state[0]
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -31,7 +31,7 @@ def below(state: NDArray[np.uint64], n: int) -> Any:
 def _has(
     indices: NDArray[np.int32], start: int, stop: int, column: int, count: Any, base: int
 ) -> bool:
-    """Tell whether a row holds a column: by the table of cells if there is one, else by a scan."""
+    """Tell whether a row has a column: by the table of cells if there is one, else by a scan."""
     if count.size:
         return count[base + column] > 0
     for k in range(start, stop):  # noqa: SIM110
@@ -44,7 +44,7 @@ def _has(
 def _exchange(
     e: int, f: int, r: int, s: int, indices: NDArray[np.int32], count: Any, n_columns: int
 ) -> None:
-    """Swap the columns of edges e (row r) and f (row s), and keep the table of cells right."""
+    """Swap the columns of edges e (row r) and f (row s), in the table of cells too."""
     if count.size:
         count[r * n_columns + indices[e]] -= 1
         count[s * n_columns + indices[f]] -= 1
@@ -82,7 +82,10 @@ def repair(
     state: NDArray[np.uint64],
     tries: int,
 ) -> tuple[int, int]:
-    """Swap repeated columns of rows with random edges; count those left over and the swapped."""
+    """Swap double edges with random edges; return how many stay double, and how many were swapped.
+
+    Each double edge has `tries` attempts. Only swaps that make no new double edge are done.
+    """
     left = swapped = 0
     if count.size:
         for e in range(indices.size):
@@ -116,7 +119,7 @@ def switch(
     state: NDArray[np.uint64],
     attempts: int,
 ) -> int:
-    """Attempt random swaps of the ends of two edges; count the accepted ones."""
+    """Attempt random swaps of the ends of two edges; return the number of accepted ones."""
     accepted = 0
     if count.size:
         for e in range(indices.size):
@@ -138,7 +141,13 @@ def curveball(
     state: NDArray[np.uint64],
     sweeps: int,
 ) -> None:
-    """Global curveball: pair all rows at random, let each pair trade what only one of them has."""
+    """Randomise a graph by global curveball: in each sweep rows are paired, and each pair trades.
+
+    A trade marks the columns of the first row and moves those that both rows have to the front of
+    both; what is left, the columns of one row only, is pooled, shuffled and dealt out, each row
+    getting as many as it had. Columns need not be sorted, so a trade takes time in proportion to
+    the two rows' edges, and a sweep O(n_edges + n_rows). Columns end in any order.
+    """
     n_rows = indptr.size - 1
     order = np.arange(n_rows)
     mark = np.zeros(n_columns, np.int8)
@@ -196,10 +205,14 @@ def attach(
     bipartite: bool,
     state: NDArray[np.uint64],
 ) -> int:
-    """Preferential attachment: units arrive in order and join `stubs` units already there.
+    """Preferential attachment: units arrive in order and join `stubs` units that are there already.
 
     A partner is chosen with probability proportional to degree + `extra`, on the other side if
-    `bipartite`. Fills `ends` (pairs) and returns the number of edges.
+    `bipartite`. Fills `ends` (pairs of units) and returns the number of edges.
+
+    No cumulated degrees are kept: the end of a random edge is a unit drawn in proportion to its
+    degree, and with the right probability a uniform unit is drawn instead, for `extra`. That is
+    O(1) a draw. Draws of a unit that has been joined already are repeated, at most 200 times.
     """
     there = np.empty((2, order.size), np.int64)
     n_there = np.zeros(2, np.int64)
@@ -244,11 +257,18 @@ def grow_edges(
     state: NDArray[np.uint64],
     ends: NDArray[np.int64],
 ) -> Any:
-    """Place the edges of left units one by one, each to a unit of low degree far away.
+    """Place the edges of left units one by one, each to a right unit far away, of low degree.
 
-    Left unit i has the edges ``starts[i]:starts[i + 1]``; `ends` gets their right units. The
-    steps from a left unit to right units are known up to `depth` and updated edge by edge; among
-    those farthest, one of the smallest degree is taken, ties at random.
+    Left unit i has the edges ``starts[i]:starts[i + 1]``; `ends` gets their right units. For the
+    left unit at hand the distances to all right units are known up to `depth`; of the farthest
+    right units one of the smallest degree is taken, ties at random.
+
+    An edge to the unit at distance k closes a cycle of length 2 k, so taking the farthest keeps
+    short cycles away as long as that is possible. A search anew for each edge would cost O(edges
+    within depth) for each; instead an edge only shortens distances, so the search goes on from
+    its right unit alone and stops where nothing becomes shorter. Right units are kept sorted by
+    degree in buckets, where raising a degree by one is a single exchange; the first of the wanted
+    distance is found by scanning the buckets upwards.
     """
     n_left = starts.size - 1
     size = np.zeros(n_left, np.int64)

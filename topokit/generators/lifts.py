@@ -1,4 +1,15 @@
-"""Lifts of complete bipartite graphs by abelian groups, and their spectra by small matrices."""
+"""Lifts of complete bipartite graphs by abelian groups, and their spectra by small matrices.
+
+A lift of K(a, b) by a group of h elements has a blocks of h input units and b blocks of h output
+units. Each pair of blocks is joined by a permutation of the group, x -> x + shift; the a x b table
+of shifts is the graph. Since all permutations are translations of one abelian group, they are
+diagonal in one basis, the characters of the group. So the biadjacency matrix of size bh x ah falls
+into h matrices of size b x a, one for each character, with the entries character(shift), and its
+singular values are theirs. The constant character gives the all-ones matrix with the largest one,
+sqrt(a b); the second singular value is the largest of all others. It is exact, and costs h small
+eigenvalue problems instead of a Lanczos iteration on the whole graph: hundreds of tables of
+shifts can be compared before one graph is built.
+"""
 
 from __future__ import annotations
 
@@ -59,11 +70,11 @@ class Group:
         return self.base**self.length
 
     def add(self, x: IntArray, y: IntArray) -> IntArray:
-        """Sums, array by array."""
+        """Return sums, array by array."""
         return digit_sum(x, y, self.base, self.length)
 
     def characters(self) -> IntArray:
-        """Numbers of the characters other than the constant one, one of each conjugate pair."""
+        """Return the numbers of all characters but the constant one, one of each conjugate pair."""
         every = np.arange(1, self.order)
         opposite = sum(
             ((-(every // w)) % self.base * w for w in self._weights), np.zeros((), np.int64)
@@ -71,7 +82,7 @@ class Group:
         return every[every <= opposite]
 
     def values(self, characters: IntArray, x: IntArray) -> NDArray[np.complex128]:
-        """Values of characters at elements, array by array: roots of unity."""
+        """Return values of characters at elements, array by array: roots of unity."""
         roots = np.exp(2j * np.pi * np.arange(self.base) / self.base)
         if self.length == 1:
             return roots[characters * x % self.base]
@@ -95,7 +106,7 @@ def cyclic_lift(
     shifts: Shifts = "multiplicative",
     shuffle: Shuffle = "none",
 ) -> LayerGraph:
-    """One cyclic lift of a complete bipartite graph (a quasi-cyclic code), cut to measure.
+    """One cyclic lift of a complete bipartite graph (a quasi-cyclic code), fitted to the layer.
 
     Parameters
     ----------
@@ -161,7 +172,7 @@ def lifted(
     """Build the lift: input block i and output block j are joined by shifts[i, j] + offsets.
 
     Unit x of input block i feeds unit ``x + shifts[i, j] + offset`` of output block j, added in
-    the group. Units beyond `n_in` and `n_out` are left away.
+    the group. Units beyond `n_in` and `n_out` are left out.
     """
     (a, b), h = shifts.shape, group.order
     offsets = np.zeros(1, np.int64) if offsets is None else offsets
@@ -229,10 +240,11 @@ def second_by_characters(
 
 
 def products(a: int, b: int, group: Group, rng: np.random.Generator) -> IntArray:
-    """Inner products of random distinct vectors over the field whose additive group it is.
+    """Return a table of shifts: inner products of random distinct vectors over a finite field.
 
-    The vectors are as short as there are enough of; with one coordinate the lift by these
-    shifts has no 4-cycle. The order of the group is a prime power.
+    The additive group of the field is the group of the lift; its order is a prime power. The
+    vectors have the fewest coordinates that give enough distinct ones. With one coordinate the
+    shifts are x_i y_j, and a 4-cycle would need (x_i - x_k)(y_j - y_l) = 0: there is none.
     """
     q, length = group.order, 1
     while q**length < max(a, b):
@@ -324,8 +336,8 @@ def two_lift(
 
     The eigenvalues that a 2-lift adds are those of the signed matrix, so each doubling is accepted
     when its norm is below the bound, or the best of several is taken. Marcus, Spielman and
-    Srivastava prove that a good signing exists; a random one is usually good enough. The start
-    is a dense near-biregular graph, doubled until it is as sparse as the layer.
+    Srivastava prove that a good signing exists; a random one is usually good enough. The first
+    graph is dense and near-biregular; it is doubled until it is as sparse as the layer.
 
     Parameters
     ----------
@@ -381,13 +393,16 @@ def two_lift(
             if least <= bound:
                 break
         else:
-            note(f"a doubling of {graph.n_in} -> {graph.n_out} units {least - bound:.3g} above")
+            note(
+                f"doubling {graph.n_in} -> {graph.n_out} units added a singular value "
+                f"{least - bound:.3g} above the bound"
+            )
         graph = two_lifted(graph, best)
     return shuffled(fit(graph, n_in, n_out, n_edges, rng), shuffle, rng)
 
 
 def two_lifted(graph: LayerGraph, signs: IntArray) -> LayerGraph:
-    """Double a graph: edges of sign 0 join copies of one kind, those of sign 1 exchange them.
+    """Double a graph: an edge of sign 0 joins equal copies of its units, sign 1 different ones.
 
     The singular values are those of the graph and those of its matrix with signs
     ``(-1)**signs``.
@@ -476,7 +491,7 @@ def double_cover(
 
 
 def _chordal_cycle(p: int) -> LayerGraph:
-    """X joined to its neighbours on a cycle and to 1 / x modulo the prime p; 0 to itself."""
+    """Join each x to x + 1, x - 1 and 1 / x modulo the prime p, and 0 to itself."""
     x = np.arange(p)
     inverse = np.array([0] + [pow(int(k), -1, p) for k in x[1:]])
     columns = np.concatenate([(x + 1) % p, (x - 1) % p, inverse])
@@ -484,7 +499,11 @@ def _chordal_cycle(p: int) -> LayerGraph:
 
 
 def _random_regular(n: int, degree: int, rng: np.random.Generator) -> LayerGraph:
-    """Random graph of a degree (one unit may lack one), by pairing stubs and repairing pairs."""
+    """Return a random regular graph (one unit may have one edge less), each edge as two cells.
+
+    Stubs are paired at random; loops and double edges are mixed with as many random pairs, again
+    and again until there are none. From n / 2 on the complement is drawn.
+    """
     if 2 * degree >= n:
         present = np.ones((n, n), bool)
         sparse = _random_regular(n, max(n - 1 - degree, 0), rng)

@@ -1,4 +1,4 @@
-"""Progressive edge growth: short cycles avoided edge by edge, at any size."""
+"""Progressive edge growth: graphs of any size with few short cycles."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def peg(
     rng: np.random.Generator,
     depth: int | None = None,
 ) -> LayerGraph:
-    """Progressive edge growth: each edge goes to a low-degree unit as far away as can be.
+    """Progressive edge growth: each edge goes to a unit of low degree, as far away as possible.
 
-    Input units take their edges one after the other; each new edge joins an output unit of the
-    smallest degree among those that the fewest steps do not reach. No 4-cycles where the degrees
-    leave room, and a better expander than a random graph. Above density 1/2 the complement is
-    taken.
+    Input units take their edges one after the other. Each new edge joins the input unit to the
+    output units farthest from it in the graph so far, to one of the smallest degree among them.
+    There are no 4-cycles where the degrees allow it, and the graph is a better expander than a
+    random one. Above density 1/2 the complement is taken.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ def peg(
     rng : numpy.random.Generator
         Orders the units and breaks ties.
     depth : int, optional
-        Search up to so many steps from input to output units: cycles shorter than
-        ``2 depth + 2`` are avoided while they can be. By default 3, 2 from 50,000 edges on (as
-        good an expander, in a tenth of the time), or fewer where fewer steps reach everything.
+        Up to how many steps, from input units to output units, distances are searched: cycles
+        shorter than ``2 depth + 2`` are avoided where possible. By default 3, 2 from 50,000 edges
+        on (as good an expander, in a tenth of the time), or less where all units are closer.
 
     Returns
     -------

@@ -72,7 +72,7 @@ def erdos_renyi_bernoulli(
 ) -> LayerGraph:
     """Random graph in which each edge is present independently with probability `density`.
 
-    SET's equation 1, and the sampler of its masked code.
+    It is SET's equation 1, as sampled by the authors' masked code.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def erdos_renyi_bernoulli(
 
 
 def set_sampler(n_in: int, n_out: int, *, density: float, rng: np.random.Generator) -> LayerGraph:
-    """Random graph drawn with replacement, as in SET's sparse code; collisions lose edges.
+    """Random graph drawn with replacement, as in SET's sparse code: cells drawn twice are lost.
 
     Parameters
     ----------
@@ -317,7 +317,7 @@ def nested(
 ) -> LayerGraph:
     """Perfectly nested graph: each unit's partners are among those of any unit with more.
 
-    A pathological control with one graph for its degrees.
+    An extreme case: no other graph has its degrees.
 
     Parameters
     ----------
@@ -348,6 +348,9 @@ def nested(
     [3, 3, 2, 0]
     """
     n_in, n_out, n_edges = edge_count(n_in, n_out, density, rng)
+    # The degrees follow the curve n_in (1 - x)**c over the rank x of the output unit; c is found
+    # by bisection so that they add up to the number of edges, and rounding is made good at the
+    # units farthest from the curve.
     x = (np.arange(n_out) + 0.5) / n_out
     low, high = -30.0, 30.0
     for _ in range(80):
@@ -379,7 +382,8 @@ def hub(
 ) -> LayerGraph:
     """A few units joined to the whole other side, the rest near-biregular.
 
-    Shows what the raw spectral gap rewards: its largest singular value is that of a star.
+    It shows a weakness of the raw spectral gap: hubs make the largest singular value that of a
+    star, and the gap large, without making the graph a better expander.
 
     Parameters
     ----------

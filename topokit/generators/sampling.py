@@ -1,4 +1,4 @@
-"""Small tools that generators share: checks, edge counts, even degrees, distinct cells."""
+"""Functions that generators share: checks, edge counts, even degrees, distinct cells."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Shuffle = Literal["none", "fan_in", "fan_out", "both"]
 
 
 def check_sizes(n_in: int, n_out: int) -> tuple[int, int]:
-    """Both sizes as ints; a ValueError if one is not a positive integer."""
+    """Return both sizes as ints; raise a ValueError if one is not a positive integer."""
     try:
         sizes = operator.index(n_in), operator.index(n_out)
     except TypeError:
@@ -55,7 +55,7 @@ def check_sizes(n_in: int, n_out: int) -> tuple[int, int]:
 
 
 def check_density(density: Any, name: str = "density") -> float:
-    """The density as a float; a ValueError if it is not a number in [0, 1]."""
+    """Return the density as a float; raise a ValueError if it is not a number in [0, 1]."""
     try:
         value = float(density)
     except (TypeError, ValueError):
@@ -89,35 +89,42 @@ def check_side(name: str, value: str, options: tuple[str, ...]) -> None:
 
 
 def edge_count(n_in: int, n_out: int, density: float, rng: Any) -> tuple[int, int, int]:
-    """Check what every generator is given; return both sizes and ``round(density n_in n_out)``."""
+    """Check the arguments of a generator; return both sizes and ``round(density n_in n_out)``."""
     check_rng(rng)
     n_in, n_out = check_sizes(n_in, n_out)
     return n_in, n_out, round(check_density(density) * n_in * n_out)
 
 
 def even_degrees(total: int, n: int, rng: np.random.Generator) -> IntArray:
-    """Degrees of `n` units adding up to `total`, all within one, the larger at random places."""
+    """Return `n` degrees that add up to `total` and differ by at most one, in random order."""
     degrees = np.full(n, total // n, np.int64)
     degrees[rng.permutation(n)[: total % n]] += 1
     return degrees
 
 
 def graph_from(rows: NDArray[Any], columns: NDArray[Any], shape: tuple[int, int]) -> LayerGraph:
-    """Layer graph of distinct cells (output unit, input unit)."""
+    """Return the layer graph of distinct cells (output unit, input unit)."""
     ids = np.asarray(rows, np.int64) * shape[1] + np.asarray(columns, np.int64)
     return LayerGraph.from_edge_ids(ids, shape)
 
 
 def choose_cells(shape: tuple[int, int], k: int, rng: np.random.Generator) -> LayerGraph:
-    """Layer graph of `k` cells, every subset equally likely, in O(k log k)."""
+    """Return the layer graph of `k` random cells, every subset equally likely, in O(k log k).
+
+    Cells are drawn as absent ones of the empty graph. Shuffling all n_in * n_out cells would take
+    memory for the dense layer; drawing rows first (multinomial degrees) would need corrections
+    for rows that overflow.
+    """
     empty = LayerGraph(shape, np.zeros(shape[0] + 1, np.int64), np.empty(0, np.int32))
     return LayerGraph.from_edge_ids(sample_absent(empty, k, rng), shape)
 
 
 def choose_per_row(degrees: IntArray, n_columns: int, rng: np.random.Generator) -> LayerGraph:
-    """`degrees[i]` distinct columns for each row `i`, uniform and independent between rows.
+    """Draw `degrees[i]` distinct columns for each row `i`, uniform and independent between rows.
 
-    Rows that want more than half of the columns get the complement of what the others get.
+    All rows are drawn at once, and what came twice is drawn again. For rows of more than half of
+    the columns the absent columns are drawn instead, so that a draw is new with probability 1/2
+    at least, and O(log) rounds are enough.
     """
     shape = (degrees.size, n_columns)
     flip = 2 * degrees > n_columns
@@ -137,14 +144,14 @@ def choose_per_row(degrees: IntArray, n_columns: int, rng: np.random.Generator) 
 
 
 def complement(graph: LayerGraph) -> LayerGraph:
-    """Layer graph of all absent cells; O(n_in * n_out), for graphs denser than a half."""
+    """Return the graph of all absent cells; O(n_in * n_out), for results of density above 1/2."""
     absent = np.ones(graph.n_out * graph.n_in, bool)
     absent[graph.edge_ids] = False
     return LayerGraph.from_edge_ids(np.flatnonzero(absent), graph.shape)
 
 
 def transposed(graph: LayerGraph) -> LayerGraph:
-    """Layer graph with the two sides exchanged."""
+    """Return the graph with the two sides exchanged."""
     return graph_from(graph.indices, graph.rows, (graph.n_in, graph.n_out))
 
 
@@ -166,7 +173,11 @@ def collect(
     rng: np.random.Generator,
     start: IntArray | None = None,
 ) -> LayerGraph:
-    """`n_edges` distinct cells from a sampler of ids; the rest uniformly where it runs dry."""
+    """Return a graph of `n_edges` distinct cells drawn by a sampler of edge ids.
+
+    ``draw(k)`` returns about `k` ids, with duplicates. If it hardly yields new ones any more, the
+    rest is drawn uniformly among the absent cells.
+    """
     ids = distinct(np.empty(0, np.int64) if start is None else start)
     for _ in range(30):
         missing = n_edges - ids.size

@@ -1,4 +1,4 @@
-"""Families in which place matters: bands, circulants, small worlds, receptive fields, blocks."""
+"""Families in which the position of units matters: bands, circulants, small worlds, blocks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def band(
     rng: np.random.Generator,
     shuffle: Shuffle = "none",
 ) -> LayerGraph:
-    """Band around the diagonal of a ring: each output unit sees the inputs next to it.
+    """Band around the diagonal, closed to a ring: each output unit sees the inputs next to it.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def band(
     Returns
     -------
     LayerGraph
-        The poorest of the connected expanders: its gap closes as the layer grows.
+        A poor expander: its spectral gap vanishes as the layer grows.
 
     Notes
     -----
@@ -81,7 +81,7 @@ def small_world(
         In [0, 1]; ``round(density n_in n_out)`` edges.
     rng : numpy.random.Generator
     beta : float
-        Share of edges removed and put at uniformly random empty cells: 0 is `band`, 1 is close
+        Share of edges that are moved to uniformly random absent cells: 0 is `band`, 1 is close
         to `erdos_renyi`.
     shuffle : {"none", "fan_in", "fan_out", "both"}
 
@@ -169,6 +169,9 @@ def receptive_field(
     centre = np.floor((np.arange(n_out) + 0.5) * n_in / n_out).astype(np.int64)
     weight = (1.0 + np.minimum(steps, n_in - steps)) ** (-(1 - r) / r)
     cumulative = np.cumsum(weight)
+    # First draw with replacement by the cumulated weights, twelve rounds for what came twice. Rows
+    # that still lack inputs want nearly all of those with weight; for them take the largest of
+    # log(weight) + Gumbel noise, which is exact sampling without replacement, in O(n_in) a row.
     ids, missing = np.empty(0, np.int64), fan_in.copy()
     for _ in range(12):
         rows = np.repeat(np.arange(n_out), missing)
@@ -230,6 +233,8 @@ def geometric(
         return choose_cells((n_out, n_in), n_edges, rng)
     from scipy.spatial import cKDTree
 
+    # Find by bisection a radius within which there are at least n_edges pairs and few more, list
+    # the pairs with two k-d trees, and keep the closest n_edges.
     torus = np.ones(dimension)
     left, right = cKDTree(outputs, boxsize=torus), cKDTree(inputs, boxsize=torus)
     low, high = 0.0, float(np.sqrt(dimension)) / 2 + 1e-9
@@ -257,7 +262,7 @@ def block(
     ratio: float = 0.1,
     shuffle: Shuffle = "none",
 ) -> LayerGraph:
-    """Stochastic block model: groups on both sides, joined densely within and thinly across.
+    """Stochastic block model: groups on both sides, dense within and sparse across.
 
     Parameters
     ----------
@@ -268,8 +273,8 @@ def block(
     groups : int
         Groups of consecutive units of nearly equal size; at most the smaller side is used.
     ratio : float
-        Density across groups over density within, not negative: 1 is `erdos_renyi`, 0 leaves
-        separate blocks while these have room.
+        Density across groups over density within, not negative: 1 is `erdos_renyi`; with 0 there
+        are no edges across until the groups are full.
     shuffle : {"none", "fan_in", "fan_out", "both"}
 
     Returns
@@ -328,8 +333,8 @@ def circulant(
 ) -> LayerGraph:
     """Circulant graph: output unit i sees input units i + s for a set of offsets s.
 
-    "powers" (of two) and "fibonacci" are our reading of what the literature calls structured
-    layers; their exact published form is not known to us.
+    "powers" (of two) and "fibonacci" are our reading of layers that the literature calls
+    structured; we know no exact published definition.
 
     Parameters
     ----------
@@ -379,7 +384,7 @@ def circulant(
 
 
 def _band(n_in: int, n_out: int, n_edges: int) -> LayerGraph:
-    """Windows on a ring of inputs around each output unit's place, fan-ins spread evenly."""
+    """Join each output unit to consecutive inputs on a ring, around its position."""
     cut = np.arange(n_out + 1) * n_edges // n_out
     fan_in = np.diff(cut)
     start = np.round((np.arange(n_out) + 0.5) * n_in / n_out - fan_in / 2).astype(np.int64)
@@ -389,7 +394,7 @@ def _band(n_in: int, n_out: int, n_edges: int) -> LayerGraph:
 
 
 def _subset(n: int, k: int, rng: np.random.Generator) -> IntArray:
-    """`k` distinct integers below `n`."""
+    """Draw `k` distinct integers below `n`, in no particular order."""
     if 2 * k >= n:
         return rng.permutation(n)[:k]
     chosen = np.empty(0, np.int64)

@@ -1,4 +1,9 @@
-"""Layered families, which mix across layers: butterfly, RadiX, de Bruijn and Monarch."""
+"""Families that mix across layers: butterfly, RadiX, de Bruijn, Monarch and others.
+
+One layer of them is often a union of complete blocks; it takes several to join all inputs to all
+outputs. `radix`, `butterfly` and `benes` have a stride that depends on the layers before, so
+`generate` builds their networks as a whole, by the ``..._network`` functions.
+"""
 
 from __future__ import annotations
 
@@ -164,8 +169,9 @@ def de_bruijn(
 ) -> LayerGraph:
     """De Bruijn layer: input unit i feeds output units d i, d i + 1, ..., d i + d - 1.
 
-    Numbers are modulo n_out and d is the fan-out, so that consecutive inputs deal out consecutive
-    outputs. One layer is a union of complete blocks; log n / log d layers join all.
+    Numbers are modulo n_out and d is the fan-out, so that consecutive input units feed
+    consecutive ranges of output units. One layer is a union of complete blocks; log n / log d
+    layers join all.
 
     Parameters
     ----------
@@ -213,8 +219,9 @@ def kautz(
 ) -> LayerGraph:
     """Kautz layer: input unit i feeds output units -(d i + 1), ..., -(d i + d).
 
-    Numbers are modulo n_out and d is the fan-out, so that consecutive inputs deal out consecutive
-    outputs. One layer is a union of complete blocks; log n / log d layers join all.
+    Numbers are modulo n_out and d is the fan-out, so that consecutive input units feed
+    consecutive ranges of output units. One layer is a union of complete blocks; log n / log d
+    layers join all.
 
     Parameters
     ----------
@@ -260,9 +267,10 @@ def monarch(
     rng: np.random.Generator,
     shuffle: Shuffle = "none",
 ) -> LayerGraph:
-    """Monarch layer: blocks on the diagonal, then outputs dealt out to the next layer's blocks.
+    """Monarch layer: blocks on the diagonal, then a permutation of the outputs.
 
-    Two such layers join each pair where blocks are at least as large as their number.
+    The permutation sends the outputs of each block to different blocks of the next layer. Two such
+    layers join each input to each output if blocks have at least as many units as there are blocks.
 
     Parameters
     ----------
@@ -323,7 +331,8 @@ def group_shuffle(
         In [0, 1]; ``round(density n_in n_out)`` edges.
     rng : numpy.random.Generator
     groups : int, optional
-        By default those that fit the density. More leave room that is topped up at random.
+        By default as many as fit the density. With more, the edges that are missing are added at
+        random.
     shuffle : {"none", "fan_in", "fan_out", "both"}
         Which sides to renumber at random.
 
@@ -377,13 +386,13 @@ def _check_order(order: int, n_in: int, n_out: int) -> None:
 
 
 def _blocks(n_in: int, n_out: int, n_edges: int) -> int:
-    """Number of complete blocks on the diagonal that have about so many edges."""
+    """Return the number of complete blocks on the diagonal that have about `n_edges` edges."""
     wanted = round(n_in * n_out / n_edges) if n_edges else min(n_in, n_out)
     return max(1, min(wanted, n_in, n_out))
 
 
 def _diagonal(n_in: int, n_out: int, blocks: int, to: IntArray, n_edges: int) -> LayerGraph:
-    """Complete blocks on the diagonal, output unit i moved to to[i]; empty if no edge is wanted."""
+    """Return complete blocks on the diagonal, output unit i moved to to[i]; empty for no edge."""
     starts = -(-np.arange(blocks + 1) * n_in // blocks)
     block = np.arange(n_out) * blocks // n_out
     width = np.diff(starts)[block] if n_edges else np.zeros(n_out, np.int64)
@@ -395,7 +404,7 @@ def _diagonal(n_in: int, n_out: int, blocks: int, to: IntArray, n_edges: int) ->
 def completed(
     ids: IntArray, n_in: int, n_out: int, n_edges: int, shuffle: str, rng: np.random.Generator
 ) -> LayerGraph:
-    """Graph of these edges, doubles merged, with the exact number of edges, renumbered."""
+    """Return the graph of these edges, fitted to the number of edges, units renumbered."""
     single = distinct(ids)
     if single.size < ids.size:
         note(f"{ids.size - single.size} double edges merged")
@@ -414,10 +423,10 @@ def clash_free(
     dither: bool = True,
     shuffle: Literal["none", "fan_in", "fan_out", "both"] = "none",
 ) -> LayerGraph:
-    """Dey's clash-free pattern: inputs in z memories, each read once in every cycle.
+    """Dey's clash-free pattern: inputs are stored in z memories, each read once in every cycle.
 
-    Each sweep reads all inputs, every memory once in each cycle; reads fill the output units one
-    after the other. Without dither, z / fan-in separate components may result.
+    A sweep reads all inputs, each memory once in each cycle; the inputs read go to the output
+    units one after the other. Without dither there may be z / fan-in separate components.
 
     Parameters
     ----------
@@ -428,8 +437,8 @@ def clash_free(
     z : int, optional
         Number of memories, a divisor of n_in; by default the one nearest to its root.
     kind : int
-        1: memories are read in any order. 2: cyclically from a start of their own in each sweep.
-        3: cyclically from the same starts in all sweeps.
+        1: memories are read in random order. 2: cyclically, from random addresses in each sweep.
+        3: cyclically, from the same random addresses in all sweeps.
     dither : bool
         Whether each sweep permutes the memories.
     shuffle : {"none", "fan_in", "fan_out", "both"}
@@ -533,7 +542,7 @@ def radix_network(
     rng: np.random.Generator,
     **params: Any,
 ) -> list[LayerGraph]:
-    """RadiX layers with strides that grow by the radix of each layer, starting anew when full."""
+    """RadiX layers: the stride is the product of the radices before, until it reaches the width."""
     return _network("radix", radix, shapes, densities, False, rng, params)
 
 
@@ -544,7 +553,7 @@ def butterfly_network(
     rng: np.random.Generator,
     **params: Any,
 ) -> list[LayerGraph]:
-    """Butterfly stages, one digit after the other, starting anew after the last digit."""
+    """Butterfly stages, one digit after the other, from the first again after the last digit."""
     return _network("butterfly", butterfly, shapes, densities, False, rng, params)
 
 
@@ -555,7 +564,7 @@ def benes_network(
     rng: np.random.Generator,
     **params: Any,
 ) -> list[LayerGraph]:
-    """Butterfly stages up to the last digit and back again: a Beneš network."""
+    """Butterfly stages up to the last digit and back to the first: a Beneš network."""
     return _network("benes", butterfly, shapes, densities, True, rng, params)
 
 

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from topokit.graph.layergraph import LayerGraph
 
@@ -71,8 +70,3 @@ def read_only(value: T) -> T:
     for part in parts:
         read_only(part)
     return value
-
-
-def fan_out_of(graph: LayerGraph) -> NDArray[np.int64]:
-    """Return ``graph.fan_out``."""
-    return graph.fan_out

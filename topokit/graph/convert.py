@@ -1,4 +1,4 @@
-"""To and from scipy, networkx and dense masks; topologies as ``.npz`` files without pickles."""
+"""Conversion from and to scipy, networkx and dense masks; topologies as ``.npz`` files."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def from_dense(mask: ArrayLike) -> LayerGraph:
 
 
 def channel_graph(graph: LayerGraph, kernel_cells: int) -> LayerGraph:
-    """Collapse a convolution's unrolled graph to channels: an edge if any kernel cell is one.
+    """Reduce a convolution's graph to channels: an edge wherever any kernel cell is one.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ def from_networkx(graph: nx.Graph) -> LayerGraph:
 def save_topology(path: str | os.PathLike[str], topology: Topology) -> None:
     """Write a topology to an ``.npz`` file: names, shapes and CSR arrays, no pickles.
 
-    The file is written beside its place and moved into it, so it is never half there.
+    The file is written beside its place and renamed, so that it is never incomplete.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["write_atomic"]
 
 @contextmanager
 def write_atomic(path: Path) -> Iterator[Path]:
-    """Give a name beside `path` to write to; move it into place if all went well.
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds.
 
-    Whoever reads `path` finds the old content or the new, never half of it: also when the
-    process is killed or the disk is full.
+    A reader of `path` finds the old content or the new one, never a part of it, even if the process
+    is killed or the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

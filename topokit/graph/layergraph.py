@@ -303,7 +303,9 @@ def check_per_edge(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EdgeUpdate:
-    """A change of a layer's edges, able to carry any per-edge array across.
+    """A change of a layer's edges, which moves any array of one value for each edge.
+
+    Two changes are equal if they have equal graphs and the same `source`.
 
     Parameters
     ----------
@@ -336,7 +338,7 @@ class EdgeUpdate:
 
     @classmethod
     def between(cls, before: LayerGraph, after: LayerGraph) -> EdgeUpdate:
-        """Compare two graphs: an edge in both is kept, whatever happened in between."""
+        """Compare two graphs: an edge in both counts as kept."""
         if before.shape != after.shape:
             raise ValueError(f"expected graphs of one shape, got {before.shape} and {after.shape}")
         return cls(before, after, positions_in(before.edge_ids, after.edge_ids))
@@ -374,12 +376,10 @@ class EdgeUpdate:
         That is what `between` finds, from the grown edges alone: O(n_edges + n_grown log n_edges).
         """
         grown = np.flatnonzero(self.grown)
-        old, new = self.before.edge_ids, self.after.edge_ids[grown]
-        if not grown.size or not old.size:
+        if not grown.size:
             return self
-        at = np.minimum(np.searchsorted(old, new), old.size - 1)
         source = self.source.copy()
-        source[grown] = np.where(old[at] == new, at, -1)
+        source[grown] = positions_in(self.before.edge_ids, self.after.edge_ids[grown])
         return EdgeUpdate(self.before, self.after, source)
 
     @property
@@ -420,8 +420,7 @@ class EdgeUpdate:
 def sample_absent(graph: LayerGraph, k: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Draw `k` distinct absent edges uniformly at random.
 
-    Ranks among the absent cells are drawn and shifted past the edges before them, so memory
-    and time are O(n_edges + k log k), whatever the size of the layer.
+    O(n_edges + k log k) time and memory, whatever the number of cells.
 
     Returns
     -------
@@ -441,6 +440,10 @@ def sample_absent(graph: LayerGraph, k: int, rng: np.random.Generator) -> NDArra
     """
     from topokit.graph import kernels
 
+    # The r-th absent cell has the id r + (edges with smaller ids). So k distinct ranks below the
+    # number of absent cells are drawn, and one run through ranks and edges turns them into ids.
+    # Drawing cells and rejecting edges would never end in a nearly dense layer; listing the
+    # absent cells would need memory for the dense one.
     n_absent = graph.n_out * graph.n_in - graph.n_edges
     if not 0 <= k <= n_absent:
         raise ValueError(f"cannot pick {k} absent edges: only {n_absent} are absent")
@@ -477,6 +480,8 @@ def top_absent(
     n_absent = graph.n_out * graph.n_in - graph.n_edges
     if not 0 <= k <= n_absent:
         raise ValueError(f"cannot pick {k} absent edges: only {n_absent} are absent")
+    # The k best of the blocks so far are kept. Of a further block only cells better than the worst
+    # of them can enter: a tie cannot, since the ids of later blocks are larger.
     best_ids, best = np.empty(0, np.int64), np.empty(0)
     if k == 0:
         return best_ids
@@ -501,7 +506,7 @@ def top_absent(
 
 
 def _top(scores: NDArray[Any], ids: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    """Positions of the `k` largest scores; among equal ones the smallest ids."""
+    """Return the positions of the `k` largest scores; among equal ones the smallest ids."""
     threshold = np.partition(scores, scores.size - k)[scores.size - k]
     above = np.flatnonzero(scores > threshold)
     equal = np.flatnonzero(scores == threshold)

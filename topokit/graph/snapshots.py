@@ -1,8 +1,8 @@
-"""The topology of every epoch in a folder: keyframes, and births and deaths in between.
+"""The topologies of all epochs in a folder: keyframes, and edge births and deaths in between.
 
-One small file an epoch, written once and never changed, so a killed run leaves whole files.
-Every tenth file is a keyframe that stands alone; any epoch is read from the keyframe before it
-and at most nine changes. Keyframes also hold the epoch in which each edge was born.
+There is one small file an epoch, written once and never changed, so that a killed run leaves
+complete files. Every tenth epoch is a keyframe, which holds all edges and the epoch in which each
+was born; any epoch is read from the keyframe before it and at most nine changes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def append(
     Returns
     -------
     dict of (n_edges,) int32
-        For each layer, the epoch in which each edge was born: what the next call needs.
+        For each layer, the epoch in which each edge was born; the next call needs it.
     """
     births, updates = {}, {}
     for name, graph in topology.items():
@@ -100,7 +100,7 @@ def read_births(folder: Path, epoch: int) -> dict[str, NDArray[np.int32]]:
 
 
 def truncate(folder: Path, last: int) -> None:
-    """Forget every epoch after `last`."""
+    """Delete the files of all epochs after `last`."""
     for epoch in recorded(folder):
         if epoch > last:
             _path(folder, epoch).unlink()
@@ -111,7 +111,7 @@ def _path(folder: Path, epoch: int) -> Path:
 
 
 def _steps(increasing: NDArray[np.int64]) -> NDArray[Any]:
-    """Differences of an increasing array in the smallest type that holds them."""
+    """Return the differences of an increasing array in the smallest type that holds them."""
     steps = np.diff(increasing, prepend=0)
     return steps.astype(np.min_scalar_type(int(steps.max()) if steps.size else 0))
 

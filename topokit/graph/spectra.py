@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import ArpackError, eigsh
 
-from topokit.graph.cache import fan_out_of, remember
+from topokit.graph.cache import remember
 from topokit.graph.layergraph import LayerGraph
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def joined(
     first = int(widths[0])
     degree = np.zeros(int(starts[-1]))
     for i, graph in enumerate(graphs):
-        degree[starts[i] : starts[i + 1]] += fan_out_of(graph)
+        degree[starts[i] : starts[i + 1]] += graph.fan_out
         degree[starts[i + 1] : starts[i + 2]] += graph.fan_in
     if len(graphs) == 1 and not skips:
         return Joined(graphs[0].indptr, graphs[0].indices.view(np.uint32), first, degree)
@@ -119,7 +119,7 @@ def joined(
                     f"(units there, units here) with blocks of {widths} units, got {graph} at "
                     f"{(source, target)}"
                 )
-            degree[starts[source] : starts[source + 1]] += fan_out_of(graph)
+            degree[starts[source] : starts[source + 1]] += graph.fan_out
             degree[starts[target] : starts[target + 1]] += graph.fan_in
             rows.append(graph.rows + starts[target] - first)
             columns.append(graph.indices + np.int32(starts[source]))
@@ -299,7 +299,7 @@ def _by_factoring(
 def trimmed(graph: LayerGraph, data: NDArray[np.float64] | None = None) -> sp.csr_array:
     """Return the biadjacency matrix without isolated units, the smaller side as rows."""
     matrix = graph.to_csr() if data is None else graph.to_csr(data)
-    rows, columns = np.flatnonzero(graph.fan_in), np.flatnonzero(fan_out_of(graph))
+    rows, columns = np.flatnonzero(graph.fan_in), np.flatnonzero(graph.fan_out)
     if rows.size < graph.n_out or columns.size < graph.n_in:
         matrix = sp.csr_array(matrix[rows][:, columns])
     return matrix if matrix.shape[0] <= matrix.shape[1] else sp.csr_array(matrix.T)
@@ -328,7 +328,7 @@ def works_densely(graph: LayerGraph) -> bool:
 
 def _used(graph: LayerGraph) -> tuple[int, int]:
     """Number of output and of input units that have edges."""
-    return int(np.count_nonzero(graph.fan_in)), int(np.count_nonzero(fan_out_of(graph)))
+    return int(np.count_nonzero(graph.fan_in)), int(np.count_nonzero(graph.fan_out))
 
 
 def leading_singular_values(
@@ -397,7 +397,7 @@ def _closed_form(graph: LayerGraph) -> tuple[float, float] | None:
     """Two largest singular values of stars and complete layers; None of others."""
     if graph.n_edges == 0:
         return NAN, NAN
-    for degrees, other in ((graph.fan_in, fan_out_of(graph)), (fan_out_of(graph), graph.fan_in)):
+    for degrees, other in ((graph.fan_in, graph.fan_out), (graph.fan_out, graph.fan_in)):
         if degrees.max() == 1:  # disjoint stars
             roots = np.sqrt(np.sort(other)[::-1].astype(float))
             return float(roots[0]), float(roots[1]) if roots.size > 1 else 0.0
@@ -408,7 +408,7 @@ def _closed_form(graph: LayerGraph) -> tuple[float, float] | None:
 def _gram(graph: LayerGraph, data: NDArray[np.float64] | None) -> tuple[Operator, float]:
     """Gram operator, and a bound on it: the largest row sum times the largest column sum."""
     if data is None:
-        bound = float(graph.fan_in.max()) * float(fan_out_of(graph).max())
+        bound = float(graph.fan_in.max()) * float(graph.fan_out.max())
         return gram_operator(graph), bound
     sizes = np.abs(data)
     rows: NDArray[Any] = np.bincount(graph.rows, sizes)
@@ -419,7 +419,7 @@ def _gram(graph: LayerGraph, data: NDArray[np.float64] | None) -> tuple[Operator
 def _start(graph: LayerGraph, data: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
     """Initial vector near the leading one where entries are positive: the column sums."""
     if data is None:
-        return fan_out_of(graph).astype(float)
+        return graph.fan_out.astype(float)
     if data.min() < 0:
         return None
     sums: NDArray[Any] = np.bincount(graph.indices, data, graph.n_in)

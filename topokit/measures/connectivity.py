@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components, shortest_path
 
 from topokit.graph import LayerGraph, Topology, chain_widths
-from topokit.graph.cache import fan_out_of, remember
+from topokit.graph.cache import remember
 from topokit.graph.spectra import Joined, joined
 
 __all__ = [
@@ -329,9 +329,7 @@ def _counts(graph: LayerGraph) -> NDArray[np.float64]:
     """Ordered pairs of units at each distance, (in the giant component, anywhere)."""
     n = graph.n_in + graph.n_out
     parts = components_of(graph)
-    edges = np.bincount(
-        parts.labels, np.concatenate([fan_out_of(graph), graph.fan_in]), parts.number
-    )
+    edges = np.bincount(parts.labels, np.concatenate([graph.fan_out, graph.fan_in]), parts.number)
     giants = (parts.sizes == parts.sizes.max()) & (edges == edges[parts.sizes.argmax()])
     inside = giants[parts.labels]
     adjacency = joined([graph]).matrix()
@@ -490,7 +488,7 @@ def robustness_curve(
         return RobustnessCurve(np.zeros(0), np.zeros(0))
     sequence = rng.permutation(n)
     if order == "hubs":
-        degree = np.concatenate([fan_out_of(graph), graph.fan_in])
+        degree = np.concatenate([graph.fan_out, graph.fan_in])
         sequence = sequence[np.argsort(degree[sequence], kind="stable")]  # hubs last: first to go
     rank = np.empty(n, np.int64)
     rank[sequence] = np.arange(n)
@@ -530,7 +528,7 @@ def robustness(graph: LayerGraph) -> float:
     n = graph.n_in + graph.n_out
     if n == 0:
         return NAN
-    degree = np.concatenate([fan_out_of(graph), graph.fan_in])
+    degree = np.concatenate([graph.fan_out, graph.fan_in])
     kept = np.sort(degree).searchsorted(np.unique(degree)[::-1], side="left")
     if kept.size > POINTS - 1:
         kept = kept[np.unique(np.linspace(0, kept.size - 1, POINTS - 1).astype(int))]

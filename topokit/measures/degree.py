@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import chdtrc
 
 from topokit.graph import LayerGraph
-from topokit.graph.cache import fan_out_of
 
 __all__ = [
     "DegreeEvenness",
@@ -294,7 +293,7 @@ def fan_out(graph: LayerGraph) -> DegreeSummary:
     >>> fan_out(LayerGraph.from_edge_ids([0, 1, 3], (2, 3))).isolated
     1.0
     """
-    return _summary(fan_out_of(graph), graph.n_out)
+    return _summary(graph.fan_out, graph.n_out)
 
 
 def _evenness(degrees: NDArray[np.int64]) -> DegreeEvenness:
@@ -379,4 +378,4 @@ def evenness_fan_out(graph: LayerGraph) -> DegreeEvenness:
     >>> evenness_fan_out(LayerGraph.from_edge_ids([0, 2], (2, 2))).effective_number
     1.0
     """
-    return _evenness(fan_out_of(graph))
+    return _evenness(graph.fan_out)

@@ -12,7 +12,6 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import bdtr, gammaln, log_ndtr, xlog1py, xlogy
 
 from topokit.graph import LayerGraph, random_subset
-from topokit.graph.cache import fan_out_of
 from topokit.measures.degree import gini
 from topokit.measures.powerlaw import log_zeta
 from topokit.measures.scalefree import (
@@ -209,7 +208,7 @@ def degree_report(
     # the fit draws first, so that its p-value is that of power_law_of with the same stream
     fit = power_law_of(graph, side, bootstrap=bootstrap, rng=rng)
     degrees, n_other = (
-        (graph.fan_in, graph.n_in) if side == "fan_in" else (fan_out_of(graph), graph.n_out)
+        (graph.fan_in, graph.n_in) if side == "fan_in" else (graph.fan_out, graph.n_out)
     )
     binomial = binomial_distance(degrees, n_other=n_other, rng=rng)
     tail = tail_index(degrees, rng=rng)

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph
-from topokit.graph.cache import fan_out_of
 from topokit.graph.spectra import leading_singular_values, ramanujan_margin, top_pair
 from topokit.measures.connectivity import components_of
 from topokit.measures.spectral import normalized_operator, normalized_singular_value
@@ -71,7 +70,7 @@ def universal_cover_radius(graph: LayerGraph) -> float:
         return NAN
     from topokit.measures.kernels import cover_radius
 
-    one, two = float(graph.fan_in.max()), float(fan_out_of(graph).max())
+    one, two = float(graph.fan_in.max()), float(graph.fan_out.max())
     star = float(np.sqrt(max(one, two)))
     upper = float(np.sqrt(one - 1) + np.sqrt(two - 1)) if min(one, two) > 1 else star
     lower = star * (1 - 1e-12)
@@ -159,7 +158,7 @@ def mixing_certificate(graph: LayerGraph) -> float:
         return NAN
     edges = float(graph.n_edges)
     levels = []
-    for degree, at in ((graph.fan_in, graph.rows), (fan_out_of(graph), graph.indices)):
+    for degree, at in ((graph.fan_in, graph.rows), (graph.fan_out, graph.indices)):
         values = np.unique(degree[degree > 0])[1:]
         if values.size > THRESHOLDS:
             values = values[np.linspace(0, values.size - 1, THRESHOLDS).astype(int)]
@@ -206,7 +205,7 @@ def imdb(graph: LayerGraph) -> float:
     >>> round(imdb(LayerGraph.from_edge_ids(range(9), (3, 3))), 6)
     2.828427
     """
-    fan_out = fan_out_of(graph)
+    fan_out = graph.fan_out
     rows, found = graph.rows, []
     values, counts = np.unique(fan_out[fan_out >= IMDB_LEAST], return_counts=True)
     for value in values[counts >= IMDB_LEAST]:
@@ -254,7 +253,7 @@ def percolation(graph: LayerGraph) -> float:
     """
     if not graph.n_edges:
         return NAN
-    sides = (graph.fan_in.astype(float), fan_out_of(graph).astype(float))
+    sides = (graph.fan_in.astype(float), graph.fan_out.astype(float))
     one, two = (float(k @ k) / graph.n_edges - 1 for k in sides)
     return one * two
 
@@ -290,7 +289,7 @@ def sweep_cut(graph: LayerGraph) -> SweepCut:
     nothing = SweepCut(NAN, np.empty(0, np.int64), np.empty(0, np.int64))
     if graph.n_edges == 0:
         return nothing
-    degree = np.concatenate([fan_out_of(graph), graph.fan_in]).astype(float)
+    degree = np.concatenate([graph.fan_out, graph.fan_in]).astype(float)
     parts = components_of(graph)
     if parts.with_edges > 1:
         volume = np.bincount(parts.labels, degree, parts.number)
@@ -326,7 +325,7 @@ def _second_vectors(graph: LayerGraph) -> NDArray[np.float64] | None:
     """Second singular vectors over the roots of the degrees, inputs first; None if unconverged."""
     if graph.n_out < 2 or graph.n_in < 2:
         return np.concatenate([np.arange(graph.n_in, dtype=float), np.zeros(graph.n_out)])
-    fan_in, root = np.maximum(graph.fan_in, 1), np.sqrt(np.maximum(fan_out_of(graph), 1))
+    fan_in, root = np.maximum(graph.fan_in, 1), np.sqrt(np.maximum(graph.fan_out, 1))
     found = top_pair(normalized_operator(graph), bound=1.0, vector=True)
     if found is None:
         return None

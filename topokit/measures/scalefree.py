@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topokit.graph import LayerGraph
-from topokit.graph.cache import fan_out_of, remember
+from topokit.graph.cache import remember
 from topokit.measures.degree import dispersion_test
 from topokit.measures.powerlaw import LikelihoodRatio, Tally, bootstrap_p, compare, fit_tail, tally
 
@@ -444,7 +444,7 @@ def power_law_of(
             "expected rng=numpy.random.default_rng(seed) together with bootstrap > 0, got rng=None"
         )
     degrees, n_other = (
-        (graph.fan_in, graph.n_in) if side == "fan_in" else (fan_out_of(graph), graph.n_out)
+        (graph.fan_in, graph.n_in) if side == "fan_in" else (graph.fan_out, graph.n_out)
     )
     if bootstrap:
         return fit_degrees(degrees, bootstrap=bootstrap, rng=rng, n_other=n_other)

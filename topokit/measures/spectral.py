@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph, Topology, chain_widths
-from topokit.graph.cache import fan_out_of, remember
+from topokit.graph.cache import remember
 from topokit.graph.spectra import (
     CELLS,
     DENSE,
@@ -95,7 +95,7 @@ def _normalized(graph: LayerGraph, data: NDArray[np.float64] | None) -> float:
         return NAN
     if components_of(graph).with_edges > 1:
         return 1.0
-    fan_in, fan_out = graph.fan_in, fan_out_of(graph)
+    fan_in, fan_out = graph.fan_in, graph.fan_out
     cells = int(np.count_nonzero(fan_in)) * int(np.count_nonzero(fan_out))
     if data is None:
         if graph.n_edges == cells:
@@ -116,7 +116,7 @@ def _normalized(graph: LayerGraph, data: NDArray[np.float64] | None) -> float:
 def normalized_operator(graph: LayerGraph, data: NDArray[np.float64] | None = None) -> Operator:
     """Gram operator of the normalised matrix on the input units, its top vector deflated."""
     if data is None:
-        fan_in, fan_out = graph.fan_in.astype(float), fan_out_of(graph).astype(float)
+        fan_in, fan_out = graph.fan_in.astype(float), graph.fan_out.astype(float)
         left, right, total = np.maximum(fan_in, 1), np.maximum(fan_out, 1), graph.n_edges
         return gram_operator(
             graph, weight=1 / left, scale=1 / np.sqrt(right), deflated=np.sqrt(fan_out / total)
@@ -324,7 +324,7 @@ def _giant_gap(graph: LayerGraph) -> float:
     if graph.n_edges == 0:
         return NAN
     parts = components_of(graph)
-    fan_in, fan_out = graph.fan_in, fan_out_of(graph)
+    fan_in, fan_out = graph.fan_in, graph.fan_out
     if parts.number == 1 and np.ptp(fan_in) == 0 and np.ptp(fan_out) == 0:
         return _biregular_gap(graph, float(fan_in[0]), float(fan_out[0]))
     units = joined([graph])

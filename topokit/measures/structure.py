@@ -10,7 +10,6 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from topokit.graph import LayerGraph, Topology, chain_widths
-from topokit.graph.cache import fan_out_of
 
 __all__ = [
     "Communities",
@@ -64,7 +63,7 @@ def butterflies(graph: LayerGraph) -> float:
     if graph.n_edges == 0:
         return 0.0
     matrix = graph.to_csr()
-    fan_in, fan_out = graph.fan_in.astype(float), fan_out_of(graph).astype(float)
+    fan_in, fan_out = graph.fan_in.astype(float), graph.fan_out.astype(float)
     if (fan_in**2).sum() < (fan_out**2).sum():
         matrix, degrees = sp.csr_array(matrix.T), fan_out
         inner = fan_in
@@ -111,7 +110,7 @@ def robins_alexander(graph: LayerGraph) -> float:
     >>> robins_alexander(LayerGraph.from_edge_ids(range(6), (2, 3)))
     1.0
     """
-    fan_in, fan_out = graph.fan_in.astype(float), fan_out_of(graph).astype(float)
+    fan_in, fan_out = graph.fan_in.astype(float), graph.fan_out.astype(float)
     paths = float(((fan_in[graph.rows] - 1) * (fan_out[graph.indices] - 1)).sum())
     return 4 * butterflies(graph) / paths if paths else 0.0
 
@@ -157,7 +156,7 @@ def assortativity(graph: LayerGraph) -> float:
     >>> round(assortativity(LayerGraph.from_edge_ids([0, 1, 2, 3], (2, 3))), 6)
     -0.57735
     """
-    fan_in, fan_out = graph.fan_in.astype(float), fan_out_of(graph).astype(float)
+    fan_in, fan_out = graph.fan_in.astype(float), graph.fan_out.astype(float)
     return _pearson(fan_out[graph.indices], fan_in[graph.rows])
 
 
@@ -195,7 +194,7 @@ def hub_alignment(topology: Topology) -> float:
         return NAN
     graphs = list(topology.values())
     found = [
-        _pearson(a.fan_in.astype(float), fan_out_of(b).astype(float))
+        _pearson(a.fan_in.astype(float), b.fan_out.astype(float))
         for a, b in itertools.pairwise(graphs)
     ]
     known = [value for value in found if not np.isnan(value)]
@@ -280,12 +279,12 @@ def rich_club(graph: LayerGraph, *, share: float = 0.1) -> float:
     if graph.n_edges == 0:
         return NAN
     sides = []
-    for degree in (graph.fan_in, fan_out_of(graph)):
+    for degree in (graph.fan_in, graph.fan_out):
         rank = int(np.ceil(share * degree.size))
         sides.append(degree >= max(1, int(np.sort(degree)[-rank])))
     found = np.count_nonzero(sides[0][graph.rows] & sides[1][graph.indices])
     k, left = np.unique(graph.fan_in[sides[0]], return_counts=True)
-    d, right = np.unique(fan_out_of(graph)[sides[1]], return_counts=True)
+    d, right = np.unique(graph.fan_out[sides[1]], return_counts=True)
     chance = np.minimum(np.outer(k, d) / graph.n_edges, 1.0)
     return float(found / (left @ chance @ right))
 
@@ -418,7 +417,7 @@ def barber_modularity(graph: LayerGraph, inputs: ArrayLike, outputs: ArrayLike) 
     edges = float(graph.n_edges)
     within = np.count_nonzero(one[graph.indices] == two[graph.rows])
     size = int(max(one.max(initial=0), two.max(initial=0))) + 1
-    left = np.bincount(one, fan_out_of(graph), size)
+    left = np.bincount(one, graph.fan_out, size)
     right = np.bincount(two, graph.fan_in, size)
     return float(within / edges - left @ right / edges**2)
 
@@ -493,7 +492,7 @@ def _improve(graph: LayerGraph, inputs: NDArray[np.int64]) -> Communities:
     """Reassign the sides in turn, then merge, until the modularity stays."""
     matrix = graph.to_csr()
     transposed = sp.csr_array(matrix.T)
-    fan_in, fan_out = graph.fan_in, fan_out_of(graph)
+    fan_in, fan_out = graph.fan_in, graph.fan_out
     best = Communities(-1.0, inputs, np.zeros(graph.n_out, np.int64))
     for _ in range(ROUNDS):
         size = int(inputs.max()) + 1
@@ -519,7 +518,7 @@ def _merged(
     edges = float(graph.n_edges)
     one, two = inputs[graph.indices], outputs[graph.rows]
     links = np.bincount(one * size + two, minlength=size * size).reshape(size, size) / edges
-    left = np.bincount(inputs, fan_out_of(graph), size) / edges
+    left = np.bincount(inputs, graph.fan_out, size) / edges
     right = np.bincount(outputs, graph.fan_in, size) / edges
     excess = links - np.outer(left, right)
     gain = excess + excess.T

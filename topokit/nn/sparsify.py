@@ -81,7 +81,6 @@ def sparsify(
     """
     if 0 in (density, epsilon):
         raise ValueError(f"expected a budget above 0, got density={density}, epsilon={epsilon}")
-    budget: dict[str, Any] = {"density": density, "epsilon": epsilon}
     if init is not None:
         choose("init", init, INITS)
     rng = as_generator(rng)
@@ -98,7 +97,7 @@ def sparsify(
         if not wanted or not _replaceable(module) or owners[id(weight)] > 1:
             continue
         n_out, n_in = weight.flatten(1).shape
-        (share,) = layer_densities([(n_out, n_in)], **budget)
+        (share,) = layer_densities([(n_out, n_in)], density=density, epsilon=epsilon)
         graph = make(n_in, n_out, density=share, rng=rng)
         kind: Any = SparseLinear if isinstance(module, nn.Linear) else SparseConv2d
         layer = kind.from_dense(module, graph, kernel=kernel)
