@@ -1,5 +1,5 @@
-# Two commands: `make demo` shows what topokit does, `make test` runs every check.
-# Both set up their own environment in .venv and need only Python 3.11 (or newer) and make.
+# `make demo` trains an example and draws its figures; `make test` runs every check. Both set up an
+# environment in .venv and need only Python 3.11 or newer and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +20,7 @@ demo: setup
 	$(BIN)/topokit train static_mlp_digits --out runs/demo-static
 	$(BIN)/topokit plot $(DEMO)
 	$(BIN)/topokit report $(DEMO) runs/demo-static --out $(DEMO)/report.html
-	@echo "Pictures are in $(DEMO)/figures, the report is $(DEMO)/report.html"
+	@echo "Figures are in $(DEMO)/figures, the report is $(DEMO)/report.html"
 
 lint: setup
 	$(BIN)/ruff check .
@@ -32,13 +32,13 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 	TOPOKIT_QUICK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --nbmake notebooks/*.ipynb
 
-# Executes the notebooks in full and keeps their outputs; some ten minutes.
+# Executes the notebooks in full and stores their outputs; about ten minutes.
 notebooks: setup
 	cd notebooks && for book in *.py; do ../$(BIN)/jupytext --quiet --to ipynb $$book; done
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=1500 --overwrite notebooks/*.ipynb
 
-# Every figure of the README; the MNIST ones need TOPOKIT_DATA or DATA_DIR. The notebooks' figures
-# are made by `make notebooks`, where they are shown.
+# All figures of figures/ but those of the studies; those of MNIST need TOPOKIT_DATA or DATA_DIR.
+# Figures in the notebooks are drawn by `make notebooks`.
 DATA_DIR ?= $(TOPOKIT_DATA)
 figures: setup
 	rm -rf runs/figures
@@ -50,8 +50,8 @@ figures: setup
 	$(BIN)/topokit plot runs/figures/set_mlp_mnist --out figures/set_mlp_mnist
 	$(BIN)/python figures/make_topologies.py --seed 0
 
-# Every benchmark, with the rivals in an environment of their own; results to the terminal and to
-# runs/bench.txt. On an idle machine: about half an hour.
+# All benchmarks, with the libraries compared installed in a separate environment; results are printed
+# and written to runs/bench.txt. About half an hour on an idle machine.
 BENCHMARKS := training_step rewiring measures powerlaw generators sweep scaling
 
 $(VENV)-bench/.installed: pyproject.toml constraints.txt

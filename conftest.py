@@ -1,4 +1,4 @@
-"""What examples in docstrings may use without making it: a short run called ``history``."""
+"""Names available in docstring examples: ``history``, a short run."""
 
 import functools
 import tempfile

@@ -1,4 +1,4 @@
-"""Shared fixtures: seeded generators, hypothesis profiles, a backend without a screen."""
+"""Shared fixtures: a seeded generator, hypothesis profiles, a non-interactive backend."""
 
 import os
 from pathlib import Path
@@ -23,8 +23,8 @@ def rng():
 
 @pytest.fixture
 def data_dir():
-    """The folder of real data sets; the test is skipped where there is none."""
+    """The folder of real data sets; without one the test is skipped."""
     folder = os.environ.get("TOPOKIT_DATA")
     if not folder or not Path(folder).is_dir():
-        pytest.skip("TOPOKIT_DATA is not set: real data sets are not here")
+        pytest.skip("TOPOKIT_DATA is not set: real data sets are not available")
     return Path(folder)

@@ -1,4 +1,4 @@
-"""The report in a browser: the player moves, tables sort, nothing is fetched or complained of."""
+"""The report in a browser: the player moves, tables sort, nothing is loaded or logged."""
 
 import json
 import re
