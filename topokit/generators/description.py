@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from topokit.generators.adapt import leading_singular_values, mean_degree_bound
 from topokit.generators.provenance import provenance_of
-from topokit.graph import LayerGraph
+from topokit.graph.convert import GraphLike, as_graph
 
 __all__ = ["Description", "describe"]
 
@@ -68,7 +68,7 @@ class Description:
     biregular: bool
 
 
-def describe(graph: LayerGraph, *, requested_density: float | None = None) -> Description:
+def describe(graph: GraphLike, *, requested_density: float | None = None) -> Description:
     """Say what a graph is: its family and repairs, degrees, components, spectral certificate.
 
     Parameters
@@ -91,6 +91,7 @@ def describe(graph: LayerGraph, *, requested_density: float | None = None) -> De
 
     Examples
     --------
+    >>> from topokit.graph import LayerGraph
     >>> facts = describe(LayerGraph.from_edge_ids([0, 1, 2, 3], (2, 2)))
     >>> facts.components, facts.biregular, round(facts.sigma_1, 6), round(facts.margin, 6)
     (1, True, 2.0, 2.0)
@@ -100,6 +101,7 @@ def describe(graph: LayerGraph, *, requested_density: float | None = None) -> De
     >>> facts.family, facts.requested_edges, facts.repairs[0]
     ('lps', 3000, 'cropped from 660 -> 660 units')
     """
+    graph = as_graph(graph)
     fan_in, fan_out = graph.fan_in, graph.fan_out
     sigma = leading_singular_values(graph)
     bound = mean_degree_bound(graph)

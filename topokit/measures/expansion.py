@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph
 from topokit.graph.cache import fan_out_of
+from topokit.graph.convert import GraphLike, as_graph
 from topokit.measures.connectivity import components_of
 from topokit.measures.lanczos import top_pair
 from topokit.measures.spectral import (
@@ -264,7 +265,7 @@ def percolation(graph: LayerGraph) -> float:
     return one * two
 
 
-def sweep_cut(graph: LayerGraph) -> SweepCut:
+def sweep_cut(graph: GraphLike) -> SweepCut:
     """Bottleneck of a layer: the best cut along the second singular vectors.
 
     Cheeger's inequality holds for it: normalised gap / 2 <= conductance <= sqrt(2 x gap).
@@ -292,6 +293,7 @@ def sweep_cut(graph: LayerGraph) -> SweepCut:
     >>> cut.conductance, cut.inputs.size, cut.outputs.size
     (0.1111111111111111, 2, 2)
     """
+    graph = as_graph(graph)
     nothing = SweepCut(NAN, np.empty(0, np.int64), np.empty(0, np.int64))
     if graph.n_edges == 0:
         return nothing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,8 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from topokit.graph import LayerGraph
 from topokit.graph.cache import fan_out_of, remember
+from topokit.graph.convert import GraphLike, as_graph
 from topokit.measures.degree import dispersion_test
 from topokit.measures.powerlaw import LikelihoodRatio, Tally, bootstrap_p, compare, fit_tail, tally
+from topokit.tables import as_generator
 
 __all__ = [
     "PowerLaw",
@@ -98,6 +101,11 @@ class PowerLawFit:
 
 def _integers(samples: ArrayLike) -> NDArray[np.int64]:
     """Check a sample; raise saying what is wrong with it."""
+    if isinstance(samples, LayerGraph | Mapping):
+        raise TypeError(
+            "expected a flat sample of integers such as graph.fan_in, got a "
+            f"{type(samples).__name__}; topokit.measures.power_law_of fits a graph's degrees"
+        )
     array = np.asarray(samples)
     if array.ndim != 1:
         raise ValueError(f"expected a flat sample of integers, got shape {array.shape}")
@@ -120,7 +128,7 @@ def fit_power_law(
     *,
     xmin: int | None = None,
     bootstrap: int = 0,
-    rng: np.random.Generator | None = None,
+    rng: np.random.Generator | int | None = None,
     n_other: int | None = None,
 ) -> PowerLawFit:
     """Fit a discrete power law to integers and judge it against a random graph and other laws.
@@ -179,6 +187,7 @@ def fit_power_law(
     >>> fit_power_law(rng.poisson(10, 1000)).verdict
     'random'
     """
+    rng = None if rng is None else as_generator(rng)
     values = _integers(samples)
     if xmin is not None and (xmin != int(xmin) or xmin < 1):
         raise ValueError(f"expected xmin to be a positive integer, got {xmin}")
@@ -361,11 +370,11 @@ def _listed(names: list[str]) -> str:
 
 
 def power_law_of(
-    graph: LayerGraph,
+    graph: GraphLike,
     side: str = "fan_in",
     *,
     bootstrap: int = 0,
-    rng: np.random.Generator | None = None,
+    rng: np.random.Generator | int | None = None,
 ) -> PowerLawFit:
     """Fit and judge the degrees of one side of a layer, with the layer's exact random null.
 
@@ -392,6 +401,8 @@ def power_law_of(
     >>> power_law_of(LayerGraph.from_edge_ids(range(12), (3, 4))).verdict
     'random'
     """
+    rng = None if rng is None else as_generator(rng)
+    graph = as_graph(graph)
     if side not in ("fan_in", "fan_out"):
         raise ValueError(f"expected side 'fan_in' or 'fan_out', got {side!r}")
     if bootstrap and rng is None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph, Topology, chain_widths
 from topokit.graph.cache import fan_out_of, remember
+from topokit.graph.convert import GraphLike, as_graph
 from topokit.measures.connectivity import components_of, labels_of
 from topokit.measures.lanczos import (
     DENSE,
@@ -298,7 +299,7 @@ def ramanujan_margin(graph: LayerGraph) -> float:
     return float(sum(np.sqrt(mean - 1) for mean in means)) - leading_singular_values(graph)[1]
 
 
-def singular_values(graph: LayerGraph, *, normalized: bool = False) -> NDArray[np.float64]:
+def singular_values(graph: GraphLike, *, normalized: bool = False) -> NDArray[np.float64]:
     """All singular values of the biadjacency matrix, for plots.
 
     Dense: memory and time are quadratic and cubic in the smaller side, since the whole spectrum
@@ -325,6 +326,7 @@ def singular_values(graph: LayerGraph, *, normalized: bool = False) -> NDArray[n
     >>> singular_values(LayerGraph.from_edge_ids([0, 3], (2, 2))).tolist()
     [1.0, 1.0]
     """
+    graph = as_graph(graph)
     size = min(graph.shape)
     if size > 8192:
         raise ValueError(

@@ -11,7 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from topokit.graph import LayerGraph, Topology, check_chain, check_per_edge
+from topokit.graph.convert import GraphLike, as_graph
 from topokit.measures.connectivity import components_of
+from topokit.tables import as_generator
 
 __all__ = [
     "ContinuousFit",
@@ -198,7 +200,7 @@ def path_kernel_trace(topology: Topology, values: Values) -> float:
 
 
 def strengths(
-    graph: LayerGraph, values: NDArray[Any]
+    graph: GraphLike, values: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sums of absolute weights at the output units and at the input units.
 
@@ -223,6 +225,7 @@ def strengths(
     >>> [side.tolist() for side in strengths(layer, np.array([3.0, -4.0]))]
     [[7.0], [3.0, 4.0]]
     """
+    graph = as_graph(graph)
     sizes = _checked({"layer": graph}, {"layer": values})[0]
     sizes = np.abs(sizes)
     inputs: NDArray[Any] = np.bincount(graph.rows, sizes, graph.n_out)
@@ -295,7 +298,7 @@ def _two_largest(matrix: sp.csr_array) -> tuple[float, float]:
     return float(roots[0]), float(roots[1])
 
 
-def weighted_gaps(graph: LayerGraph, values: ArrayLike) -> WeightedGaps:
+def weighted_gaps(graph: GraphLike, values: ArrayLike) -> WeightedGaps:
     """Spectral gaps of the absolute weights of a layer.
 
     Parameters
@@ -329,6 +332,7 @@ def weighted_gaps(graph: LayerGraph, values: ArrayLike) -> WeightedGaps:
     >>> weighted_gaps(graph, [1.0, -1.0, 1.0, 1.0])
     WeightedGaps(gap=2.0, relative=1.0, normalized=1.0)
     """
+    graph = as_graph(graph)
     sizes = np.abs(_weights(graph, values))
     links = sizes > 0
     if not links.any():
@@ -398,7 +402,7 @@ def _eigenvalues(graph: LayerGraph, weights: NDArray[np.float64]) -> NDArray[np.
 
 
 def spectrum_exponent(
-    graph: LayerGraph, values: ArrayLike, *, rng: np.random.Generator
+    graph: GraphLike, values: ArrayLike, *, rng: np.random.Generator | int
 ) -> SpectrumExponent:
     """Power-law exponent of the eigenvalues of W^T W, as WeightWatcher takes it, with controls.
 
@@ -443,6 +447,8 @@ def spectrum_exponent(
     >>> bool(found.stable_rank > 20)
     True
     """
+    graph = as_graph(graph)
+    rng = as_generator(rng)
     weights = _weights(graph, values)
     if min(graph.shape) > LARGEST:
         raise ValueError(
