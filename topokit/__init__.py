@@ -1,67 +1,77 @@
 """Train sparse networks, record the graph of every layer, and measure how it evolves.
 
-The public names. Each is imported when first used, so ``import topokit`` costs a few
-milliseconds and analysing a finished run never loads torch.
+The public names, by the module each lives in. A name is imported when first used, so that
+``import topokit`` takes a few milliseconds and analysing a finished run never loads torch. Type
+checkers and editors read ``__init__.pyi`` instead, which lists the same names.
 """
 
 from importlib import import_module
-from typing import Any
 
 _HOME = {
-    "LayerGraph": "graph",
-    "EdgeUpdate": "graph",
-    "Topology": "graph",
-    "from_scipy": "graph.convert",
-    "from_networkx": "graph.convert",
-    "to_networkx": "graph.convert",
-    "save_topology": "graph.convert",
-    "load_topology": "graph.convert",
-    "generate": "generators",
-    "GENERATORS": "generators",
-    "DENSITIES": "generators",
-    "randomized_twin": "generators",
-    "measure": "measures",
-    "LAYER_MEASURES": "measures",
-    "NETWORK_MEASURES": "measures",
-    "CHANGE_MEASURES": "measures",
-    "fit_power_law": "measures",
-    "degree_report": "measures",
-    "null_scores": "measures.nulls",
-    "topology_distance": "measures",
-    "RULES": "rules",
-    "topology_of": "nn.extract",
-    "sparsify": "nn.sparsify",
-    "attach": "nn.engine",
-    "MODELS": "nn.models",
-    "Recording": "experiments.record",
-    "SparseMLPClassifier": "classifier",
-    "DATASETS": "data",
-    "RECIPES": "experiments.config",
-    "load_recipe": "experiments.config",
-    "History": "experiments.record",
-    "run": "experiments.runs",
-    "resume": "experiments.runs",
-    "LAYER_PLOTS": "plots",
-    "HISTORY_PLOTS": "plots",
-    "ACROSS_PLOTS": "plots",
+    "graph": ("LayerGraph", "EdgeUpdate", "Topology"),
+    "graph.convert": (
+        "from_scipy",
+        "from_networkx",
+        "to_networkx",
+        "save_topology",
+        "load_topology",
+    ),
+    "generators": ("generate", "GENERATORS", "DENSITIES", "randomized_twin"),
+    "measures": (
+        "measure",
+        "LAYER_MEASURES",
+        "NETWORK_MEASURES",
+        "CHANGE_MEASURES",
+        "fit_power_law",
+        "PowerLawFit",
+        "degree_report",
+        "DegreeReport",
+        "topology_distance",
+    ),
+    "measures.nulls": ("null_scores", "NullScore"),
+    "rules": ("RULES", "UpdateRule", "LayerView"),
+    "nn.extract": ("topology_of",),
+    "nn.sparsify": ("sparsify",),
+    "nn.engine": ("attach", "Engine"),
+    "nn.models": ("MODELS",),
+    "data": ("DATASETS", "Data", "load_data"),
+    "experiments.config": ("RunConfig", "RECIPES", "load_recipe"),
+    "experiments.record": ("History", "Recording"),
+    "experiments.runs": ("run", "resume"),
+    "experiments.study": ("Study", "load_study"),
+    "experiments.sweep": ("sweep", "SweepResult"),
+    "experiments.compare": ("compare", "Comparison"),
+    "classifier": ("SparseMLPClassifier",),
+    "plots": ("LAYER_PLOTS", "HISTORY_PLOTS", "ACROSS_PLOTS"),
 }
 
-_MODULES = {"nn", "plots"}
+# The rooms, which exist as attributes whatever was imported before.
+_ROOMS = ("cli", "data", "experiments", "generators", "graph", "measures", "nn", "plots", "rules")
 
-__all__ = [*_HOME, *_MODULES]
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [*_MODULE_OF, *_ROOMS]
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        value = getattr(import_module(f"topokit.{_HOME[name]}"), name)
-    elif name in _MODULES:
+def __getattr__(name: str) -> object:
+    if name in _MODULE_OF:
+        value = getattr(import_module(f"topokit.{_MODULE_OF[name]}"), name)
+    elif name in _ROOMS:
         value = import_module(f"topokit.{name}")
     else:
-        raise AttributeError(f"module 'topokit' has no attribute {name!r}")
+        raise AttributeError(_unknown(name), name=name)
     globals()[name] = value
     return value
 
 
+def _unknown(name: str) -> str:
+    """Say that there is no such name, and which is near."""
+    from topokit.tables import hint
+
+    near = "" if name.startswith("_") else hint(name, __all__).strip()
+    return f"module 'topokit' has no attribute {name!r}" + (f"; {near}" if near else "")
+
+
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, "__version__"])

@@ -1,7 +1,8 @@
-"""Topologies from whatever file or folder a user points at; nothing is unpickled."""
+"""Topologies from models, runs and files of every kind that is read; nothing is unpickled."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,37 @@ from topokit.experiments.record import EXPLORED, History
 from topokit.graph import Topology
 from topokit.graph.convert import DAMAGED, from_networkx, from_scipy, load_topology
 
-__all__ = ["RUN_MEASURES", "read_topologies", "run_rows"]
+__all__ = ["RUN_MEASURES", "read", "read_topologies", "run_rows"]
 
 KINDS = "a run directory, .npz, .mtx, .graphml, .pt, .pth or .safetensors"
 
 
-def read_topologies(
-    target: Path, epoch: int = -1
-) -> tuple[Topology, Topology | None, dict[str, Any]]:
-    """Read the topology in `target`, the one recorded before it if there is one, and its source.
+def read(source: Any) -> tuple[Topology, Topology | None]:
+    """Return the topology of a torch model, a state dict or a path, and the one recorded before.
+
+    The part of `topokit.graph.convert.as_topology` that needs torch or files.
 
     Parameters
     ----------
-    target : Path
+    source : torch.nn.Module, mapping of tensors, or path
+        Models and state dicts as `topokit.topology_of` reads them, paths as `read_topologies`.
+    """
+    if isinstance(source, str | os.PathLike):
+        topology, previous, _ = read_topologies(source)
+        return topology, previous
+    from topokit.nn.extract import topology_of
+
+    return topology_of(source), None
+
+
+def read_topologies(
+    target: str | os.PathLike[str], epoch: int = -1
+) -> tuple[Topology, Topology | None, dict[str, Any]]:
+    """Read the topology in `target`, the one recorded before it if there is one, and its kind.
+
+    Parameters
+    ----------
+    target : path
         A run directory, a topology or scipy matrix (.npz), Matrix Market (.mtx), GraphML, a
         torch checkpoint (.pt, .pth) or safetensors. Matrices have output units as rows.
     epoch : int
@@ -39,6 +58,7 @@ def read_topologies(
     ValueError
         If it is of no known kind, damaged, or the epoch was not recorded.
     """
+    target = Path(target)
     if target.is_dir():
         return _of_run(History.load(target), epoch)
     if not target.is_file():
@@ -66,15 +86,18 @@ def _of_run(history: History, epoch: int) -> tuple[Topology, Topology | None, di
 
 
 RUN_MEASURES = (EXPLORED, "edge_age")
-"""Names that need the epochs before: the share of possible edges seen so far; the mean age."""
+"""Measures that need all epochs up to one: the share of possible edges ever present, and the mean
+age of the edges."""
 
 
-def run_rows(target: Path, names: Sequence[str], epoch: int = -1) -> list[tuple[str, str, float]]:
+def run_rows(
+    target: str | os.PathLike[str], names: Sequence[str], epoch: int = -1
+) -> list[tuple[str, str, float]]:
     """Measure what needs the epochs of a run: rows of layer, measure and value.
 
     Parameters
     ----------
-    target : Path
+    target : path
         A run directory.
     names : sequence of str
         Of `RUN_MEASURES`. ``edge_age``: mean number of epochs since an edge was grown, ``nan``
@@ -88,6 +111,7 @@ def run_rows(target: Path, names: Sequence[str], epoch: int = -1) -> list[tuple[
         If `target` is no run, the epoch was not recorded, or a value is neither recorded nor
         follows from the record.
     """
+    target = Path(target)
     if not target.is_dir():
         raise ValueError(f"{names[0]} needs the epochs of a run directory, got {target}")
     history = History.load(target)
@@ -107,7 +131,7 @@ def run_rows(target: Path, names: Sequence[str], epoch: int = -1) -> list[tuple[
 
 
 def _npz(path: Path) -> Topology:
-    """Read a topology of ours or a matrix of `scipy.sparse.save_npz`."""
+    """Read a topology of `topokit.save_topology` or a matrix of `scipy.sparse.save_npz`."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             keys = set(arrays.files)

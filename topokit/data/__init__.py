@@ -17,7 +17,7 @@ from topokit.data.images import cifar10, digits, idx_images
 from topokit.data.samples import Data, Loader
 from topokit.data.synthetic import synthetic
 from topokit.data.user import csv, npz, openml
-from topokit.tables import choose
+from topokit.tables import as_generator, choose
 
 __all__ = ["DATASETS", "Data", "load_data"]
 
@@ -57,7 +57,7 @@ DATASETS: dict[str, Loader] = {
 
 
 def load_data(
-    name: str, *, data_dir: str | Path | None = None, rng: np.random.Generator, **params: Any
+    name: str, *, data_dir: str | Path | None = None, rng: np.random.Generator | int, **params: Any
 ) -> Data:
     """Load a data set by name.
 
@@ -90,5 +90,6 @@ def load_data(
     >>> data.x_train.shape, data.x_test.shape, data.n_classes
     ((1348, 64), (449, 64), 10)
     """
+    rng = as_generator(rng)
     folder = Path(data_dir).expanduser() if data_dir is not None else None
     return choose("data set", name, DATASETS)(data_dir=folder, rng=rng, **params)

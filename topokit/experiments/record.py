@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,16 @@ from topokit.rules.memory import explore
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["EXPLORED", "History", "Recorder", "Recording", "RunDirectory", "best_epoch"]
+__all__ = [
+    "EXPLORED",
+    "History",
+    "Recorder",
+    "Recording",
+    "RunDirectory",
+    "RunLike",
+    "as_run",
+    "best_epoch",
+]
 
 EXPLORED = "explored_fraction"
 MEASURE_COLUMNS = ["run", "epoch", "layer", "measure", "value"]
@@ -493,3 +502,34 @@ class Recording:
 
     def __repr__(self) -> str:
         return f"Recording({self.name!r}, {len(self.topologies)} topologies)"
+
+
+RunLike: TypeAlias = History | Recording | str | os.PathLike[str]
+
+
+def as_run(source: RunLike) -> History:
+    """Return the run that something is, or whose directory it names.
+
+    Functions of runs call this first. A `Recording` is returned as it is: it has the attributes
+    of a `History` that they read.
+
+    Raises
+    ------
+    TypeError
+        If it is no run.
+    FileNotFoundError, ValueError
+        As in `History.load`.
+
+    Examples
+    --------
+    >>> as_run(Recording())
+    Recording('recording', 0 topologies)
+    """
+    if isinstance(source, str | os.PathLike):
+        return History.load(source)
+    if not hasattr(source, "recorded"):
+        raise TypeError(
+            "expected a run (a History, a Recording or the path of a run directory), got "
+            f"{type(source).__name__}"
+        )
+    return cast("History", source)

@@ -29,6 +29,7 @@ from topokit.generators.sampling import (
     shuffled,
 )
 from topokit.graph import LayerGraph
+from topokit.graph.convert import GraphLike, as_graph
 from topokit.tables import as_generator
 
 __all__ = [
@@ -158,7 +159,7 @@ def graph_with_degrees(
 
 
 def randomized_twin(
-    graph: LayerGraph, *, rng: np.random.Generator | int, sweeps: int = 20
+    graph: GraphLike, *, rng: np.random.Generator | int, sweeps: int = 20
 ) -> LayerGraph:
     """Draw a random graph with the same degrees on both sides (a null sample), by curveball trades.
 
@@ -198,7 +199,7 @@ def randomized_twin(
     >>> twin.fan_in.tolist(), twin.fan_out.tolist()
     ([1, 1, 1, 1], [1, 1, 1, 1])
     """
-    rng = as_generator(rng)
+    rng, graph = as_generator(rng), as_graph(graph)
     if sweeps < 1:
         raise ValueError(f"expected at least 1 sweep, got {sweeps}")
     if graph.n_edges == 0 or graph.n_out < 2:
@@ -212,7 +213,7 @@ def randomized_twin(
 
 
 def switched_twin(
-    graph: LayerGraph, *, rng: np.random.Generator | int, swaps_per_edge: float = 10.0
+    graph: GraphLike, *, rng: np.random.Generator | int, swaps_per_edge: float = 10.0
 ) -> LayerGraph:
     """Draw a random graph with the same degrees, by accepted swaps of the ends of two edges.
 
@@ -245,7 +246,7 @@ def switched_twin(
     >>> switched_twin(graph, rng=np.random.default_rng(0)).fan_in.tolist()
     [1, 1, 1, 1]
     """
-    rng = as_generator(rng)
+    rng, graph = as_generator(rng), as_graph(graph)
     if graph.n_edges < 2:
         return graph
     from topokit.generators import kernels

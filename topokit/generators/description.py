@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from topokit.generators.provenance import provenance_of
-from topokit.graph import LayerGraph
+from topokit.graph.convert import GraphLike, as_graph
 from topokit.graph.spectra import leading_singular_values, mean_degree_bound, ramanujan_margin
 
 __all__ = ["Description", "describe"]
@@ -69,7 +69,7 @@ class Description:
     biregular: bool
 
 
-def describe(graph: LayerGraph, *, requested_density: float | None = None) -> Description:
+def describe(graph: GraphLike, *, requested_density: float | None = None) -> Description:
     """Describe a graph: its family and repairs, degrees, components, spectral certificate.
 
     Parameters
@@ -92,6 +92,7 @@ def describe(graph: LayerGraph, *, requested_density: float | None = None) -> De
 
     Examples
     --------
+    >>> from topokit.graph import LayerGraph
     >>> facts = describe(LayerGraph.from_edge_ids([0, 1, 2, 3], (2, 2)))
     >>> facts.components, facts.biregular, round(facts.sigma_1, 6), round(facts.margin, 6)
     (1, True, 2.0, 2.0)
@@ -101,6 +102,7 @@ def describe(graph: LayerGraph, *, requested_density: float | None = None) -> De
     >>> facts.family, facts.requested_edges, facts.repairs[0]
     ('lps', 3000, 'cropped from 660 -> 660 units')
     """
+    graph = as_graph(graph)
     fan_in, fan_out = graph.fan_in, graph.fan_out
     first, second = leading_singular_values(graph) if graph.n_edges else (0.0, 0.0)
     n, cells = graph.n_out + graph.n_in, graph.n_out * graph.n_in

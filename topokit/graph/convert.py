@@ -1,13 +1,19 @@
-"""Conversion from and to scipy, networkx and dense masks; topologies as ``.npz`` files."""
+"""Conversion from and to scipy, networkx and dense masks; topologies as ``.npz`` files.
+
+And `as_topology` and `as_graph`, with which functions accept whatever holds a graph.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
 import struct
+import sys
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,6 +26,9 @@ if TYPE_CHECKING:
     import networkx as nx
 
 __all__ = [
+    "GraphLike",
+    "as_graph",
+    "as_topology",
     "channel_graph",
     "from_dense",
     "from_networkx",
@@ -27,6 +36,7 @@ __all__ = [
     "load_topology",
     "save_topology",
     "to_networkx",
+    "topology_and_previous",
     "unrolled_graph",
 ]
 
@@ -131,7 +141,7 @@ def unrolled_graph(graph: LayerGraph, kernel_cells: int) -> LayerGraph:
     )
 
 
-def to_networkx(graph_or_topology: LayerGraph | Topology) -> nx.Graph:
+def to_networkx(graph_or_topology: GraphLike) -> nx.Graph:
     """Convert to an undirected networkx graph with a ``bipartite`` attribute on every node.
 
     Nodes are integers. A layer has its input units first (``bipartite=0``), then its output
@@ -141,6 +151,7 @@ def to_networkx(graph_or_topology: LayerGraph | Topology) -> nx.Graph:
     Parameters
     ----------
     graph_or_topology : LayerGraph or dict of LayerGraph
+        Or whatever `as_topology` reads: a model, a run, a file.
 
     Returns
     -------
@@ -160,10 +171,7 @@ def to_networkx(graph_or_topology: LayerGraph | Topology) -> nx.Graph:
     """
     import networkx as nx
 
-    if isinstance(graph_or_topology, LayerGraph):
-        topology: Topology = {"": graph_or_topology}
-    else:
-        topology = graph_or_topology
+    topology = as_topology(graph_or_topology)
     widths = check_chain(topology)
     result = nx.Graph()
     starts = np.concatenate([[0], np.cumsum(widths)])
@@ -218,10 +226,22 @@ def from_networkx(graph: nx.Graph) -> LayerGraph:
     return LayerGraph.from_edge_ids(sorted(ids), (len(outputs), len(inputs)))
 
 
-def save_topology(path: str | os.PathLike[str], topology: Topology) -> None:
+def save_topology(path: str | os.PathLike[str], topology: GraphLike) -> None:
     """Write a topology to an ``.npz`` file: names, shapes and CSR arrays, no pickles.
 
     The file is written beside its place and renamed, so that it is never incomplete.
+
+    Parameters
+    ----------
+    path : path
+        First, as in `numpy.savez`. An ending is not added.
+    topology : dict of LayerGraph
+        Or whatever `as_topology` reads: a graph, a model, a run.
+
+    Raises
+    ------
+    TypeError
+        If the arguments come in the other order, or `topology` holds no graphs.
 
     Examples
     --------
@@ -231,7 +251,12 @@ def save_topology(path: str | os.PathLike[str], topology: Topology) -> None:
     >>> load_topology(path)
     {'fc1': LayerGraph(2 -> 1, 1 edges)}
     """
-    path = Path(path)
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            "expected save_topology(path, topology), the path first as in numpy.savez, got "
+            f"{type(path).__name__} as the path"
+        )
+    path, topology = Path(path), as_topology(topology)
     arrays: dict[str, Any] = {
         "format": np.array(FORMAT),
         "names": np.array(list(topology), dtype=np.str_),
@@ -271,3 +296,159 @@ def load_topology(path: str | os.PathLike[str]) -> Topology:
             }
     except (*DAMAGED, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"expected a topology written by topokit at {path}: {error}") from error
+
+
+class Run(Protocol):
+    """A recorded run: `topokit.History` or `topokit.Recording`."""
+
+    @property
+    def recorded(self) -> list[int]:
+        """The recorded epochs."""
+
+    def topology(self, epoch: int) -> Topology:
+        """Return the layer graphs of an epoch."""
+
+
+class Model(Protocol):
+    """A torch module, known here by its state alone."""
+
+    def state_dict(self) -> Any:
+        """Return the tensors by name."""
+
+
+if TYPE_CHECKING:
+    GraphLike: TypeAlias = (
+        LayerGraph
+        | Mapping[str, Any]
+        | sp.sparray
+        | sp.spmatrix
+        | nx.Graph
+        | Run
+        | Model
+        | str
+        | os.PathLike[str]
+    )
+else:
+    GraphLike = Any
+
+SINGLE = "layer"
+"""The name of a layer that has none."""
+
+
+def as_topology(source: GraphLike) -> Topology:
+    """Return the layer graphs that something holds.
+
+    Functions of topologies call this first, so that each accepts whatever a user has at hand.
+
+    Parameters
+    ----------
+    source
+        A topology (returned as it is), a layer graph, a scipy sparse matrix or a bipartite
+        networkx graph (named ``"layer"``), a dict of these; a torch model or state dict, as
+        `topokit.topology_of` reads it; a run (`topokit.History`, `topokit.Recording`) at its last
+        recorded epoch; an engine of `topokit.attach` or a fitted classifier; or the path of a run
+        directory or of a file that ``topokit analyze`` reads.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these.
+    ValueError
+        If it holds no layer, or its file is damaged.
+    FileNotFoundError
+        If there is no such file.
+
+    Examples
+    --------
+    >>> as_topology(LayerGraph.from_edge_ids([1], (1, 2)))
+    {'layer': LayerGraph(2 -> 1, 1 edges)}
+    """
+    return topology_and_previous(source)[0]
+
+
+def as_graph(source: GraphLike) -> LayerGraph:
+    """Return the one layer graph that something holds; see `as_topology`.
+
+    Raises
+    ------
+    ValueError
+        If it holds several layers or none.
+
+    Examples
+    --------
+    >>> as_graph({"fc1": LayerGraph.from_edge_ids([1], (1, 2))})
+    LayerGraph(2 -> 1, 1 edges)
+    """
+    if isinstance(source, LayerGraph):
+        return source
+    topology = as_topology(source)
+    if len(topology) != 1:
+        names = ", ".join(topology) or "none"
+        example = f", such as topology[{next(iter(topology))!r}]" if topology else ""
+        raise ValueError(
+            f"expected the graph of one layer, got {len(topology)} layers ({names}); "
+            f"pass one of them{example}"
+        )
+    return next(iter(topology.values()))
+
+
+def topology_and_previous(source: GraphLike) -> tuple[Topology, Topology | None]:
+    """Return `as_topology` and, for a run, the topology recorded before it."""
+    if isinstance(source, LayerGraph):
+        return {SINGLE: source}, None
+    torch = sys.modules.get("torch")  # who passes a model has loaded it
+    if torch is not None and isinstance(source, torch.nn.Module):
+        return _read(source)
+    if isinstance(source, Mapping):
+        if all(isinstance(graph, LayerGraph) for graph in source.values()):
+            return cast("Topology", source), None
+        if all(_is_one_layer(graph) for graph in source.values()):
+            return {name: as_graph(graph) for name, graph in source.items()}, None
+        if torch is not None and not any(_is_one_layer(graph) for graph in source.values()):
+            return _read(source)
+        strange = next(graph for graph in source.values() if not _is_one_layer(graph))
+        raise TypeError(
+            f"expected a topology, a dict of layer graphs, got a dict with a "
+            f"{type(strange).__name__}"
+        )
+    if isinstance(source, str | os.PathLike):
+        return _read(source)
+    if sp.issparse(source):
+        return {SINGLE: from_scipy(source)}, None
+    if _is_networkx(source):
+        return {SINGLE: from_networkx(source)}, None
+    recorded = getattr(source, "recorded", None)
+    if isinstance(recorded, list):
+        if not recorded:
+            raise ValueError(f"run {getattr(source, 'name', '')} has not recorded an epoch yet")
+        run = cast("Run", source)
+        before = run.topology(recorded[-2]) if recorded[1:] else None
+        return run.topology(recorded[-1]), before
+    for name in ("topology", "topology_"):
+        held = getattr(source, name, None)
+        if isinstance(held, Mapping):
+            return topology_and_previous(held)
+    hint = "; topokit.graph.convert.from_dense reads dense masks" if hasattr(source, "ndim") else ""
+    raise TypeError(
+        "expected a layer graph, a topology (a dict of them), a model, a run, a scipy or networkx "
+        f"graph, or a path, got {type(source).__name__}{hint}"
+    )
+
+
+def _is_networkx(source: Any) -> bool:
+    networkx = sys.modules.get("networkx")
+    return networkx is not None and isinstance(source, networkx.Graph)
+
+
+def _is_one_layer(source: Any) -> bool:
+    return isinstance(source, LayerGraph) or bool(sp.issparse(source)) or _is_networkx(source)
+
+
+def _read(source: Any) -> tuple[Topology, Topology | None]:
+    """Read a model, a state dict, or a file.
+
+    How is known to `topokit.read`, far above this room: loaded here by name, and only when a
+    caller gives such a thing, so that nothing in this room depends on torch.
+    """
+    found: tuple[Topology, Topology | None] = importlib.import_module("topokit.read").read(source)
+    return found

@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import ArpackError, eigsh
 
 from topokit.graph.cache import remember
+from topokit.graph.convert import GraphLike, as_graph
 from topokit.graph.layergraph import LayerGraph
 
 if TYPE_CHECKING:
@@ -448,7 +449,7 @@ def _leading(graph: LayerGraph, data: NDArray[np.float64] | None) -> tuple[float
 
 
 def singular_values(
-    graph: LayerGraph, values: NDArray[np.float64] | None = None, *, normalized: bool = False
+    graph: GraphLike, values: NDArray[np.float64] | None = None, *, normalized: bool = False
 ) -> NDArray[np.float64]:
     """Return all singular values of the biadjacency matrix.
 
@@ -478,6 +479,7 @@ def singular_values(
     >>> singular_values(LayerGraph.from_edge_ids([0, 3], (2, 2))).tolist()
     [1.0, 1.0]
     """
+    graph = as_graph(graph)
     size = min(graph.shape)
     if size > WHOLE:
         raise ValueError(

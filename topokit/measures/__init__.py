@@ -8,11 +8,12 @@ statistics of them. A measure is a function in the file of its kind and a line i
 
 from __future__ import annotations
 
-import difflib
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from topokit.graph import EdgeUpdate, LayerGraph, Topology
+from topokit.graph import EdgeUpdate, LayerGraph
+from topokit.graph.convert import GraphLike, as_graph, as_topology, topology_and_previous
 from topokit.measures.change import (
     expected_explored_fraction,
     expected_jaccard,
@@ -103,6 +104,7 @@ from topokit.measures.weighted import (
     synflow_score,
     weighted_gaps,
 )
+from topokit.tables import hint, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,29 +120,63 @@ __all__ = [
     "DegreeReport",
     "LikelihoodRatio",
     "PowerLawFit",
+    "active_flow",
+    "algebraic_connectivity",
+    "algebraic_connectivity_giant",
+    "assortativity",
     "barber_modularity",
     "binomial_distance",
+    "butterflies",
     "ccdf",
+    "components",
     "degree_report",
     "describe_fit",
     "dispersion_test",
+    "distances",
+    "efficiency",
+    "evenness_fan_in",
+    "evenness_fan_out",
     "expected_explored_fraction",
     "expected_jaccard",
     "explored_fraction",
+    "fan_in",
+    "fan_out",
     "find_communities",
     "fit_power_law",
     "full_support_aic",
+    "giant_share",
     "gini",
+    "hub_alignment",
+    "imdb",
+    "jaccard",
+    "jaccard_excess",
     "kept_core",
     "measure",
+    "mixing_certificate",
+    "nestedness",
+    "network_algebraic_connectivity",
+    "network_components",
+    "network_giant_share",
+    "network_normalized_gap",
+    "network_spectral_gap",
+    "normalized_spectral_gap",
+    "pair_clustering",
     "path_kernel_trace",
     "path_norm",
+    "percolation",
+    "power_law",
+    "power_law_fan_out",
     "power_law_of",
     "prepare",
+    "ramanujan_margin",
+    "rich_club",
+    "robins_alexander",
+    "robustness",
     "robustness_curve",
     "scale_free_tier",
     "set_style_correlation",
     "singular_values",
+    "spectral_gap",
     "spectrum_exponent",
     "strengths",
     "structure_convergence",
@@ -150,10 +186,12 @@ __all__ = [
     "synflow_score",
     "tail_index",
     "topology_distance",
+    "turnover",
+    "universal_cover_margin",
     "weighted_gaps",
 ]
 
-LAYER_MEASURES: dict[str, Callable[[LayerGraph], Any]] = {
+LAYER_MEASURES: dict[str, Callable[[Any], Any]] = {
     "fan_in": fan_in,
     "fan_out": fan_out,
     "evenness_fan_in": evenness_fan_in,
@@ -182,7 +220,7 @@ LAYER_MEASURES: dict[str, Callable[[LayerGraph], Any]] = {
     "robustness": robustness,
 }
 
-NETWORK_MEASURES: dict[str, Callable[[Topology], Any]] = {
+NETWORK_MEASURES: dict[str, Callable[[Any], Any]] = {
     "network_spectral_gap": network_spectral_gap,
     "network_normalized_gap": network_normalized_gap,
     "algebraic_connectivity": network_algebraic_connectivity,
@@ -197,6 +235,23 @@ CHANGE_MEASURES: dict[str, Callable[[EdgeUpdate], Any]] = {
     "jaccard": jaccard,
     "jaccard_excess": jaccard_excess,
 }
+
+
+def _accepting(read: Callable[[Any], Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, its first argument whatever `read` finds a graph or a topology in."""
+
+    @functools.wraps(function)
+    def accepting(source: GraphLike, *args: Any, **kwargs: Any) -> Any:
+        return function(read(source), *args, **kwargs)
+
+    return accepting
+
+
+# Called from outside, a measure accepts whatever holds a graph: a model, a run, a file. So do the
+# functions of this module's own namespace; those of the files behind it take graphs alone.
+for _table, _read in ((LAYER_MEASURES, as_graph), (NETWORK_MEASURES, as_topology)):
+    for _name, _function in _table.items():
+        _table[_name] = globals()[_function.__name__] = _accepting(_read, _function)
 
 CORE: tuple[str, ...] = (
     "fan_in",
@@ -236,20 +291,17 @@ def _check(names: Iterable[str]) -> None:
     """Raise for names in no table."""
     known = sorted({*LAYER_MEASURES, *NETWORK_MEASURES, *CHANGE_MEASURES})
     for name in names:
-        if not isinstance(name, str) or name.split(".")[0] not in known:
-            near = difflib.get_close_matches(str(name).split(".")[0], known, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-            raise ValueError(f"unknown measure {name!r}; {hint}measures: {', '.join(known)}")
-        base, _, field = name.partition(".")
-        if field:
+        base, _, field = name.partition(".") if isinstance(name, str) else (name, "", "")
+        if base not in known:
+            raise ValueError(
+                f"unknown measure {name!r}; {hint(base, known)}measures: {listed(known)}"
+            )
+        if field and field not in _fields(base):
             fields = _fields(base)
-            if field not in fields:
-                near = difflib.get_close_matches(field, fields, n=3, cutoff=0.5)
-                hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-                raise ValueError(
-                    f"unknown field {field!r} of measure {base!r}; {hint}"
-                    f"fields: {', '.join(fields) or 'none'}"
-                )
+            raise ValueError(
+                f"unknown field {field!r} of measure {base!r}; {hint(field, fields)}"
+                f"fields: {', '.join(fields) or 'none'}"
+            )
 
 
 def _fields(name: str) -> tuple[str, ...]:
@@ -268,10 +320,10 @@ def _fields(name: str) -> tuple[str, ...]:
 
 
 def measure(
-    topology: Topology,
+    topology: GraphLike,
     names: Iterable[str] | None = None,
     *,
-    previous: Topology | None = None,
+    previous: GraphLike | None = None,
     changes: Mapping[str, EdgeUpdate] | None = None,
 ) -> pd.DataFrame:
     """Measure a topology: every layer, the whole network, and the change since `previous`.
@@ -279,6 +331,9 @@ def measure(
     Parameters
     ----------
     topology : dict of LayerGraph
+        Or whatever `topokit.graph.convert.as_topology` reads: one layer's graph, a model or its
+        state dict, the path of a file. A run is measured at its last recorded epoch and, unless
+        `previous` is given, compared with the epoch recorded before.
     names : iterable of str, optional
         Names of the tables `LAYER_MEASURES`, `NETWORK_MEASURES` and `CHANGE_MEASURES` (a name
         in several is taken from all), or one field of one, such as ``"power_law.alpha"``. By
@@ -311,6 +366,8 @@ def measure(
     """
     import pandas as pd
 
+    topology, before = topology_and_previous(topology)
+    earlier = before if previous is None else as_topology(previous)
     if isinstance(names, str):
         names = [names]
     wanted = list(CORE) if names is None else list(dict.fromkeys(names))
@@ -330,11 +387,11 @@ def measure(
         take(LAYER_MEASURES, layer, graph)
     take(NETWORK_MEASURES, NETWORK, topology)
     for layer, graph in topology.items():
-        before = None if previous is None else previous.get(layer)
+        old = None if earlier is None else earlier.get(layer)
         if changes is not None and layer in changes:
             take(CHANGE_MEASURES, layer, changes[layer])
-        elif before is not None and before.shape == graph.shape:
-            take(CHANGE_MEASURES, layer, EdgeUpdate.between(before, graph))
+        elif old is not None and old.shape == graph.shape:
+            take(CHANGE_MEASURES, layer, EdgeUpdate.between(old, graph))
     return pd.DataFrame(rows, columns=["layer", "measure", "value"]).astype({"value": float})
 
 

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from topokit.graph import EdgeUpdate, LayerGraph, Topology, check_chain
+from topokit.graph.convert import GraphLike, as_graph, as_topology
 
 __all__ = [
     "Convergence",
@@ -277,7 +278,7 @@ def survival_curve(graphs: Iterable[LayerGraph]) -> NDArray[np.float64]:
     return np.array(shares)
 
 
-def topology_distance(a: Topology, b: Topology) -> float:
+def topology_distance(a: GraphLike, b: GraphLike) -> float:
     """Distance between two networks' topologies after matching their hidden units (NNSTD).
 
     Layer by layer, units are paired by the assignment of least cost, the cost of two units
@@ -289,7 +290,8 @@ def topology_distance(a: Topology, b: Topology) -> float:
     Parameters
     ----------
     a, b : dict of LayerGraph
-        Layers of the same shapes in the same order; they must chain.
+        Layers of the same shapes in the same order; they must chain. Or whatever
+        `topokit.graph.convert.as_topology` reads, such as two models.
 
     Returns
     -------
@@ -316,6 +318,7 @@ def topology_distance(a: Topology, b: Topology) -> float:
     """
     from scipy.optimize import linear_sum_assignment
 
+    a, b = as_topology(a), as_topology(b)
     shapes = [[g.shape for g in t.values()] for t in (a, b)]
     if shapes[0] != shapes[1]:
         raise ValueError(f"expected layers of the same shapes, got {shapes[0]} and {shapes[1]}")
@@ -343,7 +346,7 @@ class Convergence(NamedTuple):
     settled: dict[str, float]
 
 
-def kept_core(graph: LayerGraph, weights: NDArray[np.floating], share: float) -> LayerGraph:
+def kept_core(graph: GraphLike, weights: NDArray[np.floating], share: float) -> LayerGraph:
     """Return the graph of the edges that pruning the `share` of smallest weights would keep.
 
     Parameters
@@ -368,6 +371,7 @@ def kept_core(graph: LayerGraph, weights: NDArray[np.floating], share: float) ->
     >>> kept_core(graph, np.array([0.1, -2.0, 1.0, 0.2]), 0.5).edge_ids.tolist()
     [1, 2]
     """
+    graph = as_graph(graph)
     size = np.abs(np.asarray(weights, dtype=float))
     if size.shape != (graph.n_edges,):
         raise ValueError(f"expected {graph.n_edges} weights, got shape {size.shape}")

@@ -12,7 +12,9 @@ from scipy.sparse.csgraph import connected_components, shortest_path
 
 from topokit.graph import LayerGraph, Topology, chain_widths
 from topokit.graph.cache import remember
+from topokit.graph.convert import GraphLike, as_graph
 from topokit.graph.spectra import Joined, joined
+from topokit.tables import as_generator
 
 __all__ = [
     "ActiveFlow",
@@ -436,11 +438,11 @@ def _giants(
 
 
 def robustness_curve(
-    graph: LayerGraph,
+    graph: GraphLike,
     *,
     order: str = "hubs",
     points: int = POINTS,
-    rng: np.random.Generator | None = None,
+    rng: np.random.Generator | int | None = None,
 ) -> RobustnessCurve:
     """Giant component while units of both sides are removed, at random or hubs first.
 
@@ -477,6 +479,8 @@ def robustness_curve(
     >>> curve.giant.tolist()
     [1.0, 0.2, 0.2, 0.2, 0.2, 0.0]
     """
+    graph = as_graph(graph)
+    rng = None if rng is None else as_generator(rng)
     if order not in ("hubs", "random"):
         raise ValueError(f"expected order 'hubs' or 'random', got {order!r}")
     if points < 2:

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import bdtr, gammaln, log_ndtr, xlog1py, xlogy
 
-from topokit.graph import LayerGraph, random_subset
+from topokit.graph import random_subset
+from topokit.graph.convert import GraphLike, as_graph
 from topokit.measures.degree import gini
 from topokit.measures.powerlaw import log_zeta
 from topokit.measures.scalefree import (
@@ -23,6 +24,7 @@ from topokit.measures.scalefree import (
     describe_fit,
     power_law_of,
 )
+from topokit.tables import as_generator
 
 __all__ = [
     "BinomialDistance",
@@ -164,7 +166,7 @@ def scale_free_tier(fits: Sequence[PowerLawFit]) -> str:
 
 
 def degree_report(
-    graph: LayerGraph, side: str = "fan_in", *, bootstrap: int = 100, rng: np.random.Generator
+    graph: GraphLike, side: str = "fan_in", *, bootstrap: int = 100, rng: np.random.Generator | int
 ) -> DegreeReport:
     """Answer the scale-free question for one side: is it random, heavy-tailed, a power law.
 
@@ -199,12 +201,15 @@ def degree_report(
     Examples
     --------
     >>> rng = np.random.default_rng(0)
+    >>> from topokit.graph import LayerGraph
     >>> graph = LayerGraph.from_edge_ids(rng.permutation(300 * 200)[:1500], (300, 200))
     >>> degree_report(graph, bootstrap=20, rng=rng).tier
     'Erdős–Rényi not rejected'
     """
+    rng = as_generator(rng)
     if bootstrap < 1:
         raise ValueError(f"expected at least one bootstrap replicate, got {bootstrap}")
+    graph = as_graph(graph)
     # the fit draws first, so that its p-value is that of power_law_of with the same stream
     fit = power_law_of(graph, side, bootstrap=bootstrap, rng=rng)
     degrees, n_other = (
@@ -367,7 +372,7 @@ def _distance(degrees: NDArray[np.int64], expected: NDArray[np.float64]) -> floa
 
 
 def binomial_distance(
-    degrees: ArrayLike, *, n_other: int, draws: int = 199, rng: np.random.Generator
+    degrees: ArrayLike, *, n_other: int, draws: int = 199, rng: np.random.Generator | int
 ) -> BinomialDistance:
     """Distance of degrees from the binomial law of a random layer, with its Monte Carlo p-value.
 
@@ -400,6 +405,7 @@ def binomial_distance(
     >>> binomial_distance([0, 0, 0, 12] * 20, n_other=50, rng=rng).p_value
     0.005
     """
+    rng = as_generator(rng)
     k = np.asarray(degrees, dtype=np.int64)
     total, cells = int(k.sum()), k.size * n_other
     if not 0 < total < cells:
@@ -462,7 +468,7 @@ class SetCorrelation(NamedTuple):
 
 
 def tail_index(
-    samples: ArrayLike, *, share: float = 0.1, rng: np.random.Generator | None = None
+    samples: ArrayLike, *, share: float = 0.1, rng: np.random.Generator | int | None = None
 ) -> TailIndex:
     r"""Extreme-value index of the largest values by Hill, by moments and by a kernel.
 
@@ -502,6 +508,7 @@ def tail_index(
     >>> bool(tail_index(rng.zipf(2.5, 5000), rng=rng).moments > 0.4)
     True
     """
+    rng = None if rng is None else as_generator(rng)
     x = np.asarray(samples, dtype=float)
     if rng is not None:
         x = x + rng.uniform(-0.5, 0.5, x.size)

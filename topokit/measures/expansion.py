@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph
+from topokit.graph.convert import GraphLike, as_graph
 from topokit.graph.spectra import leading_singular_values, ramanujan_margin, top_pair
 from topokit.measures.connectivity import components_of
 from topokit.measures.spectral import normalized_operator, normalized_singular_value
@@ -258,7 +259,7 @@ def percolation(graph: LayerGraph) -> float:
     return one * two
 
 
-def sweep_cut(graph: LayerGraph) -> SweepCut:
+def sweep_cut(graph: GraphLike) -> SweepCut:
     """Bottleneck of a layer: the best cut along the second singular vectors.
 
     Cheeger's inequality holds for it: normalised gap / 2 <= conductance <= sqrt(2 x gap).
@@ -286,6 +287,7 @@ def sweep_cut(graph: LayerGraph) -> SweepCut:
     >>> cut.conductance, cut.inputs.size, cut.outputs.size
     (0.1111111111111111, 2, 2)
     """
+    graph = as_graph(graph)
     nothing = SweepCut(NAN, np.empty(0, np.int64), np.empty(0, np.int64))
     if graph.n_edges == 0:
         return nothing

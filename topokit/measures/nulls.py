@@ -11,7 +11,9 @@ from scipy.special import expit
 
 from topokit.generators import randomized_twin
 from topokit.graph import LayerGraph, random_subset
+from topokit.graph.convert import GraphLike, as_graph
 from topokit.measures import LAYER_MEASURES, find_communities
+from topokit.tables import as_generator
 
 __all__ = [
     "NULL_MEASURES",
@@ -56,7 +58,7 @@ class NullScore(NamedTuple):
     p_value: float
 
 
-def expected_degree_twin(graph: LayerGraph, *, rng: np.random.Generator) -> LayerGraph:
+def expected_degree_twin(graph: GraphLike, *, rng: np.random.Generator | int) -> LayerGraph:
     r"""Draw a layer of largest entropy whose degrees are those of a graph on average (BiCM).
 
     Each cell is an edge with probability :math:`x_i y_j / (1 + x_i y_j)`, independently; units
@@ -90,6 +92,8 @@ def expected_degree_twin(graph: LayerGraph, *, rng: np.random.Generator) -> Laye
     >>> expected_degree_twin(graph, rng=np.random.default_rng(0)).shape
     (3, 3)
     """
+    graph = as_graph(graph)
+    rng = as_generator(rng)
     fan_in, fan_out = graph.fan_in, graph.fan_out
     k, rows, n_rows = np.unique(fan_in, return_inverse=True, return_counts=True)
     d, columns, n_columns = np.unique(fan_out, return_inverse=True, return_counts=True)
@@ -160,11 +164,11 @@ TWINS: dict[str, Callable[..., LayerGraph]] = {
 
 
 def null_score(
-    graph: LayerGraph,
+    graph: GraphLike,
     measure: Callable[[LayerGraph], float],
     *,
     twins: int = 20,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
 ) -> NullScore:
     """Compare a measure with its values on random graphs of the same degrees.
 
@@ -207,16 +211,17 @@ def null_score(
     >>> score.z > 3
     True
     """
+    rng = as_generator(rng)
     return null_scores(graph, {"measure": measure}, twins=twins, rng=rng)["measure"]
 
 
 def null_scores(
-    graph: LayerGraph,
+    graph: GraphLike,
     measures: Mapping[str, Callable[[LayerGraph], float]] = NULL_MEASURES,
     *,
     twins: int = 20,
     null: str = "exact",
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
 ) -> dict[str, NullScore]:
     """Compare several measures with their values on the same random graphs of equal degrees.
 
@@ -252,6 +257,8 @@ def null_scores(
     >>> list(scores) == list(NULL_MEASURES)
     True
     """
+    rng = as_generator(rng)
+    graph = as_graph(graph)
     if twins < 2:
         raise ValueError(f"expected at least 2 twins, got {twins}")
     if null not in TWINS:

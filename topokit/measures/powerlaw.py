@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import gammainc, gammaln, log_ndtr, ndtr
 
+from topokit.tables import as_generator
+
 __all__ = [
     "ALTERNATIVES",
     "LikelihoodRatio",
@@ -174,7 +176,7 @@ def sample_zeta(
     alpha: float,
     xmin: int = 1,
     upper: float = np.inf,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
 ) -> NDArray[np.int64]:
     """Draw from the discrete power law ``k**-alpha`` on ``xmin..upper``.
 
@@ -203,6 +205,7 @@ def sample_zeta(
     >>> sample_zeta(5, alpha=2.5, xmin=2, rng=np.random.default_rng(0)).min() >= 2
     np.True_
     """
+    rng = as_generator(rng)
     if xmin < 1 or upper < xmin or (np.isinf(upper) and alpha <= 1):
         raise ValueError(
             f"expected 1 <= xmin <= upper, and alpha > 1 where upper is infinite, got "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -10,8 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from topokit.graph import LayerGraph
 from topokit.graph.cache import remember
+from topokit.graph.convert import GraphLike, as_graph
 from topokit.measures.degree import dispersion_test
 from topokit.measures.powerlaw import LikelihoodRatio, Tally, bootstrap_p, compare, fit_tail, tally
+from topokit.tables import as_generator
 
 __all__ = [
     "PowerLaw",
@@ -102,6 +105,11 @@ class PowerLawFit:
 
 def _integers(samples: ArrayLike) -> NDArray[np.int64]:
     """Check a sample; raise saying what is wrong with it."""
+    if isinstance(samples, LayerGraph | Mapping):
+        raise TypeError(
+            "expected a flat sample of integers such as graph.fan_in, got a "
+            f"{type(samples).__name__}; topokit.measures.power_law_of fits a graph's degrees"
+        )
     array = np.asarray(samples)
     if array.ndim != 1:
         raise ValueError(f"expected a flat sample of integers, got shape {array.shape}")
@@ -124,7 +132,7 @@ def fit_power_law(
     *,
     xmin: int | None = None,
     bootstrap: int = 0,
-    rng: np.random.Generator | None = None,
+    rng: np.random.Generator | int | None = None,
     n_other: int | None = None,
 ) -> PowerLawFit:
     """Fit a discrete power law to integers and judge it against a random graph and other laws.
@@ -183,6 +191,7 @@ def fit_power_law(
     >>> fit_power_law(rng.poisson(10, 1000)).verdict
     'random'
     """
+    rng = None if rng is None else as_generator(rng)
     values = _integers(samples)
     if xmin is not None and (xmin != int(xmin) or xmin < 1):
         raise ValueError(f"expected xmin to be a positive integer, got {xmin}")
@@ -407,11 +416,11 @@ def _check_side(side: str) -> None:
 
 
 def power_law_of(
-    graph: LayerGraph,
+    graph: GraphLike,
     side: str = "fan_in",
     *,
     bootstrap: int = 0,
-    rng: np.random.Generator | None = None,
+    rng: np.random.Generator | int | None = None,
 ) -> PowerLawFit:
     """Fit and judge the degrees of one side of a layer, with the layer's exact random null.
 
@@ -439,6 +448,8 @@ def power_law_of(
     'random'
     """
     _check_side(side)
+    rng = None if rng is None else as_generator(rng)
+    graph = as_graph(graph)
     if bootstrap and rng is None:
         raise ValueError(
             "expected rng=numpy.random.default_rng(seed) together with bootstrap > 0, got rng=None"

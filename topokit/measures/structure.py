@@ -10,6 +10,8 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from topokit.graph import LayerGraph, Topology, chain_widths
+from topokit.graph.convert import GraphLike, as_graph
+from topokit.tables import as_generator
 
 __all__ = [
     "Communities",
@@ -370,7 +372,7 @@ class Communities(NamedTuple):
     outputs: NDArray[np.int64]
 
 
-def barber_modularity(graph: LayerGraph, inputs: ArrayLike, outputs: ArrayLike) -> float:
+def barber_modularity(graph: GraphLike, inputs: ArrayLike, outputs: ArrayLike) -> float:
     r"""Modularity of given communities of a bipartite graph.
 
     .. math:: Q = \frac{1}{E} \sum_{ij} (B_{ij} - k_i d_j / E) [c_i = c_j]
@@ -404,6 +406,7 @@ def barber_modularity(graph: LayerGraph, inputs: ArrayLike, outputs: ArrayLike) 
     >>> barber_modularity(blocks, [0, 0, 1, 1], [0, 0, 1, 1])
     0.5
     """
+    graph = as_graph(graph)
     one, two = np.asarray(inputs, np.int64), np.asarray(outputs, np.int64)
     if one.shape != (graph.n_in,) or two.shape != (graph.n_out,):
         raise ValueError(
@@ -423,7 +426,7 @@ def barber_modularity(graph: LayerGraph, inputs: ArrayLike, outputs: ArrayLike) 
 
 
 def find_communities(
-    graph: LayerGraph, *, rng: np.random.Generator, starts: int = 4
+    graph: GraphLike, *, rng: np.random.Generator | int, starts: int = 4
 ) -> Communities:
     """Search for communities of high modularity: each side in turn joins where it gains most.
 
@@ -455,6 +458,8 @@ def find_communities(
     >>> find_communities(blocks, rng=np.random.default_rng(0)).modularity
     0.5
     """
+    graph = as_graph(graph)
+    rng = as_generator(rng)
     from topokit.measures.connectivity import components_of
 
     if not graph.n_edges:

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topokit.graph import LayerGraph, Topology, check_chain, check_per_edge
+from topokit.graph.convert import GraphLike, as_graph
 from topokit.graph.spectra import WHOLE, leading_singular_values, singular_values
 from topokit.measures.spectral import normalized_singular_value
+from topokit.tables import as_generator
 
 __all__ = [
     "ContinuousFit",
@@ -197,7 +199,7 @@ def path_kernel_trace(topology: Topology, values: Values) -> float:
 
 
 def strengths(
-    graph: LayerGraph, values: NDArray[Any]
+    graph: GraphLike, values: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sums of absolute weights at the output units and at the input units.
 
@@ -222,6 +224,7 @@ def strengths(
     >>> [side.tolist() for side in strengths(layer, np.array([3.0, -4.0]))]
     [[7.0], [3.0, 4.0]]
     """
+    graph = as_graph(graph)
     sizes = _checked({"layer": graph}, {"layer": values})[0]
     sizes = np.abs(sizes)
     inputs: NDArray[Any] = np.bincount(graph.rows, sizes, graph.n_out)
@@ -269,7 +272,7 @@ def _weights(graph: LayerGraph, values: ArrayLike) -> NDArray[np.float64]:
     return weights
 
 
-def weighted_gaps(graph: LayerGraph, values: ArrayLike) -> WeightedGaps:
+def weighted_gaps(graph: GraphLike, values: ArrayLike) -> WeightedGaps:
     """Spectral gaps of the absolute weights of a layer.
 
     Parameters
@@ -303,6 +306,7 @@ def weighted_gaps(graph: LayerGraph, values: ArrayLike) -> WeightedGaps:
     >>> weighted_gaps(graph, [1.0, -1.0, 1.0, 1.0])
     WeightedGaps(gap=2.0, relative=1.0, normalized=1.0)
     """
+    graph = as_graph(graph)
     sizes = np.abs(_weights(graph, values))
     nonzero = sizes > 0
     if not nonzero.any():
@@ -365,7 +369,7 @@ def _eigenvalues(graph: LayerGraph, weights: NDArray[np.float64]) -> NDArray[np.
 
 
 def spectrum_exponent(
-    graph: LayerGraph, values: ArrayLike, *, rng: np.random.Generator
+    graph: GraphLike, values: ArrayLike, *, rng: np.random.Generator | int
 ) -> SpectrumExponent:
     """Power-law exponent of the eigenvalues of W^T W, as WeightWatcher takes it, with controls.
 
@@ -410,6 +414,8 @@ def spectrum_exponent(
     >>> bool(found.stable_rank > 20)
     True
     """
+    graph = as_graph(graph)
+    rng = as_generator(rng)
     weights = _weights(graph, values)
     if min(graph.shape) > WHOLE:
         raise ValueError(

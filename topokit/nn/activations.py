@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from topokit.nn.kernels.autograd import NATIVE, units_first
 from topokit.nn.kernels.threads import even_bounds, run_job
+from topokit.tables import as_generator
 
 __all__ = ["ACTIVATIONS", "AllReLU", "SReLU", "dropped_out"]
 
@@ -41,7 +42,8 @@ class SReLU(nn.Module):
     [-1.0, 1.0, 4.5]
     """
 
-    def __init__(self, units: int, *, rng: np.random.Generator) -> None:
+    def __init__(self, units: int, *, rng: np.random.Generator | int) -> None:
+        rng = as_generator(rng)
         super().__init__()
         dtype = torch.get_default_dtype()
         self.t_left = nn.Parameter(torch.zeros(units, dtype=dtype))

@@ -12,6 +12,7 @@ from torch.nn.functional import conv2d, unfold
 from topokit.graph import LayerGraph
 from topokit.nn.kernels import edge_product
 from topokit.nn.layers import EdgeLayer, initial_values
+from topokit.tables import as_generator
 
 __all__ = ["SparseConv2d"]
 
@@ -81,8 +82,9 @@ class SparseConv2d(EdgeLayer):
         kernel: str = "auto",
         bias: bool = True,
         init: str = "he",
-        rng: np.random.Generator,
+        rng: np.random.Generator | int,
     ) -> None:
+        rng = as_generator(rng)
         super().__init__()
         self.kernel_size = _pair(kernel_size)
         self.stride, self.padding = _pair(stride), _pair(padding)

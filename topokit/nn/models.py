@@ -16,6 +16,7 @@ from topokit.nn.activations import ACTIVATIONS, dropped_out
 from topokit.nn.conv import SparseConv2d
 from topokit.nn.layers import SparseLinear
 from topokit.nn.rbm import set_rbm
+from topokit.tables import as_generator
 
 __all__ = ["MODELS", "UNSUPERVISED", "SparseCNN", "SparseMLP", "inputs_of", "set_cnn", "set_mlp"]
 
@@ -83,7 +84,7 @@ def set_mlp(
     dropout: float = 0.0,
     kernel: str = "auto",
     init: str = "he",
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
     """Build the multilayer perceptron of the SET papers from a topology.
@@ -128,6 +129,7 @@ def set_mlp(
     >>> model(torch.ones(3, 2, 2)).shape
     torch.Size([3, 1])
     """
+    rng = as_generator(rng)
     widths = check_chain(topology)
     if activation not in ACTIVATIONS:
         raise ValueError(f"expected an activation of {', '.join(ACTIVATIONS)}, got {activation!r}")
@@ -199,7 +201,7 @@ def set_cnn(
     dropout: float = 0.0,
     kernel: str = "auto",
     init: str = "he",
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
     """Build the convolutional network of the SET paper with sparse layers on top.
@@ -250,6 +252,7 @@ def set_cnn(
     >>> model(torch.ones(2, 64)).shape
     torch.Size([2, 5])
     """
+    rng = as_generator(rng)
     first, height, width = (int(n) for n in image)
     shrink = 2 ** len(channels)
     top = {name: graph for name, graph in topology.items() if not name.startswith("conv")}

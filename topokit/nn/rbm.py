@@ -16,6 +16,7 @@ from topokit.graph import LayerGraph, Topology
 from topokit.nn.kernels import edge_product
 from topokit.nn.kernels.autograd import EdgeIndex
 from topokit.nn.layers import SparseLinear
+from topokit.tables import as_generator
 
 __all__ = [
     "LogPartition",
@@ -106,9 +107,10 @@ class SparseRBM(nn.Module):
         threshold: float = 0.5,
         deviation: float = 0.05,
         kernel: str = "auto",
-        rng: np.random.Generator,
+        rng: np.random.Generator | int,
         generator: torch.Generator | None = None,
     ) -> None:
+        rng = as_generator(rng)
         super().__init__()
         for name, number in (("cd_steps", cd_steps), ("chains", chains)):
             if number < 1:
@@ -275,7 +277,7 @@ def set_rbm(
     threshold: float = 0.5,
     deviation: float = 0.05,
     kernel: str = "auto",
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
     """Build the restricted Boltzmann machine of the SET paper from a topology of one layer.
@@ -320,6 +322,7 @@ def set_rbm(
     >>> model(torch.ones(3, 4)).shape
     torch.Size([3, 2])
     """
+    rng = as_generator(rng)
     graphs: Sequence[LayerGraph] = list(topology.values())
     if len(graphs) != 1:
         words = ", ".join(topology) or "none"

@@ -7,12 +7,14 @@ and the report page. A figure is a function and a line in `LAYER_PLOTS`, `HISTOR
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 
+from topokit.experiments.record import as_run
 from topokit.plots.across import accuracy_against, arms_side_by_side, mean_over_seeds
 from topokit.plots.animation import frames, javascript_player, save_gif
 from topokit.plots.history import (
@@ -39,16 +41,35 @@ from topokit.plots.style import figure
 from topokit.plots.style import save as save_axes
 
 if TYPE_CHECKING:
-    from topokit.experiments.record import History
+    from topokit.experiments.record import RunLike
 
 __all__ = [
     "ACROSS_PLOTS",
     "HISTORY_PLOTS",
     "LAYER_PLOTS",
+    "accuracy_against",
+    "accuracy_against_measure",
+    "accuracy_over_epochs",
+    "adjacency",
+    "arms_side_by_side",
+    "degree_distribution",
+    "degree_evolution",
+    "degree_heatmap",
+    "degree_histogram",
+    "degree_multiples",
+    "edge_survival",
     "frames",
+    "input_map",
     "javascript_player",
+    "mean_over_seeds",
+    "measure_over_epochs",
+    "network",
     "save_figures",
     "save_gif",
+    "spectrum",
+    "spectrum_over_epochs",
+    "turnover",
+    "verdict_timeline",
 ]
 
 LAYER_PLOTS: dict[str, Callable[..., Axes]] = {
@@ -84,14 +105,15 @@ KINDS = ("png", "pdf", "svg", "gif")
 
 
 def save_figures(
-    history: History, directory: Path, *, formats: tuple[str, ...] = ("png",)
+    history: RunLike, directory: str | os.PathLike[str], *, formats: tuple[str, ...] = ("png",)
 ) -> list[Path]:
     """Save every history plot, and the degrees of every layer at the last epoch, to a folder.
 
     Parameters
     ----------
     history : History
-    directory : Path
+        Or a Recording, or the path of a run directory.
+    directory : path
         Created if it does not exist.
     formats : tuple of str
         Any of png, pdf, svg and gif; gif adds an animation of the first layer's degrees and edges.
@@ -109,6 +131,7 @@ def save_figures(
     unknown = [kind for kind in formats if kind not in KINDS]
     if unknown or not formats:
         raise ValueError(f"expected formats of {', '.join(KINDS)}, got {', '.join(unknown)!r}")
+    history, directory = as_run(history), Path(directory)
     if not history.recorded:
         raise ValueError(f"run {history.name} has not recorded an epoch yet")
     directory.mkdir(parents=True, exist_ok=True)

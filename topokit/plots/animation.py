@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from topokit.experiments.record import as_run
 from topokit.measures import ccdf
 from topokit.plots.history import evenly_spaced, layer_of
 from topokit.plots.layer import UNITS, block_densities, degrees_of, null_ccdf
@@ -22,7 +23,7 @@ from topokit.plots.style import COLOURS, NULL, RC
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
 
-    from topokit.experiments.record import History
+    from topokit.experiments.record import History, RunLike
     from topokit.graph import LayerGraph
 
 __all__ = ["frames", "javascript_player", "save_gif"]
@@ -30,7 +31,7 @@ __all__ = ["frames", "javascript_player", "save_gif"]
 POINTS = 48  # largest number of points of a distribution in `frames`
 
 
-def frames(history: History, *, n_frames: int = 60, blocks: int = 24) -> dict[str, Any]:
+def frames(history: RunLike, *, n_frames: int = 60, blocks: int = 24) -> dict[str, Any]:
     """Return degree distributions and block densities of a run's epochs as plain numbers.
 
     Parameters
@@ -75,6 +76,7 @@ def frames(history: History, *, n_frames: int = 60, blocks: int = 24) -> dict[st
     # epochs. A distribution keeps at most 48 of its distinct degrees, spaced geometrically as on
     # the logarithmic axis it is drawn on, and four digits. An epoch of a layer takes about 2 kB
     # whatever its size; time is O(edges) for each epoch.
+    history = as_run(history)
     epochs = _shown(history, n_frames)
     topologies = [history.topology(epoch) for epoch in epochs]
     layers = {}
@@ -93,7 +95,7 @@ def frames(history: History, *, n_frames: int = 60, blocks: int = 24) -> dict[st
 
 
 def save_gif(
-    history: History,
+    history: RunLike,
     path: str | os.PathLike[str],
     *,
     layer: str | None = None,
@@ -142,7 +144,7 @@ def save_gif(
 
 
 def javascript_player(
-    history: History, *, layer: str | None = None, side: str = "fan_in", n_frames: int = 30
+    history: RunLike, *, layer: str | None = None, side: str = "fan_in", n_frames: int = 30
 ) -> str:
     """Return an animation of one layer's degrees and adjacency, in matplotlib's HTML player.
 
@@ -183,11 +185,12 @@ def javascript_player(
 
 @contextmanager
 def _animation(
-    history: History, *, layer: str | None, side: str, n_frames: int
+    history: RunLike, *, layer: str | None, side: str, n_frames: int
 ) -> Iterator[tuple[FuncAnimation, int]]:
     """Yield an animation of two panels, degrees and adjacency, and its number of frames."""
     from matplotlib.animation import FuncAnimation
 
+    history = as_run(history)
     epochs = _shown(history, n_frames)
     topologies = [history.topology(epoch) for epoch in epochs]
     name = str(layer_of(history, layer))

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy.sparse.linalg import svds
 
+from topokit.experiments.record import History, RunLike, as_run
 from topokit.graph import positions_in
 from topokit.measures import VERDICTS, singular_values
 from topokit.plots.layer import UNITS, degrees_of, draw_ccdf, null_ccdf
@@ -22,7 +23,6 @@ from topokit.plots.style import COLOURS, LINES, MARKERS, NULL, axes, whole_numbe
 if TYPE_CHECKING:
     import pandas as pd
 
-    from topokit.experiments.record import History
     from topokit.graph import LayerGraph
 
 __all__ = [
@@ -99,7 +99,7 @@ def _label(measure: str) -> str:
 
 
 def degree_evolution(
-    history: History,
+    history: RunLike,
     *,
     layer: str | None = None,
     side: str = "fan_in",
@@ -138,7 +138,7 @@ def degree_evolution(
     >>> ax.get_title()
     'Degrees over epochs (fc1 fan-in)'
     """
-    ax = axes(ax)
+    history, ax = as_run(history), axes(ax)
     layer, word = layer_of(history, layer), side.replace("_", "-")
     epochs = evenly_spaced(history, n_epochs)
     if epochs and layer is not None:
@@ -177,7 +177,7 @@ def _draw_distributions(
 
 
 def degree_heatmap(
-    history: History,
+    history: RunLike,
     *,
     layer: str | None = None,
     side: str = "fan_in",
@@ -217,7 +217,7 @@ def degree_heatmap(
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('epoch', 'fan-in k')
     """
-    ax = axes(ax)
+    history, ax = as_run(history), axes(ax)
     layer, word = layer_of(history, layer), side.replace("_", "-")
     epochs = evenly_spaced(history, n_epochs)
     if epochs and layer is not None:
@@ -254,7 +254,7 @@ def _degree_bins(largest: int) -> NDArray[np.float64]:
 
 
 def degree_multiples(
-    history: History, *, side: str = "fan_in", n_epochs: int = 3, ax: Axes | None = None
+    history: RunLike, *, side: str = "fan_in", n_epochs: int = 3, ax: Axes | None = None
 ) -> Axes:
     """Degree distributions of every layer, one small panel for each, on common scales.
 
@@ -286,7 +286,7 @@ def degree_multiples(
     >>> len(ax.child_axes)
     2
     """
-    ax = axes(ax)
+    history, ax = as_run(history), axes(ax)
     word = side.replace("_", "-")
     epochs = evenly_spaced(history, n_epochs)
     ax.set(xticks=[], yticks=[])
@@ -319,7 +319,7 @@ def degree_multiples(
 
 
 def measure_over_epochs(
-    history: History, measure: str = "fan_in.dispersion", *, ax: Axes | None = None
+    history: RunLike, measure: str = "fan_in.dispersion", *, ax: Axes | None = None
 ) -> Axes:
     """One measure over epochs, a line for each layer; undefined values are left out.
 
@@ -341,7 +341,7 @@ def measure_over_epochs(
     >>> ax.get_ylabel()
     'fan-in variance / mean'
     """
-    ax = axes(ax)
+    history, ax = as_run(history), axes(ax)
     layers = _values(history, measure)
     for i, (layer, part) in enumerate(layers.items()):
         ax.plot(part["epoch"], part["value"], color=COLOURS[i % 7], ls=LINES[i % 7], label=layer)
@@ -354,7 +354,7 @@ def measure_over_epochs(
     return ax
 
 
-def turnover(history: History, *, ax: Axes | None = None) -> Axes:
+def turnover(history: RunLike, *, ax: Axes | None = None) -> Axes:
     """Share of edges that were absent at the previously recorded epoch, a line for each layer.
 
     Parameters
@@ -380,7 +380,7 @@ def turnover(history: History, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def verdict_timeline(history: History, *, ax: Axes | None = None) -> Axes:
+def verdict_timeline(history: RunLike, *, ax: Axes | None = None) -> Axes:
     """Verdict of the scale-free test on each layer's fan-in, epoch by epoch.
 
     Darker is further from random. Without a bootstrap the verdict is never "power law".
@@ -401,7 +401,7 @@ def verdict_timeline(history: History, *, ax: Axes | None = None) -> Axes:
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['fc1', 'fc2']
     """
-    ax = axes(ax)
+    history, ax = as_run(history), axes(ax)
     layers = _values(history, "power_law.verdict")
     if layers:
         epochs = sorted({int(e) for part in layers.values() for e in part["epoch"]})
@@ -422,7 +422,7 @@ def verdict_timeline(history: History, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def accuracy_over_epochs(history: History, *, ax: Axes | None = None) -> Axes:
+def accuracy_over_epochs(history: RunLike, *, ax: Axes | None = None) -> Axes:
     """Test accuracy after each epoch; test error for a model that learns without labels.
 
     Parameters
@@ -441,7 +441,7 @@ def accuracy_over_epochs(history: History, *, ax: Axes | None = None) -> Axes:
     >>> ax.lines[0].get_xdata().tolist()
     [0, 1, 2]
     """
-    ax = axes(ax)
+    history, ax = as_run(history), axes(ax)
     scores, label = scores_of(history)
     if len(scores):
         ax.plot(history.epochs["epoch"], scores, color=COLOURS[0])
@@ -451,7 +451,7 @@ def accuracy_over_epochs(history: History, *, ax: Axes | None = None) -> Axes:
 
 
 def accuracy_against_measure(
-    history: History, measure: str = "normalized_spectral_gap", *, ax: Axes | None = None
+    history: RunLike, measure: str = "normalized_spectral_gap", *, ax: Axes | None = None
 ) -> Axes:
     """Test accuracy (or error) against a measure, a point for each epoch and layer.
 
@@ -476,7 +476,7 @@ def accuracy_against_measure(
     >>> ax.get_ylabel()
     'test accuracy'
     """
-    ax = axes(ax)
+    history, ax = as_run(history), axes(ax)
     layers = _values(history, measure)
     scores, score = scores_of(history)
     accuracy = dict(zip(history.epochs["epoch"], scores, strict=True))
@@ -509,7 +509,7 @@ def accuracy_against_measure(
 # --- lifetimes of edges --------------------------------------------------------------------------
 
 
-def edge_survival(history: History, *, ax: Axes | None = None) -> Axes:
+def edge_survival(history: RunLike, *, ax: Axes | None = None) -> Axes:
     """Share of edges that reach a given age, estimated by Kaplan and Meier [1]_, for each layer.
 
     Edges that are present at the last epoch are censored: only a lower bound of their lifetime is
@@ -537,7 +537,7 @@ def edge_survival(history: History, *, ax: Axes | None = None) -> Axes:
     >>> [float(y) for y in ax.lines[0].get_ydata()][:1]
     [1.0]
     """
-    ax = axes(ax)
+    history, ax = as_run(history), axes(ax)
     lowest = 1.0
     for i, (name, (age, share)) in enumerate(_kaplan_meier(history).items()):
         style = {"color": COLOURS[i % 7], "ls": LINES[i % 7]}
@@ -599,7 +599,7 @@ def _survival(died: NDArray[np.int64], ages: NDArray[np.int64]) -> Curve:
 
 
 def spectrum_over_epochs(
-    history: History,
+    history: RunLike,
     *,
     layer: str | None = None,
     n_epochs: int = 12,
@@ -643,7 +643,7 @@ def spectrum_over_epochs(
     >>> ax.get_ylabel()
     'singular value'
     """
-    ax = axes(ax)
+    history, ax = as_run(history), axes(ax)
     layer = layer_of(history, layer)
     epochs = evenly_spaced(history, n_epochs)
     if epochs and layer is not None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from topokit.graph import LayerGraph
+from topokit.graph.convert import GraphLike, as_graph
 from topokit.graph.spectra import leading_singular_values
 from topokit.measures import ccdf, power_law_of, singular_values
 from topokit.plots.style import COLOURS, NULL, axes
@@ -67,10 +68,10 @@ def ccdf_band(
 
 
 def degree_distribution(
-    graph: LayerGraph,
+    graph: GraphLike,
     *,
     side: str = "fan_in",
-    initial: LayerGraph | None = None,
+    initial: GraphLike | None = None,
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -85,6 +86,7 @@ def degree_distribution(
     Parameters
     ----------
     graph : LayerGraph
+        Or whatever holds one layer; see `topokit.graph.convert.as_graph`.
     side : str
         ``"fan_in"`` (output units) or ``"fan_out"`` (input units).
     initial : LayerGraph, optional
@@ -108,7 +110,8 @@ def degree_distribution(
     >>> degree_distribution(graph, ax=Figure().add_subplot()).get_xlabel()
     'fan-in k'
     """
-    ax = axes(ax)
+    graph, ax = as_graph(graph), axes(ax)
+    initial = None if initial is None else as_graph(initial)
     degrees, _ = degrees_of(graph, side)
     if graph.n_edges:
         ax.plot(*null_ccdf(graph, side), color=NULL, ls=":", label="random graph")
@@ -149,7 +152,7 @@ def degree_distribution(
     return ax
 
 
-def degree_histogram(graph: LayerGraph, *, side: str = "fan_in", ax: Axes | None = None) -> Axes:
+def degree_histogram(graph: GraphLike, *, side: str = "fan_in", ax: Axes | None = None) -> Axes:
     """Number of units of each degree, with the expectation for a random graph as a line.
 
     Parameters
@@ -175,7 +178,7 @@ def degree_histogram(graph: LayerGraph, *, side: str = "fan_in", ax: Axes | None
     >>> degree_histogram(graph, ax=Figure().add_subplot()).get_ylabel()
     'output units'
     """
-    ax = axes(ax)
+    graph, ax = as_graph(graph), axes(ax)
     degrees, n_other = degrees_of(graph, side)
     if degrees.size:
         counts = np.bincount(degrees)
@@ -188,7 +191,7 @@ def degree_histogram(graph: LayerGraph, *, side: str = "fan_in", ax: Axes | None
     return ax
 
 
-def spectrum(graph: LayerGraph, *, ax: Axes | None = None) -> Axes:
+def spectrum(graph: GraphLike, *, ax: Axes | None = None) -> Axes:
     """Singular values of the biadjacency matrix, with the random bulk and the Ramanujan bound.
 
     The first value reflects the mean degrees. The second, compared with the dashed bound, shows
@@ -223,7 +226,7 @@ def spectrum(graph: LayerGraph, *, ax: Axes | None = None) -> Axes:
     >>> spectrum(LayerGraph.from_edge_ids(range(6), (2, 3)), ax=Figure().add_subplot()).get_ylabel()
     'singular value'
     """
-    ax = axes(ax)
+    graph, ax = as_graph(graph), axes(ax)
     whole = min(graph.shape) <= LARGEST_SPECTRUM
     values = singular_values(graph) if whole else np.array(leading_singular_values(graph))
     values = np.sort(values)[::-1]
@@ -269,7 +272,7 @@ def random_bulk(graph: LayerGraph) -> NDArray[np.float64]:
     return np.sqrt(np.maximum(np.interp(wanted, share / share[-1], squares), 0))
 
 
-def adjacency(graph: LayerGraph, *, ax: Axes | None = None) -> Axes:
+def adjacency(graph: GraphLike, *, ax: Axes | None = None) -> Axes:
     """Adjacency matrix with both sides ordered by degree; large layers as block densities.
 
     The grey level is the share of edges present in a block; hubs are in the upper left corner.
@@ -291,7 +294,7 @@ def adjacency(graph: LayerGraph, *, ax: Axes | None = None) -> Axes:
     >>> adjacency(LayerGraph.from_edge_ids([0], (1, 2)), ax=Figure().add_subplot()).get_title()
     'Adjacency, ordered by degree'
     """
-    ax = axes(ax)
+    graph, ax = as_graph(graph), axes(ax)
     if graph.n_edges:
         whole = max(graph.shape) <= BLOCKS  # each block is one cell, and an edge is black
         blocks = BLOCKS if whole else int(np.clip(np.sqrt(graph.n_edges / EXPECTED), 1, BLOCKS))
@@ -350,7 +353,7 @@ def group_densities(
 
 
 def input_map(
-    graph: LayerGraph, *, image_shape: tuple[int, int] | None = None, ax: Axes | None = None
+    graph: GraphLike, *, image_shape: tuple[int, int] | None = None, ax: Axes | None = None
 ) -> Axes:
     """Fan-out of the input units as an image: how many edges leave each pixel.
 
@@ -377,7 +380,7 @@ def input_map(
     >>> input_map(LayerGraph.from_edge_ids([0], (1, 4)), ax=Figure().add_subplot()).get_title()
     'Edges of each input unit'
     """
-    ax = axes(ax)
+    graph, ax = as_graph(graph), axes(ax)
     side = int(np.sqrt(graph.n_in))
     shape = image_shape or ((side, side) if side * side == graph.n_in else (1, graph.n_in))
     if shape[0] * shape[1] != graph.n_in:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from os import PathLike
+from os.path import isdir
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from numpy.typing import NDArray
 
-from topokit.graph import LayerGraph, Topology
+from topokit.experiments.record import History, as_run
+from topokit.graph import LayerGraph
+from topokit.graph.convert import GraphLike, as_topology
 from topokit.plots.layer import degree_ranks, group_densities
 from topokit.plots.style import COLOURS, axes
-
-if TYPE_CHECKING:
-    from topokit.experiments.record import History
 
 __all__ = ["network"]
 
@@ -38,7 +39,7 @@ FAINT = 0.03  # lines lighter than this are not drawn
 # is deterministic.
 
 
-def network(source: History | Topology, *, epoch: int = -1, ax: Axes | None = None) -> Axes:
+def network(source: GraphLike, *, epoch: int = -1, ax: Axes | None = None) -> Axes:
     r"""Draw a network in columns, inputs on the left, units in order of decreasing degree.
 
     Small networks are drawn exactly: each unit is a dot whose area is its degree, each edge a
@@ -51,7 +52,7 @@ def network(source: History | Topology, *, epoch: int = -1, ax: Axes | None = No
     Parameters
     ----------
     source : History or dict of LayerGraph
-        A run or a topology.
+        A run or its directory, a topology, or whatever `topokit.graph.convert.as_topology` reads.
     epoch : int
         A recorded epoch of the run; negative numbers count back from the last one recorded.
     ax : Axes, optional
@@ -75,11 +76,12 @@ def network(source: History | Topology, *, epoch: int = -1, ax: Axes | None = No
     ['inputs\n3', 'fc1\n3', 'fc2\n3']
     """
     ax = axes(ax)
-    if isinstance(source, Mapping):
-        topology, title = source, "Network"
-    elif source.recorded:
-        epoch = source.recorded[epoch] if epoch < 0 else epoch
-        topology, title = source.topology(epoch), f"Network, epoch {epoch}"
+    run = _run_of(source)
+    if run is None:
+        topology, title = as_topology(source), "Network"
+    elif run.recorded:
+        epoch = run.recorded[epoch] if epoch < 0 else epoch
+        topology, title = run.topology(epoch), f"Network, epoch {epoch}"
     else:
         topology, title = {}, "Network"
     columns, names, places = _columns(topology)
@@ -102,6 +104,12 @@ def network(source: History | Topology, *, epoch: int = -1, ax: Axes | None = No
     ax.set_title(title)
     ax.spines[:].set_visible(False)
     return ax
+
+
+def _run_of(source: Any) -> History | None:
+    """Return the run that something is or whose directory it names, if it is one."""
+    is_folder = isinstance(source, str | PathLike) and isdir(source)
+    return as_run(source) if is_folder or hasattr(source, "recorded") else None
 
 
 def _columns(

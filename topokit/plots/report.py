@@ -6,6 +6,7 @@ import base64
 import inspect
 import io
 import json
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from markupsafe import Markup
 
 import topokit
+from topokit.experiments.record import as_run
 from topokit.graph import Topology
 from topokit.graph.files import write_atomic
 from topokit.measures import describe_fit, power_law_of
@@ -25,7 +27,7 @@ from topokit.plots.style import figure, save
 from topokit.toml import to_toml
 
 if TYPE_CHECKING:
-    from topokit.experiments.record import History
+    from topokit.experiments.record import History, RunLike
 
 __all__ = ["verdict_sentences", "write_report"]
 
@@ -100,7 +102,7 @@ def verdict_sentences(
 
 
 def write_report(
-    histories: Sequence[History], path: str | Path, *, bootstrap: int = BOOTSTRAP
+    histories: Sequence[RunLike], path: str | os.PathLike[str], *, bootstrap: int = BOOTSTRAP
 ) -> Path:
     """Write one self-contained HTML page: it loads nothing from the network or from other files.
 
@@ -124,8 +126,8 @@ def write_report(
     """
     import jinja2
 
-    path = Path(path)
-    for history in histories:
+    path, runs = Path(path), [as_run(history) for history in histories]
+    for history in runs:
         if not history.recorded:
             raise ValueError(f"run {history.name} has not recorded an epoch yet")
     environment = jinja2.Environment(
@@ -134,11 +136,11 @@ def write_report(
         undefined=jinja2.StrictUndefined,
     )
     page = environment.get_template("report.html.jinja").render(
-        title="topokit: " + ", ".join(history.name for history in histories),
+        title="topokit: " + ", ".join(history.name for history in runs),
         version=topokit.__version__,
         bootstrap=bootstrap,
-        runs=[_run(history, i, bootstrap) for i, history in enumerate(histories)],
-        across=_across(histories) if len(histories) > 1 else [],
+        runs=[_run(history, i, bootstrap) for i, history in enumerate(runs)],
+        across=_across(runs) if len(runs) > 1 else [],
     )
     with write_atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -1,0 +1,65 @@
+"""The public names as type checkers and editors see them; `__init__.py` imports them lazily."""
+
+from topokit import cli as cli
+from topokit import data as data
+from topokit import experiments as experiments
+from topokit import generators as generators
+from topokit import graph as graph
+from topokit import measures as measures
+from topokit import nn as nn
+from topokit import plots as plots
+from topokit import rules as rules
+from topokit.classifier import SparseMLPClassifier as SparseMLPClassifier
+from topokit.data import DATASETS as DATASETS
+from topokit.data import Data as Data
+from topokit.data import load_data as load_data
+from topokit.experiments.compare import Comparison as Comparison
+from topokit.experiments.compare import compare as compare
+from topokit.experiments.config import RECIPES as RECIPES
+from topokit.experiments.config import RunConfig as RunConfig
+from topokit.experiments.config import load_recipe as load_recipe
+from topokit.experiments.record import History as History
+from topokit.experiments.record import Recording as Recording
+from topokit.experiments.runs import resume as resume
+from topokit.experiments.runs import run as run
+from topokit.experiments.study import Study as Study
+from topokit.experiments.study import load_study as load_study
+from topokit.experiments.sweep import SweepResult as SweepResult
+from topokit.experiments.sweep import sweep as sweep
+from topokit.generators import DENSITIES as DENSITIES
+from topokit.generators import GENERATORS as GENERATORS
+from topokit.generators import generate as generate
+from topokit.generators import randomized_twin as randomized_twin
+from topokit.graph import EdgeUpdate as EdgeUpdate
+from topokit.graph import LayerGraph as LayerGraph
+from topokit.graph import Topology as Topology
+from topokit.graph.convert import from_networkx as from_networkx
+from topokit.graph.convert import from_scipy as from_scipy
+from topokit.graph.convert import load_topology as load_topology
+from topokit.graph.convert import save_topology as save_topology
+from topokit.graph.convert import to_networkx as to_networkx
+from topokit.measures import CHANGE_MEASURES as CHANGE_MEASURES
+from topokit.measures import LAYER_MEASURES as LAYER_MEASURES
+from topokit.measures import NETWORK_MEASURES as NETWORK_MEASURES
+from topokit.measures import DegreeReport as DegreeReport
+from topokit.measures import PowerLawFit as PowerLawFit
+from topokit.measures import degree_report as degree_report
+from topokit.measures import fit_power_law as fit_power_law
+from topokit.measures import measure as measure
+from topokit.measures import topology_distance as topology_distance
+from topokit.measures.nulls import NullScore as NullScore
+from topokit.measures.nulls import null_scores as null_scores
+from topokit.nn.engine import Engine as Engine
+from topokit.nn.engine import attach as attach
+from topokit.nn.extract import topology_of as topology_of
+from topokit.nn.models import MODELS as MODELS
+from topokit.nn.sparsify import sparsify as sparsify
+from topokit.plots import ACROSS_PLOTS as ACROSS_PLOTS
+from topokit.plots import HISTORY_PLOTS as HISTORY_PLOTS
+from topokit.plots import LAYER_PLOTS as LAYER_PLOTS
+from topokit.rules import RULES as RULES
+from topokit.rules import LayerView as LayerView
+from topokit.rules import UpdateRule as UpdateRule
+
+__version__: str
+__all__: list[str]
