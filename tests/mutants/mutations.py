@@ -270,7 +270,9 @@ class _Finder:
         for side in (node.left, node.right):
             if isinstance(side, ast.JoinedStr):
                 return True
-            if isinstance(side, ast.Constant) and (side.value is None or isinstance(side.value, str)):
+            if isinstance(side, ast.Constant) and (
+                side.value is None or isinstance(side.value, str)
+            ):
                 return True
             if isinstance(side, ast.BinOp) and self.is_text(side):
                 return True

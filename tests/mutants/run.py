@@ -295,9 +295,7 @@ def check_unbroken(folder: Path, paths: list[str]) -> None:
                 )
 
 
-def work(
-    folder: Path, todo: list[tuple[str, Mutation]], journal: Path, names: list[str]
-) -> None:
+def work(folder: Path, todo: list[tuple[str, Mutation]], journal: Path, names: list[str]) -> None:
     """Try faults one after another and note each result."""
     for name, mutation in todo:
         source = (ROOT / mutation.path).read_bytes()
@@ -341,7 +339,9 @@ def table(todo: list[tuple[str, Mutation]], results: dict[str, dict[str, Any]]) 
         killed = sum(n for (_, result), n in counter.items() if result == "killed")
         lived = sum(n for (_, result), n in counter.items() if result == "survived")
         lines += [f"| **all** | {killed + lived} | {killed} | {lived} |", ""]
-    head = "| | place | kind | fault | result | noticed by | seconds |\n|---|---|---|---|---|---|---|"
+    head = (
+        "| | place | kind | fault | result | noticed by | seconds |\n|---|---|---|---|---|---|---|"
+    )
     return "\n".join([*lines, head, *rows]) + "\n"
 
 
@@ -371,9 +371,7 @@ def main() -> None:
     if not given.list:
         given.folder.mkdir(parents=True, exist_ok=True)
         again = {k for k, e in known.items() if given.retry and e["result"] == "survived"}
-        left = [
-            (n, m) for n, m in todo if (k := key_of(m, ROOT)) not in known or k in again
-        ]
+        left = [(n, m) for n, m in todo if (k := key_of(m, ROOT)) not in known or k in again]
         print(f"{len(todo)} faults, {len(left)} to try, in {given.folder}", flush=True)
         if left:
             execute(given, left, journal)
