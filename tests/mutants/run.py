@@ -94,11 +94,11 @@ ROOM = {
     "generators": ["unit/test_generators*.py", "known/test_generators_random.py",
                    "contract/test_generators.py"],
 }  # fmt: skip
-LIBRARIES = (
-    "numpy scipy.sparse.linalg scipy.optimize scipy.stats scipy.special pandas pyarrow.parquet "
-    "networkx torch numba matplotlib.pyplot hypothesis pytest _pytest.doctest jinja2 "
-    "numpy.testing sklearn.datasets"
-).split()
+LIBRARIES = [
+    "numpy", "scipy.sparse.linalg", "scipy.optimize", "scipy.stats", "scipy.special", "pandas",
+    "pyarrow.parquet", "networkx", "torch", "numba", "matplotlib.pyplot", "hypothesis", "pytest",
+    "_pytest.doctest", "jinja2", "numpy.testing", "sklearn.datasets",
+]  # fmt: skip
 LIMIT = 240.0  # seconds for one stage of tests
 
 

@@ -1,4 +1,4 @@
-"""The mutation tool itself: its faults are real ones, and those planted by hand still fit the code."""
+"""The mutation tool: its faults are faults, and those planted by hand still fit the code."""
 
 import ast
 from pathlib import Path
