@@ -7,7 +7,7 @@ file; `sample` draws from them so that every kind of fault occurs in every file.
 from __future__ import annotations
 
 import ast
-import random
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,6 +64,7 @@ class Mutation:
     before: str
     after: str
     kind: str
+    where: str = ""  # the outermost function or class it is in
 
     def apply(self, source: bytes) -> bytes:
         """Return the file with the fault in it."""
@@ -85,15 +86,24 @@ def mutations(path: str, source: bytes, only: str | None = None) -> list[Mutatio
 
 
 def sample(found: list[Mutation], source: bytes, count: int, seed: str) -> list[Mutation]:
-    """Draw mutations of a file without replacement, in turn from each kind."""
-    draw = random.Random(seed)
-    kinds: dict[str, list[Mutation]] = {}
+    """Draw mutations of a file without replacement, in turn from each kind.
+
+    Each has a place in the order of its kind that depends on the seed, its line and the fault
+    alone, so that a change of the file elsewhere leaves the sample nearly as it was.
+    """
+    ranks: dict[tuple[str, str], Mutation] = {}
     for mutation in found:
-        kinds.setdefault(mutation.kind, []).append(mutation)
-    for group in kinds.values():
-        draw.shuffle(group)
-    order = sorted(kinds)
-    draw.shuffle(order)
+        begin = source.rfind(b"\n", 0, mutation.start) + 1
+        line = source[begin : source.find(b"\n", mutation.start)].decode().strip()
+        text = f"{seed}|{mutation.where}|{line}|{mutation.before}|{mutation.after}"
+        number = 0
+        while (mutation.kind, rank := _digest(f"{text}|{number}")) in ranks:
+            number += 1
+        ranks[mutation.kind, rank] = mutation
+    kinds: dict[str, list[Mutation]] = {}
+    for (kind, _), mutation in sorted(ranks.items(), reverse=True):
+        kinds.setdefault(kind, []).append(mutation)
+    order = sorted(kinds, key=lambda kind: _digest(f"{seed}|{kind}"))
     chosen: list[Mutation] = []
     while len(chosen) < count and any(kinds.values()):
         for kind in order:
@@ -101,6 +111,10 @@ def sample(found: list[Mutation], source: bytes, count: int, seed: str) -> list[
                 mutation = kinds[kind].pop()
                 chosen += [mutation] if _compiles(mutation, source) else []
     return sorted(chosen, key=lambda m: (m.start, m.end, m.after))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha1(text.encode()).hexdigest()
 
 
 def _compiles(mutation: Mutation, source: bytes) -> bool:
@@ -117,6 +131,7 @@ class _Finder:
     def __init__(self, path: str, source: bytes, only: str | None) -> None:
         self.path, self.source = path, source
         self.only = re.compile(only) if only else None
+        self.where = ""
         self.starts = [0]
         for line in source.splitlines(keepends=True):
             self.starts.append(self.starts[-1] + len(line))
@@ -131,7 +146,8 @@ class _Finder:
         return self.source[start:end].decode()
 
     def make(self, start: int, end: int, after: str, kind: str) -> Mutation:
-        return Mutation(self.path, start, end, self.source[start:end].decode(), after, kind)
+        before = self.source[start:end].decode()
+        return Mutation(self.path, start, end, before, after, kind, self.where)
 
     def replace(self, node: ast.AST, after: str, kind: str) -> Mutation:
         return self.make(*self.span(node), after, kind)
@@ -145,6 +161,7 @@ class _Finder:
 
     def of_body(self, tree: ast.Module) -> Iterator[Mutation]:
         for node in tree.body:
+            self.where = getattr(node, "name", "")
             if self.only is None or isinstance(node, ast.FunctionDef | ast.ClassDef):
                 yield from self.of(node, within=False)
 

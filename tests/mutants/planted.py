@@ -140,4 +140,6 @@ def locate(planted: Planted, root: Path) -> Mutation:
             f"{planted.name!r}, got {len(hits)}; plant it anew in tests/mutants/planted.py"
         )
     start, end = (len(text[:at].encode()) for at in hits[0].span())
-    return Mutation(planted.path, start, end, hits[0].group(), planted.after, "planted")
+    above = re.findall(r"^(?:def|class) (\w+)", text[: hits[0].start()], re.MULTILINE)
+    where = above[-1] if above else ""
+    return Mutation(planted.path, start, end, hits[0].group(), planted.after, "planted", where)

@@ -10,7 +10,7 @@ tree is not touched. One process loads the libraries and forks for each fault, s
 little more than the tests it takes to notice it: first the module's own tests and examples, then
 those of its room, then the slow ones; the first failure ends it. Results are kept in a journal
 beside the copies: an interrupted run goes on where it was, and a fault is tried anew only if the
-changed module differs or with ``--retry``. `tests/MUTANTS.md` holds the table and how to read it.
+function it is in has changed or with ``--retry``; another ``--folder`` begins anew. `tests/MUTANTS.md` holds the table and how to read it.
 """
 
 from __future__ import annotations
@@ -136,11 +136,21 @@ def chosen(root: Path, count: int, seed: int) -> list[tuple[str, Mutation]]:
 
 
 def key_of(mutation: Mutation, root: Path) -> str:
-    """What identifies a fault: the module's code with it in place."""
-    broken = mutation.apply((root / mutation.path).read_bytes())
-    with contextlib.suppress(SyntaxError):
-        broken = ast.dump(ast.parse(broken)).encode()
-    return hashlib.sha1(mutation.path.encode() + broken).hexdigest()[:16]
+    """What identifies a fault: the function or class it is in, texts aside, with it in place."""
+    tree = ast.parse(mutation.apply((root / mutation.path).read_bytes()))
+    body = [n for n in tree.body if getattr(n, "name", "") == mutation.where] or tree.body
+    code = ast.dump(_Bare().visit(ast.Module(body, [])))
+    return hashlib.sha1(f"{mutation.path} {code}".encode()).hexdigest()[:16]
+
+
+class _Bare(ast.NodeTransformer):
+    """Leaves docstrings and messages of errors out."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        return ast.Raise(None, None)
 
 
 def copy_tree(folder: Path) -> None:
@@ -302,6 +312,7 @@ def work(folder: Path, todo: list[tuple[str, Mutation]], journal: Path, names: l
         line = line_of(source, mutation.start)
         entry = {"key": key_of(mutation, ROOT), "name": name, "line": line}
         entry |= {"path": mutation.path, "kind": mutation.kind}
+        entry |= {"before": mutation.before, "after": mutation.after}
         entry |= try_mutation(folder, mutation, names)
         with journal.open("a") as file:
             file.write(json.dumps(entry) + "\n")
