@@ -16,7 +16,7 @@ __all__ = ["PLANTED", "Planted", "locate"]
 
 
 class Planted(NamedTuple):
-    """One fault: `pattern`, a regular expression whose match is replaced."""
+    """One fault: `pattern`, a regular expression whose one match in files like `path` is replaced."""
 
     name: str
     path: str
@@ -27,13 +27,13 @@ class Planted(NamedTuple):
 PLANTED = [
     Planted(
         "bootstrap: head and tail probabilities exchanged",
-        "topokit/measures/powerlaw_kernels.py",
+        "topokit/measures/*kernels.py",
         r"rng\.random\(\) >= tail_share",
         "rng.random() < tail_share",
     ),
     Planted(
         "scan: the larger x_min on ties",
-        "topokit/measures/powerlaw_kernels.py",
+        "topokit/measures/*kernels.py",
         r"if distance < best:",
         "if distance <= best:",
     ),
@@ -88,8 +88,8 @@ PLANTED = [
     Planted(
         "sensitivity not reset by a rewiring",
         "topokit/nn/engine.py",
-        r'(?<=memory\["sensitivity"\] = )np\.zeros\(update\.after\.n_edges\)',
-        'update.carry(memory["sensitivity"])',
+        r'(?<=memory\["sensitivity"\]\[name\] = )np\.zeros\(update\.after\.n_edges\)',
+        'update.carry(self.memory["sensitivity"][name])',
     ),
     Planted(
         "even degrees: the larger ones not at random places",
@@ -100,26 +100,26 @@ PLANTED = [
     Planted(
         "chung_lu: sides exchanged for the inputs",
         "topokit/generators/degrees.py",
-        r'exponent if heavy in \("both", "in"\) else None',
-        'exponent if heavy in ("both", "out") else None',
+        r'exponent if heavy in \("both", "fan_out"\) else None',
+        'exponent if heavy in ("both", "fan_in") else None',
     ),
     Planted(
         "preferential attachment: order of the sides exchanged",
         "topokit/generators/degrees.py",
-        r'\(last, first\) if heavy == "in" else',
-        '(last, first) if heavy == "out" else',
+        r'\(last, first\) if heavy == "fan_out" else',
+        '(last, first) if heavy == "fan_in" else',
     ),
     Planted(
         "shuffle: sides exchanged",
         "topokit/generators/sampling.py",
-        r'if shuffle in \("in", "both"\):',
-        'if shuffle in ("out", "both"):',
+        r'if shuffle in \("fan_out", "both"\):',
+        'if shuffle in ("fan_in", "both"):',
     ),
     Planted(
         "hubs: sides exchanged",
         "topokit/generators/random.py",
         r"(?=n, other = \(n_in, n_out\) if side ==)",
-        'side = "out" if side == "in" else "in"\n    ',
+        'side = "fan_in" if side == "fan_out" else "fan_out"\n    ',
     ),
 ]
 
@@ -132,14 +132,18 @@ def locate(planted: Planted, root: Path) -> Mutation:
     LookupError
         If the pattern does not match exactly once.
     """
-    text = (root / planted.path).read_text(encoding="utf-8")
-    hits = list(re.finditer(planted.pattern, text))
+    hits = []
+    for file in sorted(root.glob(planted.path)):
+        text = file.read_text(encoding="utf-8")
+        hits += [(file, text, hit) for hit in re.finditer(planted.pattern, text)]
     if len(hits) != 1:
         raise LookupError(
             f"expected one match of {planted.pattern!r} in {planted.path} for the fault "
             f"{planted.name!r}, got {len(hits)}; plant it anew in tests/mutants/planted.py"
         )
-    start, end = (len(text[:at].encode()) for at in hits[0].span())
-    above = re.findall(r"^(?:def|class) (\w+)", text[: hits[0].start()], re.MULTILINE)
+    file, text, hit = hits[0]
+    start, end = (len(text[:at].encode()) for at in hit.span())
+    above = re.findall(r"^(?:def|class) (\w+)", text[: hit.start()], re.MULTILINE)
     where = above[-1] if above else ""
-    return Mutation(planted.path, start, end, hits[0].group(), planted.after, "planted", where)
+    path = str(file.relative_to(root))
+    return Mutation(path, start, end, hit.group(), planted.after, "planted", where)

@@ -66,6 +66,8 @@ NEAR = {
     "measures/spectral": ["known/test_measures.py", "known/test_measures_graphs.py"],
     "graph/cache": ["unit/test_measures.py"],
     "graph/kernels": ["unit/test_graph_layergraph*.py"],
+    "graph/lanczos": ["unit/test_measures_spectral*.py", "known/test_measures_graphs.py"],
+    "graph/spectra": ["unit/test_measures_spectral*.py", "known/test_measures_graphs.py"],
     "graph/snapshots": ["unit/test_experiments_record*.py"],
     "graph/files": ["unit/test_experiments_record*.py"],
     "graph/convert": ["unit/test_read.py"],

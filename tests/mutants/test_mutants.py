@@ -30,7 +30,7 @@ def share(n_in: int, n_out: int = 2) -> float:
 @pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.name)
 def test_planted_faults_fit_the_code(planted):
     mutation = locate(planted, ROOT)
-    source = (ROOT / planted.path).read_bytes()
+    source = (ROOT / mutation.path).read_bytes()
     broken = mutation.apply(source)
     assert ast.dump(ast.parse(broken)) != ast.dump(ast.parse(source))
 
