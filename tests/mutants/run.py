@@ -78,7 +78,6 @@ NEAR = {
     "rules/published": ["known/test_rules_dst.py"],
     "generators/sampling": ["unit/test_generators*.py", "known/test_generators_random.py"],
     "generators/random": ["known/test_generators_random.py"],
-    "nn/engine": ["parity/test_nn_training.py"],
     "experiments/loop": ["known/test_rules_set.py"],
 }  # fmt: skip
 ROOM = {
@@ -385,6 +384,7 @@ def main() -> None:
         given.folder.mkdir(parents=True, exist_ok=True)
         again = {k for k, e in known.items() if given.retry and e["result"] == "survived"}
         left = [(n, m) for n, m in todo if (k := key_of(m, ROOT)) not in known or k in again]
+        left.sort(key=lambda fault: "kernels" in fault[1].path)  # compiled code takes longest
         print(f"{len(todo)} faults, {len(left)} to try, in {given.folder}", flush=True)
         if left:
             execute(given, left, journal)
