@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Mutation", "line_of", "mutations", "sample"]
+__all__ = ["Mutation", "line_of", "mutations", "sample", "text_of"]
 
 COMPARISONS = {
     ast.Lt: ("<", "<="), ast.LtE: ("<=", "<"), ast.Gt: (">", ">="), ast.GtE: (">=", ">"),
@@ -77,6 +77,12 @@ def line_of(source: bytes, position: int) -> int:
     return source.count(b"\n", 0, position) + 1
 
 
+def text_of(source: bytes, position: int) -> str:
+    """The line, stripped, at a position in bytes."""
+    begin = source.rfind(b"\n", 0, position) + 1
+    return source[begin : source.find(b"\n", position)].decode().strip()
+
+
 def mutations(path: str, source: bytes, only: str | None = None) -> list[Mutation]:
     """List all mutations of a file, in order; `only` is a pattern of the functions looked at."""
     tree = ast.parse(source)
@@ -93,8 +99,7 @@ def sample(found: list[Mutation], source: bytes, count: int, seed: str) -> list[
     """
     ranks: dict[tuple[str, str], Mutation] = {}
     for mutation in found:
-        begin = source.rfind(b"\n", 0, mutation.start) + 1
-        line = source[begin : source.find(b"\n", mutation.start)].decode().strip()
+        line = text_of(source, mutation.start)
         text = f"{seed}|{mutation.where}|{line}|{mutation.before}|{mutation.after}"
         number = 0
         while (mutation.kind, rank := _digest(f"{text}|{number}")) in ranks:

@@ -16,7 +16,7 @@ __all__ = ["PLANTED", "Planted", "locate"]
 
 
 class Planted(NamedTuple):
-    """One fault: `pattern`, a regular expression whose one match in files like `path` is replaced."""
+    """One fault: the one match of a regular expression in files like `path` is replaced."""
 
     name: str
     path: str

@@ -10,7 +10,8 @@ tree is not touched. One process loads the libraries and forks for each fault, s
 little more than the tests it takes to notice it: first the module's own tests and examples, then
 those of its room, then the slow ones; the first failure ends it. Results are kept in a journal
 beside the copies: an interrupted run goes on where it was, and a fault is tried anew only if the
-function it is in has changed or with ``--retry``; another ``--folder`` begins anew. `tests/MUTANTS.md` holds the table and how to read it.
+function it is in has changed or with ``--retry``; another ``--folder`` begins anew.
+`tests/MUTANTS.md` holds the table and says how to read it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
-from tests.mutants.mutations import Mutation, line_of, mutations, sample  # noqa: E402
+from tests.mutants.explained import EXPLAINED  # noqa: E402
+from tests.mutants.mutations import Mutation, line_of, mutations, sample, text_of  # noqa: E402
 from tests.mutants.planted import PLANTED, locate  # noqa: E402
 
 FILES = [
@@ -100,6 +102,7 @@ LIBRARIES = [
     "pyarrow.parquet", "networkx", "torch", "numba", "matplotlib.pyplot", "hypothesis", "pytest",
     "_pytest.doctest", "jinja2", "numpy.testing", "sklearn.datasets",
 ]  # fmt: skip
+MARK = "<!-- What follows is written by tests/mutants/run.py --table. -->\n\n"
 LIMIT = 240.0  # seconds for one stage of tests
 
 
@@ -254,12 +257,11 @@ def try_mutation(folder: Path, mutation: Mutation, names: list[str]) -> dict[str
     """Write one fault into a worker's copy, run the tests, and put the file back."""
     path = folder / mutation.path
     good, times = path.read_bytes(), path.stat()
-    caches, aside = path.parent / "__pycache__", path.parent / "__pycache_aside__"
+    caches, aside = path.parent / "__pycache__", folder / "aside"
     shutil.rmtree(aside, ignore_errors=True)
-    if caches.exists():  # compiled code of the module as it is would be thrown away
-        shutil.copytree(caches, aside)
-        for stale in caches.glob(f"{path.stem}.*"):
-            stale.unlink()
+    aside.mkdir()
+    for file in caches.glob(f"{path.stem}.*"):  # compiled code of the module as it is
+        file.rename(aside / file.name)
     seconds, where = 0.0, ""
     try:
         path.write_bytes(mutation.apply(good))
@@ -274,9 +276,10 @@ def try_mutation(folder: Path, mutation: Mutation, names: list[str]) -> dict[str
     finally:
         path.write_bytes(good)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-        if aside.exists():
-            shutil.rmtree(caches, ignore_errors=True)
-            aside.rename(caches)
+        for file in caches.glob(f"{path.stem}.*"):
+            file.unlink()
+        for file in aside.iterdir():
+            file.rename(caches / file.name)
     return {"result": "survived", "by": "", "stage": "", "seconds": seconds}
 
 
@@ -325,23 +328,26 @@ def work(folder: Path, todo: list[tuple[str, Mutation]], journal: Path, names: l
 
 
 def table(todo: list[tuple[str, Mutation]], results: dict[str, dict[str, Any]]) -> str:
-    """Return the results as Markdown: counts by module and kind, and one row a fault."""
-    rows, modules, kinds = [], Counter(), Counter()
+    """Return the results as Markdown: counts by module and kind, survivors, one row a fault."""
+    rows, survivors, modules, kinds = [], [], Counter(), Counter()
     for number, (name, mutation) in enumerate(todo, 1):
-        entry = results.get(key_of(mutation, ROOT))
+        entry = results.get(key_of(mutation, ROOT), {"result": "not run", "by": "", "seconds": 0})
         source = (ROOT / mutation.path).read_bytes()
-        line = line_of(source, mutation.start)
-        result = "not run" if entry is None else entry["result"]
-        by = "" if entry is None or not entry["by"] else entry["by"].split("/")[-1]
-        seconds = "" if entry is None else f"{entry['seconds']:.0f}"
-        before, after = (_cell(text) for text in (mutation.before, mutation.after))
+        place = f"{mutation.path.removeprefix('topokit/')}:{line_of(source, mutation.start)}"
+        fault = f"{_cell(mutation.before)} → {_cell(mutation.after)}"
         kind = f"planted: {name}" if name else mutation.kind
+        by = entry["by"].split("/")[-1].replace("|", "\\|")
+        seconds = f"{entry['seconds']:.0f}"
         rows.append(
-            f"| {number} | {mutation.path.removeprefix('topokit/')}:{line} | {kind} | "
-            f"{before} → {after} | {result} | {by.replace('|', chr(92) + '|')} | {seconds} |"
+            f"| {number} | {place} | {kind} | {fault} | {entry['result']} | {by} | {seconds} |"
         )
-        modules[mutation.path.removeprefix("topokit/"), result] += 1
-        kinds[mutation.kind, result] += 1
+        modules[mutation.path.removeprefix("topokit/"), entry["result"]] += 1
+        kinds[mutation.kind, entry["result"]] += 1
+        if entry["result"] == "survived":
+            line = text_of(source, mutation.start)
+            seen = (mutation.where, line, mutation.before, mutation.after)
+            why = next((e.why for e in EXPLAINED if seen == e[:4]), "**not explained**")
+            survivors.append(f"- {number}, `{place}`, {fault} in `{line}`: {why}")
     lines = []
     for title, counter in (("module", modules), ("kind", kinds)):
         lines += [f"| {title} | tried | killed | survived |", "|---|---|---|---|"]
@@ -351,10 +357,9 @@ def table(todo: list[tuple[str, Mutation]], results: dict[str, dict[str, Any]]) 
         killed = sum(n for (_, result), n in counter.items() if result == "killed")
         lived = sum(n for (_, result), n in counter.items() if result == "survived")
         lines += [f"| **all** | {killed + lived} | {killed} | {lived} |", ""]
-    head = (
-        "| | place | kind | fault | result | noticed by | seconds |\n|---|---|---|---|---|---|---|"
-    )
-    return "\n".join([*lines, head, *rows]) + "\n"
+    lines += ["Survivors:", "", *(survivors or ["none"]), ""]
+    lines += ["| | place | kind | fault | result | noticed by | seconds |", "|---" * 7 + "|"]
+    return "\n".join([*lines, *rows]) + "\n"
 
 
 def _cell(text: str) -> str:
@@ -374,7 +379,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print the faults and stop")
     parser.add_argument("--check", action="store_true", help="first run all tests on the good code")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "mutants")
-    parser.add_argument("--table", type=Path, help="write the table here (default: print it)")
+    parser.add_argument("--table", type=Path, help="put the table at the end of this file")
     given = parser.parse_args()
 
     todo = [(n, m) for n, m in chosen(ROOT, given.count, given.seed) if given.only in m.path]
@@ -391,7 +396,8 @@ def main() -> None:
         known = read_journal(journal)
     text = table(todo, known)
     if given.table:
-        given.table.write_text(text, encoding="utf-8")
+        old = given.table.read_text(encoding="utf-8") if given.table.exists() else MARK
+        given.table.write_text(old.split(MARK)[0] + MARK + text, encoding="utf-8")
     else:
         print(text)
 
