@@ -6,9 +6,8 @@ from hypothesis import strategies as st
 
 from tests.strategies import layer_graphs
 from topokit.graph import LayerGraph
-from topokit.nn.kernels import EdgeIndex, choose_kernel, edge_product
-from topokit.nn.kernels import autograd as products
-from topokit.nn.kernels import threads as team
+from topokit.nn.kernels import EdgeIndex, autograd, choose_kernel, edge_product
+from topokit.nn.kernels import threads as kernel_threads
 from topokit.nn.kernels.autograd import PRODUCTS
 
 
@@ -104,7 +103,7 @@ def test_layout_passes_through_without_copies(rng):
     y = edge_product(x, values, bias, EdgeIndex(graph), "csr")
     assert y.t().is_contiguous()
     assert torch.relu(y).t().is_contiguous()
-    assert products.units_first(y).data_ptr() == y.data_ptr()
+    assert autograd.units_first(y).data_ptr() == y.data_ptr()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -135,7 +134,7 @@ def test_results_do_not_depend_on_the_number_of_threads(rng, monkeypatch):
         lambda x, v, b: edge_product(x, v, b, index, "csr"), x, values, bias
     )
     alone = call()
-    monkeypatch.setattr(team, "SERIAL_WORK", 0)
+    monkeypatch.setattr(kernel_threads, "SERIAL_WORK", 0)
     for threads in (2, 3, 5):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         for a, b in zip(alone[:3], call()[:3], strict=True):
@@ -146,8 +145,8 @@ def test_threads_of_our_own_serve_where_torch_has_no_openmp(rng, monkeypatch):
     graph = random_graph(rng, 60, 50, 900)
     x, values, bias = inputs(rng, graph, 70, torch.float32)
     alone = edge_product(x, values, bias, EdgeIndex(graph), "csr")
-    monkeypatch.setattr(team, "SERIAL_WORK", 0)
-    monkeypatch.setattr(team, "_openmp", lambda: None)
+    monkeypatch.setattr(kernel_threads, "SERIAL_WORK", 0)
+    monkeypatch.setattr(kernel_threads, "_gomp_parallel", lambda: None)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     assert torch.equal(alone, edge_product(x, values, bias, EdgeIndex(graph), "csr"))
 
@@ -155,7 +154,7 @@ def test_threads_of_our_own_serve_where_torch_has_no_openmp(rng, monkeypatch):
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=9), st.integers(1, 12))
 def test_rows_are_split_once_and_completely(degrees, parts):
     starts = np.concatenate([[0], np.cumsum(degrees)])
-    bounds = np.array(team.bounds_of(starts, parts))
+    bounds = np.array(kernel_threads.equal_edge_bounds(starts, parts))
     assert bounds.size == parts + 1
     assert bounds[0] == 0
     assert bounds[-1] == len(degrees)
@@ -290,24 +289,24 @@ def test_complete_graphs_have_the_gradients_of_a_dense_layer(rng, n_out, dtype):
 def test_batches_are_turned_round(batch, units, dtype):
     whole = torch.arange(batch * (units + 3)).reshape(batch, units + 3).to(dtype)
     for x in (whole[:, :units], whole[:, :units].contiguous(), whole[:, 3 : 3 + units].t().t()):
-        y = products.units_first(x)
+        y = autograd.units_first(x)
         assert torch.equal(y, x.t())
         assert batch <= 1 or units == 0 or y.stride(1) == 1
 
 
-@pytest.mark.parametrize("window_bytes", [64, 300, 10**9])
+@pytest.mark.parametrize("tile_bytes", [64, 300, 10**9])
 @pytest.mark.parametrize("batch", [3, 128, 200])
 @pytest.mark.parametrize("relu", [False, True])
-def test_windows_change_nothing_but_the_order_of_sums(rng, monkeypatch, window_bytes, batch, relu):
+def test_tiles_change_nothing_but_the_order_of_sums(rng, monkeypatch, tile_bytes, batch, relu):
     graph = random_graph(rng, 50, 20, 600)
     x, values, bias = inputs(rng, graph, batch)
-    monkeypatch.setattr(products, "WINDOW_BYTES", window_bytes)
+    monkeypatch.setattr(autograd, "TILE_BYTES", tile_bytes)
     index = EdgeIndex(graph)
-    _, count, apart = index.windows(products.BLOCK_BYTES)
-    assert (count > 1) == (window_bytes < 10**9)
-    assert index.windows(products.BLOCK_BYTES // 2 - 1)[1:] == (1, 1)
+    _, count, apart = index.tiles(autograd.BLOCK_BYTES)
+    assert (count > 1) == (tile_bytes < 10**9)
+    assert index.tiles(autograd.BLOCK_BYTES // 2 - 1)[1:] == (1, 1)
     if count > 1:
-        table = index._window_table
+        table = index._tile_pointers
         assert table.shape == (count + 1, 20)
         assert (table[0] == graph.indptr[:-1]).all()
         assert (table[-1] == graph.indptr[1:]).all()
@@ -353,19 +352,3 @@ def test_rectified_nan_stays_nan(rng):
     torch.testing.assert_close(
         y, torch.relu(edge_product(x, values, bias, EdgeIndex(graph), "csr")), equal_nan=True
     )
-
-
-@pytest.mark.parametrize("said", [True, False])
-def test_memory_settings_of_the_user_are_left_alone(monkeypatch, said):
-    calls = []
-
-    class Library:
-        mallopt = staticmethod(lambda *setting: calls.append(setting))
-
-    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
-        monkeypatch.delenv(name, raising=False)
-    if said:
-        monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
-    monkeypatch.setattr(team.ctypes, "CDLL", lambda path: Library)
-    team._keep_freed_memory()
-    assert calls == ([] if said else [(-1, team.KEPT_BYTES), (-3, team.LARGEST_KEPT)])
