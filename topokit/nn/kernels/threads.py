@@ -41,6 +41,10 @@ SERIAL_WORK = 1 << 18
 # Parts for each thread: a thread that is held up leaves the rest of its share to the others.
 PARTS_PER_THREAD = 4
 
+# What glibc keeps of freed memory: at the end of the heap, and the largest allocation from it.
+KEPT_BYTES, LARGEST_FROM_HEAP = 1 << 28, 1 << 25
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # numbers of the settings in malloc.h
+
 _log = logging.getLogger("topokit.nn")
 
 
@@ -236,6 +240,30 @@ def _run_on_threads(entry: Any, record: int, threads: int) -> None:
         wait(others)  # they write into memory of this call
 
 
+def _keep_freed_memory() -> None:
+    """Set glibc's allocator to keep freed memory for the next step. For the whole process!
+
+    By default glibc returns the memory of a large network's activations to the system after every
+    step and gets it again in the next, page by page: 1000 page faults in a step of
+    3072-4000-1000-4000-10, batch 128, an eighth of its time. Networks whose activations take less
+    than a few megabytes see no difference.
+
+    What it does to the process: up to 256 MB of freed memory stay with it, and allocations of up
+    to 32 MB come from the heap, so that memory freed between allocations in use is not returned
+    either. Called once, when the first compiled kernel runs. Where the user has set
+    ``MALLOC_TRIM_THRESHOLD_`` or ``MALLOC_MMAP_THRESHOLD_`` in the environment, or there is no
+    glibc, nothing is changed.
+    """
+    if any(name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+    mallopt(_M_MMAP_THRESHOLD, LARGEST_FROM_HEAP)
+
+
 @cache
 def _gomp_parallel() -> Any:
     """The function of torch's GNU OpenMP that runs one on all threads, or None."""
@@ -262,5 +290,6 @@ def _entry() -> Any:
     from topokit.nn.kernels.cpu import compiled
 
     if not any(Path(__file__).parent.glob("__pycache__/cpu.*.nbi")):
-        _log.info("compiling the sparse kernels: a few seconds, once per machine")
+        _log.info("compiling the sparse kernels: some seconds, once per machine")
+    _keep_freed_memory()
     return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(compiled())
