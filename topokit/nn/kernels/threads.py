@@ -241,7 +241,7 @@ def _run_on_threads(entry: Any, record: int, threads: int) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Set glibc's allocator to keep freed memory for the next step. For the whole process!
+    """Set glibc's allocator to keep freed memory for the next step, in the whole process.
 
     By default glibc returns the memory of a large network's activations to the system after every
     step and gets it again in the next, page by page: 1000 page faults in a step of
