@@ -468,9 +468,8 @@ def test_compiled_code_follows_edits_and_needs_no_cache(tmp_path):
 
     def run():
         command = [sys.executable, "-c", PROGRAM]
-        done = subprocess.run(
-            command, env=environment, cwd=tmp_path, capture_output=True, text=True
-        )
+        options = {"env": environment, "cwd": tmp_path, "capture_output": True, "text": True}
+        done = subprocess.run(command, **options)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
