@@ -150,7 +150,7 @@ def rewirer(
         for name, (update, values) in changes.items():
             layers[name].replace_graph(update, values, optimizer)
             _ = layers[name].index.transposed
-            layers[name].index.windows(BLOCK_BYTES)
+            layers[name].index.tiles(BLOCK_BYTES)
 
     return rewire
 

@@ -84,7 +84,8 @@ def test_from_dense_and_reasons(rng):
     x = torch.randn(1, 2, 5, 5)
     torch.testing.assert_close(conv(x), dense(x))
     assert explain_kernel(conv) == (
-        "dense: 4 output channels at density 1; the sparse way costs as much as 112 dense channels"
+        "dense: 4 output channels at density 1; "
+        "computed sparsely they cost as much as 112 dense ones"
     )
     wide = SparseConv2d(random_graph(rng, 18, 300, 200), 3, rng=rng)
     assert explain_kernel(wide).startswith("csr: 300 output channels at density 0.037;")

@@ -9,7 +9,7 @@ from topokit.experiments.runs import run
 from topokit.generators import NETWORKS, generate
 from topokit.graph import same_edges
 from topokit.graph.convert import save_topology
-from topokit.nn.initial_topology import STARTS, snip
+from topokit.nn.initial_topology import INITIAL_TOPOLOGIES, snip
 
 WIDTHS = (20, 30, 25, 4)
 
@@ -57,14 +57,14 @@ def test_snip_takes_the_most_sensitive_edges_of_each_layer(samples):
 def test_snip_is_bounded_seeded_and_never_empties_a_layer(samples):
     x, y = samples
     few = {"widths": WIDTHS, "density": [0.002, 0.002, 0.002]}
-    start = snip(x, y, **few, rng=np.random.default_rng(0))
-    assert min(graph.n_edges for graph in start.values()) >= 1
+    topology = snip(x, y, **few, rng=np.random.default_rng(0))
+    assert min(graph.n_edges for graph in topology.values()) >= 1
     again = snip(x, y, **few, rng=np.random.default_rng(0))
     other = snip(x, y, **few, rng=np.random.default_rng(1))
-    assert all(same_edges(start[name], again[name]) for name in start)
-    assert not all(same_edges(start[name], other[name]) for name in start)
+    assert all(same_edges(topology[name], again[name]) for name in topology)
+    assert not all(same_edges(topology[name], other[name]) for name in topology)
     small = snip(x, y, **few, block_cells=7, rng=np.random.default_rng(0))
-    assert [g.shape for g in small.values()] == [g.shape for g in start.values()]
+    assert [g.shape for g in small.values()] == [g.shape for g in topology.values()]
 
 
 def test_snip_never_forms_a_dense_layer(rng):
@@ -72,16 +72,16 @@ def test_snip_never_forms_a_dense_layer(rng):
 
     x, y = rng.standard_normal((8, 4000)).astype(np.float32), rng.integers(2, size=8)
     tracemalloc.start()
-    start = snip(x, y, widths=[4000, 5000, 2], density=[1e-4, 1], block_cells=1 << 16, rng=rng)
+    topology = snip(x, y, widths=[4000, 5000, 2], density=[1e-4, 1], block_cells=1 << 16, rng=rng)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert sum(graph.n_edges for graph in start.values()) == 2000 + 10_000
+    assert sum(graph.n_edges for graph in topology.values()) == 2000 + 10_000
     assert peak < 8e6  # dense float32: 80 MB
 
 
-def test_bad_starts_are_answered(samples, tmp_path, rng):
+def test_bad_arguments_are_answered(samples, tmp_path, rng):
     x, y = samples
-    with pytest.raises(ValueError, match="expected 20 inputs, got 7"):
+    with pytest.raises(ValueError, match="the samples as input: expected 20 inputs, got 7"):
         snip(x, y, widths=[7, 4], density=[0.5], rng=rng)
     with pytest.raises(ValueError, match="samples with labels, got none"):
         snip(x, -np.ones(60, int), widths=[20, 4], density=[0.5], rng=rng)
@@ -93,15 +93,15 @@ def test_bad_starts_are_answered(samples, tmp_path, rng):
     with pytest.raises(
         ValueError, match=r"expected layers of widths \[20, 4\] in .*t.npz, got 20 -> 9"
     ):
-        STARTS["file"](x, y, widths=[20, 4], path=str(tmp_path / "t.npz"), rng=rng)
+        INITIAL_TOPOLOGIES["file"](x, y, widths=[20, 4], path=str(tmp_path / "t.npz"), rng=rng)
     with pytest.raises(FileNotFoundError):
-        STARTS["file"](x, y, widths=[20, 4], path=str(tmp_path / "none.pt"), rng=rng)
+        INITIAL_TOPOLOGIES["file"](x, y, widths=[20, 4], path=str(tmp_path / "none.pt"), rng=rng)
 
 
 SMALL = ["epochs=2", "model.widths=[64,30,20,10]", "rule.name=set", "threads=1"]
 
 
-def test_a_run_starts_from_masks_of_ones_own(tmp_path, rng):
+def test_a_run_begins_with_masks_from_a_file(tmp_path, rng):
     mask = generate([64, 30, 20, 10], "biregular", density=0.2, rng=rng)
     save_topology(tmp_path / "mask.npz", mask)
     state = {
@@ -136,7 +136,7 @@ def test_layers_of_a_run_depend_on_each_other_whatever_the_form_of_the_budget(na
     assert first["fc1"] != first["fc2"]  # with stride 1 in every layer they would be equal
 
 
-def test_a_run_starts_from_snip_and_from_a_density_for_each_layer(tmp_path):
+def test_a_run_begins_with_snip_and_with_a_density_for_each_layer(tmp_path):
     config = load_recipe("set_mlp_digits").override([*SMALL, "topology.generator=snip"])
     first = run(config, tmp_path / "snip").topology(0)
     assert sum(g.n_edges for g in first.values()) == 3 * (94 + 50 + 30)

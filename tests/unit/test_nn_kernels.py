@@ -1,14 +1,21 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import topokit
 from tests.strategies import layer_graphs
 from topokit.graph import LayerGraph
-from topokit.nn.kernels import EdgeIndex, choose_kernel, edge_product
-from topokit.nn.kernels import autograd as products
-from topokit.nn.kernels import threads as team
+from topokit.nn.activations import SReLU, dropped_out
+from topokit.nn.kernels import EdgeIndex, autograd, choose_kernel, edge_product
+from topokit.nn.kernels import threads as kernel_threads
 from topokit.nn.kernels.autograd import PRODUCTS
 
 
@@ -69,6 +76,46 @@ def test_compiled_kernel_takes_every_batch_size(rng, batch, dtype):
     torch.testing.assert_close(skipped[0], full[0], **tolerance)
 
 
+def uneven_graph():
+    """Empty rows and columns at both ends and between, a full row and a full column."""
+    mask = np.zeros((11, 13), bool)
+    mask[1:5, 1:8], mask[7:10, 9:12] = True, True
+    mask[6, 1:-1], mask[1:-1, 5] = True, True
+    mask[3] = False
+    return LayerGraph.from_edge_ids(np.flatnonzero(mask), mask.shape)
+
+
+@pytest.mark.parametrize("batch", [1, 6, 64, 65, 130])
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("tile_bytes", [600, 1 << 19])
+def test_kernels_write_every_element_of_uneven_graphs(rng, monkeypatch, batch, relu, tile_bytes):
+    monkeypatch.setattr(autograd, "ENOUGH_EDGES", 1)
+    monkeypatch.setattr(autograd, "TILE_BYTES", tile_bytes)
+    fresh = torch.Tensor.new_empty
+    graph = uneven_graph()
+    assert {graph.fan_in.min(), graph.fan_out.min()} == {0}
+    x, values, bias = inputs(rng, graph, batch)
+    x = torch.relu(x)
+    found = []
+    for kernel in ("csr", "dense"):
+        index = EdgeIndex(graph)
+        if kernel == "csr":
+            monkeypatch.setattr(
+                torch.Tensor, "new_empty", lambda *args, **kw: fresh(*args, **kw).fill_(torch.nan)
+            )
+        leaves = [t.clone().requires_grad_() for t in (x, values, bias)]
+        masked = edge_product(torch.relu(leaves[0]), *leaves[1:], index, kernel, relu=relu)
+        first = torch.autograd.grad(masked.square().sum(), leaves)
+        alone = edge_product(x, *leaves[1:], index, kernel, relu=relu)
+        second = torch.autograd.grad(alone.sin().sum(), leaves[1:])
+        found.append([masked, *first, *second])
+        monkeypatch.undo()
+        monkeypatch.setattr(autograd, "ENOUGH_EDGES", 1)
+        monkeypatch.setattr(autograd, "TILE_BYTES", tile_bytes)
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("kernel", ["csr", "dense"])
 def test_gradcheck(rng, kernel):
     graph = random_graph(rng, 6, 5, 13)
@@ -104,7 +151,7 @@ def test_layout_passes_through_without_copies(rng):
     y = edge_product(x, values, bias, EdgeIndex(graph), "csr")
     assert y.t().is_contiguous()
     assert torch.relu(y).t().is_contiguous()
-    assert products.units_first(y).data_ptr() == y.data_ptr()
+    assert autograd.units_first(y).data_ptr() == y.data_ptr()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -128,17 +175,27 @@ def test_autocast_computes_in_the_dtype_of_the_values(rng):
 
 
 def test_results_do_not_depend_on_the_number_of_threads(rng, monkeypatch):
-    graph = random_graph(rng, 60, 50, 900)
-    x, values, bias = inputs(rng, graph, 70, torch.float32)
-    index = EdgeIndex(graph)
-    call = lambda: gradients(  # noqa: E731
-        lambda x, v, b: edge_product(x, v, b, index, "csr"), x, values, bias
-    )
-    alone = call()
-    monkeypatch.setattr(team, "SERIAL_WORK", 0)
+    monkeypatch.setattr(autograd, "TILE_BYTES", 4000)
+    graphs = random_graph(rng, 60, 50, 900), random_graph(rng, 50, 40, 700)
+    x, v1, b1 = inputs(rng, graphs[0], 300, torch.float32)
+    _, v2, b2 = inputs(rng, graphs[1], 1, torch.float32)
+    first, second = (EdgeIndex(graph) for graph in graphs)
+    assert first.tiles(autograd.BLOCK_BYTES)[1] > 1
+    srelu = SReLU(40, rng=np.random.default_rng(0))
+
+    def step():
+        tensors = [t.clone().requires_grad_() for t in (x, v1, b1, v2, b2)]
+        hidden = edge_product(*tensors[:3], first, "csr", relu=True)
+        y = srelu(edge_product(hidden, *tensors[3:], second, "csr"))
+        y = dropped_out(y, 0.3, torch.Generator().manual_seed(0))
+        own = list(srelu.parameters())
+        return [y, *torch.autograd.grad(y.square().sum(), [*tensors, *own])]
+
+    alone = step()
+    monkeypatch.setattr(kernel_threads, "SERIAL_WORK", 0)
     for threads in (2, 3, 5):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        for a, b in zip(alone[:3], call()[:3], strict=True):
+        for a, b in zip(alone, step(), strict=True):
             assert torch.equal(a, b)
 
 
@@ -146,8 +203,8 @@ def test_threads_of_our_own_serve_where_torch_has_no_openmp(rng, monkeypatch):
     graph = random_graph(rng, 60, 50, 900)
     x, values, bias = inputs(rng, graph, 70, torch.float32)
     alone = edge_product(x, values, bias, EdgeIndex(graph), "csr")
-    monkeypatch.setattr(team, "SERIAL_WORK", 0)
-    monkeypatch.setattr(team, "_openmp", lambda: None)
+    monkeypatch.setattr(kernel_threads, "SERIAL_WORK", 0)
+    monkeypatch.setattr(kernel_threads, "_gomp_parallel", lambda: None)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     assert torch.equal(alone, edge_product(x, values, bias, EdgeIndex(graph), "csr"))
 
@@ -155,7 +212,7 @@ def test_threads_of_our_own_serve_where_torch_has_no_openmp(rng, monkeypatch):
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=9), st.integers(1, 12))
 def test_rows_are_split_once_and_completely(degrees, parts):
     starts = np.concatenate([[0], np.cumsum(degrees)])
-    bounds = np.array(team.bounds_of(starts, parts))
+    bounds = np.array(kernel_threads.equal_edge_bounds(starts, parts))
     assert bounds.size == parts + 1
     assert bounds[0] == 0
     assert bounds[-1] == len(degrees)
@@ -192,6 +249,8 @@ def test_bad_input_is_answered_in_words(rng):
         edge_product(x[:, :5], values, bias, index)
     with pytest.raises(ValueError, match=r"one value for each of the 13 edges, got shape \(12,\)"):
         edge_product(x, values[:12], bias, index)
+    with pytest.raises(ValueError, match=r"expected a bias of shape \(5,\), got \(4,\)"):
+        edge_product(x, values, bias[:4], index)
     with pytest.raises(TypeError, match=r"expected the input in torch.float64 .* convert with"):
         edge_product(x.float(), values, bias, index)
     with pytest.raises(TypeError, match=r"expected the bias in torch.float64"):
@@ -266,7 +325,7 @@ def test_fused_relu_has_the_numbers_of_relu(rng, kernel, used_twice, batch):
             assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("n_out", [1, 10, 64, 65])
+@pytest.mark.parametrize("n_out", [1, 10, 32, 33])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_complete_graphs_have_the_gradients_of_a_dense_layer(rng, n_out, dtype):
     graph = LayerGraph.from_edge_ids(range(n_out * 7), (n_out, 7))
@@ -290,24 +349,24 @@ def test_complete_graphs_have_the_gradients_of_a_dense_layer(rng, n_out, dtype):
 def test_batches_are_turned_round(batch, units, dtype):
     whole = torch.arange(batch * (units + 3)).reshape(batch, units + 3).to(dtype)
     for x in (whole[:, :units], whole[:, :units].contiguous(), whole[:, 3 : 3 + units].t().t()):
-        y = products.units_first(x)
+        y = autograd.units_first(x)
         assert torch.equal(y, x.t())
         assert batch <= 1 or units == 0 or y.stride(1) == 1
 
 
-@pytest.mark.parametrize("window_bytes", [64, 300, 10**9])
+@pytest.mark.parametrize("tile_bytes", [64, 300, 10**9])
 @pytest.mark.parametrize("batch", [3, 128, 200])
 @pytest.mark.parametrize("relu", [False, True])
-def test_windows_change_nothing_but_the_order_of_sums(rng, monkeypatch, window_bytes, batch, relu):
+def test_tiles_change_nothing_but_the_order_of_sums(rng, monkeypatch, tile_bytes, batch, relu):
     graph = random_graph(rng, 50, 20, 600)
     x, values, bias = inputs(rng, graph, batch)
-    monkeypatch.setattr(products, "WINDOW_BYTES", window_bytes)
+    monkeypatch.setattr(autograd, "TILE_BYTES", tile_bytes)
     index = EdgeIndex(graph)
-    _, count, apart = index.windows(products.BLOCK_BYTES)
-    assert (count > 1) == (window_bytes < 10**9)
-    assert index.windows(products.BLOCK_BYTES // 2 - 1)[1:] == (1, 1)
+    _, count, apart = index.tiles(autograd.BLOCK_BYTES)
+    assert (count > 1) == (tile_bytes < 10**9)
+    assert index.tiles(autograd.BLOCK_BYTES // 2 - 1)[1:] == (1, 1)
     if count > 1:
-        table = index._window_table
+        table = index._tile_pointers
         assert table.shape == (count + 1, 20)
         assert (table[0] == graph.indptr[:-1]).all()
         assert (table[-1] == graph.indptr[1:]).all()
@@ -355,17 +414,95 @@ def test_rectified_nan_stays_nan(rng):
     )
 
 
-@pytest.mark.parametrize("said", [True, False])
-def test_memory_settings_of_the_user_are_left_alone(monkeypatch, said):
+def test_a_digest_of_the_source_is_part_of_compiled_code(tmp_path):
+    from topokit.nn.kernels import cpu
+
+    one, other = tmp_path / "one.py", tmp_path / "other.py"
+    one.write_text("a = 1")
+    other.write_text("b = 2")
+    before = cpu.source_digest(one, other)
+    assert before == cpu.source_digest(one, other) < 2**63
+    other.write_text("b = 3")
+    assert cpu.source_digest(one, other) != before
+    record = np.zeros(len(kernel_threads.HEADER), np.int64)  # no part to claim
+    assert kernel_threads._entry()(record.ctypes.data) == cpu.source_digest()
+
+
+def test_records_have_the_fields_of_both_sides():
+    from topokit.nn.kernels import cpu
+
+    for kind in kernel_threads.ARGUMENTS:
+        record = cpu._record(kind)
+        assert record.names == (*kernel_threads.HEADER, *kind._fields)
+        assert record.itemsize == 8 * len(record.names)
+
+
+PROGRAM = """
+import torch
+from topokit.graph import LayerGraph
+from topokit.nn.kernels import EdgeIndex, edge_product, threads
+from topokit.nn.kernels.cpu import compiled
+graph = LayerGraph.from_edge_ids([0, 2, 3], (2, 2))
+x, values = torch.tensor([[1.0, 10.0]]), torch.tensor([1.0, 2.0, 3.0])
+print(edge_product(x, values, torch.tensor([0.5, 0.0]), EdgeIndex(graph), "csr").tolist())
+"""
+
+
+@pytest.mark.slow
+def test_compiled_code_follows_edits_and_needs_no_cache(tmp_path):
+    package = tmp_path / "topokit"
+    ignored = shutil.ignore_patterns("__pycache__", "recipes")
+    shutil.copytree(Path(topokit.__file__).parent, package, ignore=ignored)
+    threads, cache = package / "nn/kernels/threads.py", package / "nn/kernels/__pycache__"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(tmp_path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": os.devnull,
+        "XDG_CACHE_HOME": os.path.join(os.devnull, "none"),
+    }
+    environment.pop("NUMBA_CACHE_DIR", None)
+
+    def stored():
+        return {path: path.stat().st_mtime_ns for path in cache.glob("cpu.*")}
+
+    def run():
+        command = [sys.executable, "-c", PROGRAM]
+        options = {"env": environment, "cwd": tmp_path, "capture_output": True, "text": True}
+        done = subprocess.run(command, **options)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    assert run() == "[[1.5, 32.0]]"
+    stamps = stored()
+    assert stamps
+    assert run() == "[[1.5, 32.0]]"
+    assert stored() == stamps
+    text = threads.read_text()
+    swapped = text.replace(
+        "    values: int\n    bias: int\n", "    bias: int\n    values: int\n", 1
+    )
+    assert swapped != text
+    threads.write_text(swapped)  # compiled before, the kernel would read one as the other
+    assert run() == "[[1.5, 32.0]]"
+    assert stored() != stamps
+    shutil.rmtree(cache)
+    cache.write_text("a file where the folder should be")
+    assert run() == "[[1.5, 32.0]]"
+
+
+@pytest.mark.parametrize("name", [None, "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"])
+def test_memory_settings_of_the_user_are_left_alone(monkeypatch, name):
     calls = []
 
     class Library:
         mallopt = staticmethod(lambda *setting: calls.append(setting))
 
-    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
-        monkeypatch.delenv(name, raising=False)
-    if said:
-        monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
-    monkeypatch.setattr(team.ctypes, "CDLL", lambda path: Library)
-    team._keep_freed_memory()
-    assert calls == ([] if said else [(-1, team.KEPT_BYTES), (-3, team.LARGEST_KEPT)])
+    for other in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
+        monkeypatch.delenv(other, raising=False)
+    if name is not None:
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setattr(kernel_threads.ctypes, "CDLL", lambda path: Library)
+    kernel_threads._keep_freed_memory()
+    settings = [(-1, kernel_threads.KEPT_BYTES), (-3, kernel_threads.LARGEST_FROM_HEAP)]
+    assert calls == ([] if name else settings)

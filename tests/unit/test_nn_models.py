@@ -198,7 +198,7 @@ def test_bad_cnns_are_refused_in_words(rng):
     topology = topology_of_widths(rng, 24, 5)
     with pytest.raises(ValueError, match=r"layer of 96 inputs \(6 channels of 4x4\), got 24"):
         set_cnn(topology, channels=(6,), image=(1, 8, 8), rng=rng)
-    with pytest.raises(ValueError, match="sides 1 poolings halve, got 5x4"):
+    with pytest.raises(ValueError, match="sides 1 poolings can halve, got 5x4"):
         set_cnn(topology, channels=(6,), image=(1, 5, 4), rng=rng)
     topology["conv1"] = random_graph(rng, 18, 6, 10)
     with pytest.raises(ValueError, match=r"expected conv1 of shape \(6, 9\), got \(6, 18\)"):

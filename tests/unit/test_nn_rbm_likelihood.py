@@ -50,7 +50,7 @@ def test_the_exact_sum_is_the_sum_over_all_states(rng, shape):
 def test_the_exact_sum_does_not_depend_on_the_block(rng, monkeypatch):
     rbm = machine(rng, 7, 9, n_edges=20)
     whole = exact_log_partition(rbm)
-    monkeypatch.setattr("topokit.nn.rbm.STATES", 48)
+    monkeypatch.setattr("topokit.nn.rbm.STATES_PER_BLOCK", 48)
     assert exact_log_partition(rbm) == pytest.approx(whole, abs=1e-12)
 
 
@@ -113,9 +113,9 @@ def test_large_machines_cannot_be_enumerated(rng):
     [
         ({"runs": 0}, "expected at least 1 run, got 0"),
         ({"betas": 1}, "expected at least 2 betas, got 1"),
-        ({"betas": [0.0, 0.5]}, "expected betas that rise from 0 to 1"),
-        ({"betas": [0.0, 0.6, 0.5, 1.0]}, "expected betas that rise from 0 to 1"),
-        ({"betas": [1.0]}, "expected betas that rise from 0 to 1"),
+        ({"betas": [0.0, 0.5]}, "expected betas that increase from 0 to 1"),
+        ({"betas": [0.0, 0.6, 0.5, 1.0]}, "expected betas that increase from 0 to 1"),
+        ({"betas": [1.0]}, "expected betas that increase from 0 to 1"),
     ],
 )
 def test_bad_options_are_refused(rng, options, message):

@@ -18,9 +18,9 @@ def _generators() -> Mapping[str, Any]:
 
 
 def _starts() -> Mapping[str, Any]:
-    from topokit.nn.initial_topology import STARTS
+    from topokit.nn.initial_topology import INITIAL_TOPOLOGIES
 
-    return STARTS
+    return INITIAL_TOPOLOGIES
 
 
 def _densities() -> Mapping[str, Any]:

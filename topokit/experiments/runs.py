@@ -43,7 +43,7 @@ from topokit.measures import (
     prepare,
 )
 from topokit.nn.extract import topology_of
-from topokit.nn.initial_topology import STARTS
+from topokit.nn.initial_topology import INITIAL_TOPOLOGIES
 from topokit.nn.models import MODELS, UNSUPERVISED, inputs_of
 from topokit.rules import RULES, SCHEDULES, Rewiring
 
@@ -189,7 +189,7 @@ def _resolve(config: RunConfig) -> None:
         tables={
             "data": DATASETS,
             "model": MODELS,
-            "topology": {**GENERATORS, **STARTS},
+            "topology": {**GENERATORS, **INITIAL_TOPOLOGIES},
             "densities": DENSITIES,
             "rule": RULES,
             "measures": {**LAYER_MEASURES, **NETWORK_MEASURES, **CHANGE_MEASURES, EXPLORED: len},
@@ -229,12 +229,12 @@ def _first_topology(config: RunConfig, parts: _Parts) -> Topology:
         "density": spec.density,
         "densities": spec.densities,
     }
-    if spec.generator in STARTS:
+    if spec.generator in INITIAL_TOPOLOGIES:
         shares = None
         if spec.generator not in WITHOUT_BUDGET:
             shares = layer_densities(shapes_of(widths), **budget)
         data = parts.data
-        return STARTS[spec.generator](
+        return INITIAL_TOPOLOGIES[spec.generator](
             data.x_train, data.y_train, widths=widths, density=shares, rng=rng, **spec.params
         )
     return generate(widths, spec.generator, **budget, rng=rng, **spec.params)

@@ -1,4 +1,4 @@
-"""Activation functions of the SET papers, and dropout from a generator of its own."""
+"""Activation functions of the SET papers, and dropout that draws from a given generator."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from topokit.nn.kernels.autograd import NATIVE, units_first
-from topokit.nn.kernels.threads import even_bounds, run_job
+from topokit.nn.kernels.threads import (
+    Dropout,
+    SReLUBackward,
+    SReLUForward,
+    equal_row_bounds,
+    run_kernel,
+)
 from topokit.tables import as_generator
 
 __all__ = ["ACTIVATIONS", "AllReLU", "SReLU", "dropped_out"]
 
 
 class SReLU(nn.Module):
-    """S-shaped rectified linear units: a straight line bent twice, with four numbers a unit.
+    """S-shaped rectified linear units: piecewise linear, with four learnt parameters a unit.
 
     ``t_l + a_l (x - t_l)`` below ``t_l``, ``x`` in between, ``t_r + a_r (x - t_r)`` above ``t_r``,
     where ``t_r`` is stored as its distance from ``t_l``.
@@ -52,7 +58,7 @@ class SReLU(nn.Module):
         self.a_right = nn.Parameter(torch.ones(units, dtype=dtype))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (..., units) to the same shape; on the CPU in one compiled pass each way."""
+        """Map (..., units) to the same shape; on the CPU by compiled kernels."""
         parameters = (self.t_left, self.a_left, self.t_width, self.a_right)
         if x.ndim == 2 and x.dtype == self.t_left.dtype and _compiled_takes(x):
             return _CompiledSReLU.apply(x, *parameters)
@@ -63,7 +69,7 @@ class SReLU(nn.Module):
 
 
 class _CompiledSReLU(torch.autograd.Function):
-    """The compiled passes of `topokit.nn.kernels.cpu`."""
+    """SReLU by the compiled kernels of `topokit.nn.kernels.cpu`."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
@@ -71,10 +77,12 @@ class _CompiledSReLU(torch.autograd.Function):
         units, batch = x.shape
         four = [p.detach().contiguous() for p in parameters]
         y = x.new_empty(units, batch)
-        run_job(
-            "srelu", x.element_size(), even_bounds(units), 4 * x.numel(),
-            (x.data_ptr(), x.stride(0), y.data_ptr(), batch, *(p.data_ptr() for p in four)),
-        )  # fmt: skip
+        call = SReLUForward(
+            x.data_ptr(), x.stride(0), y.data_ptr(), batch, *(p.data_ptr() for p in four)
+        )
+        run_kernel(
+            call, item_bytes=x.element_size(), bounds=equal_row_bounds(units), work=4 * x.numel()
+        )
         ctx.save_for_backward(x, *four)
         return y.t()
 
@@ -84,16 +92,29 @@ class _CompiledSReLU(torch.autograd.Function):
         x, *four = ctx.saved_tensors
         units, batch = x.shape
         g, dx, sums = units_first(g), x.new_empty(units, batch), x.new_empty(4, units)
-        run_job(
-            "srelu_back", x.element_size(), even_bounds(units), 8 * x.numel(),
-            (x.data_ptr(), x.stride(0), g.data_ptr(), g.stride(0), *(p.data_ptr() for p in four),
-             dx.data_ptr(), sums.data_ptr(), units, batch),
-        )  # fmt: skip
+        t_left, a_left, t_width, a_right = (p.data_ptr() for p in four)
+        call = SReLUBackward(
+            x=x.data_ptr(),
+            x_stride=x.stride(0),
+            g=g.data_ptr(),
+            g_stride=g.stride(0),
+            t_left=t_left,
+            a_left=a_left,
+            t_width=t_width,
+            a_right=a_right,
+            dx=dx.data_ptr(),
+            gradients=sums.data_ptr(),
+            units=units,
+            batch=batch,
+        )
+        run_kernel(
+            call, item_bytes=x.element_size(), bounds=equal_row_bounds(units), work=8 * x.numel()
+        )
         return (dx.t(), *sums)
 
 
 class AllReLU(nn.Module):
-    """Alternating left ReLU: slope ``-alpha`` left of zero in odd hidden layers, else ``alpha``.
+    """Alternating left ReLU: slope ``-alpha`` below zero in odd hidden layers, ``alpha`` in even.
 
     Parameters
     ----------
@@ -123,21 +144,30 @@ class AllReLU(nn.Module):
         return nn.functional.leaky_relu(x, self.slope)
 
     def extra_repr(self) -> str:
-        """The slope left of zero."""
+        """The slope below zero."""
         return f"slope={self.slope}"
 
 
 def dropped_out(x: torch.Tensor, rate: float, generator: torch.Generator) -> torch.Tensor:
-    """Inverted dropout: each number becomes 0 with probability `rate`, else grows by 1/(1-rate).
+    """Apply inverted dropout: elements become 0 with probability `rate`, else x / (1 - rate).
 
     Parameters
     ----------
     x : tensor
-        The mask is laid out in memory as `x` is.
+        The random bits are assigned to its elements in the order of memory.
     rate : float
-        In [0, 1); rounded to a multiple of 2**-16, and scaled by what it was rounded to.
+        In [0, 1); rounded to a multiple of 2**-16, in the scale too.
     generator : torch.Generator
         The only source of randomness; the mask is drawn on its device.
+
+    Returns
+    -------
+    tensor
+        Of the shape of `x`; `x` itself if the rate is 0.
+
+    Notes
+    -----
+    Two bytes of random bits for each element, kept for the backward pass.
 
     Examples
     --------
@@ -147,7 +177,8 @@ def dropped_out(x: torch.Tensor, rate: float, generator: torch.Generator) -> tor
     """
     if rate == 0:
         return x
-    # Sixteen bits an element, drawn four elements at once: several times cheaper than floats.
+    # An element is kept if 16 random bits, read as a number, reach a limit. Torch draws 64 bits at
+    # a time, so four elements cost one draw: several times cheaper than a random float for each.
     steps = min(round(rate * 65536), 65535)
     words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=generator.device)
     bits = words.random_(-(2**63), None, generator=generator).view(torch.int16)[: x.numel()]
@@ -162,7 +193,7 @@ def dropped_out(x: torch.Tensor, rate: float, generator: torch.Generator) -> tor
 
 
 class _CompiledDropout(torch.autograd.Function):
-    """The compiled pass of `topokit.nn.kernels.cpu`, the same forward and back."""
+    """Dropout by a compiled kernel, the same one forward and backward."""
 
     @staticmethod
     def forward(
@@ -180,18 +211,24 @@ class _CompiledDropout(torch.autograd.Function):
 
 
 def _dropped(x: torch.Tensor, bits: torch.Tensor, limit: int, scale: float) -> torch.Tensor:
-    """Elements times `scale` where their bits, in order of rows, reach a limit, else times 0."""
+    """Elements times `scale` where their bits, by rows, reach a limit, else times 0."""
     x = x.contiguous()
     y, factor = torch.empty_like(x), torch.tensor(scale, dtype=x.dtype)
-    run_job(
-        "dropped", x.element_size(), even_bounds(x.numel()), 2 * x.numel(),
-        (x.data_ptr(), bits.data_ptr(), y.data_ptr(), limit, factor.data_ptr()),
-    )  # fmt: skip
+    call = Dropout(
+        x=x.data_ptr(),
+        bits=bits.data_ptr(),
+        y=y.data_ptr(),
+        limit=limit,
+        scale=factor.data_ptr(),
+    )
+    run_kernel(
+        call, item_bytes=x.element_size(), bounds=equal_row_bounds(x.numel()), work=2 * x.numel()
+    )
     return y
 
 
 def _compiled_takes(x: torch.Tensor) -> bool:
-    """Whether the compiled passes can be used on a tensor."""
+    """Whether the compiled kernels can be used on a tensor."""
     return x.device.type == "cpu" and x.dtype in NATIVE and not torch.compiler.is_compiling()
 
 
@@ -212,4 +249,4 @@ ACTIVATIONS: dict[str, Callable[[int, int, np.random.Generator], nn.Module]] = {
     "srelu": _srelu,
     "all_relu": _all_relu,
 }
-"""Makers ``(position, units, rng) -> module`` of the activation of hidden layer `position`."""
+"""Functions ``(position, units, rng) -> module`` that make the activation of a hidden layer."""

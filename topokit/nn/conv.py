@@ -18,9 +18,22 @@ __all__ = ["SparseConv2d"]
 
 Pair = tuple[int, int]
 
-# What the sparse way costs on the CPU in units of one dense output channel: gathering patches as
-# much as this many channels, and an edge this many times a dense cell. Measured with 3x3 kernels,
-# 64 to 256 channels, densities 0.005 to 0.1, forward and backward.
+# How a convolution is computed sparsely.
+#
+# Idea: copy the input so that every output position has a column with all input values under the
+# kernel, its patch (`torch.nn.functional.unfold`). The convolution is then one sparse product,
+# with the patches of all samples as its batch, and has the sparse layer's gradients.
+#
+# Cost: the copy is height x width of the kernel times the input, made forward and kept for the
+# backward pass, whatever the number of edges; then O(n_edges * samples * positions).
+#
+# Why so: an index of edges for every output position would be as large as the patches, and a
+# product sees contiguous rows. The copy's cost does not depend on the number of output channels,
+# so the sparse way is the faster the more of them there are.
+#
+# Measured on the CPU with 3x3 kernels, 64 to 256 channels and densities from 0.005 to 0.1, forward
+# and backward, in units of what a dense convolution takes for one output channel: the copy takes
+# GATHER_CHANNELS, and an edge EDGE_CELLS times as much as one cell of the dense weight.
 GATHER_CHANNELS = 100
 EDGE_CELLS = 3
 
@@ -39,14 +52,14 @@ class SparseConv2d(EdgeLayer):
     stride, padding, dilation : int or pair of int
         As in ``torch.nn.Conv2d``; padding is with zeros.
     kernel : {"auto", "csr", "dense"}
-        ``dense`` scatters the edges into the ``(out, in, height, width)`` weight and uses the
-        library's convolution: O(n_out * n_in) memory for the step, the price of its speed.
-        ``csr`` gathers patches (kernel cells times the input's memory, kept for the backward
-        pass) and multiplies them sparsely, O(n_edges) otherwise: faster for many output channels.
-        ``auto`` chooses by a measured rule; `explain_kernel` says why.
+        ``dense`` scatters the edges into the ``(out, in, height, width)`` weight and calls torch's
+        convolution: O(n_out * n_in) memory for the step. ``csr`` copies the patch of each output
+        position (kernel cells times the input's memory, kept for the backward pass) and multiplies
+        them sparsely, O(n_edges) memory otherwise: faster for many output channels. ``auto``
+        chooses by a measured rule; `explain_kernel` says why.
     bias : bool
     init : str
-        Initial values, a name of `topokit.nn.INITS`.
+        Initial weights, a name of `topokit.nn.INITS`.
     rng : numpy.random.Generator
 
     Attributes
@@ -61,7 +74,7 @@ class SparseConv2d(EdgeLayer):
     Raises
     ------
     ValueError
-        If the kernel does not divide the graph's input units.
+        If the graph's input units are not a multiple of the kernel's cells.
 
     Examples
     --------
@@ -109,7 +122,7 @@ class SparseConv2d(EdgeLayer):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The dense (out_channels, in_channels, height, width) weight, made anew."""
+        """The dense (out_channels, in_channels, height, width) weight, computed at each access."""
         return self.to_dense().view(self.n_out, self.in_channels, *self.kernel_size)
 
     def choose_kernel(self) -> tuple[str, str]:
@@ -117,16 +130,16 @@ class SparseConv2d(EdgeLayer):
         if self.kernel != "auto":
             return self.kernel, "asked for"
         if self.values.device.type != "cpu":
-            return "dense", "a library convolution is faster off the CPU"
+            return "dense", "torch's convolution is faster on devices other than the CPU"
         sparse = GATHER_CHANNELS + EDGE_CELLS * self.density * self.n_out
         word = (
-            f"{self.n_out} output channels at density {self.density:.2g}; the sparse way costs as "
-            f"much as {sparse:.0f} dense channels"
+            f"{self.n_out} output channels at density {self.density:.2g}; computed sparsely they "
+            f"cost as much as {sparse:.0f} dense ones"
         )
         return ("csr" if sparse < self.n_out else "dense"), word
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (batch, in_channels, height, width), or one sample without batch, likewise."""
+        """Map (batch, in_channels, height, width), or one sample without the batch dimension."""
         if self.choose_kernel()[0] == "dense" or x.ndim == 3:
             y = conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
         else:
@@ -138,7 +151,7 @@ class SparseConv2d(EdgeLayer):
         return y
 
     def _patches(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, n_in, positions)."""
+        """The input values under the kernel, (batch, n_in, positions)."""
         return unfold(x, self.kernel_size, self.dilation, self.padding, self.stride)
 
     def _output_size(self, x: torch.Tensor) -> Pair:
@@ -166,14 +179,14 @@ class SparseConv2d(EdgeLayer):
         Parameters
         ----------
         conv : torch.nn.Conv2d
-            Of one group, padded with zeros by numbers.
+            With one group, and zero padding given by numbers.
         graph : LayerGraph, optional
             By default the positions where the weight is not zero.
 
         Raises
         ------
         ValueError
-            If the convolution is of another kind or the shapes differ.
+            If it has several groups or another padding, or the shapes differ.
         """
         if conv.groups != 1 or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
             raise ValueError(f"expected one group and zero padding given by numbers, got {conv}")

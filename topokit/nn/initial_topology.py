@@ -1,4 +1,4 @@
-"""Starts that are no random graph: a file with a user's masks, and SNIP's most sensitive edges."""
+"""Initial topologies from a file or from data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from topokit.nn.extract import topology_of
 from topokit.rules.budget import global_lowest
 from topokit.rules.drop import lowest
 
-__all__ = ["STARTS", "from_file", "snip"]
+__all__ = ["INITIAL_TOPOLOGIES", "from_file", "snip"]
 
 Array = NDArray[Any]
 
@@ -31,18 +31,18 @@ def from_file(
     rng: np.random.Generator,
     path: str,
 ) -> Topology:
-    """Start from the edges in a file: a topology, masks, or a sparse or pruned network.
+    """Read the initial topology from a file: a topology, masks, or a sparse or pruned network.
 
     Parameters
     ----------
     x, y : array
-        Not looked at.
+        Not used.
     widths : sequence of int
-        Of the network that is to start.
+        Units of each layer, input first, that the file must have.
     density : None
-        The edges are those of the file.
+        Not used: the edges are those of the file.
     rng : numpy.random.Generator
-        Not drawn from.
+        Not used.
     path : str
         A topology saved by `topokit.save_topology` (``.npz``), or a checkpoint that
         `topokit.topology_of` reads.
@@ -57,6 +57,10 @@ def from_file(
     FileNotFoundError, ValueError
         If there is no such file, it is damaged, or its layers have other widths.
 
+    Notes
+    -----
+    O(n_edges), for dense masks O(n_out * n_in).
+
     Examples
     --------
     >>> import tempfile
@@ -68,15 +72,23 @@ def from_file(
     """
     source = Path(os.path.expanduser(path))
     found = load_topology(source) if source.suffix.lower() == ".npz" else topology_of(source)
-    kernels = {name: graph for name, graph in found.items() if name.startswith("conv")}
-    others = [graph for name, graph in found.items() if name not in kernels]
+    convolutions = {name: graph for name, graph in found.items() if name.startswith("conv")}
+    others = [graph for name, graph in found.items() if name not in convolutions]
     layers = {f"fc{i}": graph for i, graph in enumerate(others, start=1)}
     if chain_widths(layers) != list(widths):
         words = ", ".join(f"{g.n_in} -> {g.n_out}" for g in others) or "no layers"
         raise ValueError(
             f"topology.path: expected layers of widths {list(widths)} in {source}, got {words}"
         )
-    return {**kernels, **layers}
+    return {**convolutions, **layers}
+
+
+# SNIP scores every possible edge of a dense network, so its cost is that of dense training for one
+# batch, but nothing dense needs to be held. Idea: the dense weights come from a random generator
+# keyed by layer and first row of a block, so a block of rows can be drawn again whenever it is
+# needed: once forward, once backward. Each layer keeps only its best candidates so far, at most as
+# many as the network's budget. Why so: a layer of 65,536 x 400,000 has 26 billion possible edges,
+# 100 GB as weights alone, while the budget may be a few million.
 
 
 def snip(
@@ -91,10 +103,10 @@ def snip(
     budgets: str = "network",
     block_cells: int = 1 << 22,
 ) -> Topology:
-    r"""Start from the edges to whose removal the loss of the untrained network is most sensitive.
+    r"""Return the edges to whose removal the loss of an untrained network is most sensitive.
 
     A dense ReLU network is drawn at random, and every weight scored by
-    :math:`|w \, \partial L / \partial w|` on one batch; the highest scores stay.
+    :math:`|w \, \partial L / \partial w|` on one batch; the highest scores are kept.
 
     Parameters
     ----------
@@ -105,21 +117,21 @@ def snip(
     widths : sequence of int
         Units of each layer, input first.
     density : sequence of float
-        Of each layer, in (0, 1]; with ``budgets="network"`` only their sum of edges counts.
+        Of each layer, in (0, 1]; with ``budgets="network"`` only their total of edges matters.
     rng : numpy.random.Generator
         Draws the batch and the dense weights, normal with variance ``2 / n_in``.
     samples : int
-        In the batch.
+        Size of the batch, at least 1.
     budgets : {"network", "layer"}
-        One ranking for the whole network, as in the paper, or one for each layer. Every layer
-        keeps its best edge.
+        Rank the edges of the whole network, as in the paper, or those of each layer. Every layer
+        keeps at least its best edge.
     block_cells : int
-        Bound on the cells of a layer that are formed at once (at least one row).
+        Dense weights that are computed at once; at least one row is.
 
     Returns
     -------
     dict of LayerGraph
-        With exactly the budget's edges.
+        Layers ``fc1``, ``fc2``, ... with exactly the budget's number of edges in all.
 
     Raises
     ------
@@ -128,14 +140,12 @@ def snip(
 
     Notes
     -----
-    Dense weights are drawn anew, block by block, whenever they are needed, so no layer is ever
-    held whole: memory O(samples * units + edges * layers + block_cells), time
-    O(samples * n_out * n_in).
+    Memory O(samples * units + edges * layers + block_cells), time O(samples * n_out * n_in): dense
+    weights are drawn block by block and never kept.
 
-    Differences from the authors' code: weights of the sparse network are drawn anew by the model's
-    own initialisation; dense weights are normal with He's variance where theirs have variance
-    scaling by 1 / n_in; no layer is ever left without edges; edges of score 0 (dead units) come
-    last, in random order.
+    Differences from the authors' code: the sparse network has initial weights of its own, not those
+    that were scored; dense weights have He's variance 2 / n_in where theirs have 1 / n_in; no layer
+    is left without edges; edges of score 0 (dead units) are ranked last, in random order.
 
     References
     ----------
@@ -144,23 +154,23 @@ def snip(
 
     Examples
     --------
-    Only the first of three inputs varies; its edges are the ones that matter.
+    Only the first of three inputs varies; only its edges matter.
 
     >>> x, y = np.zeros((40, 3)), np.arange(40) % 2
     >>> x[:, 0] = y + 1
     >>> rng = np.random.default_rng(0)
-    >>> start = snip(x, y, widths=[3, 9, 2], density=[0.1, 0.5], budgets="layer", rng=rng)
-    >>> start["fc1"].fan_out
+    >>> topology = snip(x, y, widths=[3, 9, 2], density=[0.1, 0.5], budgets="layer", rng=rng)
+    >>> topology["fc1"].fan_out
     array([3, 0, 0])
     """
     x, y = np.asarray(x, np.float32), np.asarray(y)
     if x.ndim != 2 or x.shape[1] != widths[0]:
         raise ValueError(
-            f"the start 'snip' needs a network whose first layer sees the samples: expected "
-            f"{x.shape[-1]} inputs, got {widths[0]}"
+            f"the initial topology 'snip' needs a network whose first layer has the samples as "
+            f"input: expected {x.shape[-1]} inputs, got {widths[0]}"
         )
     if not y.size or y.min() < 0:
-        raise ValueError("the start 'snip' needs samples with labels, got none")
+        raise ValueError("the initial topology 'snip' needs samples with labels, got none")
     if budgets not in ("network", "layer"):
         raise ValueError(f"expected budgets to be 'network' or 'layer', got {budgets!r}")
     if samples < 1:
@@ -187,15 +197,8 @@ def snip(
     }
 
 
-def _shared(best: list[tuple[Array, Array]], total: int) -> list[int]:
-    """How many edges each layer has among the network's best, and one at least."""
-    rest = {str(i): np.sort(-scores)[1:] for i, (_, scores) in enumerate(best)}
-    caps = {name: scores.size for name, scores in rest.items()}
-    return [1 + n for n in global_lowest(rest, total - len(best), caps=caps).values()]
-
-
 class _Dense:
-    """Dense layers that exist a block of rows at a time, the same values each time."""
+    """Random dense layers, drawn in blocks of rows: the same values whenever a block is drawn."""
 
     def __init__(self, shapes: list[tuple[int, int]], seed: int, block_cells: int) -> None:
         self.shapes, self.seed, self.block_cells = shapes, seed, block_cells
@@ -217,7 +220,7 @@ class _Dense:
 def _most_sensitive(
     dense: _Dense, x: Array, y: Array, most: list[int]
 ) -> list[tuple[Array, Array]]:
-    """The `most` most sensitive edges of each layer: ids, increasing, and scores."""
+    """Ids, increasing, and scores of the `most` most sensitive edges of each layer."""
     inputs = [x]
     for layer, (n_out, _) in enumerate(dense.shapes):
         answer = np.empty((len(x), n_out), np.float32)
@@ -247,5 +250,5 @@ def _most_sensitive(
     return result[::-1]
 
 
-STARTS: dict[str, Callable[..., Topology]] = {"file": from_file, "snip": snip}
-"""Starts by name: ``(x, y, /, *, widths, density, rng, **params) -> Topology``."""
+INITIAL_TOPOLOGIES: dict[str, Callable[..., Topology]] = {"file": from_file, "snip": snip}
+"""Functions ``(x, y, /, *, widths, density, rng, **params) -> Topology`` by name."""

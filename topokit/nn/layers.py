@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from topokit.graph import EdgeUpdate, LayerGraph, same_edges
-from topokit.nn.kernels import KERNELS, choose_kernel, edge_product
+from topokit.nn.kernels import KERNEL_CHOICES, choose_kernel, edge_product
 from topokit.nn.kernels.autograd import EdgeIndex
 from topokit.rules.init import INITS
 from topokit.rules.rewire import LayerView
@@ -44,8 +44,8 @@ class EdgeLayer(nn.Module):
 
     def _hold(self, graph: LayerGraph, values: torch.Tensor, *, bias: bool, kernel: str) -> None:
         """Take over a graph with its values, and a bias of zeros."""
-        if kernel not in KERNELS:
-            raise ValueError(f"expected a kernel of {', '.join(KERNELS)}, got {kernel!r}")
+        if kernel not in KERNEL_CHOICES:
+            raise ValueError(f"expected a kernel of {', '.join(KERNEL_CHOICES)}, got {kernel!r}")
         self.kernel = kernel
         self.values = nn.Parameter(values)
         self.bias = nn.Parameter(torch.zeros(graph.n_out, dtype=values.dtype)) if bias else None

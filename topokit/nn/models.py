@@ -1,4 +1,4 @@
-"""Networks built from a topology: the one constructor of fresh, resumed and analysed models."""
+"""Networks built from a topology: fresh, resumed and analysed models are all made here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["MODELS", "UNSUPERVISED", "SparseCNN", "SparseMLP", "inputs_of", "set
 
 
 class _WithDropout(nn.Module):
-    """A module that draws dropout masks from a generator which copies and pickles carry along."""
+    """A module with dropout from its own generator, which is copied and pickled with it."""
 
     def __init__(self, *, dropout: float, generator: torch.Generator | None, rng: Any) -> None:
         super().__init__()
@@ -49,8 +49,8 @@ class _WithDropout(nn.Module):
 class SparseMLP(_WithDropout):
     """Sparse layers ``fc1``, ``fc2``, ... with activations ``act1``, ... between them.
 
-    Made by `set_mlp`. Dropout draws from `generator` alone; copies and pickles of the model carry
-    its state.
+    Made by `set_mlp`. Dropout draws from `generator` alone, whose state is copied and pickled with
+    the model.
     """
 
     def __init__(
@@ -96,18 +96,18 @@ def set_mlp(
     activation : {"relu", "srelu", "all_relu"}
         After each layer but the last.
     dropout : float
-        Share of hidden activations dropped in training, in [0, 1); inverted dropout.
+        Probability that a hidden activation is dropped in training, in [0, 1); inverted dropout.
     kernel, init : str
         See `SparseLinear`.
     rng : numpy.random.Generator
-        Draws initial values, layer by layer.
+        Draws initial weights, layer by layer.
     generator : torch.Generator, optional
         Draws dropout masks; by default one seeded from `rng`.
 
     Returns
     -------
     torch.nn.Module
-        Layers ``fc1``, ``fc2``, ...; the output are scores, without softmax.
+        With layers ``fc1``, ``fc2``, ...; its outputs are scores, before softmax.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def set_mlp(
 
 
 def _activated(layer: SparseLinear, activation: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """The activations of a layer: ReLU in one pass with the product where nobody looks between."""
+    """Apply a layer and its activation; ReLU within the product's kernel if no hook is between."""
     watched = any((layer._forward_hooks, activation._forward_hooks, activation._forward_pre_hooks))
     if type(activation) is nn.ReLU and not watched:
         x = layer(x, relu=True)
@@ -156,7 +156,7 @@ def _activated(layer: SparseLinear, activation: nn.Module, x: torch.Tensor) -> t
 
 
 class SparseCNN(_WithDropout):
-    """Convolutions ``conv1``, ..., two to a stage and a pooling after each, then an MLP.
+    """Convolutions ``conv1``, ..., two in each stage followed by max pooling, then an MLP.
 
     Made by `set_cnn`.
     """
@@ -176,7 +176,7 @@ class SparseCNN(_WithDropout):
             self.add_module(name, module)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (batch, ...) samples, brought into image form, to (batch, n_out) scores."""
+        """Map (batch, ...) samples, reshaped to images, to (batch, n_out) scores."""
         x = x.reshape(-1, *self.image)
         for position in range(1, self.depth + 1):
             x = torch.relu(self.get_submodule(f"conv{position}")(x))
@@ -204,7 +204,7 @@ def set_cnn(
     rng: np.random.Generator | int,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
-    """Build the convolutional network of the SET paper with sparse layers on top.
+    """Build the convolutional network of the SET paper, whose fully connected layers are sparse.
 
     Each stage has two 3x3 convolutions with dropout between them and 2x2 max pooling after; the
     layers of the topology follow, with ReLU and dropout between them.
@@ -212,18 +212,18 @@ def set_cnn(
     Parameters
     ----------
     topology : dict of LayerGraph
-        The layers on top, which chain; the first takes the last stage's ``channels * height *
-        width`` (2048 for the defaults). Entries ``conv1``, ``conv2``, ... of shape ``(out, 9 *
-        in)`` make those convolutions sparse too; others are dense, as in the paper.
+        The fully connected layers, which chain; the first has the last stage's ``channels *
+        height * width`` inputs (2048 for the defaults). Entries ``conv1``, ``conv2``, ... of shape
+        ``(out, 9 * in)`` make those convolutions sparse too; others are dense, as in the paper.
     channels : sequence of int
-        Of each stage.
+        Number of channels of each stage.
     image : sequence of int
         Channels, height and width of a sample.
     dropout : float
         In [0, 1); 0.3 in the paper.
     kernel, init : str
-        See `SparseLinear`. Dense convolutions start with Glorot's uniform values: max pooling
-        raises activations, and with He's values the first scores are far too large to learn from.
+        See `SparseLinear`. Dense convolutions always have Glorot's uniform initial weights: max
+        pooling raises activations, and with He's the first scores are too large to learn from.
     rng : numpy.random.Generator
     generator : torch.Generator, optional
         As in `set_mlp`.
@@ -231,8 +231,8 @@ def set_cnn(
     Returns
     -------
     torch.nn.Module
-        With the defaults the convolutions have 287,008 parameters, and dense layers
-        2048-2048-2048-10 on top 8,413,194, as in the paper.
+        With the defaults the convolutions have 287,008 parameters; with dense layers
+        2048-2048-2048-10 after them these have 8,413,194, as in the paper.
 
     Raises
     ------
@@ -283,27 +283,32 @@ def set_cnn(
 
 
 def _cnn_inputs(channels: Sequence[int] = (32, 64, 128), image: Sequence[int] = (3, 32, 32)) -> int:
-    """How many numbers the convolutions of `set_cnn` hand to the layers on top."""
+    """Number of outputs of the convolutions of `set_cnn`, inputs of the first layer after them."""
     _, height, width = (int(n) for n in image)
     shrink = 2 ** len(channels)
     if height % shrink or width % shrink or not channels:
         raise ValueError(
-            f"expected an image whose sides {len(channels)} poolings halve, got {height}x{width}"
+            f"expected an image whose sides {len(channels)} poolings can halve, "
+            f"got {height}x{width}"
         )
     return int(channels[-1]) * (height // shrink) * (width // shrink)
 
 
 def inputs_of(model: str, n_features: int, **options: Any) -> int:
-    """Return how many inputs the first layer of a model's topology has for data so wide.
+    """Return the number of inputs of the first layer of a model's topology for given data.
 
     Parameters
     ----------
     model : str
         A name of `MODELS`.
     n_features : int
-        Of a sample.
+        Number of features of a sample.
     **options
-        Of the model; only those of its convolutions matter.
+        The model's parameters; only those of its convolutions matter.
+
+    Returns
+    -------
+    int
 
     Raises
     ------
@@ -343,7 +348,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "set_cnn": set_cnn,
     "set_rbm": set_rbm,
 }
-"""Makers ``(topology, *, rng, generator, **options) -> module`` by name."""
+"""Functions ``(topology, *, rng, generator, **options) -> module`` that build a model, by name."""
 
 UNSUPERVISED = frozenset({"set_rbm"})
-"""Names of models that learn without labels: their last width is free."""
+"""Names of models that learn without labels; their last width need not be the classes' number."""

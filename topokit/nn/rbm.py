@@ -1,4 +1,4 @@
-"""A restricted Boltzmann machine whose weights are the edges of one graph."""
+"""A restricted Boltzmann machine with weights on the edges of one graph, and its likelihood."""
 
 from __future__ import annotations
 
@@ -18,6 +18,17 @@ from topokit.nn.kernels.autograd import EdgeIndex
 from topokit.nn.layers import SparseLinear
 from topokit.tables import as_generator
 
+# Learning. The gradient of the log-likelihood is the mean of h v over the data, hidden units given
+# the data, minus its mean under the model. The second is intractable. Contrastive divergence (CD-k)
+# replaces it by samples k Gibbs steps away from the data: cheap, biased, enough for features. The
+# persistent variant (PCD) goes on from the last batch's samples instead, whose chains come closer
+# to the model's distribution than k steps from the data do.
+#
+# The update is written as a loss, `batch_loss`: the difference of the mean free energies of data
+# and samples has exactly these gradients. So autograd, the kernels, any torch optimizer and every
+# rewiring rule work as for other layers. Its value is replaced by the reconstruction error, since
+# a difference of free energies says nothing about progress.
+
 __all__ = [
     "LogPartition",
     "SparseRBM",
@@ -30,10 +41,11 @@ __all__ = [
 
 
 class SparseRBM(nn.Module):
-    """A binary restricted Boltzmann machine with weights on the edges of a graph alone.
+    """A binary restricted Boltzmann machine with weights at the edges of a graph only.
 
     The energy of visible units ``v`` and hidden units ``h``, all 0 or 1, is ``-a.v - c.h - h.W.v``
-    with W the edge values; ``p(v, h)`` is proportional to ``exp(-energy)``.
+    with ``a`` and ``c`` the biases and ``W`` the edge values; ``p(v, h)`` is proportional to
+    ``exp(-energy)``.
 
     Parameters
     ----------
@@ -42,14 +54,14 @@ class SparseRBM(nn.Module):
     cd_steps : int
         Gibbs steps before the negative phase, at least 1: CD-k, or PCD-k if `persistent`.
     persistent : bool
-        Keep the negative phase's chains from one batch to the next instead of starting them at
-        the data.
+        Continue the negative phase's chains from one batch to the next instead of starting them
+        at the data.
     chains : int
-        Number of persistent chains; each starts with fair coins.
+        Number of persistent chains; initially each visible unit is 0 or 1 with equal probability.
     threshold : float
-        Data above it count as 1, others as 0: in `batch_loss` and `reconstruction_error` only.
+        Values above it count as 1, others as 0: in `batch_loss` and `reconstruction_error` only.
     deviation : float
-        Standard deviation of the initial weights, normal around 0. Biases start at 0.
+        Standard deviation of the initial weights, which are normal with mean 0. Biases start at 0.
     kernel : {"auto", "csr", "dense"}
         See `topokit.nn.kernels`.
     rng : numpy.random.Generator
@@ -60,7 +72,7 @@ class SparseRBM(nn.Module):
     Attributes
     ----------
     fc1 : SparseLinear
-        Weights (n_edges,) and the hidden units' biases (n_out,). Rules rewire it like any layer.
+        Weights (n_edges,) and the hidden units' biases (n_out,); rewired like any layer.
     visible_bias : torch.nn.Parameter
         (n_in,).
     chains : torch.Tensor or None
@@ -75,8 +87,7 @@ class SparseRBM(nn.Module):
     Notes
     -----
     A Gibbs step takes O(batch * n_edges) time for its products and O(batch * (n_in + n_out)) for
-    its random numbers; memory is O(n_edges + batch * (n_in + n_out)). Weight gradients exist at
-    the edges only.
+    its random numbers; memory is O(n_edges + batch * (n_in + n_out)).
 
     References
     ----------
@@ -134,9 +145,9 @@ class SparseRBM(nn.Module):
         self._back: tuple[EdgeIndex, EdgeIndex, torch.Tensor] | None = None
 
     def forward(self, visible: torch.Tensor) -> torch.Tensor:
-        """Return the probabilities (batch, n_out) that hidden units are 1, given visible ones.
+        """Return the probabilities (batch, n_out) that hidden units are 1, given visible units.
 
-        Visible units may be probabilities too; samples are flattened.
+        Visible units may be probabilities; samples are flattened.
         """
         hidden = torch.sigmoid(self.fc1(visible.flatten(1)))
         self.fc1.keep("outputs", hidden)
@@ -145,7 +156,7 @@ class SparseRBM(nn.Module):
     def visible_scores(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the log-odds (batch, n_in) that visible units are 1, given hidden (batch, n_out).
 
-        Without gradients.
+        No gradients flow through them.
         """
         index, places = self._transposed()
         with torch.no_grad():
@@ -155,7 +166,7 @@ class SparseRBM(nn.Module):
     def free_energy(self, visible: torch.Tensor) -> torch.Tensor:
         """Return (batch,) free energies, in nats: ``-log`` of the sum of ``exp(-energy)`` over h.
 
-        ``log p(v)`` is minus that, minus the log partition function (`topokit.nn.rbm`).
+        ``log p(v)`` is ``-free_energy(v) - log Z``, with Z the partition function.
         """
         visible = visible.flatten(1)
         hidden = nn.functional.softplus(self.fc1(visible)).sum(dim=1)
@@ -165,12 +176,13 @@ class SparseRBM(nn.Module):
     def gibbs(
         self, visible: torch.Tensor, *, steps: int = 1, generator: torch.Generator
     ) -> torch.Tensor:
-        """Sample hidden units given visible ones and visible given hidden, so many times.
+        """Take Gibbs steps: sample hidden units given visible ones, then visible given hidden.
 
         Parameters
         ----------
         visible : (batch, n_in) tensor
         steps : int
+            With 0 the visible units are returned as they are.
         generator : torch.Generator
 
         Returns
@@ -184,17 +196,16 @@ class SparseRBM(nn.Module):
         return visible
 
     def batch_loss(self, x: torch.Tensor) -> torch.Tensor:
-        """Return a number whose gradients are those of contrastive divergence.
+        """Return a loss whose gradients are those of contrastive divergence.
 
         Its value is the reconstruction error of the batch (mean squared difference, hidden units
-        sampled: what the authors of SET print). Its gradients are minus the difference of the
-        positive and the negative phase,
+        sampled: what the authors of SET print). Its gradients are
 
             ``-(mean of p(h|v) v over the data - mean of p(h|v) v over the samples)``
 
-        for weights, likewise for biases, so any torch optimizer descends with its own momentum and
-        weight decay. Samples are 0 or 1; hidden units enter by their probabilities, which has the
-        same mean as sampling them and less noise.
+        for weights, and likewise for biases, so any torch optimizer can be used, with momentum and
+        weight decay. Visible samples are 0 or 1; for hidden units their probabilities are used,
+        which has the same mean as sampling them and less variance.
 
         Parameters
         ----------
@@ -228,7 +239,7 @@ class SparseRBM(nn.Module):
     def reconstruction_error(
         self, x: torch.Tensor, *, generator: torch.Generator | None = None
     ) -> torch.Tensor:
-        """Return each sample's mean squared reconstruction error, per visible unit, in [0, 1].
+        """Return each sample's reconstruction error: mean square over visible units, in [0, 1].
 
         Visible units are compared with their probabilities given sampled hidden units.
 
@@ -237,8 +248,8 @@ class SparseRBM(nn.Module):
         x : (batch, ...) tensor
             Flattened; values above the threshold count as 1.
         generator : torch.Generator, optional
-            Draws the hidden units. Without it their probabilities are used: nothing is drawn, and
-            errors are much smaller, since a probability says more than a bit.
+            Draws the hidden units. Without it their probabilities are used instead of samples;
+            errors are then much smaller, since a probability carries more information than a bit.
 
         Returns
         -------
@@ -254,7 +265,7 @@ class SparseRBM(nn.Module):
         return (x.flatten(1) > self.threshold).to(self.fc1.values.dtype)
 
     def _transposed(self) -> tuple[EdgeIndex, torch.Tensor]:
-        """The graph from hidden to visible units, and where its edges' values are."""
+        """Index of the graph from hidden to visible units, and positions of its edges' values."""
         index = self.fc1.index
         if self._back is None or self._back[0] is not index:
             starts, units, places = index.transposed
@@ -282,10 +293,10 @@ def set_rbm(
 ) -> nn.Module:
     """Build the restricted Boltzmann machine of the SET paper from a topology of one layer.
 
-    Trained without labels. In a run's frames ``train_loss`` and ``test_loss`` are then
-    reconstruction errors (mean squared difference per visible unit, in [0, 1], hidden units
-    sampled), and ``test_accuracy`` is ``nan``. The hidden units of a test are always drawn from the
-    same seed, and never from the stream of the training.
+    Trained without labels. In a run's frames ``train_loss`` and ``test_loss`` are reconstruction
+    errors (mean squared difference per visible unit, in [0, 1], hidden units sampled), and
+    ``test_accuracy`` is ``nan``. Every test draws its hidden units from the same seed, never from
+    the random stream of the training.
 
     Parameters
     ----------
@@ -306,9 +317,9 @@ def set_rbm(
 
     Notes
     -----
-    Differences from the authors' sparse code: hidden units enter the update by their probabilities
-    where theirs are sampled, visible samples are 0 or 1 where theirs are probabilities; weight
-    decay is the optimizer's, where theirs is not multiplied by the learning rate.
+    Differences from the authors' sparse code: the update uses the hidden units' probabilities where
+    theirs are sampled; visible samples are 0 or 1 where theirs are probabilities; weight decay is
+    the optimizer's, while theirs is not multiplied by the learning rate.
 
     References
     ----------
@@ -347,12 +358,12 @@ def sample_units(probabilities: torch.Tensor, *, generator: torch.Generator) -> 
     ----------
     probabilities : (batch, units) tensor
     generator : torch.Generator
-        Best on the device of the probabilities; from another one its draws are copied.
+        Should be on the device of the probabilities; otherwise its draws are copied there.
 
     Returns
     -------
     (batch, units) tensor
-        Zeros and ones; kept as (units, batch) in memory like all activations.
+        Zeros and ones; in memory (units, batch), like all activations.
 
     Examples
     --------
@@ -367,13 +378,24 @@ def sample_units(probabilities: torch.Tensor, *, generator: torch.Generator) -> 
 
 
 def _stacked(*parts: torch.Tensor) -> torch.Tensor:
-    """Samples one after the other, as (units, batch) in memory."""
+    """Batches concatenated, as (units, batch) in memory."""
     return torch.cat([part.t() for part in parts], dim=1).t()
 
 
-WIDEST_ENUMERATION = 24  # units: 16 million states
-STATES = 1 << 12
-SMOOTHING = 1.0  # fictitious samples of each value in the base rates
+# Likelihood. ``log p(v) = -free_energy(v) - log Z``, and Z sums over all states of one side.
+#
+# Up to 24 units on the smaller side are enumerated. For larger machines Z is estimated by annealed
+# importance sampling (AIS). Idea: the base-rate model, whose visible units are independent, has a
+# known Z0. A path of intermediate distributions p_b, b from 0 to 1, leads from it to the machine. A
+# chain starts with a sample of the first and takes one Gibbs step for each b; the product over the
+# path of p_next(v) / p_b(v), unnormalised, is a weight whose mean over chains is Z / Z0 without
+# bias. Only ratios of neighbours enter, so the more steps the smaller their variance. Cost: a
+# Gibbs step of all chains for each b. Why so: one importance weight from the base rates straight to
+# the machine has a variance far too large, and the data's own likelihood needs no other sampler.
+
+MAX_ENUMERATED_UNITS = 24  # 16 million states
+STATES_PER_BLOCK = 1 << 12
+SMOOTHING = 1.0  # samples of each value added to the counts of the base rates
 
 
 class LogPartition(NamedTuple):
@@ -384,10 +406,12 @@ class LogPartition(NamedTuple):
     log_z : float
         In nats.
     low, high : float
-        Three standard errors of the mean weight to each side, in nats; `low` is ``-inf`` where
-        the lower end is not positive. The interval knows nothing of modes that no chain found.
+        In nats: the logarithms of the mean weight minus and plus three standard errors; `low` is
+        ``-inf`` where that is not positive, both are ``nan`` for a single run. Modes that no chain
+        found are not accounted for.
     effective_runs : float
-        Runs of equal weight that would be as informative, from 1 to their number.
+        Effective sample size: runs of equal weight that would be as informative, from 1 to the
+        number of runs.
     """
 
     log_z: float
@@ -398,12 +422,16 @@ class LogPartition(NamedTuple):
 
 @torch.no_grad()
 def exact_log_partition(rbm: SparseRBM) -> float:
-    """Sum over all states of a small machine: the log partition function, in nats.
+    """Return the log partition function of a small machine, in nats, by enumeration.
 
     Parameters
     ----------
     rbm : SparseRBM
         With at most 24 units on its smaller side.
+
+    Returns
+    -------
+    float
 
     Raises
     ------
@@ -412,8 +440,8 @@ def exact_log_partition(rbm: SparseRBM) -> float:
 
     Notes
     -----
-    The smaller side's 2**n states are enumerated in blocks, the other side is summed in closed
-    form: O(2**n * n_edges) time, O(4096 * (n_in + n_out)) memory.
+    The 2**n states of the smaller side are enumerated in blocks of 4096; the sum over the other
+    side has a closed form. O(2**n * n_edges) time, O(4096 * (n_in + n_out)) memory.
 
     Examples
     --------
@@ -425,16 +453,16 @@ def exact_log_partition(rbm: SparseRBM) -> float:
     graph = rbm.fc1.graph
     n_out, n_in = graph.shape
     n = min(n_out, n_in)
-    if n > WIDEST_ENUMERATION:
+    if n > MAX_ENUMERATED_UNITS:
         raise ValueError(
-            f"expected at most {WIDEST_ENUMERATION} visible or hidden units to enumerate, got "
+            f"expected at most {MAX_ENUMERATED_UNITS} visible or hidden units to enumerate, got "
             f"{n_in} and {n_out}; estimate with annealed_log_partition"
         )
     bits = torch.arange(n, device=rbm.visible_bias.device)
     bias = _bias(rbm)
     parts = []
-    for start in range(0, 1 << n, STATES):
-        stop = min(start + STATES, 1 << n)
+    for start in range(0, 1 << n, STATES_PER_BLOCK):
+        stop = min(start + STATES_PER_BLOCK, 1 << n)
         codes = torch.arange(start, stop, device=bits.device)[:, None]
         state = (codes >> bits & 1).to(rbm.visible_bias.dtype)
         if n == n_out:
@@ -457,21 +485,21 @@ def annealed_log_partition(
 ) -> LogPartition:
     """Estimate the log partition function by annealed importance sampling.
 
-    Chains start at the base-rate model, whose visible units are independent with the rates of the
-    data, and pass through ``p_b(v) ~ exp((1 - b) a0.v + b a.v) * prod_j (1 + exp(b (W v + c)_j))``
-    with b rising from 0 to 1, a Gibbs step at each.
+    Chains start with samples of the base-rate model, whose visible units are independent with the
+    rates of the data, and take a Gibbs step in each of the distributions ``p_b(v) ~ exp((1 - b)
+    a0.v + b a.v) * prod_j (1 + exp(b (W v + c)_j))`` with b increasing from 0 to 1.
 
     Parameters
     ----------
     rbm : SparseRBM
     x : (samples, ...) tensor
-        Training data, for the base rates; values above the machine's threshold count as 1. A
-        sample of each value is added to every unit's count.
+        Training data, for the base rates; values above the machine's threshold count as 1. One
+        sample of each value is added to every unit's counts.
     runs : int
         Number of independent chains, at least 1.
     betas : int or sequence of float
-        The b's, rising from 0 to 1; or how many, spread about as in the paper: 3.5 % of them up to
-        0.5, 27.5 % from there to 0.9, the others above.
+        Inverse temperatures b, increasing from 0 to 1; or their number, at least 2, spaced about as
+        in the paper: 3.5 % of them up to 0.5, 27.5 % from there to 0.9, the others above.
     generator : torch.Generator
 
     Returns
@@ -481,13 +509,13 @@ def annealed_log_partition(
     Raises
     ------
     ValueError
-        If there are no chains or the b's do not rise from 0 to 1.
+        If there are no runs, or the b's do not increase from 0 to 1.
 
     Notes
     -----
-    ``Z`` is estimated without bias, so ``log Z`` is underestimated on average, and likelihoods
-    overestimated, the more the fewer chains are effective. O(runs * (n_edges + n_in + n_out))
-    time for each b.
+    The estimate of Z is unbiased, so log Z is underestimated on average, and likelihoods are
+    overestimated, the more the fewer runs are effective. O(runs * (n_edges + n_in + n_out)) time
+    for each b.
 
     References
     ----------
@@ -539,7 +567,12 @@ def log_likelihood(rbm: SparseRBM, x: torch.Tensor, log_z: float) -> float:
     x : (samples, ...) tensor
         Values above the machine's threshold count as 1.
     log_z : float
-        The log partition function: exact or estimated.
+        The log partition function, exact or estimated.
+
+    Returns
+    -------
+    float
+        ``nan`` without samples.
 
     Examples
     --------
@@ -548,7 +581,7 @@ def log_likelihood(rbm: SparseRBM, x: torch.Tensor, log_z: float) -> float:
     >>> round(log_likelihood(rbm, torch.eye(3), exact_log_partition(rbm)), 4)
     -2.0794
     """
-    parts = [-rbm.free_energy(rbm.binary(part)).double() for part in x.split(STATES)]
+    parts = [-rbm.free_energy(rbm.binary(part)).double() for part in x.split(STATES_PER_BLOCK)]
     return float(torch.cat(parts).mean()) - log_z
 
 
@@ -559,19 +592,21 @@ def _bias(rbm: SparseRBM) -> torch.Tensor:
 
 
 def _betas(betas: int | Sequence[float] | NDArray[np.float64]) -> list[float]:
-    """The inverse temperatures, rising from 0 to 1."""
+    """The inverse temperatures, increasing from 0 to 1."""
     if isinstance(betas, int):
         if betas < 2:
             raise ValueError(f"expected at least 2 betas, got {betas}")
         return np.interp(np.linspace(0, 1, betas), (0, 0.035, 0.31, 1), (0, 0.5, 0.9, 1)).tolist()
     given = np.asarray(betas, dtype=float)
     if given.ndim != 1 or len(given) < 2 or given[0] or given[-1] != 1 or np.diff(given).min() < 0:
-        raise ValueError("expected betas that rise from 0 to 1, such as numpy.linspace(0, 1, 1000)")
+        raise ValueError(
+            "expected betas that increase from 0 to 1, such as numpy.linspace(0, 1, 1000)"
+        )
     return given.tolist()
 
 
 def _summary(log_weights: NDArray[np.float64], log_base: float) -> LogPartition:
-    """The estimate from the chains' log weights: their mean in the linear scale."""
+    """The estimate from the chains' log weights: the logarithm of the mean weight."""
     runs, top = len(log_weights), float(log_weights.max())
     weights = np.exp(log_weights - top)
     mean = float(weights.mean())

@@ -1,16 +1,61 @@
-"""One product, y = x W^T + b with W given by a graph and its edge values, in three ways.
+r"""The product behind a sparse layer, ``y = x W^T + b``, and the kernels that compute it.
+
+W exists at the edges of a graph only, and so does its gradient. A layer chooses by name:
 
 ``csr``
-    On the CPU the compiled kernels of `topokit.nn.kernels.cpu`: activations are kept as
-    ``(units, batch)`` in memory, handed over as transposed views, so that every edge reads one
-    contiguous row and no layer copies its input. On other devices ``torch.sparse`` CSR.
+    On the CPU the compiled kernels of `topokit.nn.kernels.cpu`, elsewhere ``torch.sparse``.
 ``dense``
-    The edges are scattered into an ``(n_out, n_in)`` matrix and multiplied by the library.
+    The edges are scattered into an ``(n_out, n_in)`` matrix, which torch multiplies.
 ``auto``
     Whichever is faster, from a measured crossover; `choose_kernel` says why.
 
-All are one autograd function each and agree to rounding. The gradient of W exists at its edges
-only.
+The modules, from the layer down: this one checks the input and chooses (`edge_product`);
+`autograd` has one autograd function for each way of computing (`PRODUCTS`) and `EdgeIndex`, which
+derives from a graph what they need; `threads` describes a kernel's arguments and runs it on
+torch's threads; `cpu` is the compiled code.
+
+**What a kernel is given.** One record of 64-bit integers: a header, then the kernel's own fields,
+named and explained in `topokit.nn.kernels.threads`. A field is an address, a size or a flag.
+Activations are ``(units, batch)`` in memory, the batch contiguous, with a stride from one unit to
+the next, and are handed between layers as transposed views, so no layer copies its input. Per-edge
+arrays are in the order of ``graph.indices``, that is of rows; kernels over columns get each edge's
+position in that order. Two words for pieces of memory: a *block* is 512 bytes of each unit's
+batch, small enough for the nearest cache; a *tile* is a range of input units whose blocks fit the
+second-level cache.
+
+**How threads share the work.** The rows (or columns) of a kernel are split into parts of about
+equally many edges, four for each thread. Every thread runs the same compiled function on the same
+record: it claims the next part by an atomic counter until none is left. Small products run on the
+calling thread alone.
+
+**What a kernel guarantees.** It writes every element of its outputs, so they may be uninitialised;
+of rows and columns without edges too. A part writes to its own rows alone, and the order of sums
+within a row does not depend on the part, so results are the same bit for bit for any number of
+threads. Sums over edges are taken in the order of edges within a tile (in products backward four
+by four); sums over the batch in an order that the machine's vectors decide, so two machines agree
+to rounding. A nan in the input reaches the output. Nothing is allocated, nothing raised; the GIL is
+released.
+
+**How kernels are tested** (``tests/unit/test_nn_kernels.py``). Against dense algebra and
+``gradcheck`` in double precision, over random graphs with empty and full rows and over batches
+around every block and vector size; outputs in memory filled with nan, so that an element left out
+shows; with one thread and several for equality of bits; tiles of several sizes; and the cache of
+compiled code against edits of the source. A fault planted in any kernel must fail them.
+
+**How to add a kernel.**
+
+1. In `threads` add a NamedTuple of its arguments, and put the class last in `ARGUMENTS`.
+2. In `cpu` write ``_name(call, first, last, dtype)``, which does rows ``first`` to ``last - 1``
+   with plain loops over arrays made by ``_matrix`` and ``_vector``, and add a branch to
+   ``_run_part``.
+3. Call it by ``run_kernel(Name(...), item_bytes=..., bounds=..., work=...)`` from an autograd
+   function. Give every tensor whose address you pass a name that outlives the call.
+4. Test it against the same formula in torch operations: forward, ``gradcheck``, odd batches, two
+   threads.
+
+A kernel for another device needs none of this: write an autograd function in a module of its own
+with the interface of `topokit.nn.kernels.autograd.Product`, put it into `PRODUCTS`, and name it in
+`_product_of`, the one place that chooses by device.
 """
 
 from __future__ import annotations
@@ -21,15 +66,16 @@ import torch
 from topokit.graph import LayerGraph, check_per_edge
 from topokit.nn.kernels.autograd import NATIVE, PRODUCTS, EdgeIndex
 
-__all__ = ["KERNELS", "EdgeIndex", "choose_kernel", "edge_product"]
+__all__ = ["KERNEL_CHOICES", "EdgeIndex", "choose_kernel", "edge_product"]
 
-KERNELS = ("auto", "csr", "dense")
+KERNEL_CHOICES = ("auto", "csr", "dense")
+"""What a layer's ``kernel`` may be."""
 
 # Densities above which the dense product is faster, forward and backward, for batches of up to
 # LARGE_BATCH and for larger ones, whose rows no longer fit the nearest caches: measured on the CPU
 # by benchmarks/training_step.py --crossover. For other devices an assumption.
 CROSSOVER = (0.8, 0.35)
-ASSUMED = 0.05
+ASSUMED_CROSSOVER = 0.05
 LARGE_BATCH = 256
 
 
@@ -50,10 +96,18 @@ def choose_kernel(
     batch : int
         Number of samples.
 
+    Returns
+    -------
+    (str, str)
+
     Raises
     ------
     ValueError
         If there is no such kernel.
+
+    Notes
+    -----
+    O(1).
 
     Examples
     --------
@@ -74,9 +128,9 @@ def choose_kernel(
 
 
 def _is_dense(kernel: str, graph: LayerGraph, kind: str, batch: int) -> bool:
-    """Whether the dense product is to be taken: `choose_kernel` without its words."""
-    if kernel not in KERNELS:
-        raise ValueError(f"expected a kernel of {', '.join(KERNELS)}, got {kernel!r}")
+    """Whether the dense product is to be used: `choose_kernel` without its words."""
+    if kernel not in KERNEL_CHOICES:
+        raise ValueError(f"expected a kernel of {', '.join(KERNEL_CHOICES)}, got {kernel!r}")
     if kernel != "auto":
         return kernel == "dense"
     cells = graph.n_out * graph.n_in
@@ -85,7 +139,7 @@ def _is_dense(kernel: str, graph: LayerGraph, kind: str, batch: int) -> bool:
 
 def _crossover(kind: str, batch: int) -> float:
     """Density above which the dense product is faster."""
-    return CROSSOVER[batch > LARGE_BATCH] if kind == "cpu" else ASSUMED
+    return CROSSOVER[batch > LARGE_BATCH] if kind == "cpu" else ASSUMED_CROSSOVER
 
 
 def edge_product(
@@ -109,8 +163,8 @@ def edge_product(
     index : EdgeIndex
     kernel : {"auto", "csr", "dense"}
     relu : bool
-        Rectify the result on the way, and its gradient on the way back: the numbers of
-        ``torch.relu`` without its passes over memory.
+        Apply ReLU to the result within the kernel, and its derivative within the backward kernel:
+        the numbers of ``torch.relu``, without reading and writing the activations again.
 
     Returns
     -------
@@ -138,25 +192,14 @@ def edge_product(
     tensor([[1., 5.]])
     """
     graph = index.graph
-    if x.shape[-1:] != (graph.n_in,):
-        raise ValueError(f"expected an input of shape (..., {graph.n_in}), got {tuple(x.shape)}")
-    check_per_edge(graph, values)
     if x.dtype != values.dtype and torch.is_autocast_enabled(x.device.type):
         x = x.to(values.dtype)
-    for name, other in (("input", x), ("bias", bias)):
-        if other is None:
-            continue
-        if other.dtype != values.dtype or other.device != values.device:
-            raise TypeError(
-                f"expected the {name} in {values.dtype} on {values.device} like the edge values, "
-                f"got {other.dtype} on {other.device}; convert with .to()"
-            )
+    _check(x, values, bias, graph)
     rows = x
     if x.ndim != 2:
-        rows = x.reshape(-1, graph.n_in) if graph.n_in else x.new_zeros(_lead(x), 0)
-    kind = x.device.type
-    dense = _is_dense(kernel, graph, kind, rows.shape[0])
-    function = PRODUCTS["dense" if dense else "compiled" if kind == "cpu" else "torch"]
+        rows = x.reshape(-1, graph.n_in) if graph.n_in else x.new_zeros(_samples(x), 0)
+    dense = _is_dense(kernel, graph, x.device.type, rows.shape[0])
+    function = PRODUCTS[_product_of(x.device.type, dense=dense)]
     if x.dtype in NATIVE or dense:
         y = function.apply(rows, values, bias, index, relu)
     else:
@@ -165,5 +208,32 @@ def edge_product(
     return y if x.ndim == 2 else y.reshape(*x.shape[:-1], graph.n_out)
 
 
-def _lead(x: torch.Tensor) -> int:
+def _product_of(device: str, *, dense: bool) -> str:
+    """Name in `PRODUCTS` of the way to compute on a type of device: kernels of devices go here."""
+    if dense:
+        return "dense"
+    return "compiled" if device == "cpu" else "torch"
+
+
+def _check(
+    x: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None, graph: LayerGraph
+) -> None:
+    """Raise if sizes, dtypes or devices do not match."""
+    if x.shape[-1:] != (graph.n_in,):
+        raise ValueError(f"expected an input of shape (..., {graph.n_in}), got {tuple(x.shape)}")
+    check_per_edge(graph, values)
+    if bias is not None and bias.shape != (graph.n_out,):
+        raise ValueError(f"expected a bias of shape ({graph.n_out},), got {tuple(bias.shape)}")
+    for name, other in (("input", x), ("bias", bias)):
+        if other is None:
+            continue
+        if other.dtype != values.dtype or other.device != values.device:
+            raise TypeError(
+                f"expected the {name} in {values.dtype} on {values.device} like the edge values, "
+                f"got {other.dtype} on {other.device}; convert with .to()"
+            )
+
+
+def _samples(x: torch.Tensor) -> int:
+    """Number of samples of an input of no units."""
     return int(np.prod(x.shape[:-1], dtype=np.int64))

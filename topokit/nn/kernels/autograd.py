@@ -1,4 +1,4 @@
-"""The autograd functions behind a sparse product, and the index of a graph they share."""
+"""Autograd functions of a sparse product, and the index of a graph that they share."""
 
 from __future__ import annotations
 
@@ -11,32 +11,54 @@ from numpy.typing import NDArray
 from torch.autograd.function import once_differentiable
 
 from topokit.graph import LayerGraph
-from topokit.nn.kernels.threads import bounds_of, run_job
+from topokit.nn.kernels.threads import (
+    BLOCK_BYTES,
+    EdgeGradient,
+    ProductBackward,
+    ProductForward,
+    equal_edge_bounds,
+    run_kernel,
+)
 
-__all__ = ["NATIVE", "PRODUCTS", "EdgeIndex", "units_first"]
+__all__ = ["BLOCK_BYTES", "NATIVE", "PRODUCTS", "EdgeIndex", "Product", "units_first"]
 
-NATIVE = (torch.float32, torch.float64)  # what the compiled kernels take
-BLOCK_BYTES = 512  # of a unit's batch that the kernels take at once
-WINDOW_BYTES = 1 << 19  # of activations that stay in a core's own cache while they are gathered
-ENOUGH_EDGES = 8  # of a row in a window, at least
-FEW = 64  # output units up to which the compiled kernel takes a complete graph back the faster
+NATIVE = (torch.float32, torch.float64)
+"""Number types that the compiled kernels take."""
 
+# A tile's blocks (`topokit.nn.kernels` says what these are) take TILE_BYTES, about a core's
+# second-level cache. Rows must have ENOUGH_EDGES in a tile on average, or the loops over tiles cost
+# more than they save.
+TILE_BYTES = 1 << 19
+ENOUGH_EDGES = 8
+
+# Output units up to which the backward product of a complete graph, in practice a network's last
+# layer, is faster by the compiled kernel than by torch: 1.25 times with 4000 x 10, and slower with
+# 1000 x 64. Its few rows of gradients stay in the nearest cache, and the kernel sums the gradients
+# for the layer before on the way.
+FEW_OUTPUTS = 32
 
 Gradients = tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None]
-"""Of the input, of the edges' values, and the first summed over the batch, if that was free."""
+"""Gradient of the input, if needed; of the edges' values; and the sums of the first over the
+batch, if the kernel had them at no cost."""
 
 
 class EdgeIndex:
-    """What the kernels need to know of a graph; each part is built once, when first used.
+    """Arrays that the kernels derive from a graph; each is built once, when first used.
 
     Parameters
     ----------
     graph : LayerGraph
+        With fewer than 2**31 edges and output units.
+
+    Raises
+    ------
+    ValueError
+        If the graph is larger.
 
     Notes
     -----
-    The transposed index takes 8 bytes an edge, the flat one (``dense`` only) another 8, and the
-    windows of wide layers at most 1.5.
+    The transposed index takes 8 bytes for each edge, edge ids (``dense`` only) another 8, and the
+    tiles of wide layers at most 1.5. Building them is O(n_edges).
     """
 
     def __init__(self, graph: LayerGraph) -> None:
@@ -48,53 +70,58 @@ class EdgeIndex:
 
     @cached_property
     def transposed(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
-        """Per input unit: where its edges start, their output units, their positions."""
+        """Column pointers (n_in + 1,), and each edge's output unit and position, by input unit.
+
+        The position is that in ``graph.indices``, and so in the edge values.
+        """
         positions = np.arange(self.graph.n_edges, dtype=np.int32)
         by_input = self.graph.to_csr(positions).tocsc()
-        starts = by_input.indptr.astype(np.int64)
-        return starts, by_input.indices.astype(np.int32), by_input.data
+        pointers = by_input.indptr.astype(np.int64)
+        return pointers, by_input.indices.astype(np.int32), by_input.data
 
     @cached_property
     def addresses(self) -> tuple[int, int]:
-        """Where the graph's row starts and input units are in memory."""
+        """Addresses of the graph's row pointers and input units."""
         return self.graph.indptr.ctypes.data, self.graph.indices.ctypes.data
 
     @cached_property
     def transposed_addresses(self) -> tuple[int, int, int]:
-        """Where the transposed index is in memory."""
-        starts, units, positions = self.transposed
-        return starts.ctypes.data, units.ctypes.data, positions.ctypes.data
+        """Addresses of the arrays of `transposed`."""
+        pointers, units, positions = self.transposed
+        return pointers.ctypes.data, units.ctypes.data, positions.ctypes.data
 
     @cached_property
-    def _window_table(self) -> NDArray[np.int64] | None:
-        """First edge of each row in each window, if several are worth it for whole blocks."""
+    def _tile_pointers(self) -> NDArray[np.int64] | None:
+        """First edge of each row in each tile of input units; None where one tile is best."""
         graph = self.graph
         most = graph.n_edges // (max(graph.n_out, 1) * ENOUGH_EDGES)
-        count = min(-(-graph.n_in * BLOCK_BYTES // WINDOW_BYTES), most)
-        return _window_starts(graph, count) if count > 1 else None
+        count = min(-(-graph.n_in * BLOCK_BYTES // TILE_BYTES), most)
+        return _tile_pointers(graph, count) if count > 1 else None
 
-    def windows(self, bytes_a_unit: int) -> tuple[int, int, int]:
-        """Where each row's edges to each window of units start: address, windows, rows apart.
+    def tiles(self, block_bytes: int) -> tuple[int, int, int]:
+        """Return the address of the row pointers, the number of tiles and the tile stride.
 
-        Windows of input units whose part of the batch stays in a core's own cache, if rows have
-        enough edges to each to be worth it; a single one for batches of under half a block.
+        Parameters
+        ----------
+        block_bytes : int
+            Of a unit's batch that a kernel takes at once. Below half a block one tile is used.
         """
-        table = self._window_table if 2 * bytes_a_unit >= BLOCK_BYTES else None
+        table = self._tile_pointers if 2 * block_bytes >= BLOCK_BYTES else None
         if table is None:
             return self.addresses[0], 1, 1
         return table.ctypes.data, len(table) - 1, self.graph.n_out
 
-    def parts_of_rows(self, parts: int) -> Any:
-        """Bounds of output units that split the edges into parts."""
+    def row_bounds(self, parts: int) -> Any:
+        """Return bounds of output units that split the edges into parts."""
         return self._parts("rows", self.graph.indptr, parts)
 
-    def parts_of_columns(self, parts: int) -> Any:
-        """Bounds of input units that split the edges into parts."""
+    def column_bounds(self, parts: int) -> Any:
+        """Return bounds of input units that split the edges into parts."""
         return self._parts("columns", self.transposed[0], parts)
 
-    def _parts(self, side: str, starts: NDArray[np.int64], parts: int) -> Any:
+    def _parts(self, side: str, pointers: NDArray[np.int64], parts: int) -> Any:
         if (side, parts) not in self._bounds:
-            self._bounds[side, parts] = bounds_of(starts, parts)
+            self._bounds[side, parts] = equal_edge_bounds(pointers, parts)
         return self._bounds[side, parts]
 
     def flat(self, device: torch.device) -> torch.Tensor:
@@ -104,19 +131,17 @@ class EdgeIndex:
         return self._torch["flat", device]
 
     def csr(self, device: torch.device) -> tuple[torch.Tensor, ...]:
-        """CSR arrays and those of the transposed matrix with its positions, on a device."""
+        """CSR arrays, and those of `transposed`, as int64 tensors on a device."""
         if ("csr", device) not in self._torch:
             arrays = (self.graph.indptr, self.graph.indices, *self.transposed)
-            kinds = (np.int64, np.int64, np.int64, np.int64, np.int64)
             self._torch["csr", device] = tuple(
-                torch.from_numpy(np.array(array, kind)).to(device)
-                for array, kind in zip(arrays, kinds, strict=True)
+                torch.from_numpy(np.array(array, np.int64)).to(device) for array in arrays
             )
         return self._torch["csr", device]
 
 
-def _window_starts(graph: LayerGraph, count: int) -> NDArray[np.int64]:
-    """(count + 1, n_out) first edge of each row in each of `count` windows of units; the ends."""
+def _tile_pointers(graph: LayerGraph, count: int) -> NDArray[np.int64]:
+    """(count + 1, n_out) array: the first edge of each row in each of `count` tiles; the ends."""
     slots = graph.rows * count + graph.indices // -(-graph.n_in // count)
     sizes = np.bincount(slots, minlength=graph.n_out * count).reshape(graph.n_out, count)
     table = np.empty((count + 1, graph.n_out), np.int64)
@@ -126,30 +151,46 @@ def _window_starts(graph: LayerGraph, count: int) -> NDArray[np.int64]:
 
 
 def units_first(x: torch.Tensor) -> torch.Tensor:
-    """(batch, units) as (units, batch) with a contiguous batch; a copy only where it must be."""
+    """Return (batch, units) as (units, batch) with a contiguous batch, copied only if necessary."""
     x = x.detach().t()
     return x if x.shape[1] <= 1 or x.stride(1) == 1 else x.contiguous()
 
 
-class _Product(torch.autograd.Function):
-    """Shared bookkeeping: subclasses say how to multiply forward and backward.
+# ReLU within the product, and its derivative without a pass over memory.
+#
+# With `relu` the kernel that computes y also rectifies it. The derivative is 0 where y is 0, so the
+# gradient g of y must be set to 0 there before anything else happens to it. Done by itself that
+# reads and writes all of g once more. But if y is the input of another product, that product's
+# backward kernel has y and the gradient it is making, dx, at hand. So:
+#
+# 1. Forward, a product notes whether its input was made by a product with relu (`ctx.maker`).
+# 2. Backward, it sets dx to 0 where its input is 0, sums dx over the batch if its kernel can
+#    (that is the maker's bias gradient), and leaves a `_Masked` record of dx with the maker.
+# 3. The maker compares the gradient it is given with that record. If it is that very tensor,
+#    unchanged, masking and bias gradient are done. Otherwise (y was used twice, a hook changed the
+#    gradient) it masks the gradient here; masking twice is harmless.
 
-    With `relu` the output is rectified. Its derivative is 0 where the output is, and whoever uses
-    the output as the input of another product has just read it: that product's backward pass sets
-    those gradients to 0 on the way, sums them over the batch where it can, which is the gradient
-    of our bias, and leaves a note which tensor it made. If that very tensor arrives as our
-    gradient, nothing is left to be done; else it is masked here.
+
+class Product(torch.autograd.Function):
+    """What all ways to compute a product share: subclasses have `product` and `gradients`.
+
+    ``apply(x, values, bias, index, relu)`` maps a (batch, n_in) input to (batch, n_out).
     """
 
     @staticmethod
     def product(x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool) -> torch.Tensor:
-        raise AssertionError("defined by each kernel")
+        """Return (n_out, batch) for x of shape (n_in, batch)."""
+        raise NotImplementedError
 
     @staticmethod
     def gradients(
-        g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, gate: bool
+        g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, mask: bool
     ) -> Gradients:
-        raise AssertionError("defined by each kernel")
+        """Return the gradients for the gradient g of the output, (n_out, batch).
+
+        That of x, (n_in, batch), only if `needs_x`; set to 0 where x is not above 0 if `mask`.
+        """
+        raise NotImplementedError
 
     @classmethod
     def _forward(
@@ -160,16 +201,16 @@ class _Product(torch.autograd.Function):
         x = units_first(x)
         y = cls.product(x, values.detach(), bias, index, relu)
         ctx.save_for_backward(x, values, *([y] if relu else []))
-        ctx.index, ctx.relu, ctx.gated = index, relu, None
+        ctx.index, ctx.relu, ctx.masked = index, relu, None
         return y.t()
 
     @classmethod
     def _backward(cls, ctx: Any, g: torch.Tensor) -> tuple[Any, ...]:
         x, values, *output = ctx.saved_tensors
         needs_x, needs_values, needs_bias, *_ = ctx.needs_input_grad
-        done = ctx.relu and _is_noted(g, ctx.gated)
-        dbias = ctx.gated.sums if done else None
-        ctx.gated = None
+        done = ctx.relu and _is_that(g, ctx.masked)
+        dbias = ctx.masked.sums if done else None
+        ctx.masked = None
         g = units_first(g)
         if ctx.relu and not done:
             g = torch.ops.aten.threshold_backward(g, output[0], 0)
@@ -177,41 +218,41 @@ class _Product(torch.autograd.Function):
             dbias = g.sum(dim=1)
         dx = dvalues = None
         if needs_x or needs_values:
-            gate = ctx.maker is not None
-            dx, dvalues, sums = cls.gradients(g, x, values.detach(), ctx.index, needs_x, gate)
+            mask = ctx.maker is not None
+            dx, dvalues, sums = cls.gradients(g, x, values.detach(), ctx.index, needs_x, mask)
         if dx is not None:
             dx = dx.t()
             if ctx.maker is not None:
-                ctx.maker.gated = _Note(dx, dx._version, sums)
+                ctx.maker.masked = _Masked(dx, dx._version, sums)
         return dx, dvalues if needs_values else None, dbias if needs_bias else None, None, None
 
 
-class _Note(NamedTuple):
-    """A gradient that is 0 already where an output was, and its sums over the batch."""
+class _Masked(NamedTuple):
+    """A gradient that is 0 already where an output is, and its sums over the batch."""
 
-    made: torch.Tensor  # held, so that no sum is written into it
+    gradient: torch.Tensor  # held, so that autograd does not add another gradient into it
     version: int
     sums: torch.Tensor | None
 
 
-def _is_noted(g: torch.Tensor, note: _Note | None) -> bool:
-    """Whether a gradient is the noted tensor, as it was when noted."""
-    if note is None:
+def _is_that(g: torch.Tensor, masked: _Masked | None) -> bool:
+    """Whether a gradient is the recorded tensor, unchanged since."""
+    if masked is None:
         return False
-    made = note.made
+    made = masked.gradient
     same = g.data_ptr() == made.data_ptr() and g.shape == made.shape
-    return same and g.stride() == made.stride() and made._version == note.version
+    return same and g.stride() == made.stride() and made._version == masked.version
 
 
-def _gated(dx: torch.Tensor, x: torch.Tensor, gate: bool) -> torch.Tensor:
-    """The gradient, in place 0 where x is not above 0 if `gate`."""
-    if gate:
+def _masked(dx: torch.Tensor, x: torch.Tensor, mask: bool) -> torch.Tensor:
+    """The gradient, set to 0 in place where x is not above 0 if `mask`."""
+    if mask:
         torch.ops.aten.threshold_backward.grad_input(dx, x, 0, grad_input=dx)
     return dx
 
 
-class _CompiledProduct(_Product):
-    """The compiled CPU kernels."""
+class _CompiledProduct(Product):
+    """The compiled kernels of `topokit.nn.kernels.cpu`."""
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> torch.Tensor:
@@ -228,43 +269,76 @@ class _CompiledProduct(_Product):
         y = x.new_empty(graph.n_out, batch)
         values = values.contiguous()
         bias = None if bias is None else bias.detach().contiguous()
-        starts, *windows = index.windows(_bytes_a_unit(x))
-        run_job(
-            "forward", x.element_size(), index.parts_of_rows, graph.n_edges * batch,
-            (x.data_ptr(), _ld(x), starts, index.addresses[1], values.data_ptr(),
-             0 if bias is None else bias.data_ptr(), y.data_ptr(), batch, int(relu), *windows),
-        )  # fmt: skip
+        row_pointers, n_tiles, tile_stride = index.tiles(_block_bytes(x))
+        call = ProductForward(
+            x=x.data_ptr(),
+            x_stride=x.stride(0),
+            row_pointers=row_pointers,
+            units=index.addresses[1],
+            values=values.data_ptr(),
+            bias=0 if bias is None else bias.data_ptr(),
+            y=y.data_ptr(),
+            batch=batch,
+            relu=relu,
+            n_tiles=n_tiles,
+            tile_stride=tile_stride,
+        )
+        run_kernel(
+            call,
+            item_bytes=x.element_size(),
+            bounds=index.row_bounds,
+            work=graph.n_edges * batch,
+        )
         return y
 
     @staticmethod
     def gradients(
-        g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, gate: bool
+        g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, mask: bool
     ) -> Gradients:
         graph, batch = index.graph, x.shape[1]
         dvalues = values.new_empty(graph.n_edges) if batch else values.new_zeros(graph.n_edges)
-        values, size, work = values.contiguous(), x.element_size(), graph.n_edges * batch
+        item_bytes, work = x.element_size(), graph.n_edges * batch
         if not needs_x:
-            starts, *windows = index.windows(_bytes_a_unit(x))
-            run_job(
-                "sampled", size, index.parts_of_rows, work,
-                (x.data_ptr(), _ld(x), starts, index.addresses[1], g.data_ptr(), _ld(g),
-                 dvalues.data_ptr(), batch, *windows),
-            )  # fmt: skip
+            row_pointers, n_tiles, tile_stride = index.tiles(_block_bytes(x))
+            edge_gradient = EdgeGradient(
+                x=x.data_ptr(),
+                x_stride=x.stride(0),
+                row_pointers=row_pointers,
+                units=index.addresses[1],
+                g=g.data_ptr(),
+                g_stride=g.stride(0),
+                gradient=dvalues.data_ptr(),
+                batch=batch,
+                n_tiles=n_tiles,
+                tile_stride=tile_stride,
+            )
+            run_kernel(edge_gradient, item_bytes=item_bytes, bounds=index.row_bounds, work=work)
             return None, dvalues, None
-        starts, units, positions = index.transposed_addresses
+        column_pointers, units, positions = index.transposed_addresses
+        values = values.contiguous()
         dx = x.new_empty(graph.n_in, batch)
-        sums = x.new_empty(graph.n_in) if gate and batch else None
-        run_job(
-            "backward", size, index.parts_of_columns, work,
-            (g.data_ptr(), _ld(g), starts, units, positions, values.data_ptr(), x.data_ptr(),
-             _ld(x), dx.data_ptr(), dvalues.data_ptr(), batch, int(gate),
-             0 if sums is None else sums.data_ptr()),
-        )  # fmt: skip
+        sums = x.new_empty(graph.n_in) if mask and batch else None
+        both = ProductBackward(
+            g=g.data_ptr(),
+            g_stride=g.stride(0),
+            column_pointers=column_pointers,
+            units=units,
+            positions=positions,
+            values=values.data_ptr(),
+            x=x.data_ptr(),
+            x_stride=x.stride(0),
+            dx=dx.data_ptr(),
+            gradient=dvalues.data_ptr(),
+            batch=batch,
+            relu=mask,
+            sums=0 if sums is None else sums.data_ptr(),
+        )
+        run_kernel(both, item_bytes=item_bytes, bounds=index.column_bounds, work=work)
         return dx, dvalues, sums
 
 
-class _TorchProduct(_Product):
-    """``torch.sparse`` CSR: the kernel of other devices and the reference of the compiled one."""
+class _TorchProduct(Product):
+    """``torch.sparse`` CSR: for other devices, and to test the compiled kernels against."""
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> torch.Tensor:
@@ -277,31 +351,31 @@ class _TorchProduct(_Product):
 
     @staticmethod
     def product(x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool) -> torch.Tensor:
-        starts, units, *_ = index.csr(x.device)
-        matrix = torch.sparse_csr_tensor(starts, units, values, index.graph.shape)
+        pointers, units, *_ = index.csr(x.device)
+        matrix = torch.sparse_csr_tensor(pointers, units, values, index.graph.shape)
         y = matrix @ x.contiguous()
         y = y if bias is None else y + bias[:, None]
         return y.clamp_(min=0) if relu else y
 
     @staticmethod
     def gradients(
-        g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, gate: bool
+        g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, mask: bool
     ) -> Gradients:
         n_out, n_in = index.graph.shape
-        starts, units, t_starts, t_units, positions = index.csr(x.device)
+        pointers, units, t_pointers, t_units, positions = index.csr(x.device)
         g, dx = g.contiguous(), None
         if needs_x:
-            matrix = torch.sparse_csr_tensor(t_starts, t_units, values[positions], (n_in, n_out))
-            dx = _gated(matrix @ g, x, gate)
+            matrix = torch.sparse_csr_tensor(t_pointers, t_units, values[positions], (n_in, n_out))
+            dx = _masked(matrix @ g, x, mask)
         if not values.numel() or not x.shape[1]:
             return dx, torch.zeros_like(values), None
-        pattern = torch.sparse_csr_tensor(starts, units, torch.zeros_like(values), (n_out, n_in))
+        pattern = torch.sparse_csr_tensor(pointers, units, torch.zeros_like(values), (n_out, n_in))
         sampled = torch.sparse.sampled_addmm(pattern, g, x.t(), beta=0.0)
         return dx, sampled.values(), None
 
 
-class _DenseProduct(_Product):
-    """A dense matrix with zeros where no edge is: O(n_out * n_in) memory for the step."""
+class _DenseProduct(Product):
+    """A dense matrix with zeros where there is no edge: O(n_out * n_in) memory for the step."""
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> torch.Tensor:
@@ -320,19 +394,25 @@ class _DenseProduct(_Product):
 
     @staticmethod
     def gradients(
-        g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, gate: bool
+        g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, mask: bool
     ) -> Gradients:
         n_out, n_in = index.graph.shape
         complete = values.numel() == n_out * n_in
-        if complete and n_out <= FEW and needs_x and x.device.type == "cpu" and x.dtype in NATIVE:
-            return _CompiledProduct.gradients(g, x, values, index, needs_x, gate)
-        dx = _gated(_scattered(values, index).t() @ g, x, gate) if needs_x else None
+        if (
+            complete
+            and n_out <= FEW_OUTPUTS
+            and needs_x
+            and x.device.type == "cpu"
+            and x.dtype in NATIVE
+        ):
+            return _CompiledProduct.gradients(g, x, values, index, needs_x, mask)
+        dx = _masked(_scattered(values, index).t() @ g, x, mask) if needs_x else None
         full = (g @ x.t()).reshape(-1)
         return dx, full if complete else full[index.flat(full.device)], None
 
 
 def _scattered(values: torch.Tensor, index: EdgeIndex) -> torch.Tensor:
-    """(n_out, n_in) matrix of the edge values; a view of them if every edge is there."""
+    """(n_out, n_in) matrix of the edge values; a view of them if the graph is complete."""
     n_out, n_in = index.graph.shape
     if values.numel() == n_out * n_in:
         return values.reshape(n_out, n_in)
@@ -341,19 +421,14 @@ def _scattered(values: torch.Tensor, index: EdgeIndex) -> torch.Tensor:
     return weight.view(n_out, n_in)
 
 
-def _bytes_a_unit(x: torch.Tensor) -> int:
-    """Bytes of a unit's batch that the kernels read at once."""
+def _block_bytes(x: torch.Tensor) -> int:
+    """Bytes of a unit's batch that the kernels take at once."""
     return min(x.shape[1] * x.element_size(), BLOCK_BYTES)
 
 
-def _ld(x: torch.Tensor) -> int:
-    """Elements from one unit to the next."""
-    return x.stride(0)
-
-
-PRODUCTS: dict[str, type[_Product]] = {
+PRODUCTS: dict[str, type[Product]] = {
     "compiled": _CompiledProduct,
     "torch": _TorchProduct,
     "dense": _DenseProduct,
 }
-"""Autograd functions ``apply(x, values, bias, index, relu)`` of a (batch, n_in) input, by name."""
+"""Ways to compute a product, by name; `topokit.nn.kernels` chooses."""

@@ -1,412 +1,385 @@
-"""Compiled sparse products: rows of vectors gathered along edges.
+"""The compiled CPU kernels, in numba.
 
-Imported on first use, by `topokit.nn.kernels.threads` alone, since it loads numba. All arrays are
-passed as addresses of C-contiguous memory in which the batch runs fastest: activations are
-``(units, batch)`` with `ld` elements from one unit to the next.
-
-A *job* is an array of integers: the next part to do, the number of parts, the address of their
-bounds (rows ``bounds[p]..bounds[p + 1] - 1`` are part p), the bytes of a number (4 or 8), which
-kernel (its place in `KERNELS`), and what the kernel is told. Any number
-of threads may be let loose on one job; each takes the next part until none is left, and a part
-writes only to its own rows (or columns), so no result depends on who did what.
-
-Kernels over rows visit the units that edges read in *windows* of consecutive ones, small enough
-for a near cache: pointers[window * apart + i] is the first edge of row i in a window, and that of
-the next window its end; with one window and ``apart`` 1 they are the row starts of the graph.
-Over columns, which read and write two more rows each, windows gained nothing.
+Imported on first use, by `topokit.nn.kernels.threads` alone, since numba takes a while to import.
+`topokit.nn.kernels` says what a kernel is given, what it guarantees and how to add one.
 """
 
 from __future__ import annotations
 
-from functools import cache, reduce
+from collections.abc import Callable
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
-from numba import cfunc, float32, float64, njit, types
+from numba import carray, cfunc, njit, types
 from numba.core.extending import intrinsic
 
-from topokit.nn.kernels.llvm import (
-    I32,
-    I64,
-    REGISTERS,
-    VECTOR_BYTES,
-    Lanes,
-    accumulate,
-    begun,
-    by_width,
-    element,
-    over_edges,
-    row_address,
-    scalar,
+from topokit.nn.kernels import threads
+from topokit.nn.kernels.threads import (
+    ARGUMENTS,
+    BLOCK_BYTES,
+    HEADER,
+    Dropout,
+    EdgeGradient,
+    ProductBackward,
+    ProductForward,
+    SReLUBackward,
+    SReLUForward,
 )
 
-__all__ = ["KERNELS", "dropped", "real", "srelu", "srelu_back", "take", "word", "work"]
+__all__ = ["compiled", "source_digest"]
 
-KERNELS = ("forward", "sampled", "backward", "srelu", "srelu_back", "dropped")
+# Licences of the optimiser. ELEMENTWISE: a * b + c may be rounded once, so sums over edges are
+# taken in the order of edges, whatever the machine's vectors. SUMS: sums over the batch may be
+# taken in any fixed order, without which no compiler uses vectors for them.
+ELEMENTWISE = {"contract"}
+SUMS = {"contract", "reassoc", "nsz"}
 
 
-@intrinsic
-def _gather_row(typing, x, ld, units, values, count, y, start, add, relu, vectors, tail):
-    """Write y[:] = start + sum over edges of value * x[unit, :], not below 0 if `relu`.
-
-    If `add`, y[:] takes the place of the start.
-    """
-    signature = types.void(*([types.int64] * 6), start, *([types.int64] * 4))
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        x, ld, units, values, count, y, start, add, relu, vectors, tail = arguments
-        adding = builder.icmp_signed("!=", add, ir.Constant(I64, 0))
-        wanted = builder.icmp_signed("!=", relu, ir.Constant(I64, 0))
-        lanes = Lanes(builder, start.type, tail)
-        ld_bytes = builder.mul(ld, ir.Constant(I64, lanes.bytes))
-
-        def emit(width: int) -> None:
-            def body(builder: Any, lanes: Any, edges: Any, sums: Any) -> Any:
-                for edge in edges:
-                    row = row_address(builder, x, units, edge, ld_bytes)
-                    value = lanes.splat(scalar(builder, values, edge, lanes.real))
-                    sums = [
-                        lanes.fma(value, lanes.load(row, k, last=k == width - 1), total)
-                        for k, total in enumerate(sums)
-                    ]
-                return sums
-
-            first = begun(builder, lanes, y, lanes.splat(start), adding, width)
-            sums = over_edges(builder, lanes, count, first, body)
-            for k, total in enumerate(sums):
-                result = lanes.where_positive(total, total, wanted)
-                lanes.store(result, y, k, last=k == width - 1)
-
-        by_width(builder, vectors, emit)
-        return context.get_dummy_value()
-
-    return signature, generate
+# ---------------------------------------------------------------------------------------------
+# From integers to arrays. These two functions are all that numba does not offer itself.
 
 
 @intrinsic
-def _dot_row(typing, x, ld, units, count, g, gradient, unit, more, vectors, tail):
-    """Write gradient[edge] = <g, x[unit, :]>, added to what is there if `more`."""
-    signature = types.void(*([types.int64] * 6), unit, *([types.int64] * 3))
+def _pointer(typing, address):
+    """An integer as a pointer."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        x, ld, units, count, g, gradient, unit, more, vectors, tail = arguments
-        lanes = Lanes(builder, unit.type, tail)
-        ld_bytes = builder.mul(ld, ir.Constant(I64, lanes.bytes))
+        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
 
-        def emit(width: int) -> None:
-            own = [lanes.load(g, k, last=k == width - 1) for k in range(width)]
-
-            def body(builder: Any, lanes: Any, edges: Any, sums: Any) -> Any:
-                rows = [row_address(builder, x, units, edge, ld_bytes) for edge in edges]
-                dots = [lanes.zero] * len(edges)
-                for k in range(width):
-                    for i, row in enumerate(rows):
-                        other = lanes.load(row, k, last=k == width - 1)
-                        dots[i] = lanes.fma(own[k], other, dots[i])
-                accumulate(builder, lanes, dots, gradient, edges, more)
-                return sums
-
-            over_edges(builder, lanes, count, [], body)
-
-        by_width(builder, vectors, emit)
-        return context.get_dummy_value()
-
-    return signature, generate
+    return types.voidptr(types.int64), generate
 
 
 @intrinsic
-def _both_column(
-    typing,
-    g,
-    ld,
-    units,
-    at,
-    values,
-    count,
-    x,
-    dx,
-    gradient,
-    unit,
-    more,
-    gate,
-    total,
-    vectors,
-    tail,
-):
-    """Write dx[:] = sum of value * g[unit, :] and gradient[at] = <x, g[unit, :]> in one pass.
-
-    If `gate`, dx is 0 where x is not above 0. The sum of dx goes to address `total`, unless 0.
-    """
-    signature = types.void(*([types.int64] * 9), unit, *([types.int64] * 5))
+def _claim(typing, counter):
+    """Add 1 to the counter at an address, atomically, and return what it was."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        g, ld, units, at, values, count, x, dx, gradient, unit, more, *rest = arguments
-        gate, total, vectors, tail = rest
-        summed = builder.icmp_signed("!=", total, ir.Constant(I64, 0))
-        wanted = builder.icmp_signed("!=", gate, ir.Constant(I64, 0))
-        lanes = Lanes(builder, unit.type, tail)
-        ld_bytes = builder.mul(ld, ir.Constant(I64, lanes.bytes))
-
-        def emit(width: int) -> None:
-            own = [lanes.load(x, k, last=k == width - 1) for k in range(width)]
-
-            def body(builder: Any, lanes: Any, edges: Any, sums: Any) -> Any:
-                rows = [row_address(builder, g, units, edge, ld_bytes) for edge in edges]
-                places = [builder.sext(scalar(builder, at, edge, I32), I64) for edge in edges]
-                weights = [
-                    lanes.splat(scalar(builder, values, place, lanes.real)) for place in places
-                ]
-                dots, sums = [lanes.zero] * len(edges), list(sums)
-                for k in range(width):
-                    for i, row in enumerate(rows):
-                        other = lanes.load(row, k, last=k == width - 1)
-                        dots[i] = lanes.fma(own[k], other, dots[i])
-                        sums[k] = lanes.fma(weights[i], other, sums[k])
-                accumulate(builder, lanes, dots, gradient, places, more)
-                return sums
-
-            sums = over_edges(builder, lanes, count, [lanes.zero] * width, body)
-            results = [lanes.where_positive(x, y, wanted) for x, y in zip(own, sums, strict=True)]
-            for k, result in enumerate(results):
-                lanes.store(result, dx, k, last=k == width - 1)
-            with builder.if_then(summed):
-                whole = reduce(builder.fadd, results)
-                accumulate(builder, lanes, [whole], total, [ir.Constant(I64, 0)], more)
-
-        by_width(builder, vectors, emit)
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-@njit(inline="always")
-def _vectors(batch, at, width):
-    """Number of vectors of the block of the batch that starts at `at`, and lanes of the last."""
-    lanes = min(REGISTERS * width, batch - at)
-    vectors = (lanes + width - 1) // width
-    return vectors, lanes - (vectors - 1) * width
-
-
-@njit(inline="always")
-def _forward(job, first, last, one, size):
-    """Write y[i, :batch] = bias[i] + sum over edges of value * x[unit, :batch] (its ReLU if told).
-
-    y has ld batch.
-    """
-    x, ld, pointers, units = word(job, 5), word(job, 6), word(job, 7), word(job, 8)
-    values, bias, y, batch = word(job, 9), word(job, 10), word(job, 11), word(job, 12)
-    relu, windows, apart = word(job, 13), word(job, 14), word(job, 15)
-    width = VECTOR_BYTES // size
-    for at in range(0, batch, REGISTERS * width):
-        vectors, tail = _vectors(batch, at, width)
-        for window in range(windows):
-            rectify = relu if window == windows - 1 else 0
-            for i in range(first, last):
-                begin, end = _span(pointers, window * apart + i, apart)
-                start = real(bias, i, one) if bias else one - one
-                _gather_row(
-                    x + at * size, ld, units + begin * 4, values + begin * size, end - begin,
-                    y + (i * batch + at) * size, start, window, rectify, vectors, tail,
-                )  # fmt: skip
-
-
-@njit(inline="always")
-def _span(pointers, at, apart):
-    """First edge of a row in a window, and the first of the same row in the next."""
-    return word(pointers, at), word(pointers, at + apart)
-
-
-@njit(inline="always")
-def _sampled(job, first, last, one, size):
-    """Write gradient[edge] = <g[i, :], x[unit, :]> for the edges of rows first..last - 1."""
-    x, ld, pointers, units = word(job, 5), word(job, 6), word(job, 7), word(job, 8)
-    g, ldg, gradient, batch = word(job, 9), word(job, 10), word(job, 11), word(job, 12)
-    windows, apart = word(job, 13), word(job, 14)
-    width = VECTOR_BYTES // size
-    for at in range(0, batch, REGISTERS * width):
-        vectors, tail = _vectors(batch, at, width)
-        for window in range(windows):
-            for i in range(first, last):
-                begin, end = _span(pointers, window * apart + i, apart)
-                _dot_row(
-                    x + at * size, ld, units + begin * 4, end - begin,
-                    g + (i * ldg + at) * size, gradient + begin * size, one, 1 if at else 0,
-                    vectors, tail,
-                )  # fmt: skip
-
-
-@njit(inline="always")
-def _backward(job, first, last, one, size):
-    """Write dx[j, :], its sum, and the gradient of the edges of columns first..last - 1."""
-    g, ldg, pointers, units = word(job, 5), word(job, 6), word(job, 7), word(job, 8)
-    at_edge, values, x, ldx = word(job, 9), word(job, 10), word(job, 11), word(job, 12)
-    dx, gradient, batch, gate = word(job, 13), word(job, 14), word(job, 15), word(job, 16)
-    totals = word(job, 17)
-    width = VECTOR_BYTES // size
-    for at in range(0, batch, REGISTERS * width):
-        vectors, tail = _vectors(batch, at, width)
-        for j in range(first, last):
-            begin = word(pointers, j)
-            _both_column(
-                g + at * size, ldg, units + begin * 4, at_edge + begin * 4, values,
-                word(pointers, j + 1) - begin, x + (j * ldx + at) * size,
-                dx + (j * batch + at) * size, gradient, one, 1 if at else 0, gate,
-                totals + j * size if totals else 0, vectors, tail,
-            )  # fmt: skip
-
-
-@njit(inline="always")
-def _part(job, first, last, one, size):
-    """Do one part with the kernel asked for."""
-    kernel = word(job, 4)
-    if kernel == 0:
-        _forward(job, first, last, one, size)
-    elif kernel == 1:
-        _sampled(job, first, last, one, size)
-    elif kernel == 2:
-        _backward(job, first, last, one, size)
-    elif kernel == 3:
-        srelu(job, first, last, one, size)
-    elif kernel == 4:
-        srelu_back(job, first, last, one, size)
-    else:
-        dropped(job, first, last, one, size)
-
-
-def _work(job):
-    """Do parts of a job until none is left."""
-    part = take(job)
-    while part < word(job, 1):
-        first, last = word(word(job, 2), part), word(word(job, 2), part + 1)
-        if word(job, 3) == 4:
-            _part(job, first, last, float32(1), 4)
-        else:
-            _part(job, first, last, float64(1), 8)
-        part = take(job)
-
-
-@cache
-def work() -> int:
-    """Address of the compiled ``void work(int64 *job)``, kept on disk where there is a place."""
-    options: Any = {"fastmath": {"reassoc", "contract", "nsz"}}  # sums in the order of vectors
-    try:
-        return cfunc(types.void(types.int64), cache=True, **options)(_work).address
-    except RuntimeError:  # neither this folder nor a cache folder can be written to
-        return cfunc(types.void(types.int64), **options)(_work).address
-
-
-I16 = ir.IntType(16)
-
-
-@intrinsic
-def word(typing, address, at):
-    """Integer number `at` of an array of 64-bit integers."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return scalar(builder, arguments[0], arguments[1], I64)
-
-    return types.int64(types.int64, types.int64), generate
-
-
-@intrinsic
-def real(typing, address, at, one):
-    """Element `at` of an array of the type of `one`."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return scalar(builder, arguments[0], arguments[1], arguments[2].type)
-
-    return one(types.int64, types.int64, one), generate
-
-
-@intrinsic
-def put(typing, address, at, value):
-    """Write element `at` of an array of the type of `value`."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address, at, value = arguments
-        builder.store(value, element(builder, address, at, value.type))
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, value), generate
-
-
-@intrinsic
-def _short(typing, address, at):
-    """Integer number `at` of an array of 16-bit integers."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        offset = builder.mul(arguments[1], ir.Constant(I64, 2))
-        place = builder.inttoptr(builder.add(arguments[0], offset), I16.as_pointer())
-        return builder.sext(builder.load(place), I64)
-
-    return types.int64(types.int64, types.int64), generate
-
-
-@intrinsic
-def take(typing, job):
-    """Take the next part of a job: no other thread gets the same."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = builder.inttoptr(arguments[0], I64.as_pointer())
-        return builder.atomic_rmw("add", place, ir.Constant(I64, 1), "seq_cst")
+        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "seq_cst")
 
     return types.int64(types.int64), generate
 
 
 @njit(inline="always")
-def srelu(job, first, last, one, size):
-    """Write y = t_l + a_l (x - t_l) left of t_l, x between, and so on right of t_l + |width|."""
-    x, ld, y, batch = word(job, 5), word(job, 6), word(job, 7), word(job, 8)
-    t_left, a_left, t_width, a_right = word(job, 9), word(job, 10), word(job, 11), word(job, 12)
-    zero = one - one
-    for i in range(first, last):
-        left = real(t_left, i, one)
-        right = left + abs(real(t_width, i, one))
-        lower, upper = real(a_left, i, one) - one, real(a_right, i, one) - one
-        source, target = x + i * ld * size, y + i * batch * size
-        for j in range(batch):
-            value = real(source, j, one)
-            below, above = value - left, value - right
-            low = below if below < zero else zero
-            high = above if above > zero else zero
-            put(target, j, value + lower * low + upper * high)
+def _vector(address, size, dtype):
+    return carray(_pointer(address), size, dtype)
 
 
 @njit(inline="always")
-def srelu_back(job, first, last, one, size):
-    """Write the gradients of the input and of the four numbers of each unit."""
-    x, ld, g, ldg = word(job, 5), word(job, 6), word(job, 7), word(job, 8)
-    t_left, a_left, t_width, a_right = word(job, 9), word(job, 10), word(job, 11), word(job, 12)
-    dx, grads, units, batch = word(job, 13), word(job, 14), word(job, 15), word(job, 16)
-    zero = one - one
+def _matrix(address, rows, stride, dtype):
+    return carray(_pointer(address), (rows, stride), dtype)
+
+
+@njit(inline="always")
+def _units(address, size):
+    """Units or positions: read as unsigned, so that numba leaves out the test for negative ones."""
+    return carray(_pointer(address), size, np.uint32)
+
+
+def _record(kind: type[Any] | None = None) -> np.dtype[Any]:
+    """The record that a kernel is given: the header, then the fields of its arguments."""
+    fields = HEADER if kind is None else (*HEADER, *kind._fields)
+    return np.dtype([(name, np.int64) for name in fields])
+
+
+# ---------------------------------------------------------------------------------------------
+# Sparse products.
+#
+# Idea. Activations are (units, batch) in memory, so an edge of weight w from unit j to unit i adds
+# w times one contiguous row, x[j], to another, y[i]: vector instructions without gathers. The
+# rows that an output unit needs lie anywhere; reading them is what a product costs, about as
+# fast as the second-level cache delivers.
+#
+# Four edges at once (`GROUP`): the sums in y[i] are then loaded and stored once for four rows read
+# instead of once for each, and the four rows arrive at the same time.
+#
+# Blocks of the batch (BLOCK_BYTES of each unit): y[i] and the rows being read stay in the nearest
+# cache however large the batch is, and one block of all units is likely to fit the next one.
+#
+# Tiles of input units (`EdgeIndex.tiles`): where even a block of all units does not fit, forward
+# products and edge gradients visit the edges tile by tile, so that rows are read again while they
+# are still there. Products backward read and write two more rows a unit; tiles gained nothing.
+#
+# The loops over k are plain; numba turns them into vector instructions of the machine at hand. An
+# earlier version spelled out the vectors in LLVM's language, with all sums of a block in registers
+# and masked remainders: 400 lines, and not faster once four edges went together.
+
+GROUP = 4
+
+
+@njit(inline="always")
+def _block(call, at):
+    """Bytes from a row's begin to its block that starts at sample `at`, and the block's samples."""
+    return at * call.item_bytes, min(BLOCK_BYTES // call.item_bytes, call.batch - at)
+
+
+@njit(inline="always")
+def _put(target, position, value, at):
+    """Write a sum over the first block of the batch; add those over later ones."""
+    target[position] = target[position] + value if at else value
+
+
+@njit(fastmath=ELEMENTWISE)
+def _add_rows(row, size, x, units, values, edge, stop):
+    """Add value * x[unit, :size] over edges to ``row[:size]``, in the order of edges."""
+    while edge + GROUP <= stop:
+        a, b, c, d = x[units[edge]], x[units[edge + 1]], x[units[edge + 2]], x[units[edge + 3]]
+        va, vb, vc, vd = values[edge], values[edge + 1], values[edge + 2], values[edge + 3]
+        for k in range(size):
+            row[k] = (((row[k] + va * a[k]) + vb * b[k]) + vc * c[k]) + vd * d[k]
+        edge += GROUP
+    while edge < stop:
+        a, va = x[units[edge]], values[edge]
+        for k in range(size):
+            row[k] += va * a[k]
+        edge += 1
+
+
+@njit
+def _product_forward(call, first, last, dtype):
+    pointers, bias = _vector(call.row_pointers, 1, np.int64), _vector(call.bias, last, dtype)
+    units, values = _units(call.units, 1), _vector(call.values, 1, dtype)
+    for at in range(0, call.batch, BLOCK_BYTES // call.item_bytes):
+        offset, size = _block(call, at)
+        x = _matrix(call.x + offset, 1, call.x_stride, dtype)
+        y = _matrix(call.y + offset, last, call.batch, dtype)
+        for tile in range(call.n_tiles):
+            here = tile * call.tile_stride
+            for i in range(first, last):
+                row = y[i]
+                if tile == 0:
+                    start = bias[i] if call.bias else dtype(0)
+                    for k in range(size):
+                        row[k] = start
+                edge, stop = pointers[here + i], pointers[here + call.tile_stride + i]
+                _add_rows(row, size, x, units, values, edge, stop)
+                if call.relu and tile == call.n_tiles - 1:
+                    for k in range(size):
+                        row[k] = dtype(0) if row[k] <= 0 else row[k]  # nan stays
+
+
+@njit(fastmath=SUMS)
+def _edge_gradient(call, first, last, dtype):
+    pointers, zero = _vector(call.row_pointers, 1, np.int64), dtype(0)
+    units, gradient = _units(call.units, 1), _vector(call.gradient, 1, dtype)
+    for at in range(0, call.batch, BLOCK_BYTES // call.item_bytes):
+        offset, size = _block(call, at)
+        x = _matrix(call.x + offset, 1, call.x_stride, dtype)
+        g = _matrix(call.g + offset, last, call.g_stride, dtype)
+        for tile in range(call.n_tiles):
+            here = tile * call.tile_stride
+            for i in range(first, last):
+                own = g[i]
+                edge, stop = pointers[here + i], pointers[here + call.tile_stride + i]
+                while edge + GROUP <= stop:
+                    a, b = x[units[edge]], x[units[edge + 1]]
+                    c, d = x[units[edge + 2]], x[units[edge + 3]]
+                    sa, sb, sc, sd = zero, zero, zero, zero
+                    for k in range(size):
+                        sa += own[k] * a[k]
+                        sb += own[k] * b[k]
+                        sc += own[k] * c[k]
+                        sd += own[k] * d[k]
+                    _put(gradient, edge, sa, at)
+                    _put(gradient, edge + 1, sb, at)
+                    _put(gradient, edge + 2, sc, at)
+                    _put(gradient, edge + 3, sd, at)
+                    edge += GROUP
+                while edge < stop:
+                    a, sa = x[units[edge]], zero
+                    for k in range(size):
+                        sa += own[k] * a[k]
+                    _put(gradient, edge, sa, at)
+                    edge += 1
+
+
+@njit(fastmath=SUMS)
+def _product_backward(call, first, last, dtype):
+    pointers, zero = _vector(call.column_pointers, last + 1, np.int64), dtype(0)
+    units, positions = _units(call.units, 1), _units(call.positions, 1)
+    values, gradient = _vector(call.values, 1, dtype), _vector(call.gradient, 1, dtype)
+    sums = _vector(call.sums, last, dtype)
+    for at in range(0, call.batch, BLOCK_BYTES // call.item_bytes):
+        offset, size = _block(call, at)
+        g = _matrix(call.g + offset, 1, call.g_stride, dtype)
+        x = _matrix(call.x + offset, last, call.x_stride, dtype)
+        dx = _matrix(call.dx + offset, last, call.batch, dtype)
+        for j in range(first, last):
+            own, row = x[j], dx[j]
+            for k in range(size):
+                row[k] = zero
+            edge, stop = pointers[j], pointers[j + 1]
+            while edge + GROUP <= stop:
+                a, b = g[units[edge]], g[units[edge + 1]]
+                c, d = g[units[edge + 2]], g[units[edge + 3]]
+                pa, pb = positions[edge], positions[edge + 1]
+                pc, pd = positions[edge + 2], positions[edge + 3]
+                va, vb, vc, vd = values[pa], values[pb], values[pc], values[pd]
+                sa, sb, sc, sd = zero, zero, zero, zero
+                for k in range(size):
+                    sa += own[k] * a[k]
+                    sb += own[k] * b[k]
+                    sc += own[k] * c[k]
+                    sd += own[k] * d[k]
+                    row[k] += va * a[k] + vb * b[k] + vc * c[k] + vd * d[k]
+                _put(gradient, pa, sa, at)
+                _put(gradient, pb, sb, at)
+                _put(gradient, pc, sc, at)
+                _put(gradient, pd, sd, at)
+                edge += GROUP
+            while edge < stop:
+                a, pa, sa = g[units[edge]], positions[edge], zero
+                va = values[pa]
+                for k in range(size):
+                    sa += own[k] * a[k]
+                    row[k] += va * a[k]
+                _put(gradient, pa, sa, at)
+                edge += 1
+            if call.relu:
+                for k in range(size):
+                    row[k] = zero if own[k] <= 0 else row[k]
+            if call.sums:
+                total = zero
+                for k in range(size):
+                    total += row[k]
+                _put(sums, j, total, at)
+
+
+# ---------------------------------------------------------------------------------------------
+# Elementwise kernels. As torch operations SReLU takes a dozen passes over the activations each
+# way, which cost more than the sparse products of a step; here it is one each way.
+
+
+@njit(fastmath=ELEMENTWISE)
+def _srelu_forward(call, first, last, dtype):
+    x, y = _matrix(call.x, last, call.x_stride, dtype), _matrix(call.y, last, call.batch, dtype)
+    t_left, a_left = _vector(call.t_left, last, dtype), _vector(call.a_left, last, dtype)
+    t_width, a_right = _vector(call.t_width, last, dtype), _vector(call.a_right, last, dtype)
+    zero, one = dtype(0), dtype(1)
     for i in range(first, last):
-        left, width = real(t_left, i, one), real(t_width, i, one)
+        left = t_left[i]
+        right = left + abs(t_width[i])
+        lower, upper = a_left[i] - one, a_right[i] - one
+        source, target = x[i], y[i]
+        for k in range(call.batch):
+            below, above = source[k] - left, source[k] - right
+            low = below if below < zero else zero
+            high = above if above > zero else zero
+            target[k] = source[k] + lower * low + upper * high
+
+
+@njit(fastmath=SUMS)
+def _srelu_backward(call, first, last, dtype):
+    units, batch = call.units, call.batch
+    x, g = _matrix(call.x, last, call.x_stride, dtype), _matrix(call.g, last, call.g_stride, dtype)
+    dx, gradients = _matrix(call.dx, last, batch, dtype), _matrix(call.gradients, 4, units, dtype)
+    t_left, a_left = _vector(call.t_left, last, dtype), _vector(call.a_left, last, dtype)
+    t_width, a_right = _vector(call.t_width, last, dtype), _vector(call.a_right, last, dtype)
+    zero, one = dtype(0), dtype(1)
+    for i in range(first, last):
+        left, width = t_left[i], t_width[i]
         right = left + abs(width)
-        lower, upper = real(a_left, i, one) - one, real(a_right, i, one) - one
-        source, given, target = x + i * ld * size, g + i * ldg * size, dx + i * batch * size
+        lower, upper = a_left[i] - one, a_right[i] - one
+        source, given, target = x[i], g[i], dx[i]
         left_sum, right_sum, low_sum, high_sum = zero, zero, zero, zero
-        for j in range(batch):
-            value, gradient = real(source, j, one), real(given, j, one)
-            below, above = value - left, value - right
-            inside_low = gradient if below <= zero else zero
-            inside_high = gradient if above >= zero else zero
+        for k in range(batch):
+            below, above = source[k] - left, source[k] - right
+            inside_low = given[k] if below <= zero else zero
+            inside_high = given[k] if above >= zero else zero
             left_sum += inside_low
             right_sum += inside_high
             low_sum += inside_low * below
             high_sum += inside_high * above
-            put(target, j, gradient + lower * inside_low + upper * inside_high)
+            target[k] = given[k] + lower * inside_low + upper * inside_high
         sign = one if width > zero else (-one if width < zero else zero)
-        put(grads, i, -(lower * left_sum + upper * right_sum))
-        put(grads, units + i, low_sum)
-        put(grads, 2 * units + i, -(upper * right_sum * sign))
-        put(grads, 3 * units + i, high_sum)
+        gradients[0, i] = -(lower * left_sum + upper * right_sum)
+        gradients[1, i] = low_sum
+        gradients[2, i] = -(upper * right_sum * sign)
+        gradients[3, i] = high_sum
 
 
-@njit(inline="always")
-def dropped(job, first, last, one, size):
-    """Write y = x times a scale where 16 random bits are at least a limit, else x times 0."""
-    x, bits, y, limit = word(job, 5), word(job, 6), word(job, 7), word(job, 8)
-    scale = real(word(job, 9), 0, one)
-    zero = one - one
+@njit(fastmath=ELEMENTWISE)
+def _dropout(call, first, last, dtype):
+    x, y = _vector(call.x, last, dtype), _vector(call.y, last, dtype)
+    bits, scale = _vector(call.bits, last, np.int16), _vector(call.scale, 1, dtype)[0]
+    zero = dtype(0)
     for i in range(first, last):
-        put(y, i, real(x, i, one) * (scale if _short(bits, i) >= limit else zero))
+        y[i] = x[i] * (scale if bits[i] >= call.limit else zero)
+
+
+# ---------------------------------------------------------------------------------------------
+# The one compiled function.
+
+_HEAD = _record()
+_PRODUCT_FORWARD, _EDGE_GRADIENT, _PRODUCT_BACKWARD, _SRELU_FORWARD, _SRELU_BACKWARD, _DROPOUT = (
+    _record(kind)
+    for kind in (
+        ProductForward, EdgeGradient, ProductBackward, SReLUForward, SReLUBackward, Dropout,
+    )
+)  # fmt: skip
+_FORWARD_NUMBER, _EDGE_NUMBER, _BACKWARD_NUMBER, _SRELU_NUMBER, _SRELU_BACK_NUMBER = (
+    ARGUMENTS.index(kind)
+    for kind in (ProductForward, EdgeGradient, ProductBackward, SReLUForward, SReLUBackward)
+)
+
+
+@njit
+def _run_part(address, kernel, first, last, dtype):
+    """Rows first to last - 1 of the kernel that a record asks for."""
+    place = _pointer(address)
+    if kernel == _FORWARD_NUMBER:
+        _product_forward(carray(place, 1, _PRODUCT_FORWARD)[0], first, last, dtype)
+    elif kernel == _EDGE_NUMBER:
+        _edge_gradient(carray(place, 1, _EDGE_GRADIENT)[0], first, last, dtype)
+    elif kernel == _BACKWARD_NUMBER:
+        _product_backward(carray(place, 1, _PRODUCT_BACKWARD)[0], first, last, dtype)
+    elif kernel == _SRELU_NUMBER:
+        _srelu_forward(carray(place, 1, _SRELU_FORWARD)[0], first, last, dtype)
+    elif kernel == _SRELU_BACK_NUMBER:
+        _srelu_backward(carray(place, 1, _SRELU_BACKWARD)[0], first, last, dtype)
+    else:
+        _dropout(carray(place, 1, _DROPOUT)[0], first, last, dtype)
+
+
+def _entry_of(digest: int) -> Callable[[int], int]:
+    """The function to compile: claim parts of a record until none is left."""
+
+    def run_parts(address):
+        head = carray(_pointer(address), 1, _HEAD)[0]
+        bounds = _vector(head.bounds, head.n_parts + 1, np.int64)
+        part = _claim(address)  # next_part is the record's first field
+        while part < head.n_parts:
+            if head.item_bytes == 4:
+                _run_part(address, head.kernel, bounds[part], bounds[part + 1], np.float32)
+            else:
+                _run_part(address, head.kernel, bounds[part], bounds[part + 1], np.float64)
+            part = _claim(address)
+        return digest
+
+    return run_parts
+
+
+def source_digest(*paths: str) -> int:
+    """Return a number that changes when a file does; by default those compiled code is made of."""
+    text = b"\0".join(Path(path).read_bytes() for path in paths or (__file__, threads.__file__))
+    return int.from_bytes(sha256(text).digest()[:7], "big")
+
+
+@cache
+def compiled() -> int:
+    """Return the address of the compiled ``int64 run_parts(int64 record)``.
+
+    Compiling takes some seconds; the result is kept on disk, where there is a writable place.
+    numba finds it by the function's own file and by the values of its closure. The closure holds
+    the digest of all files that the code is made of, so an edit of any of them compiles anew. The
+    function returns that digest.
+    """
+    function, signature = _entry_of(source_digest()), types.int64(types.int64)
+    try:
+        return cfunc(signature, cache=True)(function).address
+    except RuntimeError:  # neither this folder nor a cache folder can be written to
+        return cfunc(signature)(function).address

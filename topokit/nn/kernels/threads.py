@@ -1,4 +1,7 @@
-"""Running a compiled job on as many threads as torch uses."""
+"""What a compiled kernel is told, and how the threads of torch share its work.
+
+`topokit.nn.kernels` explains the whole; this module is the part between a tensor and compiled code.
+"""
 
 from __future__ import annotations
 
@@ -9,99 +12,247 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["bounds_of", "even_bounds", "run_job"]
+__all__ = [
+    "ARGUMENTS",
+    "BLOCK_BYTES",
+    "HEADER",
+    "Dropout",
+    "EdgeGradient",
+    "ProductBackward",
+    "ProductForward",
+    "SReLUBackward",
+    "SReLUForward",
+    "equal_edge_bounds",
+    "equal_row_bounds",
+    "run_kernel",
+]
 
-SERIAL_WORK = 1 << 18  # multiplications below which threads cost more than they save
-KEPT_BYTES, LARGEST_KEPT = 1 << 28, 1 << 25  # of freed memory at the top; of one allocation
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's numbers for mallopt
-PARTS = 4  # parts a thread, so that a thread that is held up leaves its share to the others
+BLOCK_BYTES = 512
+"""Bytes of a unit's batch that the kernels take at once."""
+
+# Multiplications below which one thread is faster than several.
+SERIAL_WORK = 1 << 18
+# Parts for each thread: a thread that is held up leaves the rest of its share to the others.
+PARTS_PER_THREAD = 4
+
+# What glibc keeps of freed memory: at the end of the heap, and the largest allocation from it.
+KEPT_BYTES, LARGEST_FROM_HEAP = 1 << 28, 1 << 25
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # numbers of the settings in malloc.h
 
 _log = logging.getLogger("topokit.nn")
 
 
+# ---------------------------------------------------------------------------------------------
+# Arguments. A kernel gets one record of 64-bit integers: the header, then its own fields. Both
+# sides name the fields, Python as keywords here and compiled code as attributes of a record that
+# `topokit.nn.kernels.cpu` derives from these classes; nobody counts positions.
+#
+# A field is an address (of the first element of C-contiguous memory), a number of elements, or a
+# flag of 0 or 1. An address that may be absent is then 0. A stride is the number of elements from
+# one unit to the next.
+
+HEADER = ("next_part", "n_parts", "bounds", "item_bytes", "kernel")
+"""Fields of every record: the next part to be claimed; the number of parts; address of their
+bounds; bytes of a number (4 or 8); the kernel's position in `ARGUMENTS`."""
+
+
+class ProductForward(NamedTuple):
+    """``y[i] = bias[i] + sum over the edges of row i of value * x[unit]``."""
+
+    x: int
+    x_stride: int
+    row_pointers: int
+    """First edge of row i in tile t at position ``t * tile_stride + i``, its end at
+    ``(t + 1) * tile_stride + i``; one tile with a stride of 1 is an ordinary CSR."""
+    units: int
+    values: int
+    bias: int
+    """Or 0."""
+    y: int
+    """Its stride is the batch."""
+    batch: int
+    relu: int
+    n_tiles: int
+    tile_stride: int
+
+
+class EdgeGradient(NamedTuple):
+    """``gradient[edge] = <g[i], x[unit]>`` for the edges of row i."""
+
+    x: int
+    x_stride: int
+    row_pointers: int
+    """As in `ProductForward`."""
+    units: int
+    g: int
+    g_stride: int
+    gradient: int
+    batch: int
+    n_tiles: int
+    tile_stride: int
+
+
+class ProductBackward(NamedTuple):
+    """``dx[j] = sum over the edges of column j of value * g[unit]``, and the edges' gradients."""
+
+    g: int
+    g_stride: int
+    column_pointers: int
+    units: int
+    positions: int
+    """Of the column's edges in `values` and `gradient`, which are in the order of rows."""
+    values: int
+    x: int
+    x_stride: int
+    dx: int
+    """Its stride is the batch."""
+    gradient: int
+    batch: int
+    relu: int
+    """Whether x is the output of a ReLU, whose gradient is 0 where x is 0."""
+    sums: int
+    """Of dx over the batch; or 0."""
+
+
+class SReLUForward(NamedTuple):
+    """`topokit.nn.activations.SReLU`."""
+
+    x: int
+    x_stride: int
+    y: int
+    batch: int
+    t_left: int
+    a_left: int
+    t_width: int
+    a_right: int
+
+
+class SReLUBackward(NamedTuple):
+    """Gradients of the input and, (4, units), of the parameters."""
+
+    x: int
+    x_stride: int
+    g: int
+    g_stride: int
+    t_left: int
+    a_left: int
+    t_width: int
+    a_right: int
+    dx: int
+    gradients: int
+    units: int
+    batch: int
+
+
+class Dropout(NamedTuple):
+    """``y = x * scale`` where the 16 random bits of an element reach a limit, else ``x * 0``."""
+
+    x: int
+    bits: int
+    y: int
+    limit: int
+    scale: int
+    """Address of one number."""
+
+
+Arguments = ProductForward | EdgeGradient | ProductBackward | SReLUForward | SReLUBackward | Dropout
+
+ARGUMENTS: tuple[type[Arguments], ...] = (
+    ProductForward, EdgeGradient, ProductBackward, SReLUForward, SReLUBackward, Dropout,
+)  # fmt: skip
+"""The record of each kernel; its position is the kernel's number."""
+
+_NUMBERS = {kind: number for number, kind in enumerate(ARGUMENTS)}
+
+
+# ---------------------------------------------------------------------------------------------
+# Parts and threads.
+
 Bounds = Callable[[int], "ctypes.Array[ctypes.c_int64]"]
-"""From a number of parts to where they begin, and where the last ends."""
+"""From a number of parts to their bounds: part p has rows ``bounds[p]`` to ``bounds[p + 1] - 1``"""
 
 
-def bounds_of(starts: NDArray[np.int64], parts: int) -> ctypes.Array[ctypes.c_int64]:
-    """Bounds of rows that split a graph into parts of about equally many edges."""
-    shares = np.searchsorted(starts, np.linspace(0, starts[-1], parts + 1)[1:-1])
-    rows = starts.size - 1
+def equal_edge_bounds(pointers: NDArray[np.int64], parts: int) -> ctypes.Array[ctypes.c_int64]:
+    """Return bounds of rows that split a graph into parts of about equally many edges."""
+    shares = np.searchsorted(pointers, np.linspace(0, pointers[-1], parts + 1)[1:-1])
+    rows = pointers.size - 1
     return (ctypes.c_int64 * (parts + 1))(0, *np.clip(shares, 0, rows).tolist(), rows)
 
 
-def even_bounds(rows: int) -> Bounds:
-    """Bounds of parts of equally many rows."""
+def equal_row_bounds(rows: int) -> Bounds:
+    """Return a function that splits rows into parts of equally many."""
     return lambda parts: (ctypes.c_int64 * (parts + 1))(
         *(part * rows // parts for part in range(parts + 1))
     )
 
 
-def run_job(
-    kernel: str,
-    size: int,
-    bounds: Bounds,
-    work: int,
-    arguments: tuple[int, ...],
-) -> None:
-    """Run a kernel of `topokit.nn.kernels.cpu` to its end.
+def run_kernel(arguments: Arguments, *, item_bytes: int, bounds: Bounds, work: int) -> None:
+    """Run a compiled kernel to its end.
+
+    The memory behind the addresses must stay alive until this returns; tensors that are made for
+    the call alone therefore need a name in the caller.
 
     Parameters
     ----------
-    kernel : str
-    size : int
-        Bytes of an element: 4 or 8.
+    arguments : NamedTuple
+        One of `ARGUMENTS`; its class says which kernel.
+    item_bytes : int
+        Bytes of a number: 4 (float32) or 8 (float64).
     bounds : callable
-        ``bounds(parts)``, rows of each part.
+        ``bounds(parts)`` splits the rows.
     work : int
         Multiplications, from which the number of threads follows.
-    arguments : tuple of int
-        Addresses and sizes, as the kernel expects them.
     """
     threads = 1 if work < SERIAL_WORK else torch.get_num_threads()
-    entry, kernels = _entry()
-    rows = bounds(1 if threads == 1 else PARTS * threads)
-    words = (0, len(rows) - 1, ctypes.addressof(rows), size, kernels[kernel], *arguments)
-    job = (ctypes.c_int64 * len(words))(*words)
-    _let_loose(entry, ctypes.addressof(job), threads)
+    rows = bounds(1 if threads == 1 else PARTS_PER_THREAD * threads)
+    fields = (
+        0, len(rows) - 1, ctypes.addressof(rows), item_bytes, _NUMBERS[type(arguments)], *arguments,
+    )  # fmt: skip
+    record = (ctypes.c_int64 * len(fields))(*fields)
+    _run_on_threads(_entry(), ctypes.addressof(record), threads)
 
 
-def _let_loose(entry: Any, job: int, threads: int) -> None:
-    """Call ``entry(job)`` in this thread and in ``threads - 1`` others; return when all have."""
-    team = _openmp()
+# Threads claim the parts of a record by an atomic counter, its first field, so any number of them
+# may be given the same record. Torch's own thread pool serves: its threads have just finished a
+# torch operation and wait for the next one actively, so they begin at once, and there are never
+# more threads than cores. `GOMP_parallel` is the function that GNU's compilers call for
+# ``#pragma omp parallel``. Where torch is built with another OpenMP, on macOS and Windows, a
+# thread pool of our own serves; it must wake its threads by the operating system each time.
+
+
+def _run_on_threads(entry: Any, record: int, threads: int) -> None:
+    """Call ``entry(record)`` in this thread and in ``threads - 1`` others, and wait for all."""
+    parallel = _gomp_parallel()
     if threads == 1:
-        entry(job)
-    elif team is not None:
-        team(entry, job, threads, 0)
+        entry(record)
+    elif parallel is not None:
+        parallel(entry, record, threads, 0)
     else:
-        others = [_pool(os.getpid(), threads).submit(entry, job) for _ in range(threads - 1)]
-        entry(job)
+        pool = _own_thread_pool(os.getpid(), threads)
+        others = [pool.submit(entry, record) for _ in range(threads - 1)]
+        entry(record)
         wait(others)  # they write into memory of this call
 
 
-@cache
-def _entry() -> tuple[Any, dict[str, int]]:
-    """The compiled function as one that ctypes calls, and the numbers of its kernels."""
-    from topokit.nn.kernels.cpu import KERNELS, work
-
-    if not any(Path(__file__).parent.glob("__pycache__/cpu._work-*.nbi")):
-        _log.info("compiling the sparse kernels: a few seconds, once per machine")
-    _keep_freed_memory()
-    return ctypes.CFUNCTYPE(None, ctypes.c_int64)(work()), {k: i for i, k in enumerate(KERNELS)}
-
-
 def _keep_freed_memory() -> None:
-    """Let glibc keep up to KEPT_BYTES of freed memory for the next step, in the whole process.
+    """Set glibc's allocator to keep freed memory for the next step, in the whole process.
 
-    By default it gives activations back to the system after every step and gets them again,
-    page by page, in the next: up to a quarter of a sparse step. Left as it is where the user has
-    said otherwise in the environment, and where there is no glibc.
+    By default glibc returns the memory of a large network's activations to the system after every
+    step and gets it again in the next, page by page: 1000 page faults in a step of
+    3072-4000-1000-4000-10, batch 128, an eighth of its time. Networks whose activations take less
+    than a few megabytes see no difference.
+
+    What it does to the process: up to 256 MB of freed memory stay with it, and allocations of up
+    to 32 MB come from the heap, so that memory freed between allocations in use is not returned
+    either. Called once, when the first compiled kernel runs. Where the user has set
+    ``MALLOC_TRIM_THRESHOLD_`` or ``MALLOC_MMAP_THRESHOLD_`` in the environment, or there is no
+    glibc, nothing is changed.
     """
     if any(name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")):
         return
@@ -109,15 +260,14 @@ def _keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return
-    mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
-    mallopt(_MMAP_THRESHOLD, LARGEST_KEPT)
+    mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+    mallopt(_M_MMAP_THRESHOLD, LARGEST_FROM_HEAP)
 
 
 @cache
-def _openmp() -> Any:
-    """Torch's own OpenMP team, whose threads are awake already; ``None`` where it is not GNU's."""
-    paths = sorted(Path(torch.__file__).parent.glob("lib/libgomp*.so*"))
-    for path in paths:
+def _gomp_parallel() -> Any:
+    """The function of torch's GNU OpenMP that runs one on all threads, or None."""
+    for path in sorted(Path(torch.__file__).parent.glob("lib/libgomp*.so*")):
         try:
             call = ctypes.CDLL(str(path)).GOMP_parallel
         except (OSError, AttributeError):
@@ -129,6 +279,17 @@ def _openmp() -> Any:
 
 
 @cache
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Worker threads of this process; the kernels release the interpreter's lock."""
+def _own_thread_pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """A thread pool of this process (a fork needs its own); kernels release the GIL."""
     return ThreadPoolExecutor(threads - 1, thread_name_prefix="topokit-kernel")
+
+
+@cache
+def _entry() -> Any:
+    """The compiled function of `topokit.nn.kernels.cpu`, as one that ctypes calls."""
+    from topokit.nn.kernels.cpu import compiled
+
+    if not any(Path(__file__).parent.glob("__pycache__/cpu.*.nbi")):
+        _log.info("compiling the sparse kernels: some seconds, once per machine")
+    _keep_freed_memory()
+    return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(compiled())
