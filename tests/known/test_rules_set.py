@@ -60,5 +60,5 @@ def test_starting_values_of_the_official_codes(init, std, rng):
 
 
 def test_unknown_init_lists_the_known_ones():
-    with pytest.raises(ValueError, match="unknown init 'gauss'; expected one of zeros, normal"):
+    with pytest.raises(ValueError, match="unknown init 'gauss'; inits: glorot, half_std, he"):
         RULES["set"](init="gauss")

@@ -1,4 +1,4 @@
-"""The choices a run is made of: frozen dataclasses whose leaves are TOML values."""
+"""The configuration of a run: frozen dataclasses whose leaves are TOML values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The topology of anything torch: a module, a state dict, a checkpoint file."""
+"""Read the topology of a torch module, a state dict or a checkpoint file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SAFETENSORS = {
 def topology_of(
     source: nn.Module | Mapping[str, Any] | str | os.PathLike[str],
 ) -> Topology:
-    """Read which connections a network has.
+    """Read which edges a network has.
 
     Parameters
     ----------
@@ -45,13 +45,13 @@ def topology_of(
     -------
     dict of LayerGraph
         In the order of the state, under the layer's name (``fc1`` for ``fc1.weight``, but
-        ``attn.in_proj_weight``). A layer's connections are, in this order: the graph of a
+        ``attn.in_proj_weight``). A layer's edges are the first of these that exists: the graph of a
         topokit layer (exact); the mask of ``torch.nn.utils.prune`` or of a parametrization
         (exact); the pattern of a sparse tensor; the weights that are not zero. In the last case
         an edge whose weight is exactly zero cannot be seen. A layer without zeros has density 1.
         Weights of more than two dimensions (convolutions) are flattened: shape ``(n_out, in *
-        kernel)``. Vectors are no layers; nor, in a module, are embeddings. (In a bare state dict
-        an embedding looks like a linear layer and is listed as one.)
+        kernel)``. Vectors do not count as layers; nor, in a module, do embeddings. (In a bare state
+        dict an embedding looks like a linear layer and is listed as one.)
 
     Raises
     ------
@@ -85,7 +85,7 @@ def topology_of(
 
 
 def _module_state(module: nn.Module) -> dict[str, Any]:
-    """A module's state with weights as they act: computed parametrizations, no embeddings."""
+    """Return a module's state with parametrizations computed and embeddings left out."""
     state = dict(module.state_dict())
     for name, part in module.named_modules():
         prefix = f"{name}." if name else ""
@@ -103,7 +103,7 @@ def _module_state(module: nn.Module) -> dict[str, Any]:
 
 
 def _unwrapped(content: Any) -> Mapping[str, Any]:
-    """The state dict in a checkpoint: the content itself or a well-known entry of it."""
+    """Return the state dict in a checkpoint: the content itself or a well-known entry of it."""
     if isinstance(content, Mapping) and not any(_is_layer_key(key) for key in content):
         for name in _NESTED:
             if isinstance(content.get(name), Mapping):
@@ -120,7 +120,7 @@ def _is_layer_key(key: Any) -> bool:
 
 
 def _of_state(state: Mapping[str, Any], where: str) -> Topology:
-    """Look at every key once, in order."""
+    """Read the layers of a state dict, in the order of its keys."""
     topology: Topology = {}
     for key, entry in state.items():
         if not isinstance(key, str) or not isinstance(entry, torch.Tensor):
@@ -149,7 +149,7 @@ def _of_state(state: Mapping[str, Any], where: str) -> Topology:
 
 
 def _mask_of(state: Mapping[str, Any], prefix: str) -> torch.Tensor | None:
-    """The 0/1 tensor among a parametrization's buffers, if there is one of the weight's shape."""
+    """Return a parametrization's 0/1 buffer of the weight's shape, None if there is none."""
     original = state.get(f"{prefix}original")
     for key, entry in state.items():
         fits = (
@@ -165,7 +165,7 @@ def _mask_of(state: Mapping[str, Any], prefix: str) -> torch.Tensor | None:
 
 
 def _stored(state: Mapping[str, Any], prefix: str, where: str) -> LayerGraph:
-    """The graph that a topokit layer stores."""
+    """Return the graph that a topokit layer stores."""
     indptr, indices, shape = (
         state[prefix + name].detach().cpu().numpy() for name in ("indptr", "indices", "shape")
     )
@@ -191,7 +191,7 @@ def _add(topology: Topology, name: str, weight: torch.Tensor) -> None:
 
 
 def _read(path: Path) -> Any:
-    """Read a checkpoint of either kind; anything wrong with it is one ValueError."""
+    """Read a checkpoint of either kind; raise a ValueError if anything is wrong with it."""
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
     try:
@@ -205,7 +205,7 @@ def _read(path: Path) -> Any:
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """Read a safetensors file: the length of a JSON header, the header, one buffer."""
+    """Read a safetensors file: the length of a JSON header, the header, and one buffer."""
     raw = path.read_bytes()
     try:
         length = int.from_bytes(raw[:8], "little")
@@ -223,7 +223,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _tensor(name: str, entry: dict[str, Any], buffer: bytearray) -> torch.Tensor:
-    """One tensor of a safetensors buffer, its place and size checked."""
+    """Return a tensor of a safetensors buffer, after checking its position and size."""
     if entry["dtype"] not in _SAFETENSORS:
         raise ValueError(f"the unknown dtype {entry['dtype']!r} at {name!r}")
     dtype, shape = _SAFETENSORS[entry["dtype"]], [int(n) for n in entry["shape"]]

@@ -1,4 +1,4 @@
-"""Which edges leave and which enter: rules by name.
+"""Which edges are dropped and which are grown: rules by name.
 
 Each entry of `RULES` is a factory whose keyword arguments are its hyper-parameters. Here belong
 rules, the functions they are made of (what to drop, what to grow, values of grown edges, numbers

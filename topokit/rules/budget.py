@@ -1,4 +1,4 @@
-"""How many edges leave and enter each layer, where layers share one budget."""
+"""How many edges each layer drops and grows, where layers share one budget."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def redistribute(
 ) -> list[int]:
     """Divide a number of edges over layers in proportion to scores, none above its capacity.
 
-    What a full layer cannot take goes to the others, again in proportion. Fractions are rounded by
-    largest remainder, the earlier layer first.
+    What a full layer cannot take goes to the others, in proportion to their scores. Fractions are
+    rounded by largest remainder, the earlier layer first.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def redistribute(
         Not negative; if those with room left are all 0, they share equally.
     capacity : sequence of int
     least : sequence of int, optional
-        What each layer gets at any rate.
+        What each layer gets at least.
 
     Returns
     -------
@@ -63,6 +63,12 @@ def redistribute(
     >>> redistribute(10, [1, 1, 8], [100, 100, 4])
     [3, 3, 4]
     """
+    # Water filling. Each round offers every layer with room its proportional part of what is left.
+    # Layers that the offer would overfill are filled to capacity and leave; the others get nothing
+    # in that round, since their parts grow when the surplus is shared out again. When no layer
+    # overflows, parts are rounded down and the few edges left go to the largest remainders. At
+    # least one layer fills in each round but the last, so there are at most n_layers + 1 rounds.
+    # (One closed formula would have to know in advance which layers end up full.)
     weight, room = np.asarray(scores, dtype=float), np.asarray(capacity, dtype=np.int64)
     if not np.isfinite(weight).all() or (weight < 0).any():
         raise ValueError(f"expected finite scores of at least 0, got {weight.tolist()}")
@@ -95,7 +101,7 @@ def redistribute(
 def global_lowest(
     scores: Mapping[str, NDArray[Any]], n_total: int, *, caps: Mapping[str, int]
 ) -> dict[str, int]:
-    """Count, layer by layer, the `n_total` lowest scores of a network, at most `caps` in each.
+    """Count in each layer how many of a network's `n_total` lowest scores it has, up to `caps`.
 
     Dropping that many of the lowest in each layer drops exactly the globally lowest ones. Ties
     go to the earlier layer. O(edges log edges).
@@ -128,7 +134,7 @@ def _absent(view: LayerView) -> int:
 
 
 def share_by_importance(importance: Callable[[LayerView], NDArray[Any]]) -> Plan:
-    """Make a plan: drop a share in each layer, grow it where the mean importance is largest.
+    """Return a plan: drop a share in each layer, grow in proportion to the mean importance.
 
     `importance(view)` is (n_edges,), not negative; a layer's part of the network's edges to grow is
     the mean over its edges, as in sparse momentum. No layer gets more than fits or loses its last
@@ -155,7 +161,7 @@ def share_by_importance(importance: Callable[[LayerView], NDArray[Any]]) -> Plan
 
 
 def drop_by(importance: Callable[[LayerView], NDArray[Any]]) -> Plan:
-    """Make a plan: drop the least important edges of the whole network, grow each layer's share.
+    """Return a plan: drop the network's least important edges, grow each layer's share.
 
     Edges to grow are divided in proportion to what `drop_fraction` takes from each layer, so
     the budget moves to layers whose edges matter. A layer loses at most twice its share.
@@ -180,7 +186,7 @@ def drop_by(importance: Callable[[LayerView], NDArray[Any]]) -> Plan:
 
 
 def network_or_layer(plan: Plan, budgets: str) -> Plan:
-    """Return `plan` for ``"network"``, and equal counts in and out per layer for ``"layer"``.
+    """Return `plan` for ``"network"``; for ``"layer"``, a plan of equal counts in each layer.
 
     Raises
     ------
@@ -227,7 +233,7 @@ def cubic_density(progress: float, *, initial: float, final: float) -> float:
 
 
 def prune_to(*, initial: float, final: float, regrow: bool) -> Plan:
-    """Make a plan: prune the network to the cubic density by global magnitude.
+    """Return a plan: prune the network to the cubic density by global magnitude.
 
     With `regrow`, each layer then also replaces `drop_fraction` of what is left. Every layer that
     has an edge keeps one.
@@ -307,7 +313,7 @@ def path_weights(views: Mapping[str, LayerView]) -> dict[str, NDArray[np.float64
 
 
 def _scaled(vector: NDArray[Any]) -> NDArray[Any]:
-    """Divide by the sum, so that products over many layers neither overflow nor vanish."""
+    """Divide by the sum, so that products over many layers neither overflow nor underflow."""
     total = vector.sum()
     return vector / total if total > 0 else vector
 

@@ -1,4 +1,4 @@
-"""Which edges leave: every function answers ``(view, n, rng) -> (n,) positions``."""
+"""Which edges are dropped: functions ``(view, n, rng) -> (n,) positions``."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def lowest(scores: ArrayLike, n: int) -> NDArray[np.int64]:
 
 
 def _check(scores: NDArray[Any], n: int) -> None:
-    """Raise if there are fewer than `n` scores, or one is no number."""
+    """Raise if there are fewer than `n` scores, or one is nan."""
     if not 0 <= n <= scores.size:
         raise ValueError(f"cannot drop {n} of {scores.size} edges")
     if np.isnan(scores).any():
@@ -164,7 +164,7 @@ def official_removal(values: ArrayLike, zeta: float) -> NDArray[np.int64]:
 
 
 def random(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Drop `n` edges uniformly at random, whatever their values: the control."""
+    """Drop `n` edges uniformly at random, whatever their values: the control condition."""
     return np.sort(rng.permutation(view.graph.n_edges)[:n]).astype(np.int64)
 
 
@@ -211,7 +211,7 @@ def softly(
 
 
 def nothing(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Drop no edge; asked for one, say so.
+    """Drop no edge: the static rule.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Which edges enter: every function answers ``(view, occupied, n, rng) -> (n,) edge ids``.
+"""Which edges are grown: functions ``(view, occupied, n, rng) -> (n,) edge ids``.
 
-Rules that score absent edges do it by blocks of rows (`topokit.graph.top_absent`): the memory is
-bounded whatever the layer, the time is O(n_out * n_in), since each absent cell has its score.
+Rules that score absent edges do so by blocks of rows (`topokit.graph.top_absent`): the memory is
+bounded for any layer, and the time is O(n_out * n_in), as each absent edge gets a score.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ def best_positive(
 ) -> NDArray[np.int64]:
     """Return the `n` absent edges of largest score; where the score is 0, a random choice.
 
-    Cells of dead units all score 0. Taking those in the order of their ids, as published codes
-    do, makes a hub of the first units; here they are drawn uniformly, after all positive scores.
+    Possible edges of dead units all score 0. Taking them in the order of their ids, as published
+    codes do, turns the first units into hubs; here they are drawn uniformly, after all positive
+    scores.
 
     Parameters
     ----------
@@ -111,7 +112,7 @@ def _new_first(
     n: int,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Top `chosen` up to `n` uniformly, with cells of `avoid` only when no others are left."""
+    """Add uniform draws to `chosen` up to `n`; edges of `avoid` only when no others are left."""
     taken = distinct(np.concatenate([occupied.edge_ids, chosen]))
     blocked = LayerGraph.from_edge_ids(
         distinct(np.concatenate([taken, avoid.edge_ids])), occupied.shape
@@ -189,9 +190,9 @@ def cosine_scores(view: LayerView) -> Scores:
 def new_by_cosine(
     view: LayerView, occupied: LayerGraph, n: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Take the `n` largest cosine similarities, replace those dropped just now by random edges.
+    """Take the `n` largest cosine similarities; replace edges just dropped by random ones.
 
-    The replacements are uniform over cells neither present, chosen nor just dropped (the latter
+    The replacements are uniform over edges neither present, chosen nor just dropped (the latter
     only if nothing else is left). Reads ``view.inputs`` and ``view.outputs``.
     """
     best = best_positive(occupied, n, cosine_scores(view), rng)

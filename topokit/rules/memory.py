@@ -1,4 +1,4 @@
-"""What a trainer remembers between two rewirings, for rules that need it: pure functions."""
+"""What is remembered between two rewirings, for rules that need it: pure functions."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def decayed(
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Stack recent batches so that their dense gradient is the dense momentum.
 
-    A batch's gradient is ``output_grad.T @ inputs``, of low rank; the momentum, a sum of such
-    gradients weighted by powers of `decay`, needs no dense matrix when the factors are kept.
+    A batch's gradient is ``output_grad.T @ inputs``, of low rank. The momentum is a sum of such
+    gradients weighted by powers of `decay`; with the factors kept, it needs no dense matrix.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def explore(explored: LayerGraph | None, graph: LayerGraph) -> LayerGraph:
 
 
 def birth_signs(update: EdgeUpdate, signs: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
-    """Carry the sign each edge was born with across a rewiring; grown ones have their value's.
+    """Carry across a rewiring the sign each edge was grown with; new edges have their value's.
 
     Parameters
     ----------
@@ -112,14 +112,14 @@ def birth_signs(update: EdgeUpdate, signs: NDArray[Any], values: NDArray[Any]) -
 
 
 def stalled(accuracies: Sequence[float], *, patience: int = 40) -> bool:
-    """Tell whether validation accuracy has ever failed to improve for `patience` epochs running.
+    """Tell whether validation accuracy ever failed to improve for `patience` successive epochs.
 
-    Once true it stays true for any longer record.
+    Once true it stays true as epochs are added.
 
     Parameters
     ----------
     accuracies : sequence of float
-        One an epoch, oldest first.
+        One for each epoch, oldest first.
     patience : int
         At least 1; 40 in the authors' CTRE code.
 

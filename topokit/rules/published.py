@@ -39,9 +39,9 @@ __all__ = [
 
 
 def static() -> UpdateRule:
-    """Keep the initial edges for ever: the baseline with a fixed sparse topology.
+    """Keep the initial edges: the baseline with a fixed sparse topology.
 
-    Its plan is zero edges in every layer, whatever the drop fraction.
+    It plans no change in any layer, whatever the drop fraction.
 
     Examples
     --------
@@ -115,7 +115,7 @@ def set_magnitude(*, init: str = "zeros") -> UpdateRule:
 
 
 def random_rewiring(*, init: str = "zeros") -> UpdateRule:
-    """Drop and grow uniformly at random: the control that moves edges and selects nothing.
+    """Drop and grow uniformly at random: the control that moves edges without any selection.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def random_rewiring(*, init: str = "zeros") -> UpdateRule:
 
 
 def ctre_sim(*, init: str = "he_uniform") -> UpdateRule:
-    """Cosine similarity and random growth at once: what was just dropped comes back at random only.
+    """Cosine similarity growth, with random edges in place of those just dropped.
 
     Drops the smallest magnitudes; takes the absent edges whose two units' activations have the
     largest absolute cosine similarity; replaces those dropped just now by random ones.
@@ -175,7 +175,7 @@ def ctre_sim(*, init: str = "he_uniform") -> UpdateRule:
 
 
 def ctre_seq(*, init: str = "he_uniform") -> UpdateRule:
-    """Cosine similarity growth first, random growth for good once validation accuracy stalls.
+    """Cosine similarity growth first; random growth from the time validation accuracy stalls.
 
     Parameters
     ----------
@@ -185,9 +185,9 @@ def ctre_seq(*, init: str = "he_uniform") -> UpdateRule:
     Notes
     -----
     Needs what `ctre_sim` needs, and ``extra["stalled"]``: whether validation accuracy has ever
-    failed to improve for 40 epochs running (`topokit.rules.memory.stalled`), which switches to
-    random growth and never back. Just dropped edges compete with all others and keep their value
-    if they return; the authors' code keeps their momentum too, here it starts clean. The
+    failed to improve for 40 successive epochs (`topokit.rules.memory.stalled`), which switches to
+    random growth for the rest of the run. Just dropped edges compete with all others and keep their
+    value if they return; the authors' code keeps their momentum too, here it starts at 0. The
     corrections listed in `ctre_sim` apply.
 
     References
@@ -380,20 +380,20 @@ def itop(*, growth: str = "random") -> UpdateRule:
 
 
 def _alive(view: LayerView) -> NDArray[Any]:
-    """Return DEEP R's theta: weight times birth sign; endless for an edge born without a sign."""
+    """Return DEEP R's theta: weight times sign when grown; infinite if that sign was 0."""
     sign = np.asarray(view.required("sign"))
     return np.where(sign == 0, np.inf, view.values * sign)
 
 
 def deep_r(*, seed: int = 0, start: float = 1e-12) -> UpdateRule:
-    """DEEP R: an edge whose weight crosses zero goes dormant, a random dormant one wakes.
+    """DEEP R: an edge whose weight crosses zero is dropped, a random absent one is grown.
 
     Parameters
     ----------
     seed : int
         Decides the fixed sign of every potential edge (a hash of its id: nothing is stored).
     start : float
-        Size of a woken edge's weight.
+        Absolute value of a grown edge's weight.
 
     Raises
     ------
@@ -402,7 +402,7 @@ def deep_r(*, seed: int = 0, start: float = 1e-12) -> UpdateRule:
 
     Notes
     -----
-    The rule counts for itself: as many edges move as have crossed zero, whatever the drop fraction.
+    As many edges are replaced as have crossed zero, whatever the drop fraction.
     Needs ``extra["sign"]``, the sign each edge was born with (`topokit.rules.memory.birth_signs`).
     The L1 pull and the noise of every step belong to the optimizer and are not part of this rule;
     call it after every step, or after every epoch, which lets weights cross twice unseen.
@@ -447,7 +447,7 @@ def _crossings(
 
 
 def _hash_bit(ids: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
-    """One fair bit for each id, always the same for a seed (the SplitMix64 finalizer)."""
+    """Return a fair random bit for each id, fixed by the seed (the SplitMix64 finalizer)."""
     with np.errstate(over="ignore"):
         z = ids.astype(np.uint64) + np.uint64((seed * 2 + 1) * 0x9E3779B97F4A7C15 % 2**64)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,4 +1,4 @@
-"""What a rule may look at, what a rule is, and the one function that applies it to a layer."""
+"""Views of a layer, update rules, and the functions that apply a rule to a layer or a network."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ _BLOCK = 1 << 22
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerView:
-    """Everything a rule may look at in one layer; plain arrays, never written to.
+    """What a rule may look at in one layer: plain arrays, which it must not change.
 
     Parameters
     ----------
     graph : LayerGraph
     values : (n_edges,) float array
-        One weight an edge, in the order of ``graph.indices``.
+        One weight for each edge, in the order of ``graph.indices``.
     inputs : (samples, n_in) array, optional
-        What the layer was fed. A convolution gives one sample for each output position.
+        Inputs of the layer. A convolution gives one sample for each output position.
     outputs : (samples, n_out) array, optional
-        What it answered, after its activation function.
+        Its outputs, after the activation function.
     output_grad : (samples, n_out) array, optional
         Gradient of the loss with respect to the pre-activations.
     extra : mapping of str to anything
         What a rule names in `UpdateRule.needs` beyond the captures: ``explored`` (LayerGraph of
         all edges ever present), ``sign`` ((n_edges,) sign of each weight when its edge was
         born), ``sensitivity`` ((n_edges,) sum of ``abs(weight * gradient)`` since the last
-        rewiring), ``stalled`` (bool: validation accuracy stopped improving, now or earlier),
+        rewiring), ``stalled`` (bool: validation accuracy has stopped improving at some time),
         ``progress`` (float: share of rewirings done, where a whole network is rewired), and what
         the rule itself prepares.
 
     Raises
     ------
     ValueError
-        If there is not one value an edge, or a capture has the wrong width.
+        If there is not one value for each edge, or a capture has the wrong width.
 
     Examples
     --------
@@ -155,7 +155,7 @@ Plan = Callable[..., dict[str, tuple[int, int]]]
 
 
 def zeros(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
-    """Start grown edges at zero."""
+    """Return zeros, in the dtype of the layer's values."""
     return np.zeros(ids.size, view.values.dtype)
 
 
@@ -205,7 +205,7 @@ def per_layer(
 
 
 class UpdateRule(NamedTuple):
-    """Which edges leave a layer, which enter, and what they start with.
+    """Which edges of a layer are dropped, which are grown, and with what values.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ class UpdateRule(NamedTuple):
     init : callable
         ``init(view, ids, rng) -> (len(ids),)``, values of grown edges, `ids` increasing.
     needs : tuple of str
-        What the trainer must put in the view: ``"gradient"`` (inputs and output_grad of the last
+        What the engine must put in the view: ``"gradient"`` (inputs and output_grad of the last
         batch), ``"momentum"`` (the same of recent batches, older ones weighted down: see
         `topokit.rules.memory.decayed`), ``"activations"`` (inputs and outputs over the training
         data), or an entry of ``view.extra`` (``"explored"``, ``"sign"``, ``"sensitivity"``,
@@ -293,6 +293,11 @@ def rewire(
     >>> update.after.edge_ids.tolist(), values.tolist()
     ([0, 2, 5], [3.0, 2.0, 0.0])
     """
+    # The order matters. First the rule drops; `pruned` is the graph without those edges. Then it
+    # grows absent edges of `pruned`, so that a dropped edge may come back. At last one merge builds
+    # the graph from both decisions: an edge dropped and grown again gets source -1, so it is new
+    # to weights and optimizer state, although the graph is the same there. Each answer of the rule
+    # is checked before it is used, which costs O(n_edges), as the merge does.
     before, n = view.graph, view.graph.n_edges
     if not 0 <= n_drop <= n:
         raise ValueError(f"expected n_drop in 0..{n} (the layer's edges), got {n_drop}")
@@ -329,7 +334,7 @@ def rewire(
 
 
 def _integers(decision: Any, count: int, what: str) -> NDArray[np.int64]:
-    """Check that a rule answered with `count` integers."""
+    """Check that a rule returned `count` integers."""
     array = np.asarray(decision)
     if array.shape != (count,) or not np.issubdtype(array.dtype, np.integer):
         raise ValueError(
@@ -477,13 +482,13 @@ def rewire_network(
         Input to output, with what ``rule.needs`` names in each.
     rule : UpdateRule
     drop_fraction : float
-        In [0, 1], the schedule already applied. Rules that count for themselves ignore it.
+        In [0, 1], the schedule already applied. Rules with numbers of their own ignore it.
     progress : float
         Share of rewirings done, in [0, 1] and 1 at the last; rules that change the density
         follow it.
     rng : numpy.random.Generator
     fixed : collection of str
-        Layers that are seen by rules that look at the whole network, but never rewired.
+        Layers that keep their graph; rules that look at the whole network see them.
 
     Returns
     -------

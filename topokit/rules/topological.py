@@ -51,7 +51,7 @@ def l3_scores(
     .. math:: \text{CH3-L3p} = \sum \frac{1}{\sqrt{(1 + e_1)(1 + e_2)}}, \qquad
               \text{CH2-L3p} = \sum \sqrt{\frac{(1 + i_1)(1 + i_2)}{(1 + e_1)(1 + e_2)}}
 
-    where i counts the links of z to other units on such paths between u and v, and e those
+    where i counts the edges of z to other units on such paths between u and v, and e those
     neither to these nor to u or v.
 
     Parameters
@@ -83,7 +83,7 @@ def l3_scores(
 
     Examples
     --------
-    The path 0 - 0 - 1 - 1 has no other links around it: its end points score 1.
+    The path 0 - 0 - 1 - 1 has no other edges around it: its end points score 1.
 
     >>> graph = LayerGraph.from_edge_ids([0, 1, 3], (2, 2))
     >>> l3_scores(graph)(slice(0, 2))[1, 0].item()
@@ -91,13 +91,20 @@ def l3_scores(
     """
     if method not in _SCORES:
         raise ValueError(f"unknown method {method!r}; expected one of {', '.join(_SCORES)}")
+    # Only absent edges (v, u) that some 3-path u - z1 - z2 - v joins have a score, so the paths are
+    # formed as sparse products and no matrix of all pairs exists. For each edge (v, z2) of a few
+    # rows v, the row of `first` has z1's factor: the common neighbours of v and z1 (that is z1's
+    # edges inside the community, i) come from B B^T, and e = degree - i. `second` has z2's factor
+    # for each u, from B^T B. Multiplying along z1 and adding over z2 (the matrix `which`) sums over
+    # all paths. The work is the number of 3-paths; rows are taken a few at a time, as many as have
+    # block_cells / n_in edges together, which bounds the products.
     b = graph.to_csr().astype(float)
     bt = b.T.tocsr()
     fan_in, fan_out = graph.fan_in.astype(float), graph.fan_out.astype(float)
     step = max(1, block_cells // max(1, graph.n_in))
 
     def weights(common: Any, degree: Callable[[Any], NDArray[np.float64]]) -> Any:
-        """Turn numbers of common neighbours into one factor of the path score."""
+        """Return one factor of the path score from numbers of common neighbours."""
         common = common.tocsr()
         outside = degree(common) - common.data  # 1 + e
         factor = np.where(outside > 0, 1 / np.sqrt(np.maximum(outside, 1)), 0.0)
@@ -157,8 +164,8 @@ def cht(
         Draw the edges that stay in proportion to their importance to the power of
         ``1 + 2 * progress`` (`topokit.rules.drop.softly`), so that removal hardens with training.
     chain_removal : bool
-        Also drop edges that are then on no path from input to output; growth restores the count
-        in each layer.
+        Also drop edges that are then on no path from input to output; each layer grows as many
+        edges as it lost.
     init : str
         Name in `topokit.rules.init.INITS`.
 
