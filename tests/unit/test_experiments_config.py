@@ -144,7 +144,16 @@ def test_toml_round_trip_of_everything():
         model=ModelSpec("set_mlp", {"dropout": 0.25}, (4, 5, 6)),
         topology=TopologySpec("block", density=1e-7, densities="erk", params={"sizes": [[1], [2]]}),
         optimizer=OptimizerSpec("sgd", 1e-4, 0.9, True, 1e-16),
-        rule=RuleSpec("set", {"a-b c": True}, 0.25, "cosine", 30, 2, ("fc1",), "drop"),
+        rule=RuleSpec(
+            "set",
+            {"a-b c": True},
+            drop_fraction=0.25,
+            schedule="cosine",
+            every=30,
+            stop=2,
+            skip=("fc1",),
+            final="drop",
+        ),  # fmt: skip
         about={"title": "Erdős–Rényi \x7f"},
     )
     assert RunConfig.from_toml(config.to_toml()) == config
