@@ -102,11 +102,13 @@ def _record(kind: type[Any] | None = None) -> np.dtype[Any]:
 #
 # Tiles of input units (`EdgeIndex.tiles`): where even a block of all units does not fit, forward
 # products and edge gradients visit the edges tile by tile, so that rows are read again while they
-# are still there. Products backward read and write two more rows a unit; tiles gained nothing.
+# are still there. Products backward read and write two more rows for each unit; there tiles gained
+# nothing.
 #
 # The loops over k are plain; numba turns them into vector instructions of the machine at hand. An
 # earlier version spelled out the vectors in LLVM's language, with all sums of a block in registers
-# and masked remainders: 400 lines, and not faster once four edges went together.
+# and masked remainders: 400 lines, and slower by a seventh to a half with AVX2 once four edges went
+# together (benchmarks/training_step.py; not measured with AVX-512).
 
 GROUP = 4
 
