@@ -147,7 +147,7 @@ def test_clash_free_patterns(z):
         ("hub", {"hubs": 9}, "expected at most 6 hubs with 60 edges and 10 units"),
         ("small_world", {"beta": 2}, r"expected beta in \[0, 1\]"),
         ("radix", {"stride": 0}, "expected a stride of at least 1, got 0"),
-        ("band", {"shuffle": "all"}, "expected shuffle to be one of none, in, out, both"),
+        ("band", {"shuffle": "all"}, "expected shuffle to be one of none, fan_in, fan_out, both"),
     ],
 )
 def test_errors_name_what_is_possible(name, params, message):
