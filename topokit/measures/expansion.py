@@ -99,7 +99,7 @@ def universal_cover_margin(graph: LayerGraph) -> float:
 
     Notes
     -----
-    Range: negative where the layer is no Ramanujan graph.
+    Range: negative where the layer is not a Ramanujan graph.
     Cost: some 1,000 times O(edges); on demand.
 
     References

@@ -23,7 +23,7 @@ GAP = 16  # a gap between values up to which probabilities are subtracted one by
 STEEPEST = 1000.0  # largest exponent
 
 
-# Components by union-find. Each unit points to a parent, in the end to the first unit of its
+# Components by union-find. Each unit points to a parent, and finally to the first unit of its
 # component. An edge follows the parents of both its ends to their roots, halving the paths on the
 # way, and lets the larger root point to the smaller one. So roots stay the first units, and one
 # pass in order numbers the components. Practically O(edges), in one array of the units and without
@@ -80,7 +80,7 @@ def settle(
     """Iterate messages from below towards their fixed point; tell whether there is one.
 
     Changes `up` (input to output unit) and `down` in place. Returns whether there is a fixed point,
-    the rate (the factor by which changes shrink in the end), and the number of rounds.
+    the rate (the factor by which changes finally shrink), and the number of rounds.
     """
     n_out = indptr.size - 1
     sums = np.zeros(n_in)

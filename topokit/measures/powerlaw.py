@@ -141,7 +141,7 @@ def fit_tail(table: Tally, *, xmin: int | None = None, upper: float = np.inf) ->
     table : Tally
         Values 0 are never part of a tail.
     xmin : int, optional
-        Fixed beginning of the tail, 1 or more.
+        Fixed lower end of the tail, 1 or more.
     upper : float
         Largest possible value; the law is normalised on ``xmin..upper``.
 

@@ -154,7 +154,7 @@ def fit_power_law(
     samples : (n,) array_like of int
         Non-negative; zeros count in n and in the dispersion, never in the tail.
     xmin : int, optional
-        Fix the beginning of the tail instead of searching for it.
+        Fixed lower end of the tail; by default it is searched for.
     bootstrap : int
         Replicates for the p-value; 100 give it to within 0.05.
     rng : numpy.random.Generator, optional

@@ -323,7 +323,7 @@ def fit_continuous(samples: ArrayLike, *, xmin: float | None = None) -> Continuo
     samples : (n,) array_like
         Values of 0 and below are never part of the tail.
     xmin : float, optional
-        Fixed beginning of the tail, above 0.
+        Fixed lower end of the tail, above 0.
 
     Returns
     -------
