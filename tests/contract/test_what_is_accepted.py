@@ -222,7 +222,7 @@ STREAMS = {
     "generate": lambda rng: tk.generate([8, 6], "erdos_renyi", density=0.4, rng=rng)["fc1"],
     "generator": lambda rng: tk.GENERATORS["biregular"](8, 6, density=0.5, rng=rng),
     "randomized_twin": lambda rng: tk.randomized_twin(GRAPH, rng=rng),
-    "expected_degree_twin": lambda rng: tk.measures.nulls.expected_degree_twin(GRAPH, rng=rng),
+    "expected_degree_sample": lambda rng: tk.measures.nulls.expected_degree_sample(GRAPH, rng=rng),
     "null_scores": lambda rng: tk.null_scores(GRAPH, twins=2, rng=rng),
     "degree_report": lambda rng: tk.degree_report(GRAPH, bootstrap=2, rng=rng).sentence,
     "fit_power_law": lambda rng: tk.fit_power_law([1, 2, 2, 3, 9], bootstrap=5, rng=rng).p_value,

@@ -219,3 +219,9 @@ def test_adjusted_p_values():
         adjusted(p, method="bonferroni")
     with pytest.raises(ValueError, match=r"p-values in \[0, 1\]"):
         adjusted([1.5])
+
+
+def test_an_integer_is_a_seed(rng):
+    x, y = rng.standard_normal((2, 20))
+    for function in (paired, rank_correlation):
+        assert function(x, y, rng=3) == function(x, y, rng=np.random.default_rng(3))

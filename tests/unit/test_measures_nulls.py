@@ -7,8 +7,8 @@ from topokit.graph import LayerGraph
 from topokit.measures import LAYER_MEASURES
 from topokit.measures.nulls import (
     NULL_MEASURES,
-    _link_chances,
-    expected_degree_twin,
+    _edge_probabilities,
+    expected_degree_sample,
     null_score,
     null_scores,
 )
@@ -34,7 +34,7 @@ def test_undefined_stays_undefined(rng):
 
 
 def test_too_few_twins(rng):
-    with pytest.raises(ValueError, match="expected at least 2 twins, got 1"):
+    with pytest.raises(ValueError, match="at least 2 null samples, got twins=1"):
         null_score(LayerGraph.from_edge_ids([0], (1, 1)), lambda g: 0.0, twins=1, rng=rng)
 
 
@@ -56,7 +56,7 @@ def test_planted_structure_stands_out_and_random_does_not(rng):
 def chances(graph):
     k, rows, n = np.unique(graph.fan_in, return_inverse=True, return_counts=True)
     d, columns, m = np.unique(graph.fan_out, return_inverse=True, return_counts=True)
-    return _link_chances(k, n, d, m)[np.ix_(rows, columns)]
+    return _edge_probabilities(k, n, d, m)[np.ix_(rows, columns)]
 
 
 @given(layer_graphs(min_side=1, max_side=9))
@@ -71,7 +71,7 @@ def test_twins_of_expected_degrees_have_them_on_average(rng):
     weights = rng.pareto(1.5, 60) + 0.3
     mask = rng.random((50, 60)) < np.minimum(0.1 * weights / weights.mean(), 1)
     graph = LayerGraph.from_edge_ids(np.flatnonzero(mask), mask.shape)
-    found = [expected_degree_twin(graph, rng=rng) for _ in range(150)]
+    found = [expected_degree_sample(graph, rng=rng) for _ in range(150)]
     chance = chances(graph)
     for side, axis in (("fan_in", 1), ("fan_out", 0)):
         mean = np.mean([getattr(twin, side) for twin in found], axis=0)

@@ -15,6 +15,7 @@ import numpy as np
 from topokit.experiments.record import History, best_epoch
 from topokit.experiments.statistics import adjusted, mean_interval, paired
 from topokit.experiments.sweep import runs_of
+from topokit.tables import as_generator
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +54,7 @@ def compare(
     paths: Iterable[str | os.PathLike[str]],
     *,
     measures: Iterable[str] = MEASURES,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
 ) -> Comparison:
     """Compare runs and sweeps: metric, edges and measures over seeds, and pairs of groups.
 
@@ -67,7 +68,7 @@ def compare(
         Run directories and sweeps.
     measures : iterable of str
         Such as ``"fc1/fan_in.dispersion"``; without a layer the mean over layers.
-    rng : numpy.random.Generator
+    rng : numpy.random.Generator or int
         Draws permutations where groups share more than 12 seeds.
 
     Returns
@@ -99,6 +100,7 @@ def compare(
     """
     import pandas as pd
 
+    rng = as_generator(rng)
     wanted = list(measures)
     runs = run_rows(paths, measures=wanted)
     groups = []

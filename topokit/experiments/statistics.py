@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from topokit.tables import as_generator
+
 __all__ = [
     "Correlation",
     "Interval",
@@ -127,7 +129,7 @@ def paired(
     *,
     level: float = 0.95,
     resamples: int = RESAMPLES,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
 ) -> Paired:
     """Compare two conditions that share seeds: the mean of ``a - b`` over pairs.
 
@@ -144,7 +146,7 @@ def paired(
         `t_p` is below ``1 - level``.
     resamples : int
         Number of random sign changes with more than 12 pairs.
-    rng : numpy.random.Generator
+    rng : numpy.random.Generator or int
         Draws them.
 
     Returns
@@ -174,6 +176,7 @@ def paired(
     >>> result.n, round(result.difference, 3), result.permutation_p
     (5, 0.022, 0.0625)
     """
+    rng = as_generator(rng)
     x, y = np.asarray(a, float), np.asarray(b, float)
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(
@@ -206,7 +209,7 @@ def rank_correlation(
     strata: ArrayLike | None = None,
     level: float = 0.95,
     resamples: int = 1999,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
 ) -> Correlation:
     r"""Spearman's correlation, with other variables held fixed or within groups.
 
@@ -227,7 +230,7 @@ def rank_correlation(
         Nominal coverage of the interval: percentiles of a bootstrap of points within strata.
     resamples : int
         Number of permutations and of bootstrap samples.
-    rng : numpy.random.Generator
+    rng : numpy.random.Generator or int
 
     Returns
     -------
@@ -269,6 +272,7 @@ def rank_correlation(
     >>> within.n, round(within.rho, 6)
     (8, -1.0)
     """
+    rng = as_generator(rng)
     columns = [np.asarray(values, float) for values in (x, y, *controls)]
     n = columns[0].size
     groups = np.zeros(n, int)

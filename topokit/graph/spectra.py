@@ -193,7 +193,7 @@ def top_pair(
     among: NDArray[np.bool_] | None = None,
     vector: bool = False,
 ) -> tuple[float, NDArray[np.float64]] | None:
-    """Return the largest eigenvalue of a positive operator, and its vector if asked for.
+    """Return the largest eigenvalue of a positive operator, with its vector if `vector`.
 
     Parameters
     ----------
@@ -290,7 +290,7 @@ def _by_factoring(
     except (ArpackError, RuntimeError):
         return None
     at = np.argsort(values)[::-1]
-    if known is not None:  # the vector deflated is the one eigenvector of its value nearest to it
+    if known is not None:  # leave out the eigenvector nearest to the deflated one
         at = np.delete(at, int(np.argmax(np.abs(known @ vectors[:, at]))))
     full: NDArray[Any] = np.zeros(n)
     full[keep[order]] = vectors[:, at[0]]

@@ -1,7 +1,7 @@
-"""Numbers by name: of a layer, of a network, of a change; and `measure`, which takes them.
+"""Measures by name, of layers, networks and changes; and `measure`, which computes them.
 
-Here belong degrees, spectra (one Lanczos), the power-law fit and its verdict, null samples and
-statistics of them. A measure is a function in the file of its kind and a line in
+Here belong degrees, spectral gaps, the power-law fit and its verdict, and null
+samples. A measure is a function in the module of its kind and a line in
 `LAYER_MEASURES`, `NETWORK_MEASURES` or `CHANGE_MEASURES`. Imports from `graph`, and from
 `generators` for null samples; never torch.
 """
@@ -396,12 +396,12 @@ def measure(
 
 
 def prepare(names: Iterable[str] | None = None) -> None:
-    """Compile what measures need, by measuring a small network: nothing after pays for it.
+    """Compile what measures need by measuring a small network, so that later calls are fast.
 
     Parameters
     ----------
     names : iterable of str, optional
-        As for `measure`. Cost some 50 ms, and seconds once after an installation.
+        As for `measure`. Cost about 50 ms, and some seconds once after an installation.
 
     Examples
     --------

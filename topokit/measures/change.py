@@ -340,7 +340,7 @@ def topology_distance(a: GraphLike, b: GraphLike) -> float:
 
 
 class Convergence(NamedTuple):
-    """Overlap with the next topology by layer, and from where on it stays high."""
+    """Overlap with the next topology, by layer; see `structure_convergence`."""
 
     overlap: dict[str, NDArray[np.float64]]
     settled: dict[str, float]
@@ -354,7 +354,7 @@ def kept_core(graph: GraphLike, weights: NDArray[np.floating], share: float) -> 
     graph : LayerGraph
     weights : (n_edges,) array
     share : float
-        In [0, 1); ``floor(share n_edges)`` edges leave, of equal weights the later ones.
+        In [0, 1); ``floor(share n_edges)`` edges are removed, among equal weights the later ones.
 
     Returns
     -------
@@ -363,7 +363,7 @@ def kept_core(graph: GraphLike, weights: NDArray[np.floating], share: float) -> 
     Raises
     ------
     ValueError
-        If there is not one weight for each edge, or the share is no share.
+        If there is not one weight for each edge, or the share is outside [0, 1).
 
     Examples
     --------
@@ -382,7 +382,7 @@ def kept_core(graph: GraphLike, weights: NDArray[np.floating], share: float) -> 
 
 
 def structure_convergence(topologies: Iterable[Topology], *, threshold: float = 0.9) -> Convergence:
-    """Overlap of each topology with the next, and the first from which it stays high.
+    """Overlap of each topology with the next, and the first one from which it stays high.
 
     Parameters
     ----------
@@ -404,7 +404,7 @@ def structure_convergence(topologies: Iterable[Topology], *, threshold: float = 
     Raises
     ------
     ValueError
-        If layers or shapes change, or the threshold is no share.
+        If layers or shapes change, or the threshold is outside (0, 1].
 
     References
     ----------

@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 NAN = float("nan")
+ALL_PAIRS = 4096  # units up to which the distances of all pairs are computed
+POINTS = 33  # points of a robustness curve
 
 
 class Components(NamedTuple):
@@ -227,7 +229,7 @@ def network_giant_share(topology: Topology) -> float:
 
 
 class ActiveFlow(NamedTuple):
-    """What of a network lies on a path from input to output; see `active_flow`."""
+    """Parts of a network that lie on input-output paths, and the paths; see `active_flow`."""
 
     units: float
     edges: float
@@ -236,9 +238,9 @@ class ActiveFlow(NamedTuple):
 
 
 def active_flow(topology: Topology) -> ActiveFlow:
-    """Units and edges that lie on a path from an input to an output unit, and the paths.
+    """Units and edges that lie on a path from an input to an output unit, and number of paths.
 
-    The graph alone decides: a unit without inputs may still pass on its bias.
+    Only the graph counts: a unit without inputs may still pass on its bias.
 
     Parameters
     ----------
@@ -286,7 +288,7 @@ def active_flow(topology: Topology) -> ActiveFlow:
         on = backward[-1][graph.rows]
         backward.append(np.bincount(graph.indices[on], minlength=graph.n_in) > 0)
     backward.reverse()
-    # counts may underflow to zero beside much larger ones, so reach is decided by booleans
+    # counts may underflow to 0 beside much larger ones, so booleans tell what is reached
     reach = [np.ones(graphs[0].n_in, bool)]
     for graph in graphs:
         on = reach[-1][graph.indices]
@@ -309,10 +311,6 @@ def active_flow(topology: Topology) -> ActiveFlow:
     )
 
 
-LARGEST = 4096  # units between which all distances are taken
-POINTS = 33  # points of a robustness curve
-
-
 class Distances(NamedTuple):
     """Shortest paths within the largest component; see `distances`."""
 
@@ -321,7 +319,7 @@ class Distances(NamedTuple):
 
 
 class RobustnessCurve(NamedTuple):
-    """Giant component while units are removed; see `robustness_curve`."""
+    """Size of the giant component while units are removed; see `robustness_curve`."""
 
     removed: NDArray[np.float64]
     giant: NDArray[np.float64]
@@ -360,7 +358,7 @@ def efficiency(graph: LayerGraph) -> float:
     Returns
     -------
     float
-        ``nan`` with fewer than two units, or more than 4,096: all pairs are visited.
+        ``nan`` with fewer than two units, or more than 4,096, as all pairs are visited.
 
     Notes
     -----
@@ -378,7 +376,7 @@ def efficiency(graph: LayerGraph) -> float:
     0.8333333333333334
     """
     n = graph.n_in + graph.n_out
-    if not 2 <= n <= LARGEST:
+    if not 2 <= n <= ALL_PAIRS:
         return NAN
     return float((_pairs(graph)[1, 1:] / np.arange(1, n + 1)).sum() / (n * (n - 1)))
 
@@ -386,7 +384,7 @@ def efficiency(graph: LayerGraph) -> float:
 def distances(graph: LayerGraph) -> Distances:
     """Shortest paths within the largest component: mean over its pairs of units, and longest.
 
-    Of several components of that size and number of edges, pairs of all count.
+    If several components have that size and number of edges, the pairs of all of them count.
 
     Parameters
     ----------
@@ -395,7 +393,7 @@ def distances(graph: LayerGraph) -> Distances:
     Returns
     -------
     Distances
-        ``nan`` without edges or with more than 4,096 units: all pairs are visited.
+        ``nan`` without edges or with more than 4,096 units, as all pairs are visited.
 
     Notes
     -----
@@ -411,17 +409,22 @@ def distances(graph: LayerGraph) -> Distances:
     >>> distances(LayerGraph.from_edge_ids([0, 1, 3], (2, 2)))
     Distances(mean=1.6666666666666667, diameter=3.0)
     """
-    if not graph.n_edges or graph.n_in + graph.n_out > LARGEST:
+    if not graph.n_edges or graph.n_in + graph.n_out > ALL_PAIRS:
         return Distances(NAN, NAN)
     counts = _pairs(graph)[0]
     at = np.arange(counts.size)
     return Distances(float(counts @ at / counts.sum()), float(np.flatnonzero(counts).max()))
 
 
+# Robustness. Every unit has a rank, and the `number` units of the lowest ranks are kept: an edge is
+# left as long as its later end is below that number. So one comparison an edge selects the edges of
+# each point of the curve, and union-find over them gives the components: O(edges) a point. Adding
+# units from the last to the first, as in Newman and Ziff (2001), gives the whole curve in one pass,
+# but needs compiled code of its own; 33 points over scipy's components are fast enough on demand.
 def _giants(
     graph: LayerGraph, rank: NDArray[np.int64], kept: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Largest component among the units of rank below each number of `kept`."""
+    """Return the size of the largest component among the units of rank below each of `kept`."""
     rows = np.repeat(rank[graph.n_in :], graph.fan_in)
     later = np.maximum(rank[graph.indices], rows)
     n = rank.size
@@ -444,23 +447,23 @@ def robustness_curve(
     points: int = POINTS,
     rng: np.random.Generator | int | None = None,
 ) -> RobustnessCurve:
-    """Giant component while units of both sides are removed, at random or hubs first.
+    """Size of the giant component while units of both sides are removed, at random or hubs first.
 
     Parameters
     ----------
     graph : LayerGraph
     order : str
-        ``"hubs"``: by falling degree in the whole layer, ties in random order; ``"random"``.
+        ``"hubs"``: by decreasing degree in the whole layer, ties in random order; ``"random"``.
     points : int
-        Points of the curve, 2 or more.
+        Number of points of the curve, 2 or more.
     rng : numpy.random.Generator
-        Needed: decides the order, or the ties.
+        Required: draws the order, or that of ties.
 
     Returns
     -------
     RobustnessCurve
         ``removed``: share of the units removed, from 0 to 1; ``giant``: units of the largest
-        component of what is left, over all units. Empty without units. Cost O(edges) a point.
+        component of the rest, over all units. Empty without units. Cost O(edges) a point.
 
     Raises
     ------
@@ -493,7 +496,8 @@ def robustness_curve(
     sequence = rng.permutation(n)
     if order == "hubs":
         degree = np.concatenate([graph.fan_out, graph.fan_in])
-        sequence = sequence[np.argsort(degree[sequence], kind="stable")]  # hubs last: first to go
+        # hubs last, since the last ranks are removed first
+        sequence = sequence[np.argsort(degree[sequence], kind="stable")]
     rank = np.empty(n, np.int64)
     rank[sequence] = np.arange(n)
     kept = np.rint(np.linspace(n, 0, points)).astype(np.int64)
@@ -501,10 +505,10 @@ def robustness_curve(
 
 
 def robustness(graph: LayerGraph) -> float:
-    """Area under the giant component's share while units are removed, hubs first.
+    """Area under the curve of the giant component's share while units are removed, hubs first.
 
-    Units of equal degree leave together and the curve is straight in between, so no order
-    among them matters; of many degrees, 33 spread evenly are taken.
+    Units of equal degree are removed together and the curve is linear in between, so that the
+    order among them does not matter; it has at most 33 points, spread evenly over the degrees.
 
     Parameters
     ----------

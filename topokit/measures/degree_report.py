@@ -1,4 +1,4 @@
-"""The scale-free question in three steps, and tiers for sets of degree sequences."""
+"""Degree reports: are degrees random, broad or heavy-tailed; and tiers for sets of sequences."""
 
 from __future__ import annotations
 
@@ -42,6 +42,11 @@ __all__ = [
     "tail_index",
 ]
 
+NAN = float("nan")
+MARGINALS = 10**9  # cells up to which numpy draws hypergeometric marginals
+
+Law = Callable[[NDArray[Any], NDArray[Any], int], float]
+
 TIERS = (
     "Erdős–Rényi not rejected",
     "not scale-free",
@@ -56,7 +61,7 @@ TIERS = (
 
 @dataclass(frozen=True, slots=True)
 class DegreeReport:
-    """Answers about the degrees of one side of a layer; made by `degree_report`.
+    """Tests and fits of the degrees of one side of a layer; made by `degree_report`.
 
     Parameters
     ----------
@@ -85,7 +90,7 @@ class DegreeReport:
 
 
 def _holds(fit: PowerLawFit) -> dict[str, bool]:
-    """Which conditions one sequence meets; all need a random layer to be rejected."""
+    """Tell which conditions one sequence meets; all need a random layer to be rejected."""
     random = not fit.dispersion_p < RANDOM_LEVEL
     beaten = any(
         ratio.statistic < 0 and ratio.p_value < HEAVY_LEVEL
@@ -240,12 +245,6 @@ def degree_report(
     )
 
 
-NAN = float("nan")
-MARGINALS = 10**9  # cells up to which numpy draws hypergeometric marginals
-
-Law = Callable[[NDArray[Any], NDArray[Any], int], float]
-
-
 class BinomialDistance(NamedTuple):
     """Distance of degrees from those of a random layer; see `binomial_distance`."""
 
@@ -274,7 +273,7 @@ def _negative_binomial(k: NDArray[Any], counts: NDArray[Any], n_other: int) -> f
     return -float(minimize_scalar(cost, bounds=bounds, method="bounded").fun)
 
 
-def _lognormal(k: NDArray[Any], counts: NDArray[Any], n_other: int) -> float:
+def _rounded_lognormal(k: NDArray[Any], counts: NDArray[Any], n_other: int) -> float:
     """Log-likelihood of the lognormal law rounded to integers; zeros are values below 1/2."""
     low, high = np.log(np.maximum(k - 0.5, 1e-300)), np.log(k + 0.5)
     logs = np.log(np.maximum(k, 0.3))
@@ -308,7 +307,7 @@ def _zipf_mandelbrot(k: NDArray[Any], counts: NDArray[Any], n_other: int) -> flo
 
 
 def _smallest(cost: Callable[[NDArray[Any]], float], starts: list[tuple[float, float]]) -> float:
-    """Least cost from several starts; nan if no search ended as planned."""
+    """Return the least cost found from several initial points; nan if no search converged."""
     options: Any = {"xatol": 1e-4, "fatol": 1e-4, "maxiter": 600}
     found = [
         minimize(cost, np.array(start), method="Nelder-Mead", options=options) for start in starts
@@ -319,7 +318,7 @@ def _smallest(cost: Callable[[NDArray[Any]], float], starts: list[tuple[float, f
 LAWS: dict[str, tuple[Law, int]] = {
     "binomial": (_binomial, 1),
     "negative_binomial": (_negative_binomial, 2),
-    "lognormal": (_lognormal, 2),
+    "lognormal": (_rounded_lognormal, 2),
     "zipf_mandelbrot": (_zipf_mandelbrot, 2),
 }
 """Best log-likelihood and number of parameters of each law."""
@@ -328,7 +327,7 @@ LAWS: dict[str, tuple[Law, int]] = {
 def full_support_aic(degrees: ArrayLike, *, n_other: int) -> dict[str, float]:
     """Akaike's criterion of four laws for all degrees of one side: the least is the best.
 
-    A tail fit may leave most units out; this takes all. "binomial" is the random layer,
+    A tail fit may leave most units out; this fits all of them. "binomial" is the random layer,
     "negative_binomial" a broad one without a heavy tail, "lognormal" (rounded) and
     "zipf_mandelbrot" (a power law of k + q, on 0..n_other) have heavy ones.
 
@@ -365,7 +364,7 @@ def full_support_aic(degrees: ArrayLike, *, n_other: int) -> dict[str, float]:
     return {name: 2 * size - 2 * law(k, weights, n_other) for name, (law, size) in LAWS.items()}
 
 
-def _distance(degrees: NDArray[np.int64], expected: NDArray[np.float64]) -> float:
+def _ks_distance(degrees: NDArray[np.int64], expected: NDArray[np.float64]) -> float:
     """Kolmogorov-Smirnov distance of integers from a cumulative distribution on 0..n_other."""
     found = np.bincount(degrees, minlength=expected.size).cumsum() / degrees.size
     return float(np.abs(found - expected).max())
@@ -376,7 +375,7 @@ def binomial_distance(
 ) -> BinomialDistance:
     """Distance of degrees from the binomial law of a random layer, with its Monte Carlo p-value.
 
-    The share is fitted and degrees are integers, so textbook critical values are wrong; the
+    The share is fitted and degrees are integers, so tabulated critical values do not hold; the
     null is simulated: the same number of edges placed uniformly without repetition.
 
     Parameters
@@ -411,7 +410,7 @@ def binomial_distance(
     if not 0 < total < cells:
         return BinomialDistance(NAN, NAN)
     expected = bdtr(np.arange(n_other + 1.0), n_other, total / cells)
-    found = _distance(k, expected)
+    found = _ks_distance(k, expected)
     colors = np.full(k.size, n_other)
     above = 0
     for _ in range(draws):
@@ -419,7 +418,7 @@ def binomial_distance(
             random = rng.multivariate_hypergeometric(colors, total, method="marginals")
         else:
             random = np.bincount(random_subset(cells, total, rng) // n_other, minlength=k.size)
-        above += _distance(random, expected) >= found - 1e-12
+        above += _ks_distance(random, expected) >= found - 1e-12
     return BinomialDistance(found, (above + 1) / (draws + 1))
 
 
@@ -475,7 +474,7 @@ def tail_index(
     A power law of exponent alpha has :math:`\xi = 1 / (\alpha - 1)`; light tails have 0 or less.
     Hill's estimate is positive for every sample, so never use it alone; the estimates by moments
     (Dekkers, Einmahl, de Haan) and by the biweight kernel (Groeneboom, Lopuhaä, de Wolf) may be
-    negative. The tail's share is fixed, not searched for.
+    negative. The share of the tail is fixed.
 
     Parameters
     ----------
@@ -547,7 +546,7 @@ def set_style_correlation(degrees: ArrayLike) -> SetCorrelation:
 
     Warning: a small p-value here does not show a power law. Any decreasing histogram correlates
     with one, more bins make it "more significant", and nothing is compared with other laws.
-    This is how the SET paper argued; `topokit.measures.fit_power_law` is the test to report.
+    This was the argument of the SET paper; `topokit.measures.fit_power_law` is the test to report.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 NAN = float("nan")
-EDGES = 2_000_000  # above, message passing would take minutes
+EDGES = 2_000_000  # number of edges above which message passing would take minutes
 IMDB_LEAST = 3  # units of one fan-out, and mean degrees, that a part of IMDB needs
 THRESHOLDS = 32  # degree thresholds a side in the mixing certificate
 
@@ -53,8 +53,8 @@ def universal_cover_radius(graph: LayerGraph) -> float:
     -------
     float
         sqrt(d_out - 1) + sqrt(d_in - 1) for biregular layers, to about 1e-7; ``nan`` without
-        edges, with more than 2 million of them, or where more than 3 billion messages would be
-        needed (large band-like layers). Cost some 1,000 passes over the edges.
+        edges, with more than 2 million edges, or where more than 3 billion messages would be
+        needed (large band-like layers). Cost some 1,000 times O(edges).
 
     References
     ----------
@@ -99,8 +99,8 @@ def universal_cover_margin(graph: LayerGraph) -> float:
 
     Notes
     -----
-    Range: negative where the layer is no Ramanujan graph.
-    Cost: some 1,000 passes over the edges; on demand.
+    Range: negative where the layer is not a Ramanujan graph.
+    Cost: some 1,000 times O(edges); on demand.
 
     References
     ----------
@@ -114,7 +114,7 @@ def universal_cover_margin(graph: LayerGraph) -> float:
     """
     if components_of(graph).with_edges != 1 or graph.n_edges > EDGES:
         return NAN
-    # the radius is right to 1e-7: no digits that could depend on the numbering
+    # the radius is accurate to 1e-7 only: further digits would depend on the numbering of units
     return round(universal_cover_radius(graph) - leading_singular_values(graph)[1], 4)
 
 
@@ -178,9 +178,9 @@ def mixing_certificate(graph: LayerGraph) -> float:
 def imdb(graph: LayerGraph) -> float:
     """Mean Ramanujan margin of the layer's parts of equal fan-out (IMDB).
 
-    For each fan-out that at least three input units have: these units and all that they feed;
-    if both mean degrees are at least 3 there, the margin of `ramanujan_margin`; the mean of all
-    that count.
+    A part is all input units of one fan-out, at least three, with the output units they feed. It
+    counts if both its mean degrees are at least 3; the measure is the mean of `ramanujan_margin`
+    over the parts that count.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ def imdb(graph: LayerGraph) -> float:
 
 
 def percolation(graph: LayerGraph) -> float:
-    r"""Whether degrees alone would give a giant component: above 1 in random layers that have one.
+    r"""Percolation criterion: above 1, a random layer with these degrees has a giant component.
 
     .. math:: (\kappa_{out} - 1)(\kappa_{in} - 1), \qquad
         \kappa = \langle k^2 \rangle / \langle k \rangle
@@ -273,8 +273,8 @@ def sweep_cut(graph: GraphLike) -> SweepCut:
     SweepCut
         ``conductance`` = edges cut over the degrees on the lighter side, in [0, 1], 0 if more
         than one component has edges; ``inputs`` and ``outputs``: the units of that side.
-        ``nan`` and no units without edges or if the iteration did not converge. Where several
-        cuts tie the numbering of the units decides. Cost O(n_edges) per Lanczos step.
+        ``nan`` and no units without edges or if the iteration did not converge. Among cuts of
+        equal conductance the numbering of the units decides. Cost O(n_edges) per Lanczos step.
 
     References
     ----------

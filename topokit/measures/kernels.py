@@ -14,15 +14,20 @@ from topokit.graph.kernels import compiled
 
 __all__ = ["bootstrap", "component_labels", "cover_radius", "scan", "settle"]
 
-ROUNDS = 20_000  # of messages at one trial value; fewer than 100 but close to the radius
-WORK = 3_000_000_000  # rounds times edges in all; band-like layers would need more
-CLOSE = 1e-9  # relative: two successive estimates of the radius agree
+ROUNDS = 20_000  # limit for one trial value; fewer than 100 are needed except near the radius
+MESSAGES = 3_000_000_000  # limit on rounds times edges in all; band-like layers would need more
+CLOSE = 1e-9  # relative difference at which two successive estimates of the radius agree
 
-TERMS = 10  # summed directly before the Euler-Maclaurin remainder takes over
+TERMS = 10  # summed directly before the Euler-Maclaurin remainder, as in topokit.measures.powerlaw
 GAP = 16  # a gap between values up to which probabilities are subtracted one by one
-LARGEST = 1000.0  # exponent
+STEEPEST = 1000.0  # largest exponent
 
 
+# Components by union-find. Each unit points to a parent, and finally to the first unit of its
+# component. An edge follows the parents of both its ends to their roots, halving the paths on the
+# way, and lets the larger root point to the smaller one. So roots stay the first units, and one
+# pass in order numbers the components. Practically O(edges), in one array of the units and without
+# the symmetric matrix that scipy's search would need: the measure is taken every epoch.
 @compiled
 def component_labels(
     indptr: NDArray[np.int64], indices: NDArray[np.uint32], first: int, n: int
@@ -54,6 +59,14 @@ def component_labels(
     return labels, count
 
 
+# Universal cover radius. The spectral radius of the universal cover is the least trial value t at
+# which the messages x(u -> v) = 1 / (t - sum of x(w -> u) over other neighbours w) have a positive
+# fixed point. At a trial value, messages that begin below the fixed point rise to it; if there is
+# none, one of the sums passes t, which proves that t is below the radius. A round costs O(edges).
+# Bisection would need 30 trials with ever more rounds, since convergence slows down at the radius.
+# But the distance t - radius is a smooth function of the square of the gap between the rate of
+# convergence and 1, so two or three trials from above extrapolate to the radius, and each trial
+# begins with the messages of the one before, which lie below its own fixed point.
 @compiled
 def settle(
     indptr: NDArray[np.int64],
@@ -64,10 +77,10 @@ def settle(
     down: NDArray[np.float64],
     rounds: int,
 ) -> tuple[bool, float, int]:
-    """Let messages below their fixed point rise to it: whether there is one, and at what rate.
+    """Iterate messages from below towards their fixed point; tell whether there is one.
 
-    Changes `up` (input to output unit) and `down` in place. The rate is the factor by which
-    the changes shrink in the end. Also returns the number of rounds.
+    Changes `up` (input to output unit) and `down` in place. Returns whether there is a fixed point,
+    the rate (the factor by which changes finally shrink), and the number of rounds.
     """
     n_out = indptr.size - 1
     sums = np.zeros(n_in)
@@ -111,9 +124,9 @@ def settle(
 
 @compiled
 def _extrapolated(trials: NDArray[np.float64], gaps: NDArray[np.float64], count: int) -> float:
-    """Trial value at which the gap of the rate to 1 closes.
+    """Extrapolate to the trial value at which the gap between the rate and 1 is 0.
 
-    From the last two or three points, fitted by radius + a gap^2 (+ b gap^3).
+    The last two or three points are fitted by radius + a gap^2 (+ b gap^3).
     """
     x, y = gaps[:count] ** 2, trials[:count]
     if count < 3:
@@ -137,18 +150,16 @@ def cover_radius(
     lower: float,
     upper: float,
 ) -> float:
-    """Least trial value between the bounds at which messages have a fixed point.
+    """Return the least trial value between the bounds at which messages have a fixed point.
 
-    The square root of a trial value's distance from the radius is a smooth function of the gap
-    between the rate and 1, so a few trials give an estimate; they close in on it from above,
-    each beginning with the messages of the one before. Where a trial is below the radius after
-    all, it is a bound; nan if that takes too many rounds.
+    A trial value at which they have none becomes the lower bound; nan if the limit on messages
+    is reached.
     """
     low, high = lower, upper
     up, down = np.full(indices.size, 1 / (1.1 * upper)), np.full(indices.size, 1 / (1.1 * upper))
     trials, gaps = np.zeros(3), np.zeros(3)
     good = 1.1 * upper
-    left = WORK // max(indices.size, 1)
+    left = MESSAGES // max(indices.size, 1)
     _, rate, rounds = settle(indptr, indices, n_in, good, up, down, min(ROUNDS, left))
     trials[0], gaps[0] = good, 1 - rate
     count = 1
@@ -265,9 +276,9 @@ def _sums(a: float, x: float, start: float, upper: float) -> tuple[float, float,
 def _exponent(mean_log: float, x: float, upper: float, guess: float) -> float:
     """Maximum-likelihood exponent: Newton steps on the convex cost in a shrinking bracket."""
     low = 1.01 if np.isinf(upper) else 1e-3
-    high = LARGEST
+    high = STEEPEST
     target = mean_log - np.log(x)
-    a = min(max(guess, low + 0.01), LARGEST / 2)
+    a = min(max(guess, low + 0.01), STEEPEST / 2)
     for _ in range(80):
         s0, s1, s2 = _sums(a, x, x, upper)
         slope = target - s1 / s0
@@ -296,9 +307,9 @@ def _distance(
     upper: float,
     best: float,
 ) -> float:
-    """Kolmogorov-Smirnov distance of the tail from position `first`; given up beyond `best`.
+    """Kolmogorov-Smirnov distance of the tail from position `first`; stopped once above `best`.
 
-    Taken at both ends of every flat stretch of the empirical distribution.
+    The difference is taken at both ends of each flat part of the empirical distribution.
     """
     norm, _, _ = _sums(a, x, x, upper)
     fitted, at, worst = 1.0, x, 0.0
@@ -321,13 +332,20 @@ def _distance(
     return worst
 
 
+# Scan of x_min (Clauset, Shalizi, Newman, 2009, section 3.3). Each distinct value begins a
+# candidate tail: fit its exponent, take the Kolmogorov-Smirnov distance, keep the least, of equal
+# ones that of the longest tail. Sizes and sums of logarithms of all tails are suffix sums; an
+# exponent costs a few Newton steps from the one before, each O(1) by Euler-Maclaurin summation;
+# a distance is stopped once it exceeds the least so far, or once nothing further can exceed it. So
+# the cost is O(m^2) at most for m distinct values, and near O(m) in practice. A grid over alpha or
+# a table of the zeta function, as in other packages, limits precision and the support.
 @compiled
 def scan(
     values: NDArray[np.float64], counts: NDArray[np.float64], xmin: float, upper: float
 ) -> tuple[float, float, float, float]:
-    """Best tail of a table of at least two positive values: exponent, start, size, distance.
+    """Return exponent, x_min, size and distance of the best tail of at least two positive values.
 
-    `xmin` 0 tries every value but the last.
+    With `xmin` 0 every value but the last is tried.
     """
     m = values.size
     above, logs = np.zeros(m + 1), np.zeros(m + 1)
@@ -350,7 +368,7 @@ def scan(
 
 @compiled
 def _find(cumulative: NDArray[np.float64], guide: NDArray[np.int64], u: float) -> int:
-    """Position of the first cumulative value above u; its length if there is none."""
+    """Return the position of the first cumulative value above u, or the length if there is none."""
     at = guide[int(u * guide.size)]
     while at < cumulative.size and cumulative[at] <= u:
         at += 1
@@ -359,7 +377,7 @@ def _find(cumulative: NDArray[np.float64], guide: NDArray[np.int64], u: float) -
 
 @compiled
 def _guide(cumulative: NDArray[np.float64], size: int) -> NDArray[np.int64]:
-    """Where to begin looking, for each of `size` equal parts of [0, 1)."""
+    """Return the first position to search from, for each of `size` equal parts of [0, 1)."""
     guide = np.empty(size, np.int64)
     at = 0
     for i in range(size):
@@ -369,6 +387,12 @@ def _guide(cumulative: NDArray[np.float64], size: int) -> NDArray[np.int64]:
     return guide
 
 
+# Semi-parametric bootstrap. A replicate draws each of its n values from the fitted law with
+# probability n_tail / n, else from the observed values below x_min, and is fitted as the sample
+# was, scan of x_min included; p is the share of replicates that are farther from their own fit.
+# Values are drawn by inversion with a guide table (O(1) each) straight into a histogram, which is
+# the table of distinct values that the scan needs: nothing is sorted but the rare values beyond
+# the tabulated support. A replicate costs O(n) draws and one scan.
 @compiled
 def bootstrap(
     head: NDArray[np.float64],
@@ -386,8 +410,8 @@ def bootstrap(
 ) -> int:
     """Count the replicates whose best tail is at least as far from its fit as `distance`.
 
-    Each of n values is from the law on start..upper (tabulated in `cumulative`, continuous
-    beyond) with probability `tail_share`, else one of `head` with cumulative `head_share`.
+    Each of n values is drawn from the law on start..upper (tabulated in `cumulative`, continuous
+    beyond) with probability `tail_share`, else from `head` with cumulative shares `head_share`.
     """
     guide = _guide(cumulative, 2 * cumulative.size + 64)
     head_guide = _guide(head_share, 2 * head_share.size + 64)

@@ -1,4 +1,4 @@
-"""Null models: how far a measure is from graphs with the same degrees, otherwise random."""
+"""Null models: measures against null samples, random graphs with the same degrees."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from topokit.tables import as_generator
 
 __all__ = [
     "NULL_MEASURES",
-    "TWINS",
+    "NULLS",
     "NullScore",
-    "expected_degree_twin",
+    "expected_degree_sample",
     "null_score",
     "null_scores",
 ]
@@ -28,7 +28,7 @@ NAN = float("nan")
 
 
 def _modularity(graph: LayerGraph) -> float:
-    """Modularity of the communities found from fixed beginnings."""
+    """Modularity of the communities found with a fixed seed."""
     return find_communities(graph, rng=np.random.default_rng(0)).modularity
 
 
@@ -45,11 +45,11 @@ NULL_MEASURES: dict[str, Callable[[LayerGraph], float]] = {
     "efficiency": LAYER_MEASURES["efficiency"],
     "robustness": LAYER_MEASURES["robustness"],
 }
-"""Measures that size and degrees alone can move; their z-score is what says something."""
+"""Measures that depend on size and degrees, so that only their z-score is informative."""
 
 
 class NullScore(NamedTuple):
-    """A measure beside its degree-preserving null; see `null_score`."""
+    """A measure and its distribution over null samples; see `null_score`."""
 
     value: float
     null_mean: float
@@ -58,12 +58,12 @@ class NullScore(NamedTuple):
     p_value: float
 
 
-def expected_degree_twin(graph: GraphLike, *, rng: np.random.Generator | int) -> LayerGraph:
+def expected_degree_sample(graph: GraphLike, *, rng: np.random.Generator | int) -> LayerGraph:
     r"""Draw a layer of largest entropy whose degrees are those of a graph on average (BiCM).
 
     Each cell is an edge with probability :math:`x_i y_j / (1 + x_i y_j)`, independently; units
-    of equal degree share their factor. Degrees vary, so z-scores against these twins are
-    smaller than against `topokit.randomized_twin`, which keeps every degree: do not mix them.
+    of equal degree share their factor. Degrees vary, so z-scores against these samples are
+    smaller than against those of `topokit.randomized_twin`, which keeps every degree.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def expected_degree_twin(graph: GraphLike, *, rng: np.random.Generator | int) ->
     Examples
     --------
     >>> graph = LayerGraph.from_edge_ids([0, 1, 2, 3, 6], (3, 3))
-    >>> expected_degree_twin(graph, rng=np.random.default_rng(0)).shape
+    >>> expected_degree_sample(graph, rng=np.random.default_rng(0)).shape
     (3, 3)
     """
     graph = as_graph(graph)
@@ -97,7 +97,7 @@ def expected_degree_twin(graph: GraphLike, *, rng: np.random.Generator | int) ->
     fan_in, fan_out = graph.fan_in, graph.fan_out
     k, rows, n_rows = np.unique(fan_in, return_inverse=True, return_counts=True)
     d, columns, n_columns = np.unique(fan_out, return_inverse=True, return_counts=True)
-    chance = _link_chances(k, n_rows, d, n_columns)
+    chance = _edge_probabilities(k, n_rows, d, n_columns)
     of_row, of_column = np.argsort(rows, kind="stable"), np.argsort(columns, kind="stable")
     first_row = np.cumsum(n_rows) - n_rows
     first_column = np.cumsum(n_columns) - n_columns
@@ -111,13 +111,14 @@ def expected_degree_twin(graph: GraphLike, *, rng: np.random.Generator | int) ->
     return LayerGraph.from_edge_ids(edges, graph.shape)
 
 
-def _link_chances(
+def _edge_probabilities(
     k: NDArray[np.int64], n_rows: NDArray[np.int64], d: NDArray[np.int64], n_columns: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """Probability of a link between units of each pair of degrees; rows and columns add up.
+    """Return the probability of an edge between units of each pair of degrees.
 
-    Empty and full degrees are settled first, since their factors would be 0 or infinite; the
-    rest is a fixed point, damped in logarithms by Newton's method on each side in turn.
+    Rows and columns sum to the degrees. Degrees of 0 and full degrees are fixed first, since their
+    factors would be 0 or infinite; the logarithms of the others are found by Newton steps, limited
+    to 2, on each side in turn.
     """
     chance = np.zeros((k.size, d.size))
     left, right = k.astype(float), d.astype(float)
@@ -142,8 +143,8 @@ def _link_chances(
     if not rows.any():
         return chance
     left, right, n, m = left[rows], right[columns], n_rows[rows], n_columns[columns]
-    links = float(left @ n)
-    x, y = np.log(left / np.sqrt(links)), np.log(right / np.sqrt(links))
+    edges = float(left @ n)
+    x, y = np.log(left / np.sqrt(edges)), np.log(right / np.sqrt(edges))
     for _ in range(5000):
         p = expit(x[:, None] + y[None, :])
         x += np.clip((left - p @ m) / ((p * (1 - p)) @ m), -2, 2)
@@ -156,11 +157,11 @@ def _link_chances(
     raise ValueError("no layer of largest entropy was found for these degrees")
 
 
-TWINS: dict[str, Callable[..., LayerGraph]] = {
+NULLS: dict[str, Callable[..., LayerGraph]] = {
     "exact": randomized_twin,
-    "expected": expected_degree_twin,
+    "expected": expected_degree_sample,
 }
-"""How random twins are drawn: degrees kept exactly, or on average."""
+"""How null samples are drawn: degrees kept exactly, or on average."""
 
 
 def null_score(
@@ -172,7 +173,8 @@ def null_score(
 ) -> NullScore:
     """Compare a measure with its values on random graphs of the same degrees.
 
-    Separates what the degrees alone explain (many 4-cycles where there are hubs) from wiring.
+    This separates the effect of the degrees (hubs alone give many 4-cycles) from that of the
+    arrangement of the edges.
 
     Parameters
     ----------
@@ -180,21 +182,21 @@ def null_score(
     measure : callable
         From a layer graph to a float, such as ``LAYER_MEASURES["butterflies"]``.
     twins : int
-        Number of degree-preserving twins, 2 or more.
+        Number of null samples (degree-preserving randomisations), 2 or more.
     rng : numpy.random.Generator
 
     Returns
     -------
     NullScore
-        ``value``; mean and standard deviation over the twins; ``z`` = (value - mean) / sd,
-        ``nan`` where all twins agree to rounding (the degrees fix the measure); two-sided rank
-        ``p_value``, at least 2 / (twins + 1). ``nan`` where the measure is undefined. Cost
-        `twins` times that of the measure and of 20 curveball sweeps.
+        ``value``; mean and standard deviation (n - 1) over the null samples; ``z`` = (value -
+        mean) / sd, ``nan`` where all samples agree to rounding (the degrees fix the measure);
+        two-sided rank ``p_value``, at least 2 / (twins + 1). ``nan`` where the measure is
+        undefined. Cost `twins` times that of the measure and of 20 curveball sweeps.
 
     Raises
     ------
     ValueError
-        If fewer than two twins are asked for.
+        If `twins` is below 2.
 
     References
     ----------
@@ -229,9 +231,9 @@ def null_scores(
     ----------
     graph : LayerGraph
     measures : mapping of callables
-        By default `NULL_MEASURES`: those that size and degrees alone can move.
+        By default `NULL_MEASURES`: those that depend on size and degrees.
     twins : int
-        Number of random twins, 2 or more.
+        Number of null samples, 2 or more.
     null : str
         ``"exact"``: every degree is kept; ``"expected"``: degrees are kept on average.
     rng : numpy.random.Generator
@@ -244,7 +246,7 @@ def null_scores(
     Raises
     ------
     ValueError
-        If fewer than two twins are asked for, or `null` is another word.
+        If `twins` is below 2, or `null` is another word.
 
     References
     ----------
@@ -260,14 +262,14 @@ def null_scores(
     rng = as_generator(rng)
     graph = as_graph(graph)
     if twins < 2:
-        raise ValueError(f"expected at least 2 twins, got {twins}")
-    if null not in TWINS:
+        raise ValueError(f"expected at least 2 null samples, got twins={twins}")
+    if null not in NULLS:
         raise ValueError(f"expected null 'exact' or 'expected', got {null!r}")
     found: dict[str, list[float]] = {name: [] for name in measures}
     for _ in range(twins):
-        twin = TWINS[null](graph, rng=rng)
+        sample = NULLS[null](graph, rng=rng)
         for name, measure in measures.items():
-            found[name].append(float(measure(twin)))
+            found[name].append(float(measure(sample)))
     return {
         name: _score(float(measure(graph)), np.array(found[name]))
         for name, measure in measures.items()
@@ -275,7 +277,7 @@ def null_scores(
 
 
 def _score(value: float, found: NDArray[np.float64]) -> NullScore:
-    """Place a value among those of the twins."""
+    """Score a value against those of the null samples."""
     if np.isnan(value) or np.isnan(found).any():
         return NullScore(value, NAN, NAN, NAN, NAN)
     mean, sd = float(found.mean()), float(found.std(ddof=1))

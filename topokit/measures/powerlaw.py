@@ -26,8 +26,11 @@ __all__ = [
 ]
 
 NAN = float("nan")
-TERMS = 10  # summed directly before the Euler-Maclaurin remainder takes over
-TABLE = 100_000  # support values tabulated for sampling; beyond, the continuous law is exact
+TERMS = 10  # summed directly before the Euler-Maclaurin remainder
+TABLE = (
+    100_000  # support values tabulated for sampling; the continuous law approximates those beyond
+)
+FLATTEST, SHARPEST = 1e-4, 1e4  # bounds on 1 / sigma^2 of the lognormal law
 
 
 class Tally(NamedTuple):
@@ -138,7 +141,7 @@ def fit_tail(table: Tally, *, xmin: int | None = None, upper: float = np.inf) ->
     table : Tally
         Values 0 are never part of a tail.
     xmin : int, optional
-        Fixed beginning of the tail, 1 or more.
+        Fixed lower end of the tail, 1 or more.
     upper : float
         Largest possible value; the law is normalised on ``xmin..upper``.
 
@@ -302,13 +305,10 @@ def bootstrap_p(
     return worse / replicates
 
 
-FLATTEST, SHARPEST = 1e-4, 1e4  # bounds on 1 / sigma^2 of the lognormal law
-
-
 class LikelihoodRatio(NamedTuple):
     """Power law against another law on one tail: Vuong's statistic, positive for the power law.
 
-    ``p_value`` is two-sided: small says that one of the two is really better; ``log_ratio`` is
+    ``p_value`` is two-sided: a small one says that one of the two laws is better; ``log_ratio`` is
     the difference of the log-likelihoods.
     """
 
@@ -435,9 +435,9 @@ ALTERNATIVES: dict[str, Callable[[NDArray[Any], NDArray[Any], float], NDArray[An
 def compare(table: Tally, fit: TailFit, *, upper: float = np.inf) -> dict[str, LikelihoodRatio]:
     """Compare a fitted power law with a Poisson, an exponential and a lognormal tail.
 
-    All four are discrete and live on ``k >= xmin`` (the power law up to `upper`). A lognormal
-    law with a very large sigma is a power law, so it can be better but hardly ever worse; a
-    power law stands if the lognormal one is not significantly better.
+    All four are discrete laws on ``k >= xmin`` (the power law up to `upper`). A lognormal law
+    with a very large sigma approaches a power law, so it can be better but hardly worse; a power
+    law is kept if the lognormal one is not significantly better.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Is a degree sequence random, broad, heavy-tailed or a power law? One guarded verdict."""
+"""Verdict on a degree sequence: random, broad, heavy-tailed or a power law."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RANDOM_LEVEL = 0.01  # one-sided level of the dispersion test
 HEAVY_LEVEL = 0.05  # the power law must beat the exponential at this level to be heavy-tailed
 HEAVY_TAIL = 20  # values in the tail below which no tail is called heavy
 P_LEVEL = 0.1  # bootstrap p below which a power law is rejected
-CERTAIN = 10.0  # a log-likelihood ratio that needs no test
+CERTAIN = 10.0  # log-likelihood ratio above which no test is needed
 RATIO_LEVEL = 0.1  # level of the likelihood-ratio guards
 TAIL_SIZE, TAIL_SHARE, DECADES = 50, 0.02, 0.8
 EXPONENTS = (1.5, 3.5)
@@ -154,7 +154,7 @@ def fit_power_law(
     samples : (n,) array_like of int
         Non-negative; zeros count in n and in the dispersion, never in the tail.
     xmin : int, optional
-        Fix the beginning of the tail instead of searching for it.
+        Fixed lower end of the tail; by default it is searched for.
     bootstrap : int
         Replicates for the p-value; 100 give it to within 0.05.
     rng : numpy.random.Generator, optional
@@ -261,7 +261,7 @@ def _standard_error(table: Tally, alpha: float, xmin: float, upper: float) -> fl
 def beats(ratio: LikelihoodRatio, level: float) -> bool:
     """Tell whether the power law is better: by Vuong's test, or e^10 times as likely.
 
-    One far hub rules an exponential tail out but also inflates the variance of Vuong's test.
+    A single large hub excludes an exponential tail but also inflates the variance of Vuong's test.
     """
     return ratio.statistic > 0 and (ratio.p_value < level or ratio.log_ratio > CERTAIN)
 
@@ -309,7 +309,7 @@ class PowerLaw(NamedTuple):
 
 
 def describe_fit(fit: PowerLawFit) -> str:
-    """Say in one sentence what a fit shows, and what was or was not rejected.
+    """Describe in one sentence what a fit shows, and what was or was not rejected.
 
     Parameters
     ----------
@@ -480,7 +480,7 @@ def _numbers(fit: PowerLawFit) -> PowerLaw:
 def power_law(graph: LayerGraph) -> PowerLaw:
     """Power-law fit of the fan-in: exponent, x_min, tail size, comparisons, verdict.
 
-    An exponent alone says nothing: random layers have one too (6 to 19, with tails of 50 and
+    An exponent alone is no evidence: random layers have one too (6 to 19, with tails of 50 and
     more), so read it with ``verdict``. No bootstrap is run, so the verdict is at most
     "heavy-tailed"; `power_law_of` with ``bootstrap=100`` can go further.
 

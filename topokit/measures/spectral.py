@@ -133,7 +133,7 @@ def spectral_gap(graph: LayerGraph) -> float:
 
     .. math:: \sigma_1(B) - \sigma_2(B), \qquad B \in \{0, 1\}^{n_{out} \times n_{in}}
 
-    It rises when hubs appear (they raise the first value), so it is no measure of mixing in
+    It rises when hubs appear (they raise the first value), so it does not measure mixing in
     irregular layers; `normalized_spectral_gap` is.
 
     Parameters

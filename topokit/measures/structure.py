@@ -1,4 +1,4 @@
-"""Structure between degrees and spectra: 4-cycles, clustering, mixing of degrees, nestedness."""
+"""Structure beyond degrees: 4-cycles, clustering, assortativity, nestedness, communities."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ __all__ = [
 
 NAN = float("nan")
 BLOCK = 4_000_000  # entries of a Gram block held at once
-NESTED = 4096  # largest side for which all pairs are compared
+NESTED = 4096  # units of a side up to which all pairs are compared
+SWEEPS = 100  # limit on reassignments of both sides in the search for communities
+MERGED = 512  # communities up to which pairs of them are merged
 
 
 def butterflies(graph: LayerGraph) -> float:
     """Number of 4-cycles: pairs of input units that share a pair of output units.
 
     A random layer of density p has about C(n_in, 2) C(n_out, 2) p^4, and hubs alone raise it:
-    read it against degree-preserving twins (`topokit.measures.nulls.null_score`).
+    compare it with degree-preserving null samples (`topokit.measures.nulls.null_score`).
 
     Parameters
     ----------
@@ -361,9 +363,6 @@ def _side(matrix: sp.csr_array) -> NDArray[np.float64]:
     return totals
 
 
-ROUNDS = 100
-
-
 class Communities(NamedTuple):
     """Communities found in a layer; see `find_communities`."""
 
@@ -387,8 +386,8 @@ def barber_modularity(graph: GraphLike, inputs: ArrayLike, outputs: ArrayLike) -
     -------
     float
         In [-1/2, 1); 0 if all units are in one community; ``nan`` without edges. Sparse random
-        layers have communities of 0.3 and more, so only its z-score against twins of the same
-        degrees says something. Cost O(n_edges).
+        layers have communities of 0.3 and more, so only its z-score against null samples of the
+        same degrees is informative. Cost O(n_edges).
 
     Raises
     ------
@@ -425,21 +424,28 @@ def barber_modularity(graph: GraphLike, inputs: ArrayLike, outputs: ArrayLike) -
     return float(within / edges - left @ right / edges**2)
 
 
+# Search for modularity (Barber, 2007). Finding the largest modularity is NP-hard. With the
+# communities of one side fixed, though, the best community of each unit of the other side is known
+# exactly and independently of the other units: the one with the largest number of its edges less
+# the number expected from degrees. So reassigning the two sides in turn never lowers the
+# modularity and stops at a local maximum, in O(edges) a sweep. It never merges two communities of
+# several units each, which is why pairs are merged greedily after each sweep, and its result
+# depends on the initial communities, which is why several are tried and the best is kept.
 def find_communities(
     graph: GraphLike, *, rng: np.random.Generator | int, starts: int = 4
 ) -> Communities:
-    """Search for communities of high modularity: each side in turn joins where it gains most.
+    """Search for communities of high modularity by reassigning the two sides in turn (BRIM).
 
-    Begins with every input unit by itself, with the components, and with random communities;
-    each side is reassigned as a whole until nothing improves (BRIM), and communities that gain
-    by it are merged.
+    The search begins with each input unit by itself, with the components, and with random
+    communities. The units of one side join the communities that gain most, then those of the
+    other side, and pairs of communities are merged while the modularity rises.
 
     Parameters
     ----------
     graph : LayerGraph
     rng : numpy.random.Generator
     starts : int
-        Random beginnings beside the two fixed ones.
+        Number of random initial communities, besides the two fixed ones.
 
     Returns
     -------
@@ -465,9 +471,9 @@ def find_communities(
     if not graph.n_edges:
         return Communities(NAN, np.zeros(graph.n_in, np.int64), np.zeros(graph.n_out, np.int64))
     many = max(2, int(np.sqrt(min(graph.shape))))
-    beginnings: list[NDArray[Any]] = [np.arange(graph.n_in), components_of(graph).labels]
-    beginnings += [rng.integers(0, many, graph.n_in) for _ in range(starts)]
-    numbers = [np.unique(b[: graph.n_in], return_inverse=True)[1] for b in beginnings]
+    initial: list[NDArray[Any]] = [np.arange(graph.n_in), components_of(graph).labels]
+    initial += [rng.integers(0, many, graph.n_in) for _ in range(starts)]
+    numbers = [np.unique(b[: graph.n_in], return_inverse=True)[1] for b in initial]
     found = [_improve(graph, inputs) for inputs in numbers]
     return max(found, key=lambda c: c.modularity)
 
@@ -478,28 +484,28 @@ def _join(
     other: NDArray[np.int64],
     mass: NDArray[Any],
 ) -> NDArray[np.int64]:
-    """Best community of each row, given those of the columns and their degrees in `mass`."""
+    """Return the best community of each row, given those of the columns with degrees in `mass`."""
     size = mass.size
     shares = sp.csr_array(
         (np.ones(other.size), (np.arange(other.size), other)), shape=(other.size, size)
     )
-    links = sp.csr_array(matrix @ shares)
-    gain = links.data - np.repeat(degree, np.diff(links.indptr)) * mass[links.indices] / mass.sum()
+    edges = sp.csr_array(matrix @ shares)
+    gain = edges.data - np.repeat(degree, np.diff(edges.indptr)) * mass[edges.indices] / mass.sum()
     best = np.zeros(matrix.shape[0], np.int64)
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(links.indptr))
-    order = np.lexsort((links.indices, -gain, rows))
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(edges.indptr))
+    order = np.lexsort((edges.indices, -gain, rows))
     first = np.unique(rows[order], return_index=True)
-    best[first[0]] = links.indices[order][first[1]]
+    best[first[0]] = edges.indices[order][first[1]]
     return best
 
 
 def _improve(graph: LayerGraph, inputs: NDArray[np.int64]) -> Communities:
-    """Reassign the sides in turn, then merge, until the modularity stays."""
+    """Reassign the sides in turn, then merge, until the modularity no longer rises."""
     matrix = graph.to_csr()
     transposed = sp.csr_array(matrix.T)
     fan_in, fan_out = graph.fan_in, graph.fan_out
     best = Communities(-1.0, inputs, np.zeros(graph.n_out, np.int64))
-    for _ in range(ROUNDS):
+    for _ in range(SWEEPS):
         size = int(inputs.max()) + 1
         outputs = _join(matrix, fan_in, inputs, np.bincount(inputs, fan_out, size))
         inputs = _join(transposed, fan_out, outputs, np.bincount(outputs, fan_in, size))
@@ -518,14 +524,14 @@ def _merged(
     numbers = np.unique(np.concatenate([inputs, outputs]), return_inverse=True)[1]
     inputs, outputs = numbers[: inputs.size], numbers[inputs.size :]
     size = int(numbers.max(initial=0)) + 1
-    if size > 512:
+    if size > MERGED:
         return inputs, outputs
     edges = float(graph.n_edges)
     one, two = inputs[graph.indices], outputs[graph.rows]
-    links = np.bincount(one * size + two, minlength=size * size).reshape(size, size) / edges
+    shares = np.bincount(one * size + two, minlength=size * size).reshape(size, size) / edges
     left = np.bincount(inputs, graph.fan_out, size) / edges
     right = np.bincount(outputs, graph.fan_in, size) / edges
-    excess = links - np.outer(left, right)
+    excess = shares - np.outer(left, right)
     gain = excess + excess.T
     np.fill_diagonal(gain, -np.inf)
     name = np.arange(size)

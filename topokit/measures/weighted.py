@@ -1,4 +1,4 @@
-"""Weights on the graph: path norm, SynFlow score, strengths. Values are one array a layer."""
+"""Measures of the weights on a graph: path norm, SynFlow, strengths, gaps, spectrum exponent."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 Values = Mapping[str, NDArray[Any]]
+NAN = float("nan")
 
 
 def _checked(topology: Topology, values: Values) -> list[NDArray[np.float64]]:
@@ -42,7 +43,7 @@ def _checked(topology: Topology, values: Values) -> list[NDArray[np.float64]]:
     return result
 
 
-def _sums(
+def _path_sums(
     graphs: list[LayerGraph], weights: list[NDArray[np.float64]]
 ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
     """Path sums from the inputs to each unit, and from each unit to the outputs."""
@@ -86,7 +87,7 @@ def path_norm(topology: Topology, values: Values) -> float:
     5.0
     """
     squares = [w**2 for w in _checked(topology, values)]
-    forward, _ = _sums(list(topology.values()), squares)
+    forward, _ = _path_sums(list(topology.values()), squares)
     return float(np.sqrt(forward[-1].sum()))
 
 
@@ -120,7 +121,7 @@ def synflow_score(topology: Topology, values: Values) -> float:
     7.0
     """
     sizes = [np.abs(w) for w in _checked(topology, values)]
-    forward, _ = _sums(list(topology.values()), sizes)
+    forward, _ = _path_sums(list(topology.values()), sizes)
     return float(forward[-1].sum())
 
 
@@ -154,7 +155,7 @@ def synflow_saliency(topology: Topology, values: Values) -> dict[str, NDArray[np
     """
     sizes = [np.abs(w) for w in _checked(topology, values)]
     graphs = list(topology.values())
-    forward, backward = _sums(graphs, sizes)
+    forward, backward = _path_sums(graphs, sizes)
     return {
         name: w * forward[i][graph.indices] * backward[i + 1][graph.rows]
         for i, ((name, graph), w) in enumerate(zip(topology.items(), sizes, strict=True))
@@ -194,7 +195,7 @@ def path_kernel_trace(topology: Topology, values: Values) -> float:
     """
     squares = [w**2 for w in _checked(topology, values)]
     graphs = list(topology.values())
-    forward, backward = _sums(graphs, squares)
+    forward, backward = _path_sums(graphs, squares)
     return float(sum(forward[i][g.indices] @ backward[i + 1][g.rows] for i, g in enumerate(graphs)))
 
 
@@ -230,9 +231,6 @@ def strengths(
     inputs: NDArray[Any] = np.bincount(graph.rows, sizes, graph.n_out)
     outputs: NDArray[Any] = np.bincount(graph.indices, sizes, graph.n_in)
     return inputs, outputs
-
-
-NAN = float("nan")
 
 
 class WeightedGaps(NamedTuple):
@@ -325,7 +323,7 @@ def fit_continuous(samples: ArrayLike, *, xmin: float | None = None) -> Continuo
     samples : (n,) array_like
         Values of 0 and below are never part of the tail.
     xmin : float, optional
-        Fixed beginning of the tail, above 0.
+        Fixed lower end of the tail, above 0.
 
     Returns
     -------
@@ -371,12 +369,12 @@ def _eigenvalues(graph: LayerGraph, weights: NDArray[np.float64]) -> NDArray[np.
 def spectrum_exponent(
     graph: GraphLike, values: ArrayLike, *, rng: np.random.Generator | int
 ) -> SpectrumExponent:
-    """Power-law exponent of the eigenvalues of W^T W, as WeightWatcher takes it, with controls.
+    """Power-law exponent of the eigenvalues of W^T W, as in WeightWatcher, with two controls.
 
-    Warning: on a sparse layer the exponent can be pure topology. Noise on a mask with hubs has
-    2 to 3, the range read as "well trained"; so the exponent of the bare mask and that of the
-    same weights in random places stand beside it, and only a difference from them says
-    something about the weights.
+    Warning: on a sparse layer the exponent may reflect the topology alone. Noise on a mask with
+    hubs has an exponent of 2 to 3, the range read as "well trained". So the exponents of the 0/1
+    mask and of the same weights in random places are given as well: only a difference from them
+    is about the weights.
 
     Parameters
     ----------
