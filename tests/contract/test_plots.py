@@ -84,7 +84,9 @@ def check(draw: Any) -> None:
     assert ax.get_xlabel()
     assert ax.get_ylabel()
     assert ax.get_title()
-    assert not [text for text in texts(figure) if re.search(r"\b(links?|film|twin)\b", text)]
+    assert not [
+        text for text in texts(figure) if re.search(r"\b(links?|film|twins?|arms?)\b", text)
+    ]
     figure.canvas.draw()
     assert plt.get_fignums() == opened
     assert dict(mpl.rcParams) == settings
@@ -133,7 +135,8 @@ def test_a_figure_of_a_run_shows_that_run(name):
 @pytest.mark.parametrize("name", ACROSS_PLOTS)
 def test_a_plot_of_many_runs_keeps_the_contract(name, arms):
     rows = [
-        {"arm": f"arm {i}", "seed": seed, "epoch": epoch, "normalized_spectral_gap": i + seed / 9,
+        {"arm": f"condition {i}", "seed": seed, "epoch": epoch,
+         "normalized_spectral_gap": i + seed / 9,
          "test_accuracy": 0.5 + i / 10 + epoch / 100 + seed / 99}
         for i in range(arms) for seed in range(3) for epoch in range(2)
     ]  # fmt: skip

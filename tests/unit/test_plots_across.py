@@ -13,7 +13,7 @@ from topokit.plots.across import accuracy_against, arms_side_by_side, mean_over_
 
 @pytest.fixture
 def runs():
-    """Three arms with four seeds and three epochs each."""
+    """Three conditions with four seeds and three epochs each."""
     rng = np.random.default_rng(2)
     rows = [
         {
@@ -46,7 +46,7 @@ def test_points_are_the_runs_and_the_title_says_rho_and_n(runs, ax):
     np.testing.assert_allclose(y, np.polyval(line, x))
 
 
-def test_names_of_many_arms_stand_apart_and_off_the_axes(ax):
+def test_names_of_many_conditions_overlap_neither_each_other_nor_the_axes(ax):
     names = [f"family {i}" for i in range(12)]
     gaps = [0.01, 0.01, 0.02, 0.02, 0.03, 0.4, 0.4, 0.41, 0.8, 0.9, 0.9, 1.0]
     points = np.linspace(0.8, 0.9, 12)
@@ -82,8 +82,9 @@ def test_few_runs_have_a_correlation_and_no_interval(runs, ax):
     assert ax.get_title().endswith("n = 9")
 
 
-def test_arms_stand_side_by_side(runs, ax):
+def test_conditions_are_side_by_side(runs, ax):
     arms_side_by_side(runs[runs["epoch"] == 2], ax=ax)
+    assert ax.get_ylabel() == "condition"
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "c"]
     for i, bar in enumerate(ax.containers):
         values = runs[(runs["epoch"] == 2) & (runs["arm"] == "abc"[i])]["test_accuracy"]
@@ -91,7 +92,7 @@ def test_arms_stand_side_by_side(runs, ax):
         assert drawn == pytest.approx(mean_interval(values)[3:])
 
 
-def test_one_run_of_an_arm_has_no_bar(runs, ax):
+def test_one_run_of_a_condition_has_no_bar(runs, ax):
     arms_side_by_side(runs[(runs["epoch"] == 2) & (runs["seed"] == 0)], ax=ax)
     for bar in ax.containers:
         assert np.ptp(bar.lines[2][0].get_segments()[0][:, 0]) == 0

@@ -1,6 +1,6 @@
 """Figures across runs: accuracy against topology, means over seeds, conditions side by side.
 
-All take a tidy frame with a row for each run (or run and epoch), as `topokit sweep` writes it.
+All take a tidy frame with a row for each run (or run and epoch), as written by `topokit sweep`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 from topokit.experiments.statistics import mean_interval, rank_correlation
-from topokit.plots.style import COLOURS, LINES, MARKERS, NULL, axes
+from topokit.plots.style import COLOURS, LINES, MARKERS, NULL, axes, whole_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +22,7 @@ __all__ = ["accuracy_against", "arms_side_by_side", "mean_over_seeds"]
 
 # Offsets of a name from its point, in typographic points, the preferred one first.
 PLACES = ((3, 3), (3, -8), (-3, 3), (-3, -8), (3, 10), (3, -15), (3, 17), (-3, 10))
-LISTED = 7  # conditions told apart by colour and marker; more are named beside their points
+LISTED = 7  # conditions with a colour and marker each; if there are more, points are named
 
 
 def accuracy_against(
@@ -42,18 +41,18 @@ def accuracy_against(
     Parameters
     ----------
     frame : pandas.DataFrame
-        One row a run, with columns `measure`, `outcome` and `arm`. Rows with an undefined value
-        are left out.
+        One row for each run, with columns `measure`, `outcome` and `arm`. Rows with an undefined
+        value are left out.
     measure, outcome, arm : str
-        Names of columns.
+        Names of columns; `arm` is that of the conditions.
     ax : Axes, optional
 
     Returns
     -------
     Axes
-        The interval is the 95 % one of `topokit.experiments.statistics.rank_correlation` (seed
-        0): none with fewer than ten runs, and no correlation with fewer than four or where
-        one of the two does not vary.
+        The interval is the 95 % interval of `topokit.experiments.statistics.rank_correlation`
+        (seed 0). There is none with fewer than ten runs, and no correlation with fewer than four
+        or if one of the two columns is constant.
 
     Raises
     ------
@@ -117,9 +116,14 @@ def mean_over_seeds(
     Parameters
     ----------
     frame : pandas.DataFrame
-        One row a run and epoch, with columns ``epoch``, `column` and `arm`.
+        One row for each run and epoch, with columns ``epoch``, `column` and `arm`.
     column, arm : str
+        Names of columns; `arm` is that of the conditions.
     ax : Axes, optional
+
+    Returns
+    -------
+    Axes
 
     Raises
     ------
@@ -152,7 +156,7 @@ def mean_over_seeds(
     if len(seen):
         ax.legend()
     ax.set(xlabel="epoch", ylabel=column.replace("_", " "), title="Mean over seeds, 95 % interval")
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    whole_numbers(ax)
     return ax
 
 
@@ -170,9 +174,14 @@ def arms_side_by_side(
     Parameters
     ----------
     frame : pandas.DataFrame
-        One row a run, with columns `column` and `arm`.
+        One row for each run, with columns `column` and `arm`.
     column, arm : str
+        Names of columns; `arm` is that of the conditions.
     ax : Axes, optional
+
+    Returns
+    -------
+    Axes
 
     Raises
     ------
@@ -201,13 +210,14 @@ def arms_side_by_side(
             found.mean, i + 0.25, xerr=half, fmt="D", ms=3.5, color=COLOURS[1], capsize=2, lw=1
         )
     ax.set_yticks(range(len(arms)), [str(name) for name in arms])
-    ax.set(ylim=(max(len(arms), 1) - 0.5, -0.5), ylabel=arm, xlabel=column.replace("_", " "))
+    ylabel = "condition" if arm == "arm" else arm.replace("_", " ")
+    ax.set(ylim=(max(len(arms), 1) - 0.5, -0.5), ylabel=ylabel, xlabel=column.replace("_", " "))
     ax.set_title("Runs (dots), mean and 95 % interval (diamonds)")
     return ax
 
 
 def _need(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
-    """Check that a frame has the columns."""
+    """Raise unless a frame has the columns."""
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise ValueError(
@@ -217,7 +227,7 @@ def _need(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
 
 
 def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
-    """Spearman's rho with its interval, in words."""
+    """Return Spearman's rho, its interval and the number of runs as text."""
     found = rank_correlation(x, y, rng=np.random.default_rng(0))
     words = f"n = {found.n}"
     if np.isnan(found.rho):
@@ -227,10 +237,15 @@ def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
 
 
 def _name_points(ax: Axes, named: dict[str, tuple[float, float]]) -> None:
-    """Write names beside points, each at the first place where it covers no other name."""
+    """Write each name beside its point, at the first offset where it covers no other name."""
+    # Idea: go through the points in order and try the offsets of `PLACES`, the preferred one first;
+    # keep the first at which the box of the text lies within the axes and overlaps no earlier box,
+    # or the preferred one if there is none.
+    # Cost: O(names squared) comparisons of boxes. There are a few dozen names at most, and a greedy
+    # placement is deterministic, which a force-directed one is only with a seed.
     if named:
         ax.margins(y=0.15)  # room for names above the topmost points
-    ax.get_xlim()  # settles the limits, which say where points come to lie
+    ax.get_xlim()  # computes the limits, which determine the positions of points
     taken: list[Bbox] = []
     for name, place in named.items():
         text = ax.annotate(name, place, fontsize=6, xytext=PLACES[0], textcoords="offset points")
@@ -238,7 +253,7 @@ def _name_points(ax: Axes, named: dict[str, tuple[float, float]]) -> None:
             text.set_position((dx, dy))
             text.set_horizontalalignment("left" if dx > 0 else "right")
             box = text.get_window_extent()
-            inside = box.x0 >= ax.bbox.x0 and box.y0 >= ax.bbox.y0  # off the numbers of the axes
+            inside = box.x0 >= ax.bbox.x0 and box.y0 >= ax.bbox.y0  # not on the tick labels
             if inside and not any(box.overlaps(other) for other in taken):
                 break
         taken.append(box)

@@ -663,6 +663,8 @@ def spectrum_over_epochs(
 
 def _leading(graph: LayerGraph, n: int) -> NDArray[np.float64]:
     """Return the `n` largest singular values, decreasing."""
+    # By ARPACK, since the Lanczos solver of `topokit.graph.spectra` finds at most two of them; four
+    # digits are enough for a figure.
     size = min(graph.shape)
     if size <= SMALL or not graph.n_edges:
         return np.sort(singular_values(graph))[::-1][:n] if size <= SMALL else np.zeros(n)
