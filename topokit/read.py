@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,6 @@ from topokit.graph import Topology
 from topokit.graph.convert import DAMAGED, from_networkx, from_scipy, load_topology
 
 __all__ = ["RUN_MEASURES", "read", "read_topologies", "run_rows"]
-
-KINDS = "a run directory, .npz, .mtx, .graphml, .pt, .pth or .safetensors"
 
 
 def read(source: Any) -> tuple[Topology, Topology | None]:
@@ -61,17 +59,16 @@ def read_topologies(
     target = Path(target)
     if target.is_dir():
         return _of_run(History.load(target), epoch)
+    *most, last = READERS
+    kinds = f"a run directory, {', '.join(most)} or {last}"
     if not target.is_file():
-        raise FileNotFoundError(f"expected {KINDS}, found nothing at {target}")
+        raise FileNotFoundError(f"expected {kinds}, found nothing at {target}")
     suffix = target.suffix.lower()
-    if suffix in (".pt", ".pth", ".safetensors"):
-        from topokit.nn.extract import topology_of
-
-        return topology_of(target), None, {"kind": "checkpoint"}
-    readers = {".npz": _npz, ".mtx": _mtx, ".graphml": _graphml}
-    if suffix not in readers:
-        raise ValueError(f"expected {KINDS}, got {target}")
-    return readers[suffix](target), None, {"kind": suffix[1:]}
+    if suffix not in READERS:
+        raise ValueError(f"expected {kinds}, got {target}")
+    reader = READERS[suffix]
+    kind = "checkpoint" if reader is _checkpoint else suffix[1:]
+    return reader(target), None, {"kind": kind}
 
 
 def _of_run(history: History, epoch: int) -> tuple[Topology, Topology | None, dict[str, Any]]:
@@ -160,3 +157,20 @@ def _graphml(path: Path) -> Topology:
     except (ElementTree.ParseError, nx.NetworkXError, KeyError, ValueError) as error:
         raise ValueError(f"expected a GraphML file at {path}: {error}") from error
     return {path.stem: from_networkx(graph)}
+
+
+def _checkpoint(path: Path) -> Topology:
+    from topokit.nn.extract import topology_of
+
+    return topology_of(path)
+
+
+READERS: dict[str, Callable[[Path], Topology]] = {
+    ".npz": _npz,
+    ".mtx": _mtx,
+    ".graphml": _graphml,
+    ".pt": _checkpoint,
+    ".pth": _checkpoint,
+    ".safetensors": _checkpoint,
+}
+"""Functions from a path to a topology, by the ending of the file."""
