@@ -109,7 +109,7 @@ LIMIT = 240.0  # seconds for one stage of tests
 def stages(path: str, root: Path) -> list[tuple[str, list[str]]]:
     """Which tests to run for a module, in order: (name, arguments of pytest)."""
     room, module = path.removesuffix(".py").split("/")[-2:]
-    own = [f"unit/test_{room}_{module}*.py", f"known/test_{room}_{module}*.py"]
+    own = [f"known/test_{room}_{module}*.py", f"unit/test_{room}_{module}*.py"]
     near = _existing([*own, *NEAR.get(f"{room}/{module}", [])], root)
     rest = [test for test in _existing(ROOM[room], root) if test not in near]
     both = [*near, *rest]
@@ -412,6 +412,8 @@ def execute(given: argparse.Namespace, left: list[tuple[str, Mutation]], journal
     assert not any(name.split(".")[0] == "topokit" for name in sys.modules)
     folders = [given.folder / f"copy{i}" for i in range(given.jobs)]
     for folder in folders:
+        if folders[0].exists() and not folder.exists():
+            shutil.copytree(folders[0], folder)  # with what is compiled already
         copy_tree(folder)
     if given.check:
         check_unbroken(folders[0], list(dict.fromkeys(m.path for _, m in left)))
