@@ -59,8 +59,8 @@ NEAR = {
     "measures/change": ["contract/test_measures.py"],
     "measures/__init__": ["unit/test_measures.py", "contract/test_measures.py"],
     "measures/degree": ["known/test_measures.py", "known/test_measures_graphs.py"],
-    "measures/kernels": ["unit/test_measures_spectral*.py", "unit/test_measures_structure*.py",
-                         "unit/test_measures_connectivity.py", "unit/test_measures_expansion.py",
+    "measures/kernels": ["known/test_measures_powerlaw.py", "unit/test_measures_expansion.py",
+                         "unit/test_measures_connectivity.py", "unit/test_measures_structure.py",
                          "unit/test_measures_powerlaw.py", "unit/test_measures_scalefree.py"],
     "measures/powerlaw": ["unit/test_measures_scalefree.py", "known/test_measures_graphs.py"],
     "measures/spectral": ["known/test_measures.py", "known/test_measures_graphs.py"],
@@ -79,7 +79,8 @@ NEAR = {
     "rules/topological": ["known/test_rules_dst.py"],
     "rules/published": ["known/test_rules_dst.py"],
     "generators/sampling": ["unit/test_generators*.py", "known/test_generators_random.py"],
-    "generators/random": ["known/test_generators_random.py"],
+    "generators/random": ["known/test_generators_random.py", "known/test_generators_sides.py"],
+    "generators/degrees": ["known/test_generators_sides.py"],
     "experiments/loop": ["known/test_rules_set.py"],
 }  # fmt: skip
 ROOM = {
@@ -109,7 +110,7 @@ LIMIT = 240.0  # seconds for one stage of tests
 def stages(path: str, root: Path) -> list[tuple[str, list[str]]]:
     """Which tests to run for a module, in order: (name, arguments of pytest)."""
     room, module = path.removesuffix(".py").split("/")[-2:]
-    own = [f"unit/test_{room}_{module}*.py", f"known/test_{room}_{module}*.py"]
+    own = [f"known/test_{room}_{module}*.py", f"unit/test_{room}_{module}*.py"]
     near = _existing([*own, *NEAR.get(f"{room}/{module}", [])], root)
     rest = [test for test in _existing(ROOM[room], root) if test not in near]
     both = [*near, *rest]
@@ -412,6 +413,8 @@ def execute(given: argparse.Namespace, left: list[tuple[str, Mutation]], journal
     assert not any(name.split(".")[0] == "topokit" for name in sys.modules)
     folders = [given.folder / f"copy{i}" for i in range(given.jobs)]
     for folder in folders:
+        if folders[0].exists() and not folder.exists():
+            shutil.copytree(folders[0], folder)  # with what is compiled already
         copy_tree(folder)
     if given.check:
         check_unbroken(folders[0], list(dict.fromkeys(m.path for _, m in left)))

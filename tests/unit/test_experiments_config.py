@@ -153,7 +153,7 @@ def test_toml_round_trip_of_everything():
             stop=2,
             skip=("fc1",),
             final="drop",
-        ),  # fmt: skip
+        ),
         about={"title": "Erdős–Rényi \x7f"},
     )
     assert RunConfig.from_toml(config.to_toml()) == config

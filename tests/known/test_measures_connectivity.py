@@ -1,0 +1,52 @@
+"""Reach and paths counted by hand."""
+
+import numpy as np
+import pytest
+
+from topokit.graph import LayerGraph
+from topokit.measures.connectivity import (
+    LARGEST,
+    active_flow,
+    distances,
+    efficiency,
+    network_giant_share,
+)
+
+
+def layer(shape, edges):
+    """A layer of (output unit, input unit) pairs."""
+    return LayerGraph.from_edge_ids([a * shape[1] + b for a, b in edges], shape)
+
+
+def test_units_and_edges_on_a_path_from_input_to_output():
+    # Of 4 + 3 hidden units, four are on a path: 0 and 1 of the first layer, 0 and 2 of the second.
+    found = active_flow(
+        {
+            "fc1": layer((4, 2), [(0, 0), (1, 1), (2, 0)]),
+            "fc2": layer((3, 4), [(0, 0), (2, 1), (1, 3)]),
+            "fc3": layer((2, 3), [(0, 0), (1, 2), (0, 1)]),
+        }
+    )
+    assert found.units == pytest.approx(4 / 7)
+    assert found.edges == pytest.approx(6 / 9)
+    assert found.effective_density == pytest.approx(6 / (8 + 12 + 6))
+    assert found.log10_paths == pytest.approx(np.log10(2))
+
+
+def test_the_share_of_the_largest_component_of_a_network():
+    chain = {"fc1": layer((2, 3), [(0, 0), (1, 1)]), "fc2": layer((1, 2), [(0, 0)])}
+    assert network_giant_share(chain) == pytest.approx(3 / 6)
+
+
+def test_networks_that_do_not_chain_have_no_components():
+    apart = {"fc1": layer((2, 3), [(0, 0)]), "fc2": layer((2, 3), [(0, 0)])}
+    assert np.isnan(network_giant_share(apart))
+    assert np.isnan(network_giant_share({}))
+
+
+@pytest.mark.parametrize("measure", [lambda graph: distances(graph).mean, efficiency])
+def test_distances_of_more_units_than_the_limit_are_not_taken(measure):
+    for n_in in (LARGEST - 50, 51):
+        graph = layer((LARGEST + 1 - n_in, n_in), [(0, 0), (1, 0)])
+        assert np.isnan(measure(graph))
+    assert np.isfinite(measure(layer((30, 51), [(0, 0), (1, 0)])))
