@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from topokit.graph import EdgeUpdate, LayerGraph, same_edges
+from topokit.graph import EdgeUpdate, LayerGraph, check_per_edge, same_edges
 from topokit.nn.kernels import KERNEL_CHOICES, choose_kernel, edge_product
 from topokit.nn.kernels.autograd import EdgeIndex
 from topokit.rules.init import INITS
@@ -172,11 +172,7 @@ class EdgeLayer(nn.Module):
         if not same_edges(update.before, self.graph):
             raise ValueError(f"expected an update of {self.graph}, got one of {update.before}")
         values = np.asarray(values)
-        if values.shape != (update.after.n_edges,):
-            raise ValueError(
-                f"expected {update.after.n_edges} values, one for each edge of the new graph, "
-                f"got shape {values.shape}"
-            )
+        check_per_edge(update.after, values, layer="the new graph")
         state = {} if optimizer is None else optimizer.state.get(self.values, {})
         before = (update.before.n_edges,)
         for name, entry in state.items():
