@@ -1,4 +1,4 @@
-"""TOML out: the writer that the standard library lacks. And one assignment in."""
+"""Writing TOML, which the standard library only reads, and reading ``key=value`` settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def to_toml(table: Mapping[str, Any]) -> str:
     """Write a dictionary of strings, numbers, booleans, lists and dictionaries as TOML.
 
     Dictionaries at the first level become ``[sections]``, deeper ones inline tables; `None` is
-    left out, as TOML has no word for it.
+    left out, as TOML cannot express it.
 
     Raises
     ------

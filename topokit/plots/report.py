@@ -21,7 +21,7 @@ from topokit.graph import Topology
 from topokit.graph.files import write_atomic
 from topokit.measures import describe_fit, power_law_of
 from topokit.measures.scalefree import bootstrap_stream
-from topokit.plots import HISTORY_PLOTS, degree_distribution, frames, mean_over_seeds
+from topokit.plots import CAPTIONS, HISTORY_PLOTS, degree_distribution, frames, mean_over_seeds
 from topokit.plots.history import scores_of
 from topokit.plots.style import figure, save
 from topokit.toml import to_toml
@@ -33,31 +33,6 @@ __all__ = ["verdict_sentences", "write_report"]
 
 BOOTSTRAP = 100
 FRAMES = 60  # largest number of epochs in the player
-
-CAPTIONS = {
-    "degree_evolution": "Degree distribution of the first layer at several epochs, from light "
-    "(first) to dark (last). A curve to the right of the dotted line has more units of high degree "
-    "than a random graph.",
-    "measure_over_epochs": "Variance over mean of the fan-in; a random graph stays near 1.",
-    "accuracy_over_epochs": "Accuracy on the test set, measured before each rewiring.",
-    "accuracy_against_measure": "Accuracy against topology; the colour is the epoch. Neighbouring "
-    "epochs share most of their edges: this is the trajectory of one run, not a sample.",
-    "degree_heatmap": "Each column is an epoch; the colour is the share of units with that degree. "
-    "A random graph is a band that does not move; hubs appear above it.",
-    "degree_multiples": "Degree distributions of all layers on common scales, from light (first "
-    "epoch) to dark (last).",
-    "edge_survival": "Share of edges that reach a given age (Kaplan-Meier estimate; edges present "
-    "at the last epoch are censored). A flat curve means that old edges are rarely dropped.",
-    "spectrum_over_epochs": "Largest singular values of the first layer. The first follows the "
-    "degrees and hubs; its distance to the second is the spectral gap.",
-    "network": "The last epoch: units in order of decreasing degree, hubs in orange. The grey "
-    "level is the share of edges present, relative to the densest pair of groups in each layer; a "
-    "random network is evenly grey.",
-    "turnover": "Share of edges that were absent at the previously recorded epoch.",
-    "verdict_timeline": "Verdict of the scale-free test on the fan-in, without bootstrap: darker "
-    "is further from random.",
-}
-"""Caption of each history plot on the page; a plot without one gets the start of its docstring."""
 
 
 def verdict_sentences(
