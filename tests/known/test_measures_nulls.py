@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from topokit.graph import LayerGraph
-from topokit.measures.nulls import expected_degree_twin, null_score
+from topokit.measures.nulls import expected_degree_sample, null_score
 
 
 def score_among(value, others):
@@ -58,5 +58,5 @@ def test_a_score_with_an_undefined_part_is_undefined(value, others):
 @pytest.mark.parametrize("edges", [[], range(12)])
 def test_layers_without_freedom_are_their_own_null_samples(edges):
     graph = LayerGraph.from_edge_ids(edges, (3, 4))
-    drawn = expected_degree_twin(graph, rng=np.random.default_rng(0))
+    drawn = expected_degree_sample(graph, rng=np.random.default_rng(0))
     assert drawn.edge_ids.tolist() == graph.edge_ids.tolist()
