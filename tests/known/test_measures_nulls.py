@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from topokit.graph import LayerGraph
-from topokit.measures.nulls import null_score
+from topokit.measures.nulls import expected_degree_sample, null_score
 
 
 def score_among(value, others):
@@ -46,4 +46,17 @@ def test_samples_that_agree_give_no_score():
     score = score_among(3.0, [2.0, 2.0, 2.0])
     assert np.isnan(score.z)
     assert score.p_value == pytest.approx(0.5)
-    assert np.isnan(score_among(3.0, [2.0, np.nan]).null_mean)
+
+
+@pytest.mark.parametrize(("value", "others"), [(3.0, [2.0, np.nan, 4.0]), (np.nan, [2.0, 3.0])])
+def test_a_score_with_an_undefined_part_is_undefined(value, others):
+    score = score_among(value, others)
+    assert np.isnan([score.null_mean, score.null_sd, score.z, score.p_value]).all()
+    assert score.value == pytest.approx(value, nan_ok=True)
+
+
+@pytest.mark.parametrize("edges", [[], range(12)])
+def test_layers_without_freedom_are_their_own_null_samples(edges):
+    graph = LayerGraph.from_edge_ids(edges, (3, 4))
+    drawn = expected_degree_sample(graph, rng=np.random.default_rng(0))
+    assert drawn.edge_ids.tolist() == graph.edge_ids.tolist()
