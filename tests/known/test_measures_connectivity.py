@@ -32,6 +32,18 @@ def test_units_and_edges_on_a_path_from_input_to_output():
     assert found.log10_paths == pytest.approx(np.log10(2))
 
 
+def test_paths_of_a_wide_first_layer():
+    wide = {"fc1": layer((2, 5), [(0, 4), (0, 0), (1, 3)]), "fc2": layer((1, 2), [(0, 0), (0, 1)])}
+    found = active_flow(wide)
+    assert found.log10_paths == pytest.approx(np.log10(3))
+    assert (found.units, found.edges) == (1, 1)
+
+
+def test_more_paths_than_a_float_can_hold():
+    dense = LayerGraph.from_edge_ids(range(100), (10, 10))
+    assert active_flow({f"fc{i}": dense for i in range(400)}).log10_paths == pytest.approx(401)
+
+
 def test_the_share_of_the_largest_component_of_a_network():
     chain = {"fc1": layer((2, 3), [(0, 0), (1, 1)]), "fc2": layer((1, 2), [(0, 0)])}
     assert network_giant_share(chain) == pytest.approx(3 / 6)

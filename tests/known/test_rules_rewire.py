@@ -5,7 +5,6 @@ import pytest
 
 from topokit.graph import LayerGraph
 from topokit.rules import UpdateRule
-from topokit.rules.budget import cubic_density
 from topokit.rules.rewire import LayerView, rewire
 
 VIEW = LayerView(LayerGraph.from_edge_ids([0, 2, 5, 7, 9], (3, 4)), np.arange(5.0))
@@ -16,13 +15,6 @@ def test_a_single_wrong_position_is_refused(positions, span):
     rule = UpdateRule(lambda *_: np.array(positions), lambda *_: np.array([1]))
     with pytest.raises(ValueError, match=rf"positions to drop in 0\.\.4, got {span}"):
         rewire(VIEW, rule, n_drop=2, n_grow=1, rng=np.random.default_rng(0))
-
-
-@pytest.mark.parametrize(("initial", "final"), [(1.0, 0.0), (0.2, 0.5), (1.5, 0.5), (1.0, -0.1)])
-def test_densities_to_prune_to_are_positive_and_falling(initial, final):
-    with pytest.raises(ValueError, match="expected 0 < final <= initial <= 1"):
-        cubic_density(0.5, initial=initial, final=final)
-    assert cubic_density(0.5, initial=0.3, final=0.3) == pytest.approx(0.3)
 
 
 def test_edges_may_enter_without_any_that_leave():
