@@ -1,5 +1,7 @@
 """Every entry of the measure tables keeps the contract; nothing here names a measure."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -172,3 +174,10 @@ def test_each_measure_alone_equals_it_after_all_others(alone, order):
         pd.testing.assert_frame_equal(found, alone[name], check_exact=True)
         again = measure(topology, [str(name)], previous=previous)
         pd.testing.assert_frame_equal(again, alone[name], check_exact=True)
+
+
+@pytest.mark.parametrize("name", [*LAYER_MEASURES, *NETWORK_MEASURES, *CHANGE_MEASURES])
+def test_a_measure_can_be_sent_to_another_process(name):
+    for table in (LAYER_MEASURES, NETWORK_MEASURES, CHANGE_MEASURES):
+        if name in table:
+            assert pickle.loads(pickle.dumps(table[name])) is table[name]

@@ -151,7 +151,7 @@ def test_plots_of_runs_accept_a_directory(name, run):
         assert isinstance(drawn(tk.HISTORY_PLOTS[name], given), Axes)
 
 
-@pytest.mark.parametrize("name", set(tk.HISTORY_PLOTS) - {"network"})
+@pytest.mark.parametrize("name", sorted(set(tk.HISTORY_PLOTS) - {"network"}))
 def test_plots_of_runs_say_what_they_need(name):
     with pytest.raises(TypeError, match=r"^expected a run .*, got dict$"):
         drawn(tk.HISTORY_PLOTS[name], ONE)

@@ -5,15 +5,16 @@ And `as_topology` and `as_graph`, with which functions accept whatever holds a g
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import struct
 import sys
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -36,10 +37,14 @@ __all__ = [
     "load_topology",
     "save_topology",
     "to_networkx",
+    "takes_graph",
+    "takes_topology",
     "topology_and_previous",
     "unrolled_graph",
 ]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 FORMAT = "topokit-topology-1"
 DAMAGED = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, struct.error)
 
@@ -390,6 +395,30 @@ def as_graph(source: GraphLike) -> LayerGraph:
             f"pass one of them{example}"
         )
     return next(iter(topology.values()))
+
+
+def takes_graph(
+    function: Callable[Concatenate[LayerGraph, P], R],
+) -> Callable[Concatenate[GraphLike, P], R]:
+    """Make a function of a layer graph accept whatever `as_graph` reads."""
+
+    @functools.wraps(function)
+    def accepting(graph: GraphLike, *args: P.args, **kwargs: P.kwargs) -> R:
+        return function(as_graph(graph), *args, **kwargs)
+
+    return accepting
+
+
+def takes_topology(
+    function: Callable[Concatenate[Topology, P], R],
+) -> Callable[Concatenate[GraphLike, P], R]:
+    """Make a function of a topology accept whatever `as_topology` reads."""
+
+    @functools.wraps(function)
+    def accepting(topology: GraphLike, *args: P.args, **kwargs: P.kwargs) -> R:
+        return function(as_topology(topology), *args, **kwargs)
+
+    return accepting
 
 
 def topology_and_previous(source: GraphLike) -> tuple[Topology, Topology | None]:

@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import ArpackError, eigsh
 
 from topokit.graph.cache import remember
-from topokit.graph.convert import GraphLike, as_graph
+from topokit.graph.convert import GraphLike, as_graph, takes_graph
 from topokit.graph.layergraph import LayerGraph
 
 if TYPE_CHECKING:
@@ -519,6 +519,7 @@ def mean_degree_bound(graph: LayerGraph) -> float:
     return float(sum(np.sqrt(graph.n_edges / units - 1) for units in _used(graph)))
 
 
+@takes_graph
 def ramanujan_margin(graph: LayerGraph) -> float:
     r"""Margin of the second singular value to the Ramanujan bound with mean degrees.
 

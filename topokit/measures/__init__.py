@@ -8,12 +8,11 @@ samples. A measure is a function in the module of its kind and a line in
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from topokit.graph import EdgeUpdate, LayerGraph
-from topokit.graph.convert import GraphLike, as_graph, as_topology, topology_and_previous
+from topokit.graph.convert import GraphLike, as_topology, topology_and_previous
 from topokit.measures.change import (
     expected_explored_fraction,
     expected_jaccard,
@@ -236,22 +235,6 @@ CHANGE_MEASURES: dict[str, Callable[[EdgeUpdate], Any]] = {
     "jaccard_excess": jaccard_excess,
 }
 
-
-def _accepting(read: Callable[[Any], Any], function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, its first argument whatever `read` finds a graph or a topology in."""
-
-    @functools.wraps(function)
-    def accepting(source: GraphLike, *args: Any, **kwargs: Any) -> Any:
-        return function(read(source), *args, **kwargs)
-
-    return accepting
-
-
-# Called from outside, a measure accepts whatever holds a graph: a model, a run, a file. So do the
-# functions of this module's own namespace; those of the files behind it take graphs alone.
-for _table, _read in ((LAYER_MEASURES, as_graph), (NETWORK_MEASURES, as_topology)):
-    for _name, _function in _table.items():
-        _table[_name] = globals()[_function.__name__] = _accepting(_read, _function)
 
 CORE: tuple[str, ...] = (
     "fan_in",

@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components, shortest_path
 
 from topokit.graph import LayerGraph, Topology, chain_widths
 from topokit.graph.cache import remember
-from topokit.graph.convert import GraphLike, as_graph
+from topokit.graph.convert import GraphLike, as_graph, takes_graph, takes_topology
 from topokit.graph.spectra import Joined, joined
 from topokit.tables import as_generator
 
@@ -89,6 +89,7 @@ def _components(graph: LayerGraph) -> Components:
     return Components(int(count), int(np.count_nonzero(sizes > 1)), sizes, labels)
 
 
+@takes_graph
 def components(graph: LayerGraph) -> float:
     """Number of connected components; every isolated unit is one.
 
@@ -119,6 +120,7 @@ def components(graph: LayerGraph) -> float:
     return float(components_of(graph).number)
 
 
+@takes_graph
 def giant_share(graph: LayerGraph) -> float:
     """Share of the units that are in the largest connected component.
 
@@ -166,6 +168,7 @@ def _network_sizes(topology: Topology) -> NDArray[np.int64] | None:
     return known["sizes"]
 
 
+@takes_topology
 def network_components(topology: Topology) -> float:
     """Number of connected components of the whole layered network; isolated units count.
 
@@ -197,6 +200,7 @@ def network_components(topology: Topology) -> float:
     return NAN if sizes is None else float(sizes.size)
 
 
+@takes_topology
 def network_giant_share(topology: Topology) -> float:
     """Share of all units of the network that are in its largest connected component.
 
@@ -237,6 +241,7 @@ class ActiveFlow(NamedTuple):
     log10_paths: float
 
 
+@takes_topology
 def active_flow(topology: Topology) -> ActiveFlow:
     """Units and edges that lie on a path from an input to an output unit, and number of paths.
 
@@ -348,6 +353,7 @@ def _pairs(graph: LayerGraph) -> NDArray[np.float64]:
     return remember(graph, "distances", lambda: _counts(graph))
 
 
+@takes_graph
 def efficiency(graph: LayerGraph) -> float:
     """Mean of 1 / distance over all pairs of units of a layer, 0 for unreachable pairs.
 
@@ -381,6 +387,7 @@ def efficiency(graph: LayerGraph) -> float:
     return float((_pairs(graph)[1, 1:] / np.arange(1, n + 1)).sum() / (n * (n - 1)))
 
 
+@takes_graph
 def distances(graph: LayerGraph) -> Distances:
     """Shortest paths within the largest component: mean over its pairs of units, and longest.
 
@@ -504,6 +511,7 @@ def robustness_curve(
     return RobustnessCurve(1 - kept / n, _giants(graph, rank, kept) / n)
 
 
+@takes_graph
 def robustness(graph: LayerGraph) -> float:
     """Area under the curve of the giant component's share while units are removed, hubs first.
 

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import chdtrc
 
 from topokit.graph import LayerGraph
+from topokit.graph.convert import takes_graph
 
 __all__ = [
     "DegreeEvenness",
@@ -230,6 +231,7 @@ def _summary(degrees: NDArray[np.int64], n_other: int) -> DegreeSummary:
     )
 
 
+@takes_graph
 def fan_in(graph: LayerGraph) -> DegreeSummary:
     """Fan-in of the output units: mean, dispersion with its test, maximum, Gini, isolated units.
 
@@ -267,6 +269,7 @@ def fan_in(graph: LayerGraph) -> DegreeSummary:
     return _summary(graph.fan_in, graph.n_in)
 
 
+@takes_graph
 def fan_out(graph: LayerGraph) -> DegreeSummary:
     """Fan-out of the input units: mean, dispersion with its test, maximum, Gini, isolated units.
 
@@ -319,6 +322,7 @@ def _evenness(degrees: NDArray[np.int64]) -> DegreeEvenness:
     )
 
 
+@takes_graph
 def evenness_fan_in(graph: LayerGraph) -> DegreeEvenness:
     """Evenness of the fan-in: entropies, effective number of units, share of the hubs.
 
@@ -352,6 +356,7 @@ def evenness_fan_in(graph: LayerGraph) -> DegreeEvenness:
     return _evenness(graph.fan_in)
 
 
+@takes_graph
 def evenness_fan_out(graph: LayerGraph) -> DegreeEvenness:
     """Evenness of the fan-out: entropies, effective number of units, share of the hubs.
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph
-from topokit.graph.convert import GraphLike, as_graph
+from topokit.graph.convert import GraphLike, as_graph, takes_graph
 from topokit.graph.spectra import leading_singular_values, ramanujan_margin, top_pair
 from topokit.measures.connectivity import components_of
 from topokit.measures.spectral import normalized_operator, normalized_singular_value
@@ -78,6 +78,7 @@ def universal_cover_radius(graph: LayerGraph) -> float:
     return cover_radius(graph.indptr, graph.indices.view(np.uint32), graph.n_in, lower, upper)
 
 
+@takes_graph
 def universal_cover_margin(graph: LayerGraph) -> float:
     r"""Margin of the second singular value to the spectral radius of the universal cover.
 
@@ -118,6 +119,7 @@ def universal_cover_margin(graph: LayerGraph) -> float:
     return round(universal_cover_radius(graph) - leading_singular_values(graph)[1], 4)
 
 
+@takes_graph
 def mixing_certificate(graph: LayerGraph) -> float:
     r"""Largest deviation of hub blocks from random mixing, over the bound of the mixing lemma.
 
@@ -175,6 +177,7 @@ def mixing_certificate(graph: LayerGraph) -> float:
     return float((np.abs(block - left * right / edges) / bound).max())
 
 
+@takes_graph
 def imdb(graph: LayerGraph) -> float:
     """Mean Ramanujan margin of the layer's parts of equal fan-out (IMDB).
 
@@ -222,6 +225,7 @@ def imdb(graph: LayerGraph) -> float:
     return float(np.mean(found)) if found else NAN
 
 
+@takes_graph
 def percolation(graph: LayerGraph) -> float:
     r"""Percolation criterion: above 1, a random layer with these degrees has a giant component.
 

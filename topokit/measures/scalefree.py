@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from topokit.graph import LayerGraph
 from topokit.graph.cache import remember
-from topokit.graph.convert import GraphLike, as_graph
+from topokit.graph.convert import GraphLike, as_graph, takes_graph
 from topokit.measures.degree import dispersion_test
 from topokit.measures.powerlaw import LikelihoodRatio, Tally, bootstrap_p, compare, fit_tail, tally
 from topokit.tables import as_generator
@@ -477,6 +477,7 @@ def _numbers(fit: PowerLawFit) -> PowerLaw:
     )
 
 
+@takes_graph
 def power_law(graph: LayerGraph) -> PowerLaw:
     """Power-law fit of the fan-in: exponent, x_min, tail size, comparisons, verdict.
 
@@ -514,6 +515,7 @@ def power_law(graph: LayerGraph) -> PowerLaw:
     return _numbers(power_law_of(graph, "fan_in"))
 
 
+@takes_graph
 def power_law_fan_out(graph: LayerGraph) -> PowerLaw:
     """Power-law fit of the fan-out: exponent, x_min, tail size, comparisons, verdict.
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph, Topology, chain_widths
 from topokit.graph.cache import remember
+from topokit.graph.convert import takes_graph, takes_topology
 from topokit.graph.spectra import (
     CELLS,
     DENSE,
@@ -128,6 +129,7 @@ def normalized_operator(graph: LayerGraph, data: NDArray[np.float64] | None = No
     return gram_operator(graph, data=data, weight=1 / left, scale=1 / np.sqrt(right), deflated=top)
 
 
+@takes_graph
 def spectral_gap(graph: LayerGraph) -> float:
     r"""Gap between the two largest singular values of the biadjacency matrix.
 
@@ -168,6 +170,7 @@ def spectral_gap(graph: LayerGraph) -> float:
     return first - second
 
 
+@takes_graph
 def normalized_spectral_gap(graph: LayerGraph) -> float:
     r"""Spectral gap of the degree-normalised biadjacency matrix; how well the layer mixes.
 
@@ -248,6 +251,7 @@ def laplacian_gap(units: Joined, among: NDArray[np.bool_] | None = None) -> floa
     return NAN if found is None else float(max(c - found[0], 0.0))
 
 
+@takes_graph
 def algebraic_connectivity(graph: LayerGraph) -> float:
     """Second-smallest eigenvalue of the Laplacian on all n_in + n_out units.
 
@@ -286,6 +290,7 @@ def algebraic_connectivity(graph: LayerGraph) -> float:
     return algebraic_connectivity_giant(graph)
 
 
+@takes_graph
 def algebraic_connectivity_giant(graph: LayerGraph) -> float:
     """Algebraic connectivity of the largest connected component (by units).
 
@@ -356,6 +361,7 @@ def _units(topology: Topology, skips: Skips | None) -> Joined | None:
     return None if chain_widths(topology) is None else joined(list(topology.values()), skips)
 
 
+@takes_topology
 def network_algebraic_connectivity(topology: Topology, *, skips: Skips | None = None) -> float:
     """Algebraic connectivity of the whole layered network, all units of all layers.
 
@@ -403,6 +409,7 @@ def network_algebraic_connectivity(topology: Topology, *, skips: Skips | None = 
     return laplacian_gap(units)
 
 
+@takes_topology
 def network_spectral_gap(topology: Topology, *, skips: Skips | None = None) -> float:
     """Gap between the two largest eigenvalues of the whole network's adjacency matrix.
 
@@ -458,6 +465,7 @@ def network_spectral_gap(topology: Topology, *, skips: Skips | None = None) -> f
     return NAN if second is None else top[0] - second[0]
 
 
+@takes_topology
 def network_normalized_gap(topology: Topology, *, skips: Skips | None = None) -> float:
     """Spectral gap of the whole network's degree-normalised adjacency matrix.
 

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from topokit.graph import LayerGraph, Topology, chain_widths
-from topokit.graph.convert import GraphLike, as_graph
+from topokit.graph.convert import GraphLike, as_graph, takes_graph, takes_topology
 from topokit.tables import as_generator
 
 __all__ = [
@@ -34,6 +34,7 @@ SWEEPS = 100  # limit on reassignments of both sides in the search for communiti
 MERGED = 512  # communities up to which pairs of them are merged
 
 
+@takes_graph
 def butterflies(graph: LayerGraph) -> float:
     """Number of 4-cycles: pairs of input units that share a pair of output units.
 
@@ -85,6 +86,7 @@ def butterflies(graph: LayerGraph) -> float:
     return (total - float((degrees * (degrees - 1)).sum())) / 4
 
 
+@takes_graph
 def robins_alexander(graph: LayerGraph) -> float:
     """Bipartite clustering: share of the paths of three edges that close to a 4-cycle.
 
@@ -130,6 +132,7 @@ def _pearson(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     return float(x @ y) / scale
 
 
+@takes_graph
 def assortativity(graph: LayerGraph) -> float:
     """Correlation over the edges of fan-out of the input unit with fan-in of the output unit.
 
@@ -164,6 +167,7 @@ def assortativity(graph: LayerGraph) -> float:
     return _pearson(fan_out[graph.indices], fan_in[graph.rows])
 
 
+@takes_topology
 def hub_alignment(topology: Topology) -> float:
     """Correlation of a hidden unit's fan-in with its own fan-out, mean over the hidden layers.
 
@@ -205,6 +209,7 @@ def hub_alignment(topology: Topology) -> float:
     return float(np.mean(known)) if known else NAN
 
 
+@takes_graph
 def nestedness(graph: LayerGraph) -> float:
     """Nestedness by overlap and decreasing fill (NODF), both sides together.
 
@@ -246,6 +251,7 @@ def nestedness(graph: LayerGraph) -> float:
     return 100 * total / pairs
 
 
+@takes_graph
 def rich_club(graph: LayerGraph, *, share: float = 0.1) -> float:
     """Density among the hubs of both sides over the density expected from the degrees.
 
@@ -301,6 +307,7 @@ class PairClustering(NamedTuple):
     larger: float
 
 
+@takes_graph
 def pair_clustering(graph: LayerGraph) -> PairClustering:
     """Overlap of the neighbourhoods of units that share one, mean over all units of both sides.
 
