@@ -124,6 +124,20 @@ EXPLAINED: list[Explained] = [
     ),
     Explained(
         "_hash_bit",
+        "z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)",
+        ">>",
+        "<<",
+        "another hash, as fair; no value of it is promised",
+    ),
+    Explained(
+        "_side",
+        "before = cost[start - 1] if start else 0.0",
+        "cost[start - 1] if start else 0.0",
+        "((0.0) if start else (cost[start - 1]))",
+        "how many rows are taken at once: memory and speed",
+    ),
+    Explained(
+        "_hash_bit",
         "return (z >> np.uint64(63)).astype(bool)",
         ">>",
         "<<",
