@@ -1,12 +1,14 @@
 """What the training loop hands to schedules and rules, counted by hand."""
 
 import numpy as np
+import pytest
 import torch
 
 from topokit.data import load_data
 from topokit.experiments.loop import TrainPlan, TrainState, train
 from topokit.graph import LayerGraph
 from topokit.nn.models import MODELS
+from topokit.rules import RULES
 
 
 def new_state():
@@ -42,3 +44,12 @@ def test_without_a_learning_rate_the_optimizer_keeps_its_own():
     state.optimizer.param_groups[0]["lr"] = 0.03
     for _ in train(state, data, TrainPlan(2, 50)):
         assert state.optimizer.param_groups[0]["lr"] == 0.03
+
+
+@pytest.mark.parametrize(("rule", "steps"), [("ctre_seq", 9), ("set", 10)])
+def test_rules_that_watch_the_accuracy_leave_a_tenth_of_the_samples_out(rule, steps):
+    data = load_data("digits", rng=np.random.default_rng(0), n_train=100, n_test=50)
+    state = new_state()
+    for _ in train(state, data, TrainPlan(2, 10, RULES[rule]())):
+        pass
+    assert state.step == 2 * steps

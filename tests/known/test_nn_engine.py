@@ -94,3 +94,14 @@ def test_sensitivity_is_summed_since_the_last_rewiring(rng):
     assert len(views) == 3
     for view, share in zip(views, expected, strict=True):
         np.testing.assert_allclose(view.extra["sensitivity"], share, rtol=1e-6)
+
+
+def test_a_removal_without_growing_grows_nothing(rng):
+    model = small_model(rng)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    engine = attach(model, optimizer, "set", every=100, drop_fraction=0.25, rng=rng)
+    (update,) = engine.rewire(grow=False).values()
+    assert (update.n_dropped, update.n_grown) == (6, 0)
+    assert model[0].nnz == 18
+    (update,) = engine.rewire().values()
+    assert (update.n_dropped, update.n_grown) == (4, 4)

@@ -91,7 +91,7 @@ ROOM = {
     "graph": ["unit/test_graph*.py", "unit/test_rules_rewire.py", "unit/test_nn_extract.py",
               "unit/test_measures_change*.py", "end_to_end/test_resume.py"],
     "nn": ["unit/test_nn_engine.py", "unit/test_nn_layers.py", "unit/test_nn_lightning.py",
-           "parity/test_nn_training.py"],
+           "parity/test_nn_training.py", "unit/test_experiments_loop.py"],
     "experiments": ["unit/test_experiments_loop.py", "unit/test_experiments_record*.py",
                     "unit/test_experiments_statistics.py", "end_to_end/test_resume.py",
                     "golden/test_golden.py"],
@@ -313,22 +313,26 @@ def check_unbroken(folder: Path, paths: list[str], names: list[str]) -> None:
                 )
 
 
-def work(folder: Path, todo: list[tuple[str, Mutation]], journal: Path, names: list[str]) -> None:
+def work(
+    folder: Path, todo: list[tuple[dict[str, Any], Mutation]], journal: Path, names: list[str]
+) -> None:
     """Try faults one after another and note each result."""
-    for name, mutation in todo:
-        source = (ROOT / mutation.path).read_bytes()
-        line = line_of(source, mutation.start)
-        entry = {"key": key_of(mutation, ROOT), "name": name, "line": line}
-        entry |= {"path": mutation.path, "kind": mutation.kind}
-        entry |= {"before": mutation.before, "after": mutation.after}
-        entry |= try_mutation(folder, mutation, names)
+    for about, mutation in todo:
+        entry = about | try_mutation(folder, mutation, names)
         with journal.open("a") as file:
             file.write(json.dumps(entry) + "\n")
         print(
-            f"{entry['result']:8} {entry['seconds']:6.1f} s {mutation.path}:{line} "
+            f"{entry['result']:8} {entry['seconds']:6.1f} s {entry['path']}:{entry['line']} "
             f"{mutation.before!r} -> {mutation.after!r} {entry['by']}",
             flush=True,
         )
+
+
+def about(name: str, mutation: Mutation) -> dict[str, Any]:
+    """What the journal says of a fault beside its result."""
+    line = line_of((ROOT / mutation.path).read_bytes(), mutation.start)
+    entry = {"key": key_of(mutation, ROOT), "name": name, "line": line, "path": mutation.path}
+    return entry | {"kind": mutation.kind, "before": mutation.before, "after": mutation.after}
 
 
 def table(todo: list[tuple[str, Mutation]], results: dict[str, dict[str, Any]]) -> str:
@@ -424,11 +428,12 @@ def execute(given: argparse.Namespace, left: list[tuple[str, Mutation]], journal
     if given.check:
         paths = list(dict.fromkeys(m.path for _, m in left))
         check_unbroken(folders[0], paths, given.stages.split(","))
+    todo = [(about(name, mutation), mutation) for name, mutation in left]
     children = []
     for i, folder in enumerate(folders):
         child = os.fork()
         if child == 0:
-            work(folder, left[i :: given.jobs], journal, given.stages.split(","))
+            work(folder, todo[i :: given.jobs], journal, given.stages.split(","))
             sys.stdout.flush()
             os._exit(0)
         children.append(child)
