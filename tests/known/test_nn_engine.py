@@ -105,3 +105,21 @@ def test_a_removal_without_growing_grows_nothing(rng):
     assert model[0].nnz == 18
     (update,) = engine.rewire().values()
     assert (update.n_dropped, update.n_grown) == (4, 4)
+
+
+@pytest.mark.parametrize("every", ["epoch", 2])
+def test_nothing_changes_after_the_last_epoch(rng, every):
+    model = small_model(rng)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    total = 2 if every == "epoch" else 4
+    engine = attach(model, optimizer, "set", every=every, total=total, epoch_steps=2, rng=rng)
+    changed = []
+    for _ in range(2):
+        for _ in range(2):
+            step(model, optimizer, torch.ones(2, 10))
+        before = engine.updates
+        changed.append(len(engine.end_epoch()))
+        assert engine.updates == before + changed[-1]
+    assert changed == ([1, 0] if every == "epoch" else [0, 0])
+    assert engine.updates == 1
+    assert model[0].nnz == 24

@@ -143,4 +143,18 @@ EXPLAINED: list[Explained] = [
         "<<",
         "another bit of the hash, as fair; no value of it is promised",
     ),
+    Explained(
+        "largest_singular_value",
+        "if works_densely(graph):",
+        "works_densely(graph)",
+        "not (works_densely(graph))",
+        SPEED,
+    ),
+    Explained(
+        "top_pair",
+        "most = min(STEPS, max(FIRST_STEPS, WORK // work))",
+        "min",
+        "max",
+        "a limit on time, which graphs of a test do not come near",
+    ),
 ]
