@@ -192,4 +192,32 @@ EXPLAINED: list[Explained] = [
         "max",
         "where the next trial value lies: the radius found is the same",
     ),
+    Explained(
+        "_sums",
+        "s2 += q * (log * log * f0 - 2 * log * length * f1 + length * length * f2) - e2",
+        "*",
+        "/",
+        "the second derivative steers Newton's steps alone: the exponent found is the same",
+    ),
+    Explained(
+        "cover_radius",
+        "if not (low < fresh < trial and gaps[count - 1] < gaps[count - 2]):",
+        "<",
+        "<=",
+        "differs only where two numbers agree to the last bit, and then in which step comes next",
+    ),
+    Explained(
+        "_exponent",
+        "if not low < new < high:",
+        "high",
+        "low",
+        "bisects where Newton's step would do: slower, to the same exponent",
+    ),
+    Explained(
+        "bootstrap",
+        "beyond[far] = min(np.rint(value), min(upper, 2.0**62))",
+        "2.0",
+        "4.0",
+        "draws beyond 2**62 come only from exponents near 1, where they change no distance visibly",
+    ),
 ]
