@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 from scipy.stats import norm, poisson
 
 from topokit.measures import fit_power_law
@@ -142,3 +142,22 @@ def test_likelihood_ratios_are_those_of_the_best_laws(name, xmin):
         assert found[law].p_value == pytest.approx(
             2 * norm.sf(abs(found[law].statistic)), rel=1e-6, abs=1e-300
         )
+
+
+@pytest.mark.parametrize("upper", [53, 1002, 100_000, np.inf])
+@pytest.mark.parametrize("highest", [4, 12, 50])
+def test_exponents_are_those_of_largest_likelihood(upper, highest):
+    rng = np.random.default_rng(highest)
+    for _ in range(12):
+        samples = rng.integers(2, rng.integers(3, highest + 1), rng.integers(5, 40), endpoint=True)
+        if np.ptp(samples) == 0:
+            continue
+        mean_log = np.log(samples).mean()
+
+        def cost(alpha, mean_log=mean_log):
+            return alpha * mean_log + float(log_zeta(alpha, 2, upper))
+
+        least = 1.01 if np.isinf(upper) else 1e-3
+        expected = minimize_scalar(cost, bounds=(least, 60), options={"xatol": 1e-10}).x
+        found = fit_tail(tally(samples), xmin=2, upper=upper).alpha
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)

@@ -207,13 +207,6 @@ EXPLAINED: list[Explained] = [
         "differs only where two numbers agree to the last bit, and then in which step comes next",
     ),
     Explained(
-        "_exponent",
-        "if not low < new < high:",
-        "high",
-        "low",
-        "bisects where Newton's step would do: slower, to the same exponent",
-    ),
-    Explained(
         "bootstrap",
         "beyond[far] = min(np.rint(value), min(upper, 2.0**62))",
         "2.0",
