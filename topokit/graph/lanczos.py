@@ -58,14 +58,13 @@ def multiply(
 ) -> None:
     """Write the operator's product with x into y."""
     indptr, indices, first = op.indptr, op.indices, op.first
-    weighted = op.data.size > 0
     for j in range(x.size):
         scaled[j] = op.scale[j] * x[j]
         y[j] = 0.0
     for row in range(indptr.size - 1):
         start, stop = indptr[row], indptr[row + 1]
         total = 0.0
-        if weighted:
+        if op.gram and op.data.size:
             for e in range(start, stop):
                 total += op.data[e] * scaled[indices[e]]
             total *= op.weight[row]
