@@ -51,3 +51,8 @@ def test_units_without_edges_are_trimmed_on_either_side(shape):
     graph = LayerGraph.from_edge_ids(rows * shape[1] + columns, shape)
     assert trimmed(graph).shape == (3, 5)
     assert trimmed(graph).nnz == 15
+
+
+def test_a_long_side_in_full_use_does_not_hide_units_without_edges_on_the_other():
+    graph = LayerGraph.from_edge_ids(np.arange(8) * 6 + np.arange(8) % 5, (8, 6))
+    assert trimmed(graph).shape == (5, 8)

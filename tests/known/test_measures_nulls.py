@@ -60,3 +60,10 @@ def test_layers_without_freedom_are_their_own_null_samples(edges):
     graph = LayerGraph.from_edge_ids(edges, (3, 4))
     drawn = expected_degree_sample(graph, rng=np.random.default_rng(0))
     assert drawn.edge_ids.tolist() == graph.edge_ids.tolist()
+
+
+def test_by_default_a_score_takes_twenty_samples():
+    graph = LayerGraph.from_edge_ids(np.random.default_rng(0).permutation(400)[:120], (20, 20))
+    seen = []
+    null_score(graph, lambda sample: float(seen.append(sample) or 0), rng=np.random.default_rng(1))
+    assert len(seen) == 20 + 1
