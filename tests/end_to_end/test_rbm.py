@@ -108,7 +108,7 @@ def test_a_run_without_labels_is_shown_by_its_error(tmp_path, capsys):
     for plot in (HISTORY_PLOTS["accuracy_over_epochs"], HISTORY_PLOTS["accuracy_against_measure"]):
         ax = plot(history)
         assert "test error" in (ax.get_ylabel(), ax.get_xlabel())
-        assert ax.get_title().startswith("Error")
+        assert ax.get_title().startswith("Test error")
     page = write_report([history], tmp_path / "page.html", bootstrap=0).read_text(encoding="utf-8")
     assert "5 epochs ended at a test error of" in page
     assert f"<td>{errors.min():.4f}</td>" in page

@@ -147,8 +147,10 @@ def test_all_is_checked_before_the_first_run(tmp_path):
     wrong = small(arms=[{"name": "a"}, {"name": "b", "settings": {"rule.nmae": "x"}}])
     with pytest.raises(ValueError, match=r"run b-seed0: unknown key 'rule.nmae'"):
         sweep(wrong, tmp_path / "s", executor=executor)
-    wrong = small(grid={"rule.init": ["zeros", "he"]})
-    with pytest.raises(ValueError, match=r"run init=he-seed0: unknown init 'he'; expected one of"):
+    wrong = small(grid={"rule.init": ["zeros", "hee"]})
+    with pytest.raises(
+        ValueError, match=r"run init=hee-seed0: unknown init .hee.; did you mean .he."
+    ):
         sweep(wrong, tmp_path / "s", executor=executor)
     wrong = small(grid={"model.widths": [[64, 20, 10], [63, 20, 10]]})
     with pytest.raises(ValueError, match=r"run widths=63x20x10-seed0: model.widths: data set"):

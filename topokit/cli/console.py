@@ -183,6 +183,8 @@ def _score(metrics: Mapping[str, Any]) -> str:
 
 def run_summary(history: History, directory: Path) -> dict[str, Any]:
     """Return the numbers shown at the end of a run."""
+    from topokit.experiments.record import best_epoch
+
     epochs = history.epochs
     timing = {}
     path = history.directory / "timing.json"
@@ -192,7 +194,6 @@ def run_summary(history: History, directory: Path) -> dict[str, Any]:
     if timing.get("training_seconds"):
         share = timing["measuring_seconds"] / timing["training_seconds"]
     accuracy = epochs["test_accuracy"]
-    scores = -epochs["test_loss"] if accuracy.isna().all() else accuracy
     return {
         "run": str(directory),
         "seed": history.config.get("seed"),
@@ -200,7 +201,7 @@ def run_summary(history: History, directory: Path) -> dict[str, Any]:
         "final_test_loss": float(epochs["test_loss"].iloc[-1]),
         "final_test_accuracy": float(accuracy.iloc[-1]),
         "best_test_accuracy": float(accuracy.max()),
-        "best_epoch": int(epochs["epoch"].iloc[scores.to_numpy().argmax()]),
+        "best_epoch": int(epochs["epoch"].iloc[best_epoch(epochs)]),
         "edges": {name: graph.n_edges for name, graph in history.topology(-1).items()},
         "training_seconds": float(timing.get("training_seconds", float("nan"))),
         "measuring_share": share,

@@ -16,7 +16,7 @@ import numpy as np
 from markupsafe import Markup
 
 import topokit
-from topokit.experiments.record import as_run
+from topokit.experiments.record import as_run, best_epoch
 from topokit.graph import Topology
 from topokit.graph.files import write_atomic
 from topokit.measures import describe_fit, power_law_of
@@ -126,8 +126,8 @@ def _run(history: History, number: int, bootstrap: int) -> dict[str, Any]:
     """Return everything the page shows of one run."""
     epochs, recorded = history.epochs, history.recorded
     first, last = recorded[0], recorded[-1]
-    scores, label = scores_of(history)
-    best = int(scores.argmin() if label == "test error" else scores.argmax())
+    scores, _ = scores_of(history)
+    best = best_epoch(epochs)
     seed = int(history.config.get("seed", 0))
     n_edges = sum(graph.n_edges for graph in history.topology(last).values())
     verdicts: list[dict[str, Any]] = []
