@@ -150,4 +150,18 @@ EXPLAINED: list[Explained] = [
         "4.0",
         "draws beyond 2**62 come only from exponents near 1, where they change no distance visibly",
     ),
+    Explained(
+        "_top_vector",
+        "vector[i] += beta[i - 1] * vector[i - 1] / pivot[i - 1]",
+        "1",
+        "2",
+        "the last pivot is nearly 0 at an eigenvalue, so the right-hand side hardly matters",
+    ),
+    Explained(
+        "recurrence",
+        "if left <= residual * bound and min(left, left * left / gap) <= error * bound:",
+        "min",
+        "max",
+        "a stricter bound: more steps to the same value",
+    ),
 ]
