@@ -11,6 +11,7 @@ from topokit.nn.engine import attach, sparsify
 from topokit.rules import RULES, UpdateRule
 from topokit.rules.drop import smallest_magnitude
 from topokit.rules.grow import uniform
+from topokit.rules.rewire import Memory
 
 
 def random_layer(n_in, n_out, *, density, rng):
@@ -561,3 +562,43 @@ def test_bad_input_is_answered_in_words(rng):
             attach(model, optimizer, **{"every": 1, "rng": rng, **options})
     with pytest.raises(ValueError, match="expected a model with sparse layers"):
         attach(nn.ReLU(), optimizer, every=1, rng=rng)
+
+
+def by_age(seen):
+    """A rule that drops the edges that survived most rewirings, from a memory of its own."""
+
+    def drop(view, n, rng):
+        seen.append(view.extra["age"].copy())
+        return np.sort(np.argsort(-view.extra["age"], kind="stable")[:n])
+
+    age = Memory(
+        lambda view: np.zeros(view.graph.n_edges),
+        lambda update, age, values: np.where(update.grown, 0.0, update.carry(age) + 1),
+    )
+    return UpdateRule(drop, uniform, memory={"age": age})
+
+
+def test_a_rule_brings_a_memory_of_its_own(rng):
+    graph = random_layer(9, 6, density=0.5, rng=rng)
+    model, seen = nn.Sequential(SparseLinear(graph, rng=rng)), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    engine = attach(model, optimizer, by_age(seen), every=1, drop_fraction=0.25, rng=rng)
+    expected = dict.fromkeys(graph.edge_ids, 0.0)
+    for _ in range(5):
+        before = engine.topology["0"]
+        fit(model, optimizer, torch.ones(4, 9), torch.arange(4), 1)
+        assert seen[-1].tolist() == [expected[edge] for edge in before.edge_ids]
+        update = engine.last["0"]
+        kept = set(before.edge_ids[update.source[update.source >= 0]])
+        expected = {e: expected[e] + 1 if e in kept else 0.0 for e in update.after.edge_ids}
+    state = engine.state_dict()
+    other = attach(model, torch.optim.SGD(model.parameters()), by_age([]), every=1, rng=0)
+    other.load_state_dict(state)
+    np.testing.assert_array_equal(other.memory["age"]["0"], list(expected.values()))
+
+
+def test_the_names_of_other_memories_are_taken(rng):
+    model = small_model(rng)
+    rule = by_age([])._replace(memory={"sign": by_age([]).memory["age"]})
+    with pytest.raises(ValueError, match="another name for the rule's memory, got sign"):
+        attach(model, torch.optim.SGD(model.parameters()), rule, every=1, rng=rng)

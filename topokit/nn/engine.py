@@ -23,7 +23,7 @@ from topokit.graph import EdgeUpdate, LayerGraph, Topology
 from topokit.nn.layers import EdgeLayer, sparse_layers
 from topokit.nn.sparsify import sparsify
 from topokit.rules import RULES, LayerView, Rewiring, UpdateRule, rewire_network
-from topokit.rules.memory import birth_signs, decayed, explore, stalled
+from topokit.rules.memory import MEMORIES, decayed, stalled
 from topokit.tables import as_generator, choose, need
 
 __all__ = ["Engine", "as_arrays", "as_tensors", "attach", "sparsify"]
@@ -95,7 +95,12 @@ class Engine:
         layers = self._layers()
         for name in options.skip:
             choose("sparse layer", name, layers)
-        self._needs = {*rule.needs, *(["explored"] if track_explored else [])}
+        own = rule.memory or {}
+        if taken := sorted({*own} & {*MEMORIES, *NEEDS, "accuracies", "batches", "progress"}):
+            raise ValueError(f"expected another name for the rule's memory, got {', '.join(taken)}")
+        self._memories = {**MEMORIES, **own}
+        self._shown = {*rule.needs, *own}
+        self._needs = {*self._shown, *(["explored"] if track_explored else [])}
         self._decay = float(optimizer.param_groups[0].get("momentum") or 0.9)
         window = 1 + math.ceil(math.log(FORGOTTEN) / math.log(self._decay))
         self._window = window if "momentum" in self._needs else 1
@@ -104,14 +109,11 @@ class Engine:
         self._epoch_start = 0  # steps before this epoch
         self._answers: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
         self.memory: dict[str, Any] = {"accuracies": []}
-        makers: dict[str, Callable[[EdgeLayer], Any]] = {
-            "sign": lambda layer: np.sign(layer.view().values),
-            "sensitivity": lambda layer: np.zeros(layer.nnz),
-            "explored": lambda layer: layer.graph.edge_ids,
-        }
-        for entry, make in makers.items():
+        for entry, memory in self._memories.items():
             if entry in self._needs:
-                self.memory[entry] = {name: make(layer) for name, layer in layers.items()}
+                self.memory[entry] = {
+                    name: memory.start(layer.view()) for name, layer in layers.items()
+                }
         self._hooks = [optimizer.register_step_post_hook(lambda *_: self._stepped())]
         if "sensitivity" in self._needs:  # before the step moves the weights its gradient is of
             self._hooks.append(optimizer.register_step_pre_hook(lambda *_: self._add_sensitivity()))
@@ -285,15 +287,14 @@ class Engine:
         }
 
     def _extra(self, name: str, graph: LayerGraph) -> dict[str, Any]:
-        makers: dict[str, Callable[[], Any]] = {
-            "sign": lambda: self.memory["sign"][name],
-            "sensitivity": lambda: self.memory["sensitivity"][name],
-            "explored": lambda: LayerGraph.from_edge_ids(
-                self.memory["explored"][name], graph.shape
-            ),
-            "stalled": lambda: stalled(self.memory["accuracies"]),
+        extra = {
+            entry: memory.show(self.memory[entry][name], graph)
+            for entry, memory in self._memories.items()
+            if entry in self._shown
         }
-        return {entry: makers[entry]() for entry in self.rule.needs if entry in makers}
+        if "stalled" in self._needs:
+            extra["stalled"] = stalled(self.memory["accuracies"])
+        return extra
 
     def _forward(self, samples: torch.Tensor) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         """Run samples through the network and return inputs and outputs of every sparse layer.
@@ -410,14 +411,10 @@ class Engine:
 
     def _carry(self, name: str, update: EdgeUpdate, values: NDArray[Any]) -> None:
         """Carry what is remembered of a layer to its new graph."""
-        memory = self.memory
-        if "sign" in memory:
-            memory["sign"][name] = birth_signs(update, memory["sign"][name], values)
-        if "explored" in memory:
-            seen = LayerGraph.from_edge_ids(memory["explored"][name], update.after.shape)
-            memory["explored"][name] = explore(seen, update.after).edge_ids
-        if "sensitivity" in memory:
-            memory["sensitivity"][name] = np.zeros(update.after.n_edges)
+        for entry, memory in self._memories.items():
+            if entry in self.memory:
+                remembered = self.memory[entry]
+                remembered[name] = memory.carry(update, remembered[name], values)
 
     # Checkpoints.
 

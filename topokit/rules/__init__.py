@@ -27,6 +27,7 @@ from topokit.rules.published import (
 from topokit.rules.rewire import (
     SCHEDULES,
     LayerView,
+    Memory,
     Rewiring,
     UpdateRule,
     drop_count,
@@ -39,6 +40,7 @@ __all__ = [
     "RULES",
     "SCHEDULES",
     "LayerView",
+    "Memory",
     "Rewiring",
     "UpdateRule",
     "drop_count",

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topokit.graph import EdgeUpdate, LayerGraph, distinct
+from topokit.rules.rewire import Memory
 
-__all__ = ["birth_signs", "decayed", "explore", "stalled"]
+__all__ = ["MEMORIES", "birth_signs", "decayed", "explore", "stalled"]
 
 
 def decayed(
@@ -142,3 +143,25 @@ def stalled(accuracies: Sequence[float], *, patience: int = 40) -> bool:
         if since >= patience:
             return True
     return False
+
+
+def _explored(update: EdgeUpdate, ids: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
+    return explore(LayerGraph.from_edge_ids(ids, update.after.shape), update.after).edge_ids
+
+
+MEMORIES: dict[str, Memory] = {
+    "sign": Memory(lambda view: np.sign(view.values), birth_signs),
+    "explored": Memory(
+        lambda view: view.graph.edge_ids,
+        _explored,
+        lambda ids, graph: LayerGraph.from_edge_ids(ids, graph.shape),
+    ),
+    "sensitivity": Memory(
+        lambda view: np.zeros(view.graph.n_edges),
+        lambda update, sums, values: np.zeros(update.after.n_edges),
+    ),
+}
+"""What rules may ask for in `needs` and is remembered of each layer.
+
+The engine adds to ``sensitivity`` at every step; a rule's own memory is in `UpdateRule.memory`.
+"""

@@ -16,6 +16,7 @@ from topokit.tables import choose, is_integer, is_number, need
 
 __all__ = [
     "LayerView",
+    "Memory",
     "Rewiring",
     "SCHEDULES",
     "UpdateRule",
@@ -204,6 +205,36 @@ def per_layer(
     return {name: (count, count) for name, count in counts.items()}
 
 
+class Memory(NamedTuple):
+    """What a rule remembers of each layer from one rewiring to the next.
+
+    Parameters
+    ----------
+    start : callable
+        ``start(view) -> array``, of the layer when training begins.
+    carry : callable
+        ``carry(update, remembered, values) -> array``, after a rewiring of the layer; `values` are
+        those of the new graph's edges.
+    show : callable
+        ``show(remembered, graph)``, what the rule finds in ``view.extra``; by default the array.
+
+    Examples
+    --------
+    The number of rewirings that each edge has survived:
+
+    >>> age = Memory(lambda view: np.zeros(view.graph.n_edges), lambda update, age, _: np.where(
+    ...     update.grown, 0, update.carry(age) + 1))
+    >>> old = LayerGraph.from_edge_ids([0, 1], (1, 3))
+    >>> update = EdgeUpdate.from_decisions(old, dropped=[0], grown=[2])
+    >>> age.carry(update, np.zeros(2), np.ones(2)).tolist()
+    [1.0, 0.0]
+    """
+
+    start: Callable[[LayerView], NDArray[Any]]
+    carry: Callable[[EdgeUpdate, NDArray[Any], NDArray[Any]], NDArray[Any]]
+    show: Callable[[NDArray[Any], LayerGraph], Any] = lambda remembered, graph: remembered
+
+
 class UpdateRule(NamedTuple):
     """Which edges of a layer are dropped, which are grown, and with what values.
 
@@ -228,6 +259,9 @@ class UpdateRule(NamedTuple):
         ``plan(views, *, drop_fraction, progress) -> {layer: (n_drop, n_grow)}``; `progress` in
         [0, 1] is the share of rewirings done, 1 at the last. By default every layer replaces
         `drop_fraction` of its edges.
+    memory : dict of Memory, optional
+        The rule's own memory, each entry found in ``view.extra`` under its name. The engine starts
+        it, carries it over rewirings and keeps it in checkpoints.
 
     Examples
     --------
@@ -244,6 +278,7 @@ class UpdateRule(NamedTuple):
     needs: tuple[str, ...] = ()
     prepare: Prepare | None = None
     plan: Plan = per_layer
+    memory: Mapping[str, Memory] | None = None
 
 
 def rewire(
