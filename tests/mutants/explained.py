@@ -130,13 +130,6 @@ EXPLAINED: list[Explained] = [
         "where the next trial value lies: the radius found is the same",
     ),
     Explained(
-        "_sums",
-        "s2 += q * (log * log * f0 - 2 * log * length * f1 + length * length * f2) - e2",
-        "*",
-        "/",
-        "the second derivative steers Newton's steps alone: the exponent found is the same",
-    ),
-    Explained(
         "cover_radius",
         "if not (low < fresh < trial and gaps[count - 1] < gaps[count - 2]):",
         "<",
