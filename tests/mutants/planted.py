@@ -87,9 +87,9 @@ PLANTED = [
     ),
     Planted(
         "sensitivity not reset by a rewiring",
-        "topokit/nn/engine.py",
-        r'(?<=memory\["sensitivity"\]\[name\] = )np\.zeros\(update\.after\.n_edges\)',
-        'update.carry(self.memory["sensitivity"][name])',
+        "topokit/rules/memory.py",
+        r"lambda update, sums, values: np\.zeros\(update\.after\.n_edges\)",
+        "lambda update, sums, values: update.carry(sums)",
     ),
     Planted(
         "even degrees: the larger ones not at random places",

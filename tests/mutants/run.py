@@ -77,6 +77,7 @@ NEAR = {
     "rules/drop": ["known/test_rules_dst.py"],
     "rules/budget": ["known/test_rules_dst.py"],
     "rules/topological": ["known/test_rules_dst.py"],
+    "rules/memory": ["known/test_nn_engine.py"],
     "rules/published": ["known/test_rules_dst.py"],
     "generators/sampling": ["unit/test_generators*.py", "known/test_generators_random.py"],
     "generators/random": ["known/test_generators_random.py", "known/test_generators_sides.py"],
