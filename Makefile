@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo test setup lint figures notebooks bench clean
+.PHONY: demo test setup lint figures notebooks bench mutants clean
 
 setup: $(VENV)/.installed
 
@@ -68,6 +68,10 @@ bench: $(VENV)-bench/.installed
 	done | tee runs/bench.txt
 	@echo "## benchmarks/scaling.py --million" | tee -a runs/bench.txt
 	@$(VENV)-bench/bin/python -W ignore benchmarks/scaling.py --million | tee -a runs/bench.txt
+
+# Plants small faults in a copy of the package and runs the tests that concern each: tests/MUTANTS.md.
+mutants: setup
+	$(BIN)/python tests/mutants/run.py --seed 0 --count 160 --jobs 2 --stages near --table tests/MUTANTS.md
 
 clean:
 	rm -rf $(VENV) $(VENV)-bench runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
