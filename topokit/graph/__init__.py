@@ -1,9 +1,9 @@
-"""What a layer graph is, a change of one, and how both are stored and exchanged.
+"""Layer graphs and their changes: data types, functions on edge ids, conversion and storage.
 
-Here belong `LayerGraph`, `EdgeUpdate`, functions on edge ids, conversion to and from other
-libraries, file formats, the topologies of all epochs in a folder, and what compiled code of all
-rooms shares (`topokit.graph.kernels`). Imports nothing from the other rooms, and never torch;
-numba only once compiled code is called.
+This package holds `LayerGraph`, `EdgeUpdate`, functions on edge ids, conversion to and from other
+libraries, file formats, the topologies of all epochs in a folder, and what the compiled code of
+all packages shares (`topokit.graph.kernels`). Imports nothing from the other packages, and never
+torch; numba is loaded when compiled code is first called.
 """
 
 from topokit.graph.cache import remember

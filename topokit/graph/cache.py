@@ -1,7 +1,7 @@
-"""Results about a graph that several measures share: computed once, kept while the graph lives.
+"""Results about a graph that several measures share: computed once, kept as long as the graph.
 
-They belong to the graph object itself. Equal graphs have results of their own, and copies and
-files carry none.
+Results are stored with one graph object. They are not shared with equal graphs, and copies and
+files do not contain them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 
 def remember(graph: LayerGraph, key: Any, build: Callable[[], T]) -> T:
-    """Return what `build` returns, calling it once for each graph object and key.
+    """Return the result of `build`, which is called once for each graph object and key.
 
-    A graph is immutable, so the result stays right. All its arrays become read-only, since every
+    A graph is immutable, so the result stays valid. All its arrays become read-only, since every
     caller gets the same ones.
 
     Parameters
@@ -32,6 +32,11 @@ def remember(graph: LayerGraph, key: Any, build: Callable[[], T]) -> T:
     key : hashable
     build : callable
         Called without arguments.
+
+    Returns
+    -------
+    object
+        The same object at every call.
 
     Examples
     --------
@@ -48,7 +53,7 @@ def remember(graph: LayerGraph, key: Any, build: Callable[[], T]) -> T:
 def read_only(value: T) -> T:
     """Make the arrays in a value read-only, in place, and return the value.
 
-    Looks into tuples, lists, mappings, dataclasses and scipy's sparse arrays.
+    Tuples, lists, mappings, dataclasses and scipy's sparse arrays are searched for arrays.
 
     Examples
     --------

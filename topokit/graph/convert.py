@@ -1,6 +1,6 @@
 """Conversion from and to scipy, networkx and dense masks; topologies as ``.npz`` files.
 
-And `as_topology` and `as_graph`, with which functions accept whatever holds a graph.
+`as_topology` and `as_graph` let functions accept any object that holds graphs.
 """
 
 from __future__ import annotations
@@ -50,14 +50,18 @@ DAMAGED = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, struct
 
 
 def from_scipy(matrix: Any) -> LayerGraph:
-    """Read a layer graph from a scipy sparse matrix or array of shape (n_out, n_in).
+    """Return the layer graph of a scipy sparse matrix or array of shape (n_out, n_in).
 
-    Every stored entry is an edge, an explicit zero too; entries stored twice are one edge.
+    Every stored entry is an edge, including explicit zeros; entries stored twice are one edge.
 
     Parameters
     ----------
     matrix : scipy.sparse array or matrix
         Rows are output units. A copy is made.
+
+    Returns
+    -------
+    LayerGraph
 
     Raises
     ------
@@ -82,7 +86,12 @@ def from_scipy(matrix: Any) -> LayerGraph:
 
 
 def from_dense(mask: ArrayLike) -> LayerGraph:
-    """Read a layer graph from a dense (n_out, n_in) array: cells that are not zero are edges.
+    """Return the layer graph of a dense (n_out, n_in) array: cells that are not zero are edges.
+
+    Raises
+    ------
+    ValueError
+        If the array does not have two dimensions.
 
     Examples
     --------
@@ -131,6 +140,23 @@ def channel_graph(graph: LayerGraph, kernel_cells: int) -> LayerGraph:
 
 def unrolled_graph(graph: LayerGraph, kernel_cells: int) -> LayerGraph:
     """Repeat every edge of a channel graph over the kernel: the inverse of `channel_graph`.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+        Shape ``(out_channels, in_channels)``.
+    kernel_cells : int
+        Kernel height times width.
+
+    Returns
+    -------
+    LayerGraph
+        Shape ``(out_channels, in_channels * kernel_cells)``.
+
+    Raises
+    ------
+    ValueError
+        If `kernel_cells` is below 1.
 
     Examples
     --------
@@ -193,7 +219,7 @@ def to_networkx(graph_or_topology: GraphLike) -> nx.Graph:
 
 
 def from_networkx(graph: nx.Graph) -> LayerGraph:
-    """Read a layer graph from a bipartite networkx graph.
+    """Return the layer graph of a bipartite networkx graph.
 
     Parameters
     ----------
@@ -234,12 +260,13 @@ def from_networkx(graph: nx.Graph) -> LayerGraph:
 def save_topology(path: str | os.PathLike[str], topology: GraphLike) -> None:
     """Write a topology to an ``.npz`` file: names, shapes and CSR arrays, no pickles.
 
-    The file is written beside its place and renamed, so that it is never incomplete.
+    The file is written under a temporary name in the same folder and renamed, so that it is never
+    incomplete.
 
     Parameters
     ----------
     path : path
-        First, as in `numpy.savez`. An ending is not added.
+        The first argument, as in `numpy.savez`. No suffix is appended.
     topology : dict of LayerGraph
         Or whatever `as_topology` reads: a graph, a model, a run.
 
@@ -275,7 +302,16 @@ def save_topology(path: str | os.PathLike[str], topology: GraphLike) -> None:
 
 
 def load_topology(path: str | os.PathLike[str]) -> Topology:
-    """Read a topology written by `save_topology`; nothing is unpickled.
+    """Return the topology in a file written by `save_topology`; nothing is unpickled.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    dict of LayerGraph
+        In the order in which the layers were saved.
 
     Raises
     ------
@@ -315,7 +351,7 @@ class Run(Protocol):
 
 
 class Model(Protocol):
-    """A torch module, known here by its state alone."""
+    """A torch module, of which only the state dict is used here."""
 
     def state_dict(self) -> Any:
         """Return the tensors by name."""
@@ -337,13 +373,13 @@ else:
     GraphLike = Any
 
 SINGLE = "layer"
-"""The name of a layer that has none."""
+"""The name given to a layer that comes without one."""
 
 
 def as_topology(source: GraphLike) -> Topology:
-    """Return the layer graphs that something holds.
+    """Return the layer graphs that an object holds.
 
-    Functions of topologies call this first, so that each accepts whatever a user has at hand.
+    Functions of topologies call this first, so that each accepts every kind of source below.
 
     Parameters
     ----------
@@ -353,6 +389,10 @@ def as_topology(source: GraphLike) -> Topology:
         `topokit.topology_of` reads it; a run (`topokit.History`, `topokit.Recording`) at its last
         recorded epoch; an engine of `topokit.attach` or a fitted classifier; or the path of a run
         directory or of a file that ``topokit analyze`` reads.
+
+    Returns
+    -------
+    dict of LayerGraph
 
     Raises
     ------
@@ -372,7 +412,7 @@ def as_topology(source: GraphLike) -> Topology:
 
 
 def as_graph(source: GraphLike) -> LayerGraph:
-    """Return the one layer graph that something holds; see `as_topology`.
+    """Return the one layer graph that an object holds; see `as_topology`.
 
     Raises
     ------
@@ -425,7 +465,7 @@ def topology_and_previous(source: GraphLike) -> tuple[Topology, Topology | None]
     """Return `as_topology` and, for a run, the topology recorded before it."""
     if isinstance(source, LayerGraph):
         return {SINGLE: source}, None
-    torch = sys.modules.get("torch")  # who passes a model has loaded it
+    torch = sys.modules.get("torch")  # a caller that passes a model has imported torch
     if torch is not None and isinstance(source, torch.nn.Module):
         return _read(source)
     if isinstance(source, Mapping):
@@ -435,10 +475,9 @@ def topology_and_previous(source: GraphLike) -> tuple[Topology, Topology | None]
             return {name: as_graph(graph) for name, graph in source.items()}, None
         if torch is not None and not any(_is_one_layer(graph) for graph in source.values()):
             return _read(source)
-        strange = next(graph for graph in source.values() if not _is_one_layer(graph))
+        wrong = next(graph for graph in source.values() if not _is_one_layer(graph))
         raise TypeError(
-            f"expected a topology, a dict of layer graphs, got a dict with a "
-            f"{type(strange).__name__}"
+            f"expected a topology, a dict of layer graphs, got a dict with a {type(wrong).__name__}"
         )
     if isinstance(source, str | os.PathLike):
         return _read(source)
@@ -474,10 +513,10 @@ def _is_one_layer(source: Any) -> bool:
 
 
 def _read(source: Any) -> tuple[Topology, Topology | None]:
-    """Read a model, a state dict, or a file.
+    """Return the topology of a model, a state dict or a file, and the one recorded before it.
 
-    How is known to `topokit.read`, far above this room: loaded here by name, and only when a
-    caller gives such a thing, so that nothing in this room depends on torch.
+    `topokit.read` does the work. It lies in a layer above this package and is therefore imported
+    by name, and only when a caller passes such a source: nothing in this package depends on torch.
     """
     found: tuple[Topology, Topology | None] = importlib.import_module("topokit.read").read(source)
     return found

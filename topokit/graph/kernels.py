@@ -1,4 +1,4 @@
-"""Compiled loops over edge ids and CSR arrays, and how compiled code of all rooms is made.
+"""Compiled loops over edge ids and CSR arrays, and the decorator for all compiled code.
 
 Every compiled function of topokit that is not a layer's product is decorated by `compiled`, and
 gets its random numbers from a state that `compiled_seed` draws. A module that does so loads
@@ -25,12 +25,12 @@ def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Decorate a function to be compiled by numba on its first call, without the interpreter lock.
 
     The machine code is kept on disk for the next process. Where neither the package's folder, nor
-    a user's cache folder, nor ``NUMBA_CACHE_DIR`` can be written to, each process compiles anew.
+    a user's cache folder, nor ``NUMBA_CACHE_DIR`` can be written to, each process compiles again.
 
     Parameters
     ----------
     function : callable
-        Left out to give options: ``@compiled(fastmath=True)``.
+        Omitted where options are given: ``@compiled(fastmath=True)``.
     **options
         Further options of ``numba.njit``.
     """
@@ -44,7 +44,7 @@ def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
 
 
 def compiled_seed(rng: np.random.Generator) -> NDArray[np.uint64]:
-    """Draw the state of a random stream of compiled code: an array of one 64-bit integer."""
+    """Draw the state of a random stream for compiled code, an array of one 64-bit integer."""
     return rng.integers(0, 2**64, 1, dtype=np.uint64)
 
 
@@ -106,9 +106,9 @@ def exchange(
 ) -> int:
     """Merge kept edges and increasing grown ids, within the layer, into a graph's arrays.
 
-    Writes the new CSR arrays and, for each new edge, its old position, or -1 if it is grown.
-    Returns the number of edges written: less than the length of the arrays if a grown edge is
-    present already or comes twice. O(n_edges + n_out).
+    Write the new CSR arrays and, for each edge of the new graph, its old position, or -1 if it is
+    grown. Return the number of edges written: less than the length of the arrays if a grown edge
+    is present already or given twice. O(n_edges + n_out).
     """
     at, new = 0, 0
     after_indptr[0] = 0

@@ -35,10 +35,10 @@ REORDERED = {"reassoc", "contract"}  # sums may be taken in another order, in ve
 class Operator(NamedTuple):
     """A symmetric operator on the units of a graph.
 
-    ``scale * core(scale * x) + diagonal * x``, projected off the unit vector `deflated` (if not
-    empty). The core is the adjacency matrix of units, those from `first` on with their edges to
-    earlier units in CSR form; or, with `gram`, B^T diag(weight) B of one layer, whose edges have
-    the values `data` (if not empty, else 1).
+    It maps x to ``scale * core(scale * x) + diagonal * x``, from which the component along the
+    unit vector `deflated` (if not empty) is removed. The core is the adjacency matrix of units:
+    those from `first` on have their edges to earlier units in CSR form. With `gram` it is
+    B^T diag(weight) B of one layer, whose edges have the values `data` (1 if empty).
     """
 
     indptr: NDArray[np.int64]
@@ -94,7 +94,7 @@ def multiply(
 
 @compiled(fastmath=REORDERED)
 def _above(alpha: NDArray[np.float64], beta: NDArray[np.float64], m: int, x: float) -> int:
-    """Number of eigenvalues of the tridiagonal matrix above x (Sturm)."""
+    """Return the number of eigenvalues of the tridiagonal matrix above x (Sturm count)."""
     count = 0
     d = 1.0
     for i in range(m):
@@ -116,7 +116,7 @@ def _ritz(
     high: float,
     width: float,
 ) -> float:
-    """Value of a rank among the eigenvalues (1: largest), between low and high, by bisection."""
+    """Return the eigenvalue of a given rank (1: largest) between low and high, by bisection."""
     while high - low > width:
         middle = 0.5 * (low + high)
         if middle <= low or middle >= high:
@@ -132,7 +132,10 @@ def _ritz(
 def _top_vector(
     alpha: NDArray[np.float64], beta: NDArray[np.float64], m: int, value: float, bound: float
 ) -> NDArray[np.float64]:
-    """Eigenvector of the largest eigenvalue by two steps of inverse iteration from above."""
+    """Return the eigenvector of the largest eigenvalue by three steps of inverse iteration.
+
+    The shift lies just above the eigenvalue, so that all pivots are positive.
+    """
     shift = value + 4e-16 * bound
     pivot = np.empty(m)
     vector = np.ones(m)
@@ -160,7 +163,7 @@ def _step(
     scaled: NDArray[np.float64],
     last: float,
 ) -> tuple[float, float]:
-    """One step of the recurrence: w becomes the next unit vector; returns alpha and beta."""
+    """Take one step of the recurrence: w becomes the next unit vector. Return alpha and beta."""
     multiply(op, v, scaled, w)
     a = 0.0
     for j in range(v.size):
@@ -180,11 +183,11 @@ def _step(
 def recurrence(
     op: Any, start: NDArray[np.float64], bound: float, steps: int, residual: float, error: float
 ) -> tuple[float, float, bool, int, NDArray[np.float64]]:
-    """Largest eigenvalue by Lanczos until it is settled.
+    """Find the largest eigenvalue by Lanczos steps until it has converged, at most `steps`.
 
-    Settled: residual and estimated error of the value are below `residual` and `error` times
-    `bound`, a bound on the operator's norm. Returns value, residual, whether it settled, the
-    number of steps and the eigenvector of the tridiagonal matrix.
+    Converged means that the residual and the estimated error of the value are below `residual` and
+    `error` times `bound`, a bound on the operator's norm. Return the value, its residual, whether
+    it has converged, the number of steps and the eigenvector of the tridiagonal matrix.
     """
     n = start.size
     old, v, w, scaled = np.zeros(n), start.copy(), np.empty(n), np.empty(n)
@@ -219,7 +222,10 @@ def recurrence(
 def summed(
     op: Any, start: NDArray[np.float64], coefficients: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Sum of the Lanczos vectors with these coefficients, by running the recurrence again."""
+    """Return the unit vector along the sum of the Lanczos vectors times these coefficients.
+
+    The vectors are not stored: the recurrence is run again from the same `start`.
+    """
     n = start.size
     old, v, w, scaled = np.zeros(n), start.copy(), np.empty(n), np.empty(n)
     total = coefficients[0] * v

@@ -74,7 +74,7 @@ class LayerGraph:
     shape: tuple[int, int]
     indptr: NDArray[np.int64]
     indices: NDArray[np.int32]
-    # What `topokit.graph.cache` keeps of this very object; no part of its value.
+    # Results kept for this object by `topokit.graph.cache`; ignored by comparison and copying.
     _cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -156,12 +156,15 @@ class LayerGraph:
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        """(n_edges,) the output unit of each edge. O(n_edges) the first time, then kept."""
+        """Output unit of each edge, (n_edges,). O(n_edges) the first time, then kept."""
         return self._kept("rows", self._repeated_rows)
 
     @property
     def edge_ids(self) -> NDArray[np.int64]:
-        """(n_edges,) ``output_unit * n_in + input_unit``, increasing. O(n_edges), a new array."""
+        """Edge ids ``output_unit * n_in + input_unit``, (n_edges,), increasing.
+
+        A new array at each access: O(n_edges).
+        """
         ids = self._repeated_rows()  # not `rows`, which would stay in memory with the graph
         ids *= self.n_in
         ids += self.indices
@@ -169,12 +172,12 @@ class LayerGraph:
 
     @property
     def fan_in(self) -> NDArray[np.int64]:
-        """(n_out,) number of inputs of each output unit. O(n_out) the first time, then kept."""
+        """Number of inputs of each output unit, (n_out,). O(n_out) the first time, then kept."""
         return self._kept("fan_in", lambda: np.diff(self.indptr))
 
     @property
     def fan_out(self) -> NDArray[np.int64]:
-        """(n_in,) number of outputs of each input unit. O(n_edges) the first time, then kept."""
+        """Number of outputs of each input unit, (n_in,). O(n_edges) the first time, then kept."""
         return self._kept(
             "fan_out", lambda: np.bincount(self.indices, minlength=self.n_in).astype(np.int64)
         )
@@ -223,7 +226,7 @@ Topology = dict[str, LayerGraph]
 
 
 def same_edges(a: LayerGraph, b: LayerGraph) -> bool:
-    """Tell whether two graphs have the same shape and the same edges."""
+    """Return whether two graphs have the same shape and the same edges."""
     pairs = ((a.indptr, b.indptr), (a.indices, b.indices))
     return a is b or (a.shape == b.shape and all(np.array_equal(x, y) for x, y in pairs))
 
@@ -251,6 +254,16 @@ def check_chain(topology: Mapping[str, LayerGraph], what: str = "") -> list[int]
     topology : dict of LayerGraph
     what : str, optional
         What needs such layers, for the message.
+
+    Returns
+    -------
+    list of int
+        As `chain_widths`.
+
+    Raises
+    ------
+    ValueError
+        If the layers do not chain, or there are none.
 
     Examples
     --------
@@ -338,18 +351,21 @@ class EdgeUpdate:
 
     @classmethod
     def between(cls, before: LayerGraph, after: LayerGraph) -> EdgeUpdate:
-        """Compare two graphs: an edge in both counts as kept."""
+        """Return the change between two graphs of one shape; an edge in both counts as kept.
+
+        Raises a ValueError if the shapes differ.
+        """
         if before.shape != after.shape:
             raise ValueError(f"expected graphs of one shape, got {before.shape} and {after.shape}")
         return cls(before, after, positions_in(before.edge_ids, after.edge_ids))
 
     @classmethod
     def from_decisions(cls, before: LayerGraph, dropped: ArrayLike, grown: ArrayLike) -> EdgeUpdate:
-        """Apply decisions: edges at positions `dropped` leave, edge ids `grown` enter.
+        """Return the change in which edges at positions `dropped` leave and edge ids `grown` enter.
 
         An edge that is dropped and grown again counts as grown (source -1). O(n_edges).
 
-        Raises a ValueError if a grown edge is present and kept, comes twice or lies outside the
+        Raises a ValueError if a grown edge is present and kept, is given twice or lies outside the
         layer.
         """
         from topokit.graph import kernels
@@ -373,7 +389,8 @@ class EdgeUpdate:
     def net(self) -> EdgeUpdate:
         """Return the change with edges that were dropped and grown again counted as kept.
 
-        That is what `between` finds, from the grown edges alone: O(n_edges + n_grown log n_edges).
+        The result is that of `between`, but only grown edges are compared: O(n_edges + n_grown log
+        n_edges).
         """
         grown = np.flatnonzero(self.grown)
         if not grown.size:
@@ -384,7 +401,7 @@ class EdgeUpdate:
 
     @property
     def grown(self) -> NDArray[np.bool_]:
-        """(after.n_edges,) which edges of `after` are new."""
+        """Mask of the edges of `after` that are new, (after.n_edges,)."""
         return self.source < 0
 
     @property
@@ -442,8 +459,8 @@ def sample_absent(graph: LayerGraph, k: int, rng: np.random.Generator) -> NDArra
 
     # The r-th absent cell has the id r + (edges with smaller ids). So k distinct ranks below the
     # number of absent cells are drawn, and one run through ranks and edges turns them into ids.
-    # Drawing cells and rejecting edges would never end in a nearly dense layer; listing the
-    # absent cells would need memory for the dense one.
+    # Drawing cells and rejecting edges would take very long in a nearly dense layer; listing the
+    # absent cells would need the memory of a dense layer.
     n_absent = graph.n_out * graph.n_in - graph.n_edges
     if not 0 <= k <= n_absent:
         raise ValueError(f"cannot pick {k} absent edges: only {n_absent} are absent")
@@ -475,7 +492,18 @@ def top_absent(
     Returns
     -------
     (k,) int64
-        Edge ids, increasing. A ValueError says so if fewer are absent or a score is ``nan``.
+        Edge ids, increasing.
+
+    Raises
+    ------
+    ValueError
+        If fewer than `k` edges are absent, or a score is ``nan``.
+
+    Examples
+    --------
+    >>> graph, scores = LayerGraph.from_edge_ids([0], (2, 2)), np.array([[9.0, 1], [2, 3]])
+    >>> top_absent(graph, 2, lambda rows: scores[rows]).tolist()
+    [2, 3]
     """
     n_absent = graph.n_out * graph.n_in - graph.n_edges
     if not 0 <= k <= n_absent:
@@ -515,7 +543,7 @@ def _top(scores: NDArray[Any], ids: NDArray[np.int64], k: int) -> NDArray[np.int
 
 
 def sorted_ids(ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return edge ids in increasing order, in O(len(ids)); `ids` itself if they are already.
+    """Return edge ids in increasing order, in O(len(ids)); `ids` itself if already in order.
 
     Examples
     --------

@@ -46,8 +46,8 @@ def append(
     previous : tuple or None
         The epoch recorded last, its topology and its births; ``None`` for the first.
     changes : mapping of str to EdgeUpdate, optional
-        Of each layer, from the topology recorded last to this one, edges that are in both counted
-        as kept; by default found by comparing the graphs.
+        Change of each layer from the topology recorded last to this one, where edges in both
+        count as kept; by default found by comparing the graphs.
 
     Returns
     -------
@@ -117,6 +117,7 @@ def _steps(increasing: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def _replay(folder: Path, epoch: int) -> dict[str, tuple[LayerGraph, NDArray[np.int32]]]:
+    """Return graph and births of each layer at an epoch, from its keyframe and later changes."""
     epochs = recorded(folder)
     if epoch not in epochs:
         span = f"{epochs[0]}..{epochs[-1]}" if epochs else "none"
@@ -136,7 +137,7 @@ def _replay(folder: Path, epoch: int) -> dict[str, tuple[LayerGraph, NDArray[np.
 def _frame(
     arrays: Any, i: int, epoch: int, before: tuple[LayerGraph, NDArray[np.int32]] | None
 ) -> tuple[LayerGraph, NDArray[np.int32]]:
-    """Read layer `i` of one file: a keyframe, or a change of `before`."""
+    """Return graph and births of layer `i` from one file: a keyframe, or a change of `before`."""
     if f"shape_{i}" in arrays:
         n_out, n_in = arrays[f"shape_{i}"].tolist()
         graph = LayerGraph((n_out, n_in), arrays[f"indptr_{i}"], arrays[f"indices_{i}"])

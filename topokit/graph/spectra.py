@@ -1,8 +1,9 @@
-"""Singular values of layers and largest eigenvalues of operators on graphs: the one engine.
+"""Singular values of layers and largest eigenvalues of operators on graphs.
 
-Generators choose graphs by it and measures report it. Small graphs are solved densely, stars and
-complete layers in closed form, all others by Lanczos (`topokit.graph.lanczos` says how and why).
-An iteration that has not converged gives nan or None, never a number.
+Generators, which choose graphs by these values, and measures, which report them, both use this
+module. Small graphs are solved densely, stars and complete layers in closed form, all others by
+Lanczos (explained in `topokit.graph.lanczos`). An iteration that has not converged gives nan or
+None, never a number.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ NAN = float("nan")
 DENSE = 64  # units on the smaller side up to which linear algebra is dense
 CELLS = 4_000_000  # possible edges up to which a dense matrix may be made
 WHOLE = 8192  # units on the smaller side up to which a whole spectrum is taken
-SMALL = 1e-6  # a squared value below this share of the first has lost digits: it is taken densely
+SMALL = 1e-6  # below this share of the first, a squared value has lost digits: solved densely
 FIRST_STEPS = 400  # steps after which band-like graphs are solved by factoring
 STEPS, WORK = 30_000, 4_000_000_000  # largest number of steps, and of steps times edges and units
 FILL = 20_000_000  # units times bandwidth up to which a factorisation is cheap
@@ -55,7 +56,7 @@ LARGE = 3_000_000  # edges above which the residual need only be 1e-6
 class Joined(NamedTuple):
     """Units of chained layers in one numbering, network inputs first, and their edges.
 
-    Row i of the CSR arrays is unit ``first + i``, its entries earlier units.
+    Row i of the CSR arrays belongs to unit ``first + i``; its entries are earlier units.
     """
 
     indptr: NDArray[np.int64]
@@ -141,7 +142,10 @@ def adjacency_operator(
     diagonal: NDArray[np.float64] | None = None,
     deflated: NDArray[np.float64] = NOTHING,
 ) -> Operator:
-    """Return the operator ``scale A scale + diagonal`` of all units, projected off `deflated`."""
+    """Return the operator ``scale A scale + diagonal`` of all units, `deflated` projected out.
+
+    A is the adjacency matrix; `scale` is 1 and `diagonal` 0 by default.
+    """
     from topokit.graph.lanczos import Operator
 
     n = units.degree.size
@@ -166,9 +170,9 @@ def gram_operator(
     scale: NDArray[np.float64] | None = None,
     deflated: NDArray[np.float64] = NOTHING,
 ) -> Operator:
-    """Return the operator ``scale B^T weight B scale`` of input units, projected off `deflated`.
+    """Return the operator ``scale B^T weight B scale`` of input units, `deflated` projected out.
 
-    B has the values `data` at the edges, 1 if empty.
+    B has the values `data` at the edges, 1 if empty; `weight` and `scale` are 1 by default.
     """
     from topokit.graph.lanczos import Operator
 
@@ -193,20 +197,21 @@ def top_pair(
     among: NDArray[np.bool_] | None = None,
     vector: bool = False,
 ) -> tuple[float, NDArray[np.float64]] | None:
-    """Return the largest eigenvalue of a positive operator, with its vector if `vector`.
+    """Return the largest eigenvalue of a symmetric operator, and its unit vector.
 
     Parameters
     ----------
     op : Operator
     bound : float
-        At least its largest eigenvalue, the deflated one included; tolerances are relative to
-        it (residual 1e-9, estimated error of the value 1e-13).
+        At least the largest eigenvalue of the operator before deflation. Tolerances are relative
+        to it: residual 1e-9, estimated error of the value 1e-13 (1e-6 and 1e-11 above 3 million
+        edges).
     start : (n,) float64, optional
         Initial vector; by default normal numbers, always the same.
     among : (n,) bool, optional
         The units of one component: the iteration stays within it.
     vector : bool
-        Return the unit vector (else an empty one), which takes as many steps again.
+        Compute the vector, which takes as many steps again; otherwise it may be empty.
 
     Returns
     -------
@@ -231,8 +236,8 @@ def top_pair(
     work = op.indices.size + 4 * n
     most = min(STEPS, max(FIRST_STEPS, WORK // work))
     for steps in (FIRST_STEPS, most):
-        value, _, settled, _, small = recurrence(op, start, bound, steps, residual, error)
-        if settled:
+        value, _, converged, _, small = recurrence(op, start, bound, steps, residual, error)
+        if converged:
             return value, summed(op, start, small) if vector else NOTHING
         if steps == FIRST_STEPS:
             found = _by_factoring(op, bound, among)
@@ -323,12 +328,12 @@ def dense_singular_values(matrix: sp.csr_array) -> NDArray[np.float64]:
 
 
 def works_densely(graph: LayerGraph) -> bool:
-    """Whether the smaller side has few enough units with edges for dense linear algebra."""
+    """Return whether the smaller side has few enough units with edges for dense linear algebra."""
     return min(_used(graph)) <= DENSE
 
 
 def _used(graph: LayerGraph) -> tuple[int, int]:
-    """Number of output and of input units that have edges."""
+    """Return the numbers of output and of input units that have edges."""
     return int(np.count_nonzero(graph.fan_in)), int(np.count_nonzero(graph.fan_out))
 
 
@@ -395,7 +400,7 @@ def largest_singular_value(graph: LayerGraph, values: NDArray[np.float64]) -> fl
 
 
 def _closed_form(graph: LayerGraph) -> tuple[float, float] | None:
-    """Two largest singular values of stars and complete layers; None of others."""
+    """Return the two largest singular values of stars and complete layers, None for others."""
     if graph.n_edges == 0:
         return NAN, NAN
     for degrees, other in ((graph.fan_in, graph.fan_out), (graph.fan_out, graph.fan_in)):
@@ -407,7 +412,7 @@ def _closed_form(graph: LayerGraph) -> tuple[float, float] | None:
 
 
 def _gram(graph: LayerGraph, data: NDArray[np.float64] | None) -> tuple[Operator, float]:
-    """Gram operator, and a bound on it: the largest row sum times the largest column sum."""
+    """Return the Gram operator and a bound on it: largest row sum times largest column sum."""
     if data is None:
         bound = float(graph.fan_in.max()) * float(graph.fan_out.max())
         return gram_operator(graph), bound
@@ -418,7 +423,7 @@ def _gram(graph: LayerGraph, data: NDArray[np.float64] | None) -> tuple[Operator
 
 
 def _start(graph: LayerGraph, data: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
-    """Initial vector near the leading one where entries are positive: the column sums."""
+    """Return the column sums, near the leading vector if entries are not negative, else None."""
     if data is None:
         return graph.fan_out.astype(float)
     if data.min() < 0:
@@ -428,7 +433,7 @@ def _start(graph: LayerGraph, data: NDArray[np.float64] | None) -> NDArray[np.fl
 
 
 def _leading(graph: LayerGraph, data: NDArray[np.float64] | None) -> tuple[float, float]:
-    """Two largest singular values, densely or by Lanczos, the first vector deflated."""
+    """Return the two largest singular values, densely or by Lanczos with deflation of the first."""
     if graph.n_edges == 0:
         return NAN, NAN
     rows, columns = _used(graph)
