@@ -1,8 +1,9 @@
 """Families of graphs by name, densities of layers, and `generate` for whole networks.
 
-Here belongs every function that makes a `LayerGraph` from sizes, a density and a random generator,
-and what such functions share. A family is a function in the file of its kind and a line in
-`GENERATORS`. Imports from `topokit.graph` and `topokit.tables`, never torch.
+This package holds every function that makes a `LayerGraph` from sizes, a density and a random
+generator, and the helpers that such functions share. To add a family, write the function in the
+module of its kind and add a line to the table behind `GENERATORS`. Imports from `topokit.graph` and
+`topokit.tables`, never torch.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ GENERATORS: dict[str, Callable[..., LayerGraph]] = {
 }
 """Families by name: ``(n_in, n_out, *, density, rng, **params) -> LayerGraph``.
 
-`rng` may be an integer seed. `describe` tells how each graph that they return was made.
+`rng` may be an integer seed. `describe` reports how each graph that they return was made.
 """
 
 NETWORKS: dict[str, Callable[..., list[LayerGraph]]] = {
@@ -177,14 +178,14 @@ def generate(
     generator : str
         A name of `GENERATORS`.
     density : float, optional
-        Edges over possible edges, in [0, 1]. Needed is exactly one of `density`, `epsilon` and a
-        list of `densities`.
+        Edges over possible edges, in [0, 1]. Exactly one of `density`, `epsilon` and a list of
+        `densities` is required.
     epsilon : float, optional
-        SET's budget: ``epsilon (n_in + n_out)`` edges in each layer, all where that is too many.
+        SET's budget: ``epsilon (n_in + n_out)`` edges in each layer, at most all possible edges.
     densities : str or sequence of float, optional
-        How layers share the budget, a name of `DENSITIES`. Left out: "uniform" with `density`,
-        "er" with `epsilon`; under another rule, `epsilon` sets the network's budget. Or the
-        density of each layer.
+        How layers share the budget, a name of `DENSITIES`; by default "uniform" with `density`
+        and "er" with `epsilon`. Under another rule than "er", `epsilon` sets the budget of the
+        whole network. Or a list with the density of each layer.
     rng : numpy.random.Generator or int
         An integer is a seed.
     **params

@@ -45,7 +45,7 @@ __all__ = [
 
 
 def gale_ryser_violation(fan_in: ArrayLike, fan_out: ArrayLike) -> str | None:
-    """Say why no simple graph has these degrees, or return None if one has.
+    """Return why no simple graph has these degrees, or None if one has them.
 
     Parameters
     ----------
@@ -134,9 +134,9 @@ def graph_with_degrees(
     if 2 * int(fan_in.sum()) > fan_in.size * fan_out.size:
         note("complement of a graph of the remaining density")
         return complement(graph_with_degrees(fan_out.size - fan_in, fan_in.size - fan_out, rng=rng))
-    # To reject permutations with double edges would be exactly uniform, but with fan-ins d and
+    # Rejecting every permutation with double edges would be exactly uniform, but with fan-ins d and
     # fan-outs e about (d - 1)(e - 1) / 2 edges are double, so almost every permutation has some.
-    # Few edges have to be swapped, so that the distribution stays close to uniform.
+    # Swapping these few edges keeps the distribution close to uniform.
     indptr = np.concatenate([[0], np.cumsum(fan_in)])
     columns = np.repeat(np.arange(fan_out.size, dtype=np.int32), fan_out)
     indices = rng.permutation(columns)
@@ -173,12 +173,17 @@ def randomized_twin(
     rng : numpy.random.Generator or int
         An integer is a seed.
     sweeps : int
-        Number of sweeps; after 20 we could measure no correlation with the original graph.
+        Number of sweeps; after 20, no correlation with the original graph was measurable.
 
     Returns
     -------
     LayerGraph
         Same shape, ``fan_in`` and ``fan_out``.
+
+    Raises
+    ------
+    ValueError
+        If `sweeps` is below 1.
 
     Notes
     -----
@@ -223,8 +228,8 @@ def switched_twin(
     rng : numpy.random.Generator or int
         An integer is a seed.
     swaps_per_edge : float
-        Number of *accepted* swaps for each edge. Nearly nested graphs accept few: the chain stops
-        after 50 times as many attempts; `randomized_twin` mixes faster there.
+        Number of *accepted* swaps for each edge. Nearly nested graphs accept few, so the chain
+        stops after 50 times as many attempts; `randomized_twin` mixes faster there.
 
     Returns
     -------
@@ -283,8 +288,8 @@ def _cells(n_rows: int, n_columns: int, n_edges: int) -> NDArray[Any]:
 def _greedy(fan_in: IntArray, fan_out: IntArray) -> NDArray[np.int32]:
     """Return the columns of a graph with these degrees, row by row.
 
-    Rows are served in order of decreasing degree, and each takes the columns with the most free
-    stubs; that succeeds whenever there is a graph (Gale and Ryser).
+    Rows are filled in order of decreasing degree, each with the columns that have the most free
+    stubs. This succeeds whenever there is such a graph (Gale and Ryser). O(n_out n_in log n_in).
     """
     left = fan_out.copy()
     indptr = np.concatenate([[0], np.cumsum(fan_in)])
@@ -327,6 +332,12 @@ def chung_lu(
     -------
     LayerGraph
         Hubs saturate at the size of the other side; units of small weight may be isolated.
+
+    Raises
+    ------
+    ValueError
+        If a size or the density is out of range, or the exponent is not above 1 or a side is
+        unknown.
 
     Notes
     -----
@@ -386,6 +397,12 @@ def preferential_attachment(
     Returns
     -------
     LayerGraph
+
+    Raises
+    ------
+    ValueError
+        If a size or the density is out of range, or the attractiveness is not above 0 or a side is
+        unknown.
 
     Notes
     -----
@@ -506,6 +523,12 @@ def rmat(
     -------
     LayerGraph
         Heavy-tailed on both sides, with many isolated units; units are renumbered at random.
+
+    Raises
+    ------
+    ValueError
+        If a size or the density is out of range, or the probabilities or the noise are out of
+        range.
 
     Notes
     -----

@@ -1,7 +1,7 @@
 """How many edges each layer gets: the budget of a network and how layers share it.
 
 A budget is a density, SET's epsilon, or a list with the density of each layer. `layer_densities`
-turns it into densities for whoever makes graphs: `generate`, runs, `sparsify`, the classifier.
+turns it into densities for all that make graphs: `generate`, runs, `sparsify`, the classifier.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ def layer_densities(
     density : float, optional
         Edges of the whole network over its possible edges, in [0, 1].
     epsilon : float, optional
-        SET's budget: ``epsilon (n_in + n_out)`` edges in each layer, all where that is too many.
+        SET's budget: ``epsilon (n_in + n_out)`` edges in each layer, at most all possible edges.
     densities : str or sequence of float, optional
-        A name of `DENSITIES` beside `density` or `epsilon`: how layers share the budget. Left
-        out: "uniform" with `density`, "er" with `epsilon`. Under another rule than "er",
-        `epsilon` sets the edges of the whole network. Or, alone, the density of each layer.
+        With `density` or `epsilon`: how layers share the budget, a name of `DENSITIES`; by default
+        "uniform" with `density` and "er" with `epsilon`. Under another rule than "er", `epsilon`
+        sets the budget of the whole network. Alone: a list with the density of each layer.
 
     Returns
     -------
@@ -77,8 +77,8 @@ def layer_densities(
     Raises
     ------
     ValueError
-        If there is not exactly one budget, a number is out of range, a name unknown, or a list
-        has not one density for each layer.
+        If not exactly one budget is given, a number is out of range, a name is unknown, or a list
+        does not have one density for each layer.
 
     References
     ----------
@@ -183,7 +183,7 @@ def epsilon_from_density(n_in: int, n_out: int, density: float) -> float:
 
 
 def uniform_densities(shapes: Sequence[Shape], *, density: float) -> list[float]:
-    """Give every layer the same density.
+    """Return the same density for every layer.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ def uniform_densities(shapes: Sequence[Shape], *, density: float) -> list[float]
 
 
 def er_densities(shapes: Sequence[Shape], *, density: float) -> list[float]:
-    """Make densities proportional to (n_in + n_out) / (n_in n_out), and meet the network's budget.
+    """Return densities proportional to (n_in + n_out) / (n_in n_out) that meet a budget.
 
     SET's allocation with epsilon solved from the budget. Layers that would exceed density 1
     become dense and epsilon is solved again for the others, until none exceeds it.
@@ -246,7 +246,7 @@ def er_densities(shapes: Sequence[Shape], *, density: float) -> list[float]:
 
 
 def erk_densities(shapes: Sequence[Shape], *, density: float, power: float = 1.0) -> list[float]:
-    """Make densities proportional to the sum over the product of all dimensions (ERK).
+    """Return densities proportional to the sum over the product of all dimensions (ERK).
 
     Parameters
     ----------
@@ -277,7 +277,7 @@ def erk_densities(shapes: Sequence[Shape], *, density: float, power: float = 1.0
 
 
 def equal_fan_in_densities(shapes: Sequence[Shape], *, density: float) -> list[float]:
-    """Give every layer the same mean fan-in, and meet the network's budget.
+    """Return densities with the same mean fan-in in every layer that meet the network's budget.
 
     Parameters
     ----------
@@ -305,7 +305,7 @@ def equal_fan_in_densities(shapes: Sequence[Shape], *, density: float) -> list[f
 
 
 def _within_budget(raw: Sequence[float], shapes: Sequence[Shape], density: float) -> list[float]:
-    """Scale `raw` so that the budget is met and no density is above 1."""
+    """Return `raw` scaled so that the budget is met and no density is above 1."""
     # Layers that would exceed density 1 become dense and their edges leave the budget, which
     # raises the scale of the others, so that further layers may exceed 1: repeat until none does.
     # At most one round for each layer.

@@ -22,12 +22,12 @@ class Description:
     Attributes
     ----------
     family : str or None
-        The generator; known of the generated object only. None for graphs from files, from
-        training, and for copies.
+        Name of the generator, known only for the object that it returned: None for graphs from
+        files or training, and for copies.
     params : dict
         All parameters of the family.
     guarantee : str
-        What the family promises of the graph it returns.
+        Properties that the family guarantees.
     repairs : tuple of str
         How the construction was changed to meet the size and the number of edges.
     n_in, n_out, n_edges : int
@@ -70,7 +70,7 @@ class Description:
 
 
 def describe(graph: GraphLike, *, requested_density: float | None = None) -> Description:
-    """Describe a graph: its family and repairs, degrees, components, spectral certificate.
+    """Return facts about a graph: its family and repairs, degrees, components, singular values.
 
     Parameters
     ----------

@@ -99,6 +99,11 @@ def expander(
         `describe` gives the second singular value, the margin to
         ``sqrt(fan_out - 1) + sqrt(fan_in - 1)`` and the lift that was chosen.
 
+    Raises
+    ------
+    ValueError
+        If a size or the density is out of range, or `draws` is below 1.
+
     Notes
     -----
     Guarantee: exact number of edges; degrees within one on both sides; second singular value
@@ -111,7 +116,8 @@ def expander(
     A lift gains over a random graph where blocks are nearly as many as their units, or a power
     of that: its small matrices are then most of a Fourier matrix, whose singular values are all
     equal. In very wide and very sparse layers nothing is gained, and the random graph is taken.
-    Using fields of prime powers, and choosing by the value measured after fitting, is our own.
+    The use of fields of prime-power order, and the choice by the value measured after fitting, are
+    specific to this implementation.
 
     References
     ----------
@@ -175,6 +181,11 @@ def ramanujan(
     LayerGraph
         Ramanujan where degrees are constant; otherwise below the bound of the mean degrees.
 
+    Raises
+    ------
+    ValueError
+        If a size or the density is out of range, or `tries` is below 1.
+
     Notes
     -----
     Guarantee: exact number of edges; degrees within one on both sides; best of the tries.
@@ -217,7 +228,7 @@ def ramanujan(
 
 
 def _second(graph: LayerGraph) -> float:
-    """Second singular value of a candidate to ten digits: candidates that tie keep their order."""
+    """Return the second singular value to ten digits, so that ties keep the order of candidates."""
     return float(f"{leading_singular_values(graph)[1]:.10g}")
 
 

@@ -24,7 +24,7 @@ __all__ = [
 
 
 def is_prime(n: int) -> bool:
-    """Tell whether `n` is a prime, by trial division."""
+    """Return whether `n` is a prime, by trial division."""
     return n > 1 and all(n % d for d in range(2, int(n**0.5) + 1))
 
 
@@ -122,15 +122,15 @@ class Field:
     log: IntArray
 
     def add(self, a: IntArray, b: IntArray) -> IntArray:
-        """Sum of elements, array by array."""
+        """Return the sum of elements, array by array."""
         return digit_sum(np.asarray(a), np.asarray(b), self.p, self.k)
 
     def subtract(self, a: IntArray, b: IntArray) -> IntArray:
-        """Difference of elements, array by array."""
+        """Return the difference of elements, array by array."""
         return self.add(a, self.multiply(b, np.array(self.p - 1)))
 
     def multiply(self, a: IntArray, b: IntArray) -> IntArray:
-        """Product of elements, array by array."""
+        """Return the product of elements, array by array."""
         a, b = np.asarray(a), np.asarray(b)
         product = self.exp[(self.log[a] + self.log[b]) % (self.q - 1)]
         return np.where((a == 0) | (b == 0), 0, product)
@@ -143,9 +143,15 @@ class Field:
 
 @functools.lru_cache(maxsize=16)
 def field_of_order(q: int) -> Field:
-    """Build the field of q elements, q a prime power, in O(q) a trial.
+    """Build the field of q elements, q a prime power.
 
-    The reduction rule is the first monic polynomial that makes its root primitive.
+    The reduction rule is the first monic polynomial whose root is primitive. Each polynomial tried
+    costs O(q).
+
+    Raises
+    ------
+    ValueError
+        If q is not a prime power.
 
     Examples
     --------

@@ -31,7 +31,7 @@ def below(state: NDArray[np.uint64], n: int) -> Any:
 def _has(
     indices: NDArray[np.int32], start: int, stop: int, column: int, count: Any, base: int
 ) -> bool:
-    """Tell whether a row has a column: by the table of cells if there is one, else by a scan."""
+    """Return whether a row has a column: by the table of cells if there is one, else by a scan."""
     if count.size:
         return count[base + column] > 0
     for k in range(start, stop):  # noqa: SIM110
@@ -64,7 +64,7 @@ def _free(
     count: Any,
     n_columns: int,
 ) -> bool:
-    """Tell whether swapping the columns of edges e and f makes no double edge."""
+    """Return whether the columns of edges e and f can be swapped without a double edge."""
     if r == s or indices[f] == indices[e]:
         return False
     if _has(indices, indptr[r], indptr[r + 1], indices[f], count, r * n_columns):
@@ -205,13 +205,13 @@ def attach(
     bipartite: bool,
     state: NDArray[np.uint64],
 ) -> int:
-    """Preferential attachment: units arrive in order and join `stubs` units that are there already.
+    """Grow a graph by preferential attachment: each new unit joins `stubs` of the earlier units.
 
     A partner is chosen with probability proportional to degree + `extra`, on the other side if
-    `bipartite`. Fills `ends` (pairs of units) and returns the number of edges.
+    `bipartite`. Fill `ends` (pairs of units) and return the number of edges.
 
     No cumulated degrees are kept: the end of a random edge is a unit drawn in proportion to its
-    degree, and with the right probability a uniform unit is drawn instead, for `extra`. That is
+    degree, and a uniform unit is drawn instead with the probability that `extra` requires. That is
     O(1) a draw. Draws of a unit that has been joined already are repeated, at most 200 times.
     """
     there = np.empty((2, order.size), np.int64)
@@ -259,9 +259,9 @@ def grow_edges(
 ) -> Any:
     """Place the edges of left units one by one, each to a right unit far away, of low degree.
 
-    Left unit i has the edges ``starts[i]:starts[i + 1]``; `ends` gets their right units. For the
-    left unit at hand the distances to all right units are known up to `depth`; of the farthest
-    right units one of the smallest degree is taken, ties at random.
+    Left unit i has the edges ``starts[i]:starts[i + 1]``; their right units are written to `ends`.
+    The distances from the current left unit to all right units are known up to `depth`; of the
+    farthest right units one of the smallest degree is taken, ties at random.
 
     An edge to the unit at distance k closes a cycle of length 2 k, so taking the farthest keeps
     short cycles away as long as that is possible. A search anew for each edge would cost O(edges
@@ -283,7 +283,7 @@ def grow_edges(
         place[ranked[i]] = i
     bucket = np.full(n_left + 2, n_right, np.int64)
     bucket[0] = 0
-    # Steps from the present left unit; depth + 1 means not reached.
+    # Steps from the current left unit; depth + 1 means not reached.
     far = depth + 1
     to_left, to_right = np.full(n_left, far, np.int64), np.full(n_right, far, np.int64)
     queue, touched = np.empty(n_right, np.int64), np.empty(n_left, np.int64)

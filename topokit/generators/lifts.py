@@ -125,6 +125,11 @@ def cyclic_lift(
     -------
     LayerGraph
 
+    Raises
+    ------
+    ValueError
+        If a size or the density is out of range, or `shifts` is unknown.
+
     Notes
     -----
     Guarantee: exact number of edges; no 4-cycle before topping up, where the degrees permit.
@@ -261,7 +266,7 @@ def products(a: int, b: int, group: Group, rng: np.random.Generator) -> IntArray
 
 
 def _greedy_shifts(a: int, b: int, h: int, rng: np.random.Generator) -> IntArray:
-    """Random shifts, avoiding those that close a 4-cycle while there are others."""
+    """Return random shifts, none that closes a 4-cycle as long as there are others."""
     shifts = np.zeros((a, b), np.int64)
     for i in range(a):
         for j in range(b):
@@ -353,6 +358,11 @@ def two_lift(
     Returns
     -------
     LayerGraph
+
+    Raises
+    ------
+    ValueError
+        If a size or the density is out of range, or `tries` is below 1.
 
     Notes
     -----

@@ -42,6 +42,11 @@ def peg(
     -------
     LayerGraph
 
+    Raises
+    ------
+    ValueError
+        If a size or the density is out of range, or the depth is below 1.
+
     Notes
     -----
     Guarantee: exact number of edges; fan-out within one; fan-in nearly even.

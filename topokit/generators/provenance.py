@@ -22,7 +22,7 @@ _NOTES: ContextVar[list[str] | None] = ContextVar("notes", default=None)
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What a graph was asked to be, and what had to be done to meet it.
+    """How a graph was requested, and what was changed to meet the request.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Provenance:
     guarantee : str
         What the family promises.
     repairs : tuple of str
-        Everything done to the pure construction: units cropped, edges removed, added or swapped.
+        Changes to the pure construction: units cropped, edges removed, added or swapped.
     """
 
     family: str
@@ -46,7 +46,7 @@ class Provenance:
 
 
 def provenance_of(graph: LayerGraph) -> Provenance | None:
-    """Return how this very object was generated; None for equal graphs, copies and files.
+    """Return how this object was generated; None for equal graphs, copies and files.
 
     Examples
     --------

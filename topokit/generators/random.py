@@ -349,8 +349,8 @@ def nested(
     """
     n_in, n_out, n_edges = edge_count(n_in, n_out, density, rng)
     # The degrees follow the curve n_in (1 - x)**c over the rank x of the output unit; c is found
-    # by bisection so that they add up to the number of edges, and rounding is made good at the
-    # units farthest from the curve.
+    # by bisection so that they add up to the number of edges, and the rounding error is corrected
+    # at the units farthest from the curve.
     x = (np.arange(n_out) + 0.5) / n_out
     low, high = -30.0, 30.0
     for _ in range(80):
@@ -382,8 +382,8 @@ def hub(
 ) -> LayerGraph:
     """A few units joined to the whole other side, the rest near-biregular.
 
-    It shows a weakness of the raw spectral gap: hubs make the largest singular value that of a
-    star, and the gap large, without making the graph a better expander.
+    It shows a weakness of the raw spectral gap: hubs raise the largest singular value to that of a
+    star, and so the gap, without making the graph a better expander.
 
     Parameters
     ----------

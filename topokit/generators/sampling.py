@@ -77,8 +77,8 @@ def check_rng(rng: Any) -> None:
 def check_side(name: str, value: str, options: tuple[str, ...]) -> None:
     """Raise a ValueError unless `value` is one of the options for sides of a layer.
 
-    A side is called by its degrees: "fan_in" means the output units, "fan_out" the input units.
-    Once these parameters took "out" and "in"; that is said rather than "in" taken for "fan_in".
+    A side is named after its degrees: "fan_in" means the output units, "fan_out" the input units.
+    Earlier versions took "out" and "in"; for these the message gives the new name.
     """
     if value in options:
         return
@@ -122,9 +122,9 @@ def choose_cells(shape: tuple[int, int], k: int, rng: np.random.Generator) -> La
 def choose_per_row(degrees: IntArray, n_columns: int, rng: np.random.Generator) -> LayerGraph:
     """Draw `degrees[i]` distinct columns for each row `i`, uniform and independent between rows.
 
-    All rows are drawn at once, and what came twice is drawn again. For rows of more than half of
-    the columns the absent columns are drawn instead, so that a draw is new with probability 1/2
-    at least, and O(log) rounds are enough.
+    All rows are drawn at once, and duplicates are drawn again. For rows of more than half of the
+    columns the absent columns are drawn instead, so that a draw is new with probability at least
+    1/2, and O(log n_edges) rounds are enough.
     """
     shape = (degrees.size, n_columns)
     flip = 2 * degrees > n_columns

@@ -89,6 +89,11 @@ def small_world(
     -------
     LayerGraph
 
+    Raises
+    ------
+    ValueError
+        If a size or the density is out of range, or `beta` is outside [0, 1].
+
     Notes
     -----
     Guarantee: exact number of edges.
@@ -125,8 +130,9 @@ def receptive_field(
 ) -> LayerGraph:
     """Each output unit sees inputs with a probability that falls with distance (BRF).
 
-    Distance on the ring from the centre ``(j + 1/2) n_in / n_out - 1/2``. The released code of
-    the paper centres elsewhere and leaves units isolated; this one does not.
+    The distance of output unit j is measured on the ring, from its centre
+    ``(j + 1/2) n_in / n_out - 1/2``. The released code of the paper has other centres, which leave
+    units isolated.
 
     Parameters
     ----------
@@ -142,6 +148,11 @@ def receptive_field(
     Returns
     -------
     LayerGraph
+
+    Raises
+    ------
+    ValueError
+        If a size or the density is out of range, or `r` is outside [0, 1].
 
     Notes
     -----
@@ -210,6 +221,11 @@ def geometric(
     -------
     LayerGraph
         Many 4-cycles; a poor expander.
+
+    Raises
+    ------
+    ValueError
+        If a size or the density is out of range, or the dimension is not 1, 2 or 3.
 
     Notes
     -----
@@ -281,6 +297,11 @@ def block(
     -------
     LayerGraph
 
+    Raises
+    ------
+    ValueError
+        If a size or the density is out of range, or `groups` is below 1 or `ratio` is negative.
+
     Notes
     -----
     Guarantee: exact number of edges; the number within groups is its expectation, rounded.
@@ -333,23 +354,28 @@ def circulant(
 ) -> LayerGraph:
     """Circulant graph: output unit i sees input units i + s for a set of offsets s.
 
-    "powers" (of two) and "fibonacci" are our reading of layers that the literature calls
-    structured; we know no exact published definition.
+    "powers" (of two) and "fibonacci" are one interpretation of layers that the literature calls
+    structured; no exact published definition is known to us.
 
     Parameters
     ----------
     n_in, n_out : int
     density : float
-        In [0, 1]; ``round(density n_in n_out)`` edges. Offsets are as many as the mean fan-in;
-        rectangular layers are cropped from a square, edges missing are topped up.
+        In [0, 1]; ``round(density n_in n_out)`` edges. There are as many offsets as the mean
+        fan-in; rectangular layers are cropped from a square, and missing edges are added.
     rng : numpy.random.Generator
     offsets : {"random", "powers", "fibonacci"}
-        Where a set has too few, random ones are added.
+        How offsets are chosen; where a set has too few, random ones are added.
     shuffle : {"none", "fan_in", "fan_out", "both"}
 
     Returns
     -------
     LayerGraph
+
+    Raises
+    ------
+    ValueError
+        If a size or the density is out of range, or `offsets` is unknown.
 
     Notes
     -----

@@ -1,8 +1,8 @@
 """Families that mix across layers: butterfly, RadiX, de Bruijn, Monarch and others.
 
-One layer of them is often a union of complete blocks; it takes several to join all inputs to all
-outputs. `radix`, `butterfly` and `benes` have a stride that depends on the layers before, so
-`generate` builds their networks as a whole, by the ``..._network`` functions.
+One layer of such a family is often a union of complete blocks; several layers are needed to join
+all inputs to all outputs. `radix`, `butterfly` and `benes` have a stride that depends on the layers
+before, so `generate` builds their networks as a whole, by the ``..._network`` functions.
 """
 
 from __future__ import annotations
@@ -131,6 +131,11 @@ def butterfly(
     Returns
     -------
     LayerGraph
+
+    Raises
+    ------
+    ValueError
+        If a size or the density is out of range, or the stride is below 1.
 
     Notes
     -----
@@ -435,7 +440,7 @@ def clash_free(
         In [0, 1]; ``round(density n_in n_out)`` edges.
     rng : numpy.random.Generator
     z : int, optional
-        Number of memories, a divisor of n_in; by default the one nearest to its root.
+        Number of memories, a divisor of n_in; by default the one nearest to sqrt(n_in).
     kind : int
         1: memories are read in random order. 2: cyclically, from random addresses in each sweep.
         3: cyclically, from the same random addresses in all sweeps.
@@ -542,7 +547,7 @@ def radix_network(
     rng: np.random.Generator,
     **params: Any,
 ) -> list[LayerGraph]:
-    """RadiX layers: the stride is the product of the radices before, until it reaches the width."""
+    """Return RadiX layers, whose stride is the product of the radices before, below the width."""
     return _network("radix", radix, shapes, densities, False, rng, params)
 
 
@@ -553,7 +558,7 @@ def butterfly_network(
     rng: np.random.Generator,
     **params: Any,
 ) -> list[LayerGraph]:
-    """Butterfly stages, one digit after the other, from the first again after the last digit."""
+    """Return butterfly stages, one digit after the other, from the first again after the last."""
     return _network("butterfly", butterfly, shapes, densities, False, rng, params)
 
 
@@ -564,7 +569,7 @@ def benes_network(
     rng: np.random.Generator,
     **params: Any,
 ) -> list[LayerGraph]:
-    """Butterfly stages up to the last digit and back to the first: a Beneš network."""
+    """Return butterfly stages up to the last digit and back to the first: a Beneš network."""
     return _network("benes", butterfly, shapes, densities, True, rng, params)
 
 
@@ -577,7 +582,11 @@ def _network(
     rng: np.random.Generator,
     params: dict[str, Any],
 ) -> list[LayerGraph]:
-    """Layers whose strides are products of the radices before them."""
+    """Return layers whose strides are products of the radices before them.
+
+    The digit moves up by one in each layer; after the last it returns to the first, step by step
+    if `mirrored`. A `stride` in `params` is used for all layers.
+    """
     layer = recorded(name, function)
     if "stride" in params:
         return [
