@@ -1,9 +1,9 @@
 """Measures by name, of layers, networks and changes; and `measure`, which computes them.
 
-Here belong degrees, spectral gaps, the power-law fit and its verdict, and null
-samples. A measure is a function in the module of its kind and a line in
-`LAYER_MEASURES`, `NETWORK_MEASURES` or `CHANGE_MEASURES`. Imports from `graph`, and from
-`generators` for null samples; never torch.
+This package holds measures of degrees, spectra, connectivity, structure, weights and change, the
+power-law fit and its verdict, and scores against null samples. To add a measure, write the function
+in the module of its kind and add a line to `LAYER_MEASURES`, `NETWORK_MEASURES` or
+`CHANGE_MEASURES`. Imports from `graph`, and from `generators` for null samples; never torch.
 """
 
 from __future__ import annotations
@@ -257,11 +257,11 @@ CORE: tuple[str, ...] = (
 """Names measured every epoch."""
 
 NETWORK = "network"
-"""The layer named in rows of network-wide measures."""
+"""Name in the column ``layer`` for measures of the whole network."""
 
 
 def _rows(layer: str, name: str, value: Any) -> Iterable[tuple[str, str, float]]:
-    """Rows of one value, a tuple flattened to one row a field."""
+    """Yield the rows of one value; a tuple is flattened to one row for each field."""
     fields = getattr(value, "_fields", None)
     if fields is None:
         yield layer, name, float(value)
@@ -271,7 +271,7 @@ def _rows(layer: str, name: str, value: Any) -> Iterable[tuple[str, str, float]]
 
 
 def _check(names: Iterable[str]) -> None:
-    """Raise for names in no table."""
+    """Raise a ValueError if a name is in no table, or a measure lacks the field named."""
     known = sorted({*LAYER_MEASURES, *NETWORK_MEASURES, *CHANGE_MEASURES})
     for name in names:
         base, _, field = name.partition(".") if isinstance(name, str) else (name, "", "")
@@ -288,7 +288,7 @@ def _check(names: Iterable[str]) -> None:
 
 
 def _fields(name: str) -> tuple[str, ...]:
-    """Fields of a measure that gives a tuple."""
+    """Return the fields of a measure whose value is a named tuple; none for others."""
     tiny = LayerGraph.from_edge_ids([0], (1, 1))
     found: list[str] = []
     tables: tuple[tuple[Mapping[str, Callable[[Any], Any]], Any], ...] = (
@@ -309,7 +309,7 @@ def measure(
     previous: GraphLike | None = None,
     changes: Mapping[str, EdgeUpdate] | None = None,
 ) -> pd.DataFrame:
-    """Measure a topology: every layer, the whole network, and the change since `previous`.
+    """Return measures of every layer, of the whole network, and of the change since `previous`.
 
     Parameters
     ----------
@@ -318,15 +318,15 @@ def measure(
         state dict, the path of a file. A run is measured at its last recorded epoch and, unless
         `previous` is given, compared with the epoch recorded before.
     names : iterable of str, optional
-        Names of the tables `LAYER_MEASURES`, `NETWORK_MEASURES` and `CHANGE_MEASURES` (a name
-        in several is taken from all), or one field of one, such as ``"power_law.alpha"``. By
-        default `CORE`.
+        Names in the tables `LAYER_MEASURES`, `NETWORK_MEASURES` and `CHANGE_MEASURES` (a name
+        in several tables selects all of them), or a single field such as ``"power_law.alpha"``.
+        By default `CORE`.
     previous : dict of LayerGraph, optional
-        The topology recorded before. Layers that it lacks, or has in another shape, have no
-        rows of change.
+        The topology recorded before. Layers that are missing in it, or have another shape there,
+        get no rows of change.
     changes : mapping of str to EdgeUpdate, optional
-        The change of each layer since the topology before, where it is known, edges that are in
-        both counted as kept; by default found by comparing with `previous`.
+        The change of each layer since the topology before, where it is known; edges in both count
+        as kept. By default found by comparing with `previous`.
 
     Returns
     -------
@@ -338,7 +338,7 @@ def measure(
     Raises
     ------
     ValueError
-        If a name is in no table; the nearest names are offered.
+        If a name is in no table; the message suggests the nearest names.
 
     Examples
     --------

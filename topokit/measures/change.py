@@ -33,7 +33,7 @@ NAN = float("nan")
 def turnover(update: EdgeUpdate) -> float:
     """Share of the edges that were absent from the previous topology.
 
-    An edge dropped and grown again in between is not seen.
+    An edge that was dropped and grown again in between does not count.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def jaccard_excess(update: EdgeUpdate) -> float:
     Returns
     -------
     float
-        At most 1; ``nan`` without edges or where the two must be the same. Cost O(n_edges).
+        At most 1; ``nan`` without edges, and where both graphs are complete. Cost O(n_edges).
 
     Notes
     -----
@@ -217,7 +217,7 @@ def expected_explored_fraction(
     Returns
     -------
     float
-        In [0, 1]; ``nan`` without cells.
+        In [0, 1]; ``nan`` without possible edges.
 
     References
     ----------
@@ -284,8 +284,8 @@ def topology_distance(a: GraphLike, b: GraphLike) -> float:
     Layer by layer, units are paired by the assignment of least cost, the cost of two units
     being 1 minus the Jaccard index of their input sets (0 if both are empty); the inputs of the
     next layer are renumbered by the pairing. The mean cost of all pairs is the distance. Units
-    of the last layer are paired as well. Two independent random networks are not at 1 (0.82 at
-    density 0.6 %), and greedy pairing makes it no metric.
+    of the last layer are paired as well. The distance of two independent random networks is below
+    1 (0.82 at density 0.6 %). Since layers are paired one after the other, it is not a metric.
 
     Parameters
     ----------
@@ -382,24 +382,23 @@ def kept_core(graph: GraphLike, weights: NDArray[np.floating], share: float) -> 
 
 
 def structure_convergence(topologies: Iterable[Topology], *, threshold: float = 0.9) -> Convergence:
-    """Overlap of each topology with the next, and the first one from which it stays high.
+    """Overlap of each topology with the next, and the index from which it stays high.
 
     Parameters
     ----------
     topologies : iterable of dict of LayerGraph
-        Those of successive epochs, ``history.topology(e) for e in history.recorded``; or of
-        the cores that pruning would keep (`kept_core`), which leave out the edges that are
-        replaced at every step.
+        Topologies of successive epochs, ``history.topology(e) for e in history.recorded``; or the
+        cores that pruning would keep (`kept_core`), without the edges replaced at every step.
     threshold : float
         In (0, 1].
 
     Returns
     -------
     Convergence
-        ``overlap``: for each layer the Jaccard index of topology t and t + 1, one less than
-        there are topologies (``nan`` where both are empty). ``settled``: the first t from which
-        on no overlap is below `threshold`; ``nan`` if the last one is, or there is none. Cost
-        O(edges) a topology; two are held at once.
+        ``overlap``: for each layer the Jaccard indices of topologies t and t + 1, one fewer than
+        there are topologies (``nan`` where both are empty). ``settled``: for each layer the first
+        t from which on no overlap is below `threshold`; ``nan`` if the last overlap is. Layers are
+        missing with fewer than two topologies. Cost O(edges) a topology; two are held at once.
 
     Raises
     ------

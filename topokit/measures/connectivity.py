@@ -49,7 +49,7 @@ class Components(NamedTuple):
 
 
 def labels_of(units: Joined) -> NDArray[np.int32]:
-    """Component of each unit of a network, from 0. O(edges)."""
+    """Return the component of each unit of a network, numbered from 0. O(edges)."""
     from topokit.measures.kernels import component_labels
 
     n = units.degree.size
@@ -78,7 +78,7 @@ def components_of(graph: LayerGraph) -> Components:
 
 
 def _components(graph: LayerGraph) -> Components:
-    """Components of one layer."""
+    """Return the components of one layer; see `components_of`."""
     from topokit.measures.kernels import component_labels
 
     n = graph.n_in + graph.n_out
@@ -153,7 +153,11 @@ def giant_share(graph: LayerGraph) -> float:
 
 
 def _network_sizes(topology: Topology) -> NDArray[np.int64] | None:
-    """Component sizes of the whole layered network; None if the layers do not chain."""
+    """Return the component sizes of the whole network; None if the layers do not chain.
+
+    The sizes are kept with the first layer's graph, together with weak references to all graphs,
+    so that `network_components` and `network_giant_share` share one search.
+    """
     if chain_widths(topology) is None:
         return None
     graphs = list(topology.values())
@@ -245,7 +249,8 @@ class ActiveFlow(NamedTuple):
 def active_flow(topology: Topology) -> ActiveFlow:
     """Units and edges that lie on a path from an input to an output unit, and number of paths.
 
-    Only the graph counts: a unit without inputs may still pass on its bias.
+    Only the graph is considered: a unit without inputs counts as inactive, although it may have a
+    bias.
 
     Parameters
     ----------
@@ -293,7 +298,7 @@ def active_flow(topology: Topology) -> ActiveFlow:
         on = backward[-1][graph.rows]
         backward.append(np.bincount(graph.indices[on], minlength=graph.n_in) > 0)
     backward.reverse()
-    # counts may underflow to 0 beside much larger ones, so booleans tell what is reached
+    # path counts may underflow to 0 beside much larger ones, so reachability is kept in booleans
     reach = [np.ones(graphs[0].n_in, bool)]
     for graph in graphs:
         on = reach[-1][graph.indices]
@@ -331,7 +336,10 @@ class RobustnessCurve(NamedTuple):
 
 
 def _counts(graph: LayerGraph) -> NDArray[np.float64]:
-    """Ordered pairs of units at each distance, (in the giant component, anywhere)."""
+    """Return the number of ordered pairs at each distance: in the giant component, anywhere.
+
+    Components of the same size and number of edges as the largest one count as giant, too.
+    """
     n = graph.n_in + graph.n_out
     parts = components_of(graph)
     edges = np.bincount(parts.labels, np.concatenate([graph.fan_out, graph.fan_in]), parts.number)
@@ -349,7 +357,7 @@ def _counts(graph: LayerGraph) -> NDArray[np.float64]:
 
 
 def _pairs(graph: LayerGraph) -> NDArray[np.float64]:
-    """Counts of distances, remembered with the graph."""
+    """Return `_counts`, remembered with the graph."""
     return remember(graph, "distances", lambda: _counts(graph))
 
 
@@ -424,10 +432,10 @@ def distances(graph: LayerGraph) -> Distances:
 
 
 # Robustness. Every unit has a rank, and the `number` units of the lowest ranks are kept: an edge is
-# left as long as its later end is below that number. So one comparison an edge selects the edges of
+# left as long as both ranks are below that number. So one comparison an edge selects the edges of
 # each point of the curve, and union-find over them gives the components: O(edges) a point. Adding
 # units from the last to the first, as in Newman and Ziff (2001), gives the whole curve in one pass,
-# but needs compiled code of its own; 33 points over scipy's components are fast enough on demand.
+# but would need another compiled function; 33 points over scipy's components are fast enough.
 def _giants(
     graph: LayerGraph, rank: NDArray[np.int64], kept: NDArray[np.int64]
 ) -> NDArray[np.float64]:
@@ -475,7 +483,7 @@ def robustness_curve(
     Raises
     ------
     ValueError
-        If `order` is another word, `points` below 2, or `rng` missing.
+        If `order` is unknown, `points` is below 2, or `rng` is missing.
 
     References
     ----------

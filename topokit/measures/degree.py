@@ -53,7 +53,8 @@ class DegreeEvenness(NamedTuple):
 def gini(values: ArrayLike) -> float:
     """Gini coefficient of non-negative values: 0 for equal ones, (n - 1)/n for one-hot ones.
 
-    A random graph is not at 0: Poisson degrees of mean m have e^(-2m) (I0(2m) + I1(2m)).
+    A random graph does not have 0: Poisson degrees of mean m have e^(-2m) (I0(2m) + I1(2m)), with
+    the modified Bessel functions I0 and I1.
 
     Parameters
     ----------
@@ -82,7 +83,7 @@ def gini(values: ArrayLike) -> float:
 
 
 def hub_share(degrees: ArrayLike, *, share: float = 0.01) -> float:
-    """Share of the edges held by the ceil(share x n) units of largest degree.
+    """Share of the edges at the ceil(share x n) units of largest degree.
 
     Parameters
     ----------
@@ -108,7 +109,7 @@ def hub_share(degrees: ArrayLike, *, share: float = 0.01) -> float:
 
 
 def ccdf(degrees: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Complementary cumulative distribution P(K >= k) at the distinct degrees.
+    """Return the complementary cumulative distribution P(K >= k) at the distinct degrees.
 
     Parameters
     ----------
@@ -217,7 +218,7 @@ def expected_isolated(n_units: int, n_other: int, n_edges: int) -> float:
 
 
 def _summary(degrees: NDArray[np.int64], n_other: int) -> DegreeSummary:
-    """Summary of one side."""
+    """Return the summary of one side; see `fan_in`."""
     if degrees.size == 0:
         return DegreeSummary(NAN, NAN, NAN, NAN, NAN, 0.0)
     dispersion, p_value = dispersion_test(degrees, n_other=n_other)
@@ -300,7 +301,7 @@ def fan_out(graph: LayerGraph) -> DegreeSummary:
 
 
 def _evenness(degrees: NDArray[np.int64]) -> DegreeEvenness:
-    """Evenness of one side."""
+    """Return the evenness of one side; see `evenness_fan_in`."""
     total = float(degrees.sum())
     if total <= 0:
         return DegreeEvenness(NAN, NAN, NAN, NAN, NAN, NAN)

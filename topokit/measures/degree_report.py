@@ -90,7 +90,10 @@ class DegreeReport:
 
 
 def _holds(fit: PowerLawFit) -> dict[str, bool]:
-    """Tell which conditions one sequence meets; all need a random layer to be rejected."""
+    """Return which conditions of a tier one sequence meets.
+
+    Every condition but "random" requires that a random layer is rejected.
+    """
     random = not fit.dispersion_p < RANDOM_LEVEL
     beaten = any(
         ratio.statistic < 0 and ratio.p_value < HEAVY_LEVEL
@@ -173,7 +176,7 @@ def scale_free_tier(fits: Sequence[PowerLawFit]) -> str:
 def degree_report(
     graph: GraphLike, side: str = "fan_in", *, bootstrap: int = 100, rng: np.random.Generator | int
 ) -> DegreeReport:
-    """Answer the scale-free question for one side: is it random, heavy-tailed, a power law.
+    """Return tests and fits of the degrees of one side: random, heavy-tailed or a power law.
 
     Parameters
     ----------
@@ -196,7 +199,7 @@ def degree_report(
     Raises
     ------
     ValueError
-        If `side` is another word, or `bootstrap` below 1.
+        If `side` is unknown, or `bootstrap` is below 1.
 
     References
     ----------
@@ -215,7 +218,7 @@ def degree_report(
     if bootstrap < 1:
         raise ValueError(f"expected at least one bootstrap replicate, got {bootstrap}")
     graph = as_graph(graph)
-    # the fit draws first, so that its p-value is that of power_law_of with the same stream
+    # the fit draws first, so that its p-value equals that of power_law_of with the same stream
     fit = power_law_of(graph, side, bootstrap=bootstrap, rng=rng)
     degrees, n_other = (
         (graph.fan_in, graph.n_in) if side == "fan_in" else (graph.fan_out, graph.n_out)
@@ -253,14 +256,17 @@ class BinomialDistance(NamedTuple):
 
 
 def _binomial(k: NDArray[Any], counts: NDArray[Any], n_other: int) -> float:
-    """Log-likelihood of the binomial law at its best share."""
+    """Return the log-likelihood of the binomial law at its most likely parameter."""
     share = float(counts @ k) / (float(counts.sum()) * n_other)
     choose = gammaln(n_other + 1) - gammaln(k + 1) - gammaln(n_other - k + 1)
     return float(counts @ (choose + xlogy(k, share) + xlog1py(n_other - k, -share)))
 
 
 def _negative_binomial(k: NDArray[Any], counts: NDArray[Any], n_other: int) -> float:
-    """Log-likelihood at the best size; the best mean is the sample's."""
+    """Return the largest log-likelihood of the negative binomial law.
+
+    The most likely mean is the sample's, so the search is over the size parameter alone.
+    """
     mean = float(counts @ k) / float(counts.sum())
 
     def cost(log_size: float) -> float:
@@ -274,7 +280,7 @@ def _negative_binomial(k: NDArray[Any], counts: NDArray[Any], n_other: int) -> f
 
 
 def _rounded_lognormal(k: NDArray[Any], counts: NDArray[Any], n_other: int) -> float:
-    """Log-likelihood of the lognormal law rounded to integers; zeros are values below 1/2."""
+    """Return the largest log-likelihood of the rounded lognormal law; 0 stands for below 1/2."""
     low, high = np.log(np.maximum(k - 0.5, 1e-300)), np.log(k + 0.5)
     logs = np.log(np.maximum(k, 0.3))
     mean = float(counts @ logs) / float(counts.sum())
@@ -283,7 +289,7 @@ def _rounded_lognormal(k: NDArray[Any], counts: NDArray[Any], n_other: int) -> f
     def cost(point: NDArray[Any]) -> float:
         mu, sigma = point[0], float(np.exp(np.clip(point[1], -8, 8)))
         below, above = (low - mu) / sigma, (high - mu) / sigma
-        flip = below > 0  # the smaller tail keeps its digits
+        flip = below > 0  # take the difference of the smaller tail, which loses no digits
         one = np.where(flip, log_ndtr(-below), log_ndtr(above))
         two = np.where(flip, log_ndtr(-above), log_ndtr(below))
         with np.errstate(divide="ignore"):
@@ -294,7 +300,7 @@ def _rounded_lognormal(k: NDArray[Any], counts: NDArray[Any], n_other: int) -> f
 
 
 def _zipf_mandelbrot(k: NDArray[Any], counts: NDArray[Any], n_other: int) -> float:
-    """Log-likelihood of (k + q)**-a on 0..n_other."""
+    """Return the largest log-likelihood of a law proportional to (k + q)**-a on 0..n_other."""
 
     def cost(point: NDArray[Any]) -> float:
         a, q = np.exp(np.clip(point, [-5, -5], [6, 12]))
@@ -321,7 +327,7 @@ LAWS: dict[str, tuple[Law, int]] = {
     "lognormal": (_rounded_lognormal, 2),
     "zipf_mandelbrot": (_zipf_mandelbrot, 2),
 }
-"""Best log-likelihood and number of parameters of each law."""
+"""For each law, the function of its largest log-likelihood, and its number of parameters."""
 
 
 def full_support_aic(degrees: ArrayLike, *, n_other: int) -> dict[str, float]:
@@ -365,7 +371,7 @@ def full_support_aic(degrees: ArrayLike, *, n_other: int) -> dict[str, float]:
 
 
 def _ks_distance(degrees: NDArray[np.int64], expected: NDArray[np.float64]) -> float:
-    """Kolmogorov-Smirnov distance of integers from a cumulative distribution on 0..n_other."""
+    """Return the Kolmogorov-Smirnov distance of integers from a distribution on 0..n_other."""
     found = np.bincount(degrees, minlength=expected.size).cumsum() / degrees.size
     return float(np.abs(found - expected).max())
 
@@ -526,9 +532,9 @@ def tail_index(
 
 
 def _kernel(logs: NDArray[np.float64], k: int) -> float:
-    """Kernel estimate of the index with the biweight kernel over the k largest values.
+    """Return the estimate of the index with the biweight kernel over the k largest values.
 
-    `logs` are relative to the first value below them, decreasing.
+    `logs` are the logarithms of these values over the next smaller value, decreasing.
     """
     u = np.arange(1, k + 1) / (k + 1)  # position over bandwidth; the bandwidth itself cancels
     gaps = logs - np.append(logs[1:], 0.0)
@@ -542,10 +548,10 @@ def _kernel(logs: NDArray[np.float64], k: int) -> float:
 
 
 def set_style_correlation(degrees: ArrayLike) -> SetCorrelation:
-    """Correlate the log-log histogram of degrees with a line, for reproduction only.
+    """Correlation of the log-log histogram of degrees with a line, for reproduction only.
 
     Warning: a small p-value here does not show a power law. Any decreasing histogram correlates
-    with one, more bins make it "more significant", and nothing is compared with other laws.
+    with a line, more bins make the test "more significant", and no other law is compared.
     This was the argument of the SET paper; `topokit.measures.fit_power_law` is the test to report.
 
     Parameters

@@ -322,13 +322,16 @@ def sweep_cut(graph: GraphLike) -> SweepCut:
 
 
 def _cut(conductance: float, units: NDArray[Any], graph: LayerGraph) -> SweepCut:
-    """Split unit numbers of the whole layer into the two sides."""
+    """Return the cut, with unit numbers of the whole layer split into the two sides."""
     inputs = units[units < graph.n_in].astype(np.int64)
     return SweepCut(conductance, inputs, units[units >= graph.n_in].astype(np.int64) - graph.n_in)
 
 
 def _second_vectors(graph: LayerGraph) -> NDArray[np.float64] | None:
-    """Second singular vectors over the roots of the degrees, inputs first; None if unconverged."""
+    """Return the second singular vectors over the roots of the degrees, inputs first.
+
+    None if the iteration did not converge.
+    """
     if graph.n_out < 2 or graph.n_in < 2:
         return np.concatenate([np.arange(graph.n_in, dtype=float), np.zeros(graph.n_out)])
     fan_in, root = np.maximum(graph.fan_in, 1), np.sqrt(np.maximum(graph.fan_out, 1))

@@ -1,6 +1,7 @@
 """Compiled loops of the measures: components, universal cover radius, power-law fit.
 
-Imported on first use, since it loads numba. Those of the spectra are `topokit.graph.lanczos`.
+Imported on first use, since it loads numba. The loops of the spectra are in
+`topokit.graph.lanczos`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from topokit.graph.kernels import compiled
 
-__all__ = ["bootstrap", "component_labels", "cover_radius", "scan", "settle"]
+__all__ = ["bootstrap", "component_labels", "cover_radius", "iterate_messages", "scan"]
 
 ROUNDS = 20_000  # limit for one trial value; fewer than 100 are needed except near the radius
 MESSAGES = 3_000_000_000  # limit on rounds times edges in all; band-like layers would need more
@@ -32,7 +33,7 @@ STEEPEST = 1000.0  # largest exponent
 def component_labels(
     indptr: NDArray[np.int64], indices: NDArray[np.uint32], first: int, n: int
 ) -> tuple[NDArray[np.int32], int]:
-    """Component of each of n units, numbered by first unit, and their number (union-find)."""
+    """Return the component of each of n units, numbered by first unit, and their number."""
     parent = np.arange(n)
     for row in range(indptr.size - 1):
         unit = first + row
@@ -68,7 +69,7 @@ def component_labels(
 # convergence and 1, so two or three trials from above extrapolate to the radius, and each trial
 # begins with the messages of the one before, which lie below its own fixed point.
 @compiled
-def settle(
+def iterate_messages(
     indptr: NDArray[np.int64],
     indices: NDArray[np.uint32],
     n_in: int,
@@ -77,9 +78,9 @@ def settle(
     down: NDArray[np.float64],
     rounds: int,
 ) -> tuple[bool, float, int]:
-    """Iterate messages from below towards their fixed point; tell whether there is one.
+    """Iterate messages from below towards their fixed point.
 
-    Changes `up` (input to output unit) and `down` in place. Returns whether there is a fixed point,
+    Change `up` (input to output unit) and `down` in place. Return whether there is a fixed point,
     the rate (the factor by which changes finally shrink), and the number of rounds.
     """
     n_out = indptr.size - 1
@@ -160,7 +161,7 @@ def cover_radius(
     trials, gaps = np.zeros(3), np.zeros(3)
     good = 1.1 * upper
     left = MESSAGES // max(indices.size, 1)
-    _, rate, rounds = settle(indptr, indices, n_in, good, up, down, min(ROUNDS, left))
+    _, rate, rounds = iterate_messages(indptr, indices, n_in, good, up, down, min(ROUNDS, left))
     trials[0], gaps[0] = good, 1 - rate
     count = 1
     trial, estimate = 1.02 * upper, -1.0
@@ -170,7 +171,7 @@ def cover_radius(
         if left <= 0:
             return np.nan
         up_new[:], down_new[:] = up, down
-        fits, rate, rounds = settle(
+        fits, rate, rounds = iterate_messages(
             indptr, indices, n_in, trial, up_new, down_new, min(ROUNDS, left)
         )
         if not fits:
@@ -199,7 +200,7 @@ def cover_radius(
 
 @compiled
 def _decay(z: float) -> tuple[float, float, float]:
-    """(1 - exp(-z)) / z and its first two derivatives."""
+    """Return (1 - exp(-z)) / z and its first two derivatives, by a series near 0."""
     if abs(z) < 0.02:
         return (
             1 - z / 2 + z * z / 6 - z**3 / 24 + z**4 / 120,
@@ -216,7 +217,10 @@ def _decay(z: float) -> tuple[float, float, float]:
 
 @compiled
 def _rest(a: float, y: float, x: float) -> tuple[float, float, float]:
-    """Euler-Maclaurin terms after the integral at y, with minus first and second derivative."""
+    """Return the Euler-Maclaurin terms after the integral at y, for (k/x)**-a.
+
+    With minus their first and with their second derivative in a.
+    """
     log = np.log(y / x)
     q = np.exp(-a * log)
     third = a * (a + 1) * (a + 2)
@@ -234,7 +238,7 @@ def _rest(a: float, y: float, x: float) -> tuple[float, float, float]:
 
 @compiled
 def _sums(a: float, x: float, start: float, upper: float) -> tuple[float, float, float]:
-    """Sums of (k/x)**-a, times log(k/x), times its square, over k = start..upper."""
+    """Return the sums over k = start..upper of (k/x)**-a times 1, log(k/x) and log(k/x)**2."""
     s0, s1, s2 = 0.0, 0.0, 0.0
     y = start
     if a > 0.2 * start or start < 20:
@@ -274,7 +278,7 @@ def _sums(a: float, x: float, start: float, upper: float) -> tuple[float, float,
 
 @compiled
 def _exponent(mean_log: float, x: float, upper: float, guess: float) -> float:
-    """Maximum-likelihood exponent: Newton steps on the convex cost in a shrinking bracket."""
+    """Return the most likely exponent, by Newton steps on the convex cost within a bracket."""
     low = 1.01 if np.isinf(upper) else 1e-3
     high = STEEPEST
     target = mean_log - np.log(x)
@@ -307,9 +311,10 @@ def _distance(
     upper: float,
     best: float,
 ) -> float:
-    """Kolmogorov-Smirnov distance of the tail from position `first`; stopped once above `best`.
+    """Return the Kolmogorov-Smirnov distance of the tail that begins at position `first`.
 
-    The difference is taken at both ends of each flat part of the empirical distribution.
+    The difference is taken at both ends of each flat part of the empirical distribution. The loop
+    stops once the distance is above `best`.
     """
     norm, _, _ = _sums(a, x, x, upper)
     fitted, at, worst = 1.0, x, 0.0

@@ -28,7 +28,7 @@ NAN = float("nan")
 
 
 def _modularity(graph: LayerGraph) -> float:
-    """Modularity of the communities found with a fixed seed."""
+    """Return the modularity of the communities found with a fixed seed."""
     return find_communities(graph, rng=np.random.default_rng(0)).modularity
 
 
@@ -45,7 +45,7 @@ NULL_MEASURES: dict[str, Callable[[LayerGraph], float]] = {
     "efficiency": LAYER_MEASURES["efficiency"],
     "robustness": LAYER_MEASURES["robustness"],
 }
-"""Measures that depend on size and degrees, so that only their z-score is informative."""
+"""Measures whose value depends on size and degrees, so that only their z-score is informative."""
 
 
 class NullScore(NamedTuple):
@@ -59,7 +59,7 @@ class NullScore(NamedTuple):
 
 
 def expected_degree_sample(graph: GraphLike, *, rng: np.random.Generator | int) -> LayerGraph:
-    r"""Draw a layer of largest entropy whose degrees are those of a graph on average (BiCM).
+    r"""Draw from the maximum-entropy model whose mean degrees are those of a graph (BiCM).
 
     Each cell is an edge with probability :math:`x_i y_j / (1 + x_i y_j)`, independently; units
     of equal degree share their factor. Degrees vary, so z-scores against these samples are
@@ -79,7 +79,7 @@ def expected_degree_sample(graph: GraphLike, *, rng: np.random.Generator | int) 
     Raises
     ------
     ValueError
-        If the factors could not be found.
+        If the search for the factors did not converge.
 
     References
     ----------
@@ -116,9 +116,9 @@ def _edge_probabilities(
 ) -> NDArray[np.float64]:
     """Return the probability of an edge between units of each pair of degrees.
 
-    Rows and columns sum to the degrees. Degrees of 0 and full degrees are fixed first, since their
-    factors would be 0 or infinite; the logarithms of the others are found by Newton steps, limited
-    to 2, on each side in turn.
+    The expected degrees are the given ones. Degrees of 0 and full degrees are fixed first, since
+    their factors would be 0 or infinite; the logarithms of the other factors are found by Newton
+    steps, limited to 2, on each side in turn.
     """
     chance = np.zeros((k.size, d.size))
     left, right = k.astype(float), d.astype(float)
@@ -154,7 +154,10 @@ def _edge_probabilities(
         if wrong < 1e-9 and np.abs(n @ p - right).max() < 1e-9:
             chance[np.ix_(rows, columns)] = p
             return chance
-    raise ValueError("no layer of largest entropy was found for these degrees")
+    raise ValueError(
+        "expected degrees for which the maximum-entropy model can be fitted, but the iteration did "
+        "not converge in 5000 steps; null='exact' draws samples with these degrees"
+    )
 
 
 NULLS: dict[str, Callable[..., LayerGraph]] = {
@@ -171,7 +174,7 @@ def null_score(
     twins: int = 20,
     rng: np.random.Generator | int,
 ) -> NullScore:
-    """Compare a measure with its values on random graphs of the same degrees.
+    """Return the z-score of a measure against random graphs with the same degrees.
 
     This separates the effect of the degrees (hubs alone give many 4-cycles) from that of the
     arrangement of the edges.
@@ -225,7 +228,7 @@ def null_scores(
     null: str = "exact",
     rng: np.random.Generator | int,
 ) -> dict[str, NullScore]:
-    """Compare several measures with their values on the same random graphs of equal degrees.
+    """Return the z-scores of several measures against the same null samples.
 
     Parameters
     ----------
@@ -241,12 +244,12 @@ def null_scores(
     Returns
     -------
     dict of NullScore
-        As of `null_score`, by name. Cost `twins` times that of the measures.
+        Scores as those of `null_score`, by name. Cost `twins` times that of the measures.
 
     Raises
     ------
     ValueError
-        If `twins` is below 2, or `null` is another word.
+        If `twins` is below 2, or `null` is unknown.
 
     References
     ----------
@@ -277,7 +280,7 @@ def null_scores(
 
 
 def _score(value: float, found: NDArray[np.float64]) -> NullScore:
-    """Score a value against those of the null samples."""
+    """Return the score of a value against those of the null samples."""
     if np.isnan(value) or np.isnan(found).any():
         return NullScore(value, NAN, NAN, NAN, NAN)
     mean, sd = float(found.mean()), float(found.std(ddof=1))

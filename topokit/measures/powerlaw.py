@@ -41,7 +41,7 @@ class Tally(NamedTuple):
 
 
 class TailFit(NamedTuple):
-    """The fitted law ``k**-alpha`` on ``k >= xmin``; nan and 0 where no tail can be fitted."""
+    """The fitted law ``k**-alpha`` on ``k >= xmin``; ``nan`` and ``n_tail`` 0 without a tail."""
 
     alpha: float
     xmin: float
@@ -53,7 +53,7 @@ NO_TAIL = TailFit(NAN, NAN, 0, NAN)
 
 
 def tally(samples: NDArray[np.int64]) -> Tally:
-    """Count distinct values.
+    """Return the distinct values of a sample and their counts.
 
     Examples
     --------
@@ -69,12 +69,13 @@ def tally(samples: NDArray[np.int64]) -> Tally:
 
 
 def log_zeta(alpha: ArrayLike, start: ArrayLike, upper: float = np.inf) -> NDArray[np.float64]:
-    r"""Logarithm of the truncated zeta function.
+    r"""Return the logarithm of the truncated zeta function.
 
     .. math:: \log \sum_{k=start}^{upper} k^{-\alpha}
 
-    Ten terms are summed and the rest is Euler-Maclaurin; relative error about 1e-12. A finite
-    `upper` admits every ``alpha``, an infinite one needs ``alpha > 1``.
+    Ten terms are summed, and the rest is approximated by Euler-Maclaurin summation with a relative
+    error of about 1e-12. With a finite `upper` every ``alpha`` is allowed; an infinite one needs
+    ``alpha > 1``.
 
     Parameters
     ----------
@@ -124,7 +125,7 @@ def log_zeta(alpha: ArrayLike, start: ArrayLike, upper: float = np.inf) -> NDArr
 
 
 def _remainder(a: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
-    """Euler-Maclaurin terms after the integral, over y**-a."""
+    """Return the Euler-Maclaurin terms after the integral, over y**-a."""
     third = a * (a + 1) * (a + 2)
     fifth = third * (a + 3) * (a + 4)
     return 0.5 + a / (12 * y) - third / (720 * y**3) + fifth / (30240 * y**5)
@@ -148,7 +149,8 @@ def fit_tail(table: Tally, *, xmin: int | None = None, upper: float = np.inf) ->
     Returns
     -------
     TailFit
-        All ``nan`` if no tail has two distinct values. Cost O(m^2) at most for m distinct values.
+        ``nan``, and ``n_tail`` 0, if no tail has two distinct values. Cost O(m^2) at most for m
+        distinct values.
 
     References
     ----------
@@ -231,7 +233,7 @@ def sample_zeta(
 
 
 def _cumulative(alpha: float, xmin: int, upper: float) -> NDArray[np.float64]:
-    """Cumulative probabilities of the first values of the support, up to `TABLE` of them."""
+    """Return the cumulative probabilities of the first values of the support, at most `TABLE`."""
     last = int(min(upper, xmin + TABLE - 1))
     support = np.arange(xmin, last + 1, dtype=float)
     norm = float(log_zeta(alpha, xmin, upper))
@@ -248,7 +250,7 @@ def bootstrap_p(
     xmin: int | None = None,
     upper: float = np.inf,
 ) -> float:
-    """Goodness-of-fit p-value of a fitted tail by semi-parametric bootstrap.
+    """Return the goodness-of-fit p-value of a fitted tail by semi-parametric bootstrap.
 
     Each value of a replicate comes from the fitted law with probability n_tail/n and else from
     the values below x_min; the whole fit, scan included, is repeated. Small p rejects the power
@@ -308,7 +310,7 @@ def bootstrap_p(
 class LikelihoodRatio(NamedTuple):
     """Power law against another law on one tail: Vuong's statistic, positive for the power law.
 
-    ``p_value`` is two-sided: a small one says that one of the two laws is better; ``log_ratio`` is
+    ``p_value`` is two-sided: small if one of the two laws is significantly better; ``log_ratio`` is
     the difference of the log-likelihoods.
     """
 
@@ -321,14 +323,14 @@ UNKNOWN = LikelihoodRatio(NAN, NAN, NAN)
 
 
 def _log_difference(larger: NDArray[Any], smaller: NDArray[Any]) -> NDArray[Any]:
-    """log(exp(larger) - exp(smaller)), floored where nothing is left."""
+    """Return log(exp(larger) - exp(smaller)), or -700 where the difference underflows."""
     with np.errstate(divide="ignore", invalid="ignore"):
         result = larger + np.log(-np.expm1(np.minimum(smaller - larger, -1e-300)))
     return np.where(np.isfinite(result), result, -700.0)
 
 
 def _poisson_log_tail(x: float, rate: float) -> float:
-    """Log of P(K >= x) for a Poisson law, also where it underflows."""
+    """Return log P(K >= x) for a Poisson law, also where the probability underflows."""
     if x <= 0:
         return 0.0
     tail = float(gammainc(x, rate))
@@ -338,7 +340,7 @@ def _poisson_log_tail(x: float, rate: float) -> float:
 
 
 def _poisson(values: NDArray[Any], counts: NDArray[Any], xmin: float) -> NDArray[Any]:
-    """Log-probabilities under the best truncated Poisson law."""
+    """Return log-probabilities under the most likely truncated Poisson law."""
     total, sums = float(counts.sum()), float(counts @ values)
 
     def cost(log_rate: float) -> float:
@@ -354,7 +356,7 @@ def _poisson(values: NDArray[Any], counts: NDArray[Any], xmin: float) -> NDArray
 
 
 def _exponential(values: NDArray[Any], counts: NDArray[Any], xmin: float) -> NDArray[Any]:
-    """Log-probabilities under the best truncated geometric law, in closed form."""
+    """Return log-probabilities under the most likely truncated geometric law, in closed form."""
     excess = float(counts @ (values - xmin)) / float(counts.sum())
     rate = np.log1p(1 / excess)
     return -rate * (values - xmin) + np.log(-np.expm1(-rate))
@@ -363,7 +365,7 @@ def _exponential(values: NDArray[Any], counts: NDArray[Any], xmin: float) -> NDA
 def _lognormal_log_p(
     slope: NDArray[Any], bend: NDArray[Any], u_low: NDArray[Any], u_high: NDArray[Any]
 ) -> NDArray[Any]:
-    """Binned lognormal log-probabilities; logs are relative to the lower end of the tail.
+    """Return binned lognormal log-probabilities; logs are relative to the lower end of the tail.
 
     The density of u = log k falls as exp(-slope u - bend u^2 / 2), so mu = -slope / bend and
     sigma^2 = 1 / bend: natural parameters, in which the likelihood is close to concave and the
@@ -384,7 +386,11 @@ def _lognormal_log_p(
 
 
 def _lognormal(values: NDArray[Any], counts: NDArray[Any], xmin: float) -> NDArray[Any]:
-    """Log-probabilities under the best binned lognormal law: damped Newton steps, in batches."""
+    """Return log-probabilities under the most likely binned lognormal law.
+
+    The law is found by damped Newton steps with finite differences from the best of four initial
+    points; the nine points of a difference stencil, and six step lengths, are scored in one batch.
+    """
     base = np.log(xmin - 0.5)
     u_low = np.log(values - 0.5) - base
     u_high = np.log(values + 0.5) - base
@@ -433,7 +439,7 @@ ALTERNATIVES: dict[str, Callable[[NDArray[Any], NDArray[Any], float], NDArray[An
 
 
 def compare(table: Tally, fit: TailFit, *, upper: float = np.inf) -> dict[str, LikelihoodRatio]:
-    """Compare a fitted power law with a Poisson, an exponential and a lognormal tail.
+    """Return likelihood ratios of a fitted power law to Poisson, exponential and lognormal tails.
 
     All four are discrete laws on ``k >= xmin`` (the power law up to `upper`). A lognormal law
     with a very large sigma approaches a power law, so it can be better but hardly worse; a power
@@ -475,7 +481,7 @@ def compare(table: Tally, fit: TailFit, *, upper: float = np.inf) -> dict[str, L
 
 
 def _vuong(differences: NDArray[Any], counts: NDArray[Any]) -> LikelihoodRatio:
-    """Vuong's test from pointwise differences of log-likelihoods."""
+    """Return Vuong's test from pointwise differences of log-likelihoods."""
     n = float(counts.sum())
     total = float(counts @ differences)
     variance = float(counts @ (differences - total / n) ** 2) / n

@@ -13,7 +13,15 @@ from topokit.graph import LayerGraph
 from topokit.graph.cache import remember
 from topokit.graph.convert import GraphLike, as_graph, takes_graph
 from topokit.measures.degree import dispersion_test
-from topokit.measures.powerlaw import LikelihoodRatio, Tally, bootstrap_p, compare, fit_tail, tally
+from topokit.measures.powerlaw import (
+    LikelihoodRatio,
+    Tally,
+    bootstrap_p,
+    compare,
+    fit_tail,
+    log_zeta,
+    tally,
+)
 from topokit.tables import as_generator
 
 __all__ = [
@@ -44,12 +52,12 @@ RATIO_LEVEL = 0.1  # level of the likelihood-ratio guards
 TAIL_SIZE, TAIL_SHARE, DECADES = 50, 0.02, 0.8
 EXPONENTS = (1.5, 3.5)
 SIDES = ("fan_in", "fan_out")
-STREAM = 101  # sets the streams of the bootstrap apart from others of the same seed
+STREAM = 101  # makes the bootstrap's streams independent of others with the same seed
 
 
 @dataclass(frozen=True, slots=True)
 class PowerLawFit:
-    """A guarded power-law fit of a sample; made by `fit_power_law`.
+    """A power-law fit of a sample with its tests and verdict; made by `fit_power_law`.
 
     Parameters
     ----------
@@ -68,7 +76,7 @@ class PowerLawFit:
     verdict : str
         One of `VERDICTS`.
     failed : tuple of str
-        In words, what keeps the sample from the next higher verdict.
+        The conditions of the next higher verdict that do not hold, in words.
     mean, dispersion, dispersion_p : float
         Mean, variance-to-mean ratio, and p-value of "not wider than random".
     maximum : int
@@ -104,7 +112,7 @@ class PowerLawFit:
 
 
 def _integers(samples: ArrayLike) -> NDArray[np.int64]:
-    """Check a sample; raise saying what is wrong with it."""
+    """Return a sample as int64; raise an error if it is not one of non-negative integers."""
     if isinstance(samples, LayerGraph | Mapping):
         raise TypeError(
             "expected a flat sample of integers such as graph.fan_in, got a "
@@ -217,7 +225,7 @@ def fit_degrees(
     rng: np.random.Generator | None = None,
     n_other: int | None = None,
 ) -> PowerLawFit:
-    """Fit a checked sample, which may be empty."""
+    """Return the fit and verdict of a sample that has been checked; it may be empty."""
     table = tally(values)
     upper = float("inf") if n_other is None else float(n_other)
     tail = fit_tail(table, xmin=xmin, upper=upper)
@@ -246,9 +254,7 @@ def fit_degrees(
 
 
 def _standard_error(table: Tally, alpha: float, xmin: float, upper: float) -> float:
-    """Asymptotic standard error of the exponent, from the curvature of log zeta."""
-    from topokit.measures.powerlaw import log_zeta
-
+    """Return the asymptotic standard error of the exponent, from the curvature of log zeta."""
     if not np.isfinite(alpha):
         return NAN
     n_tail = int(table.counts[table.values >= xmin].sum())
@@ -259,15 +265,16 @@ def _standard_error(table: Tally, alpha: float, xmin: float, upper: float) -> fl
 
 
 def beats(ratio: LikelihoodRatio, level: float) -> bool:
-    """Tell whether the power law is better: by Vuong's test, or e^10 times as likely.
+    """Return whether the power law is better: by Vuong's test, or if it is e^10 times as likely.
 
-    A single large hub excludes an exponential tail but also inflates the variance of Vuong's test.
+    The second condition is for samples with a single large hub, which excludes an exponential tail
+    but also inflates the variance of Vuong's test.
     """
     return ratio.statistic > 0 and (ratio.p_value < level or ratio.log_ratio > CERTAIN)
 
 
 def judge(fit: PowerLawFit) -> tuple[str, tuple[str, ...]]:
-    """Return the highest verdict that holds, and in words what keeps it from the next."""
+    """Return the highest verdict that holds, and the conditions of the next that do not."""
     if not fit.dispersion_p < RANDOM_LEVEL:
         return "random", ("not wider than a random graph",)
     ratios = fit.comparisons
@@ -309,7 +316,7 @@ class PowerLaw(NamedTuple):
 
 
 def describe_fit(fit: PowerLawFit) -> str:
-    """Describe in one sentence what a fit shows, and what was or was not rejected.
+    """Return one sentence on what a fit shows, and what was or was not rejected.
 
     Parameters
     ----------
@@ -369,14 +376,14 @@ def describe_fit(fit: PowerLawFit) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    """Names as in a sentence: "a", "a and b", "a, b and c"."""
+    """Return names joined as in a sentence: "a", "a and b", "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 
 def bootstrap_stream(seed: int, layer: int, side: str) -> np.random.Generator:
     """Return the random stream of the bootstrap for one side of one layer.
 
-    Every command and report takes it from here, so that one seed gives one p-value, whatever
+    All commands and reports use this function, so that a seed gives the same p-value whatever
     else is measured before.
 
     Parameters
@@ -410,7 +417,7 @@ def bootstrap_stream(seed: int, layer: int, side: str) -> np.random.Generator:
 
 
 def _check_side(side: str) -> None:
-    """Raise unless a side is known."""
+    """Raise a ValueError unless a side is "fan_in" or "fan_out"."""
     if side not in SIDES:
         raise ValueError(f"expected side 'fan_in' or 'fan_out', got {side!r}")
 
@@ -422,7 +429,7 @@ def power_law_of(
     bootstrap: int = 0,
     rng: np.random.Generator | int | None = None,
 ) -> PowerLawFit:
-    """Fit and judge the degrees of one side of a layer, with the layer's exact random null.
+    """Return the fit and verdict of the degrees of one side, with the layer's exact random null.
 
     Parameters
     ----------
@@ -464,7 +471,7 @@ def power_law_of(
 
 
 def _numbers(fit: PowerLawFit) -> PowerLaw:
-    """Flatten a fit to floats."""
+    """Return a fit as a tuple of floats."""
     return PowerLaw(
         fit.alpha,
         fit.xmin,

@@ -91,7 +91,7 @@ def normalized_singular_value(
 
 
 def _normalized(graph: LayerGraph, data: NDArray[np.float64] | None) -> float:
-    """Second normalised singular value."""
+    """Return the second normalised singular value; see `normalized_singular_value`."""
     if graph.n_edges == 0:
         return NAN
     if components_of(graph).with_edges > 1:
@@ -115,7 +115,7 @@ def _normalized(graph: LayerGraph, data: NDArray[np.float64] | None) -> float:
 
 
 def normalized_operator(graph: LayerGraph, data: NDArray[np.float64] | None = None) -> Operator:
-    """Gram operator of the normalised matrix on the input units, its top vector deflated."""
+    """Return the Gram operator of the normalised matrix on the input units, top vector deflated."""
     if data is None:
         fan_in, fan_out = graph.fan_in.astype(float), graph.fan_out.astype(float)
         left, right, total = np.maximum(fan_in, 1), np.maximum(fan_out, 1), graph.n_edges
@@ -136,7 +136,7 @@ def spectral_gap(graph: LayerGraph) -> float:
     .. math:: \sigma_1(B) - \sigma_2(B), \qquad B \in \{0, 1\}^{n_{out} \times n_{in}}
 
     It rises when hubs appear (they raise the first value), so it does not measure mixing in
-    irregular layers; `normalized_spectral_gap` is.
+    irregular layers; `normalized_spectral_gap` does.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ def spectral_gap(graph: LayerGraph) -> float:
 
 @takes_graph
 def normalized_spectral_gap(graph: LayerGraph) -> float:
-    r"""Spectral gap of the degree-normalised biadjacency matrix; how well the layer mixes.
+    r"""Spectral gap of the degree-normalised biadjacency matrix: how fast a random walk mixes.
 
     .. math:: 1 - \sigma_2(D_{out}^{-1/2} B D_{in}^{-1/2}) = \lambda_2(I - D^{-1/2} A D^{-1/2})
 
@@ -255,9 +255,9 @@ def laplacian_gap(units: Joined, among: NDArray[np.bool_] | None = None) -> floa
 def algebraic_connectivity(graph: LayerGraph) -> float:
     """Second-smallest eigenvalue of the Laplacian on all n_in + n_out units.
 
-    0 if the layer is disconnected, which one isolated unit is enough for; decided by counting
-    components, never by the size of an eigenvalue. It follows the weakest attachment, not the
-    mixing.
+    0 if the layer is disconnected, and a single isolated unit makes it so; this is decided by
+    counting components, never by the size of an eigenvalue. The value reflects the most weakly
+    attached units rather than the mixing of the whole layer.
 
     Parameters
     ----------
@@ -325,7 +325,7 @@ def algebraic_connectivity_giant(graph: LayerGraph) -> float:
 
 
 def _giant_gap(graph: LayerGraph) -> float:
-    """Algebraic connectivity of the largest component."""
+    """Return the algebraic connectivity of the largest component."""
     if graph.n_edges == 0:
         return NAN
     parts = components_of(graph)
@@ -343,7 +343,7 @@ def _giant_gap(graph: LayerGraph) -> float:
 
 
 def _biregular_gap(graph: LayerGraph, d_out: float, d_in: float) -> float:
-    """Algebraic connectivity of a connected biregular layer from its second singular value."""
+    """Return the algebraic connectivity of a connected biregular layer, from sigma_2."""
     if graph.n_edges == graph.n_in * graph.n_out and graph.n_in + graph.n_out > 2:
         return float(min(graph.n_in, graph.n_out))
     if min(graph.n_in, graph.n_out) == 1:
@@ -357,7 +357,7 @@ Skips = Mapping[tuple[int, int], LayerGraph]
 
 
 def _units(topology: Topology, skips: Skips | None) -> Joined | None:
-    """All units of a network; None if the layers do not chain."""
+    """Return all units of a network in one numbering; None if the layers do not chain."""
     return None if chain_widths(topology) is None else joined(list(topology.values()), skips)
 
 

@@ -122,7 +122,7 @@ def robins_alexander(graph: LayerGraph) -> float:
 
 
 def _pearson(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    """Correlation; nan where a side does not vary."""
+    """Return the Pearson correlation; nan where one of the two does not vary."""
     if x.size < 2:
         return NAN
     x, y = x - x.mean(), y - y.mean()
@@ -268,8 +268,8 @@ def rich_club(graph: LayerGraph, *, share: float = 0.1) -> float:
     Returns
     -------
     float
-        0 or more, 1 where hubs are joined as their degrees say; ``nan`` without edges. Cost
-        O(n_edges + n log n + pairs of hubs).
+        0 or more, 1 where hubs are joined as expected from their degrees; ``nan`` without edges.
+        Cost O(n_edges + n log n + pairs of hubs).
 
     Notes
     -----
@@ -300,7 +300,7 @@ def rich_club(graph: LayerGraph, *, share: float = 0.1) -> float:
 
 
 class PairClustering(NamedTuple):
-    """Overlap of neighbourhoods, mean over the units; see `pair_clustering`."""
+    """Mean overlap of neighbourhoods over the units; see `pair_clustering`."""
 
     union: float
     smaller: float
@@ -309,7 +309,7 @@ class PairClustering(NamedTuple):
 
 @takes_graph
 def pair_clustering(graph: LayerGraph) -> PairClustering:
-    """Overlap of the neighbourhoods of units that share one, mean over all units of both sides.
+    """Mean overlap of the neighbourhoods of units that share a neighbour, over both sides.
 
     For two units of one side with a common neighbour: common neighbours over the union, over
     the smaller and over the larger neighbourhood (Latapy's dot, min and max); each unit has the
@@ -350,7 +350,7 @@ def pair_clustering(graph: LayerGraph) -> PairClustering:
 
 
 def _side(matrix: sp.csr_array) -> NDArray[np.float64]:
-    """Sums over the rows of their mean overlaps."""
+    """Return the sums over the rows of the three mean overlaps with their partners."""
     transposed = sp.csr_array(matrix.T)
     degree = np.diff(matrix.indptr).astype(float)
     cost = np.asarray(matrix @ np.diff(transposed.indptr).astype(float)).cumsum()
@@ -443,8 +443,8 @@ def find_communities(
 ) -> Communities:
     """Search for communities of high modularity by reassigning the two sides in turn (BRIM).
 
-    The search begins with each input unit by itself, with the components, and with random
-    communities. The units of one side join the communities that gain most, then those of the
+    Initially each input unit is a community, or each component is, or communities are random. The
+    units of one side then join the communities that raise the modularity most, next those of the
     other side, and pairs of communities are merged while the modularity rises.
 
     Parameters
@@ -458,8 +458,8 @@ def find_communities(
     -------
     Communities
         The best found, a lower bound of the largest possible modularity; numbered from 0.
-        ``nan`` and one community each without edges. Cost O(n_edges) a round, some 20 rounds
-        a start.
+        Without edges ``nan`` and a single community. Cost O(n_edges) a round, some 20 rounds for
+        each initial assignment.
 
     References
     ----------
@@ -507,7 +507,7 @@ def _join(
 
 
 def _improve(graph: LayerGraph, inputs: NDArray[np.int64]) -> Communities:
-    """Reassign the sides in turn, then merge, until the modularity no longer rises."""
+    """Return communities improved by reassigning and merging until the modularity stops rising."""
     matrix = graph.to_csr()
     transposed = sp.csr_array(matrix.T)
     fan_in, fan_out = graph.fan_in, graph.fan_out
@@ -527,7 +527,7 @@ def _improve(graph: LayerGraph, inputs: NDArray[np.int64]) -> Communities:
 def _merged(
     graph: LayerGraph, inputs: NDArray[np.int64], outputs: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Merge pairs of communities while the modularity rises, the best pair first."""
+    """Return communities merged in pairs while the modularity rises, the best pair first."""
     numbers = np.unique(np.concatenate([inputs, outputs]), return_inverse=True)[1]
     inputs, outputs = numbers[: inputs.size], numbers[inputs.size :]
     size = int(numbers.max(initial=0)) + 1

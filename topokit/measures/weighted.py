@@ -33,7 +33,7 @@ NAN = float("nan")
 
 
 def _checked(topology: Topology, values: Values) -> list[NDArray[np.float64]]:
-    """Weights as float64 in the order of the layers."""
+    """Return the weights as float64 in the order of the layers; raise if they do not fit."""
     check_chain(topology)
     result = []
     for name, graph in topology.items():
@@ -46,7 +46,7 @@ def _checked(topology: Topology, values: Values) -> list[NDArray[np.float64]]:
 def _path_sums(
     graphs: list[LayerGraph], weights: list[NDArray[np.float64]]
 ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-    """Path sums from the inputs to each unit, and from each unit to the outputs."""
+    """Return the path sums from the inputs to each unit, and from each unit to the outputs."""
     forward: list[NDArray[Any]] = [np.ones(graphs[0].n_in)]
     for graph, w in zip(graphs, weights, strict=True):
         forward.append(np.bincount(graph.rows, w * forward[-1][graph.indices], graph.n_out))
@@ -262,7 +262,7 @@ class SpectrumExponent(NamedTuple):
 
 
 def _weights(graph: LayerGraph, values: ArrayLike) -> NDArray[np.float64]:
-    """Check that there is one finite weight for each edge."""
+    """Return weights as floats; raise a ValueError unless there is a finite one for each edge."""
     weights = np.asarray(values, dtype=float)
     check_per_edge(graph, weights)
     if not np.isfinite(weights).all():
@@ -316,7 +316,7 @@ def weighted_gaps(graph: GraphLike, values: ArrayLike) -> WeightedGaps:
 
 
 def fit_continuous(samples: ArrayLike, *, xmin: float | None = None) -> ContinuousFit:
-    """Fit a continuous power law; search x_min for the least Kolmogorov-Smirnov distance.
+    """Fit a continuous power law, with the x_min of least Kolmogorov-Smirnov distance.
 
     Parameters
     ----------
@@ -361,7 +361,7 @@ def fit_continuous(samples: ArrayLike, *, xmin: float | None = None) -> Continuo
 
 
 def _eigenvalues(graph: LayerGraph, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Eigenvalues of W^T W above rounding, from the dense singular values."""
+    """Return the eigenvalues of W^T W above rounding error, from the dense singular values."""
     found = singular_values(graph, weights)
     return found[found > 1e-10 * found.max(initial=0.0)] ** 2
 
@@ -372,9 +372,9 @@ def spectrum_exponent(
     """Power-law exponent of the eigenvalues of W^T W, as in WeightWatcher, with two controls.
 
     Warning: on a sparse layer the exponent may reflect the topology alone. Noise on a mask with
-    hubs has an exponent of 2 to 3, the range read as "well trained". So the exponents of the 0/1
-    mask and of the same weights in random places are given as well: only a difference from them
-    is about the weights.
+    hubs has an exponent of 2 to 3, the range interpreted as "well trained". The exponents of the
+    0/1 mask and of the same weights on randomly permuted edges are therefore returned as well: only
+    a difference from these is evidence about the weights.
 
     Parameters
     ----------
