@@ -34,17 +34,19 @@ def redistribute(
 ) -> list[int]:
     """Divide a number of edges over layers in proportion to scores, none above its capacity.
 
-    What a full layer cannot take goes to the others, in proportion to their scores. Fractions are
-    rounded by largest remainder, the earlier layer first.
+    Edges that exceed a layer's capacity are divided over the others, in proportion to their scores.
+    Fractions are rounded by largest remainder, the earlier layer first.
 
     Parameters
     ----------
     n_total : int
+        Number of edges to divide.
     scores : (n_layers,) array
-        Not negative; if those with room left are all 0, they share equally.
+        Not negative; if the scores of all layers below capacity are 0, these share equally.
     capacity : sequence of int
+        Largest number for each layer.
     least : sequence of int, optional
-        What each layer gets at least.
+        Smallest number for each layer; by default 0.
 
     Returns
     -------
@@ -63,12 +65,12 @@ def redistribute(
     >>> redistribute(10, [1, 1, 8], [100, 100, 4])
     [3, 3, 4]
     """
-    # Water filling. Each round offers every layer with room its proportional part of what is left.
-    # Layers that the offer would overfill are filled to capacity and leave; the others get nothing
-    # in that round, since their parts grow when the surplus is shared out again. When no layer
-    # overflows, parts are rounded down and the few edges left go to the largest remainders. At
-    # least one layer fills in each round but the last, so there are at most n_layers + 1 rounds.
-    # (One closed formula would have to know in advance which layers end up full.)
+    # Water filling. Each round computes the proportional part of every layer below capacity. Layers
+    # whose part reaches their capacity are filled and take no part in later rounds; the others get
+    # nothing in that round, since their parts grow when the rest is divided again. When no layer
+    # reaches its capacity, parts are rounded down and the few edges left go to the largest
+    # remainders. At least one layer is filled in each round but the last, so there are at most
+    # n_layers + 1 rounds. (A closed formula would need to know in advance which layers are filled.)
     weight, room = np.asarray(scores, dtype=float), np.asarray(capacity, dtype=np.int64)
     if not np.isfinite(weight).all() or (weight < 0).any():
         raise ValueError(f"expected finite scores of at least 0, got {weight.tolist()}")
@@ -101,7 +103,7 @@ def redistribute(
 def global_lowest(
     scores: Mapping[str, NDArray[Any]], n_total: int, *, caps: Mapping[str, int]
 ) -> dict[str, int]:
-    """Count in each layer how many of a network's `n_total` lowest scores it has, up to `caps`.
+    """Return how many of a network's `n_total` lowest scores each layer has, at most its cap.
 
     Dropping that many of the lowest in each layer drops exactly the globally lowest ones. Ties
     go to the earlier layer. O(edges log edges).
@@ -129,7 +131,7 @@ def global_lowest(
 
 
 def _absent(view: LayerView) -> int:
-    """Number of absent edges."""
+    """Return the number of absent edges."""
     return view.graph.n_out * view.graph.n_in - view.graph.n_edges
 
 
@@ -137,8 +139,8 @@ def share_by_importance(importance: Callable[[LayerView], NDArray[Any]]) -> Plan
     """Return a plan: drop a share in each layer, grow in proportion to the mean importance.
 
     `importance(view)` is (n_edges,), not negative; a layer's part of the network's edges to grow is
-    the mean over its edges, as in sparse momentum. No layer gets more than fits or loses its last
-    edge; if every mean is 0, each layer grows what it drops.
+    the mean over its edges, as in sparse momentum. No layer gets more edges than are absent, or
+    loses its last edge; if every mean is 0, each layer grows as many edges as it drops.
     """
 
     def plan(
@@ -204,7 +206,7 @@ def network_or_layer(plan: Plan, budgets: str) -> Plan:
 
 
 def cubic_density(progress: float, *, initial: float, final: float) -> float:
-    """Density of gradual magnitude pruning: ``final + (initial - final) * (1 - progress)**3``.
+    """Return the density ``final + (initial - final) * (1 - progress)**3`` of gradual pruning.
 
     Parameters
     ----------
@@ -235,8 +237,13 @@ def cubic_density(progress: float, *, initial: float, final: float) -> float:
 def prune_to(*, initial: float, final: float, regrow: bool) -> Plan:
     """Return a plan: prune the network to the cubic density by global magnitude.
 
-    With `regrow`, each layer then also replaces `drop_fraction` of what is left. Every layer that
-    has an edge keeps one.
+    With `regrow`, each layer then also replaces `drop_fraction` of the remaining edges. Every layer
+    that has an edge keeps one.
+
+    Raises
+    ------
+    ValueError
+        If not ``0 < final <= initial <= 1``.
     """
     cubic_density(0.0, initial=initial, final=final)
 
@@ -266,7 +273,7 @@ def prune_to(*, initial: float, final: float, regrow: bool) -> Plan:
 
 
 def path_weights(views: Mapping[str, LayerView]) -> dict[str, NDArray[np.float64]]:
-    """Share of the network's total path weight that runs through each edge.
+    """Return the share of the network's total path weight that runs through each edge.
 
     The weight of an input-output path is the product of ``abs(value)`` along it. The sum over
     paths through an edge is (sum over paths into it) * abs(value) * (sum over paths out of it),
@@ -313,7 +320,7 @@ def path_weights(views: Mapping[str, LayerView]) -> dict[str, NDArray[np.float64
 
 
 def _scaled(vector: NDArray[Any]) -> NDArray[Any]:
-    """Divide by the sum, so that products over many layers neither overflow nor underflow."""
+    """Return a vector over its sum, so that products over many layers do not over- or underflow."""
     total = vector.sum()
     return vector / total if total > 0 else vector
 
@@ -321,14 +328,19 @@ def _scaled(vector: NDArray[Any]) -> NDArray[Any]:
 def dead_edges(
     views: Mapping[str, LayerView], kept: Mapping[str, NDArray[np.bool_]]
 ) -> dict[str, NDArray[np.int64]]:
-    """Positions of kept edges that lie on no path from the network's input to its output.
+    """Return the positions of kept edges that lie on no path from input to output of the network.
 
     Parameters
     ----------
     views : mapping of layer name to LayerView
         A chain, input to output.
     kept : mapping of layer name to (n_edges,) bool
-        Which edges are there.
+        Which edges are considered present.
+
+    Returns
+    -------
+    dict of layer name to int64 array
+        Positions in ``view.graph.indices``, increasing.
 
     Raises
     ------

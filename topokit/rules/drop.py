@@ -1,4 +1,8 @@
-"""Which edges are dropped: functions ``(view, n, rng) -> (n,) positions``."""
+"""Which edges are dropped: functions ``(view, n, rng) -> (n,) positions``.
+
+Positions are those in ``view.graph.indices``. Functions that rank edges raise a ValueError where
+the layer has fewer than `n` edges or a score is ``nan``.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ __all__ = [
 def lowest(scores: ArrayLike, n: int) -> NDArray[np.int64]:
     """Return the positions of the `n` lowest scores; ties go to the smaller position.
 
-    O(len(scores)), and the result depends on nothing but the scores.
+    O(len(scores)). The result depends on the scores alone.
 
     Raises
     ------
@@ -47,7 +51,7 @@ def lowest(scores: ArrayLike, n: int) -> NDArray[np.int64]:
 
 
 def _check(scores: NDArray[Any], n: int) -> None:
-    """Raise if there are fewer than `n` scores, or one is nan."""
+    """Raise a ValueError if there are fewer than `n` scores, or one is nan."""
     if not 0 <= n <= scores.size:
         raise ValueError(f"cannot drop {n} of {scores.size} edges")
     if np.isnan(scores).any():
@@ -57,7 +61,8 @@ def _check(scores: NDArray[Any], n: int) -> None:
 def smallest_magnitude(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Drop the `n` edges of smallest ``abs(value)``, both signs together.
 
-    Ties are broken by edge id; the published codes break them with N(0, 1e-5) noise or not at all.
+    Ties are broken by edge id; published implementations break them by N(0, 1e-5) noise or not at
+    all.
 
     Examples
     --------
@@ -72,14 +77,14 @@ def smallest_magnitude(view: LayerView, n: int, rng: np.random.Generator) -> NDA
 def signed_magnitude(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Drop the edges closest to zero among the positive and among the negative ones separately.
 
-    Zeros, of neither sign, leave first. The rest of `n` is split between the signs in proportion
-    to their numbers (rounded to nearest, halves towards the negatives), so each sign loses the
-    same share whatever its magnitudes; ties within a sign are broken by edge id.
+    Zeros, which have no sign, are dropped first. The rest of `n` is split between the signs in
+    proportion to their numbers (rounded to nearest, halves towards the negatives), so that each
+    sign loses the same share whatever its magnitudes; ties within a sign are broken by edge id.
 
     Notes
     -----
-    The official SET codes split in the same proportion but remove one or two edges more, those
-    at the two thresholds; `official_removal` is their exact rule.
+    The authors' SET codes split in the same proportion but remove one or two edges more, those at
+    the two thresholds; `official_removal` is their exact rule.
 
     References
     ----------
@@ -118,8 +123,8 @@ def official_removal(values: ArrayLike, zeta: float) -> NDArray[np.int64]:
 
     With sorted values v, m = min abs(v), p the first index of magnitude m and q one past the
     last, an edge stays only if it lies strictly below ``v[int((1 - zeta) * p)]`` or strictly
-    above ``v[min(n - 1, int(q + zeta * (n - q)))]``. The edges at both thresholds leave too, so
-    about ``zeta * n + 2`` edges go, not a number fixed beforehand.
+    above ``v[min(n - 1, int(q + zeta * (n - q)))]``. The edges at both thresholds are removed too,
+    so about ``zeta * n + 2`` edges are removed, not a number fixed beforehand.
 
     Parameters
     ----------
@@ -174,8 +179,9 @@ def softly(
     """Drop `n` edges so that those kept are drawn in proportion to a power of their importance.
 
     Kept edges are a sample without replacement, each draw in proportion to
-    ``importance**exponent``: the largest of ``exponent * log(importance) + Gumbel noise``. Edges of
-    importance 0 leave before all others. As the exponent grows, the choice becomes `lowest`.
+    ``importance**exponent``: those with the largest ``exponent * log(importance) + Gumbel noise``.
+    Edges of importance 0 are dropped before all others. As the exponent grows, the choice tends to
+    that of `lowest`.
 
     Parameters
     ----------

@@ -1,7 +1,9 @@
 """Which edges are grown: functions ``(view, occupied, n, rng) -> (n,) edge ids``.
 
-Rules that score absent edges do so by blocks of rows (`topokit.graph.top_absent`): the memory is
-bounded for any layer, and the time is O(n_out * n_in), as each absent edge gets a score.
+`occupied` is the graph without the dropped edges. Rules that score absent edges do so by blocks of
+rows (`topokit.graph.top_absent`): the memory is bounded for any layer, and the time is
+O(n_out * n_in), as each absent edge gets a score. All functions raise a ValueError where fewer than
+`n` edges are absent, a score is ``nan``, or the view lacks what they read.
 """
 
 from __future__ import annotations
@@ -32,11 +34,11 @@ Scores = Callable[[slice], NDArray[Any]]
 def best_positive(
     occupied: LayerGraph, n: int, scores: Scores, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Return the `n` absent edges of largest score; where the score is 0, a random choice.
+    """Return the `n` absent edges of largest score; among scores of 0, a random choice.
 
-    Possible edges of dead units all score 0. Taking them in the order of their ids, as published
-    codes do, turns the first units into hubs; here they are drawn uniformly, after all positive
-    scores.
+    Possible edges of dead units all have score 0. Taking them in the order of their ids, as
+    published implementations do, turns the first units into hubs; here they are drawn uniformly,
+    after all edges of positive score.
 
     Parameters
     ----------
@@ -88,6 +90,16 @@ def sample_by_score(
         ``scores(rows) -> (len(rows), n_in)``, not negative.
     rng : numpy.random.Generator
 
+    Returns
+    -------
+    (n,) int64
+        Edge ids, increasing.
+
+    Raises
+    ------
+    ValueError
+        If fewer than `n` edges are absent or a score is ``nan``.
+
     Examples
     --------
     >>> graph, scores = LayerGraph.from_edge_ids([0], (2, 3)), np.array([[9, 1, 0], [0, 0, 2.0]])
@@ -112,7 +124,7 @@ def _new_first(
     n: int,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Add uniform draws to `chosen` up to `n`; edges of `avoid` only when no others are left."""
+    """Return `chosen` with uniform draws up to `n`; edges of `avoid` only if no others are left."""
     taken = distinct(np.concatenate([occupied.edge_ids, chosen]))
     blocked = LayerGraph.from_edge_ids(
         distinct(np.concatenate([taken, avoid.edge_ids])), occupied.shape
@@ -137,9 +149,9 @@ def uniform(
 def never_active(
     view: LayerView, occupied: LayerGraph, n: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Grow edges that have never been present, uniformly; others only when none of those is left.
+    """Grow edges that have never been present, uniformly; others only if none of these is left.
 
-    Reads ``view.extra["explored"]`` (LayerGraph of all edges ever present).
+    Read ``view.extra["explored"]`` (LayerGraph of all edges ever present).
     O(edges explored + n log n).
     """
     return _new_first(occupied, view.required("explored"), np.empty(0, np.int64), n, rng)
@@ -148,15 +160,15 @@ def never_active(
 def gradient(
     view: LayerView, occupied: LayerGraph, n: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Grow the absent edges of largest ``abs(dL/dw)``, the dense gradient by row blocks.
+    """Grow the absent edges of largest ``abs(dL/dw)``; the dense gradient is formed by row blocks.
 
-    Reads ``view.inputs`` and ``view.output_grad``. O(samples * n_out * n_in) time.
+    Read ``view.inputs`` and ``view.output_grad``. O(samples * n_out * n_in) time.
     """
     return best_positive(occupied, n, lambda rows: np.abs(view.dense_grad(rows)), rng)
 
 
 def cosine_scores(view: LayerView) -> Scores:
-    """Return the absolute cosine similarity of input and output activations, by row blocks.
+    """Return a function of row blocks: absolute cosine similarity of input and output activations.
 
     Parameters
     ----------
@@ -190,10 +202,10 @@ def cosine_scores(view: LayerView) -> Scores:
 def new_by_cosine(
     view: LayerView, occupied: LayerGraph, n: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Take the `n` largest cosine similarities; replace edges just dropped by random ones.
+    """Grow the `n` largest cosine similarities, but random edges instead of those just dropped.
 
     The replacements are uniform over edges neither present, chosen nor just dropped (the latter
-    only if nothing else is left). Reads ``view.inputs`` and ``view.outputs``.
+    only if nothing else is left). Read ``view.inputs`` and ``view.outputs``.
     """
     best = best_positive(occupied, n, cosine_scores(view), rng)
     chosen = np.setdiff1d(best, view.graph.edge_ids, assume_unique=True)
@@ -205,7 +217,7 @@ def cosine_or_random(
 ) -> NDArray[np.int64]:
     """Grow the `n` largest cosine similarities, or uniformly once ``extra["stalled"]`` is true.
 
-    The captures are read only while the run has not stalled.
+    Activations are read only while the run has not stalled.
     """
     if view.required("stalled"):
         return sample_absent(occupied, n, rng)

@@ -1,7 +1,8 @@
 """Initial values of edges, by name: ``(view, ids, rng) -> values``.
 
-The same functions serve edges that a rule grows (`ids` are the grown ones, the view is of the layer
-before) and the initial weights of a layer (`ids` are all its edges, the view's values are zeros).
+The same functions are used for edges that a rule grows (`ids` are the grown ones, the view is that
+of the layer before) and for the initial weights of a layer (`ids` are all its edges, the view's
+values are zeros). In both cases `ids` increase, and the result has the shape of `ids`.
 """
 
 from __future__ import annotations
@@ -44,28 +45,30 @@ def glorot(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) ->
 
 
 def normal(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
-    """Draw from N(0, 0.1^2), as the authors' sparse SET-MLP code."""
+    """Draw from N(0, 0.1^2), as in the authors' sparse SET-MLP code."""
     return rng.standard_normal(ids.size) / 10
 
 
 def normal_rbm(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
-    """Draw from N(0, 0.05^2), as the authors' SET-RBM code."""
+    """Draw from N(0, 0.05^2), as in the authors' SET-RBM code."""
     return rng.standard_normal(ids.size) / 20
 
 
 def he_uniform(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
-    """Draw uniformly between ``-+ sqrt(6 / n_in)`` (dense fan-in), as the CTRE code."""
+    """Draw uniformly between ``-+ sqrt(6 / n_in)`` (dense fan-in), as in the authors' CTRE code."""
     bound = math.sqrt(6 / max(1, view.graph.n_in))
     return rng.uniform(-bound, bound, ids.size)
 
 
 def he_normal(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
-    """Draw from N(0, 2 / n_in), as the ``synapses`` package."""
+    """Draw from N(0, 2 / n_in), as in the ``synapses`` package."""
     return rng.standard_normal(ids.size) * np.sqrt(2 / max(1, view.graph.n_in))
 
 
 def half_std(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
-    """Draw from a normal of half the weights' standard deviation (the code's ``random_normal2``).
+    """Draw from a normal law with half the standard deviation of the layer's weights.
+
+    This is ``random_normal2`` in the authors' CTRE code.
 
     Zeros in a layer that has no weights yet.
     """
@@ -105,6 +108,6 @@ def init_named(name: str) -> Init:
     Raises
     ------
     ValueError
-        If there is none; the message lists them.
+        If there is none; the message lists the known names.
     """
     return choose("init", name, INITS)

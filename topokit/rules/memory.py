@@ -1,4 +1,4 @@
-"""What is remembered between two rewirings, for rules that need it: pure functions."""
+"""State that is kept from one rewiring to the next, for rules that need it: pure functions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["MEMORIES", "birth_signs", "decayed", "explore", "stalled"]
 def decayed(
     batches: Sequence[tuple[NDArray[Any], NDArray[Any]]], *, decay: float
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Stack recent batches so that their dense gradient is the dense momentum.
+    """Return recent batches stacked so that their dense gradient is the dense momentum.
 
     A batch's gradient is ``output_grad.T @ inputs``, of low rank. The momentum is a sum of such
     gradients weighted by powers of `decay`; with the factors kept, it needs no dense matrix.
@@ -59,7 +59,7 @@ def decayed(
 
 
 def explore(explored: LayerGraph | None, graph: LayerGraph) -> LayerGraph:
-    """Add a layer's edges to those ever present; the result's density is the explored fraction.
+    """Return the graph of all edges ever present; its density is the explored fraction.
 
     Parameters
     ----------
@@ -71,7 +71,12 @@ def explore(explored: LayerGraph | None, graph: LayerGraph) -> LayerGraph:
     Returns
     -------
     LayerGraph
-        O(edges explored); in the long run that tends to n_out * n_in for rules that explore.
+        Memory and time O(edges explored), which tends to n_out * n_in for rules that explore.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
 
     References
     ----------
@@ -93,7 +98,9 @@ def explore(explored: LayerGraph | None, graph: LayerGraph) -> LayerGraph:
 
 
 def birth_signs(update: EdgeUpdate, signs: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
-    """Carry across a rewiring the sign each edge was grown with; new edges have their value's.
+    """Return the sign that each edge was grown with, carried over a rewiring.
+
+    New edges have the sign of their value.
 
     Parameters
     ----------
@@ -101,6 +108,11 @@ def birth_signs(update: EdgeUpdate, signs: NDArray[Any], values: NDArray[Any]) -
     signs : (before.n_edges,) array
         At the start of a run, ``numpy.sign(values)``.
     values : (after.n_edges,) array
+
+    Returns
+    -------
+    (after.n_edges,) array
+        -1, 0 or 1.
 
     Examples
     --------
@@ -113,7 +125,7 @@ def birth_signs(update: EdgeUpdate, signs: NDArray[Any], values: NDArray[Any]) -
 
 
 def stalled(accuracies: Sequence[float], *, patience: int = 40) -> bool:
-    """Tell whether validation accuracy ever failed to improve for `patience` successive epochs.
+    """Return whether validation accuracy ever failed to improve for `patience` successive epochs.
 
     Once true it stays true as epochs are added.
 
@@ -161,7 +173,8 @@ MEMORIES: dict[str, Memory] = {
         lambda update, sums, values: np.zeros(update.after.n_edges),
     ),
 }
-"""What rules may ask for in `needs` and is remembered of each layer.
+"""Memories that rules can name in `needs`; the engine keeps one of each for every layer.
 
-The engine adds to ``sensitivity`` at every step; a rule's own memory is in `UpdateRule.memory`.
+The engine adds to ``sensitivity`` at every step. Rules define further memories in
+`UpdateRule.memory`.
 """

@@ -41,7 +41,7 @@ __all__ = [
 def static() -> UpdateRule:
     """Keep the initial edges: the baseline with a fixed sparse topology.
 
-    It plans no change in any layer, whatever the drop fraction.
+    No change is planned in any layer, whatever the drop fraction.
 
     Examples
     --------
@@ -59,7 +59,7 @@ def _no_change(
 
 
 def set_(*, init: str = "zeros") -> UpdateRule:
-    """Sparse Evolutionary Training: drop near zero on each side, grow uniformly at random.
+    """Sparse Evolutionary Training: drop the smallest weights of each sign, grow at random.
 
     Parameters
     ----------
@@ -69,12 +69,12 @@ def set_(*, init: str = "zeros") -> UpdateRule:
 
     Notes
     -----
-    Differences from the authors' code: exactly ``floor(zeta * n)`` edges are replaced where
-    theirs removes one or two more (`topokit.rules.drop.official_removal` is theirs); growth is
-    an exact uniform sample where theirs draws and rejects (the same distribution). As in theirs, an
-    edge just dropped may come back, as a new one. Kept edges keep their momentum as in the sparse
-    codes; the Keras code resets all of it every epoch. The schedule is the trainer's: the paper
-    drops without growing after the last epoch, the sparse MLP code does nothing there.
+    Differences from the authors' code: exactly ``floor(zeta * n)`` edges are replaced, where their
+    code removes one or two more (`topokit.rules.drop.official_removal`); growth is an exact uniform
+    sample, where their code draws and rejects (the same distribution). As in their code, an edge
+    just dropped may be grown again, as a new one. Kept edges keep their momentum as in the sparse
+    codes; the Keras code resets all of it every epoch. The schedule is set by the trainer: the
+    paper drops without growing after the last epoch, the sparse MLP code does nothing there.
 
     References
     ----------
@@ -148,13 +148,13 @@ def ctre_sim(*, init: str = "he_uniform") -> UpdateRule:
     the training samples, O(samples * (n_in + n_out)) memory; a subsample approximates them.
     Scores are taken by row blocks; time is O(samples * n_out * n_in).
 
-    Differences from the authors' code, all corrections: similarities belong to the weights that
-    are rewired (there, the first update follows the first mini-batch with scores still zero, so
-    the lowest flat indices become hubs, and later ones are a mini-batch late); cells of dead
-    units, which score 0, are drawn at random after all others and not in index order; random
-    replacements hit neither a cell already chosen (there, its weight doubles) nor one just
-    dropped; randomness comes from `rng` and not from string hashes; ties in magnitude are broken
-    by edge id, not by noise; no matrix of similarities is stored.
+    Differences from the authors' code, all corrections. Similarities are those of the weights that
+    are rewired; in their code the first update follows the first mini-batch, when all scores are
+    still zero, so that the lowest flat indices become hubs, and later updates lag by a mini-batch.
+    Possible edges of dead units, which have score 0, are drawn at random after all others and not
+    in index order. Random replacements are neither an edge already chosen (in their code its weight
+    doubles) nor one just dropped. Randomness comes from `rng`, not from string hashes. Ties in
+    magnitude are broken by edge id, not by noise. No matrix of similarities is stored.
 
     References
     ----------
@@ -175,7 +175,7 @@ def ctre_sim(*, init: str = "he_uniform") -> UpdateRule:
 
 
 def ctre_seq(*, init: str = "he_uniform") -> UpdateRule:
-    """Cosine similarity growth first; random growth from the time validation accuracy stalls.
+    """Cosine similarity growth; random growth once validation accuracy has stopped improving.
 
     Parameters
     ----------
@@ -186,9 +186,9 @@ def ctre_seq(*, init: str = "he_uniform") -> UpdateRule:
     -----
     Needs what `ctre_sim` needs, and ``extra["stalled"]``: whether validation accuracy has ever
     failed to improve for 40 successive epochs (`topokit.rules.memory.stalled`), which switches to
-    random growth for the rest of the run. Just dropped edges compete with all others and keep their
-    value if they return; the authors' code keeps their momentum too, here it starts at 0. The
-    corrections listed in `ctre_sim` apply.
+    random growth for the rest of the run. Edges just dropped are scored like all others, and keep
+    their value if they are grown again; the authors' code keeps their momentum, too, which starts
+    at 0 here. The corrections listed in `ctre_sim` apply.
 
     References
     ----------
@@ -213,8 +213,8 @@ def rigl(*, regrown: str = "zero") -> UpdateRule:
     Parameters
     ----------
     regrown : str
-        Value of an edge dropped and grown again at once: ``"zero"`` as the paper's algorithm
-        reads, or ``"keep"`` as the authors' code does.
+        Value of an edge dropped and grown again in one rewiring: ``"zero"`` as in the paper's
+        algorithm, or ``"keep"`` as in the authors' code.
 
     Raises
     ------
@@ -225,13 +225,13 @@ def rigl(*, regrown: str = "zero") -> UpdateRule:
     -----
     Needs the inputs and output gradients of the last batch, O(samples * (n_in + n_out)) memory
     beyond the edges; the dense gradient is formed by row blocks of bounded size, in
-    O(samples * n_out * n_in) time. New edges start at zero. The cosine decay of the drop fraction,
-    the interval and the stop step are the schedule's.
+    O(samples * n_out * n_in) time. New edges have weight zero. The cosine decay of the drop
+    fraction, the interval and the last step are set by the schedule.
 
-    Differences from the authors' code: optimizer state of a regrown edge starts clean also with
-    ``"keep"``; whether the rewiring replaces the gradient step (there it does) is the trainer's;
-    magnitude ties are broken by edge id, not by noise; cells with zero gradient (dead units) are
-    drawn at random, not in index order.
+    Differences from the authors' code: the optimizer state of a regrown edge starts at 0 also with
+    ``"keep"``; whether the rewiring replaces the gradient step (in their code it does) is up to the
+    trainer; ties in magnitude are broken by edge id, not by noise; possible edges with zero
+    gradient (dead units) are drawn at random, not in index order.
 
     References
     ----------
@@ -253,13 +253,13 @@ def rigl(*, regrown: str = "zero") -> UpdateRule:
 
 
 def snfs(*, budgets: str = "network") -> UpdateRule:
-    """Sparse networks from scratch: grow by momentum, where the mean momentum is largest.
+    """Sparse networks from scratch: grow by momentum, most in layers of large mean momentum.
 
     Parameters
     ----------
     budgets : str
         ``"network"``: edges dropped anywhere are divided over layers in proportion to the mean
-        ``abs(momentum)`` of their edges. ``"layer"``: each layer grows what it drops.
+        ``abs(momentum)`` of their edges. ``"layer"``: each layer grows as many as it drops.
 
     Raises
     ------
@@ -270,13 +270,13 @@ def snfs(*, budgets: str = "network") -> UpdateRule:
     -----
     Needs the inputs and output gradients of recent batches, older ones scaled down by the
     momentum factor (`topokit.rules.memory.decayed`), so that the gradient by row blocks is the
-    dense momentum; the authors keep that matrix. Memory beyond the edges: O(samples * (n_in +
-    n_out)) for each of the 45 batches (at momentum 0.9) whose weight is above 1 %, and a bounded
-    block.
+    dense momentum; the authors' code stores that matrix. Memory beyond the edges: a bounded block,
+    and O(samples * (n_in + n_out)) for each of the 45 batches (at momentum 0.9) whose weight is
+    above 1 %.
 
     Differences from the authors' code: the number dropped is rounded down, not up; a layer may
-    be filled completely, not to 99 %; no layer loses its last edge; momentum is that of the
-    captured window.
+    be filled completely, not to 99 %; no layer loses its last edge; momentum is summed over the
+    momentum window only.
 
     References
     ----------
@@ -303,7 +303,7 @@ def mest(*, gradient_weight: float = 0.01) -> UpdateRule:
     Parameters
     ----------
     gradient_weight : float
-        Lambda, at least 0. The authors' repository has 0 by default, that is, plain magnitude.
+        Lambda, at least 0. The default of the authors' repository is 0, that is, magnitude alone.
 
     Raises
     ------
@@ -313,10 +313,10 @@ def mest(*, gradient_weight: float = 0.01) -> UpdateRule:
     Notes
     -----
     Needs the last batch's inputs and output gradients, O(samples * (n_in + n_out)) memory, but the
-    gradient at present edges only: O(samples * n_edges) time, in bounded blocks. New edges start at
-    zero. Difference from the authors' code: the edge count is constant; their elastic mutation,
-    which shrinks the number of edges that move, is a falling drop fraction here, and the soft
-    memory bound, which grows before it prunes, is left out.
+    gradient at present edges only: O(samples * n_edges) time, in bounded blocks. New edges have
+    weight zero. Difference from the authors' code: the edge count is constant; their elastic
+    mutation, which lowers the number of edges that move, is a falling drop fraction here, and the
+    soft memory bound, which grows edges before it prunes, is left out.
 
     References
     ----------
@@ -331,12 +331,12 @@ def mest(*, gradient_weight: float = 0.01) -> UpdateRule:
     if not gradient_weight >= 0:
         raise ValueError(f"expected a gradient_weight of at least 0, got {gradient_weight}")
 
-    def small_and_idle(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    def least_salient(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
         return drop.lowest(np.abs(view.values) + gradient_weight * np.abs(view.edge_grad()), n)
 
     if gradient_weight == 0:
         return UpdateRule(drop.smallest_magnitude, grow.uniform)
-    return UpdateRule(small_and_idle, grow.uniform, needs=("gradient",))
+    return UpdateRule(least_salient, grow.uniform, needs=("gradient",))
 
 
 def itop(*, growth: str = "random") -> UpdateRule:
@@ -355,10 +355,10 @@ def itop(*, growth: str = "random") -> UpdateRule:
 
     Notes
     -----
-    What makes ITOP is mostly the schedule: an update every 1,500 (random) or 4,000 (gradient)
-    steps, drop fraction 0.5 with cosine decay. Needs ``extra["explored"]`` for ``"unfired"``:
-    `topokit.rules.memory.explore` keeps it, and its density is the explored fraction, exactly. That
-    memory is O(edges explored), up to n_out * n_in in the long run.
+    ITOP differs from other rules mostly by its schedule: an update every 1,500 (random) or 4,000
+    (gradient) steps, drop fraction 0.5 with cosine decay. ``"unfired"`` needs
+    ``extra["explored"]``, which `topokit.rules.memory.explore` updates; its density is exactly the
+    explored fraction. Its memory is O(edges explored), up to n_out * n_in in the long run.
     Difference from the authors' code: exactly as many edges are grown as dropped, where their
     Bernoulli draws let the count fluctuate.
 
@@ -379,7 +379,7 @@ def itop(*, growth: str = "random") -> UpdateRule:
     return UpdateRule(drop.smallest_magnitude, grow.never_active, needs=("explored",))
 
 
-def _alive(view: LayerView) -> NDArray[Any]:
+def _theta(view: LayerView) -> NDArray[Any]:
     """Return DEEP R's theta: weight times sign when grown; infinite if that sign was 0."""
     sign = np.asarray(view.required("sign"))
     return np.where(sign == 0, np.inf, view.values * sign)
@@ -391,7 +391,7 @@ def deep_r(*, seed: int = 0, start: float = 1e-12) -> UpdateRule:
     Parameters
     ----------
     seed : int
-        Decides the fixed sign of every potential edge (a hash of its id: nothing is stored).
+        Determines the fixed sign of every possible edge (a hash of its id: nothing is stored).
     start : float
         Absolute value of a grown edge's weight.
 
@@ -402,13 +402,14 @@ def deep_r(*, seed: int = 0, start: float = 1e-12) -> UpdateRule:
 
     Notes
     -----
-    As many edges are replaced as have crossed zero, whatever the drop fraction.
-    Needs ``extra["sign"]``, the sign each edge was born with (`topokit.rules.memory.birth_signs`).
-    The L1 pull and the noise of every step belong to the optimizer and are not part of this rule;
-    call it after every step, or after every epoch, which lets weights cross twice unseen.
+    As many edges are replaced as have crossed zero, whatever the drop fraction. Needs
+    ``extra["sign"]``, the sign each edge was grown with (`topokit.rules.memory.birth_signs`). The
+    L1 penalty and the noise of every step are left to the optimizer and are not part of this rule.
+    Apply the rule after every step, or after every epoch; in the second case a weight that crosses
+    zero twice within an epoch is not noticed.
 
     Differences from the authors' code: initial edges have the sign of their initial weight; growth
-    excludes no dormant edge but is without replacement.
+    draws from all absent edges, those just dropped included, without replacement.
 
     References
     ----------
@@ -423,7 +424,7 @@ def deep_r(*, seed: int = 0, start: float = 1e-12) -> UpdateRule:
         raise ValueError(f"expected a positive start, got {start}")
 
     def crossed_first(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        return drop.lowest(_alive(view), n)
+        return drop.lowest(_theta(view), n)
 
     def fixed_sign(
         view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator
@@ -437,11 +438,11 @@ def deep_r(*, seed: int = 0, start: float = 1e-12) -> UpdateRule:
 def _crossings(
     views: Mapping[str, LayerView], *, drop_fraction: float, progress: float
 ) -> dict[str, tuple[int, int]]:
-    """Plan to replace every edge that crossed zero, as far as there is room."""
+    """Plan to replace every edge that crossed zero; none in a complete layer."""
     result = {}
     for name, view in views.items():
         n_absent = view.graph.n_out * view.graph.n_in - view.graph.n_edges
-        n = int(np.count_nonzero(_alive(view) <= 0)) if n_absent else 0
+        n = int(np.count_nonzero(_theta(view) <= 0)) if n_absent else 0
         result[name] = (n, n)
     return result
 
@@ -461,9 +462,9 @@ def gmp(*, final_density: float = 0.1, initial_density: float = 1.0) -> UpdateRu
     Parameters
     ----------
     final_density, initial_density : float
-        Over all rewired layers together; in (0, 1], falling with training progress as
-        `topokit.rules.budget.cubic_density`, the final one at the last rewiring. A network that is
-        sparser already is left alone.
+        Over all rewired layers together; in (0, 1]. The density falls with training progress as
+        `topokit.rules.budget.cubic_density`, and is final at the last rewiring. A network that is
+        sparser already is not changed.
 
     Raises
     ------
@@ -472,8 +473,9 @@ def gmp(*, final_density: float = 0.1, initial_density: float = 1.0) -> UpdateRu
 
     Notes
     -----
-    Ignores the drop fraction. Differences from published codes: the threshold is global over
-    layers where the original prunes each layer to the same sparsity; every layer keeps an edge.
+    The drop fraction is ignored. Differences from published implementations: the threshold is
+    global over layers, where the original prunes each layer to the same sparsity; every layer keeps
+    an edge.
 
     References
     ----------
@@ -505,10 +507,11 @@ def granet(*, final_density: float = 0.1, initial_density: float = 0.5) -> Updat
     Notes
     -----
     Needs the last batch's inputs and output gradients, O(samples * (n_in + n_out)) memory beyond
-    the edges; gradients of absent edges are formed by bounded row blocks. Both steps are one update
-    here: the smallest magnitudes leave for both reasons. Differences from the authors' code: the
-    density follows the share of rewirings done unless the trainer gives another `progress` (there,
-    between first and last pruning step); every layer keeps an edge.
+    the edges; gradients of absent edges are formed by bounded row blocks. Pruning and replacing are
+    one update here, which drops the smallest magnitudes for both. Differences from the authors'
+    code: the density follows the share of rewirings done unless the trainer gives another
+    `progress` (in their code, between the first and the last pruning step); every layer keeps an
+    edge.
 
     References
     ----------
@@ -544,17 +547,19 @@ def _by_extra(name: str) -> tuple[Callable[[LayerView], NDArray[Any]], Drop]:
 def path_weight(*, budgets: str = "network", init: str = "zeros") -> UpdateRule:
     """Drop the edges that carry least input-output path weight, grow uniformly.
 
-    This is topokit's own interpretation of evolutionary sparse training that looks at whole paths.
-    It is not the method of any paper: the question comes from [1]_, whose rules could not be read.
+    This is topokit's own interpretation of evolutionary sparse training with criteria over whole
+    paths. It is not the method of any paper: the idea comes from [1]_, the text of which was not
+    available.
 
     Parameters
     ----------
     budgets : str
-        ``"network"``: the least important edges of the network leave, wherever they are (at most
-        twice a layer's share), and each layer grows its share, so edges move between layers.
-        ``"layer"``: each layer grows what it drops.
+        ``"network"``: the least important edges of the network are dropped, wherever they are (at
+        most twice a layer's share), and each layer grows its share, so edges move between layers.
+        ``"layer"``: each layer grows as many as it drops.
     init : str
-        Name in `topokit.rules.init.INITS`. With ``zeros`` a grown edge that never moves goes first.
+        Name in `topokit.rules.init.INITS`. With ``zeros``, a grown edge whose weight has not
+        changed is dropped before all others.
 
     Raises
     ------
@@ -565,8 +570,8 @@ def path_weight(*, budgets: str = "network", init: str = "zeros") -> UpdateRule:
     -----
     The importance of an edge is the sum, over all paths from input to output through it, of the
     product of ``abs(weight)`` along the path (`topokit.rules.budget.path_weights`), from one
-    forward and one backward product, O(edges). It sums to the same number in each layer, so layers
-    compare. Biases and activation functions play no part.
+    forward and one backward product, O(edges). It sums to the same number in each layer, so that
+    layers can be compared. Biases and activation functions are ignored.
 
     References
     ----------
@@ -611,8 +616,8 @@ def sensitivity(*, budgets: str = "network", init: str = "zeros") -> UpdateRule:
     Notes
     -----
     Needs ``extra["sensitivity"]``: (n_edges,), the sum over steps since the last rewiring of
-    ``abs(weight * gradient)``, which the trainer accumulates and sets to zero at each rewiring. It
-    is to first order what setting the weight to zero would change in the loss.
+    ``abs(weight * gradient)``, which the trainer accumulates and sets to zero at each rewiring. To
+    first order, each term is the change of the loss if the weight were set to zero.
 
     References
     ----------

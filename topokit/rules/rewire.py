@@ -35,7 +35,7 @@ _BLOCK = 1 << 22
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerView:
-    """What a rule may look at in one layer: plain arrays, which it must not change.
+    """Data of one layer that a rule can read: plain arrays, which it must not change.
 
     Parameters
     ----------
@@ -49,12 +49,12 @@ class LayerView:
     output_grad : (samples, n_out) array, optional
         Gradient of the loss with respect to the pre-activations.
     extra : mapping of str to anything
-        What a rule names in `UpdateRule.needs` beyond the captures: ``explored`` (LayerGraph of
-        all edges ever present), ``sign`` ((n_edges,) sign of each weight when its edge was
-        born), ``sensitivity`` ((n_edges,) sum of ``abs(weight * gradient)`` since the last
-        rewiring), ``stalled`` (bool: validation accuracy has stopped improving at some time),
-        ``progress`` (float: share of rewirings done, where a whole network is rewired), and what
-        the rule itself prepares.
+        Further entries named in `UpdateRule.needs`: ``explored`` (LayerGraph of all edges ever
+        present), ``sign`` ((n_edges,) sign of each weight when its edge was grown),
+        ``sensitivity`` ((n_edges,) sum of ``abs(weight * gradient)`` since the last rewiring),
+        ``stalled`` (bool: whether validation accuracy has ever stopped improving). Also
+        ``progress`` (float: share of rewirings done, where a whole network is rewired), and the
+        entries that `UpdateRule.prepare` adds.
 
     Raises
     ------
@@ -107,7 +107,7 @@ class LayerView:
         return arrays
 
     def required(self, name: str) -> Any:
-        """Return ``extra[name]``, or raise a ValueError that says what is missing."""
+        """Return ``extra[name]``; raise a ValueError if there is no such entry."""
         if name not in self.extra:
             raise ValueError(
                 f"this rule needs extra[{name!r}] in the view, got {sorted(self.extra)}; "
@@ -116,7 +116,7 @@ class LayerView:
         return self.extra[name]
 
     def dense_grad(self, rows: slice) -> NDArray[Any]:
-        """Gradient of the loss for every cell of some rows, present or absent.
+        """Return the gradient of the loss for every possible edge of some rows.
 
         Parameters
         ----------
@@ -136,7 +136,11 @@ class LayerView:
         return output_grad[:, rows].T @ inputs
 
     def edge_grad(self) -> NDArray[Any]:
-        """Gradient of the loss at the edges, (n_edges,), in blocks: O(samples * n_edges) time."""
+        """Return the gradient of the loss at the edges, (n_edges,).
+
+        It is computed in blocks of bounded memory, in O(samples * n_edges) time. Raise a ValueError
+        if inputs or output_grad were not captured.
+        """
         inputs, output_grad = self.captured("inputs", "output_grad")
         rows, columns = self.graph.rows, self.graph.indices
         result = np.zeros(self.graph.n_edges)
@@ -161,7 +165,7 @@ def zeros(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> 
 
 
 def drop_count(graph: LayerGraph, drop_fraction: float) -> int:
-    """Return how many edges one rewiring replaces: always a number that can be regrown.
+    """Return how many edges of a layer one rewiring replaces.
 
     Parameters
     ----------
@@ -206,17 +210,18 @@ def per_layer(
 
 
 class Memory(NamedTuple):
-    """What a rule remembers of each layer from one rewiring to the next.
+    """An array that a rule keeps for each layer from one rewiring to the next.
 
     Parameters
     ----------
     start : callable
-        ``start(view) -> array``, of the layer when training begins.
+        ``start(view) -> array``, the initial array, when training begins.
     carry : callable
-        ``carry(update, remembered, values) -> array``, after a rewiring of the layer; `values` are
-        those of the new graph's edges.
+        ``carry(update, remembered, values) -> array``, the array after a rewiring of the layer;
+        `values` are those of the new graph's edges.
     show : callable
-        ``show(remembered, graph)``, what the rule finds in ``view.extra``; by default the array.
+        ``show(remembered, graph)``, the entry that the rule finds in ``view.extra``; by default the
+        array itself.
 
     Examples
     --------
@@ -247,8 +252,8 @@ class UpdateRule(NamedTuple):
     init : callable
         ``init(view, ids, rng) -> (len(ids),)``, values of grown edges, `ids` increasing.
     needs : tuple of str
-        What the engine must put in the view: ``"gradient"`` (inputs and output_grad of the last
-        batch), ``"momentum"`` (the same of recent batches, older ones weighted down: see
+        Data that the engine must put in the view: ``"gradient"`` (inputs and output_grad of the
+        last batch), ``"momentum"`` (the same of recent batches, older ones weighted down: see
         `topokit.rules.memory.decayed`), ``"activations"`` (inputs and outputs over the training
         data), or an entry of ``view.extra`` (``"explored"``, ``"sign"``, ``"sensitivity"``,
         ``"stalled"``).
@@ -260,8 +265,8 @@ class UpdateRule(NamedTuple):
         [0, 1] is the share of rewirings done, 1 at the last. By default every layer replaces
         `drop_fraction` of its edges.
     memory : dict of Memory, optional
-        The rule's own memory, each entry found in ``view.extra`` under its name. The engine starts
-        it, carries it over rewirings and keeps it in checkpoints.
+        Further memories of the rule; each is found in ``view.extra`` under its name. The engine
+        initialises them, carries them over rewirings and stores them in checkpoints.
 
     Examples
     --------
@@ -291,15 +296,15 @@ def rewire(
 ) -> tuple[EdgeUpdate, NDArray[Any]]:
     """Apply a rule once to one layer: drop exactly `n_drop` edges, grow exactly `n_grow`.
 
-    An edge dropped in this call may be grown in it. It then counts as one that was dropped and one
-    that was grown: its source in the update is -1 and its optimizer state starts at 0.
+    An edge dropped in this call may be grown again in the same call. It then counts both as dropped
+    and as grown: its source in the update is -1, and its optimizer state starts at 0.
 
     Parameters
     ----------
     view : LayerView
     rule : UpdateRule
     n_drop, n_grow : int
-        Equal to rewire; ``n_grow=0`` to prune.
+        Equal for a rewiring that keeps the number of edges; ``n_grow=0`` to prune.
     rng : numpy.random.Generator
 
     Returns
@@ -312,8 +317,8 @@ def rewire(
     Raises
     ------
     ValueError
-        If the counts cannot be met, or the rule's answer is wrong: positions out of range or
-        twice, grown edges that are present, the wrong number of either.
+        If the counts cannot be met, or the rule returns a wrong result: positions out of range or
+        repeated, grown edges that are present, or the wrong number of either.
 
     Notes
     -----
@@ -329,10 +334,10 @@ def rewire(
     ([0, 2, 5], [3.0, 2.0, 0.0])
     """
     # The order matters. First the rule drops; `pruned` is the graph without those edges. Then it
-    # grows absent edges of `pruned`, so that a dropped edge may come back. At last one merge builds
-    # the graph from both decisions: an edge dropped and grown again gets source -1, so it is new
-    # to weights and optimizer state, although the graph is the same there. Each answer of the rule
-    # is checked before it is used, which costs O(n_edges), as the merge does.
+    # grows absent edges of `pruned`, so that a dropped edge may be grown again. Last, one merge
+    # builds the graph from both decisions: an edge dropped and grown again gets source -1, so that
+    # its weight and optimizer state start anew although the edge is the same. Each result of the
+    # rule is checked before it is used, which costs O(n_edges), as the merge does.
     before, n = view.graph, view.graph.n_edges
     if not 0 <= n_drop <= n:
         raise ValueError(f"expected n_drop in 0..{n} (the layer's edges), got {n_drop}")
@@ -369,7 +374,7 @@ def rewire(
 
 
 def _integers(decision: Any, count: int, what: str) -> NDArray[np.int64]:
-    """Check that a rule returned `count` integers."""
+    """Return what a rule returned as int64; raise a ValueError unless it is `count` integers."""
     array = np.asarray(decision)
     if array.shape != (count,) or not np.issubdtype(array.dtype, np.integer):
         raise ValueError(
@@ -380,7 +385,7 @@ def _integers(decision: Any, count: int, what: str) -> NDArray[np.int64]:
 
 
 def constant(step: int, total: int) -> float:
-    """Return 1 at every step: the drop fraction stays what it is (SET, CTRE)."""
+    """Return 1 at every step: the drop fraction is constant (SET, CTRE)."""
     return 1.0
 
 
@@ -411,7 +416,7 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "cosine": cosine,
     "linear": linear,
 }
-"""``(step, total) -> factor`` in [0, 1] by which the first drop fraction is multiplied."""
+"""``(step, total) -> factor`` in [0, 1] by which the initial drop fraction is multiplied."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -436,8 +441,8 @@ class Rewiring:
     skip : sequence of str
         Names of layers that keep their graph.
     final : {"keep", "drop"}
-        What follows the last epoch: nothing, or a last removal without growing, as in the SET
-        paper.
+        After the last epoch, do nothing ("keep"), or remove edges once more without growing, as in
+        the SET paper ("drop").
 
     Raises
     ------
@@ -492,9 +497,9 @@ class Rewiring:
         return self.drop_fraction * schedule(at, end)
 
     def progress(self, at: int, end: int) -> float:
-        """Return the share of rewirings done, 1 at the last one before `end`.
+        """Return the share of rewirings done, in [0, 1]: 1 at the last one before `end`.
 
-        Rules that change the density follow it, and so end at their final density.
+        Rules that change the density depend on it, so that they end at their final density.
         """
         every = 1 if isinstance(self.every, str) else self.every
         return min(1.0, at / max(1, (end - 1) // every * every))
@@ -514,16 +519,16 @@ def rewire_network(
     Parameters
     ----------
     views : mapping of layer name to LayerView
-        Input to output, with what ``rule.needs`` names in each.
+        Input to output, each with the data that ``rule.needs`` names.
     rule : UpdateRule
     drop_fraction : float
-        In [0, 1], the schedule already applied. Rules with numbers of their own ignore it.
+        In [0, 1], the schedule already applied. Rules that determine the counts otherwise ignore
+        it.
     progress : float
-        Share of rewirings done, in [0, 1] and 1 at the last; rules that change the density
-        follow it.
+        Share of rewirings done, in [0, 1] and 1 at the last; used by rules that change the density.
     rng : numpy.random.Generator
     fixed : collection of str
-        Layers that keep their graph; rules that look at the whole network see them.
+        Layers that keep their graph. ``rule.prepare`` gets their views, too.
 
     Returns
     -------

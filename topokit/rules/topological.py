@@ -23,7 +23,7 @@ _REMOVALS = ("magnitude", "relative")
 
 
 def relative_magnitude(view: LayerView) -> NDArray[np.float64]:
-    """Return ``abs(w)`` over its column's sum plus ``abs(w)`` over its row's sum, per edge.
+    """Return for each edge ``abs(w)`` over the sum of its column plus over the sum of its row.
 
     Examples
     --------
@@ -43,7 +43,7 @@ def relative_magnitude(view: LayerView) -> NDArray[np.float64]:
 def l3_scores(
     graph: LayerGraph, *, method: str = "CH3-L3p", block_cells: int = 1 << 22
 ) -> Callable[[slice], NDArray[Any]]:
-    r"""Return Cannistraci-Hebb scores of absent edges from paths of length three.
+    r"""Return a function of row blocks: Cannistraci-Hebb scores from paths of length three.
 
     For an absent edge between input u and output v, over all paths u - z1 - z2 - v with z1 an
     output and z2 an input unit,
@@ -51,8 +51,8 @@ def l3_scores(
     .. math:: \text{CH3-L3p} = \sum \frac{1}{\sqrt{(1 + e_1)(1 + e_2)}}, \qquad
               \text{CH2-L3p} = \sum \sqrt{\frac{(1 + i_1)(1 + i_2)}{(1 + e_1)(1 + e_2)}}
 
-    where i counts the edges of z to other units on such paths between u and v, and e those
-    neither to these nor to u or v.
+    where, for each of z1 and z2, i is the number of its edges to other units on such paths between
+    u and v, and e the number of its edges neither to these units nor to u or v.
 
     Parameters
     ----------
@@ -60,7 +60,8 @@ def l3_scores(
     method : str
         ``"CH3-L3p"`` or ``"CH2-L3p"``.
     block_cells : int
-        Bound on the cells of intermediate sparse products: a few rows at once, at least one.
+        Bound on the cells of intermediate sparse products, which sets how many rows are scored at
+        once; at least one is.
 
     Returns
     -------
@@ -112,8 +113,8 @@ def l3_scores(
             factor *= np.sqrt(1 + common.data)
         return sp.csr_array((factor, common.indices, common.indptr), shape=common.shape)
 
-    def few(start: int, stop: int) -> NDArray[np.float64]:
-        """Score the rows start to stop."""
+    def score_rows(start: int, stop: int) -> NDArray[np.float64]:
+        """Return the scores of the rows start to stop - 1."""
         lo, hi = graph.indptr[start], graph.indptr[stop]
         if lo == hi:
             return np.zeros((stop - start, graph.n_in))
@@ -134,7 +135,7 @@ def l3_scores(
         while start < stop:
             reach = np.searchsorted(graph.indptr, graph.indptr[start] + step, side="right") - 1
             end = min(max(int(reach), start + 1), stop)
-            parts.append(few(start, end))
+            parts.append(score_rows(start, end))
             start = end
         return np.concatenate(parts) if parts else np.zeros((0, graph.n_in))
 
@@ -157,23 +158,24 @@ def cht(
     method : str
         ``"CH3-L3p"`` or ``"CH2-L3p"``; see `l3_scores`.
     soft : bool
-        Draw edges in proportion to the scores (CHTs) and not the best ones.
+        Draw edges in proportion to the scores (CHTs) instead of taking the best ones.
     removal : str
         ``"magnitude"``, or ``"relative"`` to row and column sums (the authors' ``ri``).
     soft_removal : bool
         Draw the edges that stay in proportion to their importance to the power of
-        ``1 + 2 * progress`` (`topokit.rules.drop.softly`), so that removal hardens with training.
+        ``1 + 2 * progress`` (`topokit.rules.drop.softly`), so that removal becomes less random as
+        training proceeds.
     chain_removal : bool
         Also drop edges that are then on no path from input to output; each layer grows as many
-        edges as it lost.
+        edges as it loses.
     init : str
         Name in `topokit.rules.init.INITS`.
 
     Raises
     ------
     ValueError
-        If a name is unknown, or `soft_removal` and `chain_removal` are both asked for; with
-        `chain_removal`, when applied to layers that do not chain.
+        If a name is unknown, or `soft_removal` and `chain_removal` are both true; with
+        `chain_removal`, when the rule is applied to layers that do not chain.
 
     Notes
     -----
@@ -226,7 +228,7 @@ def cht(
 def _with_chain_removal(
     importance: Callable[[LayerView], NDArray[Any]], grow: Grow, init: str
 ) -> UpdateRule:
-    """Make the rule that drops the least important edges and then what leads nowhere."""
+    """Return the rule that drops the least important edges, then those on no input-output path."""
 
     def prepare(views: Mapping[str, LayerView], drop_fraction: float) -> Extras:
         small = {
