@@ -1,8 +1,8 @@
-"""How a graph computes and learns: sparse layers and models for torch.
+"""Sparse layers and models for torch, and the engine that rewires them.
 
-Here belong layers, models, initial weights, the engine that rewires a model as it trains, and in
-`kernels` the products behind the layers. Parameters, gradients and optimizer state are kept per
-edge. Imports from `graph`, `generators`, `rules` and the tables below them.
+This package holds layers, models, initial weights, the engine that rewires a model as it trains,
+and in `kernels` the sparse products that layers compute. Parameters, gradients and optimizer state
+are stored per edge. Imports from `graph`, `generators`, `rules` and the tables below them.
 """
 
 from topokit.nn.conv import SparseConv2d

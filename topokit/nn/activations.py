@@ -149,12 +149,12 @@ class AllReLU(nn.Module):
 
 
 def dropped_out(x: torch.Tensor, rate: float, generator: torch.Generator) -> torch.Tensor:
-    """Apply inverted dropout: elements become 0 with probability `rate`, else x / (1 - rate).
+    """Return x after inverted dropout: elements are 0 with probability `rate`, else x / (1 - rate).
 
     Parameters
     ----------
     x : tensor
-        The random bits are assigned to its elements in the order of memory.
+        Random bits are assigned to its elements in the order of memory.
     rate : float
         In [0, 1); rounded to a multiple of 2**-16, in the scale too.
     generator : torch.Generator
@@ -167,7 +167,7 @@ def dropped_out(x: torch.Tensor, rate: float, generator: torch.Generator) -> tor
 
     Notes
     -----
-    Two bytes of random bits for each element, kept for the backward pass.
+    Memory: two bytes of random bits for each element, kept for the backward pass.
 
     Examples
     --------
@@ -211,7 +211,7 @@ class _CompiledDropout(torch.autograd.Function):
 
 
 def _dropped(x: torch.Tensor, bits: torch.Tensor, limit: int, scale: float) -> torch.Tensor:
-    """Elements times `scale` where their bits, by rows, reach a limit, else times 0."""
+    """Return elements times `scale` where their bits, by rows, reach a limit, else times 0."""
     x = x.contiguous()
     y, factor = torch.empty_like(x), torch.tensor(scale, dtype=x.dtype)
     call = Dropout(
@@ -228,7 +228,7 @@ def _dropped(x: torch.Tensor, bits: torch.Tensor, limit: int, scale: float) -> t
 
 
 def _compiled_takes(x: torch.Tensor) -> bool:
-    """Whether the compiled kernels can be used on a tensor."""
+    """Return whether the compiled kernels can be used on a tensor."""
     return x.device.type == "cpu" and x.dtype in NATIVE and not torch.compiler.is_compiling()
 
 

@@ -27,13 +27,13 @@ Pair = tuple[int, int]
 # Cost: the copy is height x width of the kernel times the input, made forward and kept for the
 # backward pass, whatever the number of edges; then O(n_edges * samples * positions).
 #
-# Why so: an index of edges for every output position would be as large as the patches, and a
-# product sees contiguous rows. The copy's cost does not depend on the number of output channels,
-# so the sparse way is the faster the more of them there are.
+# Why this way: an index of edges for every output position would be as large as the patches, and
+# with patches the product reads contiguous rows. The copy's cost does not depend on the number of
+# output channels, so the sparse way gains the more, the more output channels there are.
 #
 # Measured on the CPU with 3x3 kernels, 64 to 256 channels and densities from 0.005 to 0.1, forward
-# and backward, in units of what a dense convolution takes for one output channel: the copy takes
-# GATHER_CHANNELS, and an edge EDGE_CELLS times as much as one cell of the dense weight.
+# and backward, in units of the time of a dense convolution for one output channel: the copy takes
+# GATHER_CHANNELS, and an edge EDGE_CELLS times as long as one cell of the dense weight.
 GATHER_CHANNELS = 100
 EDGE_CELLS = 3
 
@@ -56,7 +56,7 @@ class SparseConv2d(EdgeLayer):
         convolution: O(n_out * n_in) memory for the step. ``csr`` copies the patch of each output
         position (kernel cells times the input's memory, kept for the backward pass) and multiplies
         them sparsely, O(n_edges) memory otherwise: faster for many output channels. ``auto``
-        chooses by a measured rule; `explain_kernel` says why.
+        chooses by a measured rule; `explain_kernel` gives the reason.
     bias : bool
     init : str
         Initial weights, a name of `topokit.nn.INITS`.
@@ -108,7 +108,7 @@ class SparseConv2d(EdgeLayer):
                 f"expected a graph whose {graph.n_in} input units are channels times "
                 f"{self.kernel_size[0]} x {self.kernel_size[1]} kernel cells"
             )
-        self._hold(graph, initial_values(init, graph, rng), bias=bias, kernel=kernel)
+        self._set_graph(graph, initial_values(init, graph, rng), bias=bias, kernel=kernel)
 
     @property
     def in_channels(self) -> int:
@@ -147,11 +147,11 @@ class SparseConv2d(EdgeLayer):
             flat = patches.transpose(0, 1).flatten(1)  # (n_in, batch * positions), one copy
             y = edge_product(flat.t(), self.values, self.bias, self.index, "csr")
             y = y.t().view(self.n_out, len(x), *self._output_size(x)).transpose(0, 1)
-        self._watch(x, y)
+        self._record(x, y)
         return y
 
     def _patches(self, x: torch.Tensor) -> torch.Tensor:
-        """The input values under the kernel, (batch, n_in, positions)."""
+        """Return the input values under the kernel, (batch, n_in, positions)."""
         return unfold(x, self.kernel_size, self.dilation, self.padding, self.stride)
 
     def _output_size(self, x: torch.Tensor) -> Pair:
@@ -174,7 +174,7 @@ class SparseConv2d(EdgeLayer):
     def from_dense(
         cls, conv: nn.Conv2d, graph: LayerGraph | None = None, *, kernel: str = "auto"
     ) -> SparseConv2d:
-        """Take weights and bias from a dense convolution, at the edges of a graph.
+        """Return a sparse layer with the weights and bias of a dense convolution at some edges.
 
         Parameters
         ----------

@@ -1,9 +1,9 @@
 """The rewiring engine: applies a rule to a model's sparse layers while its optimizer steps.
 
-There is one `Engine`. `attach` makes it for a training loop of your own, and
-`topokit.experiments.loop.train` makes the same one, so both give the same edges, values and
-optimizer state. Between two rewirings the engine gathers what the rule needs to see
-(`topokit.rules.UpdateRule.needs`), and nothing for rules that need nothing.
+Both `attach`, for user-written training loops, and `topokit.experiments.loop.train` use the same
+`Engine`, so both give the same edges, values and optimizer state. Between two rewirings the engine
+collects the data that the rule needs (`topokit.rules.UpdateRule.needs`), and nothing for rules
+that need none.
 """
 
 from __future__ import annotations
@@ -52,17 +52,18 @@ class Engine:
     steps, epochs, updates : int
         Optimizer steps, epochs (`end_epoch`) and rewirings so far.
     last : dict of EdgeUpdate
-        What the last rewiring changed; layers that kept their graph are left out.
+        The changes of the last rewiring; layers that kept their graph are left out.
     topology : dict of LayerGraph
-        The graphs now.
+        The current graphs.
     memory : dict
-        What outlives a rewiring, for rules that need it: ``accuracies``, and for each layer
-        ``sign``, ``sensitivity``, ``explored`` (edge ids) and ``batches`` (the momentum window).
+        State kept for rules that need it: ``accuracies``, and for each layer ``sign``,
+        ``sensitivity``, ``explored`` (edge ids), ``batches`` (the momentum window) and the rule's
+        own memories.
 
     Notes
     -----
-    The momentum window. Rules that need ``"momentum"`` look at the gradient of all possible edges,
-    averaged over recent batches with weights ``momentum ** age``. That matrix has n_out * n_in
+    The momentum window. Rules that need ``"momentum"`` use the gradient of all possible edges,
+    summed over recent batches with weights ``momentum ** age``. That matrix has n_out * n_in
     entries and is never formed. A batch's gradient is the product ``output_grad.T @ inputs``, so
     the two factors of each batch are kept, and `topokit.rules.memory.decayed` stacks them with
     their weights into one longer "batch" whose gradient is the weighted sum. Batches whose weight
@@ -107,7 +108,7 @@ class Engine:
         self._by_gradient = bool({"gradient", "momentum"} & self._needs)
         self._by_last_batch = "activations" in self._needs and samples is None
         self._epoch_start = 0  # steps before this epoch
-        self._answers: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+        self._activations: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
         self.memory: dict[str, Any] = {"accuracies": []}
         for entry, memory in self._memories.items():
             if entry in self._needs:
@@ -115,7 +116,7 @@ class Engine:
                     name: memory.start(layer.view()) for name, layer in layers.items()
                 }
         self._hooks = [optimizer.register_step_post_hook(lambda *_: self._stepped())]
-        if "sensitivity" in self._needs:  # before the step moves the weights its gradient is of
+        if "sensitivity" in self._needs:  # weights and gradients belong together before the step
             self._hooks.append(optimizer.register_step_pre_hook(lambda *_: self._add_sensitivity()))
         if recorder is not None:
             recorder(0, self.topology)
@@ -123,7 +124,7 @@ class Engine:
 
     @property
     def topology(self) -> Topology:
-        """The graphs of the model's sparse layers now."""
+        """The current graphs of the model's sparse layers."""
         return {name: layer.graph for name, layer in self._layers().items()}
 
     @property
@@ -138,7 +139,7 @@ class Engine:
     def _layers(self) -> dict[str, EdgeLayer]:
         return sparse_layers(self.model)
 
-    # When: positions count epochs, or steps where `every` counts steps.
+    # The schedule. Positions count epochs, or steps where `every` counts steps.
 
     @property
     def _between_epochs(self) -> bool:
@@ -164,12 +165,15 @@ class Engine:
 
     @property
     def _removes_last(self) -> bool:
-        """Whether a removal without growing follows the last epoch."""
+        """Whether edges are dropped without growing after the last epoch."""
         ends = self.options.final == "drop" and self.total is not None
         return ends and (self._stop is None or (self.total or 0) < self._stop)
 
     def _steps_left(self) -> int | None:
-        """Steps up to the next rewiring, with the one it follows; None if none is to come."""
+        """Return the number of steps up to and including the one that the next rewiring follows.
+
+        None if there is no further rewiring.
+        """
         if isinstance(self.options.every, int):
             left = [self.options.every - self.steps % self.options.every]
             left = left if self._is_due(self.steps + left[0]) else []
@@ -185,13 +189,13 @@ class Engine:
         return self.epoch_steps - in_epoch if in_epoch < self.epoch_steps else None
 
     def step(self) -> None:
-        """Do nothing: the optimizer reports each of its steps to the engine by itself.
+        """Do nothing: the engine counts steps by a hook on the optimizer.
 
-        Loops written for engines that have to be told may call it after ``optimizer.step()``.
+        Loops written for libraries that require this call after ``optimizer.step()`` can keep it.
         """
 
     def _stepped(self) -> None:
-        """Count a step of the optimizer, and rewire if it is time."""
+        """Count a step of the optimizer, and rewire if one is due."""
         if not self._between_epochs and self.total is not None and self.steps >= self.total:
             return
         self.steps += 1
@@ -208,12 +212,12 @@ class Engine:
         Parameters
         ----------
         accuracy : float, optional
-            On samples that are not trained on: for rules that watch it, such as ``ctre_seq``.
+            Accuracy on validation samples, for rules that depend on it, such as ``ctre_seq``.
 
         Returns
         -------
         dict of EdgeUpdate
-            What was rewired now.
+            The changes of the layers in which an edge moved; empty without a rewiring.
         """
         if accuracy is not None:
             self.memory["accuracies"].append(float(accuracy))
@@ -230,17 +234,17 @@ class Engine:
         return updates
 
     def _switch_capture(self) -> None:
-        """Switch capture on if the next batch is one that a rewiring will look at."""
+        """Switch capture on if a rewiring will use the next batch, else off."""
         if not (self._by_gradient or self._by_last_batch):
             return
         left = self._steps_left()
         for layer in self._layers().values():
             layer.capture = left is not None and left <= self._window
 
-    # What the rule sees.
+    # The data for the rule.
 
     def _collect(self) -> None:
-        """Keep the factors of the gradient, or the activations, of the batch just seen."""
+        """Keep the factors of the gradient, or the activations, of the last batch."""
         for name, layer in self._layers().items():
             if not layer.capture:
                 continue
@@ -248,7 +252,7 @@ class Engine:
             if view.inputs is None:
                 continue
             if self._by_last_batch and view.outputs is not None:
-                self._answers[name] = view.inputs, view.outputs
+                self._activations[name] = view.inputs, view.outputs
             if self._by_gradient and view.output_grad is not None:
                 batches = self.memory.setdefault("batches", {}).setdefault(name, {})
                 batches[str(self.steps)] = {"inputs": view.inputs, "output_grad": view.output_grad}
@@ -257,7 +261,7 @@ class Engine:
 
     def _forget_batches(self) -> None:
         self.memory.pop("batches", None)
-        self._answers.clear()
+        self._activations.clear()
 
     def _add_sensitivity(self) -> None:
         """Add ``abs(weight * gradient)`` of each edge to the sum since the last rewiring."""
@@ -267,14 +271,14 @@ class Engine:
                 self.memory["sensitivity"][name] += share.cpu().numpy()
 
     def _views(self) -> dict[str, LayerView]:
-        """Return what the rule may look at now, for every sparse layer."""
+        """Return the data that the rule can read, for every sparse layer; captures are cleared."""
         layers = self._layers()
         for layer in layers.values():
             layer.capture = False
         views = {name: layer.view() for name, layer in layers.items()}
         if "activations" in self._needs:
-            answers = self._answers if self.samples is None else self._forward(self.samples)
-            for name, (inputs, outputs) in answers.items():
+            found = self._activations if self.samples is None else self._forward(self.samples)
+            for name, (inputs, outputs) in found.items():
                 views[name] = dataclasses.replace(views[name], inputs=inputs, outputs=outputs)
         for name, batches in self.memory.get("batches", {}).items():
             factors = [(batch["inputs"], batch["output_grad"]) for batch in batches.values()]
@@ -299,7 +303,7 @@ class Engine:
     def _forward(self, samples: torch.Tensor) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         """Run samples through the network and return inputs and outputs of every sparse layer.
 
-        The outputs of a last layer that gives the scores of classes are their softmax.
+        If the last layer computes class scores, its outputs are their softmax.
         """
         layers = self._layers()
         kept: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {name: [] for name in layers}
@@ -339,25 +343,25 @@ class Engine:
         Parameters
         ----------
         closure : callable, optional
-            Returns the loss of a batch. Rules that look at gradients or activations see that batch.
-            Needed only where the engine has captured none, that is, off its schedule; the gradients
-            of the parameters are left as they are.
+            Returns the loss of a batch, whose gradients and activations the rule then uses. Needed
+            only for rewirings outside the schedule, for which the engine has captured no batch. The
+            gradients of the parameters are not changed.
         grow : bool
             Whether to grow edges, too; False is the last removal of the SET paper.
 
         Returns
         -------
         dict of EdgeUpdate
-            Of the layers in which an edge moved.
+            The changes of the layers in which an edge moved.
 
         Raises
         ------
         ValueError
-            If the rule looks at a batch and there is none, or at validation accuracy and there is
-            none for a finished epoch.
+            If the rule needs a batch and none was captured, or needs validation accuracy and it is
+            missing for a finished epoch.
         """
         if closure is not None:
-            self._look_at(closure)
+            self._capture_batch(closure)
         self._check_needs()
         rule, at, end = self.rule, self._position, self._end
         layers = self._layers()
@@ -379,8 +383,8 @@ class Engine:
         self._switch_capture()
         return self.last
 
-    def _look_at(self, closure: Callable[[], torch.Tensor]) -> None:
-        """Capture the batch whose loss `closure` returns, without touching any gradient."""
+    def _capture_batch(self, closure: Callable[[], torch.Tensor]) -> None:
+        """Capture the batch whose loss `closure` returns, without changing any ``.grad``."""
         layers = self._layers().values()
         self._forget_batches()
         for layer in layers:
@@ -390,9 +394,9 @@ class Engine:
         self._collect()
 
     def _check_needs(self) -> None:
-        """Raise if the rule needs what nobody has given."""
+        """Raise a ValueError if the rule needs a batch or accuracies that are missing."""
         without = self._by_gradient and "batches" not in self.memory
-        if without or (self._by_last_batch and not self._answers):
+        if without or (self._by_last_batch and not self._activations):
             raise ValueError(
                 "this rule looks at a batch, and none was captured for a rewiring off the "
                 "schedule; expected engine.rewire(closure) with a function that returns the loss "
@@ -410,7 +414,7 @@ class Engine:
                 )
 
     def _carry(self, name: str, update: EdgeUpdate, values: NDArray[Any]) -> None:
-        """Carry what is remembered of a layer to its new graph."""
+        """Carry the memories of a layer over to its new graph."""
         for entry, memory in self._memories.items():
             if entry in self.memory:
                 remembered = self.memory[entry]
@@ -419,9 +423,9 @@ class Engine:
     # Checkpoints.
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what an engine needs to go on, beside the states of model and optimizer.
+        """Return the engine's state; those of model and optimizer are not included.
 
-        Numbers, text and tensors only, so that ``torch.load(..., weights_only=True)`` reads it.
+        Numbers, text and tensors only, so that ``torch.load(..., weights_only=True)`` can read it.
         """
         return {
             "steps": self.steps,
@@ -433,10 +437,10 @@ class Engine:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`.
+        """Restore a state returned by `state_dict`.
 
-        Load the states of model and optimizer first: the model then has the graphs that the state
-        belongs to.
+        Load the states of model and optimizer first, so that the model has the graphs that belong
+        to the state.
         """
         self.rng.bit_generator.state = json.loads(state["rng"])
         self.updates = state["updates"]
@@ -445,7 +449,7 @@ class Engine:
         self._switch_capture()
 
     def go_on(self, steps: int, epochs: int, memory: dict[str, Any]) -> None:
-        """Continue at the start of an epoch with what was remembered then."""
+        """Continue at the start of an epoch, with the memory saved there."""
         self.steps, self.epochs, self._epoch_start = steps, epochs, steps
         self.memory |= memory
         self._switch_capture()
@@ -502,10 +506,10 @@ def attach(
     rng: np.random.Generator | int,
     **params: Any,
 ) -> Engine:
-    """Rewire a model's sparse layers from inside your own training loop.
+    """Return an engine that rewires a model's sparse layers within your own training loop.
 
-    Every n steps of the optimizer, or after each epoch, edges are dropped and grown; weights and
-    optimizer state follow their edges. Nothing else in the loop changes.
+    Every n steps of the optimizer, or after each epoch, edges are dropped and grown; kept edges
+    keep their weights and optimizer state. Nothing else in the loop changes.
 
     Parameters
     ----------
@@ -532,16 +536,16 @@ def attach(
     skip : collection of str
         Sparse layers that keep their graph.
     epoch_steps : int, optional
-        Optimizer steps of an epoch. With ``every="epoch"`` it limits the batches captured for rules
-        that look at gradients to the last ones of an epoch (else every batch is captured).
+        Optimizer steps of an epoch. With ``every="epoch"``, only the last batches of an epoch are
+        then captured for rules that need gradients (otherwise every batch is).
     samples : torch.Tensor, optional
-        Training inputs that ``model(samples[i:j])`` takes, for rules that compare activations;
-        by default they see those of the last batch.
+        Training inputs, such that ``model(samples[i:j])`` works, for rules that compare
+        activations; by default these use the last batch.
     recorder : callable, optional
         ``recorder(steps, topology)``, called at once and after each rewiring.
     rng : numpy.random.Generator or int
     **params
-        Of the rule named.
+        Parameters of the named rule.
 
     Returns
     -------
@@ -552,27 +556,28 @@ def attach(
     Raises
     ------
     ValueError
-        If there are no sparse layers, a choice is unknown, or the rule needs what the loop does
-        not give.
+        If there are no sparse layers, a choice is unknown, or the rule needs data that the
+        arguments do not provide.
 
     Notes
     -----
-    This is the engine of `topokit.run`, and the same loop gives the same result. Two things a run
-    knows are arguments here. Rules that compare activations (``ctre_sim``, ``ctre_seq``) see the
-    whole training set, and the softmax of the last layer, only with `samples`; without, they see
-    the last batch, and the last layer's scores. Rules that watch validation accuracy (``ctre_seq``)
-    take it from ``engine.end_epoch(accuracy)``; where `every` counts steps, they need `epoch_steps`
-    to tell whether one is missing.
+    `topokit.run` uses the same engine, and the same loop gives the same result. Two inputs that a
+    run supplies by itself are arguments here. Rules that compare activations (``ctre_sim``,
+    ``ctre_seq``) use the whole training set, and the softmax of the last layer, only if `samples`
+    is given; otherwise they use the last batch and the last layer's scores. Rules that depend on
+    validation accuracy (``ctre_seq``) get it from ``engine.end_epoch(accuracy)``; where `every`
+    counts steps, they need `epoch_steps`, by which a missing accuracy is detected.
 
-    Between rewirings the cost is nothing unless the rule needs gradients, activations of the last
+    Between rewirings there is no cost unless the rule needs gradients, activations of the last
     batch or sensitivities.
 
-    Steps are the optimizer's: with accumulated gradients a step has several batches, and rules
-    that look at captured gradients see the last of them, while ``sensitivity`` sees the sum. Steps
-    that a gradient scaler skips do not count. Captured gradients carry its factor: nothing to rules
-    that rank by gradient alone, but ``mest`` weighs it against weights. A model that went through
-    ``torch.compile`` follows every rewiring; ``fullgraph=True`` is not possible. Replicas of a
-    distributed run draw the same edges only if their `rng` and captured batches agree.
+    Steps are those of the optimizer. With accumulated gradients a step has several batches:
+    captured gradients are those of the last one, while ``sensitivity`` uses the sum. Steps that a
+    gradient scaler skips do not count. Captured gradients are multiplied by its factor; this does
+    not matter to rules that rank by gradient alone, but does to ``mest``, which adds them to
+    weights. Models compiled by ``torch.compile`` can be rewired; ``fullgraph=True`` is not
+    possible. Replicas of a distributed run draw the same edges only if their `rng` and captured
+    batches agree.
 
     Examples
     --------

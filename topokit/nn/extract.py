@@ -32,7 +32,7 @@ _SAFETENSORS = {
 def topology_of(
     source: nn.Module | Mapping[str, Any] | str | os.PathLike[str],
 ) -> Topology:
-    """Read which edges a network has.
+    """Return the topology of a network: the edges of each of its layers.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def topology_of(
         an edge whose weight is exactly zero cannot be seen. A layer without zeros has density 1.
         Weights of more than two dimensions (convolutions) are flattened: shape ``(n_out, in *
         kernel)``. Vectors do not count as layers; nor, in a module, do embeddings. (In a bare state
-        dict an embedding looks like a linear layer and is listed as one.)
+        dict an embedding cannot be distinguished from a linear layer and is listed as one.)
 
     Raises
     ------
@@ -120,7 +120,7 @@ def _is_layer_key(key: Any) -> bool:
 
 
 def _of_state(state: Mapping[str, Any], where: str) -> Topology:
-    """Read the layers of a state dict, in the order of its keys."""
+    """Return the layers of a state dict, in the order of its keys."""
     topology: Topology = {}
     for key, entry in state.items():
         if not isinstance(key, str) or not isinstance(entry, torch.Tensor):
@@ -191,7 +191,7 @@ def _add(topology: Topology, name: str, weight: torch.Tensor) -> None:
 
 
 def _read(path: Path) -> Any:
-    """Read a checkpoint of either kind; raise a ValueError if anything is wrong with it."""
+    """Return the content of a torch or safetensors file; raise a ValueError if it is damaged."""
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
     try:
@@ -205,7 +205,7 @@ def _read(path: Path) -> Any:
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """Read a safetensors file: the length of a JSON header, the header, and one buffer."""
+    """Return the tensors of a safetensors file: length of a JSON header, header, one buffer."""
     raw = path.read_bytes()
     try:
         length = int.from_bytes(raw[:8], "little")

@@ -87,8 +87,8 @@ def from_file(
 # batch, but nothing dense needs to be held. Idea: the dense weights come from a random generator
 # keyed by layer and first row of a block, so a block of rows can be drawn again whenever it is
 # needed: once forward, once backward. Each layer keeps only its best candidates so far, at most as
-# many as the network's budget. Why so: a layer of 65,536 x 400,000 has 26 billion possible edges,
-# 100 GB as weights alone, while the budget may be a few million.
+# many as the network's budget. Why this way: a layer of 65,536 x 400,000 has 26 billion possible
+# edges, 100 GB of weights alone, while the budget may be a few million.
 
 
 def snip(
@@ -103,7 +103,7 @@ def snip(
     budgets: str = "network",
     block_cells: int = 1 << 22,
 ) -> Topology:
-    r"""Return the edges to whose removal the loss of an untrained network is most sensitive.
+    r"""Return the edges to whose removal the loss of an untrained network is most sensitive (SNIP).
 
     A dense ReLU network is drawn at random, and every weight scored by
     :math:`|w \, \partial L / \partial w|` on one batch; the highest scores are kept.
@@ -117,7 +117,8 @@ def snip(
     widths : sequence of int
         Units of each layer, input first.
     density : sequence of float
-        Of each layer, in (0, 1]; with ``budgets="network"`` only their total of edges matters.
+        Density of each layer, in (0, 1]; with ``budgets="network"`` only the total number of edges
+        is used.
     rng : numpy.random.Generator
         Draws the batch and the dense weights, normal with variance ``2 / n_in``.
     samples : int
@@ -126,7 +127,7 @@ def snip(
         Rank the edges of the whole network, as in the paper, or those of each layer. Every layer
         keeps at least its best edge.
     block_cells : int
-        Dense weights that are computed at once; at least one row is.
+        Number of dense weights that are computed at once; at least one row is.
 
     Returns
     -------
@@ -220,13 +221,17 @@ class _Dense:
 def _most_sensitive(
     dense: _Dense, x: Array, y: Array, most: list[int]
 ) -> list[tuple[Array, Array]]:
-    """Ids, increasing, and scores of the `most` most sensitive edges of each layer."""
+    """Return ids, increasing, and scores of the `most` most sensitive edges of each layer.
+
+    One forward pass stores the inputs of each layer; one backward pass from the gradient of the
+    cross-entropy scores the possible edges block by block.
+    """
     inputs = [x]
     for layer, (n_out, _) in enumerate(dense.shapes):
-        answer = np.empty((len(x), n_out), np.float32)
+        output = np.empty((len(x), n_out), np.float32)
         for rows, weight in dense.blocks(layer):
-            answer[:, rows] = inputs[-1] @ weight.T
-        inputs.append(np.maximum(answer, 0) if layer < len(dense.shapes) - 1 else answer)
+            output[:, rows] = inputs[-1] @ weight.T
+        inputs.append(np.maximum(output, 0) if layer < len(dense.shapes) - 1 else output)
     scores = np.exp(inputs[-1] - inputs[-1].max(axis=1, keepdims=True))
     gradient = scores / scores.sum(axis=1, keepdims=True)
     gradient[np.arange(len(y)), y] -= 1

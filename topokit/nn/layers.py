@@ -30,10 +30,11 @@ class EdgeLayer(nn.Module):
     """The base class of sparse layers: parameters on the edges of a graph.
 
     The graph is held in the buffers ``indptr``, ``indices`` and ``shape``, so it is part of the
-    ``state_dict``, and loading a state replaces it. Subclasses call `_hold` in their constructor.
+    ``state_dict``, and loading a state replaces it. Subclasses call `_set_graph` in their
+    constructor.
 
-    ``torch.compile`` does not compile a sparse layer's own forward: the compiled graph breaks
-    before and after it (so ``fullgraph=True`` is not possible), and the rest is compiled.
+    ``torch.compile`` does not compile the forward method of a sparse layer: the compiled graph
+    breaks before and after it (so ``fullgraph=True`` is not possible), and the rest is compiled.
     """
 
     values: nn.Parameter
@@ -42,8 +43,10 @@ class EdgeLayer(nn.Module):
     indices: torch.Tensor
     shape: torch.Tensor
 
-    def _hold(self, graph: LayerGraph, values: torch.Tensor, *, bias: bool, kernel: str) -> None:
-        """Take over a graph with its values, and a bias of zeros."""
+    def _set_graph(
+        self, graph: LayerGraph, values: torch.Tensor, *, bias: bool, kernel: str
+    ) -> None:
+        """Register a graph with its values, and a bias of zeros if `bias`."""
         if kernel not in KERNEL_CHOICES:
             raise ValueError(f"expected a kernel of {', '.join(KERNEL_CHOICES)}, got {kernel!r}")
         self.kernel = kernel
@@ -57,7 +60,7 @@ class EdgeLayer(nn.Module):
 
     @property
     def index(self) -> EdgeIndex:
-        """The graph with what the kernels derive from it; rebuilt when a buffer changed."""
+        """The graph and the arrays that kernels derive from it; rebuilt when a buffer changes."""
         stored = self._buffers
         stamp = _stamp(stored)
         if self._index is not None and self._index[0] == stamp:
@@ -69,7 +72,7 @@ class EdgeLayer(nn.Module):
 
     @property
     def graph(self) -> LayerGraph:
-        """The layer's edges; `replace_graph` changes them."""
+        """The layer's graph; `replace_graph` sets another one."""
         return self.index.graph
 
     @property
@@ -103,15 +106,16 @@ class EdgeLayer(nn.Module):
             self._captured = {} if on else None
 
     def keep(self, name: str, activations: torch.Tensor) -> None:
-        """Keep a batch for `view` if `capture` is on; `outputs` replace the layer's own.
+        """Keep a batch of activations for `view` if `capture` is on.
 
-        Models call this with ``"outputs"`` after the activation function.
+        Models call this with the name ``"outputs"`` after the activation function, which replaces
+        the outputs that the layer itself has kept.
         """
         if self._captured is not None:
             self._captured[name] = activations.detach()
 
-    def _watch(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """Keep inputs, outputs and, once known, the gradient of the outputs."""
+    def _record(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Keep inputs, outputs and, after the backward pass, the gradient of the outputs."""
         if self._captured is None:
             return
         captured = self._captured
@@ -125,7 +129,7 @@ class EdgeLayer(nn.Module):
             y.register_hook(take)
 
     def view(self) -> LayerView:
-        """Return what a rule may see: numpy arrays, the captured batch as (samples, units)."""
+        """Return the data a rule can read: numpy arrays, the captured batch as (samples, units)."""
         graph = self.graph
         captured: dict[str, torch.Tensor] = self._captured or {}
         sides = {"inputs": graph.n_in, "outputs": graph.n_out, "output_grad": graph.n_out}
@@ -137,7 +141,7 @@ class EdgeLayer(nn.Module):
         return LayerView(graph, _numpy(self.values.detach()), **arrays)
 
     def _samples(self, name: str, captured: torch.Tensor) -> torch.Tensor:
-        """Bring a captured batch into the form (..., units)."""
+        """Return a captured batch in the form (..., units)."""
         return captured
 
     def replace_graph(
@@ -146,11 +150,11 @@ class EdgeLayer(nn.Module):
         values: NDArray[Any],
         optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
-        """Move to ``update.after`` with new values; optimizer state follows its edges.
+        """Replace the graph by ``update.after``, with new values and carried optimizer state.
 
-        The parameter object stays the same. Every per-edge tensor of its optimizer state is
-        carried over: kept edges keep theirs bit for bit, grown edges get 0. The gradient and the
-        captured batch are discarded.
+        The parameter object stays the same. In every per-edge tensor of its optimizer state, kept
+        edges keep their entries bit for bit, and grown edges get 0. The gradient and the captured
+        batch are discarded.
 
         Parameters
         ----------
@@ -158,7 +162,8 @@ class EdgeLayer(nn.Module):
             ``update.before`` must have this layer's edges.
         values : (update.after.n_edges,) array
         optimizer : torch.optim.Optimizer, optional
-            Without it, the state of an optimizer keeps the old number of edges and no longer fits.
+            The optimizer that holds the values. If it is not given, its state keeps the old number
+            of edges and no longer fits.
 
         Raises
         ------
@@ -188,7 +193,7 @@ class EdgeLayer(nn.Module):
             self._captured = {}
 
     def _exchange(self, values: torch.Tensor) -> None:
-        """Put another tensor, of any length, behind the parameter."""
+        """Replace the parameter's data by a tensor of any length; the parameter object stays."""
         self.values.grad = None
         if values.shape != self.values.shape:
             # A gradient accumulator kept alive by an old loss remembers the old length; it is
@@ -218,7 +223,7 @@ class EdgeLayer(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Take over the graph of the state, then let torch copy (or assign) everything."""
+        """Replace the graph by that of the state, then let torch copy (or assign) everything."""
         names = ("indptr", "indices", "shape", "values")
         if all(isinstance(state_dict.get(prefix + name), torch.Tensor) for name in names):
             indptr, indices, shape, values = (state_dict[prefix + name] for name in names)
@@ -299,7 +304,7 @@ def _graph_of(indptr: torch.Tensor, indices: torch.Tensor, shape: torch.Tensor) 
 
 
 def _carried(update: EdgeUpdate, per_edge: torch.Tensor) -> torch.Tensor:
-    """`EdgeUpdate.carry` for a tensor of any dtype on any device."""
+    """Return a per-edge tensor, of any dtype on any device, as `EdgeUpdate.carry` does."""
     if not per_edge.numel():
         return per_edge.new_zeros(update.after.n_edges)
     source = torch.from_numpy(np.maximum(update.source, 0)).to(per_edge.device)
@@ -314,6 +319,7 @@ def _numpy(x: torch.Tensor) -> NDArray[Any]:
 
 
 def _other(dtype: torch.dtype) -> torch.dtype:
+    """Return a floating-point dtype that differs from the given one."""
     return torch.float64 if dtype == torch.float32 else torch.float32
 
 
@@ -338,7 +344,7 @@ class SparseLinear(EdgeLayer):
     graph : LayerGraph
         Shape ``(n_out, n_in)``. With density 1 it is an ordinary dense layer.
     kernel : {"auto", "csr", "dense"}
-        How the product is computed: see `topokit.nn.kernels`. Results agree to rounding.
+        How the product is computed: see `topokit.nn.kernels`. Results agree up to rounding.
     bias : bool
         Add a bias, initially zero, to each output unit.
     init : str
@@ -379,13 +385,13 @@ class SparseLinear(EdgeLayer):
     ) -> None:
         super().__init__()
         values = initial_values(init, graph, as_generator(rng))
-        self._hold(graph, values, bias=bias, kernel=kernel)
+        self._set_graph(graph, values, bias=bias, kernel=kernel)
 
     @classmethod
     def from_dense(
         cls, linear: nn.Linear, graph: LayerGraph | None = None, *, kernel: str = "auto"
     ) -> SparseLinear:
-        """Take weights and bias from a dense layer, at the edges of a graph.
+        """Return a sparse layer with the weights and bias of a dense layer at some edges.
 
         Parameters
         ----------
@@ -443,9 +449,9 @@ class SparseLinear(EdgeLayer):
         if torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
                 return SparseLinear.forward(self, x.to(self.values.dtype), relu=relu)
-        fused = relu and not self.capture  # rules look at what comes before the activation
+        fused = relu and not self.capture  # captured gradients are those before the activation
         y = edge_product(x, self.values, self.bias, self.index, self.kernel, relu=fused)
-        self._watch(x, y)
+        self._record(x, y)
         return torch.relu(y) if relu and not fused else y
 
     def extra_repr(self) -> str:
@@ -457,7 +463,7 @@ class SparseLinear(EdgeLayer):
 
 
 def explain_kernel(layer: EdgeLayer) -> str:
-    """Say in a sentence which kernel a layer uses and why.
+    """Return a sentence that names the kernel a layer uses and the reason.
 
     Examples
     --------

@@ -41,9 +41,10 @@ def rewiring(
     Returns
     -------
     lightning.Callback
-        With ``.engine`` (`topokit.nn.engine.Engine`) from the start of a fit on. The total number
-        of steps is the trainer's; nothing is rewired after the last one. For rules that watch
-        validation accuracy, call ``callback.engine.end_epoch(accuracy)`` after each validation.
+        Its attribute ``engine`` (`topokit.nn.engine.Engine`) is set when a fit starts. The total
+        number of steps is that of the trainer; nothing is rewired after the last one. For rules
+        that depend on validation accuracy, call ``callback.engine.end_epoch(accuracy)`` after each
+        validation.
 
     Raises
     ------
@@ -52,9 +53,10 @@ def rewiring(
 
     Notes
     -----
-    A checkpoint of Lightning holds the graphs with the weights, the optimizer's state per edge and
-    the engine's (steps, random stream, what a rule remembers). One optimizer and one process; see
-    `topokit.attach` for accumulated gradients, mixed precision and compiled forwards.
+    A checkpoint of Lightning contains the graphs with the weights, the optimizer state per edge,
+    and the state of the engine (steps, random stream, memories of the rule). Only one optimizer and
+    one process are supported; see `topokit.attach` for accumulated gradients, mixed precision and
+    compiled models.
 
     Examples
     --------
@@ -81,7 +83,10 @@ def rewiring(
             batches = trainer.num_training_batches / trainer.accumulate_grad_batches
             steps = max(1, math.ceil(batches)) if math.isfinite(batches) else None
             if every is None and steps is None:
-                raise ValueError("expected `every`: the data do not say how long an epoch is")
+                raise ValueError(
+                    "expected `every` (optimizer steps between rewirings), got None with data of "
+                    "unknown length"
+                )
             self.engine = attach(
                 pl_module,
                 trainer.optimizers[0],

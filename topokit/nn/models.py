@@ -1,4 +1,4 @@
-"""Networks built from a topology: fresh, resumed and analysed models are all made here."""
+"""Networks built from a topology: new, resumed and analysed models are all made here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["MODELS", "UNSUPERVISED", "SparseCNN", "SparseMLP", "inputs_of", "set
 
 
 class _WithDropout(nn.Module):
-    """A module with dropout from its own generator, which is copied and pickled with it."""
+    """A module with dropout from a generator of its own, which is copied and pickled with it."""
 
     def __init__(self, *, dropout: float, generator: torch.Generator | None, rng: Any) -> None:
         super().__init__()
@@ -145,9 +145,9 @@ def set_mlp(
 
 
 def _activated(layer: SparseLinear, activation: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Apply a layer and its activation; ReLU within the product's kernel if no hook is between."""
-    watched = any((layer._forward_hooks, activation._forward_hooks, activation._forward_pre_hooks))
-    if type(activation) is nn.ReLU and not watched:
+    """Apply a layer and its activation; ReLU within the product's kernel unless a hook is set."""
+    hooked = any((layer._forward_hooks, activation._forward_hooks, activation._forward_pre_hooks))
+    if type(activation) is nn.ReLU and not hooked:
         x = layer(x, relu=True)
     else:
         x = activation(layer(x))
@@ -283,7 +283,7 @@ def set_cnn(
 
 
 def _cnn_inputs(channels: Sequence[int] = (32, 64, 128), image: Sequence[int] = (3, 32, 32)) -> int:
-    """Number of outputs of the convolutions of `set_cnn`, inputs of the first layer after them."""
+    """Return the number of outputs of the convolutions of `set_cnn`, inputs of the next layer."""
     _, height, width = (int(n) for n in image)
     shrink = 2 ** len(channels)
     if height % shrink or width % shrink or not channels:
@@ -333,7 +333,7 @@ def inputs_of(model: str, n_features: int, **options: Any) -> int:
 
 
 def _convolution(n_in: int, n_out: int, rng: np.random.Generator) -> nn.Conv2d:
-    """A dense 3x3 convolution with Glorot's uniform weights, as Keras has, and a bias of zeros."""
+    """Return a dense 3x3 convolution with Glorot's uniform weights, as in Keras, and zero bias."""
     convolution = nn.utils.skip_init(nn.Conv2d, n_in, n_out, 3, padding=1)
     bound = np.sqrt(6 / (9 * (n_in + n_out)))
     weight = rng.uniform(-bound, bound, (n_out, n_in, 3, 3))
@@ -351,4 +351,4 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 """Functions ``(topology, *, rng, generator, **options) -> module`` that build a model, by name."""
 
 UNSUPERVISED = frozenset({"set_rbm"})
-"""Names of models that learn without labels; their last width need not be the classes' number."""
+"""Names of models that learn without labels; their last width is not tied to the classes."""

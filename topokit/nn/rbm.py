@@ -20,14 +20,14 @@ from topokit.tables import as_generator
 
 # Learning. The gradient of the log-likelihood is the mean of h v over the data, hidden units given
 # the data, minus its mean under the model. The second is intractable. Contrastive divergence (CD-k)
-# replaces it by samples k Gibbs steps away from the data: cheap, biased, enough for features. The
-# persistent variant (PCD) goes on from the last batch's samples instead, whose chains come closer
-# to the model's distribution than k steps from the data do.
+# replaces it by samples k Gibbs steps away from the data: cheap and biased, but good enough to
+# learn features. The persistent variant (PCD) continues from the last batch's samples instead; such
+# chains come closer to the model's distribution than k steps from the data do.
 #
 # The update is written as a loss, `batch_loss`: the difference of the mean free energies of data
 # and samples has exactly these gradients. So autograd, the kernels, any torch optimizer and every
 # rewiring rule work as for other layers. Its value is replaced by the reconstruction error, since
-# a difference of free energies says nothing about progress.
+# a difference of free energies does not measure progress.
 
 __all__ = [
     "LogPartition",
@@ -135,10 +135,10 @@ class SparseRBM(nn.Module):
         self.visible_bias = nn.Parameter(torch.zeros(graph.n_in, dtype=kind))
         self.cd_steps, self.threshold = int(cd_steps), float(threshold)
         self.chains: torch.Tensor | None
-        coins = None
+        initial = None
         if persistent:
-            coins = torch.from_numpy(rng.integers(2, size=(chains, graph.n_in))).to(kind)
-        self.register_buffer("chains", coins)
+            initial = torch.from_numpy(rng.integers(2, size=(chains, graph.n_in))).to(kind)
+        self.register_buffer("chains", initial)
         if generator is None:
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         self.generator = generator
@@ -199,7 +199,7 @@ class SparseRBM(nn.Module):
         """Return a loss whose gradients are those of contrastive divergence.
 
         Its value is the reconstruction error of the batch (mean squared difference, hidden units
-        sampled: what the authors of SET print). Its gradients are
+        sampled), as printed by the code of SET's authors. Its gradients are
 
             ``-(mean of p(h|v) v over the data - mean of p(h|v) v over the samples)``
 
@@ -265,7 +265,10 @@ class SparseRBM(nn.Module):
         return (x.flatten(1) > self.threshold).to(self.fc1.values.dtype)
 
     def _transposed(self) -> tuple[EdgeIndex, torch.Tensor]:
-        """Index of the graph from hidden to visible units, and positions of its edges' values."""
+        """Return the index of the graph from hidden to visible units, and its edges' positions.
+
+        The positions are those of the edges in the values of `fc1`.
+        """
         index = self.fc1.index
         if self._back is None or self._back[0] is not index:
             starts, units, places = index.transposed
@@ -293,10 +296,10 @@ def set_rbm(
 ) -> nn.Module:
     """Build the restricted Boltzmann machine of the SET paper from a topology of one layer.
 
-    Trained without labels. In a run's frames ``train_loss`` and ``test_loss`` are reconstruction
-    errors (mean squared difference per visible unit, in [0, 1], hidden units sampled), and
-    ``test_accuracy`` is ``nan``. Every test draws its hidden units from the same seed, never from
-    the random stream of the training.
+    The model is trained without labels. In the frames of a run, ``train_loss`` and ``test_loss``
+    are reconstruction errors (mean squared difference per visible unit, in [0, 1], hidden units
+    sampled), and ``test_accuracy`` is ``nan``. Every test draws its hidden units from the same
+    seed, never from the random stream of the training.
 
     Parameters
     ----------
@@ -352,13 +355,13 @@ def set_rbm(
 
 
 def sample_units(probabilities: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
-    """Draw units that are 1 with given probabilities.
+    """Return random units that are 1 with given probabilities.
 
     Parameters
     ----------
     probabilities : (batch, units) tensor
     generator : torch.Generator
-        Should be on the device of the probabilities; otherwise its draws are copied there.
+        Best on the device of the probabilities; otherwise its draws are copied there.
 
     Returns
     -------
@@ -378,7 +381,7 @@ def sample_units(probabilities: torch.Tensor, *, generator: torch.Generator) -> 
 
 
 def _stacked(*parts: torch.Tensor) -> torch.Tensor:
-    """Batches concatenated, as (units, batch) in memory."""
+    """Return batches concatenated, as (units, batch) in memory."""
     return torch.cat([part.t() for part in parts], dim=1).t()
 
 
@@ -388,10 +391,10 @@ def _stacked(*parts: torch.Tensor) -> torch.Tensor:
 # importance sampling (AIS). Idea: the base-rate model, whose visible units are independent, has a
 # known Z0. A path of intermediate distributions p_b, b from 0 to 1, leads from it to the machine. A
 # chain starts with a sample of the first and takes one Gibbs step for each b; the product over the
-# path of p_next(v) / p_b(v), unnormalised, is a weight whose mean over chains is Z / Z0 without
-# bias. Only ratios of neighbours enter, so the more steps the smaller their variance. Cost: a
-# Gibbs step of all chains for each b. Why so: one importance weight from the base rates straight to
-# the machine has a variance far too large, and the data's own likelihood needs no other sampler.
+# path of p_next(v) / p_b(v), unnormalised, is a weight whose mean over chains is an unbiased
+# estimate of Z / Z0. Only ratios of successive distributions enter, so their variance falls with
+# the number of steps. Cost: a Gibbs step of all chains for each b. Why this way: a single
+# importance weight from the base rates to the machine would have far too large a variance.
 
 MAX_ENUMERATED_UNITS = 24  # 16 million states
 STATES_PER_BLOCK = 1 << 12
@@ -483,7 +486,7 @@ def annealed_log_partition(
     betas: int | Sequence[float] | NDArray[np.float64] = 14_500,
     generator: torch.Generator,
 ) -> LogPartition:
-    """Estimate the log partition function by annealed importance sampling.
+    """Return an estimate of the log partition function by annealed importance sampling.
 
     Chains start with samples of the base-rate model, whose visible units are independent with the
     rates of the data, and take a Gibbs step in each of the distributions ``p_b(v) ~ exp((1 - b)
@@ -586,13 +589,13 @@ def log_likelihood(rbm: SparseRBM, x: torch.Tensor, log_z: float) -> float:
 
 
 def _bias(rbm: SparseRBM) -> torch.Tensor:
-    """The hidden units' biases."""
+    """Return the hidden units' biases."""
     assert rbm.fc1.bias is not None
     return rbm.fc1.bias.detach()
 
 
 def _betas(betas: int | Sequence[float] | NDArray[np.float64]) -> list[float]:
-    """The inverse temperatures, increasing from 0 to 1."""
+    """Return the inverse temperatures, increasing from 0 to 1."""
     if isinstance(betas, int):
         if betas < 2:
             raise ValueError(f"expected at least 2 betas, got {betas}")
@@ -606,7 +609,7 @@ def _betas(betas: int | Sequence[float] | NDArray[np.float64]) -> list[float]:
 
 
 def _summary(log_weights: NDArray[np.float64], log_base: float) -> LogPartition:
-    """The estimate from the chains' log weights: the logarithm of the mean weight."""
+    """Return the estimate from the chains' log weights: the logarithm of the mean weight."""
     runs, top = len(log_weights), float(log_weights.max())
     weights = np.exp(log_weights - top)
     mean = float(weights.mean())

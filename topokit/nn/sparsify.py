@@ -41,12 +41,11 @@ def sparsify(
     density : float, optional
         Share of each layer's possible edges, in (0, 1].
     epsilon : float, optional
-        SET's budget instead: ``epsilon * (n_in + n_out)`` edges in each layer, at most all. Exactly
-        one of the two is given.
+        SET's budget instead: ``epsilon * (n_in + n_out)`` edges in each layer, at most all possible
+        ones. Exactly one of `density` and `epsilon` is required.
     only, skip : collection of str
-        Which layers to replace and which of those to leave dense: names as in ``named_modules()``,
-        or patterns such as ``"encoder.*.linear?"``. The name of a container stands for all layers
-        in it.
+        Layers to replace, and those of them to leave dense: names as in ``named_modules()``, or
+        patterns such as ``"encoder.*.linear?"``. The name of a container selects all layers in it.
     init : str or None
         New values, a name of `topokit.nn.INITS`; None keeps the dense weights of the edges.
     kernel : {"auto", "csr", "dense"}
@@ -65,9 +64,9 @@ def sparsify(
 
     Notes
     -----
-    Replaced are modules that are exactly ``torch.nn.Linear`` or ``torch.nn.Conv2d`` with one group
-    and numeric zero padding. Others stay dense: attention's packed projections, grouped
-    convolutions, weights that two modules share. Biases keep their values.
+    Only modules whose type is exactly ``torch.nn.Linear``, or ``torch.nn.Conv2d`` with one group
+    and numeric zero padding, are replaced. Others stay dense: packed projections of attention,
+    grouped convolutions, weights shared by two modules. Biases keep their values.
 
     Examples
     --------
@@ -127,7 +126,7 @@ def _replaceable(module: nn.Module) -> bool:
 
 
 def _within(name: str, names: Collection[str]) -> bool:
-    """Tell whether a module or one that holds it has one of the names, or fits a pattern."""
+    """Return whether a module or one that contains it has one of the names, or fits a pattern."""
     return any(fnmatchcase(name, pattern) or name.startswith(f"{pattern}.") for pattern in names)
 
 
