@@ -109,7 +109,7 @@ EXPLAINED: list[Explained] = [
         "shortens paths of the union-find: speed",
     ),
     Explained(
-        "settle",
+        "iterate_messages",
         "if room <= 0:",
         "<=",
         "<",

@@ -1,51 +1,50 @@
 r"""The product behind a sparse layer, ``y = x W^T + b``, and the kernels that compute it.
 
-W exists at the edges of a graph only, and so does its gradient. A layer chooses by name:
+W has entries at the edges of a graph only, and so has its gradient. A layer chooses by name:
 
 ``csr``
     On the CPU the compiled kernels of `topokit.nn.kernels.cpu`, elsewhere ``torch.sparse``.
 ``dense``
     The edges are scattered into an ``(n_out, n_in)`` matrix, which torch multiplies.
 ``auto``
-    Whichever is faster, from a measured crossover; `choose_kernel` says why.
+    Whichever is faster, from a measured crossover; `choose_kernel` returns the reason.
 
 The modules, from the layer down: this one checks the input and chooses (`edge_product`);
 `autograd` has one autograd function for each way of computing (`PRODUCTS`) and `EdgeIndex`, which
-derives from a graph what they need; `threads` describes a kernel's arguments and runs it on
+derives the arrays they need from a graph; `threads` describes a kernel's arguments and runs it on
 torch's threads; `cpu` is the compiled code.
 
-**What a kernel is given.** One record of 64-bit integers: a header, then the kernel's own fields,
-named and explained in `topokit.nn.kernels.threads`. A field is an address, a size or a flag.
-Activations are ``(units, batch)`` in memory, the batch contiguous, with a stride from one unit to
-the next, and are handed between layers as transposed views, so no layer copies its input. Per-edge
-arrays are in the order of ``graph.indices``, that is of rows; kernels over columns get each edge's
-position in that order. Two words for pieces of memory: a *block* is 512 bytes of each unit's
-batch, small enough for the nearest cache; a *tile* is a range of input units whose blocks fit the
-second-level cache.
+**Arguments of a kernel.** A kernel gets one record of 64-bit integers: a header, then the kernel's
+own fields, named and explained in `topokit.nn.kernels.threads`. A field is an address, a size or a
+flag. Activations are ``(units, batch)`` in memory, the batch contiguous, with a stride from one
+unit to the next, and are passed between layers as transposed views, so no layer copies its input.
+Per-edge arrays are in the order of ``graph.indices``, that is of rows; kernels over columns get
+each edge's position in that order. A *block* is 512 bytes of each unit's batch, small enough for
+the first-level cache; a *tile* is a range of input units whose blocks fit the second-level cache.
 
 **How threads share the work.** The rows (or columns) of a kernel are split into parts of about
 equally many edges, four for each thread. Every thread runs the same compiled function on the same
 record: it claims the next part by an atomic counter until none is left. Small products run on the
 calling thread alone.
 
-**What a kernel guarantees.** It writes every element of its outputs, so they may be uninitialised;
-of rows and columns without edges too. A part writes to its own rows alone, and the order of sums
+**Guarantees of a kernel.** It writes every element of its outputs, also in rows and columns without
+edges, so outputs may be uninitialised. A part writes to its own rows alone, and the order of sums
 within a row does not depend on the part, so results are the same bit for bit for any number of
-threads. Sums over edges are taken in the order of edges within a tile (in products backward four
-by four); sums over the batch in an order that the machine's vectors decide, so two machines agree
-to rounding. A nan in the input reaches the output. Nothing is allocated, nothing raised; the GIL is
-released.
+threads. Sums over edges are taken in the order of edges within a tile (in backward products four at
+a time); the order of sums over the batch depends on the machine's vector length, so two machines
+agree up to rounding. A nan in the input reaches the output. Kernels allocate no memory, raise no
+errors and release the GIL.
 
 **How kernels are tested** (``tests/unit/test_nn_kernels.py``). Against dense algebra and
 ``gradcheck`` in double precision, over random graphs with empty and full rows and over batches
 around every block and vector size; outputs in memory filled with nan, so that an element left out
 shows; with one thread and several for equality of bits; tiles of several sizes; and the cache of
-compiled code against edits of the source. A fault planted in any kernel must fail them.
+compiled code against edits of the source. A fault put into any kernel must make them fail.
 
 **How to add a kernel.**
 
 1. In `threads` add a NamedTuple of its arguments, and put the class last in `ARGUMENTS`.
-2. In `cpu` write ``_name(call, first, last, dtype)``, which does rows ``first`` to ``last - 1``
+2. In `cpu` write ``_name(call, first, last, dtype)``, which computes rows ``first`` to ``last - 1``
    with plain loops over arrays made by ``_matrix`` and ``_vector``, and add a branch to
    ``_run_part``.
 3. Call it by ``run_kernel(Name(...), item_bytes=..., bounds=..., work=...)`` from an autograd
@@ -53,9 +52,9 @@ compiled code against edits of the source. A fault planted in any kernel must fa
 4. Test it against the same formula in torch operations: forward, ``gradcheck``, odd batches, two
    threads.
 
-A kernel for another device needs none of this: write an autograd function in a module of its own
-with the interface of `topokit.nn.kernels.autograd.Product`, put it into `PRODUCTS`, and name it in
-`_product_of`, the one place that chooses by device.
+For another device none of this is needed: write an autograd function in a new module with the
+interface of `topokit.nn.kernels.autograd.Product`, put it into `PRODUCTS`, and name it in
+`_product_of`, the only place that chooses by device.
 """
 
 from __future__ import annotations
@@ -69,10 +68,10 @@ from topokit.nn.kernels.autograd import NATIVE, PRODUCTS, EdgeIndex
 __all__ = ["KERNEL_CHOICES", "EdgeIndex", "choose_kernel", "edge_product"]
 
 KERNEL_CHOICES = ("auto", "csr", "dense")
-"""What a layer's ``kernel`` may be."""
+"""Valid values of a layer's ``kernel``."""
 
 # Densities above which the dense product is faster, forward and backward, for batches of up to
-# LARGE_BATCH and for larger ones, whose rows no longer fit the nearest caches: measured on the CPU
+# LARGE_BATCH and for larger ones, whose rows no longer fit the first caches: measured on the CPU
 # by benchmarks/training_step.py --crossover. For other devices an assumption.
 CROSSOVER = (0.8, 0.35)
 ASSUMED_CROSSOVER = 0.05
@@ -103,7 +102,7 @@ def choose_kernel(
     Raises
     ------
     ValueError
-        If there is no such kernel.
+        If `kernel` is unknown.
 
     Notes
     -----
@@ -128,7 +127,7 @@ def choose_kernel(
 
 
 def _is_dense(kernel: str, graph: LayerGraph, kind: str, batch: int) -> bool:
-    """Whether the dense product is to be used: `choose_kernel` without its words."""
+    """Return whether the dense product is to be used: `choose_kernel` without the reason."""
     if kernel not in KERNEL_CHOICES:
         raise ValueError(f"expected a kernel of {', '.join(KERNEL_CHOICES)}, got {kernel!r}")
     if kernel != "auto":
@@ -138,7 +137,7 @@ def _is_dense(kernel: str, graph: LayerGraph, kind: str, batch: int) -> bool:
 
 
 def _crossover(kind: str, batch: int) -> float:
-    """Density above which the dense product is faster."""
+    """Return the density above which the dense product is faster."""
     return CROSSOVER[batch > LARGE_BATCH] if kind == "cpu" else ASSUMED_CROSSOVER
 
 
@@ -164,7 +163,7 @@ def edge_product(
     kernel : {"auto", "csr", "dense"}
     relu : bool
         Apply ReLU to the result within the kernel, and its derivative within the backward kernel:
-        the numbers of ``torch.relu``, without reading and writing the activations again.
+        the same values as ``torch.relu``, without reading and writing the activations again.
 
     Returns
     -------
@@ -209,7 +208,7 @@ def edge_product(
 
 
 def _product_of(device: str, *, dense: bool) -> str:
-    """Name in `PRODUCTS` of the way to compute on a type of device: kernels of devices go here."""
+    """Return the name in `PRODUCTS` for a type of device; add kernels of other devices here."""
     if dense:
         return "dense"
     return "compiled" if device == "cpu" else "torch"
@@ -218,7 +217,7 @@ def _product_of(device: str, *, dense: bool) -> str:
 def _check(
     x: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None, graph: LayerGraph
 ) -> None:
-    """Raise if sizes, dtypes or devices do not match."""
+    """Raise a ValueError if sizes do not match, a TypeError if dtypes or devices do not."""
     if x.shape[-1:] != (graph.n_in,):
         raise ValueError(f"expected an input of shape (..., {graph.n_in}), got {tuple(x.shape)}")
     check_per_edge(graph, values)
@@ -235,5 +234,5 @@ def _check(
 
 
 def _samples(x: torch.Tensor) -> int:
-    """Number of samples of an input of no units."""
+    """Return the number of samples of an input without units."""
     return int(np.prod(x.shape[:-1], dtype=np.int64))

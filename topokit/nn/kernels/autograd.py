@@ -25,7 +25,7 @@ __all__ = ["BLOCK_BYTES", "NATIVE", "PRODUCTS", "EdgeIndex", "Product", "units_f
 NATIVE = (torch.float32, torch.float64)
 """Number types that the compiled kernels take."""
 
-# A tile's blocks (`topokit.nn.kernels` says what these are) take TILE_BYTES, about a core's
+# A tile's blocks (both defined in `topokit.nn.kernels`) take TILE_BYTES, about a core's
 # second-level cache. Rows must have ENOUGH_EDGES in a tile on average, or the loops over tiles cost
 # more than they save.
 TILE_BYTES = 1 << 19
@@ -33,8 +33,8 @@ ENOUGH_EDGES = 8
 
 # Output units up to which the backward product of a complete graph, in practice a network's last
 # layer, is faster by the compiled kernel than by torch: 1.25 times with 4000 x 10, and slower with
-# 1000 x 64. Its few rows of gradients stay in the nearest cache, and the kernel sums the gradients
-# for the layer before on the way.
+# 1000 x 64. Its few rows of gradients stay in the first-level cache, and the kernel also sums the
+# gradients for the layer before.
 FEW_OUTPUTS = 32
 
 Gradients = tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None]
@@ -72,7 +72,7 @@ class EdgeIndex:
     def transposed(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
         """Column pointers (n_in + 1,), and each edge's output unit and position, by input unit.
 
-        The position is that in ``graph.indices``, and so in the edge values.
+        The position is that in ``graph.indices``, and thus in the edge values.
         """
         positions = np.arange(self.graph.n_edges, dtype=np.int32)
         by_input = self.graph.to_csr(positions).tocsc()
@@ -104,7 +104,8 @@ class EdgeIndex:
         Parameters
         ----------
         block_bytes : int
-            Of a unit's batch that a kernel takes at once. Below half a block one tile is used.
+            Bytes of a unit's batch that a kernel processes at once. Below half a block, one tile is
+            used.
         """
         table = self._tile_pointers if 2 * block_bytes >= BLOCK_BYTES else None
         if table is None:
@@ -125,13 +126,13 @@ class EdgeIndex:
         return self._bounds[side, parts]
 
     def flat(self, device: torch.device) -> torch.Tensor:
-        """(n_edges,) int64 edge ids on a device."""
+        """Return the (n_edges,) int64 edge ids on a device; kept after the first call."""
         if ("flat", device) not in self._torch:
             self._torch["flat", device] = torch.from_numpy(self.graph.edge_ids).to(device)
         return self._torch["flat", device]
 
     def csr(self, device: torch.device) -> tuple[torch.Tensor, ...]:
-        """CSR arrays, and those of `transposed`, as int64 tensors on a device."""
+        """Return the CSR arrays and those of `transposed` as int64 tensors on a device; kept."""
         if ("csr", device) not in self._torch:
             arrays = (self.graph.indptr, self.graph.indices, *self.transposed)
             self._torch["csr", device] = tuple(
@@ -141,7 +142,7 @@ class EdgeIndex:
 
 
 def _tile_pointers(graph: LayerGraph, count: int) -> NDArray[np.int64]:
-    """(count + 1, n_out) array: the first edge of each row in each of `count` tiles; the ends."""
+    """Return (count + 1, n_out): the first edge of each row in each of `count` tiles, and ends."""
     slots = graph.rows * count + graph.indices // -(-graph.n_in // count)
     sizes = np.bincount(slots, minlength=graph.n_out * count).reshape(graph.n_out, count)
     table = np.empty((count + 1, graph.n_out), np.int64)
@@ -156,30 +157,30 @@ def units_first(x: torch.Tensor) -> torch.Tensor:
     return x if x.shape[1] <= 1 or x.stride(1) == 1 else x.contiguous()
 
 
-# ReLU within the product, and its derivative without a pass over memory.
+# ReLU within the product, and its derivative without reading the memory again.
 #
 # With `relu` the kernel that computes y also rectifies it. The derivative is 0 where y is 0, so the
-# gradient g of y must be set to 0 there before anything else happens to it. Done by itself that
-# reads and writes all of g once more. But if y is the input of another product, that product's
-# backward kernel has y and the gradient it is making, dx, at hand. So:
+# gradient g of y must be set to 0 there before it is used. A separate operation would read and
+# write all of g once more. But if y is the input of another product, that product's backward kernel
+# reads y and writes the gradient dx, which is g. So:
 #
 # 1. Forward, a product notes whether its input was made by a product with relu (`ctx.maker`).
 # 2. Backward, it sets dx to 0 where its input is 0, sums dx over the batch if its kernel can
 #    (that is the maker's bias gradient), and leaves a `_Masked` record of dx with the maker.
-# 3. The maker compares the gradient it is given with that record. If it is that very tensor,
-#    unchanged, masking and bias gradient are done. Otherwise (y was used twice, a hook changed the
-#    gradient) it masks the gradient here; masking twice is harmless.
+# 3. The maker compares the gradient it gets with that record. If it is the same tensor, unchanged,
+#    masking and bias gradient are done. Otherwise (y was used twice, a hook changed the gradient)
+#    the maker masks the gradient; masking twice is harmless.
 
 
 class Product(torch.autograd.Function):
-    """What all ways to compute a product share: subclasses have `product` and `gradients`.
+    """Base class of the ways to compute a product; subclasses define `product` and `gradients`.
 
     ``apply(x, values, bias, index, relu)`` maps a (batch, n_in) input to (batch, n_out).
     """
 
     @staticmethod
     def product(x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool) -> torch.Tensor:
-        """Return (n_out, batch) for x of shape (n_in, batch)."""
+        """Return the product, (n_out, batch), for x of shape (n_in, batch)."""
         raise NotImplementedError
 
     @staticmethod
@@ -188,7 +189,8 @@ class Product(torch.autograd.Function):
     ) -> Gradients:
         """Return the gradients for the gradient g of the output, (n_out, batch).
 
-        That of x, (n_in, batch), only if `needs_x`; set to 0 where x is not above 0 if `mask`.
+        The gradient of x, (n_in, batch), is computed only if `needs_x`, and with `mask` set to 0
+        where x is not above 0.
         """
         raise NotImplementedError
 
@@ -208,7 +210,7 @@ class Product(torch.autograd.Function):
     def _backward(cls, ctx: Any, g: torch.Tensor) -> tuple[Any, ...]:
         x, values, *output = ctx.saved_tensors
         needs_x, needs_values, needs_bias, *_ = ctx.needs_input_grad
-        done = ctx.relu and _is_that(g, ctx.masked)
+        done = ctx.relu and _is_unchanged(g, ctx.masked)
         dbias = ctx.masked.sums if done else None
         ctx.masked = None
         g = units_first(g)
@@ -228,15 +230,15 @@ class Product(torch.autograd.Function):
 
 
 class _Masked(NamedTuple):
-    """A gradient that is 0 already where an output is, and its sums over the batch."""
+    """A gradient already set to 0 where an output is 0, and its sums over the batch."""
 
     gradient: torch.Tensor  # held, so that autograd does not add another gradient into it
     version: int
     sums: torch.Tensor | None
 
 
-def _is_that(g: torch.Tensor, masked: _Masked | None) -> bool:
-    """Whether a gradient is the recorded tensor, unchanged since."""
+def _is_unchanged(g: torch.Tensor, masked: _Masked | None) -> bool:
+    """Return whether a gradient is the recorded tensor, unchanged since."""
     if masked is None:
         return False
     made = masked.gradient
@@ -245,14 +247,14 @@ def _is_that(g: torch.Tensor, masked: _Masked | None) -> bool:
 
 
 def _masked(dx: torch.Tensor, x: torch.Tensor, mask: bool) -> torch.Tensor:
-    """The gradient, set to 0 in place where x is not above 0 if `mask`."""
+    """Return the gradient, with `mask` set to 0 in place where x is not above 0."""
     if mask:
         torch.ops.aten.threshold_backward.grad_input(dx, x, 0, grad_input=dx)
     return dx
 
 
 class _CompiledProduct(Product):
-    """The compiled kernels of `topokit.nn.kernels.cpu`."""
+    """The product by the compiled kernels of `topokit.nn.kernels.cpu`."""
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> torch.Tensor:
@@ -338,7 +340,7 @@ class _CompiledProduct(Product):
 
 
 class _TorchProduct(Product):
-    """``torch.sparse`` CSR: for other devices, and to test the compiled kernels against."""
+    """The product by ``torch.sparse``: for other devices, and to test the compiled kernels."""
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> torch.Tensor:
@@ -375,7 +377,7 @@ class _TorchProduct(Product):
 
 
 class _DenseProduct(Product):
-    """A dense matrix with zeros where there is no edge: O(n_out * n_in) memory for the step."""
+    """The product by a dense matrix with zeros between the edges: O(n_out * n_in) memory."""
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> torch.Tensor:
@@ -412,7 +414,7 @@ class _DenseProduct(Product):
 
 
 def _scattered(values: torch.Tensor, index: EdgeIndex) -> torch.Tensor:
-    """(n_out, n_in) matrix of the edge values; a view of them if the graph is complete."""
+    """Return the (n_out, n_in) matrix of the edge values; a view if the graph is complete."""
     n_out, n_in = index.graph.shape
     if values.numel() == n_out * n_in:
         return values.reshape(n_out, n_in)
@@ -422,7 +424,7 @@ def _scattered(values: torch.Tensor, index: EdgeIndex) -> torch.Tensor:
 
 
 def _block_bytes(x: torch.Tensor) -> int:
-    """Bytes of a unit's batch that the kernels take at once."""
+    """Return the bytes of a unit's batch that the kernels process at once."""
     return min(x.shape[1] * x.element_size(), BLOCK_BYTES)
 
 

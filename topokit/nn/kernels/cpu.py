@@ -1,7 +1,7 @@
 """The compiled CPU kernels, in numba.
 
 Imported on first use, by `topokit.nn.kernels.threads` alone, since numba takes a while to import.
-`topokit.nn.kernels` says what a kernel is given, what it guarantees and how to add one.
+`topokit.nn.kernels` describes a kernel's arguments and guarantees, and how to add a kernel.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from topokit.nn.kernels.threads import (
 
 __all__ = ["compiled", "source_digest"]
 
-# Licences of the optimiser. ELEMENTWISE: a * b + c may be rounded once, so sums over edges are
-# taken in the order of edges, whatever the machine's vectors. SUMS: sums over the batch may be
-# taken in any fixed order, without which no compiler uses vectors for them.
+# Freedoms given to the compiler. ELEMENTWISE: a * b + c may be rounded once, but sums over edges
+# are taken in the order of edges, whatever the machine's vector length. SUMS: sums over the batch
+# may be taken in any fixed order, without which no compiler uses vector instructions for them.
 ELEMENTWISE = {"contract"}
 SUMS = {"contract", "reassoc", "nsz"}
 
@@ -45,7 +45,7 @@ SUMS = {"contract", "reassoc", "nsz"}
 
 @intrinsic
 def _pointer(typing, address):
-    """An integer as a pointer."""
+    """Return an integer as a pointer."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
@@ -55,7 +55,7 @@ def _pointer(typing, address):
 
 @intrinsic
 def _claim(typing, counter):
-    """Add 1 to the counter at an address, atomically, and return what it was."""
+    """Add 1 to the counter at an address, atomically, and return its previous value."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
@@ -76,12 +76,12 @@ def _matrix(address, rows, stride, dtype):
 
 @njit(inline="always")
 def _units(address, size):
-    """Units or positions: read as unsigned, so that numba leaves out the test for negative ones."""
+    """Return units or positions as unsigned, so that numba omits the test for negative indices."""
     return carray(_pointer(address), size, np.uint32)
 
 
 def _record(kind: type[Any] | None = None) -> np.dtype[Any]:
-    """The record that a kernel is given: the header, then the fields of its arguments."""
+    """Return the record type of a kernel: the header, then the fields of its arguments."""
     fields = HEADER if kind is None else (*HEADER, *kind._fields)
     return np.dtype([(name, np.int64) for name in fields])
 
@@ -91,31 +91,32 @@ def _record(kind: type[Any] | None = None) -> np.dtype[Any]:
 #
 # Idea. Activations are (units, batch) in memory, so an edge of weight w from unit j to unit i adds
 # w times one contiguous row, x[j], to another, y[i]: vector instructions without gathers. The
-# rows that an output unit needs lie anywhere; reading them is what a product costs, about as
-# fast as the second-level cache delivers.
+# rows that an output unit needs are scattered; a product takes about the time of reading them
+# from the second-level cache.
 #
 # Four edges at once (`GROUP`): the sums in y[i] are then loaded and stored once for four rows read
 # instead of once for each, and the four rows arrive at the same time.
 #
-# Blocks of the batch (BLOCK_BYTES of each unit): y[i] and the rows being read stay in the nearest
-# cache however large the batch is, and one block of all units is likely to fit the next one.
+# Blocks of the batch (BLOCK_BYTES of each unit): y[i] and the rows being read stay in the
+# first-level cache however large the batch is, and one block of all units is likely to fit the
+# second-level one.
 #
 # Tiles of input units (`EdgeIndex.tiles`): where even a block of all units does not fit, forward
 # products and edge gradients visit the edges tile by tile, so that rows are read again while they
-# are still there. Products backward read and write two more rows for each unit; there tiles gained
-# nothing.
+# are still in the cache. Backward products read and write two more rows for each unit; tiles did
+# not make them faster.
 #
-# The loops over k are plain; numba turns them into vector instructions of the machine at hand. An
-# earlier version spelled out the vectors in LLVM's language, with all sums of a block in registers
-# and masked remainders: 400 lines, and slower by a seventh to a half with AVX2 once four edges went
-# together (benchmarks/training_step.py; not measured with AVX-512).
+# The loops over k are plain; numba turns them into vector instructions. An earlier version
+# generated these as LLVM code, with all sums of a block in registers and masked remainders: 400
+# lines, and slower by a seventh to a half with AVX2 once four edges were processed at a time
+# (benchmarks/training_step.py; not measured with AVX-512).
 
 GROUP = 4
 
 
 @njit(inline="always")
 def _block(call, at):
-    """Bytes from a row's begin to its block that starts at sample `at`, and the block's samples."""
+    """Return the offset in bytes of a row's block at sample `at`, and its number of samples."""
     return at * call.item_bytes, min(BLOCK_BYTES // call.item_bytes, call.batch - at)
 
 
@@ -252,8 +253,8 @@ def _product_backward(call, first, last, dtype):
 
 
 # ---------------------------------------------------------------------------------------------
-# Elementwise kernels. As torch operations SReLU takes a dozen passes over the activations each
-# way, which cost more than the sparse products of a step; here it is one each way.
+# Elementwise kernels. By torch operations, SReLU reads the activations a dozen times forward and
+# backward each, which costs more than the sparse products of a step; here it reads them once each.
 
 
 @njit(fastmath=ELEMENTWISE)
@@ -331,7 +332,7 @@ _FORWARD_NUMBER, _EDGE_NUMBER, _BACKWARD_NUMBER, _SRELU_NUMBER, _SRELU_BACK_NUMB
 
 @njit
 def _run_part(address, kernel, first, last, dtype):
-    """Rows first to last - 1 of the kernel that a record asks for."""
+    """Compute rows first to last - 1 by the kernel that a record names."""
     place = _pointer(address)
     if kernel == _FORWARD_NUMBER:
         _product_forward(carray(place, 1, _PRODUCT_FORWARD)[0], first, last, dtype)
@@ -348,7 +349,7 @@ def _run_part(address, kernel, first, last, dtype):
 
 
 def _entry_of(digest: int) -> Callable[[int], int]:
-    """The function to compile: claim parts of a record until none is left."""
+    """Return the function to compile, which claims parts of a record until none is left."""
 
     def run_parts(address):
         head = carray(_pointer(address), 1, _HEAD)[0]
@@ -366,7 +367,7 @@ def _entry_of(digest: int) -> Callable[[int], int]:
 
 
 def source_digest(*paths: str) -> int:
-    """Return a number that changes when a file does; by default those compiled code is made of."""
+    """Return a number that changes with the files, by default those that are compiled."""
     text = b"\0".join(Path(path).read_bytes() for path in paths or (__file__, threads.__file__))
     return int.from_bytes(sha256(text).digest()[:7], "big")
 
@@ -375,10 +376,10 @@ def source_digest(*paths: str) -> int:
 def compiled() -> int:
     """Return the address of the compiled ``int64 run_parts(int64 record)``.
 
-    Compiling takes some seconds; the result is kept on disk, where there is a writable place.
-    numba finds it by the function's own file and by the values of its closure. The closure holds
-    the digest of all files that the code is made of, so an edit of any of them compiles anew. The
-    function returns that digest.
+    Compiling takes some seconds; the result is kept on disk if a folder is writable. numba finds it
+    by the function's file and by the values of its closure. The closure contains the digest of all
+    files that are compiled, so that an edit of any of them leads to a new compilation. The function
+    returns that digest.
     """
     function, signature = _entry_of(source_digest()), types.int64(types.int64)
     try:

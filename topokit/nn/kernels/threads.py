@@ -1,6 +1,6 @@
-"""What a compiled kernel is told, and how the threads of torch share its work.
+"""Arguments of the compiled kernels, and the threads that share their work.
 
-`topokit.nn.kernels` explains the whole; this module is the part between a tensor and compiled code.
+`topokit.nn.kernels` gives an overview; this module connects tensors and compiled code.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ __all__ = [
 ]
 
 BLOCK_BYTES = 512
-"""Bytes of a unit's batch that the kernels take at once."""
+"""Bytes of a unit's batch that the kernels process at once."""
 
 # Multiplications below which one thread is faster than several.
 SERIAL_WORK = 1 << 18
-# Parts for each thread: a thread that is held up leaves the rest of its share to the others.
+# Parts for each thread: the parts that a delayed thread has not begun are done by the others.
 PARTS_PER_THREAD = 4
 
-# What glibc keeps of freed memory: at the end of the heap, and the largest allocation from it.
+# glibc's limits: freed memory kept at the end of the heap, and the largest allocation from it.
 KEPT_BYTES, LARGEST_FROM_HEAP = 1 << 28, 1 << 25
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # numbers of the settings in malloc.h
 
@@ -51,7 +51,7 @@ _log = logging.getLogger("topokit.nn")
 # ---------------------------------------------------------------------------------------------
 # Arguments. A kernel gets one record of 64-bit integers: the header, then its own fields. Both
 # sides name the fields, Python as keywords here and compiled code as attributes of a record that
-# `topokit.nn.kernels.cpu` derives from these classes; nobody counts positions.
+# `topokit.nn.kernels.cpu` derives from these classes; no code depends on positions.
 #
 # A field is an address (of the first element of C-contiguous memory), a number of elements, or a
 # flag of 0 or 1. An address that may be absent is then 0. A stride is the number of elements from
@@ -175,7 +175,7 @@ _NUMBERS = {kind: number for number, kind in enumerate(ARGUMENTS)}
 # Parts and threads.
 
 Bounds = Callable[[int], "ctypes.Array[ctypes.c_int64]"]
-"""From a number of parts to their bounds: part p has rows ``bounds[p]`` to ``bounds[p + 1] - 1``"""
+"""Map a number of parts to their bounds: part p has rows ``bounds[p]`` to ``bounds[p + 1] - 1``."""
 
 
 def equal_edge_bounds(pointers: NDArray[np.int64], parts: int) -> ctypes.Array[ctypes.c_int64]:
@@ -186,28 +186,28 @@ def equal_edge_bounds(pointers: NDArray[np.int64], parts: int) -> ctypes.Array[c
 
 
 def equal_row_bounds(rows: int) -> Bounds:
-    """Return a function that splits rows into parts of equally many."""
+    """Return a function that splits rows into parts of about equally many rows."""
     return lambda parts: (ctypes.c_int64 * (parts + 1))(
         *(part * rows // parts for part in range(parts + 1))
     )
 
 
 def run_kernel(arguments: Arguments, *, item_bytes: int, bounds: Bounds, work: int) -> None:
-    """Run a compiled kernel to its end.
+    """Run a compiled kernel on one or several threads, and wait until it has finished.
 
-    The memory behind the addresses must stay alive until this returns; tensors that are made for
+    The memory at the addresses must stay allocated until this returns; tensors that are made for
     the call alone therefore need a name in the caller.
 
     Parameters
     ----------
     arguments : NamedTuple
-        One of `ARGUMENTS`; its class says which kernel.
+        An instance of one of `ARGUMENTS`; its class selects the kernel.
     item_bytes : int
         Bytes of a number: 4 (float32) or 8 (float64).
     bounds : callable
         ``bounds(parts)`` splits the rows.
     work : int
-        Multiplications, from which the number of threads follows.
+        Number of multiplications, which decides between one thread and all.
     """
     threads = 1 if work < SERIAL_WORK else torch.get_num_threads()
     rows = bounds(1 if threads == 1 else PARTS_PER_THREAD * threads)
@@ -219,11 +219,11 @@ def run_kernel(arguments: Arguments, *, item_bytes: int, bounds: Bounds, work: i
 
 
 # Threads claim the parts of a record by an atomic counter, its first field, so any number of them
-# may be given the same record. Torch's own thread pool serves: its threads have just finished a
+# can run on the same record. Torch's own thread pool is used: its threads have just finished a
 # torch operation and wait for the next one actively, so they begin at once, and there are never
 # more threads than cores. `GOMP_parallel` is the function that GNU's compilers call for
 # ``#pragma omp parallel``. Where torch is built with another OpenMP, on macOS and Windows, a
-# thread pool of our own serves; it must wake its threads by the operating system each time.
+# separate thread pool is used, whose threads the operating system has to wake each time.
 
 
 def _run_on_threads(entry: Any, record: int, threads: int) -> None:
@@ -245,14 +245,13 @@ def _keep_freed_memory() -> None:
 
     By default glibc returns the memory of a large network's activations to the system after every
     step and gets it again in the next, page by page: 1000 page faults in a step of
-    3072-4000-1000-4000-10, batch 128, an eighth of its time. Networks whose activations take less
-    than a few megabytes see no difference.
+    3072-4000-1000-4000-10, batch 128, an eighth of its time. There is no difference for networks
+    whose activations take less than a few megabytes.
 
-    What it does to the process: up to 256 MB of freed memory stay with it, and allocations of up
-    to 32 MB come from the heap, so that memory freed between allocations in use is not returned
-    either. Called once, when the first compiled kernel runs. Where the user has set
-    ``MALLOC_TRIM_THRESHOLD_`` or ``MALLOC_MMAP_THRESHOLD_`` in the environment, or there is no
-    glibc, nothing is changed.
+    Effect on the process: up to 256 MB of freed memory are kept, and allocations of up to 32 MB
+    come from the heap, so that memory freed between allocations in use is not returned either.
+    Called once, when the first compiled kernel runs. Nothing is changed where the user has set
+    ``MALLOC_TRIM_THRESHOLD_`` or ``MALLOC_MMAP_THRESHOLD_`` in the environment, or without glibc.
     """
     if any(name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")):
         return
@@ -266,7 +265,7 @@ def _keep_freed_memory() -> None:
 
 @cache
 def _gomp_parallel() -> Any:
-    """The function of torch's GNU OpenMP that runs one on all threads, or None."""
+    """Return the function of torch's GNU OpenMP that runs a function on all threads, or None."""
     for path in sorted(Path(torch.__file__).parent.glob("lib/libgomp*.so*")):
         try:
             call = ctypes.CDLL(str(path)).GOMP_parallel
@@ -280,13 +279,13 @@ def _gomp_parallel() -> Any:
 
 @cache
 def _own_thread_pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """A thread pool of this process (a fork needs its own); kernels release the GIL."""
+    """Return a thread pool of this process (a fork needs its own); kernels release the GIL."""
     return ThreadPoolExecutor(threads - 1, thread_name_prefix="topokit-kernel")
 
 
 @cache
 def _entry() -> Any:
-    """The compiled function of `topokit.nn.kernels.cpu`, as one that ctypes calls."""
+    """Return the compiled function of `topokit.nn.kernels.cpu` as one that ctypes can call."""
     from topokit.nn.kernels.cpu import compiled
 
     if not any(Path(__file__).parent.glob("__pycache__/cpu.*.nbi")):
