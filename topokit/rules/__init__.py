@@ -1,8 +1,8 @@
 """Rewiring rules by name: which edges are dropped and which are grown.
 
-Each entry of `RULES` is a factory whose keyword arguments are its hyper-parameters. This package
-holds rules, the functions they are composed of (what to drop, what to grow, values of grown edges,
-numbers of edges) and `rewire`, which applies them. Imports from `graph`; numpy only, never torch.
+This package holds rules, the functions they are composed of (what to drop, what to grow, values of
+grown edges, numbers of edges) and `rewire`, which applies them. Each entry of `RULES` is a factory
+whose keyword arguments are its hyper-parameters. Imports from `graph`; numpy only, never torch.
 """
 
 from collections.abc import Callable
