@@ -85,9 +85,9 @@ def top_up(graph: LayerGraph, n_edges: int, *, rng: np.random.Generator) -> Laye
     1.0
     """
     # Decide first how many edges each unit gets, the smallest degrees first, then pair the units
-    # of the two sides at random. Pairs that are edges already, or come twice, are paired again a
-    # few times; then the numbers are decided anew from the degrees reached. What is still missing
-    # after that (both sides nearly full) is drawn uniformly among the absent cells.
+    # of the two sides at random. Pairs that are edges already, or occur twice, are paired again a
+    # few times; then the numbers are decided again from the degrees reached. Edges still missing
+    # after eight rounds (both sides nearly full) are drawn uniformly from the absent ones.
     (n_out, n_in), present = graph.shape, graph.edge_ids
     if n_edges == n_out * n_in:
         return LayerGraph.from_edge_ids(np.arange(n_edges), graph.shape)
@@ -147,10 +147,11 @@ def thin(graph: LayerGraph, n_edges: int, *, rng: np.random.Generator) -> LayerG
     >>> thin(full, 6, rng=np.random.default_rng(0)).fan_in.tolist()
     [2, 2, 2]
     """
-    # The reverse of `top_up`: each unit gets a quota of edges to lose, the largest degrees first,
-    # and an edge is removed if both of its ends have quota left. Each round goes through such
-    # edges in random order; quotas are renewed until the number is reached. Far above it the
-    # rounds would be many, so edges are first removed at random down to 3/2 of the number.
+    # The reverse of `top_up`: each unit gets a number of edges to lose, the largest degrees first,
+    # and an edge is removed if both of its ends still have edges to lose. Each round goes through
+    # such edges in random order; the numbers are computed again until `n_edges` is reached. With
+    # far more edges there would be many rounds, so edges are first removed at random down to 3/2
+    # of `n_edges`.
     if graph.n_edges > 2 * n_edges:
         some = random_subset(graph.n_edges, 3 * n_edges // 2, rng)
         graph = LayerGraph.from_edge_ids(graph.edge_ids[some], graph.shape)
@@ -225,7 +226,7 @@ def level(graph: LayerGraph, *, rng: np.random.Generator) -> LayerGraph:
 
 
 def _even(degrees: IntArray, rng: np.random.Generator) -> IntArray:
-    """Return degrees that differ by at most one, of the same sum, the larger where they are now."""
+    """Return degrees of the same sum that differ by at most one, larger where degrees are large."""
     quota = np.full(degrees.size, degrees.sum() // degrees.size)
     order = np.lexsort([rng.random(degrees.size), -degrees])
     quota[order[: degrees.sum() % degrees.size]] += 1

@@ -1,8 +1,8 @@
 """Algebraic families: finite geometries, Cayley graphs and others, fitted to the layer.
 
-Each is built at the smallest size of its own that covers the layer; units beyond the layer are
-cropped, and edges removed or added up to the exact number. The guarantees of a family hold for
-its own sizes, and approximately where little is cropped.
+Each family exists for certain sizes only. It is built at the smallest of these that covers the
+layer; units beyond the layer are cropped, and edges removed or added up to the exact number. The
+guarantees of a family hold exactly at its sizes, and approximately where little is cropped.
 """
 
 from __future__ import annotations
@@ -309,7 +309,7 @@ def quadratic_residues(
     q: int | None = None,
     shuffle: Shuffle = "none",
 ) -> LayerGraph:
-    """Output unit i sees input unit j where j - i is a square in the field of q elements.
+    """Paley graph: output unit i is joined to input unit i + s for the squares s of a field.
 
     For q = 3 modulo 4 all degrees are (q - 1) / 2 and all other singular values are
     sqrt((q + 1) / 4): a certificate for density 1/2 only.

@@ -446,7 +446,7 @@ def bsf(n_in: int, n_out: int, *, density: float, rng: np.random.Generator) -> L
     In a Barabási–Albert graph on all units, each unit is an input or an output at random. An edge
     between two inputs and one between two outputs are swapped into two edges across, which keeps
     all degrees. Of the edges left over on one side one end is kept and the other drawn at random;
-    edges lost because they came twice are drawn again by degree.
+    edges lost as duplicates are drawn again in proportion to the degrees.
 
     Parameters
     ----------

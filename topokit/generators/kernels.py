@@ -264,9 +264,9 @@ def grow_edges(
     farthest right units one of the smallest degree is taken, ties at random.
 
     An edge to the unit at distance k closes a cycle of length 2 k, so taking the farthest keeps
-    short cycles away as long as that is possible. A search anew for each edge would cost O(edges
-    within depth) for each; instead an edge only shortens distances, so the search goes on from
-    its right unit alone and stops where nothing becomes shorter. Right units are kept sorted by
+    short cycles away as long as that is possible. A new search for each edge would cost O(edges
+    within depth). But an edge can only shorten distances, so the search continues from its right
+    unit alone and stops where no distance becomes shorter. Right units are kept sorted by
     degree in buckets, where raising a degree by one is a single exchange; the first of the wanted
     distance is found by scanning the buckets upwards.
     """

@@ -444,7 +444,7 @@ def double_cover(
         In [0, 1]; ``round(density n_in n_out)`` edges.
     rng : numpy.random.Generator
     base : {"random_regular", "paley", "chordal_cycle"} or LayerGraph
-        "random_regular": of the degree that the density asks for. "paley": differences that are
+        "random_regular": with the degree nearest to the mean fan-in. "paley": differences that are
         squares in a field of q = 1 mod 4 elements, eigenvalues (-1 +- sqrt(q)) / 2, density 1/2.
         "chordal_cycle": x to x + 1, x - 1 and 1 / x modulo a prime, degree 3. A LayerGraph: any
         symmetric one, as `from_networkx` or `from_scipy` makes it.

@@ -29,7 +29,7 @@ def band(
     rng: np.random.Generator,
     shuffle: Shuffle = "none",
 ) -> LayerGraph:
-    """Band around the diagonal, closed to a ring: each output unit sees the inputs next to it.
+    """Band around the diagonal, closed to a ring: each output unit is joined to nearby inputs.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def receptive_field(
     r: float = 0.25,
     shuffle: Shuffle = "none",
 ) -> LayerGraph:
-    """Each output unit sees inputs with a probability that falls with distance (BRF).
+    """Receptive fields (BRF): edges are drawn with a probability that falls with distance.
 
     The distance of output unit j is measured on the ring, from its centre
     ``(j + 1/2) n_in / n_out - 1/2``. The released code of the paper has other centres, which leave
@@ -180,9 +180,10 @@ def receptive_field(
     centre = np.floor((np.arange(n_out) + 0.5) * n_in / n_out).astype(np.int64)
     weight = (1.0 + np.minimum(steps, n_in - steps)) ** (-(1 - r) / r)
     cumulative = np.cumsum(weight)
-    # First draw with replacement by the cumulated weights, twelve rounds for what came twice. Rows
-    # that still lack inputs want nearly all of those with weight; for them take the largest of
-    # log(weight) + Gumbel noise, which is exact sampling without replacement, in O(n_in) a row.
+    # First draw with replacement by the cumulated weights, in twelve rounds in which duplicates are
+    # drawn again. Rows that still lack inputs need nearly all inputs of noticeable weight; for them
+    # take the largest of log(weight) + Gumbel noise, which is exact sampling without replacement,
+    # in O(n_in) a row.
     ids, missing = np.empty(0, np.int64), fan_in.copy()
     for _ in range(12):
         rows = np.repeat(np.arange(n_out), missing)
@@ -352,7 +353,7 @@ def circulant(
     offsets: Literal["random", "powers", "fibonacci"] = "random",
     shuffle: Shuffle = "none",
 ) -> LayerGraph:
-    """Circulant graph: output unit i sees input units i + s for a set of offsets s.
+    """Circulant graph: output unit i is joined to input units i + s for a set of offsets s.
 
     "powers" (of two) and "fibonacci" are one interpretation of layers that the literature calls
     structured; no exact published definition is known to us.

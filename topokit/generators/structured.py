@@ -45,7 +45,7 @@ def radix(
     order: int | None = None,
     shuffle: Shuffle = "none",
 ) -> LayerGraph:
-    """RadiX layer: output unit y sees inputs y, y + stride, y + 2 stride, ...
+    """RadiX layer: output unit y is joined to inputs y, y + stride, y + 2 stride, ...
 
     In a network, `generate` gives successive layers the strides 1, r1, r1 r2, ...; once the radices
     multiply up to the width, exactly one path joins each input and output. With an `order`, the

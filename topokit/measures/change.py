@@ -74,7 +74,7 @@ def jaccard(update: EdgeUpdate) -> float:
     Returns
     -------
     float
-        In [0, 1]; two independent random layers of density p are near p / (2 - p) (see
+        In [0, 1]; two independent random layers of density p have about p / (2 - p) (see
         `expected_jaccard`); ``nan`` if both are empty. Cost O(n_edges).
 
     Notes

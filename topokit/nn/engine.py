@@ -514,9 +514,9 @@ def attach(
     Parameters
     ----------
     model : torch.nn.Module
-        With sparse layers: see `sparsify`.
+        A model with sparse layers: see `sparsify`.
     optimizer : torch.optim.Optimizer
-        Holds the model's parameters.
+        The optimizer of the model's parameters.
     rule : str or UpdateRule
         A name of `topokit.RULES` with its `params`, or a rule.
     every : int or "epoch"

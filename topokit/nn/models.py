@@ -92,7 +92,7 @@ def set_mlp(
     Parameters
     ----------
     topology : dict of LayerGraph
-        Layers that chain. A layer of density 1 runs as an ordinary dense one.
+        Layers that chain. A layer of density 1 is computed by a dense product.
     activation : {"relu", "srelu", "all_relu"}
         After each layer but the last.
     dropout : float
@@ -100,7 +100,7 @@ def set_mlp(
     kernel, init : str
         See `SparseLinear`.
     rng : numpy.random.Generator
-        Draws initial weights, layer by layer.
+        Draws the initial weights, layer by layer.
     generator : torch.Generator, optional
         Draws dropout masks; by default one seeded from `rng`.
 
