@@ -186,3 +186,10 @@ def test_top_absent_refuses_nan():
     graph = LayerGraph.from_edge_ids([], (2, 2))
     with pytest.raises(ValueError, match="without nan"):
         top_absent(graph, 1, lambda rows: np.full((2, 2), np.nan))
+
+
+@pytest.mark.parametrize(("dropped", "words"), [([-1], "got -1..-1"), ([0, 2], "got 0..2")])
+def test_only_positions_of_edges_can_be_dropped(dropped, words):
+    before = LayerGraph.from_edge_ids([0, 1], (1, 3))
+    with pytest.raises(ValueError, match=rf"positions of edges to drop in 0..1, {words}"):
+        EdgeUpdate.from_decisions(before, dropped=dropped, grown=[])

@@ -9,6 +9,7 @@ from tests.strategies import layer_graphs, topologies
 from topokit.graph import LayerGraph
 from topokit.graph.convert import to_networkx
 from topokit.measures.connectivity import active_flow, efficiency
+from topokit.measures.degree import hub_share
 from topokit.measures.structure import (
     assortativity,
     butterflies,
@@ -82,3 +83,11 @@ def test_path_counts_are_the_matrix_product(topology):
         assert 10**flow.log10_paths == pytest.approx(count)
     else:
         assert np.isnan(flow.log10_paths)
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.5, float("nan")])
+def test_a_share_of_units_is_above_0_and_at_most_1(share):
+    graph = LayerGraph.from_edge_ids(range(6), (2, 3))
+    for call in (lambda: rich_club(graph, share=share), lambda: hub_share([1, 2], share=share)):
+        with pytest.raises(ValueError, match=r"expected a share of units in \(0, 1\], got"):
+            call()

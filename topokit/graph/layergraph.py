@@ -365,13 +365,19 @@ class EdgeUpdate:
 
         An edge that is dropped and grown again counts as grown (source -1). O(n_edges).
 
-        Raises a ValueError if a grown edge is present and kept, is given twice or lies outside the
-        layer.
+        Raises a ValueError if a dropped position is not that of an edge, or a grown edge is present
+        and kept, is given twice or lies outside the layer.
         """
         from topokit.graph import kernels
 
         keep = np.ones(before.n_edges, bool)
-        keep[np.asarray(dropped, dtype=np.int64)] = False
+        dropped = np.asarray(dropped, dtype=np.int64)
+        if dropped.size and (dropped.min() < 0 or dropped.max() >= before.n_edges):
+            raise ValueError(
+                f"expected positions of edges to drop in 0..{before.n_edges - 1}, "
+                f"got {int(dropped.min())}..{int(dropped.max())}"
+            )
+        keep[dropped] = False
         grown = sorted_ids(np.asarray(grown, dtype=np.int64))
         cells = before.n_out * before.n_in
         if grown.size and (grown[0] < 0 or grown[-1] >= cells):

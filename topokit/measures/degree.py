@@ -82,6 +82,12 @@ def gini(values: ArrayLike) -> float:
     return float(max(ranks @ x / (x.size * total), 0.0))
 
 
+def check_share(share: float) -> None:
+    """Raise a ValueError unless a share of units is in (0, 1]."""
+    if not 0 < share <= 1:
+        raise ValueError(f"expected a share of units in (0, 1], got {share}")
+
+
 def hub_share(degrees: ArrayLike, *, share: float = 0.01) -> float:
     """Share of the edges at the ceil(share x n) units of largest degree.
 
@@ -96,11 +102,17 @@ def hub_share(degrees: ArrayLike, *, share: float = 0.01) -> float:
     float
         In [0, 1]; ``nan`` without edges. Cost O(n log n).
 
+    Raises
+    ------
+    ValueError
+        If `share` is not in (0, 1].
+
     Examples
     --------
     >>> hub_share([5, 1, 1, 1, 2], share=0.2)
     0.5
     """
+    check_share(share)
     x = np.sort(np.asarray(degrees, dtype=float))
     total = x.sum()
     if x.size == 0 or total <= 0:

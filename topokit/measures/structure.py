@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from topokit.graph import LayerGraph, Topology, chain_widths
 from topokit.graph.convert import GraphLike, as_graph, takes_graph, takes_topology
+from topokit.measures.degree import check_share
 from topokit.tables import as_generator
 
 __all__ = [
@@ -271,6 +272,11 @@ def rich_club(graph: LayerGraph, *, share: float = 0.1) -> float:
         0 or more, 1 where hubs are joined as expected from their degrees; ``nan`` without edges.
         Cost O(n_edges + n log n + pairs of hubs).
 
+    Raises
+    ------
+    ValueError
+        If `share` is not in (0, 1].
+
     Notes
     -----
     Range: 0 or more.
@@ -286,6 +292,7 @@ def rich_club(graph: LayerGraph, *, share: float = 0.1) -> float:
     >>> rich_club(LayerGraph.from_edge_ids(range(6), (2, 3)))
     1.0
     """
+    check_share(share)
     if graph.n_edges == 0:
         return NAN
     sides = []
