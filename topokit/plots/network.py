@@ -1,4 +1,4 @@
-"""A drawing of a whole network: every edge if there are few, otherwise groups of units."""
+"""Figure of a whole network: every edge if there are few, otherwise groups of units."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def network(source: GraphLike, *, epoch: int = -1, ax: Axes | None = None) -> Ax
 
 
 def _run_of(source: Any) -> History | None:
-    """Return the run that something is or whose directory it names, if it is one."""
+    """Return `source` as a run if it is one or the path of a run directory, else None."""
     is_folder = isinstance(source, str | PathLike) and isdir(source)
     return as_run(source) if is_folder or hasattr(source, "recorded") else None
 
