@@ -125,7 +125,7 @@ def test_every_room_and_module_has_a_layer():
     assert sorted(placed) == sorted([*ROOMS, *loose])
 
 
-def test_the_page_says_what_each_room_answers():
+def test_the_page_describes_each_subpackage():
     page = PAGE.read_text(encoding="utf-8")
     for room in ROOMS:
         assert f"| `{room}` |" in page
@@ -143,7 +143,7 @@ def test_no_module_is_long_or_vaguely_named(path):
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_a_room_opens_with_what_belongs_there_and_what_it_may_import(room):
+def test_a_subpackages_docstring_says_its_content_and_what_it_may_import(room):
     text = (PACKAGE / room / "__init__.py").read_text(encoding="utf-8")
     opening = ast.get_docstring(ast.parse(text))
     assert any(words in opening for words in ("Here belong", "This package holds")), opening

@@ -88,7 +88,7 @@ def test_rooms_exist_whatever_was_imported_before():
     assert run_alone(code) == [f"topokit.{name}" for name in topokit._SUBPACKAGES]
 
 
-def test_an_unknown_name_is_answered_with_the_nearest():
+def test_the_error_for_an_unknown_name_gives_the_nearest():
     with pytest.raises(AttributeError) as caught:
         _ = topokit.mesure
     assert (

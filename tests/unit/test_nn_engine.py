@@ -89,7 +89,7 @@ def fit(model, optimizer, x, y, steps):
 
 @pytest.mark.parametrize("kind", list(MODELS))
 @pytest.mark.parametrize("rule", ["set", "rigl", "snfs", "itop", "deep_r", "sensitivity", "mest"])
-def test_a_model_of_ones_own_is_sparsified_and_rewired(rng, kind, rule):
+def test_a_users_model_is_sparsified_and_rewired(rng, kind, rule):
     torch.manual_seed(0)
     model = MODELS[kind]()
     assert sparsify(model, generator=random_layer, density=0.3, rng=rng) is model
@@ -527,7 +527,7 @@ def test_generators_by_name(rng):
         sparsify(nn.Linear(5, 4), generator="erdos_reny", density=0.1, rng=rng)
 
 
-def test_bad_input_is_answered_in_words(rng):
+def test_invalid_input_is_refused_with_a_message(rng):
     with pytest.raises(ValueError, match="exactly one of density and epsilon, got neither"):
         sparsify(conv_net(), rng=rng)
     with pytest.raises(ValueError, match=r"expected density in \[0, 1\] .* got 2"):
