@@ -73,7 +73,7 @@ def as_generator(rng: Any, name: str = "rng") -> np.random.Generator:
     Parameters
     ----------
     rng : numpy.random.Generator or int
-        A Generator is returned as it is, so that its stream goes on; an integer from 0 on
+        A Generator is returned as it is, so that its stream continues; an integer of at least 0
         (numpy's integers included) seeds a new one, ``numpy.random.default_rng(rng)``.
     name : str
         What the argument is called, for the message.

@@ -53,7 +53,7 @@ DATASETS: dict[str, Loader] = {
     "npz": npz,
     "openml": openml,
 }
-"""Loader of each data set: a function of `data_dir`, `rng` and parameters of its own."""
+"""Loader of each data set: a function of `data_dir`, `rng` and its own parameters."""
 
 
 def load_data(

@@ -134,6 +134,14 @@ def resume(
     ValueError
         If it is not a run directory, its checkpoint is damaged, or another process is writing to
         it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> config = load_recipe("set_mlp_digits").override(["epochs=1", "model.widths=[64,30,10]"])
+    >>> finished = run(config, tempfile.mkdtemp())
+    >>> resume(finished.directory).epochs.equals(finished.epochs)
+    True
     """
     run_directory = RunDirectory.open(directory)
     if run_directory.done:

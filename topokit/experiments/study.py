@@ -53,6 +53,12 @@ class Study:
     arms : mapping
         Name of each condition and its settings, which may change several keys together.
     seeds : tuple of int
+
+    Examples
+    --------
+    >>> study = load_study("madelon")
+    >>> len(study.runs()), study.runs()[0].name
+    (60, 'ctre_sim-init=he_dense_uniform-seed0')
     """
 
     name: str

@@ -86,7 +86,7 @@ def degree_distribution(
     Parameters
     ----------
     graph : LayerGraph
-        Or whatever holds one layer; see `topokit.graph.convert.as_graph`.
+        Or anything that `topokit.graph.convert.as_graph` accepts.
     side : str
         ``"fan_in"`` (output units) or ``"fan_out"`` (input units).
     initial : LayerGraph, optional
