@@ -21,9 +21,9 @@ STUB = ast.parse((ROOT / "topokit" / "__init__.pyi").read_text(encoding="utf-8")
 USER = ROOT / "tests" / "typing" / "user.py"
 
 
-@pytest.mark.parametrize("room", ["measures", "plots"])
-def test_functions_of_the_tables_are_exported(room):
-    module = importlib.import_module(f"topokit.{room}")
+@pytest.mark.parametrize("package", ["measures", "plots"])
+def test_functions_of_the_tables_are_exported(package):
+    module = importlib.import_module(f"topokit.{package}")
     functions = {
         inspect.unwrap(entry).__name__
         for name, table in vars(module).items()

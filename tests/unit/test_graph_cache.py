@@ -89,7 +89,7 @@ def test_what_a_measure_keeps_cannot_be_written_to(name, graph):
 
 
 def helpers():
-    """Every public function of the room of measures that takes a graph and nothing else."""
+    """Every public function of topokit.measures that takes a graph and nothing else."""
     for info in pkgutil.iter_modules(measures.__path__):
         if "kernels" in info.name:
             continue

@@ -578,7 +578,7 @@ def by_age(seen):
     return UpdateRule(drop, uniform, memory={"age": age})
 
 
-def test_a_rule_brings_a_memory_of_its_own(rng):
+def test_a_rule_may_define_its_own_memory(rng):
     graph = random_layer(9, 6, density=0.5, rng=rng)
     model, seen = nn.Sequential(SparseLinear(graph, rng=rng)), []
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

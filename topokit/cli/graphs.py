@@ -233,7 +233,7 @@ def _described(layer: str, facts: Description) -> dict[str, Any]:
 
 
 def list_(table: str | None = None, /, *, plugin: Plugins | None = None, json: Json = False) -> int:
-    """List the available generators, rules, measures, plots, data sets, models and recipes.
+    """List generators, initial topologies, rules, measures, plots, data sets, recipes and more.
 
     Parameters
     ----------
