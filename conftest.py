@@ -9,7 +9,7 @@ import pytest
 
 @functools.cache
 def _short_run() -> Any:
-    """Three epochs of a small network on the digits."""
+    """Return a run of three epochs of a small network on the digits."""
     import topokit as tk
 
     settings = ["epochs=3", "model.widths=[64,40,10]", "topology.epsilon=4"]

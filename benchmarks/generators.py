@@ -48,7 +48,7 @@ def peak():
 
 
 def one(name, units, edges, repeats):
-    """Processor seconds and additional peak memory (MB) of a family, in this process."""
+    """Return processor seconds and additional peak memory (MB) of a family, in this process."""
     family, density = GENERATORS[name], edges / units**2
     family(200, 200, density=0.05, rng=np.random.default_rng(0))
     before, seconds = peak(), []
@@ -102,7 +102,7 @@ def table(names, units, edges, repeats, limit):
 
 
 def contract(names):
-    """Generate every family at every size and density; return whether all keep the contract."""
+    """Generate every family at every size and density; return whether all meet the contract."""
     sound = True
     for name in names:
         times, failures = [], []

@@ -43,13 +43,13 @@ LAWS = {
 
 
 def share(count: int, draws: int) -> str:
-    """Share with its exact interval, in per cent."""
+    """Return a share with its exact (Clopper-Pearson) interval, in per cent."""
     low, high = binomtest(count, draws).proportion_ci(0.95, method="exact")
     return f"{100 * count / draws:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def verdicts(draw, n: int, draws: int) -> dict[str, int]:
-    """Number of draws with each verdict."""
+    """Return the number of samples with each verdict."""
     counts = dict.fromkeys(VERDICTS, 0)
     for seed in range(draws):
         rng = np.random.default_rng([seed, n])

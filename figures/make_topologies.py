@@ -1,4 +1,4 @@
-"""Draw every family at one size and budget, and write the table of what each one is.
+"""Draw every family at one size and budget, and write a table of its measures.
 
 Command: ``python figures/make_topologies.py [--seed 0] [--out figures]``.
 """
@@ -72,7 +72,7 @@ def table(rows, seed):
 
 
 def gallery(rows, seed):
-    """One row of small multiples for each family: the matrix, and the leading numbers above it."""
+    """Draw a panel for each family: its adjacency matrix, with the main measures above it."""
     columns = 6
     lines = -(-len(rows) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(2.6 * columns, 2.75 * lines))

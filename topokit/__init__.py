@@ -1,8 +1,8 @@
 """Train sparse networks, record the graph of every layer, and measure how it evolves.
 
-The public names, by the module each lives in. A name is imported when first used, so that
-``import topokit`` takes a few milliseconds and analysing a finished run never loads torch. Type
-checkers and editors read ``__init__.pyi`` instead, which lists the same names.
+`_HOME` lists the public names by the module that defines each. A name is imported when first used,
+so that ``import topokit`` takes a few milliseconds and analysing a finished run never loads torch.
+Type checkers and editors read ``__init__.pyi`` instead, which lists the same names.
 """
 
 from importlib import import_module
@@ -45,28 +45,38 @@ _HOME = {
     "plots": ("LAYER_PLOTS", "HISTORY_PLOTS", "ACROSS_PLOTS"),
 }
 
-# The rooms, which exist as attributes whatever was imported before.
-_ROOMS = ("cli", "data", "experiments", "generators", "graph", "measures", "nn", "plots", "rules")
+# The subpackages, imported at first use like the names above.
+_SUBPACKAGES = (
+    "cli",
+    "data",
+    "experiments",
+    "generators",
+    "graph",
+    "measures",
+    "nn",
+    "plots",
+    "rules",
+)
 
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = [*_MODULE_OF, *_ROOMS]
+__all__ = [*_MODULE_OF, *_SUBPACKAGES]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
     if name in _MODULE_OF:
         value = getattr(import_module(f"topokit.{_MODULE_OF[name]}"), name)
-    elif name in _ROOMS:
+    elif name in _SUBPACKAGES:
         value = import_module(f"topokit.{name}")
     else:
-        raise AttributeError(_unknown(name), name=name)
+        raise AttributeError(_unknown_name(name), name=name)
     globals()[name] = value
     return value
 
 
-def _unknown(name: str) -> str:
-    """Say that there is no such name, and which is near."""
+def _unknown_name(name: str) -> str:
+    """Return the error message for an unknown name, with the most similar public one."""
     from topokit.tables import hint
 
     near = "" if name.startswith("_") else hint(name, __all__).strip()

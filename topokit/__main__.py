@@ -1,4 +1,4 @@
-"""``python -m topokit`` is the command ``topokit``."""
+"""Run the command ``topokit`` as ``python -m topokit``."""
 
 import sys
 

@@ -37,16 +37,16 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
     hidden_layer_sizes : sequence of int
         Units of the hidden layers; may be empty.
     generator : str
-        Of the initial topology, a name of `topokit.GENERATORS`.
+        Generator of the initial topology, a name in `topokit.GENERATORS`.
     epsilon : float or None
         SET's budget: ``epsilon (n_in + n_out)`` edges in each layer, at most all. Used unless
         `density` is given.
     density : float or None
         Share of the possible edges, in (0, 1], instead of `epsilon`.
     densities : str or None
-        How the budget is shared among layers, a name of `topokit.DENSITIES`.
+        How the edges are divided among the layers, a name in `topokit.DENSITIES`.
     rule : str
-        How layers are rewired, a name of `topokit.RULES`; ``"static"`` keeps the initial topology.
+        How layers are rewired, a name in `topokit.RULES`; ``"static"`` keeps the initial topology.
     rule_params : dict or None
         Parameters of the rule.
     drop_fraction, schedule, stop, skip
@@ -54,20 +54,21 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
     every : int or None
         Steps between rewirings; None rewires between epochs.
     activation : {"relu", "srelu", "all_relu"}
+        Activation of the hidden layers.
     dropout : float
-        In [0, 1).
+        Dropout probability of hidden units, in [0, 1).
     learning_rate, momentum, weight_decay : float
-        Of stochastic gradient descent; the learning rate falls to 0 as a cosine.
+        Settings of stochastic gradient descent; the learning rate falls to 0 as a cosine.
     batch_size : int
-        Or all samples, where there are fewer.
+        Number of samples in a batch; if there are fewer samples, one batch has them all.
     max_iter : int
-        Epochs.
+        Number of epochs.
     measures : sequence of str or None
         Topology measures taken at each recorded epoch, names as in `topokit.measure`.
     record_every : int
         Epochs between recorded topologies; the first and the last are always kept.
     random_state : int, numpy.random.RandomState or None
-        Of all randomness: initial topology, weights, order of samples, rewiring, dropout.
+        Seed of all randomness: initial topology, weights, order of samples, rewiring, dropout.
 
     Attributes
     ----------
@@ -77,17 +78,18 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
         If `X` had names that are all strings.
     model_ : torch.nn.Module
     topology_ : dict of LayerGraph
-        After training.
+        The layer graphs after training.
     history_ : Recording
-        ``.epochs`` (``train_loss``, the mean over an epoch's batches, with dropout;
-        ``train_accuracy``, after it; ``seconds``), ``.measures``, ``.topology(epoch)``.
+        ``.epochs`` (``train_loss``: mean over the epoch's batches, with dropout;
+        ``train_accuracy``: after the epoch, without dropout; ``seconds``), ``.measures`` and
+        ``.topology(epoch)``.
     n_iter_ : int
-        Epochs trained.
+        Number of epochs trained.
 
     Notes
     -----
-    Inputs are taken as they are: scale them first, e.g. with `sklearn.preprocessing.StandardScaler`
-    in a pipeline. Memory O(edges) beside the samples, and as much again for each recorded epoch.
+    Inputs are not scaled: scale them first, e.g. with `sklearn.preprocessing.StandardScaler` in a
+    pipeline. Memory O(edges) beside the samples, and as much again for each recorded epoch.
 
     References
     ----------
@@ -153,7 +155,7 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> SparseMLPClassifier:
-        """Train a new network.
+        """Train a new network; an earlier one is discarded.
 
         Parameters
         ----------
@@ -169,7 +171,7 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the samples or a parameter are wrong.
+            If the samples or a parameter are invalid.
         FloatingPointError
             If training diverges.
         """
@@ -218,7 +220,7 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
                 raise ValueError(f"{name}: expected a positive number, got {value!r}")
 
     def _options(self) -> dict[str, Any]:
-        """Return the checked options of rewiring."""
+        """Return the options of rewiring, checked by `topokit.rules.Rewiring`."""
         options = Rewiring(
             drop_fraction=self.drop_fraction,
             schedule=self.schedule,
@@ -229,7 +231,7 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
         return vars(options)
 
     def _trained(self, state: TrainState, data: Data) -> Recording:
-        """Train to the end and keep what was asked for."""
+        """Train for all epochs and return the recorded topologies, measures and losses."""
         plan = TrainPlan(
             epochs=self.max_iter,
             batch_size=self.batch_size,
@@ -252,15 +254,47 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
         return recording
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the probability of each class, (n_samples, n_classes), rows summing to 1."""
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : (n_samples, n_features) array
+
+        Returns
+        -------
+        (n_samples, n_classes) array
+            Each row sums to 1; columns are in the order of `classes_`.
+
+        Raises
+        ------
+        ValueError
+            If the number of features is not that of the training samples.
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        """
         check_is_fitted(self)
         samples: Any = validate_data(self, X, dtype=np.float32, reset=False)
-        model = copy.deepcopy(self.model_).double().eval()  # a sample's answer alone or in a batch
+        # In double precision, so that the result for a sample does not depend on its batch.
+        model = copy.deepcopy(self.model_).double().eval()
         with torch.no_grad():
             scores = [model(part.double()) for part in torch.from_numpy(samples).split(BATCH)]
         return torch.softmax(torch.cat(scores), dim=1).numpy()
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the likeliest class of each sample, (n_samples,)."""
+        """Return the most probable class of each sample.
+
+        Parameters
+        ----------
+        X : (n_samples, n_features) array
+
+        Returns
+        -------
+        (n_samples,) array
+
+        Raises
+        ------
+        ValueError, sklearn.exceptions.NotFittedError
+            As in `predict_proba`.
+        """
         check_is_fitted(self)
         return self.classes_[self.predict_proba(X).argmax(axis=1)]

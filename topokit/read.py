@@ -1,4 +1,4 @@
-"""Topologies from models, runs and files of every kind that is read; nothing is unpickled."""
+"""Reading topologies from models, run directories and files; nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -21,12 +21,31 @@ __all__ = ["RUN_MEASURES", "read", "read_topologies", "run_rows"]
 def read(source: Any) -> tuple[Topology, Topology | None]:
     """Return the topology of a torch model, a state dict or a path, and the one recorded before.
 
-    The part of `topokit.graph.convert.as_topology` that needs torch or files.
+    `topokit.graph.convert.as_topology` calls it for sources that need torch or files.
 
     Parameters
     ----------
     source : torch.nn.Module, mapping of tensors, or path
         Models and state dicts as `topokit.topology_of` reads them, paths as `read_topologies`.
+
+    Returns
+    -------
+    topology : dict of LayerGraph
+    previous : dict of LayerGraph or None
+        The topology recorded before it; None unless `source` is a run with an earlier one.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, TypeError
+        As in `read_topologies` and `topokit.topology_of`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> weight = torch.tensor([[0.0, 1.0], [2.0, 3.0]])
+    >>> topology, previous = read({"fc1.weight": weight})
+    >>> [graph.n_edges for graph in topology.values()], previous
+    ([3], None)
     """
     if isinstance(source, str | os.PathLike):
         topology, previous, _ = read_topologies(source)
@@ -39,7 +58,7 @@ def read(source: Any) -> tuple[Topology, Topology | None]:
 def read_topologies(
     target: str | os.PathLike[str], epoch: int = -1
 ) -> tuple[Topology, Topology | None, dict[str, Any]]:
-    """Read the topology in `target`, the one recorded before it if there is one, and its kind.
+    """Return the topology in `target`, the one recorded before it, and what kind of file it is.
 
     Parameters
     ----------
@@ -48,6 +67,14 @@ def read_topologies(
         torch checkpoint (.pt, .pth) or safetensors. Matrices have output units as rows.
     epoch : int
         For a run, which epoch; -1 is the last.
+
+    Returns
+    -------
+    topology : dict of LayerGraph
+    previous : dict of LayerGraph or None
+        The topology of the run's previously recorded epoch, if there is one.
+    about : dict
+        ``kind`` ("run", "checkpoint", or the ending of the file); for a run also ``epoch``.
 
     Raises
     ------
@@ -90,7 +117,7 @@ age of the edges."""
 def run_rows(
     target: str | os.PathLike[str], names: Sequence[str], epoch: int = -1
 ) -> list[tuple[str, str, float]]:
-    """Measure what needs the epochs of a run: rows of layer, measure and value.
+    """Return the measures that need several epochs of a run, as rows of layer, measure and value.
 
     Parameters
     ----------
@@ -102,11 +129,16 @@ def run_rows(
     epoch : int
         -1 is the last.
 
+    Returns
+    -------
+    list of (str, str, float)
+        Layer, measure and value.
+
     Raises
     ------
     ValueError
-        If `target` is no run, the epoch was not recorded, or a value is neither recorded nor
-        follows from the record.
+        If `target` is not a run, the epoch was not recorded, or a value was not recorded and
+        cannot be computed from the recorded topologies.
     """
     target = Path(target)
     if not target.is_dir():

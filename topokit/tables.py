@@ -1,4 +1,4 @@
-"""Checking what callers give: names in a table, parameters of its functions, random streams."""
+"""Checking arguments: names in a table, parameters of its functions, random generators."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ __all__ = [
 
 T = TypeVar("T")
 
-# What the caller of a table's function supplies: no parameter of a configuration.
+# Arguments that topokit itself passes to the functions of a table; a configuration cannot set them.
 SUPPLIED = frozenset(
     {"n_in", "n_out", "density", "rng", "data_dir", "topology", "widths", "generator"}
 )
 
 
 def choose(kind: str, name: Any, table: Mapping[str, T]) -> T:
-    """Look a name up in a table; an unknown one is answered with the nearest and all names.
+    """Return the entry of a table; the error for an unknown name lists the nearest and all names.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def as_generator(rng: Any, name: str = "rng") -> np.random.Generator:
     Parameters
     ----------
     rng : numpy.random.Generator or int
-        A Generator is returned as it is, so that its stream goes on; an integer from 0 on
+        A Generator is returned as it is, so that its stream continues; an integer of at least 0
         (numpy's integers included) seeds a new one, ``numpy.random.default_rng(rng)``.
     name : str
         What the argument is called, for the message.
@@ -106,18 +106,18 @@ def as_generator(rng: Any, name: str = "rng") -> np.random.Generator:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names in alphabetical order, separated by commas; "none" for no names."""
+    """Return the names in alphabetical order, separated by commas, or "none"."""
     return ", ".join(sorted(names)) or "none"
 
 
 def hint(name: Any, names: Iterable[str]) -> str:
-    """The words "did you mean 'x'? " for the nearest of the names, or nothing."""
+    """Return "did you mean 'x'? " with the most similar of the names, or an empty string."""
     near = difflib.get_close_matches(str(name).lower(), sorted(names), n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}? " if near else ""
 
 
 def need(condition: bool, key: str, expected: str, got: Any) -> None:
-    """Raise a ValueError about the value of a key unless `condition` holds.
+    """Raise a ValueError about the value of a key if `condition` is false.
 
     Examples
     --------
@@ -130,23 +130,23 @@ def need(condition: bool, key: str, expected: str, got: Any) -> None:
 
 
 def is_integer(value: Any, least: int) -> bool:
-    """Tell whether a value is an integer (numpy's included, no bool) of at least `least`."""
+    """Return whether a value is an integer, numpy's included but no bool, of at least `least`."""
     integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     return bool(integer and value >= least)
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether a value is a finite real number and no bool."""
+    """Return whether a value is a real number of magnitude below 1e300, and not a bool."""
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     return bool(number and abs(value) < 1e300)
 
 
 def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return the parameters a configuration may give to a function of a table, by name.
+    """Return the parameters that a configuration may set of a function in a table, by name.
 
-    Left out are those its caller supplies: positional-only ones, ``n_in``, ``n_out``,
-    ``density``, ``rng``, ``data_dir``, ``topology``, ``widths``, ``generator``, and ``*args``.
-    Annotations are resolved where they can be.
+    Left out are positional-only parameters, ``*args``, and those that topokit itself passes:
+    ``n_in``, ``n_out``, ``density``, ``rng``, ``data_dir``, ``topology``, ``widths`` and
+    ``generator``. Annotations given as strings are resolved where possible.
 
     Examples
     --------
@@ -185,9 +185,9 @@ def check_parameters(
         Its signature and annotations decide; see `parameters_of`.
     given : mapping
     section : str
-        Where the parameters stand in a configuration, for the message.
+        The section of a configuration that holds the parameters, for the message.
     reserved : iterable of str
-        Further keys of that section, offered in the message.
+        Further keys of that section, also suggested for a misspelt one.
 
     Raises
     ------
@@ -228,7 +228,7 @@ def check_parameters(
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-    """Tell whether a TOML value may be passed where this annotation stands; unsure is yes."""
+    """Return whether a TOML value fits an annotation; annotations not handled here accept any."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return any(value == option and type(value) is type(option) for option in inner)
@@ -252,7 +252,7 @@ def _fits(value: Any, annotation: Any) -> bool:
 
 
 def _in_words(annotation: Any) -> str:
-    """An annotation as people write it; options of a `Literal` as 'a' or 'b'."""
+    """Return an annotation in words for a message; the options of a `Literal` as 'a' or 'b'."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return " or ".join(repr(option) for option in inner)

@@ -12,10 +12,10 @@ __all__ = ["parse_assignment", "parse_settings", "to_toml"]
 
 
 def to_toml(table: Mapping[str, Any]) -> str:
-    """Write a dictionary of strings, numbers, booleans, lists and dictionaries as TOML.
+    """Return a dictionary of strings, numbers, booleans, lists and dictionaries as TOML text.
 
-    Dictionaries at the first level become ``[sections]``, deeper ones inline tables; `None` is
-    left out, as TOML cannot express it.
+    Dictionaries at the first level become ``[sections]``, deeper ones inline tables; keys whose
+    value is `None` are left out, as TOML has no null.
 
     Raises
     ------
@@ -44,12 +44,12 @@ def to_toml(table: Mapping[str, Any]) -> str:
 
 
 def _key(key: str) -> str:
-    """A key, quoted where it must be."""
+    """Return a key, in quotes if TOML requires them."""
     return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(str(key))
 
 
 def _value(value: Any) -> str:
-    """One TOML value."""
+    """Return a value as TOML text."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -69,7 +69,9 @@ def _value(value: Any) -> str:
 
 
 def parse_assignment(text: str) -> tuple[tuple[str, ...], Any]:
-    """Split ``section.key=value`` into its path and its TOML value (or a bare string).
+    """Split ``section.key=value`` into its path and its value.
+
+    The value is read as TOML; if it is not valid TOML, it is taken as a string.
 
     Raises
     ------
@@ -95,6 +97,11 @@ def parse_assignment(text: str) -> tuple[tuple[str, ...], Any]:
 def parse_settings(assignments: Iterable[str]) -> dict[str, Any]:
     """Return ``key=value`` assignments as a dictionary; keys with dots make nested ones.
 
+    Raises
+    ------
+    ValueError
+        As in `parse_assignment`, or if a key is given both a value and keys below it.
+
     Examples
     --------
     >>> parse_settings(["exponent=2.5", "side=out", "hub.size=3"])
@@ -107,7 +114,7 @@ def parse_settings(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def table_at(tables: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
-    """Return the dictionary that holds the last key of a path, made where it is not there."""
+    """Return the dictionary that holds the last key of a path; missing ones are created."""
     for part in path[:-1]:
         tables = tables.setdefault(part, {})
         if not isinstance(tables, dict):

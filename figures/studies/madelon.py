@@ -29,7 +29,7 @@ def informative_features(data_dir: Path) -> np.ndarray:
 
 
 def rows(sweep: Path, data_dir: Path) -> pd.DataFrame:
-    """One row a finished run."""
+    """Return a table with a row for each finished run."""
     chosen = informative_features(data_dir)
     found = []
     for path in runs_of(sweep):
@@ -53,7 +53,7 @@ def rows(sweep: Path, data_dir: Path) -> pd.DataFrame:
 
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a condition: means, intervals, and the paired difference to the first one."""
+    """Return a row for each condition: means, intervals, and the paired difference to the first."""
     result = []
     for (init, rule), part in runs.groupby(["init", "rule"], sort=False):
         accuracy = mean_interval(part["last"])

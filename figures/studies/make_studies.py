@@ -49,13 +49,13 @@ def write(name, table):
 
 
 def final(frame, measure, layer="network"):
-    """Return one row a run: a measure at its last epoch."""
+    """Return a row for each run: a measure at its last epoch."""
     rows = frame[(frame["measure"] == measure) & (frame["layer"] == layer)]
     return rows.loc[rows.groupby("run", sort=False)["epoch"].idxmax()].reset_index(drop=True)
 
 
 def curves(frame):
-    """Return one row a run and epoch, with the accuracy in a column of its own."""
+    """Return a row for each run and epoch, with the accuracy in its own column."""
     rows = frame[(frame["measure"] == "test_accuracy") & (frame["layer"] == "network")]
     return rows.rename(columns={"value": "test_accuracy"})
 
@@ -89,7 +89,7 @@ def pairs_of(table, column="value", first=None):
 
 
 def tutorial_table(frame):
-    """Accuracy of the three conditions beside the published logs."""
+    """Write the accuracy of the three conditions beside that of the published logs."""
     last = final(frame, "test_accuracy")
     best = curves(frame).groupby(["arm", "run"], sort=False)["test_accuracy"].max().reset_index()
     rows = []
@@ -113,7 +113,7 @@ def tutorial_table(frame):
 
 
 def spectral_gap_accuracy(frame):
-    """Accuracy and speed of learning against measures of expansion, family by family."""
+    """Write accuracy and speed of learning against measures of expansion, by family."""
     keys = ["run", "arm", "data.name", "topology.densities", "seed"]
     accuracy = curves(frame)
     runs = final(frame, "test_accuracy").rename(columns={"value": "accuracy"})[[*keys, "accuracy"]]
@@ -147,7 +147,7 @@ def pairs_of_families(runs):
 
 
 def correlations(families, runs):
-    """Rank correlations of accuracy and speed with each measure, over families and over runs."""
+    """Return rank correlations of accuracy and speed with each measure, over families and runs."""
     rows = []
     for data, part in families.groupby("data.name", sort=False):
         own = runs[runs["data.name"] == data]
@@ -203,7 +203,7 @@ def figure_of_families(families):
 
 
 def verdict_rows(frame, keys):
-    """Dispersion and the scale-free verdict of every layer and side at the last epoch."""
+    """Return dispersion and scale-free verdict of every layer and side at the last epoch."""
     rows = []
     sides = {"fan-in": ("fan_in", "power_law"), "fan-out": ("fan_out", "power_law_fan_out")}
     for layer, (side, (degree, law)) in itertools.product(("fc1", "fc2", "fc3"), sides.items()):
@@ -226,7 +226,7 @@ def verdict_rows(frame, keys):
 
 
 def er_to_heavy_tails(frame, directory):
-    """Dispersion and verdict of every layer and side, with pairs of conditions and null samples."""
+    """Write dispersion and verdict of every layer and side, pairs of conditions, null samples."""
     write("er_to_heavy_tails", verdict_rows(frame, ["data.name", "arm"]))
     rows, over_time = [], []
     for layer, side in itertools.product(("fc1", "fc2", "fc3"), ("fan_in", "fan_out")):
@@ -276,7 +276,7 @@ def er_to_heavy_tails(frame, directory):
 
 
 def null_samples(frame, directory):
-    """Final layers against null samples with the same degrees."""
+    """Return measures of the last layers against null samples with the same degrees."""
     rows = []
     runs = frame[["run", "arm", "data.name"]].drop_duplicates()
     for run, arm, data in runs.itertuples(index=False):
@@ -298,7 +298,7 @@ def null_samples(frame, directory):
 
 
 def heavy_tails_map(frame):
-    """Effect of each of four settings on the dispersion of fan-ins."""
+    """Write the effect of each of four settings on the dispersion of the fan-in."""
     keys = ["topology.epsilon", "rule.drop_fraction", "optimizer.weight_decay", "rule.init"]
     write("heavy_tails_map", verdict_rows(frame, keys))
     rows = []

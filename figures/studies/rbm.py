@@ -44,7 +44,7 @@ AIS = {"runs": 100, "betas": 2000}
 
 
 def one_run(job):
-    """Make a run unless it exists, and return its row of the table and its errors."""
+    """Train a run unless it exists; return its row of the table and its errors over epochs."""
     from topokit.experiments.config import load_recipe
     from topokit.experiments.record import History
     from topokit.experiments.runs import run
@@ -103,7 +103,7 @@ def likelihood(directory, name, seed, data_dir):
 
 
 def interval(values):
-    """Mean and half width of the 95 % interval of the mean."""
+    """Return the mean and the half width of its 95 % interval."""
     from topokit.experiments.statistics import mean_interval
 
     found = mean_interval(values)
@@ -131,7 +131,7 @@ def table(frame):
 
 
 def picture(curves, path):
-    """Test error over epochs, a line a seed."""
+    """Draw the test error over epochs, a line for each seed."""
     colours = {"set": "#0072B2", "static": "#D55E00"}
     styles = {"set": "-", "static": "--"}
     figure, panels = plt.subplots(1, len(SETS), figsize=(11, 3), layout="constrained")
@@ -158,7 +158,7 @@ def picture(curves, path):
 
 
 def main():
-    """Make the runs, the table and the figure."""
+    """Train the runs, write the table and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)

@@ -1,6 +1,6 @@
 """The limits of the layout, and ARCHITECTURE.md's drawing of it.
 
-``python tests/contract/test_architecture.py`` brings the drawing up to date.
+``python tests/contract/test_architecture.py`` updates the drawing.
 """
 
 import ast
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "topokit"
 PAGE = ROOT / "ARCHITECTURE.md"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+SUBPACKAGES = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 LIMIT_ROOT, LIMIT_ALL, LIMIT_LINES = 8, 100, 400
 NO_NAMES = {"origin", "memo", "cover", "team", "passes", "starts", "observe", "controls"}
 BEGIN, END = "<!-- drawing: tests/contract/test_architecture.py -->\n```\n", "```\n<!-- end -->"
@@ -35,7 +35,7 @@ def layers():
 
 
 def inside(folder):
-    """Names of a room's modules; of a folder in it with theirs in brackets."""
+    """Names of the modules of a package; a folder in it has the names of its own in brackets."""
     names = sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
     for inner in sorted(path.parent for path in folder.glob("*/__init__.py")):
         names.append(f"{inner.name} ({', '.join(inside(inner))})")
@@ -46,9 +46,9 @@ def drawing():
     lines = []
     for row in layers():
         for name in row:
-            room = PACKAGE / name
+            package = PACKAGE / name
             lines += textwrap.wrap(
-                ", ".join(inside(room)) if room.is_dir() else "(one module)",
+                ", ".join(inside(package)) if package.is_dir() else "(one module)",
                 width=96,
                 initial_indent=f"{name:<13}",
                 subsequent_indent=" " * 13,
@@ -113,22 +113,22 @@ def cycle_in(graph):
     return next((found for name in sorted(graph) if (found := visit(name, []))), [])
 
 
-def test_the_drawing_shows_the_rooms_and_modules_that_exist():
+def test_the_drawing_shows_the_subpackages_and_modules_that_exist():
     page = PAGE.read_text(encoding="utf-8")
     shown = page.split(BEGIN)[1].split(END)[0]
-    assert shown == drawing(), "python tests/contract/test_architecture.py brings it up to date"
+    assert shown == drawing(), "python tests/contract/test_architecture.py updates it"
 
 
-def test_every_room_and_module_has_a_layer():
+def test_every_subpackage_and_module_has_a_layer():
     placed = [name for row in layers() for name in row]
     loose = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
-    assert sorted(placed) == sorted([*ROOMS, *loose])
+    assert sorted(placed) == sorted([*SUBPACKAGES, *loose])
 
 
-def test_the_page_says_what_each_room_answers():
+def test_the_page_describes_each_subpackage():
     page = PAGE.read_text(encoding="utf-8")
-    for room in ROOMS:
-        assert f"| `{room}` |" in page
+    for package in SUBPACKAGES:
+        assert f"| `{package}` |" in page
 
 
 def test_few_modules_lie_in_the_root_and_in_all():
@@ -142,21 +142,21 @@ def test_no_module_is_long_or_vaguely_named(path):
     assert path.stem not in NO_NAMES
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_opens_with_what_belongs_there_and_what_it_may_import(room):
-    text = (PACKAGE / room / "__init__.py").read_text(encoding="utf-8")
+@pytest.mark.parametrize("package", SUBPACKAGES)
+def test_a_subpackages_docstring_says_its_content_and_what_it_may_import(package):
+    text = (PACKAGE / package / "__init__.py").read_text(encoding="utf-8")
     opening = ast.get_docstring(ast.parse(text))
     assert any(words in opening for words in ("Here belong", "This package holds")), opening
     assert any(words in opening for words in ("Imports", "May import")), opening
 
 
-def test_no_modules_import_each_other_in_a_circle():
+def test_there_are_no_import_cycles():
     names = {dotted(path) for path in MODULES}
     graph = {dotted(path): imports_of(path, names) for path in MODULES}
     assert not cycle_in(graph), " -> ".join(cycle_in(graph))
 
 
-def test_circles_are_found():
+def test_import_cycles_are_found():
     assert cycle_in({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
     assert cycle_in({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 

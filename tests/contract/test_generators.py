@@ -128,7 +128,7 @@ def test_whole_networks(name):
 
 
 @EVERY
-def test_unknown_parameters_are_answered_with_the_right_ones(name):
+def test_the_error_for_an_unknown_parameter_lists_the_valid_ones(name):
     with pytest.raises(ValueError, match=f"unknown parameter 'colour' of generator '{name}'"):
         generate([4, 3], name, density=0.5, rng=np.random.default_rng(0), colour="red")
 
@@ -150,7 +150,7 @@ def test_allocations_refuse_a_wrong_density(name):
         DENSITIES[name]([(3, 4)], density=2)
 
 
-def test_unknown_names_are_answered_with_the_nearest():
+def test_the_error_for_an_unknown_name_gives_the_nearest():
     rng = np.random.default_rng(0)
     nearest = next(iter(GENERATORS))
     with pytest.raises(ValueError, match=f"unknown generator '{nearest}x'.*did you mean"):
@@ -203,7 +203,7 @@ def test_orders_only_shuffle_units(name):
 @pytest.mark.parametrize(
     ("old", "new"), [("in", "input units is called 'fan_out'"), ("out", "output .* 'fan_in'")]
 )
-def test_old_words_for_a_side_are_answered_with_the_new_one(name, old, new):
+def test_the_error_for_an_old_name_of_a_side_gives_the_new_one(name, old, new):
     words = {"shuffle", "heavy", "side"} & set(parameters_of(GENERATORS[name]))
     for word in words:
         with pytest.raises(ValueError, match=f"expected {word} to be one of .*{new}"):

@@ -21,9 +21,9 @@ STUB = ast.parse((ROOT / "topokit" / "__init__.pyi").read_text(encoding="utf-8")
 USER = ROOT / "tests" / "typing" / "user.py"
 
 
-@pytest.mark.parametrize("room", ["measures", "plots"])
-def test_functions_of_the_tables_are_exported(room):
-    module = importlib.import_module(f"topokit.{room}")
+@pytest.mark.parametrize("package", ["measures", "plots"])
+def test_functions_of_the_tables_are_exported(package):
+    module = importlib.import_module(f"topokit.{package}")
     functions = {
         inspect.unwrap(entry).__name__
         for name, table in vars(module).items()
@@ -45,7 +45,7 @@ def names_in_the_stub():
 
 def test_type_checkers_see_the_names_that_exist():
     lazy = {name: module for module, names in topokit._HOME.items() for name in names}
-    assert names_in_the_stub() == {**lazy, **dict.fromkeys(topokit._ROOMS, "")}
+    assert names_in_the_stub() == {**lazy, **dict.fromkeys(topokit._SUBPACKAGES, "")}
     assert sorted(topokit.__all__) == sorted(names_in_the_stub())
 
 
@@ -57,8 +57,8 @@ def test_every_name_is_what_its_module_holds(name):
 
 
 def test_every_room_is_an_attribute():
-    rooms = {info.name for info in pkgutil.iter_modules(topokit.__path__) if info.ispkg}
-    assert rooms == set(topokit._ROOMS)
+    found = {info.name for info in pkgutil.iter_modules(topokit.__path__) if info.ispkg}
+    assert found == set(topokit._SUBPACKAGES)
 
 
 def test_users_find_what_they_need():
@@ -84,11 +84,11 @@ def test_importing_topokit_loads_nothing_but_itself():
 
 
 def test_rooms_exist_whatever_was_imported_before():
-    code = "import topokit as tk; print(*[getattr(tk, room).__name__ for room in tk._ROOMS])"
-    assert run_alone(code) == [f"topokit.{room}" for room in topokit._ROOMS]
+    code = "import topokit as tk; print(*[getattr(tk, name).__name__ for name in tk._SUBPACKAGES])"
+    assert run_alone(code) == [f"topokit.{name}" for name in topokit._SUBPACKAGES]
 
 
-def test_an_unknown_name_is_answered_with_the_nearest():
+def test_the_error_for_an_unknown_name_gives_the_nearest():
     with pytest.raises(AttributeError) as caught:
         _ = topokit.mesure
     assert (

@@ -67,7 +67,7 @@ def assert_same(a, b):
 
 @pytest.mark.parametrize("way", ["between epochs", "epochs of unknown length", "every 4 steps"])
 @pytest.mark.parametrize("name", RULES)
-def test_a_run_and_a_loop_of_ones_own_agree_exactly(name, way, data):
+def test_a_run_and_a_users_loop_agree_exactly(name, way, data):
     run, own = new_state(), new_state()
     batches = 6  # of 300 samples, or of 270 where a tenth is held out
     if way == "every 4 steps":

@@ -73,7 +73,7 @@ CALLS = {
     "as_graph": as_graph,
     "measure": lambda x: tk.measure(x, ["fan_in", "components"])["value"].tolist(),
     "layer measure": lambda x: tk.LAYER_MEASURES["spectral_gap"](x),
-    "layer measure of the room": lambda x: tk.measures.spectral_gap(x),
+    "layer measure of the package": lambda x: tk.measures.spectral_gap(x),
     "network measure": lambda x: tk.NETWORK_MEASURES["components"](x),
     "singular values": lambda x: tk.measures.singular_values(x).tolist(),
     "power_law_of": lambda x: tk.measures.power_law_of(x).n,

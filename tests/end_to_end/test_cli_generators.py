@@ -44,7 +44,7 @@ def test_generate_divides_the_edges_among_layers(capsys):
         ("radix", "order=7", "order must divide 60 and 80; 5 and 10 are the nearest to 7"),
     ],
 )
-def test_a_size_that_cannot_be_had_is_answered_with_the_nearest(name, settings, message, capsys):
+def test_the_error_for_an_impossible_size_gives_the_nearest(name, settings, message, capsys):
     code = main(["generate", name, "--widths", "60,80", "--density", "0.1", "--set", settings])
     assert code == 2
     assert message in " ".join(capsys.readouterr().err.split())

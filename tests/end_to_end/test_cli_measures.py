@@ -108,7 +108,7 @@ def test_edge_ages_count_epochs(run, capsys):
     assert min(row["value"] for row in rows) > 0
 
 
-def test_deep_answers_and_null_scores(layers, capsys):
+def test_deep_reports_and_null_scores(layers, capsys):
     arguments = ["--measures", "fan_in.mean", "--deep", "--nulls", 3, "--bootstrap", 10, "--json"]
     answer = found(capsys, "analyze", layers, *arguments)
     assert answer["tier"] in TIERS

@@ -74,7 +74,7 @@ def started(directory):
 
 
 @pytest.mark.slow
-def test_interrupted_then_killed_then_finished(study, whole, tmp_path):
+def test_a_sweep_interrupted_and_killed_is_finished(study, whole, tmp_path):
     out = tmp_path / "out"
     command = ("sweep", study, "--out", out, "--workers", 2)
 

@@ -267,14 +267,14 @@ def test_cht_by_hand():
     graph = LayerGraph.from_edge_ids([0, 1, 5, 6, 10, 11, 15], (4, 4))
     view = LayerView(graph, np.array([1, 1, 1, 1, 1, 1, 1.0]))
     # 3-paths end at (1,0), (0,2), (2,1), (1,3), (3,2): along a path, all inner units have degree
-    # 2 and no outside link, so each scores 1; they are all the positive ones
+    # 2 and no outside edge, so each scores 1; they are all the positive ones
     update, _ = rewire(view, RULES["cht"](), n_drop=0, n_grow=5, rng=np.random.default_rng(0))
     assert update.after.edge_ids[update.grown].tolist() == [2, 4, 7, 9, 14]
 
 
 @pytest.mark.parametrize(("method", "best"), [("CH3-L3p", 1 / np.sqrt(2)), ("CH2-L3p", np.sqrt(2))])
 def test_cht_counts_links_that_leave_the_community(method, best):
-    # u=0 - z1=0 - z2=1 - v=1, and z1 has a third link, to input 2 of fan-out 1: e1 = 1, i1 = 1,
+    # u=0 - z1=0 - z2=1 - v=1, and z1 has a third edge, to input 2 of fan-out 1: e1 = 1, i1 = 1,
     # e2 = 0, i2 = 1
     graph = LayerGraph.from_edge_ids([0, 1, 2, 4], (2, 3))
     scores = l3_scores(graph, method=method)(slice(0, 2))

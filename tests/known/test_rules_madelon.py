@@ -32,5 +32,5 @@ def test_ctre_links_the_informative_features_and_set_does_not(data_dir, tmp_path
         fan_out = history.topology(-1)["fc1"].fan_out
         shares[rule] = fan_out[chosen].sum() / fan_out.sum()
         assert history.topology(0)["fc1"].n_edges == fan_out.sum() == 1500
-    assert shares["ctre_sim"] > 0.25  # 4 % of the features have a quarter of the links
+    assert shares["ctre_sim"] > 0.25  # 4 % of the features have a quarter of the edges
     assert shares["set"] < 0.06

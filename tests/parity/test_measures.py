@@ -55,7 +55,7 @@ def test_power_law_agrees_with_igraph():
         if ours.xmin == theirs.xmin and abs(ours.alpha - theirs.alpha) < 1e-4:
             agree += 1
             continue
-        # Two honest reasons to differ: we also take the distance just above a value, which
+        # Two reasons for differences: we also take the distance just above a value, which
         # matters where values are far apart, and we solve the likelihood to the end.
         if ours.xmin == theirs.xmin:
             assert log_likelihood(sample, ours.alpha, ours.xmin) >= log_likelihood(

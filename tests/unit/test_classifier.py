@@ -103,6 +103,6 @@ def test_works_in_pipelines_and_searches(digits):
         ({"activation": "tanh"}, "activation of relu"),
     ],
 )
-def test_bad_parameters_are_answered_at_fit(params, message, digits):
+def test_invalid_parameters_are_refused_by_fit(params, message, digits):
     with pytest.raises(ValueError, match=message):
         SparseMLPClassifier(**{**TINY, **params}).fit(*digits)

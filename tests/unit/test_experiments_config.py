@@ -312,7 +312,7 @@ def test_resolve_accepts_what_fits():
         ({"data": {"name": "csv", "path": "a", "header": 1}}, "data.header: expected bool, got 1"),
     ],
 )
-def test_resolve_answers(changes, message):
+def test_resolve_refuses_unknown_names_and_parameters(changes, message):
     with pytest.raises(ValueError) as caught:
         resolve(RunConfig.from_dict(merged(**changes)), TABLES)
     assert message in str(caught.value)
@@ -335,7 +335,7 @@ def test_check_widths():
             check_widths(config, n_features=features, n_classes=classes)
 
 
-def test_load_recipe_answers_unknown_names(tmp_path):
+def test_load_recipe_refuses_unknown_names(tmp_path):
     with pytest.raises(ValueError, match="unknown recipe 'set_mlp_digit'; did you mean 'set_mlp_d"):
         load_recipe("set_mlp_digit")
     with pytest.raises(FileNotFoundError, match="expected a TOML file"):

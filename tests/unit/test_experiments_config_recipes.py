@@ -65,7 +65,7 @@ def test_the_recipes_are_there():
 
 
 @pytest.mark.parametrize(
-    ("name", "links", "density"),
+    ("name", "edges", "density"),
     [
         ("set_mlp_mnist", 125_680, 0.045),
         ("set_mlp_cifar10", 381_440, 0.0188),
@@ -81,7 +81,7 @@ def test_the_recipes_are_there():
         ("ctre_mlp_mnist", 6_794, 0.0024),
     ],
 )
-def test_budgets_are_those_the_descriptions_state(name, links, density):
+def test_budgets_are_those_the_descriptions_state(name, edges, density):
     config = load_recipe(name)
     sizes = list(itertools.pairwise(config.model.widths))
     shares = layer_densities(
@@ -90,5 +90,5 @@ def test_budgets_are_those_the_descriptions_state(name, links, density):
         densities=config.topology.densities,
     )
     counts = [round(share * a * b) for share, (a, b) in zip(shares, sizes, strict=True)]
-    assert sum(counts) == links
-    assert links / sum(a * b for a, b in sizes) == pytest.approx(density, rel=0.03)
+    assert sum(counts) == edges
+    assert edges / sum(a * b for a, b in sizes) == pytest.approx(density, rel=0.03)

@@ -57,7 +57,7 @@ def test_ages_follow_edges_across_keyframes(tmp_path, rng):
         history.topology(40)
 
 
-def test_a_recorder_that_starts_again_goes_on_as_if_never_stopped(tmp_path, rng):
+def test_a_restarted_recorder_continues_the_record(tmp_path, rng):
     steps = list(evolving(rng, 25))
     for name, stop in (("whole", None), ("stopped", 13)):
         run = new_run(tmp_path / name)

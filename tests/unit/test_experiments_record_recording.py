@@ -13,7 +13,7 @@ from topokit.graph import same_edges
 from topokit.plots import HISTORY_PLOTS
 
 
-def test_records_a_loop_of_ones_own(rng):
+def test_records_a_users_loop(rng):
     model = topokit.sparsify(
         nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 5)), density=0.3, rng=rng
     )

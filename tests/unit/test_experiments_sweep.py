@@ -234,7 +234,7 @@ class Fragile(Here):
         return super().submit(fn, *args, **kwargs)
 
 
-def test_a_worker_that_dies_is_replaced(tmp_path, monkeypatch):
+def test_a_killed_worker_is_replaced(tmp_path, monkeypatch):
     pools = [Fragile(lambda path: path.endswith("seed1")), Here()]
     monkeypatch.setattr(
         "topokit.experiments.sweep.local_pool", lambda *_, **__: nullcontext(pools.pop(0))

@@ -82,7 +82,7 @@ def test_a_family_of_the_users_own_is_recorded_too():
     assert facts.repairs == ("half of the edges left out",)
 
 
-def test_provenance_belongs_to_one_object_and_dies_with_it():
+def test_provenance_belongs_to_one_object_and_is_freed_with_it():
     base = LayerGraph.from_edge_ids(range(9), (3, 3))
     graph = draw("double_cover", 3, 3, 1.0, base=base)
     equal = LayerGraph.from_edge_ids(graph.edge_ids, graph.shape)

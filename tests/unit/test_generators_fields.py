@@ -44,7 +44,7 @@ def test_prime_powers():
         (3, "prime power", "q must be a prime power that gives many; 7 is the smallest, got 3"),
     ],
 )
-def test_wrong_orders_are_answered_with_the_nearest(q, kind, message):
+def test_the_error_for_an_invalid_order_gives_the_nearest(q, kind, message):
     with pytest.raises(ValueError, match=message):
         field_order(q, lambda k: k > 5, "many", kind)
 

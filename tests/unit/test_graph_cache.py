@@ -56,7 +56,7 @@ def test_results_are_computed_once_for_each_object(graph):
     assert remember(pickle.loads(pickle.dumps(graph)), "zeros", build) is not first
 
 
-def test_results_die_with_their_graph():
+def test_cached_results_are_freed_with_their_graph():
     graph = LayerGraph.from_edge_ids([1], (2, 3))
     kept = weakref.ref(remember(graph, "zeros", lambda: np.zeros(2)))
     remember(graph, "itself", functools.partial(tuple, (graph,)))
@@ -89,7 +89,7 @@ def test_what_a_measure_keeps_cannot_be_written_to(name, graph):
 
 
 def helpers():
-    """Every public function of the room of measures that takes a graph and nothing else."""
+    """Every public function of topokit.measures that takes a graph and nothing else."""
     for info in pkgutil.iter_modules(measures.__path__):
         if "kernels" in info.name:
             continue

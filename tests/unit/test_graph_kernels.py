@@ -61,9 +61,9 @@ def test_one_decorator_compiles_everything_but_the_products_of_layers():
             assert "njit" not in text, name
 
 
-@pytest.mark.parametrize("room", ["graph", "generators", "measures", "rules"])
-def test_rooms_are_imported_without_numba(room):
-    code = f"import sys, topokit.{room}; sys.exit('numba' in sys.modules)"
+@pytest.mark.parametrize("package", ["graph", "generators", "measures", "rules"])
+def test_subpackages_are_imported_without_numba(package):
+    code = f"import sys, topokit.{package}; sys.exit('numba' in sys.modules)"
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(PACKAGE.parent)}
     )

@@ -7,7 +7,7 @@ from topokit.measures import measure
 DENSE = LayerGraph.from_edge_ids(range(12), (3, 4))
 
 
-def test_unknown_names_offer_the_nearest():
+def test_the_error_for_unknown_names_gives_the_nearest():
     with pytest.raises(
         ValueError, match=r"unknown measure 'spectralgap'; did you mean 'spectral_gap'"
     ):

@@ -24,7 +24,7 @@ def test_tiers_of_known_laws():
     assert scale_free_tier(random + zeta) == TIERS[0]
 
 
-def test_random_layers_pass_no_tier_although_the_bootstrap_passes_them():
+def test_random_layers_reach_no_tier_although_the_bootstrap_accepts_them():
     random = fits(lambda rng: rng.binomial(2000, 0.01, 1000), 20)
     assert sum(fit.p_value >= 0.1 for fit in random) > 10
     assert scale_free_tier(random) == "Erdős–Rényi not rejected"
@@ -37,7 +37,7 @@ def test_wrong_sets_are_named():
         scale_free_tier([fit_power_law([1, 2, 3, 3])])
 
 
-def test_a_report_answers_three_questions():
+def test_a_report_has_three_parts():
     rng = np.random.default_rng(0)
     degrees = sample_zeta(500, alpha=2.4, upper=400, rng=rng)
     ids = [i * 400 + j for i, k in enumerate(degrees) for j in rng.permutation(400)[:k]]

@@ -3,7 +3,7 @@ import numpy as np
 from topokit.measures.degree_report import set_style_correlation, tail_index
 
 
-def test_moments_tell_light_from_heavy():
+def test_moment_estimates_separate_light_and_heavy_tails():
     rng = np.random.default_rng(0)
     assert tail_index(rng.poisson(30, 4000), rng=rng).moments < 0
     assert tail_index(rng.poisson(30, 4000), rng=rng).hill > 0

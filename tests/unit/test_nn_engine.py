@@ -89,7 +89,7 @@ def fit(model, optimizer, x, y, steps):
 
 @pytest.mark.parametrize("kind", list(MODELS))
 @pytest.mark.parametrize("rule", ["set", "rigl", "snfs", "itop", "deep_r", "sensitivity", "mest"])
-def test_a_model_of_ones_own_is_sparsified_and_rewired(rng, kind, rule):
+def test_a_users_model_is_sparsified_and_rewired(rng, kind, rule):
     torch.manual_seed(0)
     model = MODELS[kind]()
     assert sparsify(model, generator=random_layer, density=0.3, rng=rng) is model
@@ -527,7 +527,7 @@ def test_generators_by_name(rng):
         sparsify(nn.Linear(5, 4), generator="erdos_reny", density=0.1, rng=rng)
 
 
-def test_bad_input_is_answered_in_words(rng):
+def test_invalid_input_is_refused_with_a_message(rng):
     with pytest.raises(ValueError, match="exactly one of density and epsilon, got neither"):
         sparsify(conv_net(), rng=rng)
     with pytest.raises(ValueError, match=r"expected density in \[0, 1\] .* got 2"):
@@ -578,7 +578,7 @@ def by_age(seen):
     return UpdateRule(drop, uniform, memory={"age": age})
 
 
-def test_a_rule_brings_a_memory_of_its_own(rng):
+def test_a_rule_may_define_its_own_memory(rng):
     graph = random_layer(9, 6, density=0.5, rng=rng)
     model, seen = nn.Sequential(SparseLinear(graph, rng=rng)), []
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -79,7 +79,7 @@ def test_snip_never_forms_a_dense_layer(rng):
     assert peak < 8e6  # dense float32: 80 MB
 
 
-def test_bad_arguments_are_answered(samples, tmp_path, rng):
+def test_invalid_arguments_are_refused(samples, tmp_path, rng):
     x, y = samples
     with pytest.raises(ValueError, match="the samples as input: expected 20 inputs, got 7"):
         snip(x, y, widths=[7, 4], density=[0.5], rng=rng)

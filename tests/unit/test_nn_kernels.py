@@ -199,7 +199,7 @@ def test_results_do_not_depend_on_the_number_of_threads(rng, monkeypatch):
             assert torch.equal(a, b)
 
 
-def test_threads_of_our_own_serve_where_torch_has_no_openmp(rng, monkeypatch):
+def test_own_threads_are_used_if_torch_has_no_openmp(rng, monkeypatch):
     graph = random_graph(rng, 60, 50, 900)
     x, values, bias = inputs(rng, graph, 70, torch.float32)
     alone = edge_product(x, values, bias, EdgeIndex(graph), "csr")
@@ -241,7 +241,7 @@ def test_auto_chooses_by_density_and_says_why(rng):
     )
 
 
-def test_bad_input_is_answered_in_words(rng):
+def test_invalid_input_is_refused_with_a_message(rng):
     graph = random_graph(rng, 6, 5, 13)
     x, values, bias = inputs(rng, graph, 4)
     index = EdgeIndex(graph)
@@ -382,7 +382,7 @@ def test_tiles_change_nothing_but_the_order_of_sums(rng, monkeypatch, tile_bytes
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-11)
 
 
-def test_a_hook_that_changes_the_gradient_is_heard(rng):
+def test_a_hook_can_change_the_gradient(rng):
     graphs = random_graph(rng, 6, 8, 30), random_graph(rng, 8, 4, 20)
     x, v1, b1 = inputs(rng, graphs[0], 5)
     _, v2, b2 = inputs(rng, graphs[1], 5)

@@ -143,7 +143,7 @@ def test_gradients_agree(rng, monkeypatch):
     assert np.allclose(view.edge_grad(), dense.ravel()[GRAPH.edge_ids])
 
 
-def test_network_complains_about_unknown_fixed_layers_and_emptied_ones(rng):
+def test_network_refuses_unknown_fixed_layers_and_emptied_ones(rng):
     views = {"a": LayerView(GRAPH, VALUES)}
     options = {"drop_fraction": 0.2, "progress": 0.0, "rng": rng}
     with pytest.raises(ValueError, match=r"expected fixed layers among \['a'\], got \['b'\]"):

@@ -7,7 +7,7 @@ from topokit.rules.topological import l3_scores, relative_magnitude
 
 
 def brute_force(graph, method):
-    """Scores from the definition: sets of paths, of community members, of links leaving."""
+    """Scores from the definition: sets of paths, of community members, of edges leaving."""
     inputs_of = [
         set(graph.indices[a:b].tolist())
         for a, b in zip(graph.indptr[:-1], graph.indptr[1:], strict=True)

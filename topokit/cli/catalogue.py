@@ -1,4 +1,4 @@
-"""The contents of every table: name, parameters and first line of the docstring."""
+"""Rows of ``topokit list``: name, parameters and first docstring line of the entries of a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _generators() -> Mapping[str, Any]:
     return GENERATORS
 
 
-def _starts() -> Mapping[str, Any]:
+def _initial_topologies() -> Mapping[str, Any]:
     from topokit.nn.initial_topology import INITIAL_TOPOLOGIES
 
     return INITIAL_TOPOLOGIES
@@ -38,14 +38,14 @@ def _rules() -> Mapping[str, Any]:
 def _measures() -> Mapping[str, Any]:
     from topokit.measures import CHANGE_MEASURES, LAYER_MEASURES, NETWORK_MEASURES
 
-    tables: dict[str, Mapping[str, Any]] = {
+    scopes: dict[str, Mapping[str, Any]] = {
         "layer": LAYER_MEASURES,
         "network": NETWORK_MEASURES,
         "change": CHANGE_MEASURES,
     }
     return {
         name if scope == "layer" else f"{name} ({scope})": measure
-        for scope, table in tables.items()
+        for scope, table in scopes.items()
         for name, measure in table.items()
     }
 
@@ -82,7 +82,7 @@ def _studies() -> Mapping[str, Any]:
 
 TABLES: dict[str, Callable[[], Mapping[str, Any]]] = {
     "generators": _generators,
-    "starts": _starts,
+    "starts": _initial_topologies,
     "densities": _densities,
     "rules": _rules,
     "measures": _measures,
@@ -92,7 +92,7 @@ TABLES: dict[str, Callable[[], Mapping[str, Any]]] = {
     "recipes": _recipes,
     "studies": _studies,
 }
-"""Name of each table and a function that imports it and nothing else."""
+"""Name of each table and a function that imports only that table."""
 
 
 def rows_of(table: str) -> list[dict[str, str]]:
@@ -126,7 +126,7 @@ def _study_row(name: str) -> dict[str, str]:
     return {"name": name, "what": study.title, "size": runs}
 
 
-# Arguments that commands and figures supply: no parameter of a user's.
+# Arguments that topokit itself passes, which a user cannot set.
 SUPPLIED = tables.SUPPLIED | {
     "ax", "graph", "history", "update", "shapes", "style", "budget",
 }  # fmt: skip

@@ -55,7 +55,7 @@ class _Notes(logging.Handler):
 
 
 def show_log() -> None:
-    """Print what topokit logs as notes, from now on in this process."""
+    """Print the log records of topokit as notes, from now on in this process."""
     log = logging.getLogger("topokit")
     if not any(isinstance(handler, _Notes) for handler in log.handlers):
         log.addHandler(_Notes())
@@ -123,7 +123,7 @@ def print_measures(frame: pd.DataFrame, *, title: str) -> None:
 
 
 def print_sentences(verdicts: Iterable[Mapping[str, str]]) -> None:
-    """Print the verdicts on degree distributions, a sentence for each layer and side."""
+    """Print the verdict on the degree distribution of each layer and side."""
     for verdict in verdicts:
         say(f"{verdict['layer']} {verdict['side']}: {verdict['sentence']}")
 

@@ -26,7 +26,7 @@ def plot(
     Parameters
     ----------
     runs
-        Run directories, or sweeps, which stand for all their finished runs.
+        Run directories, or sweeps, of which all finished runs are drawn.
     out
         Folder for the figures; by default RUN/figures.
     formats
@@ -59,7 +59,7 @@ def report(runs: list[Path], /, *, out: Path) -> int:
     Parameters
     ----------
     runs
-        Run directories, or sweeps, which stand for all their finished runs.
+        Run directories, or sweeps, of which all finished runs are included.
     out
         File for the page, e.g. report.html.
     """

@@ -100,7 +100,7 @@ def _measure_names(measures: str | None) -> list[str] | None:
 
 
 def _deep(topology: Topology, bootstrap: int, seed: int) -> dict[str, Any]:
-    """Return the reports of all layers and sides, their sentences, and the tier of all together."""
+    """Return the degree reports of all layers and sides, the verdicts, and the joint tier."""
     import dataclasses
 
     from topokit.measures import degree_report, scale_free_tier
@@ -233,7 +233,7 @@ def _described(layer: str, facts: Description) -> dict[str, Any]:
 
 
 def list_(table: str | None = None, /, *, plugin: Plugins | None = None, json: Json = False) -> int:
-    """List the available generators, rules, measures, plots, data sets, models and recipes.
+    """List generators, initial topologies, rules, measures, plots, data sets, recipes and more.
 
     Parameters
     ----------
@@ -257,5 +257,5 @@ def list_(table: str | None = None, /, *, plugin: Plugins | None = None, json: J
 
 
 def _of_epoch(about: dict[str, Any]) -> str:
-    """Return the epoch of a run for a title."""
+    """Return ", epoch N" for the title of a run's measures; "" for a file."""
     return f", epoch {about['epoch']}" if "epoch" in about else ""

@@ -11,11 +11,7 @@ __all__ = ["DataDir", "Json", "Plugins", "Settings", "some"]
 
 Settings = Annotated[
     list[str],
-    Parameter(
-        name="--set",
-        consume_multiple=True,
-        help="KEY=VALUE ..., e.g. rule.drop_fraction=0.2",
-    ),
+    Parameter(name="--set", consume_multiple=True),  # each command describes its keys
 ]
 Plugins = Annotated[
     list[str],
@@ -28,7 +24,7 @@ DataDir = Annotated[
 
 
 def some(runs: list[Path]) -> list[Path]:
-    """Return the given run directories; there must be at least one."""
+    """Return the run directories; raise a ValueError if there are none."""
     if not runs:
         raise ValueError("expected at least one run directory, got none")
     return runs

@@ -38,6 +38,8 @@ def train(
         Replaces the seed of the recipe. The same seed gives the same result.
     rule
         Replaces the update rule of the recipe, e.g. static.
+    settings
+        Keys of the configuration: KEY=VALUE ..., e.g. rule.drop_fraction=0.2.
     """
     from topokit.experiments.config import load_recipe
     from topokit.experiments.runs import run
@@ -87,7 +89,7 @@ def resume(
 
 @contextmanager
 def _resumable(directory: Path) -> Iterator[None]:
-    """Add to an interruption or a full disk how the run can be continued."""
+    """Add to the message of an interruption or an OSError how the run can be continued."""
     try:
         yield
     except KeyboardInterrupt:

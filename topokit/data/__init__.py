@@ -1,8 +1,8 @@
 """Data sets by name: embedded digits, images and features from files, user data, OpenML.
 
 This package holds loaders, one function for each data set, and what they share: finding files,
-splitting and scaling. A data set is a loader and a line in `DATASETS`. Imports nothing from the
-other packages but the lookup in `topokit.tables`, and never torch.
+splitting and scaling. A data set is a loader and a line in `DATASETS`. Imports no other package of
+topokit, only `topokit.tables`, and never torch.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ DATASETS: dict[str, Loader] = {
     "npz": npz,
     "openml": openml,
 }
-"""Loader of each data set: a function of `data_dir`, `rng` and parameters of its own."""
+"""Loader of each data set: a function of `data_dir`, `rng` and its own parameters."""
 
 
 def load_data(
     name: str, *, data_dir: str | Path | None = None, rng: np.random.Generator | int, **params: Any
 ) -> Data:
-    """Load a data set by name.
+    """Return a data set, loaded by name.
 
     Parameters
     ----------
@@ -67,8 +67,8 @@ def load_data(
         A key of `DATASETS`.
     data_dir : path, optional
         The folder of data sets; by default the environment variable ``TOPOKIT_DATA``.
-    rng : numpy.random.Generator
-        Used for splits and subsets only; a data set used as a whole does not draw from it.
+    rng : numpy.random.Generator or int
+        Draws splits and subsets (and the samples of ``"synthetic"``).
     **params
         Parameters of the loader; see its docstring.
 

@@ -26,7 +26,19 @@ __all__ = ["mat_features", "mushrooms"]
 def mat_features(
     name: str, file: str, shape: tuple[int, int], n_classes: int, n_test: int, paper: str
 ) -> Loader:
-    """Return the loader of a data set in a MATLAB file with arrays `X` and `Y`."""
+    """Return the loader of a data set in a MATLAB file with arrays `X` and `Y`.
+
+    Parameters
+    ----------
+    name, file : str
+        Name of the data set, and path of its file in the folder of data sets.
+    shape : tuple of int
+        Number of samples and of features; a file with another shape is refused.
+    n_classes, n_test : int
+        Number of classes, and default size of the test part.
+    paper : str
+        Reference for the docstring of the loader.
+    """
     hint = f"Get {Path(file).name} from github.com/jundongl/scikit-feature, skfeature/data."
     held_out = n_test
 
@@ -110,10 +122,10 @@ def mushrooms(
     n_train: int | None = None,
     n_test: int | None = None,
 ) -> Data:
-    """Load mushrooms: 2,000 + 5,624 binary rows of 112 features, without labels.
+    """Load mushrooms: 2,000 + 5,624 samples of 112 binary features, without labels.
 
-    For density estimation: all labels are -1 and `n_classes` is 0. The 500 rows of the validation
-    part are not used.
+    For density estimation: all labels are -1 and `n_classes` is 0. The 500 samples of the
+    validation part are not used.
 
     Parameters
     ----------

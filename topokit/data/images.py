@@ -95,7 +95,18 @@ _IDX_FILES = (
 
 
 def idx_images(name: str, folders: tuple[str, ...], url: str, paper: str) -> Loader:
-    """Return the loader of a data set in the four-file format of MNIST."""
+    """Return the loader of a data set in the four-file format of MNIST.
+
+    Parameters
+    ----------
+    name : str
+    folders : tuple of str
+        Folders, relative to that of the data sets, in which the files are looked for.
+    url : str
+        Where to get the files, for the message if they are missing.
+    paper : str
+        Reference for the docstring of the loader.
+    """
     hint = f"Get them from {url} and put them into a folder {folders[0]}/ there."
 
     def load(

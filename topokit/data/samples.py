@@ -1,4 +1,4 @@
-"""Data sets in memory, and what loaders share: finding files, splitting, subsets and scaling."""
+"""Data sets in memory, and functions for loaders: finding files, splitting, subsets, scaling."""
 
 from __future__ import annotations
 
@@ -117,7 +117,21 @@ def find_files(
 ) -> list[Path]:
     """Return the first existing file of each tuple of alternative paths, relative to `data_dir`.
 
-    Raises FileNotFoundError with the folders searched, the files expected and `hint`.
+    Parameters
+    ----------
+    name : str
+        The data set, for the message.
+    data_dir : Path or None
+        By default ``TOPOKIT_DATA``.
+    paths : sequence of tuple of str
+        For each file wanted, the paths at which it may be.
+    hint : str
+        Where to get the files, for the message.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing; the message names the folders searched and the files expected.
     """
     folder = data_dir or Path(os.environ.get("TOPOKIT_DATA") or "")
     expected = ", ".join(alternatives[0] for alternatives in paths)
@@ -141,7 +155,7 @@ def find_files(
 
 
 def read_npz(path: Path, *choices: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Read the first of several sets of arrays that an ``.npz`` file has; nothing is unpickled."""
+    """Return the arrays of an ``.npz`` file: the first set of names that it has; no unpickling."""
     expected = " or ".join(", ".join(names) for names in choices)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -170,7 +184,7 @@ def read_npz(path: Path, *choices: Sequence[str]) -> dict[str, NDArray[Any]]:
 
 
 def _pick(y: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draw `n` stratified positions (largest remainders) in random order."""
+    """Return `n` positions in random order, stratified by class (largest remainders)."""
     classes, codes = np.unique(y, return_inverse=True)
     shares = np.bincount(codes, minlength=classes.size) * (n / y.size)
     counts = np.floor(shares).astype(int)
@@ -190,7 +204,11 @@ def _check_count(name: str, key: str, n: int, available: int) -> None:
 def split(
     name: str, x: Any, y: Any, n_train: int | None, n_test: int, rng: np.random.Generator
 ) -> tuple[Any, Any, Any, Any]:
-    """Split data into disjoint, stratified parts: x_train, y_train, x_test, y_test."""
+    """Return disjoint, stratified parts of the data: x_train, y_train, x_test, y_test.
+
+    `n_train` None takes all samples outside the test part. Raises ValueError if there are not
+    enough samples.
+    """
     _check_count(name, "n_test", n_test, len(y) - 1)
     test = _pick(y, n_test, rng)
     rest = np.setdiff1d(np.arange(len(y)), test)
@@ -210,7 +228,11 @@ def subsets(
     subset: str,
     rng: np.random.Generator,
 ) -> tuple[Any, Any, Any, Any]:
-    """Take subsets of data that come with a split; `None` keeps a part as it is."""
+    """Return subsets of data that come with a split; a size of `None` keeps the part as it is.
+
+    `parts` and the result are x_train, y_train, x_test and y_test. Raises ValueError if a part has
+    not enough samples.
+    """
     if subset == "tutorial":  # one generator shuffles both parts, as in the SET tutorials
         legacy = np.random.RandomState(0)
     taken: list[Any] = []
@@ -227,7 +249,10 @@ def subsets(
 
 
 def scaled(train: Any, test: Any, scale: str, largest: float) -> tuple[Any, Any]:
-    """Scale both parts with statistics of the training part; see `SCALES`."""
+    """Return both parts scaled with statistics of the training part; see `SCALES`.
+
+    `largest` is the largest possible value, by which ``"unit"`` divides.
+    """
     x = [np.array(part, np.float32) for part in (train, test)]
     if scale == "none":
         return x[0], x[1]

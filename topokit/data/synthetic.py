@@ -23,7 +23,7 @@ def synthetic(
     informative: float = 0.1,
     signal: float = 1.0,
 ) -> Data:
-    """Draw Gaussian clouds, one for each class, that differ in a share of the features.
+    """Return samples of Gaussian distributions, one for each class, with different means.
 
     For benchmarks with many features: the classes can be learnt, but the accuracy says nothing
     about real data.

@@ -15,7 +15,7 @@ __all__ = ["csv", "npz", "openml"]
 
 
 def _user_file(data_dir: Path | None, path: str) -> Path:
-    """Find a file relative to the folder of data sets, or else to the working directory."""
+    """Return a file relative to the folder of data sets, or else to the working directory."""
     folder = data_dir or Path(os.environ.get("TOPOKIT_DATA") or ".")
     candidates = [folder / Path(path).expanduser(), Path(path).expanduser()]
     for candidate in candidates:
@@ -35,7 +35,7 @@ def _classified(
     scale: str,
     rng: np.random.Generator,
 ) -> Data:
-    """Number the classes, split off a test part (by default a fifth) and scale."""
+    """Return a data set from samples and labels: classes numbered, split, and scaled."""
     classes, codes = np.unique(y, return_inverse=True)
     if classes.dtype.kind == "f" and (classes != np.round(classes)).any():
         raise ValueError(f"{where}: expected classes as labels, got numbers such as {classes[0]}")
@@ -151,7 +151,7 @@ def npz(
         Used for the split, if the file has none, and for subsets.
     path : str
         A file with arrays `x` (n, features) and `y` (n,), or `x_train`, `y_train`, `x_test` and
-        `y_test`. Further axes of x are flattened. Found like that of `csv`.
+        `y_test`. Further axes of x are flattened. Relative paths as for `csv`.
     n_train, n_test : int, optional
         Sizes of the parts, stratified; if the file has no split, by default a fifth is the test
         part.

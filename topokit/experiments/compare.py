@@ -1,4 +1,4 @@
-"""Compare runs: grouped by how their configurations differ, group with group over seeds."""
+"""Comparison of groups of runs, which differ in their configurations, over seeds."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ ALL_PAIRS = 6  # number of groups up to which every pair is compared, else all w
 
 @dataclass(frozen=True)
 class Comparison:
-    """Result of `compare`.
+    """Result of `compare`: tables of the runs, of the groups and of pairs of groups.
 
     Parameters
     ----------
     runs : pandas.DataFrame
-        One row a run; see `run_rows`.
+        One row for each run; see `run_rows`.
     groups : pandas.DataFrame
-        One row a group: ``group, n, metric, value, low, high, best, edges`` and a column for each
-        measure: means over runs. `metric` names what is compared, ``"test_accuracy"`` or, for
-        models without labels, ``"test_loss"``; `value` is its mean after the last epoch, with the
-        95 % interval from `low` to `high` (nan for one run).
+        One row for each group: ``group, n, metric, value, low, high, best, edges`` and a column
+        for each measure, as means over runs. `metric` names what is compared, ``"test_accuracy"``
+        or, for models without labels, ``"test_loss"``; `value` is its mean after the last epoch,
+        with the 95 % interval from `low` to `high` (nan for one run).
     pairs : pandas.DataFrame
-        One row for two groups of one metric that share at least two seeds: ``group, other, metric,
-        n, difference, low, high, permutation_p, t_p, adjusted_p`` (Holm's, of the t-test).
+        One row for each pair of groups with the same metric and at least two shared seeds:
+        ``group, other, metric, n, difference, low, high, permutation_p, t_p, adjusted_p``. The
+        last is the p-value of the t-test, adjusted by Holm's method.
     """
 
     runs: pd.DataFrame
@@ -56,11 +57,11 @@ def compare(
     measures: Iterable[str] = MEASURES,
     rng: np.random.Generator | int,
 ) -> Comparison:
-    """Compare runs and sweeps: metric, edges and measures over seeds, and pairs of groups.
+    """Compare groups of runs: metric, edges and measures over seeds, and differences of pairs.
 
-    Runs that differ in their seed alone make a group. Groups that share seeds are compared by
-    pairs of runs: equal seeds mean equal data, weights and order of samples, so that differences
-    vary less than the metric itself.
+    Runs that differ only in their seed form a group. Two groups that share seeds are compared by
+    pairs of runs with equal seeds, which have the same data, initial weights and order of samples,
+    so that the differences vary less than the metric itself.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ def compare(
     ValueError
         If there are no runs, or one has not recorded an epoch.
     FileNotFoundError
-        If a path leads nowhere.
+        If a path does not exist.
 
     Examples
     --------
@@ -132,7 +133,7 @@ def compare(
 def run_rows(
     paths: Iterable[str | os.PathLike[str]], *, measures: Iterable[str] = ()
 ) -> pd.DataFrame:
-    """Tabulate runs, one row each: configuration group, final and best metric, last topology.
+    """Return a table with a row for each run: its group, final and best metric, and measures.
 
     Parameters
     ----------
@@ -144,7 +145,7 @@ def run_rows(
     pandas.DataFrame
         ``run, group, seed, epochs, metric`` (``"test_accuracy"``, or ``"test_loss"`` where no
         accuracy was recorded), ``value`` (after the last epoch), ``best, best_epoch, edges`` and
-        one column a measure, nan where it was not taken.
+        one column for each measure, nan where it was not taken.
 
     Raises
     ------
@@ -183,7 +184,7 @@ def run_rows(
 
 
 def _condition(run: Path, given: Path) -> str:
-    """Condition and grid cell of a run in a sweep, from its folder's name; "" outside a sweep."""
+    """Return condition and grid cell of a run in a sweep, from its folder; "" outside a sweep."""
     return re.sub(r"-?seed\d+$", "", run.name) if run != given else ""
 
 
@@ -206,7 +207,7 @@ def _labels(configs: list[dict[str, Any]]) -> list[str]:
 
 
 def _measured(frame: pd.DataFrame, name: str) -> float:
-    """Return a measure at the last epoch with it, of one layer or as mean over all layers."""
+    """Return a measure at the last epoch that has it, of one layer or as the mean over layers."""
     layer, _, measure = name.rpartition("/")
     mine = frame[frame["measure"] == measure]
     mine = mine[mine["layer"] == layer] if layer else mine[mine["layer"] != "network"]

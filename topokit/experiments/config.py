@@ -46,19 +46,19 @@ WITHOUT_BUDGET = ("file",)
 
 
 def _is_share(value: Any) -> bool:
-    """Tell whether a value is a density of a layer that has edges."""
+    """Return whether a value is a density above 0."""
     return is_number(value) and 0 < value <= 1
 
 
 def assign(instance: Any, **values: Any) -> None:
-    """Assign fields of a frozen instance while it is being made."""
+    """Assign fields of a frozen dataclass, for use in its ``__post_init__``."""
     for name, value in values.items():
         object.__setattr__(instance, name, value)
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A choice from a table, with the parameters given to what is chosen.
+    """The name of an entry in a table, with the parameters that are passed to it.
 
     Examples
     --------
@@ -76,7 +76,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class ModelSpec(Spec):
-    """A model of `MODELS` and the widths of all its layers, input and output included."""
+    """A model of `topokit.MODELS` and the widths of all its layers, input and output included."""
 
     widths: tuple[int, ...] = ()
 
@@ -176,7 +176,7 @@ class OptimizerSpec:
 
 @dataclass(frozen=True)
 class RuleSpec(Rewiring, Spec):
-    """A rule of `RULES` with its own parameters, and the options of `topokit.rules.Rewiring`.
+    """A rule of `topokit.RULES`, its parameters, and the options of `topokit.rules.Rewiring`.
 
     Parameters
     ----------
@@ -196,12 +196,12 @@ class RuleSpec(Rewiring, Spec):
 
 @dataclass(frozen=True)
 class MeasuresSpec:
-    """Which measures are taken, and at which epochs.
+    """The measures of a run, and the epochs at which they are taken.
 
     Parameters
     ----------
     names : tuple of str, optional
-        Taken every `every` epochs and at the last; `None`: the core measures.
+        Taken every `every` epochs and at the last; by default the core measures.
     every : int
     chosen : tuple of str
         Further, costlier measures, taken at the first and the last epoch, and every
@@ -269,9 +269,9 @@ class RunConfig:
     threads : int, optional
         Number of threads of a run; by default torch decides.
     data, model, topology, optimizer, rule, measures
-        The choices; see `Spec` and the other dataclasses here.
+        The sections of the configuration; see `Spec` and the other dataclasses here.
     about : dict of str
-        Title, description, paper and known differences; without effect on the run.
+        Title, description, paper and known differences from it; without effect on the run.
 
     Raises
     ------
@@ -416,14 +416,23 @@ def _section(key: str, values: Mapping[str, Any]) -> Any:
 
 
 def load_recipe(name_or_path: str | Path) -> RunConfig:
-    """Read a shipped recipe by name, or a TOML file by path.
+    """Return the configuration of a shipped recipe, by name, or of a TOML file, by path.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        A key of `RECIPES`, or a file.
+
+    Returns
+    -------
+    RunConfig
 
     Raises
     ------
     ValueError
-        If no recipe has that name, or the file holds no valid configuration.
+        If no recipe has that name, or the file is not a valid configuration.
     FileNotFoundError
-        If a path ending in ``.toml`` leads nowhere.
+        If a path ending in ``.toml`` does not exist.
 
     Examples
     --------
@@ -444,7 +453,7 @@ def resolve(config: RunConfig, tables: Mapping[str, Mapping[str, Callable[..., A
     config : RunConfig
     tables : mapping
         ``{"data": DATASETS, "model": MODELS, "topology": GENERATORS, "densities": DENSITIES,
-        "rule": RULES, "measures": ...}``; what is not there is not checked.
+        "rule": RULES, "measures": ...}``; sections without a table are not checked.
 
     Returns
     -------
@@ -493,13 +502,21 @@ def check_widths(
 ) -> None:
     """Check that the first and the last width fit the data.
 
-    `n_classes` is 0 for data without labels; the last width is then free. `n_inputs` is what
-    reaches the first layer where that is not the features (behind convolutions).
+    Parameters
+    ----------
+    config : RunConfig
+    n_features : int
+        Number of features of the data.
+    n_classes : int
+        0 for data without labels; the last width is then not checked.
+    n_inputs : int, optional
+        Number of inputs of the first sparse layer if it differs from `n_features`, as after
+        convolutions.
 
     Raises
     ------
     ValueError
-        If they do not; the message has the setting that would.
+        If they do not fit; the message contains a setting that does.
 
     Examples
     --------

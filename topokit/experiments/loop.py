@@ -1,4 +1,4 @@
-"""The training loop: a generator of epochs, which measures, records and plots nothing itself."""
+"""The training loop: a generator that yields epochs; measuring and recording are its caller's."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class Epoch:
     topology : dict of LayerGraph
         The graphs these metrics were measured on.
     explored : dict of float or None
-        Share of each layer's possible edges ever present so far, where rewirings within epochs
-        pass through graphs that belong to no epoch; else None: it follows from the topologies of
-        all epochs.
+        Share of each layer's possible edges present at any time so far, if layers are rewired
+        within epochs, through graphs that are not the topology of any epoch; else None, since the
+        share can be computed from the topologies of all epochs.
     updates : dict of EdgeUpdate or None
         What the rewiring since the epoch before changed, exactly; layers that kept their graph are
         left out. None if it is not known: in the first epoch, after a resume, and after several
@@ -67,7 +67,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class TrainPlan(Rewiring):
-    """What to do in each epoch.
+    """The settings of the training loop.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class TrainPlan(Rewiring):
 
 @dataclass
 class TrainState:
-    """Everything that changes in training; a checkpoint of it is enough to continue.
+    """Everything that changes during training; a checkpoint of it is enough to continue.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class TrainState:
     epoch, step : int
         Number of finished epochs and of finished steps.
     memory : dict
-        What outlives a rewiring (`topokit.nn.engine.Engine.memory`).
+        What the engine and the rule keep between rewirings (`topokit.nn.engine.Engine.memory`).
     """
 
     model: nn.Module
@@ -133,7 +133,7 @@ class TrainState:
             temporary.write_bytes(buffer.getbuffer())
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
-        """Take over a checkpoint read by `read_checkpoint`.
+        """Set the state to that of a checkpoint read by `read_checkpoint`.
 
         The model must have been built from the checkpoint's topology.
         """
@@ -171,11 +171,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def train(state: TrainState, data: Data, plan: TrainPlan) -> Iterator[Epoch]:
-    """Train from `state` on, yielding each epoch after its rewiring.
+    """Train from `state` on and yield each epoch after its rewiring.
 
-    The order inside an epoch is fixed: train, evaluate, note the graphs, rewire (never after the
-    last), yield. `state` is changed in place; at the yield it is past the rewiring, so a
-    checkpoint taken there needs nothing else. The rewiring is that of `topokit.attach`.
+    The order within an epoch is fixed: train, evaluate, keep the graphs, rewire (never after the
+    last epoch), yield. `state` is changed in place. When an epoch is yielded its rewiring is done,
+    so a checkpoint saved at that point is complete. The rewiring is that of `topokit.attach`.
 
     Parameters
     ----------
@@ -250,15 +250,15 @@ def train(state: TrainState, data: Data, plan: TrainPlan) -> Iterator[Epoch]:
 
 
 def _held_out(n: int) -> np.ndarray:
-    """A tenth of the training samples, for rules that watch validation accuracy; never trained on.
+    """Return the positions of a tenth of the training samples, held out for validation accuracy.
 
-    The same samples in every run on a data set, whatever its seed.
+    They are the same in all runs on a data set, whatever the seed.
     """
     return np.sort(np.random.default_rng(42).permutation(n)[: n // 10])
 
 
 def _loss(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The loss of a batch: the model's own, without labels, if it has one; else cross-entropy."""
+    """Return the loss of a batch: the model's `batch_loss` if it has one, else cross-entropy."""
     if hasattr(model, "batch_loss"):
         return model.batch_loss(x)
     return nn.functional.cross_entropy(model(x), y)
@@ -272,7 +272,7 @@ def evaluate(model: Any, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     model.eval()
     total, right = 0.0, 0
     unlabelled = getattr(model, "reconstruction_error", None)
-    draws = torch.Generator().manual_seed(0)  # of each evaluation the same
+    draws = torch.Generator().manual_seed(0)  # the same draws in every evaluation
     widest = max((max(layer.graph.shape) for layer in sparse_layers(model).values()), default=1)
     batch = max(1, min(EVALUATION_BATCH, WIDEST_CELLS // max(1, widest)))
     with torch.no_grad():
@@ -308,5 +308,5 @@ def _one_epoch(state: TrainState, x: torch.Tensor, y: torch.Tensor, plan: TrainP
                 f"try a learning rate below {lr:g} (--set optimizer.lr={lr / 10:g})"
             )
         loss.backward()
-        state.optimizer.step()  # and the engine, which the optimizer calls after it
+        state.optimizer.step()  # its hook calls the engine, which rewires
     return float(np.mean(losses))

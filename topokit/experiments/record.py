@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,6 @@ from topokit.graph import EdgeUpdate, LayerGraph, Topology, snapshots
 from topokit.graph.files import write_atomic
 from topokit.measures import measure
 from topokit.rules.memory import explore
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = [
     "EXPLORED",
@@ -39,15 +36,20 @@ MEASURE_COLUMNS = ["run", "epoch", "layer", "measure", "value"]
 
 
 def best_epoch(epochs: pd.DataFrame) -> int:
-    """Return the row (from 0) of a run's best epoch.
+    """Return the position of the row of a run's best epoch.
 
-    The epoch of highest test accuracy; of a model without labels, whose accuracy is nan, the one
-    of lowest test loss. The first of equal ones.
+    The best epoch is that of highest test accuracy or, for a model without labels, whose accuracy
+    is nan, that of lowest test loss; of equally good ones it is the first.
 
     Parameters
     ----------
     epochs : pandas.DataFrame
         As `History.epochs`, with ``test_accuracy`` and ``test_loss``.
+
+    Returns
+    -------
+    int
+        Counted from 0.
 
     Raises
     ------
@@ -71,7 +73,7 @@ def best_epoch(epochs: pd.DataFrame) -> int:
 
 @dataclass(frozen=True)
 class History:
-    """What a run recorded.
+    """The record of a run: its frames, and the topology of every recorded epoch.
 
     Parameters
     ----------
@@ -150,10 +152,10 @@ class History:
         return (epoch - births[layer]).astype(np.int64)
 
     def explored_fraction(self, epoch: int) -> dict[str, float]:
-        """Return the share of each layer's possible edges present up to an epoch, at any time.
+        """Return the share of each layer's possible edges present at any time up to an epoch.
 
-        It is the value recorded for the epoch, or computed from the topologies of all epochs where
-        every rewiring lies between two of them. Negative epochs count from the end.
+        It is the value recorded for the epoch. If there is none and the run rewired between epochs
+        only, it is computed from the topologies of all epochs. Negative epochs count from the end.
 
         Raises
         ------
@@ -182,26 +184,34 @@ class History:
         return {layer: graph.density for layer, graph in seen.items()}
 
     def _epochs_with(self, name: str) -> str:
-        """Epochs at which a measure was taken, for messages."""
+        """Return the epochs at which a measure was taken, for messages."""
         taken = self.measures[self.measures["measure"] == name]["epoch"]
         return ", ".join(str(epoch) for epoch in sorted(set(taken.tolist())))
 
     def wide(self) -> pd.DataFrame:
-        """Return the measures with a row for each epoch and layer, a column for each measure."""
+        """Return the measures as a table: a row for each epoch and layer, a column for each one."""
         return self.measures.pivot_table(
             index=["run", "epoch", "layer"], columns="measure", values="value", dropna=False
         ).reset_index()
 
 
 def _at(recorded: list[int], epoch: int) -> int:
-    """Return the epoch meant: negative numbers count the recorded epochs from the end."""
+    """Return the number of an epoch; negative numbers count the recorded epochs from the end."""
     epoch = int(epoch)
     return recorded[epoch] if -len(recorded) <= epoch < 0 else epoch
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The folder of a run. Every file is written under another name, then moved into place."""
+    """The folder of a run, and its files.
+
+    Every file is written under a temporary name and then moved into place, so that an interruption
+    leaves no partial file.
+
+    Parameters
+    ----------
+    path : Path
+    """
 
     path: Path
 
@@ -333,10 +343,23 @@ class RunDirectory:
 
 
 class Recorder:
-    """Writes epochs into a run directory and keeps what the next one needs.
+    """Writer of epochs into a run directory.
 
-    Frames are rewritten whole, topologies appended. All are on disk when `write` returns, so a
-    checkpoint saved afterwards is never ahead of the record.
+    Frames are rewritten as a whole, topologies are appended. Both are on disk when `write` returns,
+    so a checkpoint saved afterwards is never ahead of the record.
+
+    Parameters
+    ----------
+    run : RunDirectory
+    upto : int
+        Last epoch to keep of what is already recorded; by default none is kept.
+
+    Attributes
+    ----------
+    previous : dict of LayerGraph or None
+        The topology recorded last.
+    explored : dict of LayerGraph
+        For each layer the edges present at any recorded epoch.
     """
 
     def __init__(self, run: RunDirectory, *, upto: int = -1) -> None:
@@ -360,7 +383,7 @@ class Recorder:
         self.explore(topology)
 
     def explore(self, topology: Topology) -> dict[str, float]:
-        """Return for each layer the share of possible edges ever present, these included."""
+        """Add the edges of a topology; return each layer's share of possible edges seen so far."""
         for name, graph in topology.items():
             self.explored[name] = explore(self.explored.get(name), graph)
         return {name: self.explored[name].density for name in topology}
@@ -375,7 +398,7 @@ class Recorder:
     ) -> None:
         """Record one epoch: its metrics, its measures and the graphs they belong to.
 
-        `changes` are those of `topokit.graph.snapshots.append`.
+        `changes` is passed to `topokit.graph.snapshots.append`.
         """
         births = snapshots.append(self._folder, epoch, topology, self._last, changes)
         self._last = (epoch, topology, births)
@@ -401,16 +424,16 @@ class Recording:
     Parameters
     ----------
     measures : sequence of str, optional
-        Taken of each topology; names as in `topokit.measure`, which also says what they cost. By
-        default none.
+        Measures taken of each kept topology; names as in `topokit.measure`, which also states
+        their cost. By default none.
     every : int
-        Keep every n-th topology it is called with; the first is always kept.
+        Keep one of this many topologies; the first is always kept.
     name : str
 
     Attributes
     ----------
     config, environment : dict
-        Empty; you may fill them.
+        Empty; may be filled by the user.
 
     Notes
     -----
@@ -444,13 +467,13 @@ class Recording:
         self._calls = 0
 
     def __call__(self, epoch: int, topology: Topology) -> None:
-        """Measure and keep a topology if it is the n-th one (`every`)."""
+        """Measure and keep the topology if its turn has come (see `every`)."""
         turn, self._calls = self._calls % self.every == 0, self._calls + 1
         if turn:
             self.keep(epoch, topology)
 
     def keep(self, epoch: int, topology: Topology) -> None:
-        """Measure and keep a topology in any case."""
+        """Measure and keep a topology, whatever `every` is."""
         epoch = int(epoch)
         before = [e for e in self.recorded if e < epoch]
         self.topologies[epoch] = dict(topology)
@@ -467,16 +490,12 @@ class Recording:
     @property
     def epochs(self) -> pd.DataFrame:
         """One row for each epoch: ``run, epoch`` and the numbers added by `note`."""
-        import pandas as pd
-
         rows = [{"run": self.name, "epoch": e, **self._rows[e]} for e in sorted(self._rows)]
         return pd.DataFrame(rows, columns=None if rows else ["run", "epoch"])
 
     @property
     def measures(self) -> pd.DataFrame:
         """One row for each value: ``run, epoch, layer, measure, value``."""
-        import pandas as pd
-
         if not self._frames:
             return pd.DataFrame(columns=MEASURE_COLUMNS)
         return pd.concat([self._frames[e] for e in sorted(self._frames)], ignore_index=True)
@@ -508,15 +527,23 @@ RunLike: TypeAlias = History | Recording | str | os.PathLike[str]
 
 
 def as_run(source: RunLike) -> History:
-    """Return the run that something is, or whose directory it names.
+    """Return a run as a `History`, loaded if `source` is the path of a run directory.
 
     Functions of runs call this first. A `Recording` is returned as it is: it has the attributes
     of a `History` that they read.
 
+    Parameters
+    ----------
+    source : History, Recording or path
+
+    Returns
+    -------
+    History or Recording
+
     Raises
     ------
     TypeError
-        If it is no run.
+        If `source` is none of these.
     FileNotFoundError, ValueError
         As in `History.load`.
 

@@ -1,4 +1,4 @@
-"""One run, from a configuration to a directory of results: build, train, measure, record."""
+"""Carrying out a run: from a configuration to a directory of results."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def resume(
     data_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> History:
-    """Continue a run from its last checkpoint, to the result of a run without interruption.
+    """Continue a run from its last checkpoint; the result is that of an uninterrupted run.
 
     Parameters
     ----------
@@ -123,13 +123,25 @@ def resume(
     data_dir, progress
         As for `run`.
 
+    Returns
+    -------
+    History
+
     Raises
     ------
     FileNotFoundError
         If there is no such directory, or the data set is missing.
     ValueError
-        If it is no run directory, its checkpoint is damaged, or another process is writing to
+        If it is not a run directory, its checkpoint is damaged, or another process is writing to
         it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> config = load_recipe("set_mlp_digits").override(["epochs=1", "model.widths=[64,30,10]"])
+    >>> finished = run(config, tempfile.mkdtemp())
+    >>> resume(finished.directory).epochs.equals(finished.epochs)
+    True
     """
     run_directory = RunDirectory.open(directory)
     if run_directory.done:
@@ -145,7 +157,7 @@ def resume(
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a fresh and a resumed run are both built from."""
+    """Data and random streams, from which new and resumed runs are built."""
 
     data: Data
     rngs: dict[str, np.random.Generator]
@@ -154,7 +166,7 @@ class _Parts:
 def check(
     config: RunConfig, *, data_dir: str | os.PathLike[str] | None = None, load: bool = True
 ) -> None:
-    """Find what is wrong with a configuration, without running it.
+    """Raise an error if a configuration cannot be run, without running it.
 
     Parameters
     ----------
@@ -162,7 +174,7 @@ def check(
     data_dir : path, optional
         As for `run`.
     load : bool
-        Whether to load the data too, to see that it is there and that the widths fit.
+        Whether to load the data as well, to check that they exist and that the widths fit.
 
     Raises
     ------
@@ -222,7 +234,7 @@ def _prepare(config: RunConfig, data_dir: str | os.PathLike[str] | None) -> _Par
 
 
 def _first_topology(config: RunConfig, parts: _Parts) -> Topology:
-    """Return the initial topology of a fresh run."""
+    """Return the initial topology of a new run."""
     spec, widths, rng = config.topology, config.model.widths, parts.rngs["topology"]
     budget: dict[str, Any] = {
         "epsilon": spec.epsilon,
@@ -241,7 +253,7 @@ def _first_topology(config: RunConfig, parts: _Parts) -> Topology:
 
 
 def _build(config: RunConfig, topology: Topology, parts: _Parts) -> TrainState:
-    """Build model and optimizer from a topology, for fresh and resumed runs alike."""
+    """Build model and optimizer from a topology, for a new or a resumed run."""
     dropout = torch.Generator()
     dropout.manual_seed(int(parts.rngs["dropout"].integers(2**62)))
     model = MODELS[config.model.name](
@@ -256,6 +268,15 @@ def make_optimizer(
     spec: OptimizerSpec, parameters: Iterable[torch.nn.Parameter]
 ) -> torch.optim.Optimizer:
     """Return the torch optimizer that a configuration's ``[optimizer]`` describes.
+
+    Parameters
+    ----------
+    spec : OptimizerSpec
+    parameters : iterable of torch.nn.Parameter
+
+    Returns
+    -------
+    torch.optim.Optimizer
 
     Examples
     --------
@@ -325,10 +346,10 @@ def _guarded(epochs: Iterator[Epoch], run_directory: RunDirectory) -> Iterator[E
 
 
 def _changes(epoch: Epoch, previous: Topology | None) -> dict[str, EdgeUpdate] | None:
-    """Return the change of each layer since the epoch before, None in the first one.
+    """Return the change of each layer since the previous epoch, None in the first one.
 
-    It is the rewiring itself where that is known, else found by comparing the graphs. Edges that
-    are in both epochs count as kept, also those dropped and grown again in between.
+    It is the rewiring itself if that is known, else it is found by comparing the graphs. An edge
+    present in both epochs counts as kept, even if it was dropped and grown again in between.
     """
     if previous is None:
         return None

@@ -65,7 +65,7 @@ class Correlation(NamedTuple):
 
 
 def mean_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
-    r"""Mean of values from independent seeds, with Student's t interval.
+    r"""Return the mean of values from independent seeds, with Student's t interval.
 
     .. math:: \bar x \pm t_{n-1} \, s / \sqrt{n}
 
@@ -211,12 +211,13 @@ def rank_correlation(
     resamples: int = 1999,
     rng: np.random.Generator | int,
 ) -> Correlation:
-    r"""Spearman's correlation, with other variables held fixed or within groups.
+    r"""Return Spearman's correlation, with other variables held fixed or within groups.
 
-    Is accuracy related to the gap once density is held fixed? Ranks are taken within each
-    stratum; the ranks of `controls` are regressed out of both (partial correlation [1]_); the
-    residuals are centred in each stratum and correlated. The p-value permutes the residuals of
-    `y` within strata [2]_, so that differences between strata have no effect.
+    An example is the relation of accuracy to the spectral gap at fixed density. Ranks are taken
+    within each stratum; the ranks of `controls` are regressed out of both (partial correlation
+    [1]_); the residuals are centred in each stratum and correlated. The p-value is that of a test
+    which permutes the residuals of `y` within strata [2]_, so that differences between strata
+    have no effect.
 
     Parameters
     ----------
@@ -261,7 +262,7 @@ def rank_correlation(
 
     Examples
     --------
-    Within each of two densities more gap means less accuracy, across them it means more.
+    Within each of two densities accuracy falls with the gap; over all points it increases.
 
     >>> gap = [0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9]
     >>> accuracy = [0.84, 0.83, 0.82, 0.81, 0.94, 0.93, 0.92, 0.91]
@@ -314,10 +315,10 @@ def adjusted(p_values: ArrayLike, *, method: str = "holm") -> NDArray[np.float64
     Parameters
     ----------
     p_values : (m,) array_like
-        Undefined values (nan) stay and do not count.
+        Undefined values (nan) stay nan and do not count as comparisons.
     method : {"holm", "bh"}
-        "holm" bounds the chance of any false finding [1]_, "bh" (Benjamini and Hochberg) the
-        expected share of false ones among the findings [2]_.
+        "holm" controls the probability of any false rejection [1]_, "bh" (Benjamini and Hochberg)
+        the expected share of false ones among the rejections [2]_.
 
     Returns
     -------
@@ -375,17 +376,17 @@ def _check_level(level: float) -> None:
 
 
 def _tail(beyond: int, resamples: int) -> float:
-    """Permutation p-value; the observed arrangement counts as one of the permutations."""
+    """Return a permutation p-value; the observed order counts as one of the permutations."""
     return float((beyond + 1) / (resamples + 1))
 
 
 def _members(groups: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Positions of the points of each group."""
+    """Return the positions of the points of each group."""
     return [np.flatnonzero(groups == group) for group in np.unique(groups)]
 
 
 def _residuals(data: NDArray[np.float64], members: list[NDArray[np.int64]]) -> NDArray[np.float64]:
-    """Ranks of x and y within groups, less their regression on the controls, scaled to length 1.
+    """Return ranks of x and y within groups, less their regression on the controls, of length 1.
 
     `data` is (columns, samples, n) with x, y and the controls as columns; the result is (2,
     samples, n), nan where x or y does not vary.

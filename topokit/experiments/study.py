@@ -53,6 +53,12 @@ class Study:
     arms : mapping
         Name of each condition and its settings, which may change several keys together.
     seeds : tuple of int
+
+    Examples
+    --------
+    >>> study = load_study("madelon")
+    >>> len(study.runs()), study.runs()[0].name
+    (60, 'ctre_sim-init=he_dense_uniform-seed0')
     """
 
     name: str
@@ -117,18 +123,22 @@ class Study:
 
 
 def load_study(name_or_path: str | PathLike[str], *, quick: bool = False) -> Study:
-    """Read a shipped study by name, or a TOML file by path.
+    """Return a shipped study, by name, or that of a TOML file, by path.
 
     Parameters
     ----------
     name_or_path : str or path
     quick : bool
-        Apply the study's ``[quick]`` table: a small variant for a first look.
+        Apply the study's ``[quick]`` table, which makes a small variant for a first look.
+
+    Returns
+    -------
+    Study
 
     Raises
     ------
     ValueError
-        If no study has that name, or the file holds no valid study.
+        If no study has that name, or the file is not a valid study.
     FileNotFoundError
         If a path ending in ``.toml`` does not exist.
 
@@ -237,7 +247,7 @@ def study_from(values: Mapping[str, Any], *, quick: bool = False) -> Study:
 
 
 def _known(values: Any, keys: tuple[str, ...], where: str) -> None:
-    """Raise unless `values` is a table with no other than the given keys."""
+    """Raise an error if `values` is not a table or has other keys than the given ones."""
     if not isinstance(values, Mapping):
         raise ValueError(f"{where.rstrip('.')}: expected a table, got {values!r}")
     for key in values:
@@ -246,7 +256,7 @@ def _known(values: Any, keys: tuple[str, ...], where: str) -> None:
 
 
 def _flat(table: Any, before: str = "") -> dict[str, Any]:
-    """Flatten nested tables to one whose keys have dots."""
+    """Return nested tables as one table with dotted keys."""
     if not isinstance(table, Mapping):
         raise ValueError(f"expected a table of configuration keys, got {table!r}")
     flat: dict[str, Any] = {}
@@ -259,7 +269,7 @@ def _flat(table: Any, before: str = "") -> dict[str, Any]:
 
 
 def _short_names(keys: tuple[str, ...]) -> dict[str, str]:
-    """Return the last part of each key, or the whole key if several end alike."""
+    """Return the last part of each key, or the whole key if several have the same last part."""
     last = [key.rpartition(".")[2] for key in keys]
     return {key: key if last.count(end) > 1 else end for key, end in zip(keys, last, strict=True)}
 
@@ -270,7 +280,7 @@ def _word(value: Any) -> str:
 
 
 def _slug(text: str) -> str:
-    """Replace characters that do not belong in a directory name."""
+    """Return a text with characters that are unsafe in a directory name replaced."""
     return re.sub(r"[^A-Za-z0-9._=+-]+", "_", text)
 
 

@@ -45,26 +45,26 @@ __all__ = [
 ]
 
 METRICS = ("train_loss", "test_loss", "test_accuracy")  # columns of epochs that join the frame
-TRIES = 3  # a run whose worker died this often is given up
+TRIES = 3  # a run whose worker was killed this many times is recorded as failed
 PATIENCE = 30.0  # seconds to wait for another process to release a run
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
-# How a sweep works. Each run of the study has a directory of its own, and the state of the sweep
-# is nothing but these directories: DONE marks a finished run, a checkpoint one that was started.
-# There is no queue file that could disagree with them, so a sweep continues after any
-# interruption by starting it again, a larger study reuses the runs of a smaller one, and two
-# machines give the same frame.
+# How a sweep works. Each run of the study has its own directory, and these directories are the
+# whole state of the sweep: DONE marks a finished run, a checkpoint one that was started. There is
+# no queue file that could disagree with them, so an interrupted sweep continues when it is started
+# again, and a larger study reuses the runs of a smaller one.
 #
 # 1. `_check` validates all configurations before anything starts, so that a misspelt key does
 #    not end a sweep after hours.
 # 2. `_run_all` submits all unfinished runs at once to an executor (processes, Dask, or the
-#    caller's) and takes them as they complete. A run that raises is recorded as failed. If a
+#    caller's) and handles them as they complete. A run that raises is recorded as failed. If a
 #    worker is killed (out of memory, say), the process pool breaks and every unfinished run in it
-#    fails with BrokenExecutor; a new pool is opened with the runs that were lost. Only runs that
-#    had started, i.e. whose directory exists, can have killed the worker; each of them is given up
+#    fails with BrokenExecutor; these runs are submitted to a new pool. Only runs that had started,
+#    i.e. whose directory exists, can have killed the worker; each of them is recorded as failed
 #    after `TRIES` times, which bounds the number of pools.
-# 3. `run_one`, in the worker, resumes from the checkpoint or starts afresh. It waits a little for
-#    the lock of the run, since workers of a killed sweep need a moment to notice its end.
+# 3. `run_one`, in the worker, resumes from the checkpoint or starts a new run. It waits up to
+#    `PATIENCE` seconds for the lock of the run, since the workers of a killed sweep take a moment
+#    to exit.
 # 4. `_collected` reads all finished runs in the order of the plan. The frame does not depend on
 #    the order of completion, the number of workers or interruptions.
 
@@ -96,7 +96,7 @@ class SweepProgress:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """Result of a sweep.
+    """Result of a sweep: its directory, the frame of all finished runs, and the failures.
 
     Parameters
     ----------
@@ -118,6 +118,16 @@ class SweepResult:
 def runs_of(directory: str | os.PathLike[str]) -> list[Path]:
     """Return the directories of a sweep's finished runs, or the directory itself if it is a run.
 
+    Parameters
+    ----------
+    directory : path
+        A sweep or a run.
+
+    Returns
+    -------
+    list of Path
+        In alphabetical order.
+
     Raises
     ------
     FileNotFoundError
@@ -135,7 +145,16 @@ def runs_of(directory: str | os.PathLike[str]) -> list[Path]:
 
 
 def sweep_frame(directory: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read the frame of a finished sweep; see `SweepResult`.
+    """Return the frame of a finished sweep; see `SweepResult`.
+
+    Parameters
+    ----------
+    directory : path
+        The directory of the sweep.
+
+    Returns
+    -------
+    pandas.DataFrame
 
     Raises
     ------
@@ -178,7 +197,7 @@ def sweep(
     directory : path
         A new directory, or that of an earlier sweep of this study or of a part of it.
     executor : concurrent.futures.Executor, optional
-        Where to run; by default a pool of processes on this machine.
+        Runs are submitted to it; by default to a pool of processes on this machine.
     workers : int, optional
         Number of processes of that pool; by default the number of cores divided by the threads of
         a run.
@@ -248,7 +267,7 @@ def sweep(
 
 
 def _check(planned: list[PlannedRun], root: Path, data_dir: str | None) -> None:
-    """Raise if any run has an invalid configuration or differs from what its directory holds."""
+    """Raise an error if a run is invalid or its directory holds another configuration."""
     from topokit.experiments.runs import check
 
     loaded: set[str] = set()
@@ -314,7 +333,7 @@ def _run_all(
                     failures[name] = reason
                 note(name, reason)
         for name, reason in lost.items():
-            tries[name] += Path(tasks[name][0]).exists()  # a run that never started is not to blame
+            tries[name] += Path(tasks[name][0]).exists()  # only started runs can kill a worker
             if tries[name] >= TRIES:
                 failures[name] = f"its worker died {TRIES} times: {reason}"
                 note(name, failures[name])
@@ -374,7 +393,7 @@ def _collected(planned: list[PlannedRun], root: Path, keys: tuple[str, ...]) -> 
     return pd.concat(frames, ignore_index=True)[columns]
 
 
-# --- in a worker ---------------------------------------------------------------------------------
+# --- in a worker process -------------------------------------------------------------------------
 
 
 def run_one(

@@ -99,7 +99,7 @@ CAPTIONS = {
     "degree_evolution": "Degree distribution of the first layer at several epochs, from light "
     "(first) to dark (last). A curve to the right of the dotted line has more units of high degree "
     "than a random graph.",
-    "measure_over_epochs": "Variance over mean of the fan-in; a random graph stays near 1.",
+    "measure_over_epochs": "Variance over mean of the fan-in; about 1 in a random graph.",
     "accuracy_over_epochs": "Accuracy on the test set, measured before each rewiring.",
     "accuracy_against_measure": "Accuracy against topology; the colour is the epoch. Neighbouring "
     "epochs share most of their edges: this is the trajectory of one run, not a sample.",
@@ -118,7 +118,7 @@ CAPTIONS = {
     "verdict_timeline": "Verdict of the scale-free test on the fan-in, without bootstrap: darker "
     "is further from random.",
 }
-"""Caption of each history plot on the page; a plot without one gets the start of its docstring."""
+"""Captions of history plots in the report; a plot without one gets its first docstring line."""
 
 ACROSS_PLOTS: dict[str, Callable[..., Axes]] = {
     "accuracy_against": accuracy_against,

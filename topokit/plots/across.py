@@ -217,7 +217,7 @@ def arms_side_by_side(
 
 
 def _need(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
-    """Raise unless a frame has the columns."""
+    """Raise a ValueError if a frame lacks one of the columns."""
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise ValueError(

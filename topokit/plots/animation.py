@@ -70,12 +70,12 @@ def frames(history: RunLike, *, n_frames: int = 60, blocks: int = 24) -> dict[st
     """
     if n_frames < 1 or blocks < 1:
         raise ValueError(f"expected at least 1 frame and 1 block, got {n_frames} and {blocks}")
-    # Encoding. A page that plays a run cannot hold its edges, so each epoch is reduced to what one
-    # sees. Densities are integers in 0..99: one byte each once encoded, and finer than the eye
-    # resolves. The scale is the densest block of the whole run, so that colours compare between
-    # epochs. A distribution keeps at most 48 of its distinct degrees, spaced geometrically as on
-    # the logarithmic axis it is drawn on, and four digits. An epoch of a layer takes about 2 kB
-    # whatever its size; time is O(edges) for each epoch.
+    # Encoding. A page cannot hold all edges of a run, so each epoch is reduced to what is visible
+    # in the animation. Densities are integers in 0..99: one byte each once encoded, and finer than
+    # grey levels can be distinguished. The scale is the densest block of the whole run, so that
+    # colours compare between epochs. A distribution keeps at most 48 of its distinct degrees,
+    # spaced geometrically as on the logarithmic axis it is drawn on, and four digits. An epoch of a
+    # layer takes about 2 kB whatever its size; time is O(edges) for each epoch.
     history = as_run(history)
     epochs = _shown(history, n_frames)
     topologies = [history.topology(epoch) for epoch in epochs]
@@ -233,7 +233,7 @@ def _animation(
 
 
 def _shown(history: History, n_frames: int) -> list[int]:
-    """Return the epochs to show; there must be one."""
+    """Return the epochs to show; raise a ValueError if none is recorded."""
     if not history.recorded:
         raise ValueError(f"run {history.name} has not recorded an epoch yet")
     return evenly_spaced(history, n_frames, "frame")
@@ -250,7 +250,7 @@ def _curve(degrees: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.fl
 
 
 def _distributions(graphs: list[LayerGraph], side: str) -> dict[str, Any]:
-    """Return the distributions of one side at every epoch, and the null of the first."""
+    """Return the distributions of one side at every epoch, and the null of the first epoch."""
     return {
         "ccdf": [_lists(*_curve(degrees_of(graph, side)[0])) for graph in graphs],
         "null": _lists(*null_ccdf(graphs[0], side)) if graphs[0].n_edges else [[], []],
@@ -260,9 +260,11 @@ def _distributions(graphs: list[LayerGraph], side: str) -> dict[str, Any]:
 
 
 def _dispersion(degrees: NDArray[np.int64]) -> float | None:
+    """Return variance over mean of the degrees to four digits; None without edges."""
     return float(f"{degrees.var() / degrees.mean():.4g}") if degrees.any() else None
 
 
 def _lists(k: NDArray[np.int64], share: NDArray[np.float64]) -> list[list[float]]:
+    """Return a distribution as two lists, with shares to four digits and above 1e-6."""
     seen = share > 1e-6
     return [k[seen].tolist(), [float(f"{value:.4g}") for value in share[seen]]]

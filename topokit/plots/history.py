@@ -106,7 +106,7 @@ def degree_evolution(
     n_epochs: int = 4,
     ax: Axes | None = None,
 ) -> Axes:
-    """Degree distribution of one layer at several epochs, with the random-graph null.
+    """Plot the degree distribution of one layer at several epochs, with the random-graph null.
 
     Under a rule that keeps the graph random all curves follow the dotted null; under SET the
     later, darker curves extend to the right of it.
@@ -184,7 +184,7 @@ def degree_heatmap(
     n_epochs: int = 60,
     ax: Axes | None = None,
 ) -> Axes:
-    """Degree distribution of one layer over epochs as a heat map, with the mean degree as a line.
+    """Plot the degree distribution of one layer over epochs as a heat map, with the mean degree.
 
     Each column is an epoch; the colour is the share of units whose degree is in the bin. A random
     graph is a band that does not move; hubs are single cells above the band. Bins grow by factors
@@ -247,7 +247,7 @@ def degree_heatmap(
 
 
 def _degree_bins(largest: int) -> NDArray[np.float64]:
-    """Limits of the bins: one for isolated units, one for each small degree, then wider ones."""
+    """Return limits of bins: one for isolated units, one for each small degree, then wider ones."""
     steps = np.unique(np.round(np.geomspace(1, largest + 1, 4 + int(13 * np.log10(largest + 1)))))
     end = [largest + 0.6] if steps[-1] <= largest else []
     return np.concatenate([[0.4], steps - 0.4, end])
@@ -256,7 +256,7 @@ def _degree_bins(largest: int) -> NDArray[np.float64]:
 def degree_multiples(
     history: RunLike, *, side: str = "fan_in", n_epochs: int = 3, ax: Axes | None = None
 ) -> Axes:
-    """Degree distributions of every layer, one small panel for each, on common scales.
+    """Plot the degree distributions of every layer, one small panel for each, on common scales.
 
     Each panel shows a few epochs from light (first) to dark (last), and the null dotted.
 
@@ -321,7 +321,7 @@ def degree_multiples(
 def measure_over_epochs(
     history: RunLike, measure: str = "fan_in.dispersion", *, ax: Axes | None = None
 ) -> Axes:
-    """One measure over epochs, a line for each layer; undefined values are left out.
+    """Plot one measure over epochs, a line for each layer; undefined values are left out.
 
     Parameters
     ----------
@@ -355,7 +355,7 @@ def measure_over_epochs(
 
 
 def turnover(history: RunLike, *, ax: Axes | None = None) -> Axes:
-    """Share of edges that were absent at the previously recorded epoch, a line for each layer.
+    """Plot the share of edges absent at the previously recorded epoch, a line for each layer.
 
     Parameters
     ----------
@@ -381,7 +381,7 @@ def turnover(history: RunLike, *, ax: Axes | None = None) -> Axes:
 
 
 def verdict_timeline(history: RunLike, *, ax: Axes | None = None) -> Axes:
-    """Verdict of the scale-free test on each layer's fan-in, epoch by epoch.
+    """Plot the verdict of the scale-free test on each layer's fan-in at every epoch.
 
     Darker is further from random. Without a bootstrap the verdict is never "power law".
 
@@ -423,7 +423,7 @@ def verdict_timeline(history: RunLike, *, ax: Axes | None = None) -> Axes:
 
 
 def accuracy_over_epochs(history: RunLike, *, ax: Axes | None = None) -> Axes:
-    """Test accuracy after each epoch; test error for a model that learns without labels.
+    """Plot the test accuracy after each epoch, or the test error of a model without labels.
 
     Parameters
     ----------
@@ -453,7 +453,7 @@ def accuracy_over_epochs(history: RunLike, *, ax: Axes | None = None) -> Axes:
 def accuracy_against_measure(
     history: RunLike, measure: str = "normalized_spectral_gap", *, ax: Axes | None = None
 ) -> Axes:
-    """Test accuracy (or error) against a measure, a point for each epoch and layer.
+    """Plot the test accuracy (or error) against a measure, a point for each epoch and layer.
 
     The colour is the epoch. Neighbouring epochs share most of their edges, so the points are the
     trajectory of one run and not independent observations: a trend here is no correlation.
@@ -510,7 +510,7 @@ def accuracy_against_measure(
 
 
 def edge_survival(history: RunLike, *, ax: Axes | None = None) -> Axes:
-    """Share of edges that reach a given age, estimated by Kaplan and Meier [1]_, for each layer.
+    """Plot the share of edges that reach a given age, by Kaplan and Meier's estimate [1]_.
 
     Edges that are present at the last epoch are censored: only a lower bound of their lifetime is
     known. A straight line on the logarithmic axis means that the risk of being dropped does not
@@ -587,7 +587,7 @@ def _kaplan_meier(history: History) -> dict[str, Curve]:
 
 
 def _survival(died: NDArray[np.int64], ages: NDArray[np.int64]) -> Curve:
-    """Kaplan and Meier's estimate from the deaths at each age and the ages of the censored."""
+    """Return Kaplan and Meier's estimate from the deaths at each age and the censored ages."""
     ended = died + np.bincount(ages, minlength=died.size)
     at_risk = ended[::-1].cumsum()[::-1]
     share = np.cumprod(1 - died / np.maximum(at_risk, 1))
@@ -606,7 +606,7 @@ def spectrum_over_epochs(
     n_values: int = 8,
     ax: Axes | None = None,
 ) -> Axes:
-    """Largest singular values of one layer over epochs, a line for each rank.
+    """Plot the largest singular values of one layer over epochs, a line for each rank.
 
     The first value follows the mean degrees and the hubs; its distance to the second is the
     spectral gap. As hubs grow, leading values separate one by one from the others.

@@ -75,7 +75,7 @@ def degree_distribution(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Share of units with degree at least k, on log-log axes, with the random-graph null.
+    """Plot the share of units with degree at least k on log-log axes, with the random-graph null.
 
     Compare the steps with the dotted line: the degrees of a random graph fall off like the null,
     a heavy tail extends to the right of it. The band is the pointwise 95 % bootstrap interval of
@@ -86,7 +86,7 @@ def degree_distribution(
     Parameters
     ----------
     graph : LayerGraph
-        Or whatever holds one layer; see `topokit.graph.convert.as_graph`.
+        Or anything that `topokit.graph.convert.as_graph` accepts.
     side : str
         ``"fan_in"`` (output units) or ``"fan_out"`` (input units).
     initial : LayerGraph, optional
@@ -153,7 +153,7 @@ def degree_distribution(
 
 
 def degree_histogram(graph: GraphLike, *, side: str = "fan_in", ax: Axes | None = None) -> Axes:
-    """Number of units of each degree, with the expectation for a random graph as a line.
+    """Plot the number of units of each degree, with the expectation for a random graph.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def degree_histogram(graph: GraphLike, *, side: str = "fan_in", ax: Axes | None 
 
 
 def spectrum(graph: GraphLike, *, ax: Axes | None = None) -> Axes:
-    """Singular values of the biadjacency matrix, with the random bulk and the Ramanujan bound.
+    """Plot the singular values of the biadjacency matrix, with a random graph's and the bound.
 
     The first value reflects the mean degrees. The second, compared with the dashed bound, shows
     how well the layer expands: below the bound it is about as small as that of a large graph with
@@ -273,7 +273,7 @@ def random_bulk(graph: LayerGraph) -> NDArray[np.float64]:
 
 
 def adjacency(graph: GraphLike, *, ax: Axes | None = None) -> Axes:
-    """Adjacency matrix with both sides ordered by degree; large layers as block densities.
+    """Plot the adjacency matrix, both sides ordered by degree; large layers as block densities.
 
     The grey level is the share of edges present in a block; hubs are in the upper left corner.
     Up to 400 units on each side every cell is shown. Larger layers are divided into blocks that
@@ -355,7 +355,7 @@ def group_densities(
 def input_map(
     graph: GraphLike, *, image_shape: tuple[int, int] | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Fan-out of the input units as an image: how many edges leave each pixel.
+    """Plot the fan-out of the input units as an image: the number of edges of each pixel.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A drawing of a whole network: every edge if there are few, otherwise groups of units."""
+"""Figure of a whole network: every edge if there are few, otherwise groups of units."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FAINT = 0.03  # lines lighter than this are not drawn
 # Layout. Drawing a line for each edge of a network with millions of edges gives a black rectangle
 # and takes minutes. Units in a column are therefore ordered by degree and bundled: the six units
 # of highest degree are drawn alone, since hubs are what one looks for, the others in 18 groups of
-# equal size. A line between two groups stands for all edges between them, and its grey level is
+# equal size. A line between two groups represents all edges between them, and its grey level is
 # the share of possible edges that are present, so that groups of unequal size compare.
 # Grey levels are relative to the densest pair of the layer; a pair of hubs has a single possible
 # edge, whose share is 0 or 1 by chance, so only pairs with at least three expected edges set the
@@ -52,7 +52,7 @@ def network(source: GraphLike, *, epoch: int = -1, ax: Axes | None = None) -> Ax
     Parameters
     ----------
     source : History or dict of LayerGraph
-        A run or its directory, a topology, or whatever `topokit.graph.convert.as_topology` reads.
+        A run or its directory, or anything that `topokit.graph.convert.as_topology` accepts.
     epoch : int
         A recorded epoch of the run; negative numbers count back from the last one recorded.
     ax : Axes, optional
@@ -107,7 +107,7 @@ def network(source: GraphLike, *, epoch: int = -1, ax: Axes | None = None) -> Ax
 
 
 def _run_of(source: Any) -> History | None:
-    """Return the run that something is or whose directory it names, if it is one."""
+    """Return `source` as a run if it is one or the path of a run directory, else None."""
     is_folder = isinstance(source, str | PathLike) and isdir(source)
     return as_run(source) if is_folder or hasattr(source, "recorded") else None
 

@@ -79,7 +79,7 @@ def verdict_sentences(
 def write_report(
     histories: Sequence[RunLike], path: str | os.PathLike[str], *, bootstrap: int = BOOTSTRAP
 ) -> Path:
-    """Write one self-contained HTML page: it loads nothing from the network or from other files.
+    """Write a self-contained HTML page, which loads nothing from the network or other files.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def write_report(
 
 
 def _run(history: History, number: int, bootstrap: int) -> dict[str, Any]:
-    """Return everything the page shows of one run."""
+    """Return the template's values for one run: summary, verdicts, figures, tables."""
     epochs, recorded = history.epochs, history.recorded
     first, last = recorded[0], recorded[-1]
     scores, _ = scores_of(history)
@@ -161,8 +161,9 @@ def _run(history: History, number: int, bootstrap: int) -> dict[str, Any]:
 def _player(history: History) -> dict[str, Any]:
     """Return the data of the player: degrees and blocks of every layer at up to `FRAMES` epochs."""
     # The page holds them as JSON: distributions as [k, share] pairs, which the player draws as
-    # steps, and block densities (0..99) as one base64 string an epoch, a byte for each block, row
-    # by row: a third of the length of a list of numbers, and decoded by one call of `atob`.
+    # steps, and block densities (0..99) as one base64 string for each epoch, with one byte for each
+    # block, row by row. That is a third of the length of a list of numbers, and one call of `atob`
+    # decodes it.
     data = frames(history, n_frames=FRAMES)
     scores, label = scores_of(history)
     score_of = dict(zip(history.epochs["epoch"], scores, strict=True))
@@ -220,7 +221,7 @@ def _across(histories: Sequence[History]) -> list[dict[str, str]]:
     drawn = [
         (f"{label.capitalize()} of each run over epochs.", pd.concat(scored), column,
          f"{label.capitalize()}, all runs"),
-        ("Variance over mean of the first layer's fan-in; a random graph stays near 1.",
+        ("Variance over mean of the first layer's fan-in; about 1 in a random graph.",
          pd.concat(moving).rename(columns={"value": spread}), spread, "Topology, all runs"),
     ]  # fmt: skip
     return [
@@ -295,7 +296,7 @@ def _figures(history: History) -> list[dict[str, str]]:
 
 
 def _first_line(plot: Callable[..., Any]) -> str:
-    """Return the first line of a function's docstring, the caption of a user's own plot."""
+    """Return the first line of a plot function's docstring, the caption of a user's plot."""
     return (inspect.getdoc(plot) or "").partition("\n")[0]
 
 

@@ -64,5 +64,5 @@ def axes(ax: Axes | None) -> Axes:
 
 
 def whole_numbers(ax: Axes) -> None:
-    """Put the ticks of the horizontal axis, usually epochs, at whole numbers only."""
+    """Place the ticks of the horizontal axis, usually epochs, at whole numbers only."""
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
