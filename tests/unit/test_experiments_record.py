@@ -181,3 +181,17 @@ def test_a_failed_write_leaves_the_last_good_state(tmp_path, rng, monkeypatch):
     history = History.load(run.path)
     assert history.epochs["epoch"].tolist() == history.recorded == [0]
     assert not list(run.path.rglob("*.tmp"))
+
+
+def test_a_folder_renamed_before_the_run_goes_on_has_one_name(tmp_path, rng):
+    steps = list(evolving(rng, 4))
+    recorder = Recorder(new_run(tmp_path / "old"))
+    for epoch in range(2):
+        recorder.write(epoch, {"loss": 0.5}, steps[epoch], measures(epoch))
+    run = RunDirectory.open((tmp_path / "old").rename(tmp_path / "new"))
+    recorder = Recorder(run, upto=1)
+    for epoch in range(2, 4):
+        recorder.write(epoch, {"loss": 0.5}, steps[epoch], measures(epoch))
+    history = run.history()
+    assert set(history.epochs["run"]) == set(history.measures["run"]) == {"new"}
+    assert len(history.wide()) == 4

@@ -365,8 +365,11 @@ class Recorder:
     def __init__(self, run: RunDirectory, *, upto: int = -1) -> None:
         history = run.history()
         self.run = run
-        self._epochs = history.epochs[history.epochs["epoch"] <= upto]
-        self._measures = history.measures[history.measures["epoch"] <= upto]
+        # The folder may have been renamed since the rows were written: a run has one name.
+        self._epochs, self._measures = (
+            frame[frame["epoch"] <= upto].assign(run=run.name)
+            for frame in (history.epochs, history.measures)
+        )
         self._folder = run.path / "topology"
         snapshots.truncate(self._folder, upto)
         self.previous: Topology | None = None
