@@ -602,3 +602,62 @@ def test_the_names_of_other_memories_are_taken(rng):
     rule = by_age([])._replace(memory={"sign": by_age([]).memory["age"]})
     with pytest.raises(ValueError, match="another name for the rule's memory, got sign"):
         attach(model, torch.optim.SGD(model.parameters()), rule, every=1, rng=rng)
+
+
+def remembers(start, carry=lambda update, kept, values: update.carry(kept)):
+    return UpdateRule(smallest_magnitude, uniform, memory={"first": Memory(start, carry)})
+
+
+def one_layer(rng, **options):
+    model = nn.Sequential(SparseLinear(random_layer(9, 6, density=0.5, rng=rng), rng=rng))
+    return model, torch.optim.SGD(model.parameters(), **{"lr": 0.1, **options})
+
+
+@pytest.mark.parametrize(
+    "carry", [lambda update, kept, values: update.carry(kept), lambda update, kept, values: values]
+)
+def test_a_memory_of_values_does_not_follow_the_training(carry, rng):
+    model, optimizer = one_layer(rng)
+    engine = attach(model, optimizer, remembers(lambda v: v.values, carry), every=100, rng=rng)
+    for _ in range(2):
+        kept = engine.memory["first"]["0"].copy()
+        fit(model, optimizer, torch.ones(4, 9), torch.arange(4), 2)
+        assert not np.array_equal(model[0].values.detach().numpy(), kept)
+        np.testing.assert_array_equal(engine.memory["first"]["0"], kept)
+        engine.rewire()
+
+
+@pytest.mark.parametrize("rule", ["sensitivity", "deep_r"])
+def test_a_state_can_be_loaded_twice(rule, rng):
+    model, optimizer = one_layer(rng)
+    engine = attach(model, optimizer, rule, every=100, total=500, rng=rng)
+    fit(model, optimizer, torch.ones(4, 9), torch.arange(4), 2)
+    state = engine.state_dict()
+    before = copy.deepcopy(state["memory"])
+    engine.load_state_dict(state)
+    fit(model, optimizer, torch.ones(4, 9), torch.arange(4), 2)
+    for entry in set(before) - {"accuracies"}:
+        assert torch.equal(state["memory"][entry]["0"], before[entry]["0"])
+
+
+def test_a_memory_that_no_checkpoint_holds_is_refused(rng):
+    model, optimizer = one_layer(rng)
+    message = "memory 'first' of the rule: expected an array of numbers, got "
+    for wrong in (0, None, np.array(["a"])):
+        with pytest.raises(ValueError, match=message):
+            attach(model, optimizer, remembers(lambda v, x=wrong: x), every=1, rng=rng)
+    rule = remembers(lambda view: view.values, lambda *_: 3)
+    engine = attach(model, optimizer, rule, every=100, rng=rng)
+    with pytest.raises(ValueError, match=message + "3"):
+        engine.rewire()
+    rule = UpdateRule(smallest_magnitude, uniform, memory={"first": len})
+    with pytest.raises(ValueError, match="memory 'first' of the rule: expected a Memory, got"):
+        attach(model, optimizer, rule, every=1, rng=rng)
+
+
+def test_only_rules_with_a_momentum_window_mind_the_optimizers_momentum(rng):
+    for momentum in (1.0, 1.5):
+        model, optimizer = one_layer(rng, momentum=momentum)
+        assert attach(model, optimizer, "set", every=1, rng=rng).updates == 0
+        with pytest.raises(ValueError, match=f"expected a number below 1, got {momentum}"):
+            attach(model, optimizer, "snfs", every=1, total=10, rng=rng)

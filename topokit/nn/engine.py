@@ -24,6 +24,7 @@ from topokit.nn.layers import EdgeLayer, sparse_layers
 from topokit.nn.sparsify import sparsify
 from topokit.rules import RULES, LayerView, Rewiring, UpdateRule, rewire_network
 from topokit.rules.memory import MEMORIES, decayed, stalled
+from topokit.rules.rewire import Memory
 from topokit.tables import as_generator, choose, need
 
 __all__ = ["Engine", "as_arrays", "as_tensors", "attach", "sparsify"]
@@ -97,14 +98,18 @@ class Engine:
         for name in options.skip:
             choose("sparse layer", name, layers)
         own = rule.memory or {}
+        for entry, memory in own.items():
+            need(isinstance(memory, Memory), f"memory {entry!r} of the rule", "a Memory", memory)
         if taken := sorted({*own} & {*MEMORIES, *NEEDS, "accuracies", "batches", "progress"}):
             raise ValueError(f"expected another name for the rule's memory, got {', '.join(taken)}")
         self._memories = {**MEMORIES, **own}
         self._shown = {*rule.needs, *own}
         self._needs = {*self._shown, *(["explored"] if track_explored else [])}
         self._decay = float(optimizer.param_groups[0].get("momentum") or 0.9)
-        window = 1 + math.ceil(math.log(FORGOTTEN) / math.log(self._decay))
-        self._window = window if "momentum" in self._needs else 1
+        self._window = 1
+        if "momentum" in self._needs:
+            need(0 < self._decay < 1, "momentum of the optimizer", "a number below 1", self._decay)
+            self._window += math.ceil(math.log(FORGOTTEN) / math.log(self._decay))
         self._by_gradient = bool({"gradient", "momentum"} & self._needs)
         self._by_last_batch = "activations" in self._needs and samples is None
         self._epoch_start = 0  # steps before this epoch
@@ -113,7 +118,7 @@ class Engine:
         for entry, memory in self._memories.items():
             if entry in self._needs:
                 self.memory[entry] = {
-                    name: memory.start(layer.view()) for name, layer in layers.items()
+                    name: _kept(entry, memory.start(layer.view())) for name, layer in layers.items()
                 }
         self._hooks = [optimizer.register_step_post_hook(lambda *_: self._stepped())]
         if "sensitivity" in self._needs:  # weights and gradients belong together before the step
@@ -418,7 +423,7 @@ class Engine:
         for entry, memory in self._memories.items():
             if entry in self.memory:
                 remembered = self.memory[entry]
-                remembered[name] = memory.carry(update, remembered[name], values)
+                remembered[name] = _kept(entry, memory.carry(update, remembered[name], values))
 
     # Checkpoints.
 
@@ -471,6 +476,13 @@ def _without_growing(plan: Callable[..., dict[str, tuple[int, int]]]) -> Any:
     return drops
 
 
+def _kept(entry: str, remembered: Any) -> NDArray[Any]:
+    """Return a copy of what a rule remembers: the array it came from may be a layer's values."""
+    number = isinstance(remembered, np.ndarray) and remembered.dtype.kind in "biuf"
+    need(number, f"memory {entry!r} of the rule", "an array of numbers", remembered)
+    return remembered.copy()
+
+
 def as_tensors(value: Any) -> Any:
     """Return nested dictionaries with arrays as tensors, which load without unpickling objects."""
     if isinstance(value, dict):
@@ -481,12 +493,12 @@ def as_tensors(value: Any) -> Any:
 
 
 def as_arrays(value: Any) -> Any:
-    """Return nested dictionaries with tensors as arrays: the inverse of `as_tensors`."""
+    """Return nested dictionaries with tensors as arrays of their own: undoes `as_tensors`."""
     if isinstance(value, dict):
         return {key: as_arrays(item) for key, item in value.items()}
     if isinstance(value, list):
         return list(value)
-    return value.numpy() if isinstance(value, torch.Tensor) else value
+    return value.numpy().copy() if isinstance(value, torch.Tensor) else value
 
 
 def attach(
