@@ -70,6 +70,10 @@ def test_rows_say_how_runs_ended(swept):
     layers = [graph.fan_in.mean() for graph in graphs.values()]
     assert row["fan_in.mean"] == pytest.approx(np.mean(layers))
     assert np.isnan(row["fc1/nothing"])
+    one = run_rows(swept.directory / "runs/set-seed1", measures=names)
+    pd.testing.assert_frame_equal(
+        one, run_rows([swept.directory / "runs/set-seed1"], measures=names)
+    )
 
 
 def test_runs_on_their_own_are_grouped_by_what_differs(tmp_path, rng):

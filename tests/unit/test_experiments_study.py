@@ -123,6 +123,8 @@ def test_an_unknown_condition_in_quick():
 def test_files(tmp_path):
     with pytest.raises(ValueError, match="unknown study 'tutorial_tabel'; did you mean"):
         load_study("tutorial_tabel")
+    with pytest.raises(TypeError, match=r"expected a Study, the name of a study .* got dict"):
+        load_study({})
     with pytest.raises(FileNotFoundError, match="expected a TOML file, found none"):
         load_study(tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_text("[study", encoding="utf-8")

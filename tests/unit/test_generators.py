@@ -118,3 +118,9 @@ def test_epsilon_is_the_budget_of_another_allocation():
 def test_epsilon_beyond_all_edges_is_dense():
     topology = generate([6, 5], "biregular", epsilon=99, rng=np.random.default_rng(0))
     assert topology["fc1"].n_edges == 30
+
+
+@pytest.mark.parametrize("wrong", [0.3, {"fc1": 0.1, "fc2": 0.2}])
+def test_densities_that_are_no_list(wrong, rng):
+    with pytest.raises(TypeError, match="densities: expected a list with one for each of 2 layers"):
+        generate([20, 10, 5], "erdos_renyi", densities=wrong, rng=rng)

@@ -87,6 +87,8 @@ def test_a_run_without_epochs_is_refused(run, tmp_path):
     empty.topologies = []
     with pytest.raises(ValueError, match="run run has not recorded an epoch yet"):
         write_report([empty], tmp_path / "report.html")
+    with pytest.raises(FileNotFoundError, match=r"found no folder .*nowhere"):
+        write_report(str(tmp_path / "nowhere"), tmp_path / "report.html")
 
 
 def test_verdicts_cover_layers_and_sides(run):

@@ -52,7 +52,7 @@ class Comparison:
 
 
 def compare(
-    paths: Iterable[str | os.PathLike[str]],
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     measures: Iterable[str] = MEASURES,
     rng: np.random.Generator | int,
@@ -65,7 +65,7 @@ def compare(
 
     Parameters
     ----------
-    paths : iterable of path
+    paths : path or iterable of path
         Run directories and sweeps.
     measures : iterable of str
         Such as ``"fc1/fan_in.dispersion"``; without a layer the mean over layers.
@@ -131,7 +131,9 @@ def compare(
 
 
 def run_rows(
-    paths: Iterable[str | os.PathLike[str]], *, measures: Iterable[str] = ()
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    measures: Iterable[str] = (),
 ) -> pd.DataFrame:
     """Return a table with a row for each run: its group, final and best metric, and measures.
 
@@ -154,6 +156,7 @@ def run_rows(
     """
     import pandas as pd
 
+    paths = [paths] if isinstance(paths, str | os.PathLike) else paths
     found = [
         (History.load(run), _condition(run, Path(path))) for path in paths for run in runs_of(path)
     ]

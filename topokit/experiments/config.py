@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -415,7 +416,7 @@ def _section(key: str, values: Mapping[str, Any]) -> Any:
     return kind(**made, **({"params": others} if choice else {}))
 
 
-def load_recipe(name_or_path: str | Path) -> RunConfig:
+def load_recipe(name_or_path: str | os.PathLike[str]) -> RunConfig:
     """Return the configuration of a shipped recipe, by name, or of a TOML file, by path.
 
     Parameters
@@ -429,6 +430,8 @@ def load_recipe(name_or_path: str | Path) -> RunConfig:
 
     Raises
     ------
+    TypeError
+        If it is neither.
     ValueError
         If no recipe has that name, or the file is not a valid configuration.
     FileNotFoundError
@@ -439,6 +442,11 @@ def load_recipe(name_or_path: str | Path) -> RunConfig:
     >>> load_recipe("set_mlp_mnist").model.widths
     (784, 1000, 1000, 1000, 10)
     """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise TypeError(
+            "expected a RunConfig, the name of a recipe or the path of a TOML file, got "
+            f"{type(name_or_path).__name__}; RunConfig.from_dict reads a dict"
+        )
     path = Path(name_or_path)
     if path.suffix == ".toml" or (path.is_file() and str(name_or_path) not in RECIPES):
         return RunConfig.from_toml(path)

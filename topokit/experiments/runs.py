@@ -99,7 +99,7 @@ def run(
     >>> history.epochs["epoch"].tolist(), history.topology(0)["fc1"].n_in
     ([0, 1], 64)
     """
-    config = config if isinstance(config, RunConfig) else load_recipe(os.fspath(config))
+    config = config if isinstance(config, RunConfig) else load_recipe(config)
     parts = _prepare(config, data_dir)
     state = _build(config, _first_topology(config, parts), parts)
     run_directory = RunDirectory.create(directory, config.to_toml(), _environment(config))

@@ -137,6 +137,8 @@ def load_study(name_or_path: str | PathLike[str], *, quick: bool = False) -> Stu
 
     Raises
     ------
+    TypeError
+        If it is neither.
     ValueError
         If no study has that name, or the file is not a valid study.
     FileNotFoundError
@@ -147,6 +149,11 @@ def load_study(name_or_path: str | PathLike[str], *, quick: bool = False) -> Stu
     >>> load_study("tutorial_table").seeds
     (0, 1, 2, 3, 4)
     """
+    if not isinstance(name_or_path, str | PathLike):
+        raise TypeError(
+            "expected a Study, the name of a study or the path of a TOML file, got "
+            f"{type(name_or_path).__name__}"
+        )
     path = Path(name_or_path)
     if path.suffix != ".toml" and not path.is_file():
         path = choose("study", str(name_or_path), STUDIES)

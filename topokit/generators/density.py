@@ -76,6 +76,8 @@ def layer_densities(
 
     Raises
     ------
+    TypeError
+        If `densities` is neither a name nor a list.
     ValueError
         If not exactly one budget is given, a number is out of range, a name is unknown, or a list
         does not have one density for each layer.
@@ -97,6 +99,11 @@ def layer_densities(
     if densities is not None and not isinstance(densities, str):
         if words:
             raise ValueError(f"expected a list of densities alone, got {words} with it")
+        if not isinstance(densities, Sequence | np.ndarray):
+            raise TypeError(
+                f"densities: expected a list with one for each of {len(shapes)} layers, or the "
+                f"name of an allocation, got {densities!r}; one number for all layers is density"
+            )
         if len(densities) != len(shapes):
             raise ValueError(
                 f"expected one density for each of {len(shapes)} layers, got {len(densities)}"

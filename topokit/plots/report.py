@@ -16,7 +16,7 @@ import numpy as np
 from markupsafe import Markup
 
 import topokit
-from topokit.experiments.record import as_run, best_epoch
+from topokit.experiments.record import History, Recording, as_run, best_epoch
 from topokit.graph import Topology
 from topokit.graph.files import write_atomic
 from topokit.measures import describe_fit, power_law_of
@@ -27,7 +27,7 @@ from topokit.plots.style import figure, save
 from topokit.toml import to_toml
 
 if TYPE_CHECKING:
-    from topokit.experiments.record import History, RunLike
+    from topokit.experiments.record import RunLike
 
 __all__ = ["verdict_sentences", "write_report"]
 
@@ -77,14 +77,17 @@ def verdict_sentences(
 
 
 def write_report(
-    histories: Sequence[RunLike], path: str | os.PathLike[str], *, bootstrap: int = BOOTSTRAP
+    histories: RunLike | Sequence[RunLike],
+    path: str | os.PathLike[str],
+    *,
+    bootstrap: int = BOOTSTRAP,
 ) -> Path:
     """Write a self-contained HTML page, which loads nothing from the network or other files.
 
     Parameters
     ----------
-    histories : sequence of History
-        A section for each, after a table that compares them.
+    histories : run or sequence of runs
+        A section for each, after a table that compares them if there are several.
     path : path
     bootstrap : int
         Number of replicates for the p-values of the verdicts.
@@ -101,7 +104,10 @@ def write_report(
     """
     import jinja2
 
-    path, runs = Path(path), [as_run(history) for history in histories]
+    path = Path(path)
+    if isinstance(histories, str | os.PathLike | History | Recording):
+        histories = [histories]
+    runs = [as_run(history) for history in histories]
     for history in runs:
         if not history.recorded:
             raise ValueError(f"run {history.name} has not recorded an epoch yet")
