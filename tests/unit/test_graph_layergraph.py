@@ -193,3 +193,12 @@ def test_only_positions_of_edges_can_be_dropped(dropped, words):
     before = LayerGraph.from_edge_ids([0, 1], (1, 3))
     with pytest.raises(ValueError, match=rf"positions of edges to drop in 0..1, {words}"):
         EdgeUpdate.from_decisions(before, dropped=dropped, grown=[])
+
+
+def test_a_matrix_may_be_changed_and_the_graph_stays():
+    graph, values = LayerGraph.from_edge_ids([0, 1, 3], (2, 2)), np.array([0.0, 2.0, 3.0])
+    matrix = graph.to_csr(values)
+    matrix.eliminate_zeros()
+    matrix.data[:] = 7
+    assert (matrix.toarray().tolist(), values.tolist()) == ([[0, 7], [0, 7]], [0, 2, 3])
+    assert graph.edge_ids.tolist() == [0, 1, 3]

@@ -185,11 +185,14 @@ class LayerGraph:
     def to_csr(self, data: ArrayLike | None = None) -> sp.csr_array:
         """Return the (n_out, n_in) biadjacency matrix, or one with `data` on the edges.
 
-        Raises a ValueError unless `data` has one value for each edge.
+        Its arrays are its own, to be changed at will. Raises a ValueError unless `data` has one
+        value for each edge.
         """
-        values = np.ones(self.n_edges) if data is None else np.asarray(data)
+        values = np.ones(self.n_edges) if data is None else np.array(data)
         check_per_edge(self, values)
-        return sp.csr_array((values, self.indices, self.indptr), shape=self.shape)
+        return sp.csr_array(
+            (values, self.indices.astype(np.int64), self.indptr.copy()), shape=self.shape
+        )
 
     def _repeated_rows(self) -> NDArray[np.int64]:
         return np.repeat(np.arange(self.n_out, dtype=np.int64), np.diff(self.indptr))
