@@ -44,6 +44,7 @@ def test_small_sizes_at_every_density(name, size):
 
 @EVERY
 @pytest.mark.parametrize("size", LARGE)
+@pytest.mark.slow
 def test_layer_sizes_of_the_papers(name, size):
     check(name, *size, 0.01)
     check(name, *size, 0.1)

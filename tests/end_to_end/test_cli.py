@@ -83,6 +83,7 @@ def test_analyze_reads_whatever_it_is_given(finished, capsys, tmp_path):
     assert early["epoch"] == 0
 
 
+@pytest.mark.slow
 def test_plot_and_report(finished, capsys, tmp_path):
     paths = prints(capsys, "plot", finished, "--out", tmp_path / "figures").split()
     assert len(paths) >= 4

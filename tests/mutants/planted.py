@@ -76,14 +76,14 @@ PLANTED = [
     Planted(
         "momentum window one batch short",
         "topokit/nn/engine.py",
-        r"1 \+ (?=math\.ceil\(math\.log\()",
-        "",
+        r"(?<=self\._window )\+= (?=math\.ceil\(math\.log\()",
+        "= ",
     ),
     Planted(
         "momentum window of one batch",
         "topokit/nn/engine.py",
-        r'window if "momentum" in [\w.]*needs else 1',
-        "1",
+        r"self\._window \+= math\.ceil\(.*\)\)",
+        "pass",
     ),
     Planted(
         "sensitivity not reset by a rewiring",

@@ -83,6 +83,7 @@ REAL = {
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", REAL)
+@pytest.mark.slow
 def test_real_files(data_dir, name):
     data = load_data(name, data_dir=data_dir, rng=seeded())
     assert (data.x_train.shape, data.x_test.shape, data.n_classes) == REAL[name]

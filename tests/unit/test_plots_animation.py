@@ -69,6 +69,7 @@ def test_degenerate_graphs_can_be_shown(graph, tmp_path):
     save_gif(run_of([graph, graph]), tmp_path / "a.gif")
 
 
+@pytest.mark.slow
 def test_the_gif_has_a_frame_for_each_epoch_and_is_the_same_when_made_twice(run, tmp_path):
     settings, opened = dict(mpl.rcParams), plt.get_fignums()
     one, two = (save_gif(run, tmp_path / name, n_frames=3) for name in ("one.gif", "two.gif"))

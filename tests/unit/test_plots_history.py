@@ -100,6 +100,7 @@ def test_the_timeline_shows_the_codes_recorded(run, ax):
     assert ax.images[0].get_array().tolist() == [frame["value"].tolist()]
 
 
+@pytest.mark.slow
 def test_figures_are_the_same_when_made_twice(run, tmp_path):
     one, two = (save_figures(run, tmp_path / name) for name in ("one", "two"))
     assert [path.name for path in one] == [path.name for path in two]
