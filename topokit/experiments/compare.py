@@ -14,6 +14,7 @@ import numpy as np
 
 from topokit.experiments.record import History, best_epoch
 from topokit.experiments.statistics import adjusted, mean_interval, paired
+from topokit.experiments.study import flattened
 from topokit.experiments.sweep import runs_of
 from topokit.tables import as_generator
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "compare", "run_rows"]
 
 MEASURES = ("fc1/fan_in.dispersion", "fc1/normalized_spectral_gap")
-NOT_GROUPING = ("about", "seed", "threads")  # keys that may differ within a group
+NOT_GROUPING = {"about", "seed", "threads"}  # keys that may differ within a group
 ALL_PAIRS = 6  # number of groups up to which every pair is compared, else all with the first
 
 
@@ -162,7 +163,7 @@ def run_rows(
     ]
     if not found:
         raise ValueError("expected at least one run or sweep, got none")
-    labels = _labels([_flat(history.config) for history, _ in found])
+    labels = _labels([_grouping(history.config) for history, _ in found])
     rows = []
     for (history, condition), label in zip(found, labels, strict=True):
         epochs = history.epochs
@@ -191,15 +192,10 @@ def _condition(run: Path, given: Path) -> str:
     return re.sub(r"-?seed\d+$", "", run.name) if run != given else ""
 
 
-def _flat(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+def _grouping(config: Mapping[str, Any]) -> dict[str, Any]:
     """Flatten a configuration to dotted keys, without those that may differ within a group."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping) and key not in NOT_GROUPING:
-            flat |= _flat(value, f"{before}{key}.")
-        elif key not in NOT_GROUPING:
-            flat[before + key] = value
-    return flat
+    flat = flattened(config)
+    return {key: value for key, value in flat.items() if not NOT_GROUPING & {*key.split(".")}}
 
 
 def _labels(configs: list[dict[str, Any]]) -> list[str]:

@@ -15,7 +15,7 @@ from topokit.experiments.config import RunConfig, load_recipe
 from topokit.tables import choose, hint, listed
 from topokit.toml import to_toml
 
-__all__ = ["STUDIES", "PlannedRun", "Study", "load_study", "study_from"]
+__all__ = ["STUDIES", "PlannedRun", "Study", "flattened", "load_study", "study_from"]
 
 STUDIES: dict[str, Path] = {
     path.stem: path
@@ -220,16 +220,16 @@ def study_from(values: Mapping[str, Any], *, quick: bool = False) -> Study:
         _known(arm, ("name", "settings"), "arms.")
         if arm["name"] in arms:
             raise ValueError(f"arms: two conditions are named {arm['name']!r}")
-        arms[arm["name"]] = _flat(arm.get("settings", {}))
-    settings, grid = _flat(values.get("settings", {})), _flat(values.get("grid", {}))
+        arms[arm["name"]] = flattened(arm.get("settings", {}))
+    settings, grid = flattened(values.get("settings", {})), flattened(values.get("grid", {}))
     if "measures" in about:
         settings["measures.names"] = list(about["measures"])
     seeds = about.get("seeds", [0])
     if quick:
         less = values.get("quick", {})
         _known(less, ("seeds", "settings", "grid", "arms"), "quick.")
-        settings, grid = settings | _flat(less.get("settings", {})), dict(grid)
-        grid |= _flat(less.get("grid", {}))
+        settings, grid = settings | flattened(less.get("settings", {})), dict(grid)
+        grid |= flattened(less.get("grid", {}))
         seeds = less.get("seeds", seeds)
         arms = {name: choose("condition", name, arms) for name in less.get("arms", arms)}
     for key, choices in grid.items():
@@ -262,14 +262,14 @@ def _known(values: Any, keys: tuple[str, ...], where: str) -> None:
             raise ValueError(f"unknown key '{where}{key}'; {hint(key, keys)}keys: {listed(keys)}")
 
 
-def _flat(table: Any, before: str = "") -> dict[str, Any]:
+def flattened(table: Any, before: str = "") -> dict[str, Any]:
     """Return nested tables as one table with dotted keys."""
     if not isinstance(table, Mapping):
         raise ValueError(f"expected a table of configuration keys, got {table!r}")
     flat: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{before}{key}.")
+            flat |= flattened(value, f"{before}{key}.")
         else:
             flat[f"{before}{key}"] = value
     return flat

@@ -181,7 +181,7 @@ class Product(torch.autograd.Function):
     @staticmethod
     def product(x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool) -> torch.Tensor:
         """Return the product, (n_out, batch), for x of shape (n_in, batch)."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: every way of computing defines it
 
     @staticmethod
     def gradients(
@@ -192,7 +192,7 @@ class Product(torch.autograd.Function):
         The gradient of x, (n_in, batch), is computed only if `needs_x`, and with `mask` set to 0
         where x is not above 0.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: every way of computing defines it
 
     @classmethod
     def _forward(
