@@ -29,6 +29,9 @@ from topokit.tables import as_generator, choose, need
 
 __all__ = ["Engine", "as_arrays", "as_tensors", "attach", "sparsify"]
 
+Changes = dict[str, tuple[EdgeUpdate, NDArray[Any]]]
+"""The change of each layer in which an edge moved, with the values of its new graph's edges."""
+
 FORGOTTEN = 0.01  # batches of a smaller weight are left out of the momentum window
 FORWARD_BATCH = 1000
 NEEDS = (
@@ -368,9 +371,19 @@ class Engine:
         if closure is not None:
             self._capture_batch(closure)
         self._check_needs()
+        changes = self._decide(grow)
+        self._apply(changes)
+        self.updates += 1
+        self.last = {name: update for name, (update, _) in changes.items()}
+        if self.recorder is not None:
+            self.recorder(self.steps, self.topology)
+        self._switch_capture()
+        return self.last
+
+    def _decide(self, grow: bool) -> Changes:
+        """Return the changes that the rule makes now, from the captured data; uses them up."""
         rule, at, end = self.rule, self._position, self._end
-        layers = self._layers()
-        changes = rewire_network(
+        return rewire_network(
             self._views(),
             rule if grow else rule._replace(plan=_without_growing(rule.plan)),
             drop_fraction=self.options.fraction(at, 1 if end is None else end),
@@ -378,15 +391,13 @@ class Engine:
             rng=self.rng,
             fixed=self.options.skip,
         )
+
+    def _apply(self, changes: Changes) -> None:
+        """Replace the graphs, and carry optimizer state and memories over to them."""
+        layers = self._layers()
         for name, (update, values) in changes.items():
             layers[name].replace_graph(update, values, self.optimizer)
             self._carry(name, update, values)
-        self.updates += 1
-        self.last = {name: update for name, (update, _) in changes.items()}
-        if self.recorder is not None:
-            self.recorder(self.steps, self.topology)
-        self._switch_capture()
-        return self.last
 
     def _capture_batch(self, closure: Callable[[], torch.Tensor]) -> None:
         """Capture the batch whose loss `closure` returns, without changing any ``.grad``."""
