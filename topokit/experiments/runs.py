@@ -42,7 +42,7 @@ from topokit.measures import (
     measure,
     prepare,
 )
-from topokit.nn.extract import topology_of
+from topokit.nn.checkpoints import topology_of_state
 from topokit.nn.initial_topology import INITIAL_TOPOLOGIES
 from topokit.nn.models import MODELS, UNSUPERVISED, inputs_of
 from topokit.rules import RULES, SCHEDULES, Rewiring
@@ -150,7 +150,7 @@ def resume(
     with run_directory.lock():
         checkpoint = read_checkpoint(run_directory.checkpoint)
         parts = _prepare(config, data_dir)
-        state = _build(config, topology_of(checkpoint["model"]), parts)
+        state = _build(config, topology_of_state(checkpoint["model"]), parts)
         state.restore(checkpoint)
         return _loop(config, state, parts, run_directory, progress)
 
