@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from topokit.graph import EdgeUpdate, LayerGraph, Topology, snapshots
-from topokit.graph.files import write_atomic
+from topokit.graph.files import locked, write_atomic
 from topokit.measures import measure
 from topokit.rules.memory import explore
 
@@ -288,17 +288,10 @@ class RunDirectory:
         ------
         ValueError
             If another process holds it.
+        OSError
+            If the folder cannot be locked.
         """
-        import fcntl
-
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise ValueError(
-                    f"another process is writing to the run {self.path}; wait for it or "
-                    "choose another --out"
-                ) from None
+        with locked(self.path / ".lock", what=f"the run {self.path}"):
             yield
 
     def config(self) -> dict[str, Any]:
