@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["parse_assignment", "parse_settings", "to_toml"]
+__all__ = ["flattened", "parse_assignment", "parse_settings", "to_toml"]
 
 
 def to_toml(table: Mapping[str, Any]) -> str:
@@ -120,3 +120,16 @@ def table_at(tables: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
         if not isinstance(tables, dict):
             raise ValueError(f"{'.'.join(path)}: expected a table at {part!r}, got a value")
     return tables
+
+
+def flattened(table: Any, before: str = "") -> dict[str, Any]:
+    """Return nested tables as one table with dotted keys."""
+    if not isinstance(table, Mapping):
+        raise ValueError(f"expected a table of configuration keys, got {table!r}")
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{before}{key}.")
+        else:
+            flat[f"{before}{key}"] = value
+    return flat

@@ -203,7 +203,7 @@ def test_a_run_whose_checkpoint_is_damaged(finished, capsys, tmp_path):
 def test_two_processes_in_one_run_directory(finished, capsys, tmp_path):
     import shutil
 
-    from topokit.experiments.record import RunDirectory
+    from topokit.experiments.rundir import RunDirectory
 
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy)

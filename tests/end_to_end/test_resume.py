@@ -72,23 +72,24 @@ def test_stopped_at_any_epoch(whole, tmp_path, epoch):
     assert_same_run(whole, tmp_path / "stopped")
 
 
-@pytest.mark.parametrize("place", ["topology", "frames", "checkpoint"])
+@pytest.mark.parametrize("place", ["topology", "line", "checkpoint", "end"])
 def test_stopped_while_writing(whole, tmp_path, monkeypatch, place):
     """The record may be ahead of the checkpoint by any part of an epoch."""
-    from topokit.experiments.loop import TrainState
-    from topokit.experiments.record import RunDirectory
+    from topokit.experiments.rundir import RunDirectory
     from topokit.graph import snapshots
 
     owner, name = {
         "topology": (snapshots, "append"),
-        "frames": (RunDirectory, "_write_frame"),
-        "checkpoint": (TrainState, "save"),
+        "line": (RunDirectory, "add_line"),
+        "checkpoint": (RunDirectory, "write"),
+        "end": (RunDirectory, "write"),
     }[place]
     original, calls = getattr(owner, name), []
+    last = {"checkpoint": 3 + 4, "end": 3 + 6 + 2}.get(place, 4)  # 3 files at the beginning
 
     def dies(*args, **kwargs):
         calls.append(1)
-        if len(calls) == 4:
+        if len(calls) == last:
             raise Stop
         return original(*args, **kwargs)
 
@@ -167,7 +168,7 @@ def test_weights_that_diverge_stop_the_run_and_leave_the_last_good_state(tmp_pat
     with pytest.raises(FloatingPointError, match=r"at step \d+ \(epoch \d+\); try a learning rate"):
         run(config("optimizer.lr=1e18"), tmp_path / "run")
     assert History.load(tmp_path / "run").config["optimizer"]["lr"] == 1e18
-    assert (tmp_path / "run" / "checkpoint.pt").is_file()
+    assert not (tmp_path / "run" / "DONE").exists()
 
 
 def test_a_full_disk_leaves_the_last_good_state(whole, tmp_path, monkeypatch, capsys):

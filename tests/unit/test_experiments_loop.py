@@ -149,7 +149,7 @@ def test_the_explored_fraction_counts_every_graph_there_was(data, every, monkeyp
                     k: len(seen[g.shape]) / (g.n_in * g.n_out) for k, g in epoch.topology.items()
                 }
             if epoch.index == stop:
-                state.save(tmp_path / "checkpoint.pt")
+                (tmp_path / "checkpoint.pt").write_bytes(state.to_bytes())
                 state = new_state()
                 state.restore(read_checkpoint(tmp_path / "checkpoint.pt"))
                 break
@@ -199,7 +199,7 @@ def test_every_rule_trains_and_its_state_can_be_saved(data, rule, every, tmp_pat
     assert all(a >= b for a, b in itertools.pairwise(total))
     assert all(g.n_edges > 0 for g in done[-1].topology.values())
     assert np.isfinite(done[-1].metrics["test_loss"])
-    state.save(tmp_path / "checkpoint.pt")
+    (tmp_path / "checkpoint.pt").write_bytes(state.to_bytes())
     checkpoint = read_checkpoint(tmp_path / "checkpoint.pt")
     other = new_state()
     other.restore(checkpoint)
@@ -217,7 +217,7 @@ def test_every_rule_resumes_as_if_never_stopped(data, rule, every, tmp_path):
     run = train(stopped, data, plan)
     next(run)
     next(run)
-    stopped.save(tmp_path / "checkpoint.pt")
+    (tmp_path / "checkpoint.pt").write_bytes(stopped.to_bytes())
     resumed = new_state(dropout=0.2)
     resumed.restore(read_checkpoint(tmp_path / "checkpoint.pt"))
     rest = list(train(resumed, data, plan))

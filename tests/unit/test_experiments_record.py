@@ -2,7 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from topokit.experiments.record import History, Recorder, RunDirectory, best_epoch
+from topokit.experiments.record import History, best_epoch
+from topokit.experiments.recorder import Recorder
+from topokit.experiments.rundir import RunDirectory
 from topokit.graph import EdgeUpdate, LayerGraph, same_edges, sample_absent, snapshots
 
 
@@ -27,11 +29,10 @@ def test_every_epoch_can_be_read_back(tmp_path, rng):
     steps = list(evolving(rng, 25))
     previous = None
     for epoch, topology in enumerate(steps):
-        births = snapshots.append(tmp_path, epoch, topology, previous)
-        previous = (epoch, topology, births)
+        previous = snapshots.append(tmp_path, epoch, topology, previous)
     assert snapshots.recorded(tmp_path) == list(range(25))
     for epoch in (24, 0, 9, 10, 19, 3):
-        found = snapshots.read(tmp_path, epoch)
+        found = snapshots.load(tmp_path, epoch).topology
         assert all(same_edges(found[name], steps[epoch][name]) for name in found)
 
 
@@ -161,8 +162,8 @@ def test_folders_that_are_no_runs_are_refused(tmp_path):
     (tmp_path / "other" / "thesis.tex").write_text("")
     with pytest.raises(ValueError, match="choose another --out"):
         new_run(tmp_path / "other")
-    (run.path / "epochs.parquet").write_bytes(b"no")
-    with pytest.raises(ValueError, match=r"epochs\.parquet is damaged"):
+    (run.path / "record.jsonl").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"record\.jsonl of run .* is damaged"):
         History.load(run.path)
 
 
@@ -192,6 +193,6 @@ def test_a_folder_renamed_before_the_run_goes_on_has_one_name(tmp_path, rng):
     recorder = Recorder(run, upto=1)
     for epoch in range(2, 4):
         recorder.write(epoch, {"loss": 0.5}, steps[epoch], measures(epoch))
-    history = run.history()
+    history = History.load(run.path)
     assert set(history.epochs["run"]) == set(history.measures["run"]) == {"new"}
     assert len(history.wide()) == 4

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from topokit.experiments.config import RunConfig
-from topokit.experiments.record import History, RunDirectory
+from topokit.experiments.record import History
+from topokit.experiments.rundir import RunDirectory
 from topokit.experiments.runs import run
 from topokit.experiments.study import study_from
 from topokit.experiments.sweep import TRIES, cores, local_pool, runs_of, sweep, sweep_frame

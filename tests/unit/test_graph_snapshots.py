@@ -28,8 +28,7 @@ def history(rng, epochs):
 def write(folder, found, start=0):
     last = None
     for epoch, (topology, _) in enumerate(found):
-        births = snapshots.append(folder, epoch + start, topology, last)
-        last = (epoch + start, topology, births)
+        last = snapshots.append(folder, epoch + start, topology, last)
 
 
 @pytest.mark.parametrize("start", [0, 3])
@@ -38,10 +37,10 @@ def test_every_epoch_is_read_as_it_was(tmp_path, rng, start):
     write(tmp_path, found, start)
     assert snapshots.recorded(tmp_path) == list(range(start, start + len(found)))
     for epoch, (topology, births) in enumerate(found):
-        read = snapshots.read(tmp_path, epoch + start)
+        read = snapshots.load(tmp_path, epoch + start).topology
         assert list(read) == list(topology)
         assert all(same_edges(read[name], graph) for name, graph in topology.items())
-        stored = snapshots.read_births(tmp_path, epoch + start)
+        stored = snapshots.load(tmp_path, epoch + start).births
         expected = {name: (start + born).tolist() for name, born in births.items()}
         assert {name: born.tolist() for name, born in stored.items()} == expected
 
@@ -53,27 +52,29 @@ def test_epochs_after_the_last_are_forgotten(tmp_path, rng):
     snapshots.truncate(tmp_path, -1)
     assert snapshots.recorded(tmp_path) == []
     with pytest.raises(ValueError, match=r"expected a recorded epoch \(none\), got 0"):
-        snapshots.read(tmp_path, 0)
+        snapshots.load(tmp_path, 0)
 
 
 def test_epochs_that_were_not_recorded_are_named(tmp_path, rng):
     write(tmp_path, history(rng, 3))
     with pytest.raises(ValueError, match=r"expected a recorded epoch \(0\.\.2\), got 5"):
-        snapshots.read(tmp_path, 5)
+        snapshots.load(tmp_path, 5)
 
 
 def test_a_damaged_file_is_named(tmp_path, rng):
     write(tmp_path, history(rng, 3))
     next(p for p in sorted(tmp_path.iterdir()) if "1" in p.name).write_bytes(b"no archive")
     with pytest.raises(ValueError, match="the recorded topology of epoch 1 is damaged"):
-        snapshots.read(tmp_path, 2)
-    assert snapshots.read(tmp_path, 0)
+        snapshots.load(tmp_path, 2)
+    assert snapshots.load(tmp_path, 0)
 
 
 def test_layers_without_edges(tmp_path):
     empty = {"fc1": LayerGraph.from_edge_ids([], (2, 3))}
     one = {"fc1": LayerGraph.from_edge_ids([5], (2, 3))}
     write(tmp_path, [(empty, {}), (one, {}), (empty, {})])
-    edges = [snapshots.read(tmp_path, epoch)["fc1"].edge_ids.tolist() for epoch in range(3)]
+    edges = [
+        snapshots.load(tmp_path, epoch).topology["fc1"].edge_ids.tolist() for epoch in range(3)
+    ]
     assert edges == [[], [5], []]
-    assert snapshots.read_births(tmp_path, 1)["fc1"].tolist() == [1]
+    assert snapshots.load(tmp_path, 1).births["fc1"].tolist() == [1]

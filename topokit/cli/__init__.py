@@ -25,6 +25,7 @@ app = cyclopts.App(
 for _command in (
     runs.train,
     runs.resume,
+    runs.verify,
     graphs.analyze,
     graphs.generate,
     figures.plot,

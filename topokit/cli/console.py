@@ -186,10 +186,7 @@ def run_summary(history: History, directory: Path) -> dict[str, Any]:
     from topokit.experiments.record import best_epoch
 
     epochs = history.epochs
-    timing = {}
-    path = history.directory / "timing.json"
-    if path.is_file():
-        timing = json.loads(path.read_text(encoding="utf-8"))
+    timing = history.timing
     share = float("nan")
     if timing.get("training_seconds"):
         share = timing["measuring_seconds"] / timing["training_seconds"]

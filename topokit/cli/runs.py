@@ -1,17 +1,27 @@
-"""Commands for single runs: ``train`` and ``resume``."""
+"""Commands for single runs: ``train``, ``resume`` and ``verify``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from topokit.cli import console
-from topokit.cli.options import DataDir, Json, Plugins, Settings
+from topokit.cli.options import DataDir, Json, Plugins, Settings, some
 from topokit.tables import import_plugins
 
-__all__ = ["resume", "train"]
+__all__ = ["resume", "train", "verify"]
+
+Accept = Annotated[
+    list[Literal["config", "data"]],
+    Parameter(
+        name="--accept",
+        help="Go on with an edited config.toml (config) or other samples (data).",
+    ),
+]
 
 
 def train(
@@ -51,7 +61,8 @@ def train(
     if seed is not None:
         changes.append(f"seed={seed}")
     config = load_recipe(recipe).override(changes)
-    directory = out or _free_directory(Path("runs"), f"{Path(recipe).stem}-seed{config.seed}")
+    name = f"{Path(recipe).stem}-seed{config.seed}"
+    directory = out or _free_directory(Path("runs"), name, config.to_toml())
     with _resumable(directory), console.training(config, quiet=json) as progress:
         history = run(config, directory, data_dir=data_dir, progress=progress)
     return _finished(history, directory, json)
@@ -62,6 +73,7 @@ def resume(
     /,
     *,
     data_dir: DataDir = None,
+    accept: Accept | None = None,
     plugin: Plugins | None = None,
     json: Json = False,
 ) -> int:
@@ -73,17 +85,18 @@ def resume(
         The run directory.
     """
     from topokit.experiments.config import RunConfig
-    from topokit.experiments.record import RunDirectory
+    from topokit.experiments.record import History
+    from topokit.experiments.rundir import RunDirectory
     from topokit.experiments.runs import resume as resume_run
 
     import_plugins(plugin or ())
     directory = RunDirectory.open(run)
     if directory.done:
         console.note(f"{run} is already finished; nothing to do")
-        return _finished(directory.history(), run, json)
+        return _finished(History.load(run), run, json)
     config = RunConfig.from_dict(directory.config())
     with _resumable(run), console.training(config, quiet=json) as progress:
-        history = resume_run(run, data_dir=data_dir, progress=progress)
+        history = resume_run(run, data_dir=data_dir, progress=progress, accept=accept or ())
     return _finished(history, run, json)
 
 
@@ -105,10 +118,18 @@ def _resumable(directory: Path) -> Iterator[None]:
         raise
 
 
-def _free_directory(parent: Path, name: str) -> Path:
-    """Return the first of NAME, NAME-2, NAME-3, ... that does not exist."""
+def _free_directory(parent: Path, name: str, config_toml: str) -> Path:
+    """Return the first of NAME, NAME-2, NAME-3, ... in which the run can start."""
+    from topokit.experiments.rundir import RunDirectory
+
     candidates = [parent / name, *(parent / f"{name}-{i}" for i in range(2, 10_000))]
-    return next(path for path in candidates if not path.exists())
+    for path in candidates:
+        try:
+            RunDirectory(path).check_free(config_toml)
+        except ValueError:
+            continue
+        return path
+    raise ValueError(f"expected a free name in {parent}, found none; choose one with --out")
 
 
 def _finished(history: Any, directory: Path, json: bool) -> int:
@@ -119,3 +140,28 @@ def _finished(history: Any, directory: Path, json: bool) -> int:
     else:
         console.print_summary(history, summary)
     return 0
+
+
+def verify(*runs: Path, recover: bool = False, json: Json = False) -> int:
+    """Check every file of runs, and recover what is damaged where that is possible.
+
+    The exit code is 1 if a run is damaged.
+
+    Parameters
+    ----------
+    runs
+        Run directories.
+    recover
+        Recover what can be; damaged files are kept in the folder 'damaged' of the run.
+    """
+    from topokit.experiments.verify import verify as verify_run
+
+    found = [verify_run(run, recover=recover) for run in some(list(runs))]
+    if json:
+        console.print_json(
+            [vars(one) | {"findings": list(map(vars, one.findings))} for one in found]
+        )
+    else:
+        for one in found:
+            console.say(one.sentence())
+    return 0 if all(one.intact for one in found) else 1

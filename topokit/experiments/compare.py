@@ -14,9 +14,9 @@ import numpy as np
 
 from topokit.experiments.record import History, best_epoch
 from topokit.experiments.statistics import adjusted, mean_interval, paired
-from topokit.experiments.study import flattened
 from topokit.experiments.sweep import runs_of
 from topokit.tables import as_generator
+from topokit.toml import flattened
 
 if TYPE_CHECKING:
     import pandas as pd

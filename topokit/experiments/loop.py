@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from topokit.graph import EdgeUpdate, Topology
-from topokit.graph.files import write_atomic
+from topokit.graph.checksums import read_file, seal, unseal
 from topokit.nn.engine import Engine, as_arrays, as_tensors
 from topokit.nn.layers import sparse_layers
 from topokit.rules import RULES, Rewiring, UpdateRule
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Epoch", "TrainPlan", "TrainState", "train"]
 
-ENTRIES = ("model", "optimizer", "rngs", "dropout", "epoch", "step", "memory")
+ENTRIES = {
+    "model": dict, "optimizer": dict, "rngs": str, "dropout": torch.Tensor,
+    "epoch": int, "step": int, "memory": dict,
+}  # fmt: skip
 EVALUATION_BATCH = 2000
 WIDEST_CELLS = 1 << 26  # samples times units of the widest layer that are evaluated at once
 
@@ -115,8 +118,14 @@ class TrainState:
     step: int = 0
     memory: dict[str, Any] = field(default_factory=dict)
 
-    def save(self, path: Path) -> None:
-        """Write a checkpoint beside `path` and move it into place."""
+    def to_bytes(self, **about: Any) -> bytes:
+        """Return the content of a checkpoint file, sealed (see `topokit.graph.checksums`).
+
+        Parameters
+        ----------
+        **about
+            Kept in the seal, such as the identity of the run.
+        """
         streams = {name: rng.bit_generator.state for name, rng in self.rngs.items()}
         content = {
             "model": self.model.state_dict(),
@@ -127,47 +136,103 @@ class TrainState:
             "step": self.step,
             "memory": as_tensors(self.memory),
         }
-        buffer = io.BytesIO()  # a full disk is then an OSError, not an error of the serialiser
+        buffer = io.BytesIO()
         torch.save(content, buffer)
-        with write_atomic(path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+        return seal(buffer.getvalue(), epoch=self.epoch, **about)
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
         """Set the state to that of a checkpoint read by `read_checkpoint`.
 
         The model must have been built from the checkpoint's topology.
+
+        Raises
+        ------
+        ValueError
+            If an entry is missing or does not fit the model, the optimizer or the streams.
         """
-        self.model.load_state_dict(checkpoint["model"])
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
-        for name, state in json.loads(checkpoint["rngs"]).items():
-            self.rngs[name].bit_generator.state = state
-        self.dropout.set_state(checkpoint["dropout"])
+        try:
+            self.model.load_state_dict(checkpoint["model"])
+            self.optimizer.load_state_dict(checkpoint["optimizer"])
+            streams = json.loads(checkpoint["rngs"])
+            if set(streams) != set(self.rngs):
+                has = ", ".join(sorted(streams)) or "none"
+                raise ValueError(f"expected random streams {', '.join(self.rngs)}, got {has}")
+            for name, state in streams.items():
+                self.rngs[name].bit_generator.state = state
+            self.dropout.set_state(checkpoint["dropout"])
+            self.memory = as_arrays(checkpoint["memory"])
+        except Exception as error:  # torch and numpy raise errors of many kinds
+            raise ValueError(f"the checkpoint does not fit the run: {_first_line(error)}") from None
         self.epoch, self.step = checkpoint["epoch"], checkpoint["step"]
-        self.memory = as_arrays(checkpoint["memory"])
+        if self.step < self.epoch or (self.step > 0) != (self.epoch > 0):
+            raise ValueError(
+                f"the checkpoint does not fit the run: {self.step} steps in {self.epoch} epochs"
+            )
+        self._check_optimizer()
+
+    def _check_optimizer(self) -> None:
+        """Raise a ValueError if the optimizer lacks state that a step has given it."""
+        groups, states = self.optimizer.param_groups, self.optimizer.state
+        keeps = not isinstance(self.optimizer, torch.optim.SGD) or any(
+            group["momentum"] for group in groups
+        )
+        entries: set[str] = set().union(*(state for state in states.values()))
+        for group in groups:
+            for at, parameter in enumerate(group["params"]):
+                state = states.get(parameter, {})
+                found = {
+                    key: value for key, value in state.items() if isinstance(value, torch.Tensor)
+                }
+                wrong = [k for k, v in found.items() if v.ndim and v.shape != parameter.shape]
+                if wrong or (keeps and self.step and (not state or set(state) != entries)):
+                    raise ValueError(
+                        f"the checkpoint does not fit the run: the optimizer's state of parameter "
+                        f"{at} is {'of another shape' if wrong else 'missing'}"
+                    )
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_checkpoint(path: str | os.PathLike[str], check: str | None = None) -> dict[str, Any]:
     """Read a checkpoint without unpickling arbitrary objects.
+
+    Parameters
+    ----------
+    path : path
+    check : str, optional
+        The checksum in its seal; by default any, or none at all.
 
     Raises
     ------
     FileNotFoundError
         If there is none.
     ValueError
-        If it is damaged or is no checkpoint of a run.
+        If it is damaged, is no checkpoint of a run, or is not the one with that checksum.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"expected a checkpoint, found none at {path}")
     try:
-        checkpoint = torch.load(io.BytesIO(path.read_bytes()), weights_only=True)
+        content = read_file(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"expected a checkpoint, found none at {path}") from None
+    try:
+        about = unseal(content)
+        if check is not None and (about or {}).get("digest") != check:
+            raise ValueError("it is not the one that was saved at this point of the run")
+        checkpoint = torch.load(io.BytesIO(content), weights_only=True)
         missing = set(ENTRIES) - set(checkpoint)
     except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"the checkpoint {path} is damaged: {first}") from error
+        raise ValueError(f"the checkpoint {path} is damaged: {_first_line(error)}") from error
     if missing:
         raise ValueError(f"the checkpoint {path} lacks {', '.join(sorted(missing))}")
+    for name, kind in ENTRIES.items():
+        if not isinstance(checkpoint[name], kind) or isinstance(checkpoint[name], bool):
+            raise ValueError(
+                f"the checkpoint {path} is damaged: its entry {name!r} is of type "
+                f"{type(checkpoint[name]).__name__}"
+            )
     return checkpoint
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def train(state: TrainState, data: Data, plan: TrainPlan) -> Iterator[Epoch]:

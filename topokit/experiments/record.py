@@ -1,12 +1,10 @@
-"""The results of a run: two tidy frames, the topology of every epoch, and their folder."""
+"""The results of a run: two tidy frames and the topology of every epoch."""
 
 from __future__ import annotations
 
-import json
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -15,24 +13,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from topokit.graph import EdgeUpdate, LayerGraph, Topology, snapshots
-from topokit.graph.files import locked, write_atomic
+from topokit.experiments.rundir import MEASURE_COLUMNS, RunDirectory
+from topokit.graph import Topology, snapshots
 from topokit.measures import measure
-from topokit.rules.memory import explore
 
 __all__ = [
     "EXPLORED",
     "History",
-    "Recorder",
     "Recording",
-    "RunDirectory",
     "RunLike",
     "as_run",
     "best_epoch",
 ]
 
 EXPLORED = "explored_fraction"
-MEASURE_COLUMNS = ["run", "epoch", "layer", "measure", "value"]
 
 
 def best_epoch(epochs: pd.DataFrame) -> int:
@@ -87,6 +81,10 @@ class History:
         The run's folder, from which topologies are read when asked for.
     config, environment : dict
         The configuration, and the versions, seed and command that made the run.
+    checks : dict of str, optional
+        Checksum of the file of each epoch's topology; None for runs of schema 1.
+    timing : dict of float
+        ``epochs``, ``training_seconds`` and ``measuring_seconds``.
 
     Notes
     -----
@@ -99,6 +97,8 @@ class History:
     directory: Path
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    checks: dict[int, str] | None = field(default=None, repr=False)
+    timing: dict[str, float] = field(default_factory=dict, repr=False)
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> History:
@@ -111,7 +111,13 @@ class History:
         ValueError
             If the directory is no run or its files are damaged.
         """
-        return RunDirectory.open(directory).history()
+        run = RunDirectory.open(directory)
+        record = run.read()
+        run.compare(record)
+        epochs, measures = record.frames(run.name)
+        config = tomllib.loads(record.config)
+        path, checks = run.path.resolve(), record.checks
+        return cls(epochs, measures, path, config, record.environment, checks, record.timing())
 
     @property
     def name(self) -> str:
@@ -120,9 +126,8 @@ class History:
 
     @property
     def recorded(self) -> list[int]:
-        """Epochs whose topology is stored and whose row is in `epochs`."""
-        known = set(self.epochs["epoch"].tolist())
-        return [e for e in snapshots.recorded(self.directory / "topology") if e in known]
+        """Epochs whose topology is stored: those that have a row in `epochs`."""
+        return [int(epoch) for epoch in self.epochs["epoch"]]
 
     def topology(self, epoch: int) -> Topology:
         """Return all layer graphs of a recorded epoch; negative numbers count from the end.
@@ -130,9 +135,16 @@ class History:
         Raises
         ------
         ValueError
-            If the epoch was not recorded.
+            If the epoch was not recorded, or a file that is needed is missing or damaged.
         """
-        return snapshots.read(self.directory / "topology", _at(self.recorded, epoch))
+        return self._snapshot(_at(self.recorded, epoch)).topology
+
+    def _snapshot(self, epoch: int) -> snapshots.Snapshot:
+        recorded = self.recorded
+        if epoch not in recorded:
+            span = f"{recorded[0]}..{recorded[-1]}" if recorded else "none"
+            raise ValueError(f"expected a recorded epoch ({span}), got {epoch}")
+        return snapshots.load(self.directory / "topology", epoch, self.checks)
 
     def ages(self, epoch: int, layer: str) -> NDArray[np.int64]:
         """Return the age in epochs of each edge of a layer, 0 for one new in that epoch.
@@ -146,7 +158,7 @@ class History:
             If the epoch was not recorded, or there is no such layer.
         """
         epoch = _at(self.recorded, epoch)
-        births = snapshots.read_births(self.directory / "topology", epoch)
+        births = self._snapshot(epoch).births
         if layer not in births:
             raise ValueError(f"expected a layer of {', '.join(births)}, got {layer!r}")
         return (epoch - births[layer]).astype(np.int64)
@@ -176,11 +188,9 @@ class History:
                 "the record; epochs with a recorded value: "
                 f"{self._epochs_with(EXPLORED) or 'none'}"
             )
-        seen = self.topology(epoch)
-        for at in self.recorded:
-            if at < epoch:
-                for layer, graph in self.topology(at).items():
-                    seen[layer] = explore(seen[layer], graph)
+        self._snapshot(epoch)  # says if it was not recorded
+        upto = [at for at in self.recorded if at <= epoch]
+        seen = snapshots.explored(self.directory / "topology", upto, self.checks)
         return {layer: graph.density for layer, graph in seen.items()}
 
     def _epochs_with(self, name: str) -> str:
@@ -199,216 +209,6 @@ def _at(recorded: list[int], epoch: int) -> int:
     """Return the number of an epoch; negative numbers count the recorded epochs from the end."""
     epoch = int(epoch)
     return recorded[epoch] if -len(recorded) <= epoch < 0 else epoch
-
-
-@dataclass(frozen=True)
-class RunDirectory:
-    """The folder of a run, and its files.
-
-    Every file is written under a temporary name and then moved into place, so that an interruption
-    leaves no partial file.
-
-    Parameters
-    ----------
-    path : Path
-    """
-
-    path: Path
-
-    @classmethod
-    def create(
-        cls, path: str | os.PathLike[str], config_toml: str, environment: dict[str, Any]
-    ) -> RunDirectory:
-        """Make the folder of a new run.
-
-        Raises
-        ------
-        ValueError
-            If `path` exists and is not an empty folder.
-        """
-        path = Path(path)
-        if path.exists() and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir())):
-            hint = (
-                f"'topokit resume {path}' continues that run"
-                if (path / "config.toml").is_file()
-                else "choose another --out"
-            )
-            raise ValueError(f"expected a new or empty folder, {path} is there already; {hint}")
-        path.mkdir(parents=True, exist_ok=True)
-        run = cls(path)
-        run._write_text("environment.json", json.dumps(environment, indent=2) + "\n")
-        run._write_text("config.toml", config_toml)
-        return run
-
-    @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> RunDirectory:
-        """Open the folder of a run.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no such folder.
-        ValueError
-            If it is no run directory.
-        """
-        path = Path(path)
-        if not path.is_dir():
-            raise FileNotFoundError(f"expected a run directory, found no folder {path}")
-        if not (path / "config.toml").is_file():
-            raise ValueError(
-                f"expected a run directory (with config.toml, made by 'topokit train'), "
-                f"{path} is none"
-            )
-        return cls(path)
-
-    @property
-    def name(self) -> str:
-        """Name of the run."""
-        return self.path.resolve().name
-
-    @property
-    def checkpoint(self) -> Path:
-        """The file from which the run can be continued."""
-        return self.path / "checkpoint.pt"
-
-    @property
-    def done(self) -> bool:
-        """Whether the run has ended as planned."""
-        return (self.path / "DONE").is_file()
-
-    def finish(self) -> None:
-        """Mark the run as ended."""
-        self._write_text("DONE", "")
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Lock the folder for this process; the lock ends when the process ends.
-
-        Raises
-        ------
-        ValueError
-            If another process holds it.
-        OSError
-            If the folder cannot be locked.
-        """
-        with locked(self.path / ".lock", what=f"the run {self.path}"):
-            yield
-
-    def config(self) -> dict[str, Any]:
-        """Return the configuration as it was written."""
-        try:
-            return tomllib.loads((self.path / "config.toml").read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"the configuration of run {self.path} is damaged: {error}") from error
-
-    def history(self) -> History:
-        """Read everything recorded so far."""
-        try:
-            environment = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            environment = {}
-        except ValueError as error:
-            raise ValueError(f"environment.json of run {self.path} is damaged: {error}") from error
-        return History(
-            epochs=self._read_frame("epochs", ["run", "epoch"]),
-            measures=self._read_frame("measures", MEASURE_COLUMNS),
-            directory=self.path.resolve(),
-            config=self.config(),
-            environment=environment,
-        )
-
-    def _read_frame(self, name: str, columns: list[str]) -> pd.DataFrame:
-        path = self.path / f"{name}.parquet"
-        if not path.is_file():
-            return pd.DataFrame(columns=columns)
-        try:
-            return pd.read_parquet(path)
-        except Exception as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
-
-    def _write_frame(self, name: str, frame: pd.DataFrame) -> None:
-        with write_atomic(self.path / f"{name}.parquet") as temporary:
-            frame.to_parquet(temporary, index=False)
-
-    def _write_text(self, name: str, text: str) -> None:
-        with write_atomic(self.path / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-
-
-class Recorder:
-    """Writer of epochs into a run directory.
-
-    Frames are rewritten as a whole, topologies are appended. Both are on disk when `write` returns,
-    so a checkpoint saved afterwards is never ahead of the record.
-
-    Parameters
-    ----------
-    run : RunDirectory
-    upto : int
-        Last epoch to keep of what is already recorded; by default none is kept.
-
-    Attributes
-    ----------
-    previous : dict of LayerGraph or None
-        The topology recorded last.
-    explored : dict of LayerGraph
-        For each layer the edges present at any recorded epoch.
-    """
-
-    def __init__(self, run: RunDirectory, *, upto: int = -1) -> None:
-        history = run.history()
-        self.run = run
-        # The folder may have been renamed since the rows were written: a run has one name.
-        self._epochs, self._measures = (
-            frame[frame["epoch"] <= upto].assign(run=run.name)
-            for frame in (history.epochs, history.measures)
-        )
-        self._folder = run.path / "topology"
-        snapshots.truncate(self._folder, upto)
-        self.previous: Topology | None = None
-        self.explored: dict[str, LayerGraph] = {}
-        self._last: tuple[int, Topology, dict[str, NDArray[np.int32]]] | None = None
-        for epoch in snapshots.recorded(self._folder):
-            self._remember(epoch, snapshots.read(self._folder, epoch))
-        if self.previous is not None:
-            births = snapshots.read_births(self._folder, epoch)
-            self._last = (epoch, self.previous, births)
-
-    def _remember(self, epoch: int, topology: Topology) -> None:
-        self.previous = topology
-        self.explore(topology)
-
-    def explore(self, topology: Topology) -> dict[str, float]:
-        """Add the edges of a topology; return each layer's share of possible edges seen so far."""
-        for name, graph in topology.items():
-            self.explored[name] = explore(self.explored.get(name), graph)
-        return {name: self.explored[name].density for name in topology}
-
-    def write(
-        self,
-        epoch: int,
-        metrics: dict[str, float],
-        topology: Topology,
-        measures: pd.DataFrame,
-        changes: Mapping[str, EdgeUpdate] | None = None,
-    ) -> None:
-        """Record one epoch: its metrics, its measures and the graphs they belong to.
-
-        `changes` is passed to `topokit.graph.snapshots.append`.
-        """
-        births = snapshots.append(self._folder, epoch, topology, self._last, changes)
-        self._last = (epoch, topology, births)
-        self.previous = topology
-        row = pd.DataFrame([{"run": self.run.name, "epoch": epoch, **metrics}])
-        rows = measures.assign(run=self.run.name, epoch=epoch)
-        self._epochs = _joined(self._epochs, row)
-        self._measures = _joined(self._measures, rows[MEASURE_COLUMNS])
-        self.run._write_frame("measures", self._measures)
-        self.run._write_frame("epochs", self._epochs)
-
-
-def _joined(frame: pd.DataFrame, more: pd.DataFrame) -> pd.DataFrame:
-    return pd.concat([frame, more], ignore_index=True) if len(frame) else more
 
 
 class Recording:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,11 +28,15 @@ from topokit.experiments.config import (
     resolve,
 )
 from topokit.experiments.loop import Epoch, TrainPlan, TrainState, read_checkpoint, train
-from topokit.experiments.record import EXPLORED, History, Recorder, RunDirectory
+from topokit.experiments.record import EXPLORED, History
+from topokit.experiments.recorder import Recorder
+from topokit.experiments.rundir import Record, RunDirectory
+from topokit.experiments.upgrade import upgrade
 from topokit.generators import DENSITIES, GENERATORS, generate, layer_densities
 from topokit.generators.density import shapes_of
 from topokit.graph import EdgeUpdate, Topology
-from topokit.graph.files import write_atomic
+from topokit.graph.checksums import digest, read_seal, seal_in
+from topokit.graph.layergraph import chain_widths
 from topokit.measures import (
     CHANGE_MEASURES,
     CORE,
@@ -44,8 +47,10 @@ from topokit.measures import (
 )
 from topokit.nn.checkpoints import topology_of_state
 from topokit.nn.initial_topology import INITIAL_TOPOLOGIES
+from topokit.nn.layers import sparse_layers
 from topokit.nn.models import MODELS, UNSUPERVISED, inputs_of
 from topokit.rules import RULES, SCHEDULES, Rewiring
+from topokit.tables import choose
 
 __all__ = ["Progress", "check", "make_optimizer", "resume", "run"]
 
@@ -71,7 +76,8 @@ def run(
     config : RunConfig, str or path
         A configuration, the name of a recipe, or a TOML file.
     directory : path
-        A new or empty folder.
+        A new or empty folder, or one in which the same run was interrupted before its first epoch
+        was finished.
     data_dir : path, optional
         Folder of data sets; else the environment variable ``TOPOKIT_DATA``.
     progress : callable, optional
@@ -100,12 +106,20 @@ def run(
     ([0, 1], 64)
     """
     config = config if isinstance(config, RunConfig) else load_recipe(config)
+    run_directory = RunDirectory(Path(directory))
+    run_directory.check_free(config.to_toml())  # before the work, and again with the lock
     parts = _prepare(config, data_dir)
     state = _build(config, _first_topology(config, parts), parts)
-    run_directory = RunDirectory.create(directory, config.to_toml(), _environment(config))
+    run_directory.path.mkdir(parents=True, exist_ok=True)
     with run_directory.lock():
-        state.save(run_directory.checkpoint)
+        _create(run_directory, config, parts)
         return _loop(config, state, parts, run_directory, progress)
+
+
+def _create(run_directory: RunDirectory, config: RunConfig, parts: _Parts) -> None:
+    RunDirectory.create(
+        run_directory.path, config.to_toml(), _environment(config), data=_checksum(parts.data)
+    )
 
 
 def resume(
@@ -113,8 +127,11 @@ def resume(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
+    accept: Iterable[str] = (),
 ) -> History:
     """Continue a run from its last checkpoint; the result is that of an uninterrupted run.
+
+    Configuration, data and checkpoint are compared with the record of the run first.
 
     Parameters
     ----------
@@ -122,6 +139,9 @@ def resume(
         A run directory. A finished run is returned as it is.
     data_dir, progress
         As for `run`.
+    accept : iterable of str
+        What may differ from the beginning of the run and is used from now on: ``"config"``, the
+        edited ``config.toml``, and ``"data"``, other samples. The record says where it changed.
 
     Returns
     -------
@@ -132,8 +152,8 @@ def resume(
     FileNotFoundError
         If there is no such directory, or the data set is missing.
     ValueError
-        If it is not a run directory, its checkpoint is damaged, or another process is writing to
-        it.
+        If it is not a run directory, a file is damaged or missing, configuration, data or
+        checkpoint are not those of the run, or another process is writing to it.
 
     Examples
     --------
@@ -143,16 +163,101 @@ def resume(
     >>> resume(finished.directory).epochs.equals(finished.epochs)
     True
     """
+    accept = {accept} if isinstance(accept, str) else set(accept)
+    for what in accept:
+        choose("difference", what, ACCEPTED)
     run_directory = RunDirectory.open(directory)
     if run_directory.done:
-        return run_directory.history()
-    config = RunConfig.from_dict(run_directory.config())
+        return History.load(directory)
     with run_directory.lock():
-        checkpoint = read_checkpoint(run_directory.checkpoint)
-        parts = _prepare(config, data_dir)
+        record = run_directory.read()
+        changed: dict[str, Any] = {}
+        text = run_directory.config_text()
+        if "config" in accept and record.schema > 1 and text != record.config:
+            changed["config"] = text
+        record = replace(record, **changed)
+        run_directory.compare(record)
+        config = RunConfig.from_dict(run_directory.config())
+        parts = _prepared(config, data_dir, record)
+        if not record.run and not record.lines and not run_directory.checkpoint.exists():
+            _create(run_directory, config, parts)
+            record = run_directory.read()
+        data = _checksum(parts.data)
+        if record.schema > 1 and data != record.data:
+            changed["data"] = data
+            if "data" not in accept:
+                raise ValueError(
+                    f"the samples are not those that run {run_directory.path} began with (their "
+                    f"checksum is {data[:8]} and was {record.data[:8]}); restore the files of the "
+                    f"data set, or 'topokit resume {run_directory.path} --accept data' goes on "
+                    "with these"
+                )
+        state = _restored(run_directory, record, config, parts)
+        if record.schema < 2:
+            upgrade(run_directory, record, data=data, epochs=state.epoch)
+        record = run_directory.cut(run_directory.read(), state.epoch)
+        for what, now in changed.items():
+            line = {"kind": "accepted", "run": record.run, "epoch": state.epoch}
+            run_directory.add_line(line | {"what": what, "now": now}, record.last)
+            record = run_directory.read()
+        return _loop(config, state, parts, run_directory, progress)
+
+
+ACCEPTED = {"config": "an edited config.toml", "data": "other samples"}
+"""What a resumed run may be told to accept."""
+
+
+def _prepared(config: RunConfig, data_dir: str | os.PathLike[str] | None, record: Record) -> _Parts:
+    """Return the parts of a run that goes on; an unknown name may be that of a plugin."""
+    try:
+        return _prepare(config, data_dir)
+    except ValueError as error:
+        if not str(error).startswith("unknown"):
+            raise
+        command = record.environment.get("command")
+        began = f"; the run was started by: {command}" if command else ""
+        raise ValueError(
+            f"{error}; if it is defined in a module of yours, name that with --plugin{began}"
+        ) from None
+
+
+def _restored(
+    run_directory: RunDirectory, record: Record, config: RunConfig, parts: _Parts
+) -> TrainState:
+    """Return the state from which a run goes on: that of its checkpoint, or the first."""
+    n_recorded = len(record.lines)
+    try:
+        sealed = int((read_seal(run_directory.checkpoint) or {}).get("epoch", 0))
+    except FileNotFoundError:
+        if n_recorded > 1:  # the first epoch is recorded before there is a checkpoint
+            raise ValueError(
+                f"the checkpoint of run {run_directory.path} is missing, without which it cannot "
+                f"go on after {n_recorded} epochs; start it again in another folder: "
+                f"topokit train {run_directory.path / 'config.toml'} --out NEW"
+            ) from None
+        return _build(config, _first_topology(config, parts), parts)
+    check = None
+    if record.schema > 1:
+        known = 1 <= sealed <= n_recorded
+        check = record.lines[sealed - 1]["checkpoint"] if known else "none"
+    checkpoint = read_checkpoint(run_directory.checkpoint, check)
+    epochs = checkpoint["epoch"]
+    try:
+        if not 0 <= epochs <= min(n_recorded, config.epochs) or epochs != (sealed or epochs):
+            raise ValueError(
+                f"it is of epoch {epochs}, where {n_recorded} are recorded and {config.epochs} "
+                "planned"
+            )
         state = _build(config, topology_of_state(checkpoint["model"]), parts)
         state.restore(checkpoint)
-        return _loop(config, state, parts, run_directory, progress)
+        layers = sparse_layers(state.model)
+        widths = chain_widths({name: layer.graph for name, layer in layers.items()})
+        if widths not in (None, list(config.model.widths)):
+            words = f"{widths}, those of the configuration are {list(config.model.widths)}"
+            raise ValueError(f"its widths are {words}")
+    except ValueError as error:
+        raise run_directory.damaged("checkpoint.pt", error) from None
+    return state
 
 
 @dataclass(frozen=True)
@@ -231,6 +336,13 @@ def _prepare(config: RunConfig, data_dir: str | os.PathLike[str] | None) -> _Par
         )
     check_widths(config, n_features=data.n_features, n_classes=n_classes, n_inputs=n_inputs)
     return _Parts(data, rngs)
+
+
+def _checksum(data: Data) -> str:
+    """Return a checksum of all samples and labels. O(size)."""
+    arrays: list[np.ndarray] = [data.x_train, data.y_train, data.x_test, data.y_test]
+    shapes = repr([(array.shape, array.dtype.str) for array in arrays])
+    return digest(shapes.encode(), *arrays)
 
 
 def _first_topology(config: RunConfig, parts: _Parts) -> Topology:
@@ -312,26 +424,28 @@ def _loop(
 ) -> History:
     """Train, measure and record until the last epoch; the checkpoint is always written last."""
     recorder = Recorder(run_directory, upto=state.epoch - 1)
-    timing = _read_timing(run_directory)
+    run = run_directory.read().run
     prepare(name for name in config.measures.at(0, 1, CORE) if name != EXPLORED)
     for epoch in _guarded(train(state, parts.data, _plan(config)), run_directory):
         start = time.perf_counter()
         changes = _changes(epoch, recorder.previous)
         frame = _measured(config, epoch, recorder, changes)
-        measuring = time.perf_counter() - start
-        recorder.write(epoch.index, epoch.metrics, epoch.topology, frame, changes)
-        timing = {
-            "epochs": epoch.index + 1,
-            "training_seconds": timing["training_seconds"] + epoch.metrics["seconds"],
-            "measuring_seconds": timing["measuring_seconds"] + measuring,
-        }
-        with write_atomic(run_directory.path / "timing.json") as temporary:
-            temporary.write_text(json.dumps(timing, indent=2) + "\n", encoding="utf-8")
-        state.save(run_directory.checkpoint)
+        seconds = time.perf_counter() - start
+        content = state.to_bytes(run=run)
+        recorder.write(
+            epoch.index,
+            epoch.metrics,
+            epoch.topology,
+            frame,
+            changes,
+            checkpoint=(seal_in(content) or {})["digest"],
+            seconds=seconds,
+        )
+        run_directory.write("checkpoint.pt", content)
         if progress is not None:
             progress(epoch, frame)
     run_directory.finish()
-    return run_directory.history()
+    return History.load(run_directory.path)
 
 
 def _guarded(epochs: Iterator[Epoch], run_directory: RunDirectory) -> Iterator[Epoch]:
@@ -378,15 +492,6 @@ def _measured(
         )
         frame = pd.concat([frame, rows], ignore_index=True) if len(frame) else rows
     return frame
-
-
-def _read_timing(run_directory: RunDirectory) -> dict[str, float]:
-    """Return the seconds spent so far in training and in measuring."""
-    try:
-        timing = json.loads((run_directory.path / "timing.json").read_text(encoding="utf-8"))
-        return {key: float(timing[key]) for key in ("training_seconds", "measuring_seconds")}
-    except (OSError, ValueError, KeyError):
-        return {"training_seconds": 0.0, "measuring_seconds": 0.0}
 
 
 def _environment(config: RunConfig) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from typing import Any
 
 from topokit.experiments.config import RunConfig, load_recipe
 from topokit.tables import choose, hint, listed
-from topokit.toml import to_toml
+from topokit.toml import flattened, to_toml
 
-__all__ = ["STUDIES", "PlannedRun", "Study", "flattened", "load_study", "study_from"]
+__all__ = ["STUDIES", "PlannedRun", "Study", "load_study", "study_from"]
 
 STUDIES: dict[str, Path] = {
     path.stem: path
@@ -260,19 +260,6 @@ def _known(values: Any, keys: tuple[str, ...], where: str) -> None:
     for key in values:
         if key not in keys:
             raise ValueError(f"unknown key '{where}{key}'; {hint(key, keys)}keys: {listed(keys)}")
-
-
-def flattened(table: Any, before: str = "") -> dict[str, Any]:
-    """Return nested tables as one table with dotted keys."""
-    if not isinstance(table, Mapping):
-        raise ValueError(f"expected a table of configuration keys, got {table!r}")
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            flat |= flattened(value, f"{before}{key}.")
-        else:
-            flat[f"{before}{key}"] = value
-    return flat
 
 
 def _short_names(keys: tuple[str, ...]) -> dict[str, str]:

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topokit.experiments.config import RunConfig
-from topokit.experiments.record import History, RunDirectory
+from topokit.experiments.record import History
+from topokit.experiments.rundir import RunDirectory
 from topokit.experiments.study import PlannedRun, Study, load_study
 from topokit.graph.files import write_atomic
 from topokit.tables import import_plugins

@@ -2,25 +2,61 @@
 
 There is one small file an epoch, written once and never changed, so that a killed run leaves
 complete files. Every tenth epoch is a keyframe, which holds all edges and the epoch in which each
-was born; any epoch is read from the keyframe before it and at most nine changes.
+was born; any epoch is read from the keyframe before it and at most nine changes. Each file has a
+checksum, and those of the graphs it leads to and of the ones it changes (`topokit.graph.checksums`
+describes how); files without are read as those of runs from before there were checksums.
 """
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Mapping
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from topokit.graph.checksums import digest, read_file, seal, seal_in, unseal
 from topokit.graph.files import write_atomic
-from topokit.graph.layergraph import EdgeUpdate, LayerGraph, Topology
+from topokit.graph.layergraph import EdgeUpdate, LayerGraph, Topology, distinct
 
-__all__ = ["append", "read", "read_births", "recorded", "truncate"]
+__all__ = ["Snapshot", "append", "explored", "load", "recorded", "seal_again", "truncate"]
 
 KEYFRAME_EVERY = 10
+MANY_IDS = 1 << 22  # edge ids that are kept before equal ones are joined
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The topology of an epoch as it was recorded.
+
+    Parameters
+    ----------
+    epoch : int
+    topology : dict of LayerGraph
+    births : dict of (n_edges,) int32
+        For each layer, the epoch in which each edge was born.
+    graphs : str
+        Checksum of the topology.
+    check : str
+        Checksum of the file; empty for one without.
+    """
+
+    epoch: int
+    topology: Topology
+    births: dict[str, NDArray[np.int32]]
+    graphs: str
+    check: str = ""
+
+
+def checksum(topology: Topology) -> str:
+    """Return a checksum of all graphs of a topology, their names and their order."""
+    parts: list[Any] = []
+    for name, graph in topology.items():
+        parts += [f"{name}\0{graph.shape}\0{graph.n_edges}\0".encode(), graph.indptr, graph.indices]
+    return digest(*parts)
 
 
 def recorded(folder: Path) -> list[int]:
@@ -32,9 +68,11 @@ def append(
     folder: Path,
     epoch: int,
     topology: Topology,
-    previous: tuple[int, Topology, dict[str, NDArray[np.int32]]] | None,
+    previous: Snapshot | None,
     changes: Mapping[str, EdgeUpdate] | None = None,
-) -> dict[str, NDArray[np.int32]]:
+    *,
+    run: str = "",
+) -> Snapshot:
     """Record the topology of an epoch.
 
     Parameters
@@ -43,16 +81,18 @@ def append(
     epoch : int
         Larger than every epoch recorded so far.
     topology : dict of LayerGraph
-    previous : tuple or None
-        The epoch recorded last, its topology and its births; ``None`` for the first.
+    previous : Snapshot or None
+        The epoch recorded last; ``None`` for the first.
     changes : mapping of str to EdgeUpdate, optional
         Change of each layer from the topology recorded last to this one, where edges in both
         count as kept; by default found by comparing the graphs.
+    run : str
+        Identity of the run, kept in the file.
 
     Returns
     -------
-    dict of (n_edges,) int32
-        For each layer, the epoch in which each edge was born; the next call needs it.
+    Snapshot
+        The next call needs it.
     """
     births, updates = {}, {}
     for name, graph in topology.items():
@@ -60,48 +100,131 @@ def append(
             births[name] = np.full(graph.n_edges, epoch, np.int32)
         else:
             if changes is None:
-                updates[name] = EdgeUpdate.between(previous[1][name], graph)
+                updates[name] = EdgeUpdate.between(previous.topology[name], graph)
             else:
                 updates[name] = changes[name]
-            births[name] = updates[name].carry(previous[2][name], fill=epoch)
+            births[name] = updates[name].carry(previous.births[name], fill=epoch)
     arrays: dict[str, Any] = {"names": np.array(list(topology), dtype=np.str_)}
-    if previous is None or epoch // KEYFRAME_EVERY != previous[0] // KEYFRAME_EVERY:
+    base = None
+    if previous is None or epoch // KEYFRAME_EVERY != previous.epoch // KEYFRAME_EVERY:
         for i, (name, graph) in enumerate(topology.items()):
             arrays[f"shape_{i}"] = np.array(graph.shape, np.int64)
             arrays[f"indptr_{i}"] = graph.indptr
             arrays[f"indices_{i}"] = graph.indices
             arrays[f"births_{i}"] = births[name]
     else:
+        base = [previous.epoch, previous.graphs]
         for i, update in enumerate(updates.values()):
             kept = np.zeros(update.before.n_edges, bool)
             kept[update.source[~update.grown]] = True
             arrays[f"died_{i}"] = _steps(np.flatnonzero(~kept))
             arrays[f"born_{i}"] = _steps(update.after.edge_ids[update.grown])
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    now = Snapshot(epoch, topology, births, checksum(topology))
+    return _write(folder, buffer.getvalue(), now, base, run)
+
+
+def _write(
+    folder: Path, archive: bytes, now: Snapshot, base: list[Any] | None, run: str
+) -> Snapshot:
+    """Write the file of an epoch with its checksums."""
+    sealed = seal(archive, run=run, epoch=now.epoch, graphs=now.graphs, base=base)
     folder.mkdir(parents=True, exist_ok=True)
-    with write_atomic(_path(folder, epoch)) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    return births
+    with write_atomic(_path(folder, now.epoch)) as temporary:
+        temporary.write_bytes(sealed)
+    return replace(now, check=(seal_in(sealed) or {})["digest"])
 
 
-def read(folder: Path, epoch: int) -> Topology:
-    """Return the topology recorded for an epoch.
+def load(folder: Path, epoch: int, checks: Mapping[int, str] | None = None) -> Snapshot:
+    """Return the topology recorded for an epoch, and when its edges were born.
+
+    Parameters
+    ----------
+    folder : Path
+    epoch : int
+    checks : mapping of int to str, optional
+        The `Snapshot.check` of all epochs. The files read must be those; without it they need only
+        agree with one another.
 
     Raises
     ------
     ValueError
-        If the epoch was not recorded, or a file is damaged.
+        If the epoch was not recorded, or a file that is needed is missing or damaged.
     """
-    return {name: graph for name, (graph, _) in _replay(folder, epoch).items()}
+    if not _path(folder, epoch).exists() and epoch not in (checks or {}):
+        epochs = recorded(folder)
+        span = f"{epochs[0]}..{epochs[-1]}" if epochs else "none"
+        raise ValueError(f"expected a recorded epoch ({span}), got {epoch}")
+    chain = [_File.read(folder, epoch, checks)]
+    while chain[-1].base is not None:
+        chain.append(_File.read(folder, chain[-1].base, checks))
+    found: Snapshot | None = None
+    for file in reversed(chain):
+        found = file.after(found)
+    assert found is not None
+    return found
 
 
-def read_births(folder: Path, epoch: int) -> dict[str, NDArray[np.int32]]:
-    """Return for each layer the epoch in which each edge of that epoch's graph was born."""
-    return {name: births for name, (_, births) in _replay(folder, epoch).items()}
+def explored(
+    folder: Path, epochs: Iterable[int], checks: Mapping[int, str] | None = None
+) -> Topology:
+    """Return for each layer the graph of all edges present at any of the first epochs.
+
+    Every file is read once, for the ids of the edges that were born; graphs are built for
+    keyframes only.
+
+    Raises
+    ------
+    ValueError
+        As in `load`.
+    """
+    shapes: dict[str, tuple[int, int]] = {}
+    ids: dict[str, list[NDArray[np.int64]]] = {}
+    waiting = 0
+    for epoch in epochs:
+        file = _File.read(folder, epoch, checks)
+        for name, (shape, born) in file.born().items():
+            shapes.setdefault(name, shape or (0, 0))
+            ids.setdefault(name, []).append(born)
+            waiting += born.size
+        if waiting > MANY_IDS:
+            ids = {name: [distinct(np.concatenate(parts))] for name, parts in ids.items()}
+            waiting = 0
+    return {
+        name: LayerGraph.from_edge_ids(distinct(np.concatenate(parts)), shapes[name])
+        for name, parts in ids.items()
+    }
+
+
+def seal_again(folder: Path, previous: Snapshot | None, epoch: int, *, run: str) -> Snapshot:
+    """Add checksums to the file of an epoch that has none, or those of another run.
+
+    Parameters
+    ----------
+    folder : Path
+    previous : Snapshot or None
+        The epoch before it, as this function returned it.
+    epoch : int
+    run : str
+        Identity of the run.
+
+    Raises
+    ------
+    ValueError
+        As in `load`.
+    """
+    file = _File.read(folder, epoch)
+    if previous is not None and file.base not in (None, previous.epoch):
+        raise ValueError(f"the recorded topology of epoch {epoch} does not follow that before it")
+    now = file.after(previous)
+    base = None if file.base is None or previous is None else [previous.epoch, previous.graphs]
+    return _write(folder, file.raw, now, base, run)
 
 
 def truncate(folder: Path, last: int) -> None:
     """Delete the files of all epochs after `last`."""
-    for epoch in recorded(folder):
+    for epoch in reversed(recorded(folder)):
         if epoch > last:
             _path(folder, epoch).unlink()
 
@@ -116,35 +239,109 @@ def _steps(increasing: NDArray[np.int64]) -> NDArray[Any]:
     return steps.astype(np.min_scalar_type(int(steps.max()) if steps.size else 0))
 
 
-def _replay(folder: Path, epoch: int) -> dict[str, tuple[LayerGraph, NDArray[np.int32]]]:
-    """Return graph and births of each layer at an epoch, from its keyframe and later changes."""
-    epochs = recorded(folder)
-    if epoch not in epochs:
-        span = f"{epochs[0]}..{epochs[-1]}" if epochs else "none"
-        raise ValueError(f"expected a recorded epoch ({span}), got {epoch}")
-    state: dict[str, tuple[LayerGraph, NDArray[np.int32]]] = {}
-    block = [e for e in epochs if e // KEYFRAME_EVERY == epoch // KEYFRAME_EVERY and e <= epoch]
-    for at in block:
+@dataclass(frozen=True)
+class _File:
+    """One file: its arrays, and what it says about itself."""
+
+    path: Path
+    epoch: int
+    raw: bytes
+    arrays: dict[str, NDArray[Any]]
+    about: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path, epoch: int, checks: Mapping[int, str] | None = None) -> _File:
+        path = _path(folder, epoch)
         try:
-            with np.load(_path(folder, at), allow_pickle=False) as arrays:
-                for i, name in enumerate(arrays["names"].tolist()):
-                    state[name] = _frame(arrays, i, at, state.get(name))
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"the recorded topology of epoch {at} is damaged: {error}") from error
-    return state
+            raw = read_file(path)
+            about = unseal(raw) or {}
+            if checks is not None and about.get("digest") != checks.get(epoch):
+                raise ValueError("it is not the file that was written for this epoch of this run")
+            if about and about.get("epoch") != epoch:
+                raise ValueError(f"it is that of epoch {about.get('epoch')}")
+            with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            if arrays["names"].dtype.kind != "U":
+                raise ValueError("its names of layers are no text")
+        except FileNotFoundError:
+            raise ValueError(
+                f"the recorded topology of epoch {epoch} is missing: found no file {path}"
+            ) from None
+        except OSError:
+            raise
+        except Exception as error:
+            raise cls._damaged(epoch, path, error) from error
+        return cls(path, epoch, raw, arrays, about)
 
+    @staticmethod
+    def _damaged(epoch: int, path: Path, error: Exception) -> ValueError:
+        return ValueError(f"the recorded topology of epoch {epoch} is damaged: {error} ({path})")
 
-def _frame(
-    arrays: Any, i: int, epoch: int, before: tuple[LayerGraph, NDArray[np.int32]] | None
-) -> tuple[LayerGraph, NDArray[np.int32]]:
-    """Return graph and births of layer `i` from one file: a keyframe, or a change of `before`."""
-    if f"shape_{i}" in arrays:
-        n_out, n_in = arrays[f"shape_{i}"].tolist()
-        graph = LayerGraph((n_out, n_in), arrays[f"indptr_{i}"], arrays[f"indices_{i}"])
-        return graph, arrays[f"births_{i}"]
-    if before is None:
-        raise ValueError("a change without a keyframe before it")
-    died = np.cumsum(arrays[f"died_{i}"], dtype=np.int64)
-    born = np.cumsum(arrays[f"born_{i}"], dtype=np.int64)
-    update = EdgeUpdate.from_decisions(before[0], died, born)
-    return update.after, update.carry(before[1], fill=epoch)
+    @property
+    def names(self) -> list[str]:
+        return self.arrays["names"].tolist()
+
+    @property
+    def base(self) -> int | None:
+        """The epoch that this file changes; None for a keyframe."""
+        if "shape_0" in self.arrays or not self.names:
+            return None
+        base = self.about["base"][0] if self.about.get("base") else self.epoch - 1
+        if not 0 <= base < self.epoch or self.epoch % KEYFRAME_EVERY == 0:
+            error = ValueError("a change without a keyframe before it")
+            raise self._damaged(self.epoch, self.path, error)
+        return base
+
+    def born(self) -> dict[str, tuple[tuple[int, int] | None, NDArray[np.int64]]]:
+        """Return for each layer its shape, if the file has it, and ids of edges born by now.
+
+        Those of a keyframe are all its edges, those of a change the new ones.
+        """
+        found: dict[str, tuple[tuple[int, int] | None, NDArray[np.int64]]] = {}
+        whole = self.after(None).topology if self.base is None else {}
+        try:
+            for i, name in enumerate(self.names):
+                if whole:
+                    found[name] = whole[name].shape, whole[name].edge_ids
+                else:
+                    found[name] = None, np.cumsum(self.arrays[f"born_{i}"], dtype=np.int64)
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged(self.epoch, self.path, error) from error
+        return found
+
+    def after(self, before: Snapshot | None) -> Snapshot:
+        """Return the topology of this epoch, from that of the epoch it changes."""
+        topology: Topology = {}
+        births: dict[str, NDArray[np.int32]] = {}
+        try:
+            if self.base is not None:
+                if before is None:
+                    raise ValueError("a change without a keyframe before it")
+                if self.about and self.about["base"] != [before.epoch, before.graphs]:
+                    raise ValueError(f"it does not build on the graphs of epoch {before.epoch}")
+            for i, name in enumerate(self.names):
+                topology[name], births[name] = self._layer(i, name, before)
+            graphs = checksum(topology)
+            if self.about and self.about["graphs"] != graphs:
+                raise ValueError("its graphs do not match their checksum")
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise self._damaged(self.epoch, self.path, error) from error
+        return Snapshot(self.epoch, topology, births, graphs, self.about.get("digest", ""))
+
+    def _layer(
+        self, i: int, name: str, before: Snapshot | None
+    ) -> tuple[LayerGraph, NDArray[np.int32]]:
+        arrays = self.arrays
+        if f"shape_{i}" in arrays:
+            n_out, n_in = arrays[f"shape_{i}"].tolist()
+            graph = LayerGraph((n_out, n_in), arrays[f"indptr_{i}"], arrays[f"indices_{i}"])
+            births = arrays[f"births_{i}"]
+            if births.shape != (graph.n_edges,):
+                raise ValueError(f"{births.shape} births of {graph.n_edges} edges")
+            return graph, births
+        if before is None:
+            raise ValueError("a change without a keyframe before it")
+        died = np.cumsum(arrays[f"died_{i}"], dtype=np.int64)
+        born = np.cumsum(arrays[f"born_{i}"], dtype=np.int64)
+        update = EdgeUpdate.from_decisions(before.topology[name], died, born)
+        return update.after, update.carry(before.births[name], fill=self.epoch)

@@ -1,0 +1,572 @@
+"""The folder of a run: its files, its identity, and the lines of its record."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tomllib
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from topokit.graph import snapshots
+from topokit.graph.checksums import (
+    check_regular,
+    digest,
+    read_file,
+    read_seal,
+    stamp,
+    stamped,
+)
+from topokit.graph.files import is_temporary, locked, write_atomic
+from topokit.toml import flattened
+
+__all__ = ["MEASURE_COLUMNS", "SCHEMA", "Record", "RunDirectory", "differences"]
+
+SCHEMA = 2
+MEASURE_COLUMNS = ["run", "epoch", "layer", "measure", "value"]
+EXPORTS = ("epochs.parquet", "measures.parquet", "timing.json")
+FILES = {
+    ".lock", "config.toml", "environment.json", "record.jsonl", "topology", "checkpoint.pt", "DONE",
+    "figures", "damaged", *EXPORTS,
+}  # fmt: skip
+MADE = {".lock", "environment.json", "record.jsonl"}  # one is there from the beginning
+
+# How a run directory stays trustworthy. `record.jsonl` is its spine: the first line is the identity
+# of the run (a random id, the text of its configuration, its environment, a checksum of its data),
+# and every epoch appends one line with the metrics, the measures, and the checksums of the files
+# written for that epoch. Each line has the checksum of itself and of the line before, so that no
+# line can be changed, left out or moved. Whatever is read elsewhere is compared with it:
+#
+#   config.toml, environment.json   must be the texts in the identity
+#   topology/NNNNNN.npz             its checksum is in the line of its epoch
+#   checkpoint.pt                   its checksum is in the line of the epoch before it
+#   DONE                            has the checksums of the last line and of the exported files
+#
+# An epoch is written in the order topology, line, checkpoint. After a crash the record is therefore
+# at most one epoch ahead of the checkpoint, and may end in a part of a line; resuming cuts both.
+# The work and the bytes of an epoch do not depend on how many there were before.
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run directory says happened.
+
+    Parameters
+    ----------
+    schema : int
+        1 for runs from before there were checksums, else 2.
+    run : str
+        The run's identity; empty in schema 1.
+    config : str
+        Text of the configuration.
+    environment : dict
+    data : str
+        Checksum of the data set, as loaded.
+    lines : list of dict
+        For each epoch from 0: ``epoch``, ``metrics``, ``measures`` (layer, measure, value),
+        ``seconds`` of measuring, and the checksums ``topology`` and ``checkpoint``.
+    starts : list of int
+        Position in the file of each of these lines.
+    last : str
+        Checksum of the last line of the file.
+    size : int
+        Length of the whole lines of the file.
+    torn : bool
+        Whether a part of a line follows.
+    """
+
+    schema: int
+    run: str
+    config: str
+    environment: dict[str, Any]
+    data: str = ""
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    last: str = ""
+    size: int = 0
+    torn: bool = False
+
+    @property
+    def checks(self) -> dict[int, str] | None:
+        """Checksum of the topology file of each epoch; None in schema 1."""
+        if self.schema < 2:
+            return None
+        return {line["epoch"]: line["topology"] for line in self.lines}
+
+    def frames(self, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the frames of epochs and of measures, for a run of that name."""
+        rows = [{"run": name, "epoch": line["epoch"], **line["metrics"]} for line in self.lines]
+        epochs = pd.DataFrame(rows, columns=None if rows else ["run", "epoch"])
+        values = [(name, line["epoch"], *row) for line in self.lines for row in line["measures"]]
+        measures = pd.DataFrame(values, columns=MEASURE_COLUMNS)
+        return epochs, measures.astype({"value": float}) if values else measures
+
+    def timing(self) -> dict[str, float]:
+        """Return the seconds spent in training and in measuring so far."""
+        return {
+            "epochs": len(self.lines),
+            "training_seconds": sum(line["metrics"].get("seconds", 0.0) for line in self.lines),
+            "measuring_seconds": sum(line["seconds"] for line in self.lines),
+        }
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The folder of a run, and its files.
+
+    Every file but the record is written under a temporary name and then moved into place; the
+    record is appended to. An interruption therefore leaves no partial file but a last line.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    path: Path
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        config_toml: str,
+        environment: dict[str, Any],
+        *,
+        data: str = "",
+    ) -> RunDirectory:
+        """Make the folder of a new run, or of one that was interrupted before its first epoch.
+
+        Parameters
+        ----------
+        path : path
+        config_toml : str
+        environment : dict
+            Versions, seed and command.
+        data : str
+            Checksum of the data set.
+
+        Raises
+        ------
+        ValueError
+            As in `check_free`.
+        """
+        run = cls(Path(path))
+        run.check_free(config_toml)
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.write("config.toml", config_toml.encode())
+        run.write("environment.json", as_json(environment))
+        run.write("record.jsonl", f"{identity(config_toml, environment, data)}\n".encode())
+        return run
+
+    def check_free(self, config_toml: str) -> None:
+        """Raise an error unless a run with this configuration can start in the folder.
+
+        It can if there is no such folder, if it is empty, or if it holds the beginning of a run
+        with the same configuration of which no epoch was finished.
+
+        Raises
+        ------
+        ValueError
+            If it cannot.
+        """
+        path = self.path
+        if not path.exists() and not path.is_symlink():
+            return
+        hint = "choose another --out"
+        if path.is_dir():
+            names = {entry.name for entry in path.iterdir() if not is_temporary(entry.name)}
+            if names <= {".lock"}:
+                return
+            if "config.toml" in names and names <= FILES and names & MADE:
+                if not _same_config(self.config(), config_toml):
+                    hint = "it holds a run with another configuration; choose another --out"
+                elif not self._begun():
+                    return
+                else:
+                    hint = f"'topokit resume {path}' continues that run"
+        raise ValueError(f"expected a new or empty folder, {path} is there already; {hint}")
+
+    def _begun(self) -> bool:
+        """Whether an epoch was finished; anything unclear counts as one."""
+        if any((self.path / name).exists() for name in ("checkpoint.pt", "DONE", *EXPORTS)):
+            return True
+        return bool(self.read().lines)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> RunDirectory:
+        """Open the folder of a run.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such folder.
+        ValueError
+            If it is no run directory.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise FileNotFoundError(f"expected a run directory, found no folder {path}")
+        there = {name for name in FILES if os.path.lexists(path / name)}
+        if "record.jsonl" not in there and not ("config.toml" in there and there & MADE):
+            raise ValueError(
+                f"expected a run directory (with config.toml, made by 'topokit train'), "
+                f"{path} is none"
+            )
+        return cls(path)
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.path.resolve().name
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file from which the run can be continued."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def topology(self) -> Path:
+        """The folder of the topologies of all epochs."""
+        return self.path / "topology"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Lock the folder for this process; the lock ends when the process ends.
+
+        Raises
+        ------
+        ValueError
+            If another process holds it.
+        OSError
+            If the folder cannot be locked.
+        """
+        with locked(self.path / ".lock", what=f"the run {self.path}"):
+            yield
+
+    # Reading.
+
+    def config(self) -> dict[str, Any]:
+        """Return the configuration in ``config.toml``."""
+        try:
+            return tomllib.loads(self.config_text())
+        except tomllib.TOMLDecodeError as error:
+            raise self.damaged("config.toml", error) from error
+
+    def config_text(self) -> str:
+        """Return the text of ``config.toml``."""
+        try:
+            return read_file(self.path / "config.toml").decode()
+        except FileNotFoundError:
+            raise self.damaged("config.toml", "it is missing") from None
+        except UnicodeDecodeError as error:
+            raise self.damaged("config.toml", error) from error
+
+    def read(self) -> Record:
+        """Return the record, whose lines are all checked.
+
+        Raises
+        ------
+        ValueError
+            If a line is damaged, lines are missing, or the record is of a newer topokit.
+        """
+        if self.is_old():
+            from topokit.experiments.upgrade import read_old
+
+            return read_old(self)
+        least = self._epochs_of_checkpoint()  # before the record, which is written first
+        record = read_lines(self._content("record.jsonl"), self.path)
+        if least and least[0] != record.run:
+            raise self.damaged("checkpoint.pt", "it belongs to another run")
+        if least and least[1] > len(record.lines):
+            words = f"the checkpoint is of epoch {least[1]}, the record has {len(record.lines)}"
+            raise self.damaged("record.jsonl", words)
+        return record
+
+    def compare(self, record: Record) -> None:
+        """Compare the record with the other small files of the folder.
+
+        Raises
+        ------
+        ValueError
+            If configuration, environment or the mark of the end differ from it.
+        """
+        self.finished(record)
+        if record.schema < 2:
+            return
+        if self.config_text() != record.config:
+            raise ValueError(
+                f"config.toml of run {self.path} is not the one it was made with"
+                f"{_shown(differences(record.config, self.config_text()))}; 'topokit verify "
+                f"{self.path} --recover' puts that back, 'topokit resume {self.path} --accept "
+                "config' continues an unfinished run with the new one"
+            )
+        if self._content("environment.json") != as_json(record.environment):
+            raise self.damaged("environment.json", "it is not the one the run was made with")
+
+    def is_old(self) -> bool:
+        """Return whether the run is of schema 1, or was killed before it had a record."""
+        if os.path.lexists(self.path / "record.jsonl"):
+            return False
+        try:
+            return not read_file(self.path / "DONE")  # an empty file in schema 1
+        except FileNotFoundError:
+            return True
+
+    def _content(self, name: str) -> bytes:
+        try:
+            return read_file(self.path / name)
+        except FileNotFoundError:
+            raise self.damaged(name, "it is missing") from None
+
+    def _epochs_of_checkpoint(self) -> tuple[str, int] | None:
+        """Return run and epoch of the checkpoint, None if there is none or the run has ended."""
+        if (self.path / "DONE").exists():
+            return None
+        try:
+            seal = read_seal(self.checkpoint)
+            if seal is None:
+                raise ValueError("it has no checksum")
+            return str(seal["run"]), int(seal["epoch"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise self.damaged("checkpoint.pt", error) from error
+
+    def damaged(self, name: str, why: Any) -> ValueError:
+        """Return the error about a file of the run."""
+        words = str(why)
+        if words.startswith("expected a regular file"):
+            return ValueError(words)
+        return ValueError(
+            f"{name} of run {self.path} is damaged: {words}; 'topokit verify {self.path}' says "
+            "what can be recovered"
+        )
+
+    # The end of a run.
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended as planned.
+
+        Raises
+        ------
+        ValueError
+            If the run is marked as ended but has not.
+        """
+        return (self.path / "DONE").exists() and self.finished(self.read())
+
+    def finished(self, record: Record) -> bool:
+        """Return whether the run has ended as planned; see `done`."""
+        try:
+            content = read_file(self.path / "DONE")
+        except FileNotFoundError:
+            return False
+        planned, got = epochs_of(record.config), len(record.lines)
+        if planned != got:
+            raise self.damaged("DONE", f"{got} of {planned} epochs were recorded")
+        if record.schema < 2:
+            return True
+        try:
+            mark = stamped(content.rstrip(b"\n"))
+        except ValueError as error:
+            raise self.damaged("DONE", error) from error
+        if mark.get("run") != record.run:
+            raise self.damaged("DONE", "it belongs to another run")
+        if mark.get("record") != record.last:
+            raise self.damaged("record.jsonl", "it is not the one that the run ended with")
+        return True
+
+    def finish(self) -> None:
+        """Write the frames for other tools, and mark the run as ended."""
+        record = self.read()
+        files = self.exported(record)
+        for name, content in files.items():
+            self.write(name, content)
+        mark = {
+            "schema": SCHEMA, "run": record.run, "epochs": len(record.lines),
+            "record": record.last,
+            "files": {name: digest(content) for name, content in files.items()},
+        }  # fmt: skip
+        self.write("DONE", stamp(mark).encode() + b"\n")
+
+    def exported(self, record: Record) -> dict[str, bytes]:
+        """Return names and contents of the files that are written at the end for other tools."""
+        frames = record.frames(self.name)
+        parquet = []
+        for frame in frames:
+            buffer = io.BytesIO()
+            frame.to_parquet(buffer, index=False)
+            parquet.append(buffer.getvalue())
+        return dict(zip(EXPORTS, [*parquet, as_json(record.timing())], strict=True))
+
+    # Writing.
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file under a temporary name and move it into place."""
+        with write_atomic(self.path / name) as temporary:
+            temporary.write_bytes(content)
+
+    def add_line(self, values: Mapping[str, Any], after: str) -> str:
+        """Append a line to the record, on disk when this returns; return its checksum.
+
+        Parameters
+        ----------
+        values : mapping
+        after : str
+            Checksum of the line before.
+        """
+        line = stamp({**values, "before": after})
+        path = self.path / "record.jsonl"
+        flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        check_regular(path)
+        file = os.open(path, flags)
+        try:
+            size = os.fstat(file).st_size
+            content = memoryview(line.encode() + b"\n")
+            try:
+                while content:
+                    content = content[os.write(file, content) :]
+                os.fsync(file)
+            except OSError as error:  # such as a full disk: leave whole lines
+                os.ftruncate(file, size)
+                raise OSError(error.errno, error.strerror, str(path)) from error
+        finally:
+            os.close(file)
+        return str(stamped(line)["digest"])
+
+    def cut(self, record: Record, epochs: int) -> Record:
+        """Delete the lines and the topologies of all epochs but the first ones.
+
+        Parameters
+        ----------
+        record : Record
+            As `read` returned it.
+        epochs : int
+            How many to keep.
+
+        Returns
+        -------
+        Record
+            As `read` would return it now.
+        """
+        if epochs < len(record.lines) or record.torn:
+            at = record.starts[epochs] if epochs < len(record.lines) else record.size
+            path = self.path / "record.jsonl"
+            with path.open("r+b") as file:
+                file.truncate(at)
+                os.fsync(file.fileno())
+            record = self.read()
+        if self.topology.is_dir():
+            snapshots.truncate(self.topology, epochs - 1)
+        return record
+
+
+def identity(config: str, environment: Mapping[str, Any], data: str) -> str:
+    """Return the first line of a record, with a new random identity."""
+    return stamp({
+        "kind": "run", "schema": SCHEMA, "run": uuid.uuid4().hex,
+        "topokit": environment.get("packages", {}).get("topokit-nn", ""),
+        "data": data, "environment": environment, "config": config,
+    })  # fmt: skip
+
+
+def read_lines(content: bytes, path: Path) -> Record:
+    """Return the record of run `path` in the content of its file of lines; see `RunDirectory`."""
+    lines = content.split(b"\n")
+    torn, position, last = bool(lines.pop()), 0, ""
+    record: Record | None = None
+    epochs: list[dict[str, Any]] = []
+    starts: list[int] = []
+    if lines:
+        _check_schema(lines[0], path)
+    for i, line in enumerate(lines):
+        try:
+            values = stamped(line)
+            if values["kind"] == "run" and not i:
+                config, environment = values["config"], values["environment"]
+                record = Record(SCHEMA, values["run"], config, environment, values["data"])
+            elif record is None or values["before"] != last:
+                raise ValueError("it does not follow the line before")
+            elif values["kind"] == "accepted":
+                record = _replaced(record, values)
+            elif values["kind"] != "epoch" or values["epoch"] != len(epochs):
+                raise ValueError(f"expected epoch {len(epochs)}, got {values.get('epoch')}")
+            else:
+                epochs.append(values)
+                starts.append(position)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"record.jsonl of run {path} is damaged in line {i + 1}: {error}; "
+                f"'topokit verify {path}' says what can be recovered"
+            ) from error
+        last = values["digest"]
+        position += len(line) + 1
+    if record is None:
+        raise ValueError(
+            f"record.jsonl of run {path} is damaged: it is empty; 'topokit verify {path}' says "
+            "what can be recovered"
+        )
+    return replace(record, lines=epochs, starts=starts, last=last, size=position, torn=torn)
+
+
+def _check_schema(line: bytes, path: Path) -> None:
+    """Raise a ValueError if the first line of a record is of a newer schema."""
+    try:
+        schema = json.loads(line)["schema"]
+    except (ValueError, KeyError, TypeError):
+        return
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise ValueError(
+            f"run {path} was written by a newer topokit (schema {schema}, this one reads up to "
+            f"{SCHEMA}): pip install -U topokit-nn"
+        )
+
+
+def _replaced(record: Record, values: Mapping[str, Any]) -> Record:
+    """Return a record with what was accepted in place of what it was."""
+    return replace(record, **{str(values["what"]): values["now"]})
+
+
+def differences(before: str, now: str) -> list[str]:
+    r"""Return the keys in which two TOML texts differ, with both values.
+
+    Examples
+    --------
+    >>> differences("seed = 1\n[optimizer]\nlr = 0.1", "seed = 1\n[optimizer]\nlr = 0.2")
+    ['optimizer.lr is 0.2 and was 0.1']
+    """
+    try:
+        old, new = (flattened(tomllib.loads(text)) for text in (before, now))
+    except tomllib.TOMLDecodeError as error:
+        return [f"it is not valid TOML: {error}"]
+    keys = [key for key in {**old, **new} if old.get(key, "not set") != new.get(key, "not set")]
+    return [f"{key} is {new.get(key, 'not set')} and was {old.get(key, 'not set')}" for key in keys]
+
+
+def _shown(found: list[str]) -> str:
+    """Return differences for a message."""
+    return f" ({'; '.join(found[:4])})" if found else " (in its spelling only)"
+
+
+def _same_config(there: Mapping[str, Any], config_toml: str) -> bool:
+    """Return whether two configurations give the same run: all but their texts is equal."""
+    new = tomllib.loads(config_toml)
+    return {**there, "about": None} == {**new, "about": None}
+
+
+def epochs_of(config: str) -> int | None:
+    """Return how many epochs a configuration asks for."""
+    try:
+        return tomllib.loads(config).get("epochs")
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+def as_json(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2) + "\n").encode()
