@@ -18,7 +18,7 @@ from topokit.experiments.record import History
 from topokit.experiments.recorder import Recorder
 from topokit.experiments.rundir import RunDirectory
 from topokit.graph import EdgeUpdate, LayerGraph, sample_absent
-from topokit.measures import measure, prepare
+from topokit.measures import measure
 
 
 class Counted(RunDirectory):
@@ -72,7 +72,6 @@ def main():
         name: LayerGraph.from_edge_ids(rng.permutation(a * b)[: a * b // 5], (a, b))
         for name, (a, b) in shapes.items()
     }
-    prepare(["dispersion"])
     total = watch()
     folder = Path(tempfile.mkdtemp()) / "run"
     run = RunDirectory.create(folder, f"epochs = {options.epochs}\n", {"seed": 0})
