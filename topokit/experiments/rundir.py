@@ -251,6 +251,12 @@ class RunDirectory:
 
     # Reading.
 
+    def check_folder(self) -> None:
+        """Raise a ValueError if the folder of topologies is a link, or no folder."""
+        path = self.topology
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise ValueError(f"expected a folder at {path}, found something else; remove it")
+
     def config(self) -> dict[str, Any]:
         """Return the configuration in ``config.toml``."""
         try:
@@ -275,6 +281,7 @@ class RunDirectory:
         ValueError
             If a line is damaged, lines are missing, or the record is of a newer topokit.
         """
+        self.check_folder()
         if self.is_old():
             from topokit.experiments.upgrade import read_old
 
@@ -477,12 +484,38 @@ def identity(config: str, environment: Mapping[str, Any], data: str) -> str:
 
 
 def read_lines(content: bytes, path: Path) -> Record:
-    """Return the record of run `path` in the content of its file of lines; see `RunDirectory`."""
+    """Return the record of run `path` in the content of its file of lines.
+
+    Raises
+    ------
+    ValueError
+        If a line is damaged, or there is none.
+    """
+    record, problem = readable_lines(content, path)
+    if record is None or problem:
+        raise ValueError(
+            f"record.jsonl of run {path} is damaged: {problem}; 'topokit verify {path}' says what "
+            "can be recovered"
+        )
+    return record
+
+
+def readable_lines(content: bytes, path: Path) -> tuple[Record | None, str]:
+    """Return the record in the lines before the first damaged one, and what is wrong with that.
+
+    The record is None if the first line is damaged; without a damaged line the text is empty.
+
+    Raises
+    ------
+    ValueError
+        If the record is of a newer topokit.
+    """
     lines = content.split(b"\n")
-    torn, position, last = bool(lines.pop()), 0, ""
+    torn, position, last, problem = bool(lines.pop()), 0, "", ""
     record: Record | None = None
     epochs: list[dict[str, Any]] = []
     starts: list[int] = []
+    ends: list[tuple[str, int]] = []
     if lines:
         _check_schema(lines[0], path)
     for i, line in enumerate(lines):
@@ -491,28 +524,29 @@ def read_lines(content: bytes, path: Path) -> Record:
             if values["kind"] == "run" and not i:
                 config, environment = values["config"], values["environment"]
                 record = Record(SCHEMA, values["run"], config, environment, values["data"])
-            elif record is None or values["before"] != last:
+            elif record is None or values["before"] != last or values["run"] != record.run:
+                del epochs[-1:], starts[-1:]  # which of the two lines is wrong is not known
+                record = record if epochs else None
                 raise ValueError("it does not follow the line before")
             elif values["kind"] == "accepted":
-                record = _replaced(record, values)
+                record = replace(record, **{str(values["what"]): values["now"]})
             elif values["kind"] != "epoch" or values["epoch"] != len(epochs):
                 raise ValueError(f"expected epoch {len(epochs)}, got {values.get('epoch')}")
             else:
                 epochs.append(values)
                 starts.append(position)
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"record.jsonl of run {path} is damaged in line {i + 1}: {error}; "
-                f"'topokit verify {path}' says what can be recovered"
-            ) from error
+            problem = f"line {i + 1}: {error}"
+            break
         last = values["digest"]
         position += len(line) + 1
+        ends.append((last, position))
     if record is None:
-        raise ValueError(
-            f"record.jsonl of run {path} is damaged: it is empty; 'topokit verify {path}' says "
-            "what can be recovered"
-        )
-    return replace(record, lines=epochs, starts=starts, last=last, size=position, torn=torn)
+        return None, problem or "it is empty"
+    if problem.endswith("the line before"):
+        last, position = ends[-2]
+    found = replace(record, lines=epochs, starts=starts, last=last, size=position, torn=torn)
+    return found, problem
 
 
 def _check_schema(line: bytes, path: Path) -> None:
@@ -526,11 +560,6 @@ def _check_schema(line: bytes, path: Path) -> None:
             f"run {path} was written by a newer topokit (schema {schema}, this one reads up to "
             f"{SCHEMA}): pip install -U topokit-nn"
         )
-
-
-def _replaced(record: Record, values: Mapping[str, Any]) -> Record:
-    """Return a record with what was accepted in place of what it was."""
-    return replace(record, **{str(values["what"]): values["now"]})
 
 
 def differences(before: str, now: str) -> list[str]:

@@ -12,7 +12,7 @@ from topokit.experiments.rundir import EXPORTS, Record, RunDirectory, identity
 from topokit.graph import snapshots
 from topokit.graph.checksums import read_file, read_seal, seal, seal_in, stamp, stamped
 
-__all__ = ["read_old", "upgrade"]
+__all__ = ["frame_of", "lines_of", "read_old", "upgrade"]
 
 
 def read_old(run: RunDirectory) -> Record:
@@ -31,7 +31,7 @@ def read_old(run: RunDirectory) -> Record:
         environment = {}
     except ValueError as error:
         raise run.damaged("environment.json", error) from error
-    epochs, measures = (_frame(run, name) for name in EXPORTS[:2])
+    epochs, measures = (frame_of(run, name) for name in EXPORTS[:2])
     n_rows = 0 if epochs is None else len(epochs)
     stored = snapshots.recorded(run.topology) if run.topology.is_dir() else []
     if epochs is None and run.checkpoint.exists() and read_seal(run.checkpoint) is not None:
@@ -44,7 +44,7 @@ def read_old(run: RunDirectory) -> Record:
     lines: list[dict[str, Any]] = []
     try:
         if epochs is not None:
-            lines = _lines(epochs, measures)
+            lines = lines_of(epochs, measures)
     except (ValueError, KeyError, TypeError) as error:
         raise run.damaged("epochs.parquet or measures.parquet", error) from error
     if lines:
@@ -52,7 +52,8 @@ def read_old(run: RunDirectory) -> Record:
     return Record(1, "", config, environment, lines=lines)
 
 
-def _frame(run: RunDirectory, name: str) -> pd.DataFrame | None:
+def frame_of(run: RunDirectory, name: str) -> pd.DataFrame | None:
+    """Return a frame of a run, None if there is none."""
     try:
         return pd.read_parquet(io.BytesIO(read_file(run.path / name)))
     except FileNotFoundError:
@@ -65,7 +66,7 @@ def _frame(run: RunDirectory, name: str) -> pd.DataFrame | None:
         raise run.damaged(name, error) from error
 
 
-def _lines(epochs: pd.DataFrame, measures: pd.DataFrame | None) -> list[dict[str, Any]]:
+def lines_of(epochs: pd.DataFrame, measures: pd.DataFrame | None) -> list[dict[str, Any]]:
     """Return the lines of a record that says what two frames say."""
     if epochs["epoch"].tolist() != list(range(len(epochs))):
         raise ValueError("its epochs do not count from 0")

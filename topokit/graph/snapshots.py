@@ -22,7 +22,7 @@ from topokit.graph.checksums import digest, read_file, seal, seal_in, unseal
 from topokit.graph.files import write_atomic
 from topokit.graph.layergraph import EdgeUpdate, LayerGraph, Topology, distinct
 
-__all__ = ["Snapshot", "append", "explored", "load", "recorded", "seal_again", "truncate"]
+__all__ = ["Snapshot", "append", "check", "explored", "load", "recorded", "seal_again", "truncate"]
 
 KEYFRAME_EVERY = 10
 MANY_IDS = 1 << 22  # edge ids that are kept before equal ones are joined
@@ -164,6 +164,11 @@ def load(folder: Path, epoch: int, checks: Mapping[int, str] | None = None) -> S
         found = file.after(found)
     assert found is not None
     return found
+
+
+def check(folder: Path, epoch: int, checks: Mapping[int, str] | None = None) -> None:
+    """Raise a ValueError unless the file of an epoch is there and intact; graphs are not built."""
+    _File.read(folder, epoch, checks)
 
 
 def explored(

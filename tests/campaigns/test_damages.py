@@ -1,0 +1,19 @@
+"""The campaigns on run directories with small counts."""
+
+import re
+
+from tests.campaigns import bitflips, damages
+
+
+def faults(lines):
+    return [line for line in lines if re.match("- ", line)]
+
+
+def test_damaged_run_directories_give_the_same_result_or_are_refused():
+    lines = damages.campaign(14, 1)
+    assert faults(lines) == []
+    assert sum("|" in line for line in lines) == 2 + 5
+
+
+def test_no_flipped_bit_goes_unseen():
+    assert faults(bitflips.campaign(20, 1)) == []
