@@ -574,8 +574,16 @@ def differences(before: str, now: str) -> list[str]:
         old, new = (flattened(tomllib.loads(text)) for text in (before, now))
     except tomllib.TOMLDecodeError as error:
         return [f"it is not valid TOML: {error}"]
-    keys = [key for key in {**old, **new} if old.get(key, "not set") != new.get(key, "not set")]
-    return [f"{key} is {new.get(key, 'not set')} and was {old.get(key, 'not set')}" for key in keys]
+    unset = "not set"
+    changed = {
+        key: (new.get(key, unset), old.get(key, unset))
+        for key in {**old, **new}
+        if old.get(key, unset) != new.get(key, unset)
+    }
+    return [
+        f"{key} is {now} and was {then}" if len(f"{now}{then}") < 80 else f"{key} was changed"
+        for key, (now, then) in changed.items()
+    ]
 
 
 def _shown(found: list[str]) -> str:

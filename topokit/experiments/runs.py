@@ -453,10 +453,9 @@ def _guarded(epochs: Iterator[Epoch], run_directory: RunDirectory) -> Iterator[E
     try:
         yield from epochs
     except FloatingPointError as error:
-        path = run_directory.path
-        raise FloatingPointError(
-            f"{error}; the state of the last finished epoch is in {path}"
-        ) from None
+        saved = run_directory.checkpoint.exists()
+        words = "the state of the last finished epoch is" if saved else "no epoch was finished"
+        raise FloatingPointError(f"{error}; {words} in {run_directory.path}") from None
 
 
 def _changes(epoch: Epoch, previous: Topology | None) -> dict[str, EdgeUpdate] | None:
