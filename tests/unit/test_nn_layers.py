@@ -138,7 +138,7 @@ def test_replace_graph_carries_values_and_optimizer_state(optimizer, update, see
     optimizer.step()
     held = {k: v.clone() for k, v in optimizer.state[layer.values].items() if v is not None}
     parameter, values = layer.values, layer.view().values
-    layer.replace_graph(update, update.carry(values, fill=7), optimizer)
+    layer.replace_graph(update, update.carry(values, fill=7), optimizer, grown_state="zero")
     assert layer.values is parameter
     assert same_edges(layer.graph, update.after)
     assert layer.values.detach().numpy().tobytes() == update.carry(values, fill=7).tobytes()

@@ -6,7 +6,7 @@ are stored per edge. Imports from `graph`, `generators`, `rules` and the tables 
 """
 
 from topokit.nn.conv import SparseConv2d
-from topokit.nn.layers import INITS, SparseLinear, explain_kernel, sparse_layers
+from topokit.nn.layers import INITS, SparseLinear, decay_groups, explain_kernel, sparse_layers
 from topokit.nn.rbm import SparseRBM
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "SparseConv2d",
     "SparseLinear",
     "SparseRBM",
+    "decay_groups",
     "explain_kernel",
     "sparse_layers",
 ]

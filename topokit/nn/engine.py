@@ -1,30 +1,31 @@
 """The rewiring engine: applies a rule to a model's sparse layers while its optimizer steps.
 
 Both `attach`, for user-written training loops, and `topokit.experiments.loop.train` use the same
-`Engine`, so both give the same edges, values and optimizer state. Between two rewirings the engine
-collects the data that the rule needs (`topokit.rules.UpdateRule.needs`), and nothing for rules
-that need none.
+`Engine`, so both give the same edges, values and optimizer state. What the rule needs between two
+rewirings is collected by `topokit.nn.rule_data`.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import gc
 import json
-import math
-from collections.abc import Callable, Collection
-from typing import Any
+import warnings
+import weakref
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from topokit.graph import EdgeUpdate, LayerGraph, Topology
+from topokit.graph import EdgeUpdate, LayerGraph, Topology, same_edges
+from topokit.nn.captures import found_inf
 from topokit.nn.layers import EdgeLayer, sparse_layers
+from topokit.nn.optimizer_state import carried, carry_state, find_holders, stamp_of, unwrapped
+from topokit.nn.rule_data import NEEDS, RuleData, as_arrays, as_tensors
 from topokit.nn.sparsify import sparsify
-from topokit.rules import RULES, LayerView, Rewiring, UpdateRule, rewire_network
-from topokit.rules.memory import MEMORIES, decayed, stalled
-from topokit.rules.rewire import Memory
+from topokit.rules import RULES, Rewiring, UpdateRule, rewire_network
 from topokit.tables import as_generator, choose, need
 
 __all__ = ["Engine", "as_arrays", "as_tensors", "attach", "sparsify"]
@@ -32,11 +33,12 @@ __all__ = ["Engine", "as_arrays", "as_tensors", "attach", "sparsify"]
 Changes = dict[str, tuple[EdgeUpdate, NDArray[Any]]]
 """The change of each layer in which an edge moved, with the values of its new graph's edges."""
 
-FORGOTTEN = 0.01  # batches of a smaller weight are left out of the momentum window
-FORWARD_BATCH = 1000
-NEEDS = (
-    "gradient", "momentum", "activations", "explored", "sign", "sensitivity", "stalled",
-)  # fmt: skip
+RESUMED = (
+    "the graph of a sparse layer was replaced by that of a loaded state while its model is being "
+    "rewired: optimizer state, averages and the rule's memory follow the edges that are in both "
+    "graphs, and start anew for the others; load the states of optimizer and engine, too, to go on "
+    "exactly as from the saved step"
+)
 
 
 class Engine:
@@ -50,6 +52,8 @@ class Engine:
         How many edges are replaced, when, and in which layers.
     track_explored : bool
         Keep the set of all edges ever present also for rules that do not need it.
+    name : str
+        What the rule is called.
 
     Attributes
     ----------
@@ -61,18 +65,18 @@ class Engine:
         The current graphs.
     memory : dict
         State kept for rules that need it: ``accuracies``, and for each layer ``sign``,
-        ``sensitivity``, ``explored`` (edge ids), ``batches`` (the momentum window) and the rule's
-        own memories.
+        ``sensitivity``, ``explored`` (edge ids), ``batches`` (the momentum window),
+        ``activations`` and the rule's own memories.
 
     Notes
     -----
     The momentum window. Rules that need ``"momentum"`` use the gradient of all possible edges,
-    summed over recent batches with weights ``momentum ** age``. That matrix has n_out * n_in
-    entries and is never formed. A batch's gradient is the product ``output_grad.T @ inputs``, so
-    the two factors of each batch are kept, and `topokit.rules.memory.decayed` stacks them with
-    their weights into one longer "batch" whose gradient is the weighted sum. Batches whose weight
+    summed over recent steps with weights ``momentum ** age``. That matrix has n_out * n_in
+    entries and is never formed. A step's gradient is the product ``output_grad.T @ inputs``, so
+    the two factors of each step are kept, and `topokit.rules.memory.decayed` stacks them with
+    their weights into one longer "batch" whose gradient is the weighted sum. Steps whose weight
     is below 1 % are left out: 45 remain at momentum 0.9. Layers keep (capture) their activations
-    only during the steps of this window before a rewiring. ``"gradient"`` is a window of one batch.
+    only during the steps of this window before a rewiring. ``"gradient"`` is a window of one step.
 
     Memory beyond O(edges): ``gradient`` O(batch * units); ``momentum`` that times the window;
     ``activations`` O(samples * units).
@@ -81,7 +85,7 @@ class Engine:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         rule: UpdateRule,
         options: Rewiring,
         *,
@@ -91,61 +95,120 @@ class Engine:
         recorder: Callable[[int, Topology], None] | None = None,
         track_explored: bool = False,
         rng: np.random.Generator,
+        name: str | None = None,
     ) -> None:
-        self.model, self.optimizer, self.rule, self.options = model, optimizer, rule, options
-        self.total, self.epoch_steps, self.samples = total, epoch_steps, samples
+        several = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
+        self.optimizers = [unwrapped(each) for each in several]
+        need(bool(self.optimizers), "optimizer", "one optimizer or several", optimizer)
+        self.model, self.optimizer, self.rule, self.options = (
+            model, self.optimizers[0], rule, options,
+        )  # fmt: skip
+        self.total, self.epoch_steps = total, epoch_steps
         self.recorder, self.rng = recorder, rng
+        self.name = name or f"{rule.drop.__name__}, {rule.grow.__name__}"
         self.steps = self.epochs = self.updates = 0
         self.last: dict[str, EdgeUpdate] = {}
-        layers = self._layers()
-        for name in options.skip:
-            choose("sparse layer", name, layers)
-        own = rule.memory or {}
-        for entry, memory in own.items():
-            need(isinstance(memory, Memory), f"memory {entry!r} of the rule", "a Memory", memory)
-        if taken := sorted({*own} & {*MEMORIES, *NEEDS, "accuracies", "batches", "progress"}):
-            raise ValueError(f"expected another name for the rule's memory, got {', '.join(taken)}")
-        self._memories = {**MEMORIES, **own}
-        self._shown = {*rule.needs, *own}
-        self._needs = {*self._shown, *(["explored"] if track_explored else [])}
-        self._decay = float(optimizer.param_groups[0].get("momentum") or 0.9)
-        self._window = 1
-        if "momentum" in self._needs:
-            need(0 < self._decay < 1, "momentum of the optimizer", "a number below 1", self._decay)
-            self._window += math.ceil(math.log(FORGOTTEN) / math.log(self._decay))
-        self._by_gradient = bool({"gradient", "momentum"} & self._needs)
-        self._by_last_batch = "activations" in self._needs and samples is None
+        self._layers = sparse_layers(model)
+        for skipped in options.skip:
+            choose("sparse layer", skipped, self._layers)
+        self._holders()
+        self._check_free()
+        self._averages: list[dict[str, EdgeLayer]] = []
+        self._stamps = {name: stamp_of(layer.graph) for name, layer in self._layers.items()}
+        self._stepped_since: set[int] = set()  # optimizers, since the last counted step
         self._epoch_start = 0  # steps before this epoch
-        self._activations: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
-        self.memory: dict[str, Any] = {"accuracies": []}
-        for entry, memory in self._memories.items():
-            if entry in self._needs:
-                self.memory[entry] = {
-                    name: _kept(entry, memory.start(layer.view())) for name, layer in layers.items()
-                }
-        self._hooks = [optimizer.register_step_post_hook(lambda *_: self._stepped())]
-        if "sensitivity" in self._needs:  # weights and gradients belong together before the step
-            self._hooks.append(optimizer.register_step_pre_hook(lambda *_: self._add_sensitivity()))
+        self._data = RuleData(
+            model, self._layers, rule, samples=samples, track_explored=track_explored,
+            decay=float(self.optimizer.param_groups[0].get("momentum") or 0.9),
+        )  # fmt: skip
+        self.memory = self._data.memory
+        self._hooks: list[Any] = []
+        for number, each in enumerate(self.optimizers):
+            self._hooks += [
+                each.register_step_pre_hook(lambda o, *_: self._before_step(o)),
+                each.register_step_post_hook(lambda o, *_, n=number: self._after_step(o, n)),
+            ]
+        for layer in self._layers.values():
+            layer._engine = weakref.ref(self)
         if recorder is not None:
             recorder(0, self.topology)
         self._switch_capture()
 
+    def __repr__(self) -> str:
+        every = self.options.every
+        often = "each epoch" if isinstance(every, str) else f"every {every} steps"
+        edges = sum(layer.nnz for layer in self._layers.values())
+        names = list(self._layers)
+        shown = ", ".join(names if len(names) < 5 else [*names[:2], "...", names[-1]])
+        kinds = ", ".join(type(optimizer).__name__ for optimizer in self.optimizers)
+        done = f"{self.steps} steps and {self.updates} rewirings so far"
+        return (
+            f"Engine: {self.name} {often}, {done}{'' if self._hooks else ', detached'}\n"
+            f"  {len(names)} sparse layers ({shown}), {edges} edges, {kinds}"
+        )
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError(
+            "an engine belongs to one model and its optimizer: expected engine.state_dict() to "
+            "save it, and attach for a copy of the model"
+        )
+
     @property
     def topology(self) -> Topology:
         """The current graphs of the model's sparse layers."""
-        return {name: layer.graph for name, layer in self._layers().items()}
+        return {name: layer.graph for name, layer in self._layers.items()}
 
     @property
     def explored(self) -> dict[str, float]:
         """Share of each layer's possible edges ever present, where it is tracked."""
-        shapes = {name: layer.graph.shape for name, layer in self._layers().items()}
         return {
-            name: LayerGraph.from_edge_ids(ids, shapes[name]).density
+            name: LayerGraph.from_edge_ids(ids, self._layers[name].graph.shape).density
             for name, ids in self.memory.get("explored", {}).items()
         }
 
-    def _layers(self) -> dict[str, EdgeLayer]:
-        return sparse_layers(self.model)
+    # What the engine is responsible for.
+
+    def _fixed(self) -> set[str]:
+        """Return the layers that keep their graph: those skipped or frozen."""
+        frozen = {n for n, layer in self._layers.items() if not layer.values.requires_grad}
+        return {*self.options.skip, *frozen}
+
+    def _holders(self) -> dict[str, torch.optim.Optimizer]:
+        """Return the optimizer of each layer; raise a ValueError if one has none."""
+        holders = find_holders(self.optimizers, self._layers)
+        without = [name for name in self._layers if name not in {*holders, *self._fixed()}]
+        if without:
+            raise ValueError(
+                f"expected an optimizer that holds the values of layers {', '.join(without)}, "
+                "which it would not train; make the optimizer after sparsify and after loading "
+                "weights by assignment, pass all optimizers as a list, or name layers in skip"
+            )
+        return holders
+
+    def _check_free(self) -> None:
+        """Raise a ValueError if another engine rewires one of the layers."""
+
+        def taken() -> list[str]:
+            return [n for n, v in self._layers.items() if v._rewired_by() is not None]
+
+        if taken():
+            gc.collect()  # an engine whose optimizer is gone is kept only by itself
+        if names := taken():
+            raise ValueError(
+                f"expected layers that no engine rewires, got {', '.join(names)}; call detach() of "
+                "the engine attached before"
+            )
+
+    def _check_layers(self) -> None:
+        """Raise a ValueError if the model's sparse layers are not those of before."""
+        now = sparse_layers(self.model)
+        if {n: id(layer) for n, layer in now.items()} != {
+            n: id(v) for n, v in self._layers.items()
+        }:
+            raise ValueError(
+                "expected the sparse layers that the model had when the engine was attached, got "
+                f"{', '.join(now) or 'none'}; call detach() and attach anew"
+            )
 
     # The schedule. Positions count epochs, or steps where `every` counts steps.
 
@@ -202,13 +265,52 @@ class Engine:
         Loops written for libraries that require this call after ``optimizer.step()`` can keep it.
         """
 
-    def _stepped(self) -> None:
-        """Count a step of the optimizer, and rewire if one is due."""
-        if not self._between_epochs and self.total is not None and self.steps >= self.total:
+    @property
+    def _ended(self) -> bool:
+        return not self._between_epochs and self.total is not None and self.steps >= self.total
+
+    def _held(self, optimizer: torch.optim.Optimizer) -> list[str]:
+        """Return the layers whose values an optimizer holds."""
+        if len(self.optimizers) == 1:
+            return list(self._layers)
+        holders = find_holders(self.optimizers, self._layers)
+        return [name for name, holder in holders.items() if holder is optimizer]
+
+    def _before_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Collect what belongs to the gradients and weights that a step is made from."""
+        if found_inf(optimizer):
             return
+        names = self._held(optimizer)
+        for name in names:
+            state = optimizer.state.get(self._layers[name].values, {})
+            if state.get("graph", self._stamps[name]) != self._stamps[name]:
+                raise ValueError(
+                    f"the optimizer's state of layer {name!r} is that of another graph; expected "
+                    "the states of model and optimizer of the same step to be loaded"
+                )
+        if self._ended:
+            return
+        scale = getattr(optimizer, "grad_scale", None)
+        factor = 1.0 if scale is None else float(scale)
+        if "sensitivity" in self._data.needs:
+            self._data.add_sensitivity(names, factor)
+        if self._data.captures:
+            self._data.collect(names, factor)
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, number: int) -> None:
+        """Count a step once all optimizers have made one, and rewire if one is due."""
+        if found_inf(optimizer):
+            return
+        for name in self._held(optimizer):
+            if state := optimizer.state.get(self._layers[name].values):
+                state["graph"] = self._stamps[name]
+        if self._ended:
+            return
+        self._stepped_since.add(number)
+        if len(self._stepped_since) < len(self.optimizers):
+            return
+        self._stepped_since.clear()
         self.steps += 1
-        if self._by_gradient or self._by_last_batch:
-            self._collect()
         every = self.options.every
         if isinstance(every, int) and self.steps % every == 0 and self._is_due(self.steps):
             self.rewire()
@@ -237,109 +339,15 @@ class Engine:
         elif self._between_epochs and self._is_due(self.epochs):
             updates = self.rewire()
         if self._between_epochs:
-            self._forget_batches()
+            self._data.forget_batches()
         self._switch_capture()
         return updates
 
     def _switch_capture(self) -> None:
-        """Switch capture on if a rewiring will use the next batch, else off."""
-        if not (self._by_gradient or self._by_last_batch):
-            return
-        left = self._steps_left()
-        for layer in self._layers().values():
-            layer.capture = left is not None and left <= self._window
-
-    # The data for the rule.
-
-    def _collect(self) -> None:
-        """Keep the factors of the gradient, or the activations, of the last batch."""
-        for name, layer in self._layers().items():
-            if not layer.capture:
-                continue
-            view = layer.view()
-            if view.inputs is None:
-                continue
-            if self._by_last_batch and view.outputs is not None:
-                self._activations[name] = view.inputs, view.outputs
-            if self._by_gradient and view.output_grad is not None:
-                batches = self.memory.setdefault("batches", {}).setdefault(name, {})
-                batches[str(self.steps)] = {"inputs": view.inputs, "output_grad": view.output_grad}
-                while len(batches) > self._window:
-                    del batches[next(iter(batches))]
-
-    def _forget_batches(self) -> None:
-        self.memory.pop("batches", None)
-        self._activations.clear()
-
-    def _add_sensitivity(self) -> None:
-        """Add ``abs(weight * gradient)`` of each edge to the sum since the last rewiring."""
-        for name, layer in self._layers().items():
-            if layer.values.grad is not None:
-                share = (layer.values * layer.values.grad).detach().abs().double()
-                self.memory["sensitivity"][name] += share.cpu().numpy()
-
-    def _views(self) -> dict[str, LayerView]:
-        """Return the data that the rule can read, for every sparse layer; captures are cleared."""
-        layers = self._layers()
-        for layer in layers.values():
-            layer.capture = False
-        views = {name: layer.view() for name, layer in layers.items()}
-        if "activations" in self._needs:
-            found = self._activations if self.samples is None else self._forward(self.samples)
-            for name, (inputs, outputs) in found.items():
-                views[name] = dataclasses.replace(views[name], inputs=inputs, outputs=outputs)
-        for name, batches in self.memory.get("batches", {}).items():
-            factors = [(batch["inputs"], batch["output_grad"]) for batch in batches.values()]
-            inputs, gradient = decayed(factors, decay=self._decay)
-            views[name] = dataclasses.replace(views[name], inputs=inputs, output_grad=gradient)
-        self._forget_batches()
-        return {
-            name: dataclasses.replace(view, extra=self._extra(name, view.graph))
-            for name, view in views.items()
-        }
-
-    def _extra(self, name: str, graph: LayerGraph) -> dict[str, Any]:
-        extra = {
-            entry: memory.show(self.memory[entry][name], graph)
-            for entry, memory in self._memories.items()
-            if entry in self._shown
-        }
-        if "stalled" in self._needs:
-            extra["stalled"] = stalled(self.memory["accuracies"])
-        return extra
-
-    def _forward(self, samples: torch.Tensor) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
-        """Run samples through the network and return inputs and outputs of every sparse layer.
-
-        If the last layer computes class scores, its outputs are their softmax.
-        """
-        layers = self._layers()
-        kept: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {name: [] for name in layers}
-        modes = [(module, module.training) for module in self.model.modules()]
-        last = list(layers.values())[-1]
-        self.model.eval()
-        for layer in layers.values():
-            layer.capture = True
-        with torch.no_grad():
-            for batch in samples.split(FORWARD_BATCH):
-                scores = self.model(batch)
-                classes = scores.ndim == 2 and 1 < scores.shape[1] == last.n_out
-                if classes and not hasattr(self.model, "batch_loss"):
-                    last.keep("outputs", torch.softmax(scores, dim=1))
-                for name, layer in layers.items():
-                    view = layer.view()
-                    kept[name].append((np.array(view.inputs), np.array(view.outputs)))
-        for layer in layers.values():
-            layer.capture = False
-        for module, training in modes:
-            module.training = training
-        return {
-            name: (
-                np.concatenate([inputs for inputs, _ in batches]),
-                np.concatenate([outputs for _, outputs in batches]),
-            )
-            for name, batches in kept.items()
-        }
+        """Switch capture on if a rewiring will use the next step, else off."""
+        if self._data.captures:
+            left = self._steps_left()
+            self._data.capture(left is not None and left <= self._data.window)
 
     # The rewiring.
 
@@ -368,8 +376,11 @@ class Engine:
             If the rule needs a batch and none was captured, or needs validation accuracy and it is
             missing for a finished epoch.
         """
+        if torch._C._current_graph_task_id() != -1:
+            raise ValueError("expected optimizer steps after the backward pass, got one within it")
+        self._check_layers()
         if closure is not None:
-            self._capture_batch(closure)
+            self._data.batch_of(closure)
         self._check_needs()
         changes = self._decide(grow)
         self._apply(changes)
@@ -383,42 +394,139 @@ class Engine:
     def _decide(self, grow: bool) -> Changes:
         """Return the changes that the rule makes now, from the captured data; uses them up."""
         rule, at, end = self.rule, self._position, self._end
+        fixed = {*self._fixed(), *self._data.missing()}
         return rewire_network(
-            self._views(),
+            self._data.views(),
             rule if grow else rule._replace(plan=_without_growing(rule.plan)),
             drop_fraction=self.options.fraction(at, 1 if end is None else end),
             progress=0.0 if end is None else self.options.progress(at, end),
             rng=self.rng,
-            fixed=self.options.skip,
+            fixed=fixed,
         )
 
     def _apply(self, changes: Changes) -> None:
-        """Replace the graphs, and carry optimizer state and memories over to them."""
-        layers = self._layers()
+        """Replace the graphs; optimizer state, averages and memories follow their edges."""
+        holders = self._holders()
         for name, (update, values) in changes.items():
-            layers[name].replace_graph(update, values, self.optimizer)
-            self._carry(name, update, values)
+            layer = self._layers[name]
+            averages = [copy[name] for copy in self._averages]
+            if any(not same_edges(average.graph, update.before) for average in averages):
+                raise ValueError(
+                    f"expected averages with the graph of layer {name!r}, got another one; load "
+                    "the states of model and averages of the same step"
+                )
+            layer.replace_graph(update, values, holders[name], grown_state=self.options.grown_state)
+            for average in averages:
+                _follow(average, update, values)
+            self._stamp(name, holders[name])
+            self._data.carry(name, update, values)
 
-    def _capture_batch(self, closure: Callable[[], torch.Tensor]) -> None:
-        """Capture the batch whose loss `closure` returns, without changing any ``.grad``."""
-        layers = self._layers().values()
-        self._forget_batches()
-        for layer in layers:
-            layer.capture = True
-        with torch.enable_grad():
-            torch.autograd.grad(closure(), [layer.values for layer in layers], allow_unused=True)
-        self._collect()
+    def _stamp(self, name: str, holder: torch.optim.Optimizer | None) -> None:
+        """Note the graph that a layer and the optimizer's state of it now have."""
+        layer = self._layers[name]
+        self._stamps[name] = stamp_of(layer.graph)
+        if holder is not None and (state := holder.state.get(layer.values)):
+            state["graph"] = self._stamps[name]
+
+    def average(self, copy: nn.Module) -> nn.Module:
+        """Make averaged weights follow the rewiring; return them.
+
+        Code that averages weights, such as ``torch.optim.swa_utils.AveragedModel``, pairs values by
+        position. After a rewiring the same position is another edge. An average registered here
+        has the model's graphs at all times: edges that stay keep their average, edges that are
+        dropped lose it, and that of a grown edge starts at the edge's weight.
+
+        Parameters
+        ----------
+        copy : torch.nn.Module
+            A copy of the model, or a module that has one (``AveragedModel``), made since the last
+            rewiring. How and when it is averaged stays as it is. Target networks are averages, too.
+
+        Returns
+        -------
+        torch.nn.Module
+            The copy.
+
+        Raises
+        ------
+        ValueError
+            If it does not have the model's sparse layers, with the same graphs.
+
+        Notes
+        -----
+        A copy whose graph is overwritten in place by that of a rewired model, as
+        ``AveragedModel`` does when it is not registered, is refused when it is next used or saved.
+        Averages by hand over ``parameters()`` alone cannot be noticed: register the copy. Averages
+        that are lists of tensors instead of a copy of the model cannot follow a graph.
+
+        Examples
+        --------
+        >>> from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+        >>> from topokit.nn import SparseLinear
+        >>> graph = LayerGraph.from_edge_ids(range(0, 60, 3), (6, 10))
+        >>> model = nn.Sequential(SparseLinear(graph, rng=0))
+        >>> optimizer = torch.optim.AdamW(model.parameters())
+        >>> engine = attach(model, optimizer, "set", every=1, rng=1)
+        >>> ema = engine.average(AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9)))
+        >>> model(torch.ones(3, 10)).sum().backward()
+        >>> optimizer.step()
+        >>> ema.update_parameters(model)
+        >>> same_edges(ema.module[0].graph, model[0].graph)
+        True
+        """
+        found = list(sparse_layers(copy).values())
+        good = len(found) == len(self._layers)
+        for theirs, ours in zip(found, self._layers.values(), strict=False):
+            good = good and theirs is not ours and same_edges(theirs.graph, ours.graph)
+        if not good:
+            raise ValueError(
+                "expected a copy of the model with its present graphs, made since the last rewiring"
+            )
+        self._averages.append(dict(zip(self._layers, found, strict=True)))
+        return copy
+
+    def loaded(self, layer: EdgeLayer, graph: LayerGraph, values: NDArray[Any]) -> None:
+        """Let everything follow a graph that is about to be loaded into a layer.
+
+        Called by the layer. Optimizer state that was loaded before, and is that of the new graph,
+        stays.
+        """
+        (name,) = (name for name, own in self._layers.items() if own is layer)
+        for entry in ("batches", "activations"):
+            self.memory.get(entry, {}).pop(name, None)
+        if same_edges(graph, layer.graph):
+            return
+        update = EdgeUpdate.between(layer.graph, graph)
+        holder = find_holders(self.optimizers, self._layers).get(name)
+        if holder is not None:
+            state = holder.state.get(layer.values, {})
+            if state.get("graph") != stamp_of(graph):
+                carry_state(holder, layer.values, update, values, self.options.grown_state)
+                if state:
+                    state["graph"] = stamp_of(graph)
+        self._stamps[name] = stamp_of(graph)
+        for copy in self._averages:
+            average = copy[name]
+            if not same_edges(average.graph, graph):
+                _follow(average, EdgeUpdate.between(average.graph, graph), values)
+        self._data.carry(name, update, values)
+        if self.steps:
+            warnings.warn(RESUMED, stacklevel=2)
+
+    def restarted(self, layer: EdgeLayer) -> None:
+        """Begin a layer's memories anew: its weights were drawn again. Called by the layer."""
+        (name,) = (name for name, own in self._layers.items() if own is layer)
+        self._data.start(name, layer)
 
     def _check_needs(self) -> None:
         """Raise a ValueError if the rule needs a batch or accuracies that are missing."""
-        without = self._by_gradient and "batches" not in self.memory
-        if without or (self._by_last_batch and not self._activations):
+        if self._data.captures and not {*self._layers} - {*self._data.missing()} - self._fixed():
             raise ValueError(
                 "this rule looks at a batch, and none was captured for a rewiring off the "
                 "schedule; expected engine.rewire(closure) with a function that returns the loss "
                 "of a batch"
             )
-        if "stalled" in self._needs:
+        if "stalled" in self._data.needs:
             done = self.epochs
             if self.epoch_steps is not None and not self._between_epochs:
                 done = max(0, self.steps - 1) // self.epoch_steps
@@ -428,13 +536,6 @@ class Engine:
                     f"finished epochs, got {len(self.memory['accuracies'])}; call "
                     "engine.end_epoch(accuracy) after each epoch"
                 )
-
-    def _carry(self, name: str, update: EdgeUpdate, values: NDArray[Any]) -> None:
-        """Carry the memories of a layer over to its new graph."""
-        for entry, memory in self._memories.items():
-            if entry in self.memory:
-                remembered = self.memory[entry]
-                remembered[name] = _kept(entry, memory.carry(update, remembered[name], values))
 
     # Checkpoints.
 
@@ -448,6 +549,8 @@ class Engine:
             "epochs": self.epochs,
             "updates": self.updates,
             "epoch_start": self._epoch_start,
+            "stepped": sorted(self._stepped_since),
+            "graphs": dict(self._stamps),
             "memory": as_tensors(self.memory),
             "rng": json.dumps(self.rng.bit_generator.state),
         }
@@ -455,11 +558,23 @@ class Engine:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state returned by `state_dict`.
 
-        Load the states of model and optimizer first, so that the model has the graphs that belong
-        to the state.
+        Load the states of model and optimizer first.
+
+        Raises
+        ------
+        ValueError
+            If the model's graphs are not those of the state.
         """
+        if state.get("graphs", self._stamps) != self._stamps:
+            raise ValueError(
+                "expected the model to have the graphs of the state, got others; load the states "
+                "of model and optimizer first"
+            )
         self.rng.bit_generator.state = json.loads(state["rng"])
         self.updates = state["updates"]
+        self._stepped_since = set(state.get("stepped", ()))
+        self._data.forget_batches()
+        self._data.capture(False)
         self.go_on(state["steps"], state["epochs"], as_arrays(state["memory"]))
         self._epoch_start = state["epoch_start"]
         self._switch_capture()
@@ -467,15 +582,27 @@ class Engine:
     def go_on(self, steps: int, epochs: int, memory: dict[str, Any]) -> None:
         """Continue at the start of an epoch, with the memory saved there."""
         self.steps, self.epochs, self._epoch_start = steps, epochs, steps
-        self.memory |= memory
+        self.memory.update(memory)
         self._switch_capture()
 
     def detach(self) -> None:
         """Stop rewiring; the model stays as it is."""
         for hook in self._hooks:
             hook.remove()
-        for layer in self._layers().values():
-            layer.capture = False
+        self._hooks.clear()
+        self._data.capture(False)
+        for layer in self._layers.values():
+            if layer._rewired_by() is self:
+                layer._engine = None
+
+
+def _follow(average: EdgeLayer, update: EdgeUpdate, values: NDArray[Any]) -> None:
+    """Replace the graph of averaged weights; those of grown edges start at the edges' values."""
+    kept = average.values.detach()
+    fill = torch.from_numpy(np.array(values[update.grown])).to(kept)
+    moved = carried(update, kept, fill)
+    plain = moved.to("cpu", torch.promote_types(moved.dtype, torch.float32))  # numpy lacks bfloat16
+    average.replace_graph(update, plain.numpy())
 
 
 def _without_growing(plan: Callable[..., dict[str, tuple[int, int]]]) -> Any:
@@ -487,34 +614,9 @@ def _without_growing(plan: Callable[..., dict[str, tuple[int, int]]]) -> Any:
     return drops
 
 
-def _kept(entry: str, remembered: Any) -> NDArray[Any]:
-    """Return a copy of what a rule remembers: the array it came from may be a layer's values."""
-    number = isinstance(remembered, np.ndarray) and remembered.dtype.kind in "biuf"
-    need(number, f"memory {entry!r} of the rule", "an array of numbers", remembered)
-    return remembered.copy()
-
-
-def as_tensors(value: Any) -> Any:
-    """Return nested dictionaries with arrays as tensors, which load without unpickling objects."""
-    if isinstance(value, dict):
-        return {key: as_tensors(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return list(value)
-    return torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
-
-
-def as_arrays(value: Any) -> Any:
-    """Return nested dictionaries with tensors as arrays of their own: undoes `as_tensors`."""
-    if isinstance(value, dict):
-        return {key: as_arrays(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return list(value)
-    return value.numpy().copy() if isinstance(value, torch.Tensor) else value
-
-
 def attach(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
     rule: str | UpdateRule = "set",
     *,
     every: int | str,
@@ -523,6 +625,7 @@ def attach(
     total: int | None = None,
     stop: int | None = None,
     skip: Collection[str] = (),
+    grown_state: str | Mapping[str, str] = "neutral",
     epoch_steps: int | None = None,
     samples: torch.Tensor | None = None,
     recorder: Callable[[int, Topology], None] | None = None,
@@ -537,9 +640,13 @@ def attach(
     Parameters
     ----------
     model : torch.nn.Module
-        A model with sparse layers: see `sparsify`.
-    optimizer : torch.optim.Optimizer
-        The optimizer of the model's parameters.
+        A model with sparse layers: see `sparsify`. Several models that are trained together go
+        into a ``torch.nn.ModuleList``.
+    optimizer : torch.optim.Optimizer or list of them
+        The optimizer of the model's parameters, made after `sparsify`; or all optimizers that hold
+        values of sparse layers, each layer in one of them. A step of several optimizers is counted
+        when each of them has made one since the step counted last, so that no rewiring comes
+        between a backward pass and a step. For weight decay see `topokit.nn.decay_groups`.
     rule : str or UpdateRule
         A name of `topokit.RULES` with its `params`, or a rule.
     every : int or "epoch"
@@ -557,7 +664,10 @@ def attach(
         The first epoch (counted from 0) without rewiring; needs `epoch_steps` where `every` counts
         steps.
     skip : collection of str
-        Sparse layers that keep their graph.
+        Sparse layers that keep their graph. Frozen layers (``requires_grad`` False) keep theirs,
+        too, while they are frozen.
+    grown_state : {"neutral", "zero"} or mapping
+        What the optimizer keeps for a grown edge at first: as in `topokit.rules.Rewiring`.
     epoch_steps : int, optional
         Optimizer steps of an epoch. With ``every="epoch"``, only the last batches of an epoch are
         then captured for rules that need gradients (otherwise every batch is).
@@ -573,14 +683,15 @@ def attach(
     Returns
     -------
     Engine
-        ``.topology``, ``.steps``, ``.updates``, ``.end_epoch()``, ``.rewire()``, ``.state_dict()``,
-        ``.detach()``.
+        ``.topology``, ``.steps``, ``.updates``, ``.end_epoch()``, ``.rewire()``, ``.average()``,
+        ``.state_dict()``, ``.detach()``.
 
     Raises
     ------
     ValueError
-        If there are no sparse layers, a choice is unknown, or the rule needs data that the
-        arguments do not provide.
+        If there are no sparse layers, the optimizer does not hold the values of one, another
+        engine rewires them, a choice is unknown, or the rule needs data that the arguments do not
+        provide.
 
     Notes
     -----
@@ -594,13 +705,20 @@ def attach(
     Between rewirings there is no cost unless the rule needs gradients, activations of the last
     batch or sensitivities.
 
-    Steps are those of the optimizer. With accumulated gradients a step has several batches:
-    captured gradients are those of the last one, while ``sensitivity`` uses the sum. Steps that a
-    gradient scaler skips do not count. Captured gradients are multiplied by its factor; this does
-    not matter to rules that rank by gradient alone, but does to ``mest``, which adds them to
-    weights. Models compiled by ``torch.compile`` can be rewired; ``fullgraph=True`` is not
-    possible. Replicas of a distributed run draw the same edges only if their `rng` and captured
-    batches agree.
+    Steps are those of the optimizer, and what a rule sees belongs to the whole step: the sums over
+    all forward calls whose gradients are in it, with accumulated gradients, layers used several
+    times and recomputed activations. Evaluations in between do not count, nor do steps that a
+    gradient scaler skips. Gradients are those the optimizer steps with: without the scaler's
+    factor, and clipped if they are clipped by norm. A layer that took no part in the step keeps its
+    graph. Activations are those after the activation function, and for the last layer the softmax
+    of class scores: see `topokit.nn.captures.Activations`.
+
+    Optimizer state follows the edges: see `topokit.nn.optimizer_state`. That of LBFGS starts anew
+    at each rewiring. Averages of weights follow if they are registered: see `Engine.average`. A
+    state that is loaded into the model takes optimizer state, averages and memories with it. A copy
+    of the model is not rewired. Models compiled by ``torch.compile`` can be rewired;
+    ``fullgraph=True`` is not possible. Replicas of a distributed run draw the same edges only if
+    their `rng` and captured batches agree.
 
     Examples
     --------
@@ -617,15 +735,22 @@ def attach(
     >>> engine.updates, model[0].nnz
     (2, 20)
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"expected a torch.nn.Module, got {type(model).__name__}; several models go into a "
+            "torch.nn.ModuleList"
+        )
     if not sparse_layers(model):
         raise ValueError("expected a model with sparse layers, got none; see topokit.sparsify")
+    name = rule if isinstance(rule, str) else None
     if isinstance(rule, str):
         rule = choose("rule", rule, RULES)(**params)
     elif params:
         raise ValueError(f"expected parameters of a rule named, got {sorted(params)} with a rule")
     options = Rewiring(
-        drop_fraction=drop_fraction, schedule=schedule, every=every, stop=stop, skip=skip
-    )
+        drop_fraction=drop_fraction, schedule=schedule, every=every, stop=stop, skip=skip,
+        grown_state=grown_state,
+    )  # fmt: skip
     for name, count in (("total", total), ("epoch_steps", epoch_steps)):
         need(count is None or count >= 1, name, "a positive number", count)
     if schedule != "constant" and total is None and stop is None:
@@ -634,11 +759,13 @@ def attach(
     if by_steps and epoch_steps is None and (stop is not None or "stalled" in rule.needs):
         what = "a rule that watches validation accuracy" if stop is None else f"stop={stop}"
         raise ValueError(f"expected epoch_steps (optimizer steps of an epoch) with {what}")
+    if samples is not None and isinstance(model, nn.ModuleList | nn.ModuleDict):
+        raise ValueError("expected samples=None with several models, which cannot be called as one")
     missing = set(rule.needs) - set(NEEDS)
     if missing:
         raise ValueError(f"expected a rule that needs {', '.join(NEEDS)}, got {sorted(missing)}")
     return Engine(
         model, optimizer, rule, options,
         total=total, epoch_steps=epoch_steps, samples=samples, recorder=recorder,
-        rng=as_generator(rng),
+        rng=as_generator(rng), name=name,
     )  # fmt: skip

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import weakref
+from collections.abc import Mapping
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -10,8 +14,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from topokit.graph import EdgeUpdate, LayerGraph, check_per_edge, same_edges
+from topokit.nn.captures import Calls
 from topokit.nn.kernels import KERNEL_CHOICES, choose_kernel, edge_product
 from topokit.nn.kernels.autograd import EdgeIndex
+from topokit.nn.optimizer_state import carry_state, unwrapped
 from topokit.rules.init import INITS
 from topokit.rules.rewire import LayerView
 from topokit.tables import as_generator, choose
@@ -20,6 +26,7 @@ __all__ = [
     "EdgeLayer",
     "INITS",
     "SparseLinear",
+    "decay_groups",
     "explain_kernel",
     "initial_values",
     "sparse_layers",
@@ -42,6 +49,8 @@ class EdgeLayer(nn.Module):
     indptr: torch.Tensor
     indices: torch.Tensor
     shape: torch.Tensor
+    calls: Calls | None = None  # what goes through the layer, while `capture` is on
+    _engine: weakref.ref[Any] | None = None  # the engine that rewires the layer
 
     def _set_graph(
         self, graph: LayerGraph, values: torch.Tensor, *, bias: bool, kernel: str
@@ -55,20 +64,46 @@ class EdgeLayer(nn.Module):
         for name, buffer in _buffers(graph).items():
             self.register_buffer(name, buffer)
         self._index: tuple[Any, Any, EdgeIndex] | None = None
-        self._captured: dict[str, torch.Tensor] | None = None
         _exclude_from_compilation(self)
 
     @property
     def index(self) -> EdgeIndex:
-        """The graph and the arrays that kernels derive from it; rebuilt when a buffer changes."""
+        """The graph and the arrays that kernels derive from it; rebuilt when a buffer changes.
+
+        Raises
+        ------
+        ValueError
+            If other edges were written into the buffers. Code that copies buffers from model to
+            model, as averages of weights do, leaves values there that belong to other edges.
+        """
         stored = self._buffers
         stamp = _stamp(stored)
-        if self._index is not None and self._index[0] == stamp:
-            return self._index[2]
+        known = self._index
+        if known is not None and known[0] == stamp:
+            return known[2]
         held = tuple(stored.values())  # keeps the identities in the stamp from being reused
-        index = EdgeIndex(_graph_of(self.indptr, self.indices, self.shape))
+        written = known is not None and all(map(is_, held, known[1]))
+        try:
+            index = EdgeIndex(_graph_of(self.indptr, self.indices, self.shape))
+        except ValueError as error:
+            raise ValueError(_OVERWRITTEN) if written else error from None
+        if written and known is not None:
+            if not same_edges(index.graph, known[2].graph):
+                raise ValueError(_OVERWRITTEN)
+            index = known[2]
         self._index = (stamp, held, index)
         return index
+
+    def _rewired_by(self) -> Any:
+        """Return the engine that rewires the layer, or None."""
+        return None if self._engine is None else self._engine()
+
+    def _note_graph(self) -> None:
+        """Read the graph from the buffers now, so that later writes into them are noticed."""
+        self._index = None
+        if all(type(b) is torch.Tensor and b.device.type != "meta" for b in self._buffers.values()):
+            with contextlib.suppress(ValueError):  # a damaged graph is an error when it is used
+                _ = self.index
 
     @property
     def graph(self) -> LayerGraph:
@@ -97,13 +132,18 @@ class EdgeLayer(nn.Module):
 
     @property
     def capture(self) -> bool:
-        """Whether the last batch's activations and gradient are kept for a rule."""
-        return self._captured is not None
+        """Whether what goes through the layer is kept for a rule: see `topokit.nn.captures`."""
+        return self.calls is not None
 
     @capture.setter
     def capture(self, on: bool) -> None:
         if bool(on) != self.capture:
-            self._captured = {} if on else None
+            self._keep_calls(Calls() if on else None)
+
+    def _keep_calls(self, calls: Calls | None) -> None:
+        if self.calls is not None:
+            self.calls.close()
+        self.calls = calls
 
     def keep(self, name: str, activations: torch.Tensor) -> None:
         """Keep a batch of activations for `view` if `capture` is on.
@@ -111,33 +151,29 @@ class EdgeLayer(nn.Module):
         Models call this with the name ``"outputs"`` after the activation function, which replaces
         the outputs that the layer itself has kept.
         """
-        if self._captured is not None:
-            self._captured[name] = activations.detach()
+        if self.calls is not None and self.calls.last is not None:
+            setattr(self.calls.last, name, activations.detach())
 
     def _record(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Keep inputs, outputs and, after the backward pass, the gradient of the outputs."""
-        if self._captured is None:
-            return
-        captured = self._captured
-        captured.clear()
-        captured["inputs"], captured["outputs"] = x.detach(), y.detach()
-        if y.requires_grad:
-
-            def take(gradient: torch.Tensor) -> None:
-                captured["output_grad"] = gradient.detach()
-
-            y.register_hook(take)
+        if self.calls is not None:
+            self.calls.record(self.values, x, y)
 
     def view(self) -> LayerView:
-        """Return the data a rule can read: numpy arrays, the captured batch as (samples, units)."""
+        """Return the data a rule can read: numpy arrays, what was captured as (samples, units).
+
+        Captured are all calls of the layer whose gradient has been added to that of the values; or
+        if there are none, the last call.
+        """
         graph = self.graph
-        captured: dict[str, torch.Tensor] = self._captured or {}
+        arrays: dict[str, Any] = {}
+        calls = [] if self.calls is None else self.calls.shown()
         sides = {"inputs": graph.n_in, "outputs": graph.n_out, "output_grad": graph.n_out}
-        arrays: dict[str, Any] = {
-            name: _numpy(self._samples(name, captured[name])).reshape(-1, width)
-            for name, width in sides.items()
-            if name in captured
-        }
+        for name, width in sides.items():
+            parts = [getattr(call, name) for call in calls]
+            if parts and all(part is not None for part in parts):
+                flat = [_numpy(self._samples(name, p)).reshape(-1, width) for p in parts]
+                arrays[name] = flat[0] if len(flat) == 1 else np.concatenate(flat)
         return LayerView(graph, _numpy(self.values.detach()), **arrays)
 
     def _samples(self, name: str, captured: torch.Tensor) -> torch.Tensor:
@@ -149,12 +185,13 @@ class EdgeLayer(nn.Module):
         update: EdgeUpdate,
         values: NDArray[Any],
         optimizer: torch.optim.Optimizer | None = None,
+        *,
+        grown_state: str | Mapping[str, str] = "neutral",
     ) -> None:
         """Replace the graph by ``update.after``, with new values and carried optimizer state.
 
         The parameter object stays the same. In every per-edge tensor of its optimizer state, kept
-        edges keep their entries bit for bit, and grown edges get 0. The gradient and the captured
-        batch are discarded.
+        edges keep their entries bit for bit. The gradient and the captured batch are discarded.
 
         Parameters
         ----------
@@ -164,6 +201,8 @@ class EdgeLayer(nn.Module):
         optimizer : torch.optim.Optimizer, optional
             The optimizer that holds the values. If it is not given, its state keeps the old number
             of edges and no longer fits.
+        grown_state : {"neutral", "zero"} or mapping
+            What grown edges get there: see `topokit.nn.optimizer_state.carry_state`.
 
         Raises
         ------
@@ -178,19 +217,15 @@ class EdgeLayer(nn.Module):
             raise ValueError(f"expected an update of {self.graph}, got one of {update.before}")
         values = np.asarray(values)
         check_per_edge(update.after, values, layer="the new graph")
-        state = {} if optimizer is None else optimizer.state.get(self.values, {})
-        before = (update.before.n_edges,)
-        for name, entry in state.items():
-            if isinstance(entry, torch.Tensor) and entry.shape == before:
-                state[name] = _carried(update, entry)
+        if optimizer is not None:
+            carry_state(unwrapped(optimizer), self.values, update, values, grown_state)
         new = torch.from_numpy(np.array(values))
         self._exchange(new.to(self.values.device, self.values.dtype))
         for name, buffer in _buffers(update.after).items():
             setattr(self, name, buffer.to(self.indices.device))
         held = tuple(self._buffers.values())
         self._index = (_stamp(self._buffers), held, EdgeIndex(update.after))
-        if self._captured is not None:
-            self._captured = {}
+        self._keep_calls(None if self.calls is None else Calls())
 
     def _exchange(self, values: torch.Tensor) -> None:
         """Replace the parameter's data by a tensor of any length; the parameter object stays."""
@@ -208,6 +243,19 @@ class EdgeLayer(nn.Module):
         self.values.copy_(weight.reshape(-1)[ids])
         if self.bias is not None and bias is not None:
             self.bias.copy_(bias)
+
+    def reset_parameters(self) -> None:
+        """Draw the values at the present edges again (He's normal) and set the bias to 0.
+
+        As torch's own layers do, this draws from torch's global random numbers.
+        """
+        rng = np.random.default_rng(int(torch.randint(2**62, ())))
+        with torch.no_grad():
+            self.values.copy_(initial_values("he", self.graph, rng))
+            if self.bias is not None:
+                self.bias.zero_()
+        if (engine := self._rewired_by()) is not None:
+            engine.restarted(self)
 
     def choose_kernel(self) -> tuple[str, str]:
         """Return the kernel in use and the reason in words."""
@@ -244,23 +292,49 @@ class EdgeLayer(nn.Module):
                     f"got shape {tuple(values.shape)}"
                 )
                 return
+            engine = self._rewired_by()
+            if engine is not None:
+                if args[0].get("assign_to_params_buffers"):
+                    args[-1].append(
+                        "expected assign=False for a model that an engine rewires, or its "
+                        "optimizer would keep the parameters of before"
+                    )
+                    return
+                engine.loaded(self, graph, _numpy(values.detach()))
             if values.shape != self.values.shape:
                 self._exchange(self.values.new_empty(graph.n_edges))
             for name, buffer in _buffers(graph).items():
                 setattr(self, name, buffer.to(self.indices.device))
+            self._keep_calls(None if self.calls is None else Calls())
         self._index = None
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._note_graph()
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        if self._index is not None:
+            _ = self.index  # refuses a graph that was overwritten
+        super()._save_to_state_dict(*args, **kwargs)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        if self._index is not None:
+            _ = self.index
+        result = super()._apply(*args, **kwargs)
+        self._note_graph()
+        return result
 
     def __getstate__(self) -> dict[str, Any]:
+        free = self.calls is None or self._engine is not None
         return {
             **self.__dict__,
             "_index": None,
-            "_captured": None if self._captured is None else {},
+            "_engine": None,  # a copy is not rewired, nor does it capture for an engine
+            "calls": None if free else Calls(),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         _exclude_from_compilation(self)
+        self._note_graph()
 
 
 def _exclude_from_compilation(layer: Any) -> None:
@@ -276,6 +350,14 @@ def _exclude_from_compilation(layer: Any) -> None:
 
 
 _EXCLUDED: set[type] = set()
+
+
+_OVERWRITTEN = (
+    "the graph of this sparse layer was overwritten in place by that of another model, and its "
+    "weights are those of other edges; averages of weights follow a rewired model if they are "
+    "registered with engine.average(copy) before the first rewiring, and a graph with its weights "
+    "is copied by load_state_dict"
+)
 
 
 def _stamp(buffers: dict[str, Any]) -> tuple[int, ...]:
@@ -301,15 +383,6 @@ def _graph_of(indptr: torch.Tensor, indices: torch.Tensor, shape: torch.Tensor) 
     n_out, n_in = shape.tolist()
     rows, columns = (np.array(b.detach().cpu().numpy()) for b in (indptr, indices))
     return LayerGraph((n_out, n_in), rows, columns)
-
-
-def _carried(update: EdgeUpdate, per_edge: torch.Tensor) -> torch.Tensor:
-    """Return a per-edge tensor, of any dtype on any device, as `EdgeUpdate.carry` does."""
-    if not per_edge.numel():
-        return per_edge.new_zeros(update.after.n_edges)
-    source = torch.from_numpy(np.maximum(update.source, 0)).to(per_edge.device)
-    grown = torch.from_numpy(update.grown).to(per_edge.device)
-    return per_edge[source].masked_fill_(grown, 0)
 
 
 def _numpy(x: torch.Tensor) -> NDArray[Any]:
@@ -486,3 +559,42 @@ def sparse_layers(model: nn.Module) -> dict[str, Any]:
     ['0']
     """
     return {name: m for name, m in model.named_modules() if isinstance(m, EdgeLayer)}
+
+
+def decay_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
+    """Return two groups of a model's parameters for an optimizer: weights, which decay, and others.
+
+    The values of sparse layers are weights although they are vectors. A choice by ``p.ndim >= 2``
+    or by the word "weight" in the name leaves them out, and no sparse layer would decay.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    weight_decay : float
+        Of weights: edge values of sparse layers, and parameters of two and more dimensions. Biases,
+        and parameters of normalisations and activations, do not decay.
+
+    Returns
+    -------
+    list of dict
+        For ``torch.optim.AdamW(groups)`` and others. Frozen parameters are left out.
+
+    Examples
+    --------
+    >>> graph = LayerGraph.from_edge_ids(range(0, 60, 3), (6, 10))
+    >>> model = nn.Sequential(SparseLinear(graph, rng=0), nn.LayerNorm(6), nn.Linear(6, 2))
+    >>> [[tuple(p.shape) for p in group["params"]]
+    ...  for group in decay_groups(model, weight_decay=0.01)]
+    [[(20,), (2, 6)], [(6,), (6,), (6,), (2,)]]
+    """
+    values = {id(layer.values) for layer in sparse_layers(model).values()}
+    weights: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim >= 2 or id(parameter) in values
+            (weights if decays else others).append(parameter)
+    return [
+        {"params": weights, "weight_decay": float(weight_decay)},
+        {"params": others, "weight_decay": 0.0},
+    ]

@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 _BLOCK = 1 << 22
+GROWN_STARTS = ("zero", "mean", "value", "lr")  # of what an optimizer keeps for an edge
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -297,7 +298,7 @@ def rewire(
     """Apply a rule once to one layer: drop exactly `n_drop` edges, grow exactly `n_grow`.
 
     An edge dropped in this call may be grown again in the same call. It then counts both as dropped
-    and as grown: its source in the update is -1, and its optimizer state starts at 0.
+    and as grown: its source in the update is -1, and its optimizer state starts anew.
 
     Parameters
     ----------
@@ -443,6 +444,13 @@ class Rewiring:
     final : {"keep", "drop"}
         After the last epoch, do nothing ("keep"), or remove edges once more without growing, as in
         the SET paper ("drop").
+    grown_state : {"neutral", "zero"} or mapping
+        What the optimizer keeps for a grown edge at first. "neutral": 0 for means of gradients, and
+        for means of their squares the mean of the layer's edges that stay, so that the first steps
+        of a grown edge are about as long as those of others. "zero": 0 for everything, with which
+        the first step under Adam is about three learning rates long. A mapping gives entries of
+        the optimizer's state other starts than the neutral ones: "zero", "mean", "value" (the
+        edge's weight) or "lr".
 
     Raises
     ------
@@ -464,6 +472,7 @@ class Rewiring:
     stop: int | None = None
     skip: Collection[str] = ()
     final: str = "keep"
+    grown_state: str | Mapping[str, str] = "neutral"
 
     section: ClassVar[str] = ""  # where the keys stand in a configuration, for messages
 
@@ -482,6 +491,11 @@ class Rewiring:
         good = good and all(isinstance(name, str) for name in skip)
         need(good, f"{where}skip", "a list of names", skip)
         need(self.final in ("keep", "drop"), f"{where}final", '"keep" or "drop"', self.final)
+        start = self.grown_state
+        named = start.values() if isinstance(start, Mapping) else ()
+        good = isinstance(start, Mapping) or start in ("neutral", "zero")
+        what = '"neutral", "zero" or the starts of entries ("zero", "mean", "value" or "lr")'
+        need(good and {*named} <= {*GROWN_STARTS}, f"{where}grown_state", what, start)
         plain = {
             "drop_fraction": float(zeta),
             "every": every if isinstance(every, str) else int(every),

@@ -1,0 +1,299 @@
+"""The data that a rule reads at a rewiring, collected while a model trains."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from topokit.graph import EdgeUpdate, LayerGraph
+from topokit.nn.captures import Activations, Calls, watch_models
+from topokit.nn.layers import EdgeLayer
+from topokit.rules import LayerView, UpdateRule
+from topokit.rules.memory import MEMORIES, decayed, stalled
+from topokit.rules.rewire import Memory
+from topokit.tables import need
+
+__all__ = ["NEEDS", "RuleData", "as_arrays", "as_tensors"]
+
+FORGOTTEN = 0.01  # batches of a smaller weight are left out of the momentum window
+FORWARD_BATCH = 1000
+NEEDS = (
+    "gradient", "momentum", "activations", "explored", "sign", "sensitivity", "stalled",
+)  # fmt: skip
+
+
+class RuleData:
+    """Collects what a rule needs (`topokit.rules.UpdateRule.needs`), and nothing for the others.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    layers : dict of EdgeLayer
+        The model's sparse layers.
+    rule : UpdateRule
+    samples : torch.Tensor or None
+        Training inputs for rules that compare activations.
+    decay : float
+        The optimizer's momentum.
+    track_explored : bool
+        Keep the set of all edges ever present also for rules that do not need it.
+
+    Attributes
+    ----------
+    memory : dict
+        ``accuracies``, and for each layer ``sign``, ``sensitivity``, ``explored`` (edge ids), the
+        rule's own memories, ``batches`` (the momentum window) and ``activations`` of the last
+        step.
+    needs : set of str
+    window : int
+        Number of steps before a rewiring in which layers capture.
+    captures : bool
+        Whether the rule needs anything that layers capture.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Mapping[str, EdgeLayer],
+        rule: UpdateRule,
+        *,
+        samples: torch.Tensor | None,
+        decay: float,
+        track_explored: bool,
+    ) -> None:
+        own = rule.memory or {}
+        for entry, memory in own.items():
+            need(isinstance(memory, Memory), f"memory {entry!r} of the rule", "a Memory", memory)
+        if taken := sorted({*own} & {*MEMORIES, *NEEDS, "accuracies", "batches", "progress"}):
+            raise ValueError(f"expected another name for the rule's memory, got {', '.join(taken)}")
+        self.model, self.layers, self.samples = model, layers, samples
+        self._memories = {**MEMORIES, **own}
+        self._shown = {*rule.needs, *own}
+        self.needs = {*self._shown, *(["explored"] if track_explored else [])}
+        self._decay, self.window = decay, 1
+        if "momentum" in self.needs:
+            need(0 < decay < 1, "momentum of the optimizer", "a number below 1", decay)
+            self.window += math.ceil(math.log(FORGOTTEN) / math.log(decay))
+        self.by_gradient = bool({"gradient", "momentum"} & self.needs)
+        self.by_activations = "activations" in self.needs and samples is None
+        self.captures = self.by_gradient or self.by_activations
+        self._watching: list[Any] = []
+        self.memory: dict[str, Any] = {"accuracies": []}
+        for entry in self._memories:
+            if entry in self.needs:
+                self.memory[entry] = {}
+        for name, layer in layers.items():
+            self.start(name, layer)
+
+    def start(self, name: str, layer: EdgeLayer) -> None:
+        """Begin a layer's memories anew."""
+        for entry, memory in self._memories.items():
+            if entry in self.memory:
+                self.memory[entry][name] = _kept(entry, memory.start(layer.view()))
+
+    def carry(self, name: str, update: EdgeUpdate, values: NDArray[Any]) -> None:
+        """Carry a layer's memories over to its new graph."""
+        for entry, memory in self._memories.items():
+            if entry in self.memory:
+                remembered = self.memory[entry]
+                remembered[name] = _kept(entry, memory.carry(update, remembered[name], values))
+        for entry in ("batches", "activations"):
+            self.memory.get(entry, {}).pop(name, None)
+
+    # Between rewirings.
+
+    def capture(self, on: bool) -> None:
+        """Switch capture of all layers on or off."""
+        for layer in self.layers.values():
+            layer.capture = on
+        if self.by_activations and on != bool(self._watching):
+            for hook in self._watching:
+                hook.remove()
+            self._watching = watch_models(_called(self.model, self.layers)) if on else []
+
+    def collect(self, names: list[str], scale: float = 1.0, *, step: bool = True) -> None:
+        """Keep the factors of the gradient, or the activations, of the step being made.
+
+        Parameters
+        ----------
+        names : list of str
+            The layers whose optimizer makes a step.
+        scale : float
+            What gradients are still multiplied by.
+        step : bool
+            Whether a step is made, by gradients that ``values.grad`` holds.
+        """
+        for name in names:
+            layer = self.layers[name]
+            calls = layer.calls
+            if calls is None:
+                continue
+            calls.check(name)
+            if calls.done:
+                view = layer.view()
+                if self.by_activations:
+                    if not all(call.watched for call in calls.done):
+                        raise ValueError(
+                            f"expected the activations that follow layer {name!r}, which are known "
+                            "only if the model itself is called, uncompiled and not recomputed in "
+                            "the backward pass; pass samples=... to attach"
+                        )
+                    kept = {"inputs": view.inputs, "outputs": view.outputs}
+                    self.memory.setdefault("activations", {})[name] = kept
+                if self.by_gradient:
+                    self._keep(name, view, calls.factor(layer.values) / scale)
+            elif step and layer.values.grad is not None and layer.values.grad.any():
+                raise ValueError(
+                    f"the gradient of layer {name!r} came from elsewhere than calls of the layer; "
+                    "a rule that looks at gradients needs a model that calls it"
+                )
+            calls.clear()
+
+    def _keep(self, name: str, view: LayerView, factor: float) -> None:
+        """Add a step to a layer's momentum window."""
+        gradient: Any = view.output_grad
+        if factor != 1:
+            gradient = gradient * gradient.dtype.type(factor)
+        batches = self.memory.setdefault("batches", {}).setdefault(name, {})
+        number = 1 + max(map(int, batches), default=0)
+        batches[str(number)] = {"inputs": view.inputs, "output_grad": gradient}
+        while len(batches) > self.window:
+            del batches[next(iter(batches))]
+
+    def forget_batches(self) -> None:
+        """Forget the batches of steps up to now."""
+        self.memory.pop("batches", None)
+        self.memory.pop("activations", None)
+
+    def add_sensitivity(self, names: list[str], scale: float = 1.0) -> None:
+        """Add ``abs(weight * gradient)`` of each edge to the sum since the last rewiring."""
+        for name in names:
+            values = self.layers[name].values
+            if values.grad is not None:
+                share = (values * values.grad).detach().abs().double() / scale
+                self.memory["sensitivity"][name] += share.cpu().numpy()
+
+    # At a rewiring.
+
+    def batch_of(self, closure: Callable[[], torch.Tensor]) -> None:
+        """Capture the batch whose loss `closure` returns, without changing any ``.grad``."""
+        self.forget_batches()
+        self.capture(False)
+        self.capture(True)
+        trained = [layer for layer in self.layers.values() if layer.values.requires_grad]
+        with torch.enable_grad():
+            torch.autograd.grad(closure(), [layer.values for layer in trained], allow_unused=True)
+        for layer in trained:
+            if layer.calls is not None:
+                layer.calls.accept()
+        self.collect(list(self.layers), step=False)
+
+    def missing(self) -> list[str]:
+        """Return the layers of which no batch was captured, though the rule looks at one."""
+        if not self.captures:
+            return []
+        entry = "batches" if self.by_gradient else "activations"
+        return [name for name in self.layers if name not in self.memory.get(entry, {})]
+
+    def views(self) -> dict[str, LayerView]:
+        """Return the data that the rule can read, for every sparse layer; captures are cleared."""
+        self.capture(False)
+        views = {name: layer.view() for name, layer in self.layers.items()}
+        if "activations" in self.needs:
+            found = self.memory.get("activations", {})
+            for name, kept in (found if self.samples is None else self._forward()).items():
+                views[name] = dataclasses.replace(views[name], **kept)
+        for name, batches in self.memory.get("batches", {}).items():
+            factors = [(batch["inputs"], batch["output_grad"]) for batch in batches.values()]
+            inputs, gradient = decayed(factors, decay=self._decay)
+            views[name] = dataclasses.replace(views[name], inputs=inputs, output_grad=gradient)
+        self.forget_batches()
+        return {
+            name: dataclasses.replace(view, extra=self._extra(name, view.graph))
+            for name, view in views.items()
+        }
+
+    def _extra(self, name: str, graph: LayerGraph) -> dict[str, Any]:
+        extra = {
+            entry: memory.show(self.memory[entry][name], graph)
+            for entry, memory in self._memories.items()
+            if entry in self._shown
+        }
+        if "stalled" in self.needs:
+            extra["stalled"] = stalled(self.memory["accuracies"])
+        return extra
+
+    def _forward(self) -> dict[str, dict[str, NDArray[Any]]]:
+        """Run the samples through the model; return inputs and outputs of every sparse layer.
+
+        If the last layer computes class scores, its outputs are their softmax.
+        """
+        samples: Any = self.samples
+        kept: dict[str, list[LayerView]] = {name: [] for name in self.layers}
+        modes = [(module, module.training) for module in self.model.modules()]
+        self.model.eval()
+        with torch.no_grad():
+            for batch in samples.split(FORWARD_BATCH):
+                for layer in self.layers.values():
+                    layer._keep_calls(Calls(every=True))
+                with Activations(self.model, list(self.layers.values())) as watch:
+                    watch.finish(self.model(batch))
+                for name, layer in self.layers.items():
+                    kept[name].append(layer.view())
+        self.capture(False)
+        for module, training in modes:
+            module.training = training
+        return {
+            name: {
+                side: np.concatenate([getattr(view, side) for view in views])
+                for side in ("inputs", "outputs")
+            }
+            for name, views in kept.items()
+            if all(view.inputs is not None for view in views)
+        }
+
+
+def _called(model: nn.Module, layers: Mapping[str, EdgeLayer]) -> dict[nn.Module, list[Any]]:
+    """Return the modules that a training loop calls, with their sparse layers.
+
+    That is the model, or the models in a container.
+    """
+    container = isinstance(model, nn.ModuleList | nn.ModuleDict)
+    own = set(layers.values())
+    found = {
+        module: [part for part in module.modules() if part in own]
+        for module in (model.children() if container else [model])
+    }
+    return {module: parts for module, parts in found.items() if parts}
+
+
+def _kept(entry: str, remembered: Any) -> NDArray[Any]:
+    """Return a copy of what a rule remembers: the array it came from may be a layer's values."""
+    number = isinstance(remembered, np.ndarray) and remembered.dtype.kind in "biuf"
+    need(number, f"memory {entry!r} of the rule", "an array of numbers", remembered)
+    return remembered.copy()
+
+
+def as_tensors(value: Any) -> Any:
+    """Return nested dictionaries with arrays as tensors, which load without unpickling objects."""
+    if isinstance(value, dict):
+        return {key: as_tensors(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return list(value)
+    return torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
+
+
+def as_arrays(value: Any) -> Any:
+    """Return nested dictionaries with tensors as arrays of their own: undoes `as_tensors`."""
+    if isinstance(value, dict):
+        return {key: as_arrays(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return list(value)
+    return value.numpy().copy() if isinstance(value, torch.Tensor) else value
