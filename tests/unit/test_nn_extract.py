@@ -101,7 +101,8 @@ def test_weights_of_all_kinds():
         model["conv"].weight[0, 1] = 0
     found = {name: graph.shape for name, graph in topology_of(model).items()}
     assert found == {
-        "conv": (4, 18), "up": (2, 36), "attn.in_proj_weight": (24, 8), "attn.out_proj": (8, 8),
+        "conv": (4, 18), "up": (2, 36), "attn.q_proj": (8, 8), "attn.k_proj": (8, 8),
+        "attn.v_proj": (8, 8), "attn.out_proj": (8, 8),
         "rnn.weight_ih_l0": (8, 3), "rnn.weight_hh_l0": (8, 2),
     }  # fmt: skip
     conv = topology_of(model)["conv"]

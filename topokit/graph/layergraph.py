@@ -56,11 +56,16 @@ class LayerGraph:
         Edges of output unit ``i`` are at positions ``indptr[i]:indptr[i + 1]``.
     indices : (n_edges,) int32
         The input unit of each edge, strictly increasing within a row.
+    groups : int
+        Number of groups of a grouped convolution. Input and output units are split in order into
+        as many equal parts, and only edges from a part to the part of the same number are possible:
+        no rule grows another one. `density` counts all pairs of units nevertheless.
 
     Raises
     ------
     ValueError
-        If the arrays are not the canonical CSR form of a simple graph of that shape.
+        If the arrays are not the canonical CSR form of a simple graph of that shape, the groups do
+        not divide both sides, or an edge joins two groups.
 
     Examples
     --------
@@ -74,6 +79,7 @@ class LayerGraph:
     shape: tuple[int, int]
     indptr: NDArray[np.int64]
     indices: NDArray[np.int32]
+    groups: int = 1
     # Results kept for this object by `topokit.graph.cache`; ignored by comparison and copying.
     _cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -110,12 +116,26 @@ class LayerGraph:
                 )
         for name, value in (("shape", (n_out, n_in)), ("indptr", indptr), ("indices", indices)):
             object.__setattr__(self, name, value)
+        if self.groups != 1:
+            self._check_groups()
+
+    def _check_groups(self) -> None:
+        groups = self.groups
+        if groups < 1 or self.n_out % groups or self.n_in % groups:
+            raise ValueError(
+                f"expected a number of groups that divides {self.n_in} input and {self.n_out} "
+                f"output units, got {groups}"
+            )
+        group = self._repeated_rows() // max(1, self.n_out // groups)
+        if np.any(self.indices // max(1, self.n_in // groups) != group):
+            raise ValueError(f"expected edges within {groups} groups, got one from group to group")
 
     @classmethod
-    def from_edge_ids(cls, ids: ArrayLike, shape: tuple[int, int]) -> LayerGraph:
+    def from_edge_ids(cls, ids: ArrayLike, shape: tuple[int, int], groups: int = 1) -> LayerGraph:
         """Build a graph from distinct edge ids ``output_unit * n_in + input_unit``, in any order.
 
-        Raises a ValueError if an id occurs twice or lies outside ``0..n_out * n_in - 1``.
+        Raises a ValueError if an id occurs twice, lies outside ``0..n_out * n_in - 1`` or joins two
+        groups.
         """
         n_out, n_in = (int(n) for n in shape)
         ids = np.asarray(ids, dtype=np.int64).ravel()
@@ -131,7 +151,19 @@ class LayerGraph:
         starts = np.arange(n_out + 1, dtype=np.int64) * n_in
         indptr = np.searchsorted(ids, starts) if n_in else np.zeros(n_out + 1, np.int64)
         rows = np.repeat(starts[:-1], np.diff(indptr))
-        return cls((n_out, n_in), indptr.astype(np.int64), (ids - rows).astype(np.int32))
+        return cls((n_out, n_in), indptr.astype(np.int64), (ids - rows).astype(np.int32), groups)
+
+    @classmethod
+    def from_ids_in_groups(cls, ids: ArrayLike, shape: tuple[int, int], groups: int) -> LayerGraph:
+        """Build a graph from distinct ids as `ids_in_groups` returns them.
+
+        Examples
+        --------
+        >>> LayerGraph.from_ids_in_groups([0, 1, 3], (2, 4), groups=2).edge_ids.tolist()
+        [0, 1, 7]
+        """
+        ids = np.asarray(ids, dtype=np.int64).ravel()
+        return cls.from_edge_ids(_between_groups(ids, shape, groups), shape, groups)
 
     @property
     def n_out(self) -> int:
@@ -169,6 +201,28 @@ class LayerGraph:
         ids *= self.n_in
         ids += self.indices
         return ids
+
+    @property
+    def ids_in_groups(self) -> NDArray[np.int64]:
+        """Ids of the edges in a matrix of the possible edges only, (n_edges,), increasing.
+
+        The matrix has ``n_in / groups`` columns, those of the output unit's group: the stored
+        weight of a grouped convolution. With one group they are the edge ids. O(n_edges).
+        """
+        if self.groups == 1:
+            return self.edge_ids
+        width, rows = self.n_in // self.groups, self._repeated_rows()
+        return rows * width + self.indices % width
+
+    @property
+    def n_possible(self) -> int:
+        """Number of possible edges: those within the groups."""
+        return self.n_out * self.n_in // self.groups
+
+    @property
+    def n_absent(self) -> int:
+        """Number of possible edges that are absent."""
+        return self.n_possible - self.n_edges
 
     @property
     def fan_in(self) -> NDArray[np.int64]:
@@ -215,7 +269,7 @@ class LayerGraph:
         return self._cache["hash"]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LayerGraph, (self.shape, self.indptr, self.indices)
+        return LayerGraph, (self.shape, self.indptr, self.indices, self.groups)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LayerGraph:
         return self
@@ -393,7 +447,7 @@ class EdgeUpdate:
         arrays = (before.indptr, before.indices, before.n_in, keep, grown)
         if kernels.exchange(*arrays, indptr, indices, source) < size:
             raise ValueError("expected absent edges to grow, got at least one that is present")
-        return cls(before, LayerGraph(before.shape, indptr, indices), source)
+        return cls(before, LayerGraph(before.shape, indptr, indices, before.groups), source)
 
     def net(self) -> EdgeUpdate:
         """Return the change with edges that were dropped and grown again counted as kept.
@@ -470,11 +524,15 @@ def sample_absent(graph: LayerGraph, k: int, rng: np.random.Generator) -> NDArra
     # number of absent cells are drawn, and one run through ranks and edges turns them into ids.
     # Drawing cells and rejecting edges would take very long in a nearly dense layer; listing the
     # absent cells would need the memory of a dense layer.
-    n_absent = graph.n_out * graph.n_in - graph.n_edges
+    n_absent = graph.n_absent
     if not 0 <= k <= n_absent:
         raise ValueError(f"cannot pick {k} absent edges: only {n_absent} are absent")
     ranks = random_subset(n_absent, k, rng)
-    return kernels.past_edges(graph.indptr, graph.indices, graph.n_in, ranks)
+    if graph.groups == 1:
+        return kernels.past_edges(graph.indptr, graph.indices, graph.n_in, ranks)
+    width = graph.n_in // graph.groups  # ranks count cells of the matrix of possible edges
+    ids = kernels.past_edges(graph.indptr, graph.indices % np.int32(width), width, ranks)
+    return _between_groups(ids, graph.shape, graph.groups)
 
 
 def top_absent(
@@ -514,7 +572,7 @@ def top_absent(
     >>> top_absent(graph, 2, lambda rows: scores[rows]).tolist()
     [2, 3]
     """
-    n_absent = graph.n_out * graph.n_in - graph.n_edges
+    n_absent = graph.n_absent
     if not 0 <= k <= n_absent:
         raise ValueError(f"cannot pick {k} absent edges: only {n_absent} are absent")
     # The k best of the blocks so far are kept. Of a further block only cells better than the worst
@@ -530,7 +588,7 @@ def top_absent(
             raise ValueError(f"expected scores without nan, got nan in rows {start}..{stop - 1}")
         lo, hi = graph.indptr[start], graph.indptr[stop]
         local = np.repeat(np.arange(stop - start), np.diff(graph.indptr[start : stop + 1]))
-        absent = np.ones(block.size, bool)
+        absent = _within_groups(graph, start, stop)
         absent[local * graph.n_in + graph.indices[lo:hi]] = False
         floor = best.min() if best.size >= k else -np.inf
         cells = np.flatnonzero(absent & (block > floor) if np.isfinite(floor) else absent)
@@ -540,6 +598,25 @@ def top_absent(
             keep = _top(best, best_ids, k)
             best_ids, best = best_ids[keep], best[keep]
     return np.sort(best_ids)
+
+
+def _within_groups(graph: LayerGraph, start: int, stop: int) -> NDArray[np.bool_]:
+    """Return which cells of some rows are possible edges, flat."""
+    if graph.groups == 1:
+        return np.ones((stop - start) * graph.n_in, bool)
+    of_row = np.arange(start, stop) // (graph.n_out // graph.groups)
+    of_column = np.arange(graph.n_in) // (graph.n_in // graph.groups)
+    return (of_row[:, None] == of_column).ravel()
+
+
+def _between_groups(
+    ids: NDArray[np.int64], shape: tuple[int, int], groups: int
+) -> NDArray[np.int64]:
+    """Turn ids in the matrix of possible edges into edge ids: add the columns before the group."""
+    n_out, n_in = shape
+    width = max(1, n_in // groups)
+    rows = ids // width
+    return rows * n_in + rows // max(1, n_out // groups) * width + ids % width
 
 
 def _top(scores: NDArray[Any], ids: NDArray[np.int64], k: int) -> NDArray[np.int64]:

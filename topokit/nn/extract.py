@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import prune
+from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from topokit.graph import Topology
-from topokit.nn.checkpoints import layers_of, mask_of, read_checkpoint, topology_of_state
+from topokit.nn.checkpoints import read_checkpoint, topology_of_state
+from topokit.nn.kinds import NO_LAYERS, Weight, graph_of, joined, weights_of
+from topokit.nn.layers import EdgeLayer
 
 __all__ = ["topology_of", "topology_of_module"]
+
+_WEIGHT = re.compile(r"(\w+_)?weight(_(ih|hh)\w*)?")
+_NORM = re.compile(r"Norm(\dd)?$")
 
 
 def topology_of(
@@ -31,14 +43,12 @@ def topology_of(
     Returns
     -------
     dict of LayerGraph
-        In the order of the state, under the layer's name (``fc1`` for ``fc1.weight``, but
-        ``attn.in_proj_weight``). A layer's edges are the first of these that exists: the graph of a
-        topokit layer (exact); the mask of ``torch.nn.utils.prune`` or of a parametrization
-        (exact); the pattern of a sparse tensor; the weights that are not zero. In the last case
-        an edge whose weight is exactly zero cannot be seen. A layer without zeros has density 1.
-        Weights of more than two dimensions (convolutions) are flattened: shape ``(n_out, in *
-        kernel)``. Vectors do not count as layers; nor, in a module, do embeddings. (In a bare state
-        dict an embedding cannot be distinguished from a linear layer and is listed as one.)
+        In the order of the state, under the layer's name in ``named_modules()`` (``fc1`` for
+        ``fc1.weight``). A layer's edges are the first of these that exists: the graph of a topokit
+        layer (exact); its mask (exact); the pattern of a sparse tensor; the weights that are not
+        zero. In the last case an edge whose weight is exactly zero cannot be seen. A layer without
+        zeros has density 1. Vectors do not count as layers. (In a bare state dict an embedding
+        cannot be distinguished from a linear layer and is listed as one.)
 
     Raises
     ------
@@ -52,6 +62,27 @@ def topology_of(
     Notes
     -----
     O(number of weights).
+
+    What a module's layers are:
+
+    - ``Linear``; a class called ``Conv1D``, whose weight is (in, out) as in GPT-2; ``Bilinear``,
+      whose inputs are the pairs of its two inputs.
+    - Convolutions: output channels against input channels times kernel cells. Edges lie within the
+      groups, so the density with g groups is at most 1 / g. Transposed ones likewise, with the
+      cells as their weight stores them.
+    - ``MultiheadAttention``: ``q_proj``, ``k_proj``, ``v_proj`` and ``out_proj``.
+    - ``LSTM``, ``GRU``, ``RNN`` and their cells: ``weight_ih_l0``, ``weight_hh_l0``, ...; the gates
+      are stacked, as torch stores them.
+    - In other modules, tensors of at least two dimensions called ``weight`` or ``..._weight``. All
+      other matrices of parameters are named in a warning.
+    - Embeddings and normalisations are no layers. A weight shared by two modules is one layer, with
+      the first name; a warning names the other.
+
+    Weights are those that the module computes with: weight norm, spectral norm, pruning and
+    parametrizations are evaluated. A mask is what ``torch.nn.utils.prune`` keeps, and any tensor of
+    the weight's shape called ``mask`` or ``<weight>_mask`` in the module, or with such a name in a
+    parametrization (``torch.ao.pruning`` included), where the computed weight is zero wherever the
+    mask is.
 
     Examples
     --------
@@ -74,27 +105,170 @@ def topology_of(
 def topology_of_module(module: nn.Module) -> Topology:
     """Return the layers of a torch module; see `topology_of`.
 
+    Warns
+    -----
+    UserWarning
+        If matrices of parameters are left out, or a weight is shared by two modules: names them.
+
     Examples
     --------
     >>> topology_of_module(nn.Linear(4, 3))
     {'weight': LayerGraph(4 -> 3, 12 edges)}
     """
-    return layers_of(_module_state(module), "the module")
+    topology: Topology = {}
+    notes: list[str] = []
+    owners: dict[tuple[int, str], str] = {}
+    for name, part in _modules(module):
+        if isinstance(part, EdgeLayer):
+            topology[name or "layer"] = part.graph
+            continue
+        if isinstance(part, NO_LAYERS) or _NORM.search(type(part).__name__):
+            continue
+        if any(is_lazy(parameter) for parameter in part.parameters(recurse=False)):
+            raise ValueError(
+                f"expected initialised layers, got a lazy one at {name!r}; pass a batch through "
+                "the model first"
+            )
+        weights, rest = _layers_in(part)
+        for weight in weights:
+            layer = joined(name, weight.layer) or weight.leaf
+            stored = part._parameters.get(weight.leaf)
+            key = (id(stored), weight.layer if weight.part[1] > 1 else "")
+            first = owners.setdefault(key, layer) if stored is not None else layer
+            if first != layer:
+                notes.append(f"{layer} holds the weight of {first}, which is listed once")
+            else:
+                topology[layer] = graph_of(weight, _pattern(part, weight.leaf, layer))
+        notes += [f"{joined(name, leaf)} {tuple(shape)} is left out" for leaf, shape in rest]
+        if callable(getattr(type(part), "weight", None)):
+            notes.append(f"{name or type(part).__name__}, which is quantized, is left out")
+    if not topology:
+        raise ValueError(
+            "expected weights of layers in the module (sparse layers, or weights of at least two "
+            "dimensions), found none" + "".join(f"; {note}" for note in notes)
+        )
+    if notes:
+        warnings.warn("; ".join(notes), stacklevel=3)
+    return topology
 
 
-def _module_state(module: nn.Module) -> dict[str, Any]:
-    """Return a module's state with parametrizations computed and embeddings left out."""
-    state = dict(module.state_dict())
+def _modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules of a model, without those that compute parametrizations."""
+    inside = None
     for name, part in module.named_modules():
-        prefix = f"{name}." if name else ""
-        if isinstance(part, nn.Embedding | nn.EmbeddingBag):
-            state.pop(f"{prefix}weight", None)
-        if isinstance(part, nn.modules.conv._ConvTransposeNd):
-            for key in ("weight", "weight_orig", "weight_mask"):
-                if prefix + key in state:
-                    state[prefix + key] = state[prefix + key].transpose(0, 1)
-        for leaf in getattr(part, "parametrizations", {}):
-            if mask_of(state, f"{prefix}parametrizations.{leaf}.") is None:
-                with torch.no_grad():
-                    state[f"{prefix}parametrizations.{leaf}.original"] = getattr(part, leaf)
-    return state
+        if inside is not None and (name == inside or name.startswith(f"{inside}.")):
+            continue
+        inside = None
+        if name.rpartition(".")[2] == "parametrizations":
+            inside = name
+            continue
+        yield name, part
+
+
+def _layers_in(part: nn.Module) -> tuple[list[Weight], list[tuple[str, torch.Size]]]:
+    """Return the weights of a module's own layers, and names and shapes of other matrices.
+
+    In a module of an unknown kind, tensors called ``weight`` or ``..._weight`` are weights. They
+    are taken for (n_in, n_out) if the length of the bias says so.
+    """
+    known = weights_of(part)
+    weights, rest = list(known or []), []
+    used = {weight.leaf for weight in weights}
+    for leaf in _own_tensors(part):
+        tensor = _computed(part, leaf)
+        if leaf in used or sum(n != 1 for n in tensor.shape) < 2 or leaf.endswith("mask"):
+            continue
+        if known is None and _WEIGHT.fullmatch(leaf):
+            layer = "" if leaf == "weight" else leaf
+            weights.append(Weight(layer, leaf, _orientation(part, tensor)))
+        elif leaf in part._parameters or leaf not in part._buffers:
+            rest.append((leaf, tensor.shape))
+    return weights, rest
+
+
+def _own_tensors(part: nn.Module) -> list[str]:
+    """Return the attributes with a module's own tensors, those that are computed under one name."""
+    computed = {_computed_name(hook): hook for hook in part._forward_pre_hooks.values()}
+    computed.pop(None, None)
+    pieces = {f"{name}{end}" for name in computed for end in ("_orig", "_g", "_v", "_u", "_mask")}
+    names = [*computed, *getattr(part, "parametrizations", ())]
+    for table in (part._parameters, part._buffers):
+        names += [
+            name for name, tensor in table.items() if tensor is not None and name not in pieces
+        ]
+    return names
+
+
+def _computed_name(hook: Any) -> str | None:
+    """Return the name of the tensor that a hook of torch.nn.utils computes before each forward."""
+    if isinstance(hook, WeightNorm | SpectralNorm):
+        return hook.name
+    return hook._tensor_name if isinstance(hook, prune.BasePruningMethod) else None
+
+
+def _orientation(part: nn.Module, tensor: torch.Tensor) -> str:
+    bias = getattr(part, "bias", None)
+    if tensor.ndim != 2 or not isinstance(bias, torch.Tensor) or bias.ndim != 1:
+        return "out_in"
+    n_rows, n_columns = tensor.shape
+    return "in_out" if n_rows != len(bias) == n_columns else "out_in"
+
+
+def _pattern(part: nn.Module, leaf: str, layer: str) -> torch.Tensor:
+    """Return a tensor that is not zero at the edges: a mask, or else the computed weight."""
+    tensor = _computed(part, leaf)
+    if tensor.is_meta:
+        raise ValueError(f"expected weights with values, got {layer!r} on the meta device")
+    mask = _own_mask(part, leaf, tensor)
+    return tensor if mask is None else mask
+
+
+@torch.no_grad()
+def _computed(part: nn.Module, leaf: str) -> torch.Tensor:
+    """Return a module's tensor as its next forward would compute it."""
+    hooks: list[Any] = [h for h in part._forward_pre_hooks.values() if _computed_name(h) == leaf]
+    for hook in hooks:
+        if isinstance(hook, SpectralNorm):
+            return hook.compute_weight(part, do_power_iteration=False)
+        return hook.compute_weight(part) if isinstance(hook, WeightNorm) else hook.apply_mask(part)
+    modes = [(step, step.training) for steps in _steps(part, leaf) for step in steps.modules()]
+    for step, _ in modes:  # some update buffers, or draw at random, in training
+        step.training = False
+    tensor = getattr(part, leaf)
+    for step, training in modes:
+        step.training = training
+    return tensor
+
+
+def _own_mask(part: nn.Module, leaf: str, tensor: torch.Tensor) -> torch.Tensor | None:
+    """Return the mask of a weight, None without one.
+
+    A mask is a tensor of the weight's shape, or one that broadcasts to it, called ``mask`` or
+    ``<weight>_mask`` in the module itself, or with a name that ends with ``mask`` in one of the
+    weight's parametrizations. That of a parametrization counts only if the computed weight is zero
+    wherever the mask is.
+    """
+    for name in (f"{leaf}_mask", f"mask_{leaf}", "mask"):
+        mask = getattr(part, name, None)
+        if isinstance(mask, torch.Tensor) and _fits(mask, tensor):
+            return mask.expand_as(tensor)
+    both = None
+    for step in _steps(part, leaf):
+        named = {**dict(step.named_parameters()), **dict(step.named_buffers())}
+        for name, mask in named.items():
+            if name.endswith("mask") and _fits(mask, tensor):
+                both = mask != 0 if both is None else both & (mask != 0)
+    if both is None:
+        return None
+    both = both.expand_as(tensor)
+    return both if not bool((tensor[~both] != 0).any()) else None
+
+
+def _steps(part: nn.Module, leaf: str) -> Iterable[nn.Module]:
+    """Return the parametrizations of one of a module's tensors."""
+    return part.parametrizations[leaf] if is_parametrized(part, leaf) else ()  # type: ignore[index]
+
+
+def _fits(mask: torch.Tensor, tensor: torch.Tensor) -> bool:
+    pairs = zip(mask.shape, tensor.shape, strict=False)
+    return mask.ndim == tensor.ndim and all(m in (1, n) for m, n in pairs)

@@ -130,11 +130,6 @@ def global_lowest(
     return {name: int(count) for name, count in zip(scores, counts, strict=True)}
 
 
-def _absent(view: LayerView) -> int:
-    """Return the number of absent edges."""
-    return view.graph.n_out * view.graph.n_in - view.graph.n_edges
-
-
 def share_by_importance(importance: Callable[[LayerView], NDArray[Any]]) -> Plan:
     """Return a plan: drop a share in each layer, grow in proportion to the mean importance.
 
@@ -154,7 +149,7 @@ def share_by_importance(importance: Callable[[LayerView], NDArray[Any]]) -> Plan
         ]
         if not any(means):
             return equal
-        room = [_absent(v) + n for v, n in zip(views.values(), drops, strict=True)]
+        room = [v.graph.n_absent + n for v, n in zip(views.values(), drops, strict=True)]
         least = [int(v.graph.n_edges == n > 0) for v, n in zip(views.values(), drops, strict=True)]
         grows = redistribute(sum(drops), means, room, least=least)
         return dict(zip(views, zip(drops, grows, strict=True), strict=True))
@@ -179,7 +174,7 @@ def drop_by(importance: Callable[[LayerView], NDArray[Any]]) -> Plan:
         }
         scores = {name: importance(view) for name, view in views.items()}
         drops = global_lowest(scores, sum(share.values()), caps=caps)
-        room = [_absent(view) + drops[name] for name, view in views.items()]
+        room = [view.graph.n_absent + drops[name] for name, view in views.items()]
         least = [int(view.graph.n_edges == drops[name] > 0) for name, view in views.items()]
         grows = redistribute(sum(drops.values()), list(share.values()), room, least=least)
         return {name: (drops[name], n_grow) for name, n_grow in zip(views, grows, strict=True)}
@@ -250,7 +245,7 @@ def prune_to(*, initial: float, final: float, regrow: bool) -> Plan:
     def plan(
         views: Mapping[str, LayerView], *, drop_fraction: float, progress: float
     ) -> dict[str, tuple[int, int]]:
-        cells = sum(view.graph.n_out * view.graph.n_in for view in views.values())
+        cells = sum(view.graph.n_possible for view in views.values())
         target = round(cubic_density(progress, initial=initial, final=final) * cells)
         caps = {name: max(0, view.graph.n_edges - 1) for name, view in views.items()}
         surplus = max(0, sum(view.graph.n_edges for view in views.values()) - target)
@@ -264,7 +259,7 @@ def prune_to(*, initial: float, final: float, regrow: bool) -> Plan:
         result = {}
         for name, view in views.items():
             rest = view.graph.n_edges - pruned[name]
-            room = _absent(view) + pruned[name]
+            room = view.graph.n_absent + pruned[name]
             replaced = min(int(drop_fraction * rest + 1e-9), max(0, rest - 1), room)
             result[name] = (pruned[name] + replaced, replaced)
         return result

@@ -127,14 +127,14 @@ def _new_first(
     """Return `chosen` with uniform draws up to `n`; edges of `avoid` only if no others are left."""
     taken = distinct(np.concatenate([occupied.edge_ids, chosen]))
     blocked = LayerGraph.from_edge_ids(
-        distinct(np.concatenate([taken, avoid.edge_ids])), occupied.shape
+        distinct(np.concatenate([taken, avoid.edge_ids])), occupied.shape, occupied.groups
     )
     missing = n - chosen.size
-    fresh = min(missing, blocked.n_out * blocked.n_in - blocked.n_edges)
+    fresh = min(missing, blocked.n_absent)
     new = sample_absent(blocked, fresh, rng)
     if fresh < missing:
         taken = distinct(np.concatenate([taken, new]))
-        rest = LayerGraph.from_edge_ids(taken, occupied.shape)
+        rest = LayerGraph.from_edge_ids(taken, occupied.shape, occupied.groups)
         new = np.concatenate([new, sample_absent(rest, missing - fresh, rng)])
     return np.sort(np.concatenate([chosen, new]))
 

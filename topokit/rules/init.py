@@ -56,13 +56,13 @@ def normal_rbm(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator
 
 def he_uniform(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
     """Draw uniformly between ``-+ sqrt(6 / n_in)`` (dense fan-in), as in the authors' CTRE code."""
-    bound = math.sqrt(6 / max(1, view.graph.n_in))
+    bound = math.sqrt(6 / max(1, view.graph.n_in // view.graph.groups))
     return rng.uniform(-bound, bound, ids.size)
 
 
 def he_normal(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
     """Draw from N(0, 2 / n_in), as in the ``synapses`` package."""
-    return rng.standard_normal(ids.size) * np.sqrt(2 / max(1, view.graph.n_in))
+    return rng.standard_normal(ids.size) * np.sqrt(2 / max(1, view.graph.n_in // view.graph.groups))
 
 
 def half_std(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:

@@ -441,8 +441,7 @@ def _crossings(
     """Plan to replace every edge that crossed zero; none in a complete layer."""
     result = {}
     for name, view in views.items():
-        n_absent = view.graph.n_out * view.graph.n_in - view.graph.n_edges
-        n = int(np.count_nonzero(_theta(view) <= 0)) if n_absent else 0
+        n = int(np.count_nonzero(_theta(view) <= 0)) if view.graph.n_absent else 0
         result[name] = (n, n)
     return result
 

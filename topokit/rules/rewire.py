@@ -194,7 +194,7 @@ def drop_count(graph: LayerGraph, drop_fraction: float) -> int:
     """
     if not 0 <= drop_fraction <= 1:
         raise ValueError(f"expected a drop_fraction in [0, 1], got {drop_fraction}")
-    if graph.n_edges == graph.n_out * graph.n_in:
+    if not graph.n_absent:
         return 0
     count = math.floor(drop_fraction * graph.n_edges + 1e-9)
     if drop_fraction < 1:
@@ -342,7 +342,7 @@ def rewire(
     before, n = view.graph, view.graph.n_edges
     if not 0 <= n_drop <= n:
         raise ValueError(f"expected n_drop in 0..{n} (the layer's edges), got {n_drop}")
-    room = before.n_out * before.n_in - n + n_drop
+    room = before.n_absent + n_drop
     if not 0 <= n_grow <= room:
         raise ValueError(
             f"expected n_grow in 0..{room} (the absent edges and the dropped ones), got {n_grow}"

@@ -247,9 +247,8 @@ def _with_chain_removal(
         result = {}
         for name, view in views.items():
             graph = view.graph
-            n_absent = graph.n_out * graph.n_in - graph.n_edges
             n = min(view.required("leaving").size, max(0, graph.n_edges - 1))
-            result[name] = (n, n) if n_absent else (0, 0)
+            result[name] = (n, n) if graph.n_absent else (0, 0)
         return result
 
     def drop(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:

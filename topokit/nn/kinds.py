@@ -1,0 +1,152 @@
+"""The kinds of torch modules that hold layers, and how each stores the weights of its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from topokit.graph import LayerGraph
+
+__all__ = ["NO_LAYERS", "Weight", "graph_of", "joined", "matrix_of", "weights_of"]
+
+NO_LAYERS: tuple[type[nn.Module], ...] = (
+    nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU,
+    nn.modules.batchnorm._NormBase,
+)  # fmt: skip
+"""Tables and normalisations: their parameters are no weights between units."""
+
+
+class Weight(NamedTuple):
+    """The weight of one layer in a module: its name, where it is stored and how.
+
+    Parameters
+    ----------
+    layer : str
+        What is appended to the module's name, "" if the module is the layer.
+    leaf : str
+        The attribute that holds the tensor.
+    stored : {"out_in", "in_out", "transposed"}
+        Dimensions of the tensor: ``(n_out, n_in / groups, ...)``, as in ``torch.nn.Linear`` and
+        ``Conv2d``; ``(n_in, n_out)``; or ``(in_channels, out_channels / groups, ...)``, as in
+        ``torch.nn.ConvTranspose2d``.
+    groups : int
+    part : tuple of int, optional
+        Number and count of the equal parts that layers stored in one tensor are, by rows.
+    """
+
+    layer: str
+    leaf: str
+    stored: str = "out_in"
+    groups: int = 1
+    part: tuple[int, int] = (0, 1)
+
+
+def weights_of(module: nn.Module) -> list[Weight] | None:
+    """Return the weights of a module's layers; None for a module of no known kind.
+
+    Examples
+    --------
+    >>> [(weight.layer, weight.leaf) for weight in weights_of(nn.MultiheadAttention(4, 2))]
+    [('q_proj', 'in_proj_weight'), ('k_proj', 'in_proj_weight'), ('v_proj', 'in_proj_weight')]
+    >>> weights_of(nn.ConvTranspose2d(4, 6, 3, groups=2))[0].groups
+    2
+    """
+    for kind, weights in _KINDS:
+        if isinstance(module, kind):
+            return weights(module)
+    if any(kind.__name__ == "Conv1D" for kind in type(module).__mro__):
+        return [Weight("", "weight", "in_out")]  # of GPT-2: y = x @ weight + bias
+    return None
+
+
+def _of_convolution(module: Any) -> list[Weight]:
+    stored = "transposed" if module.transposed else "out_in"
+    return [Weight("", "weight", stored, int(module.groups))]
+
+
+def _of_attention(module: Any) -> list[Weight]:
+    names = ("q_proj", "k_proj", "v_proj")  # out_proj is a module of its own
+    if module._qkv_same_embed_dim:
+        return [Weight(n, "in_proj_weight", part=(i, 3)) for i, n in enumerate(names)]
+    return [Weight(name, f"{name}_weight") for name in names]
+
+
+def _of_recurrent(module: Any) -> list[Weight]:
+    names = [name for layer in module._all_weights for name in layer]
+    return [Weight(name, name) for name in names if name.startswith("weight")]
+
+
+def _of_cell(module: Any) -> list[Weight]:
+    return [Weight(name, name) for name in ("weight_ih", "weight_hh")]
+
+
+_KINDS: tuple[tuple[Any, Callable[[Any], list[Weight]]], ...] = (
+    (nn.Linear | nn.Bilinear, lambda module: [Weight("", "weight")]),
+    (nn.modules.conv._ConvNd, _of_convolution),
+    (nn.MultiheadAttention, _of_attention),
+    (nn.RNNBase, _of_recurrent),
+    (nn.RNNCellBase, _of_cell),
+)
+
+
+def joined(module: str, layer: str) -> str:
+    """Return the name of a layer in a module: ``attn`` and ``q_proj`` give ``attn.q_proj``.
+
+    Examples
+    --------
+    >>> joined("attn", "q_proj"), joined("fc1", ""), joined("", "weight_ih")
+    ('attn.q_proj', 'fc1', 'weight_ih')
+    """
+    return ".".join(name for name in (module, layer) if name)
+
+
+def matrix_of(weight: Weight, tensor: torch.Tensor) -> torch.Tensor:
+    """Return a stored tensor as the matrix ``(n_out, n_in / groups)`` of the possible edges.
+
+    A convolution's inputs are its input channels times the cells of its kernel, in the order of
+    ``weight.flatten(1)``. `torch.nn.Bilinear` has the pairs of its two inputs.
+
+    Examples
+    --------
+    >>> up = nn.ConvTranspose1d(4, 6, 3, groups=2)
+    >>> matrix_of(weights_of(up)[0], up.weight).shape
+    torch.Size([6, 6])
+    """
+    number, count = weight.part
+    if count > 1:
+        tensor = tensor.chunk(count)[number]
+    if weight.stored == "in_out":
+        return tensor.t()
+    if weight.stored == "transposed":
+        groups, width = weight.groups, tensor.shape[1]
+        blocks = tensor.reshape(groups, tensor.shape[0] // groups, width, -1)
+        return blocks.transpose(1, 2).reshape(groups * width, -1)
+    return tensor.reshape(tensor.shape[0], -1)
+
+
+def graph_of(weight: Weight, tensor: torch.Tensor) -> LayerGraph:
+    """Return the graph of the entries of a stored tensor that are not zero.
+
+    Of a sparse tensor, every stored entry is an edge.
+
+    Examples
+    --------
+    >>> conv = nn.Conv2d(6, 6, 3, groups=6)
+    >>> graph_of(weights_of(conv)[0], conv.weight)
+    LayerGraph(54 -> 6, 54 edges)
+    """
+    if tensor.layout == torch.strided:
+        matrix = matrix_of(weight, tensor.detach() != 0)
+        n_out, width = matrix.shape
+        ids = torch.nonzero(matrix.reshape(-1)).reshape(-1).cpu().numpy()
+    else:
+        rows, columns = tensor.detach().to_sparse_coo().coalesce().indices().cpu().numpy()
+        (n_out, width), pair = tuple(tensor.shape), (rows, columns)
+        if weight.stored == "in_out":
+            (n_out, width), pair = (width, n_out), (columns, rows)
+        ids = pair[0] * width + pair[1]
+    shape = (int(n_out), int(width) * weight.groups)
+    return LayerGraph.from_ids_in_groups(ids, shape, weight.groups)
