@@ -228,8 +228,9 @@ def biregular(n_in: int, n_out: int, *, density: float, rng: np.random.Generator
 
     Notes
     -----
-    Guarantee: exact number of edges; degrees within one on both sides.
-    Cost: O(edges); 0.1 s for a million.
+    Guarantee: exact number of edges; degrees within one on both sides; every such graph equally
+    likely, as far as `graph_with_degrees` says.
+    Cost: O(edges), some 20 times.
 
     References
     ----------
@@ -280,8 +281,9 @@ def configuration(
 
     Notes
     -----
-    Guarantee: exact number of edges; given degrees exact.
-    Cost: O(edges); nearly nested degrees O(n_in n_out) time.
+    Guarantee: exact number of edges; given degrees exact; every such graph equally likely, as far
+    as `graph_with_degrees` says.
+    Cost: O(edges), some 20 times; nearly nested degrees O(n_in n_out) time.
 
     References
     ----------

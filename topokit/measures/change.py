@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 NAN = float("nan")
+ROUNDING = 1e-9  # a product this close below an integer is that integer
 
 
 def turnover(update: EdgeUpdate) -> float:
@@ -354,7 +356,8 @@ def kept_core(graph: GraphLike, weights: NDArray[np.floating], share: float) -> 
     graph : LayerGraph
     weights : (n_edges,) array
     share : float
-        In [0, 1); ``floor(share n_edges)`` edges are removed, among equal weights the later ones.
+        In [0, 1); ``floor(share n_edges)`` edges are removed, among equal weights the later ones:
+        29 of 100 for 0.29, although 0.29 * 100 is 28.999999999999996 in floating point.
 
     Returns
     -------
@@ -363,7 +366,7 @@ def kept_core(graph: GraphLike, weights: NDArray[np.floating], share: float) -> 
     Raises
     ------
     ValueError
-        If there is not one weight for each edge, or the share is outside [0, 1).
+        If there is not one weight for each edge, one is ``nan``, or the share is outside [0, 1).
 
     Examples
     --------
@@ -375,9 +378,12 @@ def kept_core(graph: GraphLike, weights: NDArray[np.floating], share: float) -> 
     size = np.abs(np.asarray(weights, dtype=float))
     if size.shape != (graph.n_edges,):
         raise ValueError(f"expected {graph.n_edges} weights, got shape {size.shape}")
+    if np.isnan(size).any():
+        raise ValueError("expected weights that can be ordered, got nan")
     if not 0 <= share < 1:
         raise ValueError(f"expected a share in [0, 1), got {share}")
-    keep = np.argsort(-size, kind="stable")[: graph.n_edges - int(share * graph.n_edges)]
+    removed = math.floor(share * graph.n_edges + ROUNDING)
+    keep = np.argsort(-size, kind="stable")[: graph.n_edges - removed]
     return LayerGraph.from_edge_ids(graph.edge_ids[np.sort(keep)], graph.shape)
 
 

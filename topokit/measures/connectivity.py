@@ -28,6 +28,7 @@ __all__ = [
     "efficiency",
     "giant_share",
     "labels_of",
+    "largest_components",
     "network_components",
     "network_giant_share",
     "robustness",
@@ -87,6 +88,19 @@ def _components(graph: LayerGraph) -> Components:
     labels, count = component_labels(graph.indptr, graph.indices.view(np.uint32), graph.n_in, n)
     sizes = np.bincount(labels, minlength=count)
     return Components(int(count), int(np.count_nonzero(sizes > 1)), sizes, labels)
+
+
+def largest_components(graph: LayerGraph) -> NDArray[np.int64]:
+    """Return the labels of the components with most units and, of these, most edges.
+
+    A measure of "the largest component" must not depend on how the units are numbered, so it takes
+    all of these: the pairs of all, or the least value. O(units) besides the search for components.
+    """
+    parts = components_of(graph)
+    degree = np.concatenate([graph.fan_out, graph.fan_in])
+    edges = np.bincount(parts.labels, degree, parts.number)
+    largest = np.flatnonzero(parts.sizes == parts.sizes.max(initial=0))
+    return largest[edges[largest] == edges[largest].max(initial=0)]
 
 
 @takes_graph
@@ -338,13 +352,12 @@ class RobustnessCurve(NamedTuple):
 def _counts(graph: LayerGraph) -> NDArray[np.float64]:
     """Return the number of ordered pairs at each distance: in the giant component, anywhere.
 
-    Components of the same size and number of edges as the largest one count as giant, too.
+    Giant are the components with most units and, of these, most edges: all of them if there are
+    several, since which one comes first depends on the numbering.
     """
     n = graph.n_in + graph.n_out
     parts = components_of(graph)
-    edges = np.bincount(parts.labels, np.concatenate([graph.fan_out, graph.fan_in]), parts.number)
-    giants = (parts.sizes == parts.sizes.max()) & (edges == edges[parts.sizes.argmax()])
-    inside = giants[parts.labels]
+    inside = np.isin(parts.labels, largest_components(graph))
     adjacency = joined([graph]).matrix()
     counts = np.zeros((2, n + 1))
     for start in range(0, n, 256):

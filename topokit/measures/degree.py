@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -88,6 +89,14 @@ def check_share(share: float) -> None:
         raise ValueError(f"expected a share of units in (0, 1], got {share}")
 
 
+def count_of(share: float, n: int) -> int:
+    """Return ceil(share n): 7 of 100 for 0.07, although 0.07 * 100 is above 7 in floating point.
+
+    At least 1 for a share above 0 of at least one.
+    """
+    return max(math.ceil(share * n - 1e-9), min(n, 1))
+
+
 def hub_share(degrees: ArrayLike, *, share: float = 0.01) -> float:
     """Share of the edges at the ceil(share x n) units of largest degree.
 
@@ -117,7 +126,7 @@ def hub_share(degrees: ArrayLike, *, share: float = 0.01) -> float:
     total = x.sum()
     if x.size == 0 or total <= 0:
         return NAN
-    return float(x[x.size - int(np.ceil(share * x.size)) :].sum() / total)
+    return float(x[x.size - count_of(share, x.size) :].sum() / total)
 
 
 def ccdf(degrees: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

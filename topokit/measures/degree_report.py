@@ -13,7 +13,7 @@ from scipy.special import bdtr, gammaln, log_ndtr, xlog1py, xlogy
 
 from topokit.graph import random_subset
 from topokit.graph.convert import GraphLike, as_graph
-from topokit.measures.degree import gini
+from topokit.measures.degree import check_share, count_of, gini
 from topokit.measures.powerlaw import log_zeta
 from topokit.measures.scalefree import (
     HEAVY_LEVEL,
@@ -517,7 +517,7 @@ def tail_index(
     x = np.asarray(samples, dtype=float)
     if rng is not None:
         x = x + rng.uniform(-0.5, 0.5, x.size)
-    k = int(np.ceil(share * x.size)) if x.size else 0
+    k = count_of(share, x.size) if x.size else 0
     if k < 10 or k >= x.size:
         return TailIndex(NAN, NAN, NAN, NAN)
     top = np.sort(x)[::-1][: k + 1]

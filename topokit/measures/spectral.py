@@ -32,7 +32,7 @@ from topokit.graph.spectra import (
     trimmed,
     works_densely,
 )
-from topokit.measures.connectivity import components_of, labels_of
+from topokit.measures.connectivity import components_of, labels_of, largest_components
 
 if TYPE_CHECKING:
     from topokit.graph.lanczos import Operator
@@ -335,11 +335,38 @@ def _giant_gap(graph: LayerGraph) -> float:
     units = joined([graph])
     if parts.number == 1:
         return laplacian_gap(units)
-    degree = np.concatenate([fan_out, fan_in])
-    edges = np.bincount(parts.labels, weights=degree, minlength=parts.number)
-    best = np.flatnonzero(parts.sizes == parts.sizes.max())
-    best = best[edges[best] == edges[best].max()]
-    return float(min(laplacian_gap(units, parts.labels == label) for label in best[:64]))
+    best = largest_components(graph)
+    if best.size > 1 and parts.sizes[best[0]] <= 2 * DENSE:
+        return _least_dense_gap(graph, best)
+    return float(np.min([laplacian_gap(units, parts.labels == label) for label in best]))
+
+
+def _least_dense_gap(graph: LayerGraph, labels: NDArray[np.int64]) -> float:
+    """Return the least algebraic connectivity of small components of one size.
+
+    There may be thousands of them, such as the edges of a matching, so their Laplacians are
+    solved in batches of bounded memory: O(number size^3).
+    """
+    parts = components_of(graph)
+    size = int(parts.sizes[labels[0]])
+    units = np.flatnonzero(np.isin(parts.labels, labels))
+    units = units[np.argsort(parts.labels[units], kind="stable")]
+    place = np.full(parts.labels.size, -1)
+    place[units] = np.arange(units.size)
+    one, two = place[graph.indices], place[graph.rows + graph.n_in]
+    one, two = one[one >= 0], two[two >= 0]  # both ends of an edge are in one component
+    batch = max(1, 2**20 // size**2)
+    least = np.inf
+    for first in range(0, labels.size, batch):
+        count = min(batch, labels.size - first)
+        laplacian = np.zeros((count, size, size))
+        on = (one // size >= first) & (one // size < first + count)
+        at, a, b = one[on] // size - first, one[on] % size, two[on] % size
+        laplacian[at, a, b] = laplacian[at, b, a] = -1.0
+        diagonal = np.arange(size)
+        laplacian[:, diagonal, diagonal] = -laplacian.sum(axis=2)
+        least = min(least, float(np.linalg.eigvalsh(laplacian)[:, 1].min()))
+    return least
 
 
 def _biregular_gap(graph: LayerGraph, d_out: float, d_in: float) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from topokit.graph import LayerGraph, Topology, chain_widths
 from topokit.graph.convert import GraphLike, as_graph, takes_graph, takes_topology
-from topokit.measures.degree import check_share
+from topokit.measures.degree import check_share, count_of
 from topokit.tables import as_generator
 
 __all__ = [
@@ -297,7 +297,7 @@ def rich_club(graph: LayerGraph, *, share: float = 0.1) -> float:
         return NAN
     sides = []
     for degree in (graph.fan_in, graph.fan_out):
-        rank = int(np.ceil(share * degree.size))
+        rank = count_of(share, degree.size)
         sides.append(degree >= max(1, int(np.sort(degree)[-rank])))
     found = np.count_nonzero(sides[0][graph.rows] & sides[1][graph.indices])
     k, left = np.unique(graph.fan_in[sides[0]], return_counts=True)
