@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo test setup lint figures notebooks bench mutants clean
+.PHONY: demo test test-oldest test-newest setup lint figures notebooks bench mutants clean
 
 setup: $(VENV)/.installed
 
@@ -31,6 +31,16 @@ lint: setup
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 	TOPOKIT_QUICK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --nbmake notebooks/*.ipynb
+
+# The fast tests with the oldest and the newest versions that pyproject.toml allows, each in an
+# environment of its own; PYTHON_OLDEST and PYTHON_NEWEST choose other interpreters.
+PYTHON_OLDEST ?= $(PYTHON)
+PYTHON_NEWEST ?= $(PYTHON)
+test-oldest: setup
+	$(BIN)/python tests/versions.py oldest --python $(PYTHON_OLDEST)
+
+test-newest: setup
+	$(BIN)/python tests/versions.py newest --python $(PYTHON_NEWEST)
 
 # Executes the notebooks in full and stores their outputs; about ten minutes.
 notebooks: setup
@@ -74,4 +84,4 @@ mutants: setup
 	$(BIN)/python tests/mutants/run.py --seed 0 --count 160 --jobs 2 --stages near --table tests/MUTANTS.md
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-* runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

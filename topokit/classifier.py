@@ -22,7 +22,7 @@ from topokit.experiments.runs import make_optimizer
 from topokit.generators import generate
 from topokit.nn.models import set_mlp
 from topokit.rules import RULES, SCHEDULES, Rewiring
-from topokit.tables import check_parameters, choose
+from topokit.tables import check_parameters, choose, is_integer, need
 
 __all__ = ["SparseMLPClassifier"]
 
@@ -34,8 +34,8 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    hidden_layer_sizes : sequence of int
-        Units of the hidden layers; may be empty.
+    hidden_layer_sizes : sequence of int, or int
+        Units of the hidden layers, or of the only one; may be empty.
     generator : str
         Generator of the initial topology, a name in `topokit.GENERATORS`.
     epsilon : float or None
@@ -107,7 +107,7 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        hidden_layer_sizes: Sequence[int] = (100, 100),
+        hidden_layer_sizes: Sequence[int] | int = (100, 100),
         *,
         generator: str = "erdos_renyi",
         epsilon: float | None = 5.0,
@@ -182,7 +182,7 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
         classes, codes = np.unique(y, return_inverse=True)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         streams = [np.random.default_rng([seed, i]) for i in range(5)]
-        widths = [samples.shape[1], *(int(n) for n in self.hidden_layer_sizes), len(classes)]
+        widths = [samples.shape[1], *self._hidden(), len(classes)]
         budget = {"epsilon": self.epsilon} if self.density is None else {"density": self.density}
         topology = generate(
             widths, self.generator, **budget, densities=self.densities, rng=streams[0]
@@ -207,6 +207,14 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
         self.topology_ = self.history_.topology(-1)
         return self
 
+    def _hidden(self) -> list[int]:
+        """Return the numbers of hidden units."""
+        given: Any = self.hidden_layer_sizes
+        sizes = list(given) if np.ndim(given) else [given]
+        for n in sizes:
+            need(is_integer(n, 1), "hidden_layer_sizes", "positive whole numbers", given)
+        return [int(n) for n in sizes]
+
     def _check(self) -> None:
         """Check the parameters that nothing else checks."""
         rule = choose("rule", self.rule, RULES)
@@ -214,7 +222,7 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
         self._options()
         counts = {"batch_size": self.batch_size, "max_iter": self.max_iter}
         counts |= {"record_every": self.record_every}
-        counts |= {"hidden_layer_sizes": min(self.hidden_layer_sizes, default=1)}
+        self._hidden()
         for name, value in counts.items():
             if value < 1:
                 raise ValueError(f"{name}: expected a positive number, got {value!r}")

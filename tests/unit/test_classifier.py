@@ -96,7 +96,14 @@ def test_works_in_pipelines_and_searches(digits):
         ({"schedule": "wave"}, "unknown drop-fraction schedule 'wave'"),
         ({"max_iter": 0}, "max_iter: expected a positive number, got 0"),
         ({"every": 0}, 'every: expected "epoch" or a positive number of steps, got 0'),
-        ({"hidden_layer_sizes": (3, 0)}, "hidden_layer_sizes: expected a positive number, got 0"),
+        (
+            {"hidden_layer_sizes": (3, 0)},
+            "hidden_layer_sizes: expected positive whole numbers",
+        ),
+        ({"hidden_layer_sizes": 0}, "hidden_layer_sizes: expected positive whole numbers, got 0"),
+        ({"hidden_layer_sizes": "20"}, "expected positive whole numbers, got '20'"),
+        ({"hidden_layer_sizes": 20.5}, "expected positive whole numbers, got 20.5"),
+        ({"hidden_layer_sizes": (20, True)}, "hidden_layer_sizes: expected positive whole"),
         ({"drop_fraction": 2}, "drop_fraction: expected a number from 0 to 1, got 2"),
         ({"density": 3}, "density"),
         ({"generator": "erdos"}, "unknown generator 'erdos'"),
@@ -106,3 +113,9 @@ def test_works_in_pipelines_and_searches(digits):
 def test_invalid_parameters_are_refused_by_fit(params, message, digits):
     with pytest.raises(ValueError, match=message):
         SparseMLPClassifier(**{**TINY, **params}).fit(*digits)
+
+
+def test_one_number_is_one_hidden_layer(digits):
+    one, listed = (SparseMLPClassifier(**{**TINY, "hidden_layer_sizes": n}) for n in (20, [20]))
+    assert one.fit(*digits).topology_["fc1"].n_out == 20
+    assert (one.predict(digits[0]) == listed.fit(*digits).predict(digits[0])).all()

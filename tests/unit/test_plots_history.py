@@ -53,6 +53,22 @@ def test_a_measure_is_drawn_as_recorded(run, ax):
     assert ax.lines[0].get_ydata().tolist() == frame["value"].tolist()
 
 
+@pytest.mark.parametrize("plot", [measure_over_epochs, accuracy_against_measure])
+def test_a_measure_that_was_not_recorded_is_refused(plot, run, ax):
+    with pytest.raises(ValueError, match=r"got 'fan_in.gni'; did you mean 'fan_in.gini'"):
+        plot(run, "fan_in.gni", ax=ax)
+    with pytest.raises(ValueError, match=r"run run recorded, got 'fan_in'.*fan_in.dispersion"):
+        plot(run, "fan_in", ax=ax)
+
+
+@pytest.mark.parametrize("plot", [measure_over_epochs, accuracy_against_measure])
+def test_by_default_a_measure_that_was_recorded_is_drawn(plot, run, ax):
+    chosen = run.measures[run.measures["measure"] == "fan_in.gini"]
+    other = SimpleNamespace(**{**vars(run), "measures": chosen})
+    assert len(plot(other, ax=ax).lines[0].get_xdata()) == len(chosen)
+    assert len(chosen) == 5
+
+
 def test_accuracy_is_drawn_as_recorded(run, ax):
     accuracy_over_epochs(run, ax=ax)
     assert ax.lines[0].get_ydata().tolist() == run.epochs["test_accuracy"].tolist()

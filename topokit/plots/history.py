@@ -19,6 +19,7 @@ from topokit.graph import positions_in
 from topokit.measures import VERDICTS, singular_values
 from topokit.plots.layer import UNITS, degrees_of, draw_ccdf, null_ccdf
 from topokit.plots.style import COLOURS, LINES, MARKERS, NULL, axes, whole_numbers
+from topokit.tables import hint, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,6 +88,22 @@ def _values(history: History, measure: str) -> dict[str, pd.DataFrame]:
     frame = history.measures
     mine = frame[(frame["measure"] == measure) & frame["value"].notna()]
     return {str(layer): part for layer, part in mine.groupby("layer", sort=False)}
+
+
+def _chosen(history: History, measure: str | None, usual: str) -> str:
+    """Return the measure to draw: the usual one or, if the run did not record it, another.
+
+    A ValueError is raised for a measure that was asked for and is not among those recorded.
+    """
+    names = dict.fromkeys(map(str, history.measures["measure"]))
+    if measure is None:
+        return next(iter(names), usual) if usual not in names else usual
+    if names and measure not in names:
+        raise ValueError(
+            f"expected a measure that run {history.name} recorded, got {measure!r}; "
+            f"{hint(measure, names)}recorded: {listed(names)}"
+        )
+    return measure
 
 
 def _label(measure: str) -> str:
@@ -319,20 +336,26 @@ def degree_multiples(
 
 
 def measure_over_epochs(
-    history: RunLike, measure: str = "fan_in.dispersion", *, ax: Axes | None = None
+    history: RunLike, measure: str | None = None, *, ax: Axes | None = None
 ) -> Axes:
     """Plot one measure over epochs, a line for each layer; undefined values are left out.
 
     Parameters
     ----------
     history : History
-    measure : str
-        A name in ``history.measures``.
+    measure : str, optional
+        A name in ``history.measures``; by default ``"fan_in.dispersion"`` or, if it was not
+        recorded, the first that was.
     ax : Axes, optional
 
     Returns
     -------
     Axes
+
+    Raises
+    ------
+    ValueError
+        If the run recorded measures, but not this one.
 
     Examples
     --------
@@ -342,6 +365,7 @@ def measure_over_epochs(
     'fan-in variance / mean'
     """
     history, ax = as_run(history), axes(ax)
+    measure = _chosen(history, measure, "fan_in.dispersion")
     layers = _values(history, measure)
     for i, (layer, part) in enumerate(layers.items()):
         ax.plot(part["epoch"], part["value"], color=COLOURS[i % 7], ls=LINES[i % 7], label=layer)
@@ -451,7 +475,7 @@ def accuracy_over_epochs(history: RunLike, *, ax: Axes | None = None) -> Axes:
 
 
 def accuracy_against_measure(
-    history: RunLike, measure: str = "normalized_spectral_gap", *, ax: Axes | None = None
+    history: RunLike, measure: str | None = None, *, ax: Axes | None = None
 ) -> Axes:
     """Plot the test accuracy (or error) against a measure, a point for each epoch and layer.
 
@@ -461,13 +485,19 @@ def accuracy_against_measure(
     Parameters
     ----------
     history : History
-    measure : str
-        A name in ``history.measures``.
+    measure : str, optional
+        A name in ``history.measures``; by default ``"normalized_spectral_gap"`` or, if it was not
+        recorded, the first that was.
     ax : Axes, optional
 
     Returns
     -------
     Axes
+
+    Raises
+    ------
+    ValueError
+        If the run recorded measures, but not this one.
 
     Examples
     --------
@@ -477,6 +507,7 @@ def accuracy_against_measure(
     'test accuracy'
     """
     history, ax = as_run(history), axes(ax)
+    measure = _chosen(history, measure, "normalized_spectral_gap")
     layers = _values(history, measure)
     scores, score = scores_of(history)
     accuracy = dict(zip(history.epochs["epoch"], scores, strict=True))
