@@ -132,8 +132,8 @@ def test_no_update_at_or_after_the_stop_epoch_nor_in_skipped_layers(data):
 def test_the_explored_fraction_counts_every_graph_there_was(data, every, monkeypatch, tmp_path):
     seen, original = {}, EdgeLayer.replace_graph
 
-    def spied(self, update, *args):
-        original(self, update, *args)
+    def spied(self, update, *args, **kwargs):
+        original(self, update, *args, **kwargs)
         seen.setdefault(update.after.shape, set()).update(update.after.edge_ids.tolist())
 
     monkeypatch.setattr(EdgeLayer, "replace_graph", spied)

@@ -176,15 +176,17 @@ class TrainState:
         keeps = not isinstance(self.optimizer, torch.optim.SGD) or any(
             group["momentum"] for group in groups
         )
-        entries: set[str] = set().union(*(state for state in states.values()))
+        # Only tensors: the engine also notes in the state of a layer which graph it is of.
+        tensors = {
+            parameter: {key: value for key, value in state.items() if torch.is_tensor(value)}
+            for parameter, state in states.items()
+        }
+        entries: set[str] = set().union(*tensors.values())
         for group in groups:
             for at, parameter in enumerate(group["params"]):
-                state = states.get(parameter, {})
-                found = {
-                    key: value for key, value in state.items() if isinstance(value, torch.Tensor)
-                }
+                found = tensors.get(parameter, {})
                 wrong = [k for k, v in found.items() if v.ndim and v.shape != parameter.shape]
-                if wrong or (keeps and self.step and (not state or set(state) != entries)):
+                if wrong or (keeps and self.step and (not found or set(found) != entries)):
                     raise ValueError(
                         f"the checkpoint does not fit the run: the optimizer's state of parameter "
                         f"{at} is {'of another shape' if wrong else 'missing'}"

@@ -13,7 +13,7 @@ from scipy.special import bdtr, gammaln, log_ndtr, xlog1py, xlogy
 
 from topokit.graph import random_subset
 from topokit.graph.convert import GraphLike, as_graph
-from topokit.measures.degree import check_share, count_of, gini
+from topokit.measures.degree import count_of, gini
 from topokit.measures.powerlaw import log_zeta
 from topokit.measures.scalefree import (
     HEAVY_LEVEL,
