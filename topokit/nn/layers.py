@@ -6,7 +6,7 @@ import contextlib
 import weakref
 from collections.abc import Mapping
 from operator import is_
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -29,7 +29,9 @@ __all__ = [
     "decay_groups",
     "explain_kernel",
     "initial_values",
+    "linear_of",
     "sparse_layers",
+    "sparse_or_dense",
 ]
 
 
@@ -51,6 +53,7 @@ class EdgeLayer(nn.Module):
     shape: torch.Tensor
     calls: Calls | None = None  # what goes through the layer, while `capture` is on
     _engine: weakref.ref[Any] | None = None  # the engine that rewires the layer
+    groups: int = 1
 
     def _set_graph(
         self, graph: LayerGraph, values: torch.Tensor, *, bias: bool, kernel: str
@@ -84,7 +87,7 @@ class EdgeLayer(nn.Module):
         held = tuple(stored.values())  # keeps the identities in the stamp from being reused
         written = known is not None and all(map(is_, held, known[1]))
         try:
-            index = EdgeIndex(_graph_of(self.indptr, self.indices, self.shape))
+            index = EdgeIndex(_graph_of(self.indptr, self.indices, self.shape, self.groups))
         except ValueError as error:
             raise ValueError(_OVERWRITTEN) if written else error from None
         if written and known is not None:
@@ -215,6 +218,10 @@ class EdgeLayer(nn.Module):
         """
         if not same_edges(update.before, self.graph):
             raise ValueError(f"expected an update of {self.graph}, got one of {update.before}")
+        if update.after.groups != self.groups:
+            after = update.after
+            after = LayerGraph(after.shape, after.indptr, after.indices, self.groups)
+            update = EdgeUpdate(update.before, after, update.source)
         values = np.asarray(values)
         check_per_edge(update.after, values, layer="the new graph")
         if optimizer is not None:
@@ -238,8 +245,8 @@ class EdgeLayer(nn.Module):
 
     @torch.no_grad()
     def take(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        """Copy values from an (n_out, n_in) weight at the layer's edges, and the bias."""
-        ids = torch.from_numpy(self.graph.edge_ids).to(weight.device)
+        """Copy values from an (n_out, n_in / groups) weight at the layer's edges, and the bias."""
+        ids = torch.from_numpy(self.graph.ids_in_groups).to(weight.device)
         self.values.copy_(weight.reshape(-1)[ids])
         if self.bias is not None and bias is not None:
             self.bias.copy_(bias)
@@ -256,6 +263,13 @@ class EdgeLayer(nn.Module):
                 self.bias.zero_()
         if (engine := self._rewired_by()) is not None:
             engine.restarted(self)
+
+    def as_trained(self, dense: Any) -> Self:
+        """Take from a dense layer which parameters are trained, and the mode; return the layer."""
+        self.values.requires_grad_(dense.weight.requires_grad)
+        if self.bias is not None:
+            self.bias.requires_grad_(dense.bias.requires_grad)
+        return self.train(dense.training)
 
     def choose_kernel(self) -> tuple[str, str]:
         """Return the kernel in use and the reason in words."""
@@ -276,7 +290,7 @@ class EdgeLayer(nn.Module):
         if all(isinstance(state_dict.get(prefix + name), torch.Tensor) for name in names):
             indptr, indices, shape, values = (state_dict[prefix + name] for name in names)
             try:
-                graph = _graph_of(indptr, indices, shape)
+                graph = _graph_of(indptr, indices, shape, self.groups)
             except ValueError as error:
                 args[-1].append(f"the graph of {prefix or 'the layer.'}shape is damaged: {error}")
                 return
@@ -378,11 +392,13 @@ def _buffers(graph: LayerGraph) -> dict[str, torch.Tensor]:
     }
 
 
-def _graph_of(indptr: torch.Tensor, indices: torch.Tensor, shape: torch.Tensor) -> LayerGraph:
+def _graph_of(
+    indptr: torch.Tensor, indices: torch.Tensor, shape: torch.Tensor, groups: int
+) -> LayerGraph:
     """Return the graph held by buffers, validated, with arrays that share no memory with them."""
     n_out, n_in = shape.tolist()
     rows, columns = (np.array(b.detach().cpu().numpy()) for b in (indptr, indices))
-    return LayerGraph((n_out, n_in), rows, columns)
+    return LayerGraph((n_out, n_in), rows, columns, groups)
 
 
 def _numpy(x: torch.Tensor) -> NDArray[Any]:
@@ -494,7 +510,7 @@ class SparseLinear(EdgeLayer):
             graph, kernel=kernel, bias=has_bias, init="zeros", rng=np.random.default_rng(0)
         ).to(weight)
         layer.take(weight, linear.bias)
-        return layer.train(linear.training)
+        return layer.as_trained(linear)
 
     @property
     def in_features(self) -> int:
@@ -533,6 +549,46 @@ class SparseLinear(EdgeLayer):
             f"{self.n_in} -> {self.n_out}, {self.nnz} edges (density {self.density:.3g}), "
             f"bias={self.bias is not None}, kernel={self.kernel}"
         )
+
+
+def linear_of(
+    matrix: torch.Tensor, bias: torch.Tensor | None, *, trained: tuple[bool, bool]
+) -> nn.Linear:
+    """Return a dense linear layer with copies of an (n_out, n_in) matrix and a bias.
+
+    `trained` says of each whether it requires gradients.
+
+    Examples
+    --------
+    >>> linear_of(torch.ones(2, 3), None, trained=(False, False))
+    Linear(in_features=3, out_features=2, bias=False)
+    """
+    n_out, n_in = matrix.shape
+    layer = nn.Linear(n_in, n_out, bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(matrix.detach().clone(), requires_grad=trained[0])
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=trained[1])
+    return layer
+
+
+def sparse_or_dense(
+    dense: Mapping[str, nn.Linear], graphs: Mapping[str, LayerGraph], kernel: str
+) -> dict[str, nn.Module]:
+    """Return linear layers by name: sparse ones where there is a graph, the dense ones elsewhere.
+
+    Examples
+    --------
+    >>> dense = {"a": nn.Linear(2, 1), "b": nn.Linear(2, 1)}
+    >>> made = sparse_or_dense(dense, {"a": LayerGraph.from_edge_ids([1], (1, 2))}, "auto")
+    >>> [type(layer).__name__ for layer in made.values()]
+    ['SparseLinear', 'Linear']
+    """
+    return {
+        name: SparseLinear.from_dense(layer, graphs[name], kernel=kernel)
+        if name in graphs
+        else layer
+        for name, layer in dense.items()
+    }
 
 
 def explain_kernel(layer: EdgeLayer) -> str:
