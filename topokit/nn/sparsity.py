@@ -47,25 +47,38 @@ class DenseLayer(NamedTuple):
 
 
 def dense_layers(module: nn.Module) -> list[DenseLayer]:
-    """Return the layers that a module would have if it were sparse; none for an unknown kind.
+    """Return the layers that a module would have if it were sparse.
 
-    The output projection of attention, a module of its own, counts as the attention's.
+    The output projection of attention, a module of its own, counts as the attention's. Layers of a
+    module that is not initialised have no units. In a module of an unknown kind, they are the
+    matrices whose name says that they are weights.
 
     Examples
     --------
     >>> [(each.layer, each.n_in, each.n_out) for each in dense_layers(nn.LSTM(3, 2))]
     [('weight_ih_l0', 3, 8), ('weight_hh_l0', 2, 8)]
     """
+    if isinstance(module, EdgeLayer) or has_no_layers(module):
+        return []
+    weights = weights_of(module)
+    if weights is None:
+        weights = [] if _is_lazy(module) else layers_in(module)[0]
     found = []
-    for weight in weights_of(module) or []:
+    for weight in weights:
         tensor = getattr(module, weight.leaf, None)
-        if isinstance(tensor, torch.Tensor) and not is_lazy(tensor):
-            n_out, width = matrix_of(weight, tensor).shape
+        if isinstance(tensor, torch.Tensor):
+            n_out, width = 0, 0
+            if not is_lazy(tensor):
+                n_out, width = matrix_of(weight, torch.empty(tensor.shape, device="meta")).shape
             found.append(DenseLayer(weight.layer, weight, n_out, width * weight.groups))
     if isinstance(module, nn.MultiheadAttention):
         n_out, n_in = module.out_proj.weight.shape
         found.append(DenseLayer("out_proj", Weight("out_proj", "out_proj"), n_out, n_in))
     return found
+
+
+def _is_lazy(module: nn.Module) -> bool:
+    return any(is_lazy(parameter) for parameter in module.parameters(recurse=False))
 
 
 def shared_parameters(model: nn.Module) -> dict[int, list[str]]:
@@ -285,7 +298,7 @@ def sparsity_report(
 def _rows(model: nn.Module, reasons: Mapping[str, str]) -> Iterator[LayerSparsity]:
     shared, inside = shared_parameters(model), None
     for name, part in parts_of(model):
-        if inside is not None and name.startswith(f"{inside}."):
+        if inside is not None and name.startswith(inside):
             continue
         kind = type(part).__name__
         if isinstance(part, EdgeLayer):
@@ -302,28 +315,14 @@ def _rows(model: nn.Module, reasons: Mapping[str, str]) -> Iterator[LayerSparsit
         if has_no_layers(part):
             continue
         if isinstance(part, nn.MultiheadAttention):
-            inside = name  # its output projection is listed with it
-        known = weights_of(part) is not None
-        why = why_dense(part, name, shared) if known else f"there is no sparse {kind}"
-        if any(is_lazy(parameter) for parameter in part.parameters(recurse=False)):
-            yield LayerSparsity(name, kind, 0, 0, 0, 0, why)
-            continue
-        weights, rest = layers_in(part)
-        layers = (
-            dense_layers(part)
-            if known
-            else [
-                DenseLayer(
-                    weight.layer, weight, *matrix_of(weight, getattr(part, weight.leaf)).shape
-                )
-                for weight in weights
-            ]
-        )
+            inside = f"{name}." if name else ""  # its output projection is listed with it
+        layers = dense_layers(part)
+        why = why_dense(part, name, shared) if layers else ""
         for each in layers:
             full = joined(name, each.layer) or each.weight.leaf
             possible = each.n_in * each.n_out // each.weight.groups
             reason = reasons.get(full) or why or "not chosen"
             yield LayerSparsity(full, kind, each.n_in, each.n_out, possible, possible, reason)
-        for leaf, shape in rest:
+        for leaf, shape in [] if _is_lazy(part) else layers_in(part)[1]:
             cells, full = math.prod(shape), joined(name, leaf)
             yield LayerSparsity(full, kind, 0, 0, cells, cells, "a matrix, no layer")
