@@ -34,10 +34,26 @@ def packed(batch_first=False, width=4):
     return pack_padded_sequence(x, lengths, batch_first=batch_first, enforce_sorted=False)
 
 
+class Conv1D(nn.Module):
+    """As in transformers' GPT-2: a linear layer whose weight is (in, out)."""
+
+    __module__ = "transformers.pytorch_utils"
+    __qualname__ = "Conv1D"
+
+    def __init__(self, nf, nx):
+        super().__init__()
+        self.nf, self.weight = nf, nn.Parameter(torch.randn(nx, nf))
+        self.bias = nn.Parameter(torch.zeros(nf))
+
+    def forward(self, x):
+        return x @ self.weight + self.bias
+
+
 x2, x3 = (2, 4, 7, 6), (2, 4, 5, 4, 6)
 # A dense module and arguments of its forward.
 KINDS = {
     "linear": (lambda: nn.Linear(7, 5), lambda: [tensor(3, 2, 7)]),
+    "gpt_linear": (lambda: Conv1D(5, 7), lambda: [tensor(3, 2, 7)]),
     "linear_without_bias": (lambda: nn.Linear(7, 5, bias=False), lambda: [tensor(3, 7)]),
     "conv1d": (
         lambda: nn.Conv1d(4, 6, 3, stride=2, padding=2, dilation=2), lambda: [tensor(2, 4, 11)]

@@ -24,6 +24,7 @@ from topokit.nn.layers import EdgeLayer
 
 __all__ = ["computed_name", "layers_in", "parts_of", "topology_of", "topology_of_module"]
 
+_NAMED = 8  # what a warning names at most
 _WEIGHT = re.compile(r"(\w+_)?weight(_(ih|hh)\w*)?")
 
 
@@ -147,7 +148,8 @@ def topology_of_module(module: nn.Module) -> Topology:
             "dimensions), found none" + "".join(f"; {note}" for note in notes)
         )
     if notes:
-        warnings.warn("; ".join(notes), stacklevel=3)
+        more = f"; and {len(notes) - _NAMED} more" if len(notes) > _NAMED else ""
+        warnings.warn("; ".join(notes[:_NAMED]) + more, stacklevel=3)
     return topology
 
 

@@ -15,8 +15,8 @@ from topokit.generators.density import layer_densities
 from topokit.graph import LayerGraph
 from topokit.nn import conv
 from topokit.nn.attention import SparseMultiheadAttention, dense_only
-from topokit.nn.kinds import joined
-from topokit.nn.layers import INITS, SparseLinear, initial_values
+from topokit.nn.kinds import Weight, joined, weights_of
+from topokit.nn.layers import INITS, SparseLinear, initial_values, linear_of
 from topokit.nn.recurrent import SparseRecurrent, SparseRecurrentCell
 from topokit.nn.sparsity import (
     DenseLayer,
@@ -102,7 +102,7 @@ def sparsify(
     -----
     Replaced are modules whose type is exactly one of these of ``torch.nn``, with all their options:
 
-    - ``Linear``;
+    - ``Linear``, and ``Conv1D`` of transformers (GPT-2), a linear layer too;
     - ``Conv1d``, ``Conv2d``, ``Conv3d`` and ``ConvTranspose1d``, ``2d`` and ``3d``. With groups the
       generator makes the graph of the stored weight, whose rows have the columns of their group;
     - ``MultiheadAttention``, as `SparseMultiheadAttention` with the layers ``q_proj``, ``k_proj``,
@@ -236,6 +236,10 @@ def _sparse(module: Any, graphs: dict[str, LayerGraph], kernel: str) -> nn.Modul
         return SparseRecurrentCell.from_dense(module, graphs, kernel=kernel)
     if isinstance(module, nn.Linear):
         return SparseLinear.from_dense(module, graphs[""], kernel=kernel)
+    if weights_of(module) == [Weight("", "weight", "in_out")]:
+        trained = module.weight.requires_grad, module.bias.requires_grad
+        linear = linear_of(module.weight.t(), module.bias, trained=trained)
+        return SparseLinear.from_dense(linear.train(module.training), graphs[""], kernel=kernel)
     return getattr(conv, f"Sparse{type(module).__name__}").from_dense(
         module, graphs[""], kernel=kernel
     )

@@ -30,6 +30,8 @@ REPLACEABLE: frozenset[type[nn.Module]] = frozenset(
 )  # fmt: skip
 """Types of modules that `sparsify` replaces; subclasses may compute otherwise."""
 
+_GPT_LINEAR = "transformers.pytorch_utils.Conv1D"  # a linear layer, its weight (n_in, n_out)
+
 STATE_HOOKS = (
     "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks",
     "_load_state_dict_post_hooks",
@@ -117,7 +119,8 @@ def why_dense(module: nn.Module, name: str, shared: Mapping[int, list[str]]) -> 
         return "its weight is parametrized"
     if any(is_lazy(parameter) for parameter in module.parameters()):
         return "it is not initialised; pass a batch through the model first"
-    if type(module) not in REPLACEABLE:
+    own = type(module)
+    if own not in REPLACEABLE and f"{own.__module__}.{own.__qualname__}" != _GPT_LINEAR:
         bases = [kind.__name__ for kind in type(module).__mro__[1:] if kind in REPLACEABLE]
         if bases:
             return f"{type(module).__name__} is a subclass of {bases[0]} and may compute otherwise"
