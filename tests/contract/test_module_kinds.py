@@ -421,3 +421,57 @@ def test_every_kind_is_rewired(kind, rule):
         assert graph.groups == groups[name]
         assert graph.n_edges == before[name].n_edges
         assert np.all(graph.ids_in_groups < graph.n_possible)
+
+
+def random_convolution(rng):
+    """A convolution of random options, and an input of random size that it accepts."""
+    dims, groups = int(rng.integers(1, 4)), int(rng.integers(1, 4))
+    sides = {
+        "in_channels": groups * int(rng.integers(1, 4)),
+        "out_channels": groups * int(rng.integers(1, 4)),
+    }
+
+    def each(low, high):
+        return tuple(int(n) for n in rng.integers(low, high, dims))
+
+    kernel, dilation, stride = each(1, 4), each(1, 3), each(1, 4)
+    size = [int(n) for n in rng.integers(5, 9, dims)]
+    options = {
+        "kernel_size": kernel,
+        "dilation": dilation,
+        "groups": groups,
+        "bias": bool(rng.integers(2)),
+    }
+    if rng.random() < 0.4:
+        padding = tuple(
+            min(p, d * (k - 1)) for p, d, k in zip(each(0, 3), dilation, kernel, strict=True)
+        )
+        output_padding = tuple(
+            int(rng.integers(0, max(s, d))) for s, d in zip(stride, dilation, strict=True)
+        )
+        kind = getattr(nn, f"ConvTranspose{dims}d")
+        conv = kind(
+            **sides, **options, stride=stride, padding=padding, output_padding=output_padding
+        )
+    else:
+        same = rng.random() < 0.3
+        padding = "same" if same else each(0, 4)
+        mode = str(rng.choice(["zeros", "reflect", "replicate", "circular"]))
+        stride = 1 if same else stride
+        kind = getattr(nn, f"Conv{dims}d")
+        conv = kind(**sides, **options, stride=stride, padding=padding, padding_mode=mode)
+    batch = [int(rng.integers(1, 4))] if rng.random() < 0.8 else []
+    return conv.double(), tensor(*batch, sides["in_channels"], *size)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_convolutions(seed):
+    dense, x = random_convolution(np.random.default_rng(seed))
+    kernel = ("csr", "dense")[seed % 2]
+    sparse = tk.sparsify(copy.deepcopy(dense), density=0.5, init=None, kernel=kernel, rng=seed)
+    expected, dx = gradients(masked(dense, sparse), [x])
+    found, sparse_dx = gradients(sparse, [x])
+    assert_equal(found, expected)
+    assert_equal(sparse_dx, dx)
+    grad = matrix_of(weights_of(dense)[0], dense.weight.grad).reshape(-1)
+    assert_equal([sparse.values.grad], [grad[torch.from_numpy(sparse.graph.ids_in_groups)]])
