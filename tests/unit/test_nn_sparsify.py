@@ -246,6 +246,31 @@ def test_generators_make_grouped_graphs(generator):
     assert conv.nnz == round(0.25 * conv.graph.n_possible)
 
 
+class Gated(nn.MultiheadAttention):
+    def __init__(self):
+        super().__init__(4, 2)
+        self.gate = nn.Linear(4, 4)
+
+
+def test_layers_inside_a_subclass_of_attention_are_seen():
+    model = nn.ModuleDict({"attn": Gated()})
+    with pytest.warns(SparsifyWarning, match=r"attn \(Gated is a subclass of MultiheadAttention"):
+        tk.sparsify(model, density=0.5, rng=0)
+    assert list(sparse_layers(model)) == ["attn.gate"]
+    names = [f"attn.{part}_proj" for part in ("q", "k", "v", "out")]
+    assert [row.name for row in sparsity_report(model).layers] == [*names, "attn.gate"]
+    assert sorted(tk.topology_of(model)) == sorted([*names, "attn.gate"])
+
+
+def test_attention_tied_to_a_layer_stays_dense():
+    model = nn.ModuleDict({"attn": nn.MultiheadAttention(4, 2), "fc": nn.Linear(4, 4)})
+    model["attn"].out_proj.weight = model["fc"].weight
+    with pytest.raises(ValueError, match=r"stays dense: attn \(it shares .* fc\), fc \(it shares"):
+        tk.sparsify(model, density=0.5, rng=0)
+    rows = {row.name: row.reason for row in sparsity_report(model).layers}
+    assert rows["attn.q_proj"] == "it shares a parameter with fc"
+
+
 def test_inner_layers_are_chosen_by_name():
     model = nn.ModuleDict({"attn": nn.MultiheadAttention(8, 2), "rnn": nn.LSTM(4, 3)})
     tk.sparsify(model, density=0.5, only=["attn", "*hh*"], skip=["attn.out_proj"], rng=0)

@@ -69,8 +69,10 @@ def weights_of(module: nn.Module) -> list[Weight] | None:
     for kind, weights in _KINDS:
         if isinstance(module, kind):
             return weights(module)
-    if hasattr(module, "nf") and any(k.__name__ == "Conv1D" for k in type(module).__mro__):
-        return [Weight("", "weight", "in_out")]  # of GPT-2: y = x @ weight + bias
+    if any(kind.__name__ == "Conv1D" for kind in type(module).__mro__):
+        held = module._parameters.get("weight", module.__dict__.get("weight"))
+        if hasattr(module, "nf") or (held is not None and held.ndim == 2):
+            return [Weight("", "weight", "in_out")]  # of GPT-2: y = x @ weight + bias
     return None
 
 

@@ -114,7 +114,9 @@ def sparsify(
     Other modules stay dense: subclasses, whose forward may differ; weights that two modules share;
     pruned, parametrized or normalised weights (weight norm); layers not yet initialised. Values and
     biases are trained where the dense parameters were, frozen ones stay frozen. Forward and
-    backward hooks, dtype, device, mode and names stay. Biases keep their values.
+    backward hooks, dtype, device, mode and names stay. Biases keep their values. A module that
+    reads the weight of a layer in place of calling it (as attention in torchvision's Swin does)
+    gets a dense copy, with gradients at the edges: right, but without the saving.
 
     Examples
     --------
@@ -186,12 +188,12 @@ def sparsify(
 def _candidates(modules: Mapping[str, nn.Module]) -> dict[str, list[DenseLayer]]:
     """Return the layers of each module that has some of a known kind, by the module's name."""
     found: dict[str, list[DenseLayer]] = {}
-    attention: list[str] = []
+    counted: set[str] = set()
     for name, module in modules.items():
-        if any(name.startswith(f"{outer}.") or not outer for outer in attention):
-            continue  # the output projection is a layer of the attention
+        if name in counted:
+            continue
         if isinstance(module, nn.MultiheadAttention):
-            attention.append(name)
+            counted.add(joined(name, "out_proj"))
         if layers := dense_layers(module):
             found[name] = layers
     return found

@@ -150,7 +150,8 @@ def _why_tensors(module: nn.Module, name: str, shared: Mapping[int, list[str]]) 
         hooks: Any = parameter
         if hooks._backward_hooks or getattr(hooks, "_post_accumulate_grad_hooks", None):
             return "its parameters have hooks"
-        others = [other for other in shared.get(id(parameter), []) if other != name]
+        holders = shared.get(id(parameter), [])
+        others = [each for each in holders if each not in (name, joined(name, "out_proj"))]
         if others:
             return f"it shares a parameter with {', '.join(others)}"
     return ""
@@ -299,9 +300,9 @@ def sparsity_report(
 
 
 def _rows(model: nn.Module, reasons: Mapping[str, str]) -> Iterator[LayerSparsity]:
-    shared, inside = shared_parameters(model), None
+    shared, counted = shared_parameters(model), set()
     for name, part in parts_of(model):
-        if inside is not None and name.startswith(inside):
+        if name in counted:
             continue
         kind = type(part).__name__
         if isinstance(part, EdgeLayer):
@@ -318,7 +319,7 @@ def _rows(model: nn.Module, reasons: Mapping[str, str]) -> Iterator[LayerSparsit
         if has_no_layers(part):
             continue
         if isinstance(part, nn.MultiheadAttention):
-            inside = f"{name}." if name else ""  # its output projection is listed with it
+            counted.add(joined(name, "out_proj"))  # listed with the attention
         layers = dense_layers(part)
         why = why_dense(part, name, shared) if layers else ""
         for each in layers:
