@@ -475,3 +475,23 @@ def test_random_convolutions(seed):
     assert_equal(sparse_dx, dx)
     grad = matrix_of(weights_of(dense)[0], dense.weight.grad).reshape(-1)
     assert_equal([sparse.values.grad], [grad[torch.from_numpy(sparse.graph.ids_in_groups)]])
+
+
+@pytest.mark.parametrize("kernel", ["csr", "dense"])
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_what_rules_see_is_the_gradient_of_the_step(kind, kernel):
+    """Inputs and output gradients kept for rules give the gradient of every edge's value."""
+    make, inputs = KINDS[kind]
+    model = tk.sparsify(make().double(), density=0.4, kernel=kernel, rng=0)
+    layers = sparse_layers(model).values()
+    for layer in layers:
+        layer.capture = True
+    gradients(model, inputs())
+    for layer in layers:
+        view = layer.view()
+        np.testing.assert_allclose(view.edge_grad(), layer.values.grad, rtol=1e-10, atol=1e-12)
+        dense = view.dense_grad(slice(0, layer.n_out)).ravel()[view.graph.edge_ids]
+        np.testing.assert_allclose(dense, layer.values.grad, rtol=1e-10, atol=1e-12)
+        bias = 0 if layer.bias is None else layer.bias.detach().numpy()
+        product = view.inputs @ layer.to_dense().detach().numpy().T + bias
+        np.testing.assert_allclose(view.outputs, product, rtol=1e-10, atol=1e-12)
