@@ -126,6 +126,10 @@ KINDS = {
     ),
     "gru": (lambda: nn.GRU(4, 3, num_layers=2), lambda: [tensor(5, 2, 4), tensor(2, 2, 3)]),
     "gru_unbatched": (lambda: nn.GRU(4, 3, bidirectional=True), lambda: [tensor(5, 4)]),
+    "lstm_unbatched": (
+        lambda: nn.LSTM(4, 3, batch_first=True),
+        lambda: [tensor(5, 4), (tensor(1, 3), tensor(1, 3))],
+    ),
     "gru_packed": (
         lambda: nn.GRU(4, 3, batch_first=True), lambda: [packed(True), tensor(1, 3, 3)]
     ),

@@ -121,6 +121,42 @@ PLANTED = [
         r"(?=n, other = \(n_in, n_out\) if side ==)",
         'side = "fan_in" if side == "fan_out" else "fan_out"\n    ',
     ),
+    Planted(
+        "transposed convolution: the kernel's cells not reversed",
+        "topokit/nn/conv.py",
+        r"by_cell\.flip\(2\)\.flatten",
+        "by_cell.flatten",
+    ),
+    Planted(
+        "recurrent layer: the states of ended sequences forgotten",
+        "topokit/nn/recurrent.py",
+        r"torch\.cat\(\[n, s\[size:\]\]\)",
+        "torch.cat([n, 0 * s[size:]])",
+    ),
+    Planted(
+        "attention: appended keys masked like the first ones",
+        "topokit/nn/attention.py",
+        r"F\.pad\(mask, \(0, k\.shape\[1\] - mask\.shape\[-1\]\)\)",
+        "F.pad(mask, (k.shape[1] - mask.shape[-1], 0))",
+    ),
+    Planted(
+        "sparsify: torch's fast path for encoders left on",
+        "topokit/nn/attention.py",
+        r"part\.activation_relu_or_gelu = 0",
+        "pass",
+    ),
+    Planted(
+        "topology_of: a parametrization's mask believed unseen",
+        "topokit/nn/extract.py",
+        r"return both if not bool\(\(tensor\[~both\] != 0\)\.any\(\)\) else None",
+        "return both",
+    ),
+    Planted(
+        "growth: best edges between groups",
+        "topokit/graph/layergraph.py",
+        r"absent = _within_groups\(graph, start, stop\)",
+        "absent = np.ones(block.size, bool)",
+    ),
 ]
 
 

@@ -83,6 +83,13 @@ NEAR = {
     "generators/random": ["known/test_generators_random.py", "known/test_generators_sides.py"],
     "generators/degrees": ["known/test_generators_sides.py"],
     "experiments/loop": ["known/test_rules_set.py"],
+    "nn/attention": ["contract/test_module_kinds.py"],
+    "nn/conv": ["contract/test_module_kinds.py"],
+    "nn/extract": ["unit/test_nn_extract_modules.py"],
+    "nn/kinds": ["unit/test_nn_extract_modules.py", "contract/test_module_kinds.py"],
+    "nn/recurrent": ["contract/test_module_kinds.py"],
+    "nn/sparsify": ["unit/test_nn_sparsify.py", "contract/test_module_kinds.py"],
+    "nn/sparsity": ["unit/test_nn_sparsify.py"],
 }  # fmt: skip
 ROOM = {
     "measures": ["contract/test_measures.py", "known/test_measures*.py", "unit/test_measures.py",

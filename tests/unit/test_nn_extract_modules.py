@@ -354,3 +354,15 @@ def test_sparse_weights_show_their_pattern():
     assert topology_of(layer)["weight"].edge_ids.tolist() == [0, 2, 4]
     found = topology_of(other)["weight"]
     assert found == LayerGraph.from_edge_ids([0, 3, 4], (3, 2))
+
+
+def test_quantized_layers_and_long_lists_are_named_in_brief():
+    class Quantized(nn.Module):
+        def weight(self):
+            return torch.ones(2, 2)
+
+    with pytest.warns(UserWarning, match=r"^0, which is quantized, is left out$"):
+        assert list(topology_of(nn.Sequential(Quantized(), nn.Linear(3, 2)))) == ["1"]
+    tables = nn.ParameterDict({f"t{i}": torch.ones(3, 2) for i in range(11)})
+    with pytest.warns(UserWarning, match=r"^p\.t0 \(3, 2\) is left out; .*; and 3 more$"):
+        topology_of(nn.ModuleDict({"p": tables, "fc": nn.Linear(3, 2)}))
