@@ -123,6 +123,24 @@ def with_buffer():
     return layer
 
 
+def with_plain_tensor():
+    layer = nn.Linear(4, 4)
+    layer.off = torch.ones(4, 4)
+    return layer
+
+
+def attention_with_inner_buffer():
+    attention = nn.MultiheadAttention(4, 2)
+    attention.out_proj.register_buffer("mask", torch.ones(4, 4))
+    return attention
+
+
+def attention_with_other_projection():
+    attention = nn.MultiheadAttention(4, 2)
+    attention.out_proj = Doubled(4, 4)
+    return attention
+
+
 def with_state_hook():
     layer = nn.Linear(4, 4)
     layer.register_state_dict_post_hook(lambda *_: None)
@@ -164,6 +182,9 @@ STAY = {
     "there is no sparse MaskedLinear": lambda: MaskedLinear(torch.ones(4, 4)),
     "there is no sparse Bilinear": lambda: nn.Bilinear(4, 4, 4),
     "it holds further tensors (mask)": with_buffer,
+    "it holds further tensors (off)": with_plain_tensor,
+    "it holds further tensors (mask) ": attention_with_inner_buffer,
+    "its out_proj is a Doubled": attention_with_other_projection,
     "it has hooks on its state dict": with_state_hook,
     "its parameters have hooks": with_gradient_hook,
     "its forward method was replaced": with_own_forward,

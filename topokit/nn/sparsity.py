@@ -30,6 +30,7 @@ REPLACEABLE: frozenset[type[nn.Module]] = frozenset(
 )  # fmt: skip
 """Types of modules that `sparsify` replaces; subclasses may compute otherwise."""
 
+_OUT_PROJECTIONS = (nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear)
 _GPT_LINEAR = "transformers.pytorch_utils.Conv1D"  # a linear layer, its weight (n_in, n_out)
 
 STATE_HOOKS = (
@@ -127,6 +128,8 @@ def why_dense(module: nn.Module, name: str, shared: Mapping[int, list[str]]) -> 
         return f"there is no sparse {type(module).__name__}"
     if any("forward" in part.__dict__ for part in inner):
         return "its forward method was replaced"
+    if type(getattr(module, "out_proj", None)) not in (type(None), *_OUT_PROJECTIONS):
+        return f"its out_proj is a {type(module.out_proj).__name__}"
     return _why_tensors(module, name, shared) or _why_hooks(module, inner)
 
 
@@ -136,17 +139,20 @@ def _why_tensors(module: nn.Module, name: str, shared: Mapping[int, list[str]]) 
     known |= {f"{part}_proj_weight" for part in ("in", "q", "k", "v")}
     known |= {"in_proj_bias", "bias_k", "bias_v"}
     known |= {name for names in getattr(module, "_all_weights", ()) for name in names}
-    further = {**module._parameters, **module._buffers}.keys() - known
-    if further:
-        return f"it holds further tensors ({', '.join(sorted(further))})"
+    for part in module.modules():
+        held = {**part._parameters, **part._buffers}
+        held |= {n: t for n, t in part.__dict__.items() if isinstance(t, torch.Tensor)}
+        if further := held.keys() - known:
+            return f"it holds further tensors ({', '.join(sorted(further))})"
     for parameter in module.parameters():
-        if type(parameter) is not nn.Parameter or parameter.layout != torch.strided:
-            kind = type(parameter).__name__
-            kind = str(parameter.layout) if kind == "Parameter" else kind
-            return f"it holds a {kind}"
-        if parameter.dtype not in DTYPES or parameter.is_meta:
-            what = "meta device" if parameter.is_meta else str(parameter.dtype)
-            return f"its parameters are on the {what}" if parameter.is_meta else f"it is of {what}"
+        if type(parameter) is not nn.Parameter:
+            return f"it holds a {type(parameter).__name__}"
+        if parameter.layout != torch.strided:
+            return f"it holds a {parameter.layout}"
+        if parameter.is_meta:
+            return "its parameters are on the meta device"
+        if parameter.dtype not in DTYPES:
+            return f"it is of {parameter.dtype}"
         hooks: Any = parameter
         if hooks._backward_hooks or getattr(hooks, "_post_accumulate_grad_hooks", None):
             return "its parameters have hooks"
