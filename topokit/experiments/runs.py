@@ -76,8 +76,8 @@ def run(
     config : RunConfig, str or path
         A configuration, the name of a recipe, or a TOML file.
     directory : path
-        A new or empty folder, or one in which the same run was interrupted before its first epoch
-        was finished.
+        A new or empty folder, or one in which the same run was interrupted before its first
+        checkpoint.
     data_dir : path, optional
         Folder of data sets; else the environment variable ``TOPOKIT_DATA``.
     progress : callable, optional
