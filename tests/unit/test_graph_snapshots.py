@@ -128,3 +128,10 @@ def test_explored_edges_are_those_of_any_epoch(tmp_path, rng, monkeypatch):
     for name, graph in seen.items():
         ids = {int(i) for topology, _ in found[:12] for i in topology[name].edge_ids}
         assert graph.edge_ids.tolist() == sorted(ids)
+
+
+def test_groups_of_a_convolution_are_kept(tmp_path):
+    one = {"conv": LayerGraph.from_edge_ids([0, 6], (2, 4), groups=2)}
+    checks = checks_of(tmp_path, [(one, {}), ({"conv": one["conv"]}, {})])
+    for epoch in range(2):
+        assert snapshots.load(tmp_path, epoch, checks).topology["conv"].groups == 2

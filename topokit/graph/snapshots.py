@@ -55,7 +55,9 @@ def checksum(topology: Topology) -> str:
     """Return a checksum of all graphs of a topology, their names and their order."""
     parts: list[Any] = []
     for name, graph in topology.items():
-        parts += [f"{name}\0{graph.shape}\0{graph.n_edges}\0".encode(), graph.indptr, graph.indices]
+        groups = f"{graph.groups}\0" if graph.groups != 1 else ""
+        head = f"{name}\0{graph.shape}\0{graph.n_edges}\0{groups}"
+        parts += [head.encode(), graph.indptr, graph.indices]
     return digest(*parts)
 
 
@@ -112,6 +114,8 @@ def append(
             arrays[f"indptr_{i}"] = graph.indptr
             arrays[f"indices_{i}"] = graph.indices
             arrays[f"births_{i}"] = births[name]
+            if graph.groups != 1:
+                arrays[f"groups_{i}"] = np.array(graph.groups, np.int64)
     else:
         base = [previous.epoch, previous.graphs]
         for i, update in enumerate(updates.values()):
@@ -339,7 +343,8 @@ class _File:
         arrays = self.arrays
         if f"shape_{i}" in arrays:
             n_out, n_in = arrays[f"shape_{i}"].tolist()
-            graph = LayerGraph((n_out, n_in), arrays[f"indptr_{i}"], arrays[f"indices_{i}"])
+            parts = arrays[f"indptr_{i}"], arrays[f"indices_{i}"]
+            graph = LayerGraph((n_out, n_in), *parts, int(arrays.get(f"groups_{i}", 1)))
             births = arrays[f"births_{i}"]
             if births.shape != (graph.n_edges,):
                 raise ValueError(f"{births.shape} births of {graph.n_edges} edges")
