@@ -171,8 +171,8 @@ def load(folder: Path, epoch: int, checks: Mapping[int, str] | None = None) -> S
 
 
 def check(folder: Path, epoch: int, checks: Mapping[int, str] | None = None) -> None:
-    """Raise a ValueError unless the file of an epoch is there and intact; graphs are not built."""
-    _File.read(folder, epoch, checks)
+    """Raise a ValueError unless the file of an epoch is there and intact; it is not unpacked."""
+    _File.read(folder, epoch, checks, unpack=checks is None)
 
 
 def explored(
@@ -259,7 +259,14 @@ class _File:
     about: dict[str, Any]
 
     @classmethod
-    def read(cls, folder: Path, epoch: int, checks: Mapping[int, str] | None = None) -> _File:
+    def read(
+        cls,
+        folder: Path,
+        epoch: int,
+        checks: Mapping[int, str] | None = None,
+        *,
+        unpack: bool = True,
+    ) -> _File:
         path = _path(folder, epoch)
         try:
             raw = read_file(path)
@@ -268,6 +275,8 @@ class _File:
                 raise ValueError("it is not the file that was written for this epoch of this run")
             if about and about.get("epoch") != epoch:
                 raise ValueError(f"it is that of epoch {about.get('epoch')}")
+            if not unpack:
+                return cls(path, epoch, raw, {}, about)
             with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             if arrays["names"].dtype.kind != "U":
