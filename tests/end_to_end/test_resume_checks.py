@@ -46,6 +46,21 @@ def whole(tmp_path):
     return tmp_path / "whole"
 
 
+@pytest.mark.parametrize(
+    ("recipe", "more"),
+    [("set_rbm_mnist", ["model.widths=[64,20]"]),
+     ("set_cnn_cifar10", ["model.image=[1,8,8]", "model.widths=[128,20,10]"])],
+)  # fmt: skip
+def test_models_of_every_kind_go_on(tmp_path, recipe, more):
+    settings = [*TINY[:2], "data.name=digits", *TINY[3:], "epochs=2", *more]
+    tiny = load_recipe(recipe).override(settings)
+    run(tiny, tmp_path / "whole")
+    with pytest.raises(Stop):
+        run(tiny, tmp_path / "run", progress=stop_after(0))
+    resume(tmp_path / "run")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
 def edit(path, old, new):
     file = path / "config.toml"
     text = file.read_text()
