@@ -158,8 +158,9 @@ def test_folders_that_are_no_runs_are_refused(tmp_path):
     with pytest.raises(ValueError, match="is none"):
         History.load(tmp_path)
     run = new_run(tmp_path / "run")
-    steps = list(evolving(np.random.default_rng(0), 1))
-    Recorder(run).write(0, {"loss": 1.0}, steps[0], measures(0.0))
+    recorder = Recorder(run)  # after two epochs there is a checkpoint, or was one
+    for epoch, topology in enumerate(evolving(np.random.default_rng(0), 2)):
+        recorder.write(epoch, {"loss": 1.0}, topology, measures(0.0))
     with pytest.raises(ValueError, match="topokit resume"):
         new_run(tmp_path / "run")
     (tmp_path / "other").mkdir()
