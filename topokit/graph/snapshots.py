@@ -250,12 +250,13 @@ def _steps(increasing: NDArray[np.int64]) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class _File:
-    """One file: its arrays, and what it says about itself."""
+    """One file: its arrays, unpacked when asked for, and what it says about itself."""
 
     path: Path
     epoch: int
     raw: bytes
-    arrays: dict[str, NDArray[Any]]
+    names: list[str]
+    arrays: Mapping[str, NDArray[Any]]
     about: dict[str, Any]
 
     @classmethod
@@ -276,10 +277,10 @@ class _File:
             if about and about.get("epoch") != epoch:
                 raise ValueError(f"it is that of epoch {about.get('epoch')}")
             if not unpack:
-                return cls(path, epoch, raw, {}, about)
-            with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-            if arrays["names"].dtype.kind != "U":
+                return cls(path, epoch, raw, [], {}, about)
+            arrays = np.load(io.BytesIO(raw), allow_pickle=False)
+            names = arrays["names"].tolist()
+            if not all(isinstance(name, str) for name in names):
                 raise ValueError("its names of layers are no text")
         except FileNotFoundError:
             raise ValueError(
@@ -289,15 +290,11 @@ class _File:
             raise
         except Exception as error:
             raise cls._damaged(epoch, path, error) from error
-        return cls(path, epoch, raw, arrays, about)
+        return cls(path, epoch, raw, names, arrays, about)
 
     @staticmethod
     def _damaged(epoch: int, path: Path, error: Exception) -> ValueError:
         return ValueError(f"the recorded topology of epoch {epoch} is damaged: {error} ({path})")
-
-    @property
-    def names(self) -> list[str]:
-        return self.arrays["names"].tolist()
 
     @property
     def base(self) -> int | None:
@@ -323,7 +320,7 @@ class _File:
                     found[name] = whole[name].shape, whole[name].edge_ids
                 else:
                     found[name] = None, np.cumsum(self.arrays[f"born_{i}"], dtype=np.int64)
-        except (ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # numpy and zipfile raise errors of many kinds
             raise self._damaged(self.epoch, self.path, error) from error
         return found
 
@@ -342,7 +339,7 @@ class _File:
             graphs = checksum(topology)
             if self.about and self.about["graphs"] != graphs:
                 raise ValueError("its graphs do not match their checksum")
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except Exception as error:  # as above
             raise self._damaged(self.epoch, self.path, error) from error
         return Snapshot(self.epoch, topology, births, graphs, self.about.get("digest", ""))
 
