@@ -10,6 +10,7 @@ import torch
 from topokit.experiments.record import History
 from topokit.experiments.rundir import SCHEMA, RunDirectory
 from topokit.experiments.runs import resume
+from topokit.experiments.verify import verify
 
 FOLDER = Path(__file__).parent
 OLD = FOLDER / "run-schema-1"
@@ -23,19 +24,25 @@ def threads():
     torch.set_num_threads(before)
 
 
-def test_a_finished_run_of_schema_1_loads():
-    history = History.load(OLD / "finished")
-    frames = (pd.read_parquet(OLD / "finished" / f"{n}.parquet") for n in ("epochs", "measures"))
+@pytest.mark.parametrize("schema", [1, 2])
+def test_a_finished_run_loads(schema):
+    run = FOLDER / f"run-schema-{schema}" / "finished"
+    history = History.load(run)
+    frames = (pd.read_parquet(run / f"{name}.parquet") for name in ("epochs", "measures"))
     for frame, now in zip(frames, (history.epochs, history.measures), strict=True):
         pd.testing.assert_frame_equal(frame, now)
+    assert RunDirectory(run).read().schema == schema
     assert history.recorded == [0, 1, 2]
     assert [graph.n_edges for graph in history.topology(2).values()] == [240, 84, 66]
+    assert history.ages(2, "fc1").max() == 2
     assert history.config["epochs"] == 3
-    assert resume(OLD / "finished").recorded == [0, 1, 2]
+    assert resume(run).recorded == [0, 1, 2]
+    assert verify(run).intact
 
 
-def test_an_unfinished_run_of_schema_1_goes_on_and_gets_checksums(tmp_path, threads):
-    run = shutil.copytree(OLD / "unfinished", tmp_path / "run")
+@pytest.mark.parametrize("schema", [1, 2])
+def test_an_unfinished_run_goes_on_in_the_present_schema(schema, tmp_path, threads):
+    run = shutil.copytree(FOLDER / f"run-schema-{schema}" / "unfinished", tmp_path / "run")
     before = History.load(run)
     assert before.recorded == [0, 1, 2]
     history = resume(run)
@@ -48,3 +55,4 @@ def test_an_unfinished_run_of_schema_1_goes_on_and_gets_checksums(tmp_path, thre
     pd.testing.assert_frame_equal(history.epochs[:3], before.epochs)
     for name, graph in before.topology(2).items():
         assert graph == history.topology(2)[name]
+    assert verify(run).intact

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -156,6 +158,9 @@ def test_folders_that_are_no_runs_are_refused(tmp_path):
     with pytest.raises(ValueError, match="is none"):
         History.load(tmp_path)
     run = new_run(tmp_path / "run")
+    recorder = Recorder(run)  # after two epochs there is a checkpoint, or was one
+    for epoch, topology in enumerate(evolving(np.random.default_rng(0), 2)):
+        recorder.write(epoch, {"loss": 1.0}, topology, measures(0.0))
     with pytest.raises(ValueError, match="topokit resume"):
         new_run(tmp_path / "run")
     (tmp_path / "other").mkdir()
@@ -173,12 +178,18 @@ def test_a_failed_write_leaves_the_last_good_state(tmp_path, rng, monkeypatch):
     steps = list(evolving(rng, 3))
     recorder.write(0, {"loss": 1.0}, steps[0], measures(0.0))
 
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
+    real = os.write
 
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
-    with pytest.raises(OSError, match="No space"):
+    def full(file, content):
+        if len(content) < 20:
+            raise OSError(28, "No space left on device")
+        return real(file, content[: len(content) // 2])
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space") as caught:
         recorder.write(1, {"loss": 2.0}, steps[1], measures(1.0))
+    assert caught.value.filename.endswith("record.jsonl")
+    monkeypatch.undo()
     history = History.load(run.path)
     assert history.epochs["epoch"].tolist() == history.recorded == [0]
     assert not list(run.path.rglob("*.tmp"))

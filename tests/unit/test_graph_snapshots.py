@@ -78,3 +78,60 @@ def test_layers_without_edges(tmp_path):
     ]
     assert edges == [[], [5], []]
     assert snapshots.load(tmp_path, 1).births["fc1"].tolist() == [1]
+
+
+def checks_of(folder, found):
+    last, checks = None, {}
+    for epoch, (topology, _) in enumerate(found):
+        last = snapshots.append(folder, epoch, topology, last, run="r")
+        checks[epoch] = last.check
+    return checks
+
+
+def test_a_missing_change_is_named_and_nothing_after_it_is_read(tmp_path, rng):
+    checks = checks_of(tmp_path, history(rng, 13))
+    (tmp_path / "000004.npz").unlink()
+    for known in (checks, None):
+        for epoch in (5, 9):
+            with pytest.raises(ValueError, match="topology of epoch 4 is missing"):
+                snapshots.load(tmp_path, epoch, known)
+        assert snapshots.load(tmp_path, 3, known)
+        assert snapshots.load(tmp_path, 12, known)
+    with pytest.raises(ValueError, match="topology of epoch 4 is missing"):
+        snapshots.explored(tmp_path, range(13), checks)
+
+
+def test_files_of_other_epochs_and_of_other_runs_are_refused(tmp_path, rng):
+    found, other = history(rng, 13), history(rng, 13)
+    checks = checks_of(tmp_path / "a", found)
+    others = checks_of(tmp_path / "b", other)
+    assert checks[0] != others[0]
+    for source, words in (
+        (tmp_path / "a" / "000005.npz", "it is that of epoch 5"),
+        (tmp_path / "b" / "000003.npz", "does not build on the graphs of epoch 2"),
+    ):
+        before = (tmp_path / "a" / "000003.npz").read_bytes()
+        (tmp_path / "a" / "000003.npz").write_bytes(source.read_bytes())
+        with pytest.raises(ValueError, match=words):
+            snapshots.load(tmp_path / "a", 4)
+        with pytest.raises(ValueError, match="not the file that was written for this epoch"):
+            snapshots.load(tmp_path / "a", 4, checks)
+        (tmp_path / "a" / "000003.npz").write_bytes(before)
+    assert snapshots.load(tmp_path / "a", 4, checks)
+
+
+def test_explored_edges_are_those_of_any_epoch(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr(snapshots, "MANY_IDS", 20)
+    found = history(rng, 14)
+    checks = checks_of(tmp_path, found)
+    seen = snapshots.explored(tmp_path, range(12), checks)
+    for name, graph in seen.items():
+        ids = {int(i) for topology, _ in found[:12] for i in topology[name].edge_ids}
+        assert graph.edge_ids.tolist() == sorted(ids)
+
+
+def test_groups_of_a_convolution_are_kept(tmp_path):
+    one = {"conv": LayerGraph.from_edge_ids([0, 6], (2, 4), groups=2)}
+    checks = checks_of(tmp_path, [(one, {}), ({"conv": one["conv"]}, {})])
+    for epoch in range(2):
+        assert snapshots.load(tmp_path, epoch, checks).topology["conv"].groups == 2

@@ -140,7 +140,7 @@ class RunDirectory:
         *,
         data: str = "",
     ) -> RunDirectory:
-        """Make the folder of a new run, or of one that was interrupted before its first epoch.
+        """Make the folder of a new run, or of one interrupted before its first checkpoint.
 
         Parameters
         ----------
@@ -168,7 +168,7 @@ class RunDirectory:
         """Raise an error unless a run with this configuration can start in the folder.
 
         It can if there is no such folder, if it is empty, or if it holds the beginning of a run
-        with the same configuration of which no epoch was finished.
+        with the same configuration that was interrupted before its first checkpoint.
 
         Raises
         ------
@@ -193,10 +193,10 @@ class RunDirectory:
         raise ValueError(f"expected a new or empty folder, {path} is there already; {hint}")
 
     def _begun(self) -> bool:
-        """Whether an epoch was finished; anything unclear counts as one."""
-        if any((self.path / name).exists() for name in ("checkpoint.pt", "DONE", *EXPORTS)):
+        """Whether there is something to go on from; anything unclear counts as such."""
+        if any(os.path.lexists(self.path / name) for name in ("checkpoint.pt", "DONE", *EXPORTS)):
             return True
-        return bool(self.read().lines)
+        return len(self.read().lines) > 1  # the first epoch is recorded before its checkpoint
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunDirectory:

@@ -76,8 +76,8 @@ def run(
     config : RunConfig, str or path
         A configuration, the name of a recipe, or a TOML file.
     directory : path
-        A new or empty folder, or one in which the same run was interrupted before its first epoch
-        was finished.
+        A new or empty folder, or one in which the same run was interrupted before its first
+        checkpoint.
     data_dir : path, optional
         Folder of data sets; else the environment variable ``TOPOKIT_DATA``.
     progress : callable, optional
@@ -248,7 +248,11 @@ def _restored(
                 f"it is of epoch {epochs}, where {n_recorded} are recorded and {config.epochs} "
                 "planned"
             )
-        state = _build(config, topology_of_state(checkpoint["model"]), parts)
+        topology = topology_of_state(checkpoint["model"])
+        for name in list(topology):
+            if f"{name}.indptr" not in checkpoint["model"]:
+                del topology[name]  # dense, such as the convolutions of a network that has some
+        state = _build(config, topology, parts)
         state.restore(checkpoint)
         layers = sparse_layers(state.model)
         widths = chain_widths({name: layer.graph for name, layer in layers.items()})

@@ -55,7 +55,9 @@ def checksum(topology: Topology) -> str:
     """Return a checksum of all graphs of a topology, their names and their order."""
     parts: list[Any] = []
     for name, graph in topology.items():
-        parts += [f"{name}\0{graph.shape}\0{graph.n_edges}\0".encode(), graph.indptr, graph.indices]
+        groups = f"{graph.groups}\0" if graph.groups != 1 else ""
+        head = f"{name}\0{graph.shape}\0{graph.n_edges}\0{groups}"
+        parts += [head.encode(), graph.indptr, graph.indices]
     return digest(*parts)
 
 
@@ -112,6 +114,8 @@ def append(
             arrays[f"indptr_{i}"] = graph.indptr
             arrays[f"indices_{i}"] = graph.indices
             arrays[f"births_{i}"] = births[name]
+            if graph.groups != 1:
+                arrays[f"groups_{i}"] = np.array(graph.groups, np.int64)
     else:
         base = [previous.epoch, previous.graphs]
         for i, update in enumerate(updates.values()):
@@ -167,8 +171,8 @@ def load(folder: Path, epoch: int, checks: Mapping[int, str] | None = None) -> S
 
 
 def check(folder: Path, epoch: int, checks: Mapping[int, str] | None = None) -> None:
-    """Raise a ValueError unless the file of an epoch is there and intact; graphs are not built."""
-    _File.read(folder, epoch, checks)
+    """Raise a ValueError unless the file of an epoch is there and intact; it is not unpacked."""
+    _File.read(folder, epoch, checks, unpack=checks is None)
 
 
 def explored(
@@ -246,16 +250,24 @@ def _steps(increasing: NDArray[np.int64]) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class _File:
-    """One file: its arrays, and what it says about itself."""
+    """One file: its arrays, unpacked when asked for, and what it says about itself."""
 
     path: Path
     epoch: int
     raw: bytes
-    arrays: dict[str, NDArray[Any]]
+    names: list[str]
+    arrays: Mapping[str, NDArray[Any]]
     about: dict[str, Any]
 
     @classmethod
-    def read(cls, folder: Path, epoch: int, checks: Mapping[int, str] | None = None) -> _File:
+    def read(
+        cls,
+        folder: Path,
+        epoch: int,
+        checks: Mapping[int, str] | None = None,
+        *,
+        unpack: bool = True,
+    ) -> _File:
         path = _path(folder, epoch)
         try:
             raw = read_file(path)
@@ -264,9 +276,11 @@ class _File:
                 raise ValueError("it is not the file that was written for this epoch of this run")
             if about and about.get("epoch") != epoch:
                 raise ValueError(f"it is that of epoch {about.get('epoch')}")
-            with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-            if arrays["names"].dtype.kind != "U":
+            if not unpack:
+                return cls(path, epoch, raw, [], {}, about)
+            arrays = np.load(io.BytesIO(raw), allow_pickle=False)
+            names = arrays["names"].tolist()
+            if not all(isinstance(name, str) for name in names):
                 raise ValueError("its names of layers are no text")
         except FileNotFoundError:
             raise ValueError(
@@ -276,15 +290,11 @@ class _File:
             raise
         except Exception as error:
             raise cls._damaged(epoch, path, error) from error
-        return cls(path, epoch, raw, arrays, about)
+        return cls(path, epoch, raw, names, arrays, about)
 
     @staticmethod
     def _damaged(epoch: int, path: Path, error: Exception) -> ValueError:
         return ValueError(f"the recorded topology of epoch {epoch} is damaged: {error} ({path})")
-
-    @property
-    def names(self) -> list[str]:
-        return self.arrays["names"].tolist()
 
     @property
     def base(self) -> int | None:
@@ -310,7 +320,7 @@ class _File:
                     found[name] = whole[name].shape, whole[name].edge_ids
                 else:
                     found[name] = None, np.cumsum(self.arrays[f"born_{i}"], dtype=np.int64)
-        except (ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # numpy and zipfile raise errors of many kinds
             raise self._damaged(self.epoch, self.path, error) from error
         return found
 
@@ -329,7 +339,7 @@ class _File:
             graphs = checksum(topology)
             if self.about and self.about["graphs"] != graphs:
                 raise ValueError("its graphs do not match their checksum")
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except Exception as error:  # as above
             raise self._damaged(self.epoch, self.path, error) from error
         return Snapshot(self.epoch, topology, births, graphs, self.about.get("digest", ""))
 
@@ -339,7 +349,8 @@ class _File:
         arrays = self.arrays
         if f"shape_{i}" in arrays:
             n_out, n_in = arrays[f"shape_{i}"].tolist()
-            graph = LayerGraph((n_out, n_in), arrays[f"indptr_{i}"], arrays[f"indices_{i}"])
+            parts = arrays[f"indptr_{i}"], arrays[f"indices_{i}"]
+            graph = LayerGraph((n_out, n_in), *parts, int(arrays.get(f"groups_{i}", 1)))
             births = arrays[f"births_{i}"]
             if births.shape != (graph.n_edges,):
                 raise ValueError(f"{births.shape} births of {graph.n_edges} edges")

@@ -1,0 +1,233 @@
+import io
+import os
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.unit.test_experiments_record import evolving, measures
+from topokit.experiments.record import History
+from topokit.experiments.recorder import Recorder
+from topokit.experiments.rundir import RunDirectory, differences
+from topokit.experiments.verify import verify
+from topokit.graph.checksums import seal, seal_in, stamp, stamped
+
+CONFIG = "epochs = 12\nseed = 0\n"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+def new_run(path, epochs=12, finish=True):
+    """A run with a file in place of a checkpoint, one epoch behind if it is not finished."""
+    run = RunDirectory.create(path, CONFIG, {"seed": 0}, data="d")
+    identity = run.read().run
+    recorder = Recorder(run)
+    buffer = io.BytesIO()
+    np.savez(buffer, weights=np.ones(3))
+    for epoch, topology in enumerate(evolving(np.random.default_rng(0), epochs)):
+        saved = seal(buffer.getvalue(), run=identity, epoch=epoch + 1)
+        metrics = {"train_loss": 0.1 * epoch}
+        check = seal_in(saved)["digest"]
+        recorder.write(epoch, metrics, topology, measures(epoch), checkpoint=check, seconds=0.5)
+        if finish or epoch < epochs - 1:
+            run.write("checkpoint.pt", saved)
+    if finish:
+        run.finish()
+    return run
+
+
+def test_a_finished_run_has_its_frames_for_other_tools_too(tmp_path):
+    run = new_run(tmp_path / "run")
+    history = History.load(run.path)
+    for name in ("epochs", "measures"):
+        frame = pd.read_parquet(run.path / f"{name}.parquet")
+        pd.testing.assert_frame_equal(frame, getattr(history, name))
+    assert history.timing == {"epochs": 12, "training_seconds": 0.0, "measuring_seconds": 6.0}
+    assert run.done
+    assert verify(run.path).intact
+
+
+def test_a_copy_under_another_name_is_a_run_of_that_name(tmp_path):
+    run = new_run(tmp_path / "run")
+    shutil.copytree(run.path, tmp_path / "copy")
+    history = History.load(tmp_path / "copy")
+    assert set(history.epochs["run"]) == {"copy"}
+    assert history.topology(11)
+    assert verify(tmp_path / "copy").intact
+
+
+def test_a_part_of_a_line_is_not_read_and_is_cut_off(tmp_path):
+    run = new_run(tmp_path / "run", 5, finish=False)
+    record = run.path / "record.jsonl"
+    whole = record.read_bytes()
+    for cut in (1, 7, 200):
+        record.write_bytes(whole[:-cut])
+        assert History.load(run.path).recorded == [0, 1, 2, 3]
+        assert [f.state for f in verify(run.path).findings] == ["can be recovered"]
+    recorder = Recorder(run, upto=3)
+    assert record.read_bytes() == b"".join(whole.splitlines(keepends=True)[:5])
+    assert recorder.previous == History.load(run.path).topology(3)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda lines: lines.pop(3), "line 4: it does not follow the line before"),
+        (lambda lines: lines.insert(3, lines[3]), "line 5: it does not follow the line before"),
+        (lambda lines: lines.append(lines.pop(2)), "line 3: it does not follow the line before"),
+        (lambda lines: lines.clear(), "it is empty"),
+        (lambda lines: lines.pop(0), "line 1: it does not follow"),
+    ],
+)
+def test_lines_that_were_moved_or_left_out_are_named(tmp_path, change, words):
+    run = new_run(tmp_path / "run", 5, finish=False)
+    lines = (run.path / "record.jsonl").read_bytes().splitlines(keepends=True)
+    change(lines)
+    (run.path / "record.jsonl").write_bytes(b"".join(lines))
+    with pytest.raises(ValueError, match=f"record.jsonl of run .* is damaged: {words}"):
+        History.load(run.path)
+    assert not verify(run.path).intact
+
+
+def test_a_run_of_a_newer_version_names_the_remedy(tmp_path):
+    run = new_run(tmp_path / "run", 2, finish=False)
+    lines = (run.path / "record.jsonl").read_bytes().splitlines(keepends=True)
+    values = stamped(lines[0].rstrip())
+    del values["digest"]
+    lines[0] = stamp(values | {"schema": 3, "something": "new"}).encode() + b"\n"
+    (run.path / "record.jsonl").write_bytes(b"".join(lines))
+    for use in (History.load, verify):
+        with pytest.raises(ValueError, match=r"newer topokit .*: pip install -U topokit-nn"):
+            use(run.path)
+
+
+@pytest.mark.parametrize("content", [b"", b"done", None])
+def test_a_mark_of_the_end_counts_only_if_it_is_right(tmp_path, content):
+    run = new_run(tmp_path / "run", 6, finish=False)
+    if content is None:
+        other = new_run(tmp_path / "other")
+        content = (other.path / "DONE").read_bytes()
+    (run.path / "DONE").write_bytes(content)
+    for use in (lambda: run.done, lambda: History.load(run.path)):
+        with pytest.raises(ValueError, match=r"DONE of run .* 6 of 12 epochs were recorded"):
+            use()
+    assert not verify(run.path, recover=True).finished
+    assert not run.done
+    assert History.load(run.path).recorded == list(range(6))
+    assert (run.path / "damaged" / "DONE").read_bytes() == content
+
+
+def test_what_a_run_can_start_in(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.check_free(CONFIG)
+    RunDirectory.create(run.path, CONFIG, {})
+    for last in ("record.jsonl", "environment.json"):  # killed before these were written
+        run.check_free(CONFIG)
+        with pytest.raises(ValueError, match="a run with another configuration"):
+            run.check_free("epochs = 3\n")
+        (run.path / last).unlink()
+    (run.path / ".lock").touch()
+    run.check_free(CONFIG)
+    (run.path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="choose another --out"):
+        run.check_free(CONFIG)
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.toml").write_text(CONFIG)  # no run began here
+    for name in ("file", "link", "mine"):
+        with pytest.raises(ValueError, match="choose another --out"):
+            RunDirectory(tmp_path / name).check_free(CONFIG)
+    with pytest.raises(ValueError, match="is none"):
+        RunDirectory.open(tmp_path / "mine")
+
+
+def test_differences_of_configurations():
+    assert differences("a = 1\n[b]\nc = 2", "a = 1\n[b]\nd = 2") == [
+        "b.c is not set and was 2",
+        "b.d is 2 and was not set",
+    ]
+    assert differences("a = 1", "a = ")[0].startswith("it is not valid TOML")
+    assert differences(f'a = "{"x" * 99}"', 'a = "y"') == ["a was changed"]
+
+
+def test_an_epoch_writes_as_much_late_as_early(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", "epochs = 100\n", {})
+    recorder = Recorder(run)
+    for epoch, topology in enumerate(evolving(np.random.default_rng(0), 90)):
+        recorder.write(epoch, {"loss": 1 / 3}, topology, measures(epoch / 7))
+    lines = [len(line) for line in (run.path / "record.jsonl").read_bytes().splitlines()[1:]]
+    files = [path.stat().st_size for path in sorted((run.path / "topology").iterdir())]
+    blocks = (np.array(lines) + files).reshape(9, 10).sum(axis=1)
+    assert blocks[1:].max() < 1.1 * blocks[1:].min()
+
+
+# --- verifying and recovering -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["config.toml", "environment.json", "epochs.parquet", "measures.parquet",
+             "timing.json", "DONE"]
+)  # fmt: skip
+@pytest.mark.parametrize("how", ["deleted", "changed", "a link", "a pipe"])
+def test_what_the_record_says_is_put_back(tmp_path, name, how):
+    run = new_run(tmp_path / "run")
+    before = History.load(run.path)
+    file, content = run.path / name, (run.path / name).read_bytes()
+    file.unlink()
+    if how == "changed":
+        file.write_bytes(content[:-3])
+    elif how == "a link":
+        file.symlink_to("/dev/zero")
+    elif how == "a pipe":
+        os.mkfifo(file)
+    if (name, how) == ("DONE", "deleted"):
+        assert verify(run.path).intact  # as one that is about to end
+        return
+    verdict = verify(run.path)
+    assert [(f.file, f.state) for f in verdict.findings] == [(name, "can be recovered")]
+    assert name in verdict.sentence()
+    verdict = verify(run.path, recover=True)
+    assert [(f.file, f.state) for f in verdict.findings] == [(name, "was recovered")]
+    assert file.read_bytes() == content
+    assert (how == "deleted") == (not (run.path / "damaged").exists())
+    pd.testing.assert_frame_equal(History.load(run.path).measures, before.measures)
+
+
+@pytest.mark.parametrize("line", [1, 5, 12])
+def test_lines_of_a_finished_run_are_rebuilt_from_its_frames(tmp_path, line):
+    run = new_run(tmp_path / "run")
+    before = History.load(run.path)
+    record = run.path / "record.jsonl"
+    lines = record.read_bytes().splitlines(keepends=True)
+    lines[line] = lines[line].replace(b"train_loss", b"train_lost")
+    record.write_bytes(b"".join(lines))
+    with pytest.raises(ValueError, match=f"line {line + 1}: its content does not match"):
+        History.load(run.path)
+    verdict = verify(run.path, recover=True)
+    assert verdict.intact
+    assert (run.path / "damaged" / "record.jsonl").read_bytes() == b"".join(lines)
+    after = History.load(run.path)
+    pd.testing.assert_frame_equal(after.epochs, before.epochs)
+    pd.testing.assert_frame_equal(after.measures, before.measures)
+    assert all(after.topology(e) == before.topology(e) for e in before.recorded)
+
+
+def test_what_is_lost_is_said(tmp_path):
+    run = new_run(tmp_path / "run")
+    (run.path / "topology" / "000004.npz").unlink()
+    verdict = verify(run.path, recover=True)
+    (finding,) = verdict.findings
+    assert (finding.file, finding.state) == ("topology/000004.npz", "cannot be recovered")
+    assert History.load(run.path).topology(3)
+    with pytest.raises(ValueError, match="topology of epoch 4 is missing"):
+        History.load(run.path).topology(7)
+    run = new_run(tmp_path / "two", 6, finish=False)
+    (run.path / "record.jsonl").write_bytes(b"x" * 100 + b"\n")
+    verdict = verify(run.path, recover=True)
+    assert [f.state for f in verdict.findings] == ["cannot be recovered"]
+    assert "started again" in verdict.sentence()
