@@ -208,7 +208,9 @@ def _abandoned(path: str) -> bool:
 
 
 @contextmanager
-def locked(path: str | os.PathLike[str], *, what: str | None = None) -> Iterator[None]:
+def locked(
+    path: str | os.PathLike[str], *, what: str | None = None, shared: bool = False
+) -> Iterator[None]:
     """Hold a lock on a file for the time of the block; it also ends with the process.
 
     Parameters
@@ -218,6 +220,8 @@ def locked(path: str | os.PathLike[str], *, what: str | None = None) -> Iterator
         afterwards. Its folder must exist.
     what : str, optional
         What is locked, for messages; by default the folder of the file.
+    shared : bool
+        Whether others may hold a shared lock at the same time (on Windows: any lock).
 
     Raises
     ------
@@ -244,7 +248,7 @@ def locked(path: str | os.PathLike[str], *, what: str | None = None) -> Iterator
         descriptor = os.open(target, os.O_RDWR | os.O_CREAT | NO_LINKS, 0o666)
         try:
             try:
-                _lock(descriptor)
+                _lock(descriptor, shared)
             except OSError as error:
                 if error.errno in HELD:
                     raise ValueError(
@@ -265,11 +269,16 @@ def locked(path: str | os.PathLike[str], *, what: str | None = None) -> Iterator
             os.close(descriptor)
 
 
-def _lock(descriptor: int) -> None:
+def _lock(descriptor: int, shared: bool) -> None:
     """Lock an open file for this process, or raise an OSError at once."""
     if fcntl is not None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    elif not shared:
+        _lock_byte(descriptor)
+
+
+def _lock_byte(descriptor: int) -> None:
+    """Lock the first byte of an open file on Windows, which has no shared locks."""
     msvcrt: Any = importlib.import_module("msvcrt")
     os.lseek(descriptor, 0, os.SEEK_SET)
     msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
