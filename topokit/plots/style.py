@@ -5,8 +5,10 @@ Global settings of matplotlib are never changed.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import matplotlib as mpl
@@ -14,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from topokit.graph.files import write_atomic
 
 __all__ = ["COLOURS", "LINES", "MARKERS", "RC", "axes", "figure", "save", "whole_numbers"]
 
@@ -47,11 +51,17 @@ def figure(*, size: tuple[float, float] = (3.5, 2.7)) -> Iterator[Axes]:
         yield fig.add_subplot()
 
 
-def save(ax: Axes, target: Any, **options: Any) -> None:
+def save(ax: Axes, target: Path | io.BytesIO, **options: Any) -> None:
     """Save the figure that `ax` belongs to; `options` are those of matplotlib's ``savefig``."""
     figure_of = ax.get_figure(root=True)
-    if figure_of is not None:
+    if figure_of is None:
+        return
+    if isinstance(target, io.BytesIO):
         figure_of.savefig(target, **options)
+        return
+    kind = target.suffix.lstrip(".") or "png"
+    with write_atomic(target, sync=False) as temporary:
+        figure_of.savefig(temporary, format=kind, **options)
 
 
 def axes(ax: Axes | None) -> Axes:
