@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 
 import cyclopts
 
@@ -75,21 +74,19 @@ def _first_line(error: Exception) -> str:
     return next((line for line in lines if line), type(error).__name__)
 
 
-def _hint(error: Exception, tokens: list[str]) -> str:
-    """Return how a configuration key is set, if one was given as an option."""
-    found = re.search(r'Unknown option: "--([\w.-]+)(?:=([^"]*))?"', str(error))
-    if tokens[:1] != ["train"] or found is None:
+def _hint(error: cyclopts.CycloptsError, tokens: list[str]) -> str:
+    """Return how a configuration key is set, if one was given to ``train`` as an option."""
+    if tokens[:1] != ["train"] or not isinstance(error, cyclopts.UnknownOptionError):
         return ""
     from topokit.experiments.config import load_recipe
     from topokit.experiments.study import flattened
 
-    name = found[1].replace("-", "_")
+    token = error.token
+    option, _, value = str(token and (token.keyword or token.value)).partition("=")
+    name = option.lstrip("-").replace("-", "_")
     keys = flattened(load_recipe("set_mlp_digits").to_dict())
     key = next((key for key in keys if key == name or key.endswith(f".{name}")), None)
-    if key is None:
-        return ""
-    value = found[2] or "VALUE"
-    place = next((i for i, token in enumerate(tokens) if token == f"--{found[1]}"), len(tokens))
-    if value == "VALUE" and place + 1 < len(tokens) and not tokens[place + 1].startswith("-"):
-        value = tokens[place + 1]
-    return f"a key of the configuration: --set {key}={value}"
+    after = tokens[tokens.index(option) + 1 :] if option in tokens else []
+    if not value and after and not after[0].startswith("-"):
+        value = after[0]
+    return "" if key is None else f"a key of the configuration: --set {key}={value or 'VALUE'}"

@@ -10,7 +10,6 @@ import os
 import shlex
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +20,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from topokit.graph.files import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,25 +111,6 @@ SUMMARY = {
 }
 
 
-def clean(text: str, *, keep: str = "\n\t") -> str:
-    r"""Return text with control characters visible, such as ``\x1b``.
-
-    Names of layers, runs and files may come from strangers; to a terminal, control characters in
-    them are commands. Those of `keep` stay.
-    """
-    return "".join(
-        character
-        if character in keep or not _is_control(character)
-        else character.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for character in text
-    )
-
-
-def _is_control(character: str) -> bool:
-    """Return whether a character is an instruction, not text: also one that reverses text."""
-    return unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
-
-
 def shown(path: Any) -> str:
     """Return a path or word as it is typed in a shell, for commands that a user may copy."""
     word = str(path)
@@ -137,12 +119,12 @@ def shown(path: Any) -> str:
 
 def say(text: str) -> None:
     """Print a line of the result on standard output."""
-    OUT.print(clean(text), markup=False)
+    OUT.print(printable(text), markup=False)
 
 
 def note(text: str) -> None:
     """Print a note on standard error."""
-    ERR.print(clean(text), style="dim", markup=False)
+    ERR.print(printable(text), style="dim", markup=False)
 
 
 class _Notes(logging.Handler):
@@ -162,7 +144,7 @@ def show_log() -> None:
 
 def complain(text: str) -> None:
     """Print an error on standard error."""
-    ERR.print(f"topokit: {clean(text)}", style="bold red", markup=False)
+    ERR.print(f"topokit: {printable(text)}", style="bold red", markup=False)
 
 
 # What to do about errors of the system, and whether they are the user's to mend (exit code 2).
@@ -248,7 +230,7 @@ def print_rows(rows: Iterable[Mapping[str, Any]], *, title: str) -> None:
 
 def _cell(text: str) -> Text:
     """Return text for a table: no markup, no control characters, not even line breaks."""
-    return Text(clean(text, keep=""))
+    return Text(printable(text, keep=""))
 
 
 def print_measures(frame: pd.DataFrame, *, title: str) -> None:

@@ -131,9 +131,7 @@ def runs_of(directory: str | os.PathLike[str]) -> list[Path]:
             raise ValueError(f"no run of the sweep {path} has finished yet")
         return found
     if not (path / "config.toml").is_file() and any(path.glob("*/config.toml")):
-        raise ValueError(
-            f"expected a run or a sweep, {path} is a folder of runs; name them: {path}/*"
-        )
+        raise ValueError(f"expected a run or a sweep, {path} holds several runs: name {path}/*")
     return [RunDirectory.open(path).path]
 
 
