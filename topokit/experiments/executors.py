@@ -167,7 +167,12 @@ def local_pool(workers: int, *, threads: int = 1) -> Iterator[Executor]:
     """
     context = multiprocessing.get_context("spawn")
     lifeline, ours = context.Pipe(duplex=False)
-    with _environment(dict.fromkeys(THREADS, str(threads))):
+    values = dict.fromkeys(THREADS, str(threads))
+    # If this process is killed, Python's resource tracker removes the semaphores of the pool, which
+    # is no news to the user.
+    quiet = [os.environ.get("PYTHONWARNINGS", ""), "ignore:resource_tracker:UserWarning"]
+    values["PYTHONWARNINGS"] = ",".join(filter(None, quiet))
+    with _environment(values):
         pool = _Processes(
             workers, mp_context=context, initializer=_start_worker, initargs=(lifeline,)
         )
