@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from topokit.cli import console, main
-from topokit.experiments.record import RunDirectory
+from topokit.experiments.rundir import RunDirectory
 from topokit.graph import LayerGraph
 from topokit.graph.convert import as_topology, save_topology
 from topokit.plots import HISTORY_PLOTS, save_figures

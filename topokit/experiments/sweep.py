@@ -28,8 +28,6 @@ __all__ = ["SweepProgress", "SweepResult", "gather", "runs_of", "sweep", "sweep_
 METRICS = ("train_loss", "test_loss", "test_accuracy")  # columns of epochs that join the frame
 TRIES = 3  # a run whose worker was killed this many times, at the same epoch, counts as failed
 PATIENCE = 30.0  # seconds to wait for another process to release a run
-STARTING = {".lock", "config.toml", "environment.json"}  # a run's files before its checkpoint
-RECORDED = {"DONE", "epochs.parquet", "measures.parquet", "timing.json", "topology"}
 DAMAGED = "damaged"  # the value of `rerun` that stands for all damaged runs
 
 # How a sweep works. Each run of the study has its own directory, and these directories are the
@@ -46,10 +44,10 @@ DAMAGED = "damaged"  # the value of `rerun` that stands for all damaged runs
 #    killed the worker; each is recorded as failed once it was lost `TRIES` times without having
 #    finished an epoch in between. That, and giving up after `TRIES` pools that did not start a
 #    single run, bounds the number of pools.
-# 3. `run_one`, in the worker, resumes from the checkpoint or starts a new run. It waits up to
-#    `PATIENCE` seconds for the lock of the run, since the workers of a killed sweep take a moment
-#    to exit. It never removes anything but the files of a run that was interrupted before its first
-#    checkpoint: a run whose checkpoint is lost, or a folder with other files, is a failure.
+# 3. `run_one`, in the worker, starts a new run, also where one was interrupted before its first
+#    epoch, or resumes it. It waits up to `PATIENCE` seconds for the lock of the run, since the
+#    workers of a killed sweep take a moment to exit. It removes nothing: a run whose checkpoint is
+#    lost or damaged, or a folder with other files, is a failure.
 # 4. `_collected` reads all finished runs in the order of the plan. The frame does not depend on
 #    the order of completion, the number of workers or interruptions. A run that cannot be read is
 #    a failure, too.
@@ -429,8 +427,9 @@ def _replace(planned: list[PlannedRun], root: Path, rerun: Sequence[str]) -> Non
     """Move the directories of runs that are to be trained again to ``replaced/``."""
     for run in planned:
         path = root / "runs" / run.name
-        chosen = run.name in rerun or (DAMAGED in rerun and _damage(path, run.config))
-        if not chosen or not (path / "config.toml").is_file():  # nothing there, or not ours
+        if not _is_run(path):  # nothing there, or not made by topokit
+            continue
+        if run.name not in rerun and not (DAMAGED in rerun and _is_damaged(path)):
             continue
         aside = root / "replaced"
         aside.mkdir(exist_ok=True)
@@ -439,22 +438,26 @@ def _replace(planned: list[PlannedRun], root: Path, rerun: Sequence[str]) -> Non
             path.rename(aside / f"{run.name}-{number}")
 
 
-def _damage(path: Path, config: RunConfig) -> str | None:
-    """Return what is wrong with the directory of a run, or None if it is finished or can go on."""
-    from topokit.experiments.loop import read_checkpoint
-
-    if not path.is_dir():
-        return None
+def _is_run(path: Path) -> bool:
+    """Return whether a folder is that of a run, finished or not, damaged or not."""
     try:
-        if (path / "DONE").is_file():
-            _finished(path, config)
-        elif (path / "checkpoint.pt").is_file():
-            read_checkpoint(path / "checkpoint.pt")
-        else:
-            _check_start(path)
-    except Exception as error:
-        return str(error)
-    return None
+        RunDirectory.open(path)
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
+def _is_damaged(path: Path) -> bool:
+    """Return whether a finished run is not intact, or an unfinished one cannot go on."""
+    from topokit.experiments.verify import LOST, verify
+
+    try:
+        found = verify(path)
+    except ValueError:
+        return True
+    return bool(found.findings) and (
+        (path / "DONE").exists() or any(finding.state == LOST for finding in found.findings)
+    )
 
 
 Task = tuple[str, str, str | None, tuple[str, ...]]  # the arguments of `run_one`
@@ -577,49 +580,34 @@ def run_one(
     from topokit.experiments.runs import resume, run
 
     path, config = Path(directory), RunConfig.from_toml(config_toml)
+    known = _is_run(path)
     try:
-        _check_start(path)
-        _wait_for_lock(path)
+        if known:
+            _wait_for_lock(path)
         if (path / "DONE").is_file():
             return None
-        if (path / "checkpoint.pt").is_file():
+        if known and not _is_free(path, config):
             resume(path, data_dir=data_dir)
         else:
-            _clear(path)
             run(config, path, data_dir=data_dir)
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}"
+        return f"{reason}; {_remedy(path)}" if known and isinstance(error, ValueError) else reason
     return None
 
 
-def _check_start(path: Path) -> None:
-    """Raise an error if a folder without a checkpoint is not that of a run that just started."""
-    if not path.exists() or (path / "DONE").is_file() or (path / "checkpoint.pt").is_file():
-        return
-    if not path.is_dir():
-        raise ValueError(f"expected a folder, {path} is a file; move it away")
-    names = {entry.name for entry in path.iterdir() if not is_temporary(entry.name)}
-    if names & RECORDED and names & STARTING:
-        raise ValueError(f"the checkpoint of {path} is lost, so it cannot go on; {_remedy(path)}")
-    if names - STARTING:
-        raise ValueError(
-            f"{path} holds files that topokit did not make ({_listed(sorted(names - STARTING))}); "
-            "move them away or choose another --out"
-        )
+def _is_free(path: Path, config: RunConfig) -> bool:
+    """Return whether a run can start in a folder: no epoch has been finished in it."""
+    try:
+        RunDirectory(path).check_free(config.to_toml())
+    except ValueError:
+        return False
+    return True
 
 
 def _remedy(path: Path) -> str:
     """Return how a damaged run is trained again."""
     return f"'--rerun {path.name}' trains it again, '--rerun {DAMAGED}' all damaged runs"
-
-
-def _clear(path: Path) -> None:
-    """Remove the files of a run that was interrupted before its first checkpoint."""
-    if path.is_dir():
-        with RunDirectory(path).lock():
-            _check_start(path)
-            for name in STARTING - {".lock"}:
-                (path / name).unlink(missing_ok=True)
 
 
 def _wait_for_lock(path: Path) -> None:
