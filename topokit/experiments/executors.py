@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -257,5 +258,20 @@ def dask_pool(address: str) -> Iterator[Executor]:
         client: Any = Client(address, timeout="10s", set_as_default=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"expected a Dask scheduler at {address}: {error}") from None
-    with client, client.get_executor(pure=False) as pool:
+    with _unlogged("distributed", "tornado"), client, client.get_executor(pure=False) as pool:
         yield pool
+
+
+@contextmanager
+def _unlogged(*packages: str) -> Iterator[None]:
+    """Silence the loggers of packages, which report a lost scheduler by many tracebacks."""
+    names = [n for n in logging.root.manager.loggerDict if n.partition(".")[0] in packages]
+    loggers = [logging.getLogger(name) for name in (*names, "asyncio")]
+    before = [logger.disabled for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.disabled = True
+        yield
+    finally:
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
