@@ -12,11 +12,12 @@ import pandas as pd
 import pytest
 
 from topokit.experiments.config import RunConfig
+from topokit.experiments.executors import cores, local_pool
 from topokit.experiments.record import History
 from topokit.experiments.rundir import RunDirectory
 from topokit.experiments.runs import run
 from topokit.experiments.study import study_from
-from topokit.experiments.sweep import TRIES, cores, local_pool, runs_of, sweep, sweep_frame
+from topokit.experiments.sweep import TRIES, runs_of, sweep, sweep_frame
 
 
 class Here(Executor):
@@ -238,7 +239,7 @@ class Fragile(Here):
 def test_a_killed_worker_is_replaced(tmp_path, monkeypatch):
     pools = [Fragile(lambda path: path.endswith("seed1")), Here()]
     monkeypatch.setattr(
-        "topokit.experiments.sweep.local_pool", lambda *_, **__: nullcontext(pools.pop(0))
+        "topokit.experiments.executors.local_pool", lambda *_, **__: nullcontext(pools.pop(0))
     )
     result = sweep(STUDY, tmp_path / "s")
     assert result.failures == {}
@@ -253,7 +254,7 @@ def test_a_run_whose_worker_keeps_dying_is_given_up(tmp_path, monkeypatch):
         started.append(Fragile(lambda path: path.endswith("seed1")))
         return nullcontext(started[-1])
 
-    monkeypatch.setattr("topokit.experiments.sweep.local_pool", pool)
+    monkeypatch.setattr("topokit.experiments.executors.local_pool", pool)
     result = sweep(small(), tmp_path / "s")
     reason = f"its worker died {TRIES} times: a process ended abruptly"
     assert result.failures == {"seed1": reason}
@@ -267,9 +268,9 @@ def test_no_worker_at_all(tmp_path, monkeypatch):
             raise BrokenProcessPool("cannot start")
 
     monkeypatch.setattr(
-        "topokit.experiments.sweep.local_pool", lambda *_, **__: nullcontext(Dead())
+        "topokit.experiments.executors.local_pool", lambda *_, **__: nullcontext(Dead())
     )
-    with pytest.raises(RuntimeError, match="no worker could be started: cannot start"):
+    with pytest.raises(ChildProcessError, match="no worker could be started: cannot start"):
         sweep(small(), tmp_path / "s")
 
 

@@ -39,7 +39,7 @@ def test_points_are_the_runs_and_the_title_says_rho_and_n(runs, ax):
     np.testing.assert_allclose(points, last[["gap", "test_accuracy"]].to_numpy())
     rho = stats.spearmanr(last["gap"], last["test_accuracy"]).statistic
     found = rank_correlation(last["gap"], last["test_accuracy"], rng=np.random.default_rng(0))
-    assert rf"$\rho$ = {rho:.2f} [{found.low:.2f}, {found.high:.2f}]" in ax.get_title()
+    assert f"ρ = {rho:.2f} [{found.low:.2f}, {found.high:.2f}]" in ax.get_title()
     assert ax.get_title().endswith("n = 12")
     line = np.polyfit(last["gap"], last["test_accuracy"], 1)
     x, y = ax.lines[0].get_data()
@@ -78,7 +78,7 @@ def test_one_seed_has_a_line_and_no_band(runs, ax):
 def test_few_runs_have_a_correlation_and_no_interval(runs, ax):
     accuracy_against(runs[(runs["epoch"] == 2) & (runs["seed"] < 3)], "gap", ax=ax)
     assert "[" not in ax.get_title()
-    assert r"$\rho$" in ax.get_title()
+    assert "ρ = " in ax.get_title()
     assert ax.get_title().endswith("n = 9")
 
 

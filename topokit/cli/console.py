@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
+import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+from topokit.graph.files import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,9 +30,77 @@ if TYPE_CHECKING:
     from topokit.experiments.loop import Epoch
     from topokit.experiments.record import History
 
-WIDE = None if sys.stdout.isatty() else 120  # columns when the output is a file or a pipe
-OUT = Console(highlight=False, soft_wrap=True, width=WIDE)
-ERR = Console(highlight=False, soft_wrap=True, stderr=True)
+# Characters of our messages for terminals that have only ASCII; others are shown as \\uNNNN.
+ASCII = {"→": "->", "–": "-", "—": "-", "…": "...", "×": "x", "≤": "<=", "≥": ">=", "²": "^2"}
+
+
+class Stream:
+    """Standard output or error, whichever it is at each use. A failure never ends a command.
+
+    Parameters
+    ----------
+    name : str
+        ``"stdout"`` or ``"stderr"``.
+
+    Attributes
+    ----------
+    failure : Exception or None
+        Why writing failed; from then on nothing is written.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.failure: Exception | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(getattr(sys, self.name), name)
+
+    @property
+    def encoding(self) -> str:
+        """Encoding of the stream, ``ascii`` if it is closed."""
+        return getattr(getattr(sys, self.name), "encoding", None) or "ascii"
+
+    def isatty(self) -> bool:
+        """Return whether it is a terminal."""
+        file = getattr(sys, self.name)
+        return file is not None and not file.closed and file.isatty()
+
+    def write(self, text: str) -> int:
+        """Write text, with other characters where the encoding lacks some."""
+        self._try("write", text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        self._try("flush")
+
+    def _try(self, method: str, *text: str) -> None:
+        file = getattr(sys, self.name)
+        if file is None or self.failure is not None:  # closed by whoever started the command
+            return
+        try:
+            try:
+                getattr(file, method)(*text)
+            except UnicodeEncodeError:
+                file.write(_encodable(text[0], self.encoding))
+        except (OSError, ValueError) as error:  # a full disk, a reader that left, a closed file
+            self.failure = error
+            with suppress(OSError, ValueError, AttributeError):  # nor may the flush at exit fail
+                os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+
+
+def _encodable(text: str, encoding: str) -> str:
+    """Return text with the characters that an encoding lacks replaced."""
+    for character, plain in ASCII.items():
+        text = text.replace(character, plain)
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+STDOUT, STDERR = Stream("stdout"), Stream("stderr")
+WIDE = None if STDOUT.isatty() else 120  # columns when the output is a file or a pipe
+OUT = Console(file=cast("Any", STDOUT), highlight=False, soft_wrap=True, width=WIDE)
+ERR = Console(file=cast("Any", STDERR), highlight=False, soft_wrap=True)
+HELP = Console(file=cast("Any", STDOUT), highlight=False)
 
 # Columns of the table at the end of a run, and their measures.
 SUMMARY = {
@@ -37,14 +111,20 @@ SUMMARY = {
 }
 
 
+def shown(path: Any) -> str:
+    """Return a path or word as it is typed in a shell, for commands that a user may copy."""
+    word = str(path)
+    return shlex.quote(f"./{word}" if word.startswith("-") else word)
+
+
 def say(text: str) -> None:
     """Print a line of the result on standard output."""
-    OUT.print(text, markup=False)
+    OUT.print(printable(text), markup=False)
 
 
 def note(text: str) -> None:
     """Print a note on standard error."""
-    ERR.print(text, style="dim", markup=False)
+    ERR.print(printable(text), style="dim", markup=False)
 
 
 class _Notes(logging.Handler):
@@ -64,12 +144,49 @@ def show_log() -> None:
 
 def complain(text: str) -> None:
     """Print an error on standard error."""
-    ERR.print(f"topokit: {text}", style="bold red", markup=False)
+    ERR.print(f"topokit: {printable(text)}", style="bold red", markup=False)
+
+
+# What to do about errors of the system, and whether they are the user's to mend (exit code 2).
+ADVICE = {
+    errno.ENOSPC: ("the disk is full: free some space or write to another disk", 1),
+    errno.EDQUOT: ("your quota of disk space is used up: free some or write elsewhere", 1),
+    errno.EIO: ("the disk or the network to it failed", 1),
+    errno.ENOMEM: ("close other programs or use a smaller network", 1),
+    errno.EMFILE: ("raise the limit of open files: ulimit -n", 1),
+    errno.EACCES: ("choose another place or ask for permission", 2),
+    errno.EPERM: ("choose another place or ask for permission", 2),
+    errno.EROFS: ("choose another place", 2),
+    errno.ENOENT: ("make its folder first, or correct the name", 2),
+    errno.ENOTDIR: ("a part of the path is no folder: correct the name", 2),
+    errno.EISDIR: ("expected a file: correct the name", 2),
+    errno.EEXIST: ("choose another name", 2),
+    errno.ENAMETOOLONG: ("choose a shorter name", 2),
+    errno.ELOOP: ("its links lead in a circle: correct the name", 2),
+}
+
+
+def sentence(error: Exception) -> tuple[str, int]:
+    """Return one sentence about an error, with the file and what to do, and the exit code."""
+    if isinstance(error, MemoryError):
+        return f"out of memory: {error or 'use a smaller network or fewer processes'}", 1
+    if not isinstance(error, OSError):
+        return str(error), 2
+    notes = "".join(f"; {line}" for line in getattr(error, "__notes__", []))
+    if error.errno is None:  # one of our own, whose text says all of that
+        return f"{error}{notes}", 2 if isinstance(error, FileNotFoundError) else 1
+    cause = error.strerror or os.strerror(error.errno)
+    place = "" if error.filename is None else f": {os.fsdecode(error.filename)}"
+    advice, code = ADVICE.get(error.errno, ("", 1))
+    if advice and cause == os.strerror(error.errno):  # else it has advice of its own
+        notes = f"; {advice}{notes}"
+    return f"{cause}{place}{notes}", code
 
 
 def print_json(value: Any) -> None:
     """Print JSON on standard output; undefined numbers are ``null``."""
-    sys.stdout.write(json.dumps(_plain(value), indent=2) + "\n")
+    STDOUT.write(json.dumps(_plain(value), indent=2) + "\n")
+    STDOUT.flush()
 
 
 def _plain(value: Any) -> Any:
@@ -96,19 +213,24 @@ def print_rows(rows: Iterable[Mapping[str, Any]], *, title: str) -> None:
     """Print rows as a table, numbers aligned to the right."""
     rows = list(rows)
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(title=_cell(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for column in columns:
         numeric = all(isinstance(row.get(column, 0), int | float) for row in rows)
         longest = max((len(number(row.get(column, ""))) for row in rows), default=0)
         table.add_column(  # numbers are never truncated or wrapped
-            column,
+            _cell(column),
             justify="right" if numeric else "left",
             overflow="fold",
             min_width=longest if longest <= 24 else None,
         )
     for row in rows:
-        table.add_row(*(number(row[c]) if c in row else "" for c in columns))
+        table.add_row(*(_cell(number(row[c])) if c in row else "" for c in columns))
     OUT.print(table, markup=False, soft_wrap=False)
+
+
+def _cell(text: str) -> Text:
+    """Return text for a table: no markup, no control characters, not even line breaks."""
+    return Text(printable(text, keep=""))
 
 
 def print_measures(frame: pd.DataFrame, *, title: str) -> None:
@@ -134,7 +256,7 @@ def working(what: str, *, quiet: bool = False) -> Iterator[None]:
     if quiet:
         yield
         return
-    with ERR.status(what):
+    with ERR.status(_cell(what)):
         yield
 
 
@@ -152,7 +274,7 @@ def training(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}"),
+        TextColumn("{task.fields[state]}", markup=False),
         TimeRemainingColumn(),
         console=ERR,
         disable=quiet or not ERR.is_terminal,
@@ -233,4 +355,5 @@ def print_summary(history: History, summary: Mapping[str, Any]) -> None:
         f"({100 * share:.1f} % of training)"
     )
     run = summary["run"]
-    say(f"results are in {run}\nnext: topokit plot {run}")
+    say(f"results are in {run}")
+    say(f"next: topokit plot {shown(run)}")

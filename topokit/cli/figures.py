@@ -34,15 +34,22 @@ def plot(
     """
     from topokit.experiments.record import History
     from topokit.experiments.sweep import runs_of
+    from topokit.graph.files import safe_name
     from topokit.plots import save_figures
 
     kinds = tuple(kind.strip() for kind in formats.split(",") if kind.strip())
     histories = [History.load(run) for path in some(runs) for run in runs_of(path)]
+    names = [history.name for history in histories]
+    if out is not None and len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"expected runs of different names, got two of {twice!r} for one --out")
     written: list[Path] = []
     for history in histories:
         folder = history.directory / "figures" if out is None else out
+        if out is None and folder.is_symlink():
+            raise ValueError(f"{folder} is a symbolic link; say where to write with --out FOLDER")
         if out is not None and len(histories) > 1:
-            folder = out / history.name
+            folder = out / safe_name(history.name)
         with console.working(f"drawing {history.name}", quiet=json):
             written += save_figures(history, folder, formats=kinds)
     if json:

@@ -21,7 +21,7 @@ def analyze(
     /,
     *,
     measures: str | None = None,
-    epoch: int = -1,
+    epoch: int | None = None,
     bootstrap: int = 100,
     deep: bool = False,
     nulls: int = 0,
@@ -39,7 +39,7 @@ def analyze(
         Comma-separated names from 'topokit list measures', or 'all'; by default the core
         measures. For a run also explored_fraction and edge_age.
     epoch
-        A recorded epoch of a run; -1 is the last.
+        A recorded epoch of a run, by default the last; -2 is the last but one.
     bootstrap
         Number of replicates for the power-law p-values; 0 skips them.
     deep
@@ -59,6 +59,9 @@ def analyze(
 
     import_plugins(plugin or ())
     names = _measure_names(measures)
+    if epoch is not None and target.is_file():
+        raise ValueError(f"--epoch: expected a run, whose epochs are recorded, {target} is a file")
+    epoch = -1 if epoch is None else epoch
     topology, previous, about = read_topologies(target, epoch)
     found: dict[str, Any] = {"target": str(target), **about}
     of_run = [name for name in names or () if name in RUN_MEASURES]
@@ -211,7 +214,7 @@ def generate(
         for layer, fact in facts.items():
             console.say(f"{layer} repairs: {'; '.join(fact.repairs) or 'none'}")
         if out is not None:
-            console.note(f"written to {out}; next: topokit analyze {out}")
+            console.note(f"written to {out}; next: topokit analyze {console.shown(out)}")
     return 0
 
 

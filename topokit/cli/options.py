@@ -17,7 +17,7 @@ Plugins = Annotated[
     list[str],
     Parameter(name="--plugin", help="Module that adds to the tables; may be repeated."),
 ]
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print the result as JSON.")]
+Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
 DataDir = Annotated[
     Path | None, Parameter(name="--data-dir", help="Folder of data sets; by default TOPOKIT_DATA.")
 ]

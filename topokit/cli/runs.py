@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from topokit.cli import console
+from topokit.cli import console, interrupts
 from topokit.cli.options import DataDir, Json, Plugins, Settings, some
 from topokit.tables import import_plugins
 
@@ -103,19 +103,21 @@ def resume(
 @contextmanager
 def _resumable(directory: Path) -> Iterator[None]:
     """Add to the message of an interruption or an OSError how the run can be continued."""
-    try:
-        yield
-    except KeyboardInterrupt:
+
+    def words() -> str:
         if (directory / "checkpoint.pt").is_file():
-            words = f"interrupted; finished epochs are saved. Continue: topokit resume {directory}"
-        else:
-            words = "interrupted before the first epoch; nothing was saved"
-        raise KeyboardInterrupt(words) from None
-    except OSError as error:  # such as a full disk: the last checkpoint is intact
-        if (directory / "checkpoint.pt").is_file() and not isinstance(error, FileNotFoundError):
-            kept = f"finished epochs are saved; continue: topokit resume {directory}"
-            raise OSError(error.errno, f"{error.strerror or error}; {kept}") from None
-        raise
+            command = f"topokit resume {console.shown(directory)}"
+            return f"interrupted; finished epochs are saved. Continue: {command}"
+        return "interrupted before the first epoch; nothing was saved"
+
+    with interrupts.saying(words):
+        try:
+            yield
+        except OSError as error:  # such as a full disk: the last checkpoint is intact
+            if (directory / "checkpoint.pt").is_file() and not isinstance(error, FileNotFoundError):
+                command = f"topokit resume {console.shown(directory)}"
+                error.add_note(f"finished epochs are saved; continue: {command}")
+            raise
 
 
 def _free_directory(parent: Path, name: str, config_toml: str) -> Path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from topokit.cli import console
+from topokit.cli import console, interrupts
 from topokit.cli.options import DataDir, Json, Plugins, some
 from topokit.tables import import_plugins
 
@@ -26,7 +26,10 @@ def sweep(
     out: Path,
     workers: int | None = None,
     scheduler: str | None = None,
-    quick: Annotated[bool, Parameter(negative="")] = False,
+    quick: bool = False,
+    part: str | None = None,
+    gather: bool = False,
+    rerun: Annotated[list[str] | None, Parameter(name="--rerun")] = None,
     data_dir: DataDir = None,
     plugin: Plugins | None = None,
     json: Json = False,
@@ -47,26 +50,48 @@ def sweep(
         Address of a Dask scheduler to use instead, e.g. tcp://host:8786.
     quick
         Run the small variant of the study.
+    part
+        Run one part of the study only, such as 3/8. Parts may run at the same time, for example in
+        the jobs of an array; afterwards --gather collects their results.
+    gather
+        Run nothing, only collect the results of all parts.
+    rerun
+        Train a run again from the start, or all that are damaged with --rerun damaged; may be
+        repeated. What was there is moved to replaced/.
     """
+    from topokit.experiments import sweep as sweeping
     from topokit.experiments.study import load_study
-    from topokit.experiments.sweep import sweep as run_sweep
 
     import_plugins(plugin or ())
     planned = load_study(study, quick=quick)
-    try:
-        with _sweeping(quiet=json) as progress:
-            result = run_sweep(
+    at = _part(part)
+    repeat = f"topokit sweep {console.shown(study)} --out {console.shown(out)}"
+    repeat += " --quick" if quick else ""
+    if gather:
+        without = {"part": part, "rerun": rerun, "workers": workers, "scheduler": scheduler}
+        for name, value in without.items():
+            if value is not None:
+                raise ValueError(f"expected --gather alone, which runs nothing, got --{name} too")
+        result = sweeping.gather(planned, out)
+    else:
+
+        def words() -> str:
+            return (
+                f"interrupted; finished epochs are saved in {out}. Continue with the same command"
+            )
+
+        with interrupts.saying(words), _sweeping(quiet=json) as progress:
+            result = sweeping.sweep(
                 planned,
                 out,
                 workers=workers,
                 scheduler=scheduler,
                 data_dir=data_dir,
                 plugins=tuple(plugin or ()),
+                part=at,
+                rerun=tuple(rerun or ()),
                 progress=progress,
             )
-    except KeyboardInterrupt:
-        words = f"interrupted; finished epochs are saved in {out}. Continue with the same command"
-        raise KeyboardInterrupt(words) from None
     n_done = result.frame["run"].nunique()
     if json:
         console.print_json({"sweep": str(out), "done": n_done, "failures": result.failures})
@@ -74,8 +99,21 @@ def sweep(
         for run, reason in result.failures.items():
             console.complain(f"{run} failed: {reason}")
         console.say(f"{n_done} runs done, {len(result.failures)} failed; results are in {out}")
-        console.say(f"next: topokit compare {out}")
+        if at is None:
+            console.say(f"next: topokit compare {console.shown(out)}")
+        else:
+            console.say(f"next, when all {at[1]} parts are done: {repeat} --gather")
     return 1 if result.failures else 0
+
+
+def _part(text: str | None) -> tuple[int, int] | None:
+    """Return (i, n) of the text i/n."""
+    if text is None:
+        return None
+    i, _, n = text.partition("/")
+    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
+        raise ValueError(f"expected --part i/n with 1 <= i <= n, such as 3/8, got {text!r}")
+    return int(i), int(n)
 
 
 @contextmanager
@@ -87,7 +125,7 @@ def _sweeping(*, quiet: bool) -> Iterator[Callable[[SweepProgress], None]]:
         TextColumn("runs"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[s]}"),
+        TextColumn("{task.fields[s]}", markup=False),
     )
     terminal = console.ERR.is_terminal
     with Progress(*columns, console=console.ERR, disable=quiet or not terminal) as bar:

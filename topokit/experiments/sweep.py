@@ -1,54 +1,34 @@
-"""Sweeps: run every run of a study on a process pool or on Dask, and collect one frame."""
+"""Sweeps: run every run of a study, all at once or in parts, and collect one frame."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    BrokenExecutor,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    wait,
-)
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from topokit.experiments.config import RunConfig
+from topokit.experiments.executors import as_completed, choose_pool, cores
 from topokit.experiments.record import History
 from topokit.experiments.rundir import RunDirectory
 from topokit.experiments.study import PlannedRun, Study, load_study
-from topokit.graph.files import write_atomic
-from topokit.tables import import_plugins
+from topokit.graph.files import is_temporary, locked, write_atomic
+from topokit.tables import choose, import_plugins
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "SweepProgress",
-    "SweepResult",
-    "cores",
-    "dask_pool",
-    "local_pool",
-    "runs_of",
-    "sweep",
-    "sweep_frame",
-]
+__all__ = ["SweepProgress", "SweepResult", "gather", "runs_of", "sweep", "sweep_frame"]
 
 METRICS = ("train_loss", "test_loss", "test_accuracy")  # columns of epochs that join the frame
-TRIES = 3  # a run whose worker was killed this many times is recorded as failed
+TRIES = 3  # a run whose worker was killed this many times, at the same epoch, counts as failed
 PATIENCE = 30.0  # seconds to wait for another process to release a run
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+DAMAGED = "damaged"  # the value of `rerun` that stands for all damaged runs
 
 # How a sweep works. Each run of the study has its own directory, and these directories are the
 # whole state of the sweep: DONE marks a finished run, a checkpoint one that was started. There is
@@ -60,14 +40,20 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_
 # 2. `_run_all` submits all unfinished runs at once to an executor (processes, Dask, or the
 #    caller's) and handles them as they complete. A run that raises is recorded as failed. If a
 #    worker is killed (out of memory, say), the process pool breaks and every unfinished run in it
-#    fails with BrokenExecutor; these runs are submitted to a new pool. Only runs that had started,
-#    i.e. whose directory exists, can have killed the worker; each of them is recorded as failed
-#    after `TRIES` times, which bounds the number of pools.
-# 3. `run_one`, in the worker, resumes from the checkpoint or starts a new run. It waits up to
-#    `PATIENCE` seconds for the lock of the run, since the workers of a killed sweep take a moment
-#    to exit.
+#    is lost; these runs are submitted to a new pool. Only runs whose directory exists can have
+#    killed the worker; each is recorded as failed once it was lost `TRIES` times without having
+#    finished an epoch in between. That, and giving up after `TRIES` pools that did not start a
+#    single run, bounds the number of pools.
+# 3. `run_one`, in the worker, starts a new run, also where one was interrupted before its first
+#    epoch, or resumes it. It waits up to `PATIENCE` seconds for the lock of the run, since the
+#    workers of a killed sweep take a moment to exit. It removes nothing: a run whose checkpoint is
+#    lost or damaged, or a folder with other files, is a failure.
 # 4. `_collected` reads all finished runs in the order of the plan. The frame does not depend on
-#    the order of completion, the number of workers or interruptions.
+#    the order of completion, the number of workers or interruptions. A run that cannot be read is
+#    a failure, too.
+#
+# Parts: part i of n takes every n-th run of the plan, from the i-th on. Parts share the lock of the
+# sweep and write nothing but their runs and a list of failures of their own; `gather` does step 4.
 
 
 # --- results -------------------------------------------------------------------------------------
@@ -142,6 +128,8 @@ def runs_of(directory: str | os.PathLike[str]) -> list[Path]:
         if not found:
             raise ValueError(f"no run of the sweep {path} has finished yet")
         return found
+    if not (path / "config.toml").is_file() and any(path.glob("*/config.toml")):
+        raise ValueError(f"expected a run or a sweep, {path} holds several runs: name {path}/*")
     return [RunDirectory.open(path).path]
 
 
@@ -182,6 +170,8 @@ def sweep(
     scheduler: str | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     plugins: tuple[str, ...] = (),
+    part: tuple[int, int] | None = None,
+    rerun: Sequence[str] = (),
     progress: Callable[[SweepProgress], None] | None = None,
 ) -> SweepResult:
     """Run all unfinished runs of a study and collect one frame of all results.
@@ -198,7 +188,9 @@ def sweep(
     directory : path
         A new directory, or that of an earlier sweep of this study or of a part of it.
     executor : concurrent.futures.Executor, optional
-        Runs are submitted to it; by default to a pool of processes on this machine.
+        Runs are submitted to it; by default to a pool of processes on this machine. Any object
+        whose ``submit`` returns objects with ``done()`` and ``result()`` will do, such as the
+        executors of loky, executorlib and submitit.
     workers : int, optional
         Number of processes of that pool; by default the number of cores divided by the threads of
         a run.
@@ -209,20 +201,31 @@ def sweep(
         As for `topokit.experiments.runs.run`.
     plugins : tuple of str
         Names of modules that add to the tables, imported by every worker.
+    part : (int, int), optional
+        ``(i, n)`` runs the i-th of n parts of the study only, counted from 1. Parts may run at the
+        same time, for example in the jobs of an array; `gather` collects their results.
+    rerun : sequence of str
+        Names of runs to train again from the start, or ``"damaged"`` for all that are damaged. What
+        was there is moved to ``replaced/`` in the sweep's directory.
     progress : callable, optional
         Called with a `SweepProgress` at the start and whenever a run ends.
 
     Returns
     -------
     SweepResult
+        Of the runs of the part, if `part` is given.
 
     Raises
     ------
     ValueError
-        If a configuration is invalid, another process is sweeping in `directory`, or it holds a
-        run with another configuration.
+        If a configuration is invalid, another process is sweeping in `directory`, or it holds
+        files that topokit did not make or a run with another configuration.
     FileNotFoundError
         If a data set is missing.
+    ConnectionError
+        If the executor or the scheduler is lost.
+    ChildProcessError
+        If no worker can be started.
 
     Examples
     --------
@@ -245,23 +248,144 @@ def sweep(
     import_plugins(plugins)
     root = Path(directory).absolute()
     folder = None if data_dir is None else str(Path(data_dir).absolute())
-    planned = study.runs()
+    planned = _part_of(study.runs(), part)
+    for name in rerun:
+        if name != DAMAGED:
+            choose("run", name, {run.name: run for run in planned})
+    _check_folder(root)
     _check(planned, root, folder)
     root.mkdir(parents=True, exist_ok=True)
-    with RunDirectory(root).lock():
+    with _locks(root, part):
         with write_atomic(root / "study.toml") as temporary:
             temporary.write_text(study.to_toml(), encoding="utf-8")
+        _replace(planned, root, rerun)
         tasks = {
             run.name: (str(root / "runs" / run.name), run.config.to_toml(), folder, plugins)
             for run in planned
         }
-        threads = max(run.config.threads or 1 for run in planned)
+        threads = max((run.config.threads or 1 for run in planned), default=1)
         n_workers = workers or max(1, cores() // threads)
         note = _reporter(tasks, n_workers, progress)
-        failures = _run_all(tasks, lambda: _pool(executor, scheduler, n_workers, threads), note)
-        with write_atomic(root / "failures.json") as temporary:
-            temporary.write_text(json.dumps(failures, indent=2) + "\n", encoding="utf-8")
-        frame = _collected(planned, root, tuple(study.grid))
+        failures = _run_all(
+            tasks, lambda: choose_pool(executor, scheduler, n_workers, threads), note
+        )
+        return _result(study, planned, root, failures, part)
+
+
+def gather(study: Study | str | os.PathLike[str], directory: str | os.PathLike[str]) -> SweepResult:
+    """Collect the results of a sweep that ran in parts; the same as if it had run as a whole.
+
+    Parameters
+    ----------
+    study : Study, str or path
+        As for `sweep`.
+    directory : path
+        The directory of the sweep.
+
+    Returns
+    -------
+    SweepResult
+        A run of the study that did not finish is among its failures.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such directory.
+    ValueError
+        If another process is sweeping in it, or it is not the directory of a sweep.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> from topokit.experiments.study import study_from
+    >>> study = study_from({
+    ...     "study": {"name": "tiny", "recipe": "set_mlp_digits", "seeds": [0, 1]},
+    ...     "settings": {"epochs": 1, "model.widths": [64, 20, 10]},
+    ... })
+    >>> folder = tempfile.mkdtemp()
+    >>> for i in (1, 2):
+    ...     _ = sweep(study, folder, executor=ThreadPoolExecutor(1), part=(i, 2))
+    >>> gather(study, folder).frame["run"].unique().tolist()
+    ['seed0', 'seed1']
+    """
+    study = study if isinstance(study, Study) else load_study(study)
+    root = Path(directory).absolute()
+    if not root.is_dir():
+        raise FileNotFoundError(f"expected the directory of a sweep, found no folder {root}")
+    if not (root / "study.toml").is_file():
+        raise ValueError(f"expected the directory of a sweep, {root} is none")
+    with _locks(root, None):
+        reasons: dict[str, str] = {}
+        for path in sorted(root.glob("failures-*-of-*.json"), key=lambda p: p.stat().st_mtime):
+            reasons |= json.loads(path.read_text(encoding="utf-8"))
+        planned = study.runs()
+        failures = {
+            run.name: reasons.get(run.name, "it has not been finished; no part has reported why")
+            for run in planned
+            if not (root / "runs" / run.name / "DONE").is_file()
+        }
+        return _result(study, planned, root, failures, None)
+
+
+def _part_of(planned: list[PlannedRun], part: tuple[int, int] | None) -> list[PlannedRun]:
+    """Return every n-th run of a plan from the i-th on: long and short runs in every part."""
+    if part is None:
+        return planned
+    i, n = part
+    if not 1 <= i <= n:
+        raise ValueError(f"part: expected i of n with 1 <= i <= n, got {i} of {n}")
+    return planned[i - 1 :: n]
+
+
+def _check_folder(root: Path) -> None:
+    """Raise an error if a folder holds files but no sweep has been made in it."""
+    if not root.exists() or ((root / ".lock").is_file() and not (root / "config.toml").exists()):
+        return
+    if not root.is_dir():
+        raise ValueError(f"expected a folder, {root} is a file; choose another --out")
+    others = [path.name for path in root.iterdir() if path.name != "runs"]
+    others = sorted(name for name in others if not is_temporary(name))
+    if others:
+        raise ValueError(
+            f"expected a new folder or that of a sweep, {root} holds other files "
+            f"({_listed(others)}); choose another --out"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the first three names, for messages."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+@contextmanager
+def _locks(root: Path, part: tuple[int, int] | None) -> Iterator[None]:
+    """Lock a sweep as a whole, or one part of it: parts exclude only themselves and the whole."""
+    with locked(root / ".lock", what=f"the sweep {root}", shared=part is not None):
+        if part is None:
+            yield
+            return
+        i, n = part
+        what = f"part {i} of {n} of the sweep {root}"
+        with locked(root / f".lock-{i}-of-{n}", what=what):
+            yield
+
+
+def _result(
+    study: Study,
+    planned: list[PlannedRun],
+    root: Path,
+    failures: dict[str, str],
+    part: tuple[int, int] | None,
+) -> SweepResult:
+    """Collect the finished runs, and write the frame and the failures."""
+    frame, damaged = _collected(planned, root, tuple(study.grid))
+    failures = failures | damaged
+    failures = {run.name: failures[run.name] for run in planned if run.name in failures}
+    name = "failures.json" if part is None else f"failures-{part[0]}-of-{part[1]}.json"
+    with write_atomic(root / name) as temporary:
+        temporary.write_text(json.dumps(failures, indent=2) + "\n", encoding="utf-8")
+    if part is None:
         with write_atomic(root / "sweep.parquet") as temporary:
             frame.to_parquet(temporary, index=False)
     return SweepResult(root, frame, failures)
@@ -280,12 +404,60 @@ def _check(planned: list[PlannedRun], root: Path, data_dir: str | None) -> None:
             raise ValueError(f"run {run.name}: {error}") from None
         loaded.add(data)
         path = root / "runs" / run.name
-        if (path / "config.toml").is_file():
-            there = RunConfig.from_dict(RunDirectory(path).config())
-            if replace(there, about={}) != replace(run.config, about={}):  # texts may change
-                raise ValueError(
-                    f"{path} holds a run with another configuration; choose another --out"
-                )
+        if (path / "config.toml").is_file() and not _same(path, run.config):
+            raise ValueError(f"{path} holds a run with another configuration; choose another --out")
+
+
+def _same(path: Path, config: RunConfig) -> bool:
+    """Return whether a run has a configuration, apart from its texts, which may change.
+
+    A damaged one is not another one: the run itself reports it.
+    """
+    try:
+        there = RunDirectory(path).config()
+    except ValueError:
+        return True
+    try:
+        return replace(RunConfig.from_dict(there), about={}) == replace(config, about={})
+    except (ValueError, TypeError):
+        return False
+
+
+def _replace(planned: list[PlannedRun], root: Path, rerun: Sequence[str]) -> None:
+    """Move the directories of runs that are to be trained again to ``replaced/``."""
+    for run in planned:
+        path = root / "runs" / run.name
+        if not _is_run(path):  # nothing there, or not made by topokit
+            continue
+        if run.name not in rerun and not (DAMAGED in rerun and _is_damaged(path)):
+            continue
+        aside = root / "replaced"
+        aside.mkdir(exist_ok=True)
+        number = 1 + sum(old.name.rpartition("-")[0] == run.name for old in aside.iterdir())
+        with RunDirectory(path).lock():
+            path.rename(aside / f"{run.name}-{number}")
+
+
+def _is_run(path: Path) -> bool:
+    """Return whether a folder is that of a run, finished or not, damaged or not."""
+    try:
+        RunDirectory.open(path)
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
+def _is_damaged(path: Path) -> bool:
+    """Return whether a finished run is not intact, or an unfinished one cannot go on."""
+    from topokit.experiments.verify import LOST, verify
+
+    try:
+        found = verify(path)
+    except ValueError:
+        return True
+    return bool(found.findings) and (
+        (path / "DONE").exists() or any(finding.state == LOST for finding in found.findings)
+    )
 
 
 Task = tuple[str, str, str | None, tuple[str, ...]]  # the arguments of `run_one`
@@ -322,76 +494,79 @@ def _run_all(
     """Run all unfinished tasks, with a new pool whenever one broke; return failures by name."""
     failures: dict[str, str] = {}
     left = {name: task for name, task in tasks.items() if not (Path(task[0]) / "DONE").is_file()}
-    tries = dict.fromkeys(left, 0)
+    lost_at: dict[str, list[float]] = {name: [] for name in left}
+    idle = 0  # pools in a row that broke before a run was started
     while left:
         lost: dict[str, str] = {}
         with pool() as executor:
-            for name, reason, broken in _as_completed(executor, left):
-                if broken:
-                    lost[name] = str(reason)
+            for ended in as_completed(executor, run_one, left):
+                if ended.broken:
+                    lost[ended.name] = ended.error
                     continue
-                if reason is not None:
-                    failures[name] = reason
-                note(name, reason)
+                reason = ended.error or ended.result
+                if reason:
+                    failures[ended.name] = reason
+                note(ended.name, reason)
+        idle = idle + 1 if len(lost) == len(left) else 0
         for name, reason in lost.items():
-            tries[name] += Path(tasks[name][0]).exists()  # only started runs can kill a worker
-            if tries[name] >= TRIES:
+            if Path(tasks[name][0]).exists():  # only started runs can kill a worker
+                idle = 0
+                now = _last_epoch(Path(tasks[name][0]))
+                lost_at[name] = [at for at in lost_at[name] if at == now] + [now]
+            if len(lost_at[name]) >= TRIES:
                 failures[name] = f"its worker died {TRIES} times: {reason}"
                 note(name, failures[name])
-        if lost and not any(tries[name] for name in lost):
-            raise RuntimeError(f"no worker could be started: {next(iter(lost.values()))}")
-        left = {name: left[name] for name in lost if tries[name] < TRIES}
-    return {name: failures[name] for name in tasks if name in failures}
+        if lost and idle >= TRIES:
+            raise ChildProcessError(f"no worker could be started: {next(iter(lost.values()))}")
+        left = {name: left[name] for name in lost if len(lost_at[name]) < TRIES}
+    return failures
 
 
-def _as_completed(
-    executor: Executor, tasks: Mapping[str, Task]
-) -> Iterator[tuple[str, str | None, bool]]:
-    """Yield each task that ends: its name, why it failed, and whether its worker died."""
-    names: dict[Future[str | None], str] = {}
-    broken: list[tuple[str, str | None, bool]] = []
-    for name, task in tasks.items():
-        try:
-            names[executor.submit(run_one, *task)] = name
-        except BrokenExecutor as error:
-            broken.append((name, str(error), True))
-    waiting: set[Future[str | None]] = set(names)
+def _last_epoch(path: Path) -> float:
+    """Return when the last checkpoint of a run was written, or 0."""
     try:
-        while waiting:
-            ended, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in sorted(ended, key=list(names).index):
-                try:
-                    yield names[future], future.result(), False
-                except BrokenExecutor as error:
-                    yield names[future], str(error), True
-                except Exception as error:  # raised by the executor, not by the run
-                    yield names[future], f"{type(error).__name__}: {error}", False
-        yield from broken
-    finally:
-        for future in waiting:
-            future.cancel()
+        return (path / "checkpoint.pt").stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
-def _collected(planned: list[PlannedRun], root: Path, keys: tuple[str, ...]) -> pd.DataFrame:
-    """Return one frame of all finished runs, in the order of the plan."""
+def _collected(
+    planned: list[PlannedRun], root: Path, keys: tuple[str, ...]
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Return one frame of all finished runs, in the order of the plan, and what is damaged."""
     import pandas as pd
 
-    frames = []
+    frames, damaged = [], {}
     for run in planned:
         path = root / "runs" / run.name
         if not (path / "DONE").is_file():
             continue
-        history = History.load(path)
-        metrics = history.epochs.melt(["epoch"], list(METRICS), "measure", "value")
-        rows = pd.concat([metrics.assign(layer="network"), history.measures], ignore_index=True)
-        rows["value"] = rows["value"].astype(float)
+        try:
+            rows = _finished(path, run.config)
+        except Exception as error:  # whatever a damaged file leads to
+            damaged[run.name] = f"it is finished but damaged: {error}; {_remedy(path)}"
+            continue
         cell = {key: run.cell[key] for key in keys}
         labels = {key: str(v) if isinstance(v, list | tuple) else v for key, v in cell.items()}
         frames.append(rows.assign(run=run.name, arm=run.arm, seed=run.config.seed, **labels))
     columns = ["run", "arm", *keys, "seed", "epoch", "layer", "measure", "value"]
     if not frames:
-        return pd.DataFrame(columns=columns)
-    return pd.concat(frames, ignore_index=True)[columns]
+        return pd.DataFrame(columns=columns), damaged
+    return pd.concat(frames, ignore_index=True)[columns], damaged
+
+
+def _finished(path: Path, config: RunConfig) -> pd.DataFrame:
+    """Return all values of a finished run as rows, or raise an error if any is missing."""
+    import pandas as pd
+
+    history = History.load(path)
+    found = history.epochs["epoch"].tolist()
+    if found != list(range(config.epochs)):
+        raise ValueError(f"expected epochs 0 to {config.epochs - 1}, found {len(found)} rows")
+    metrics = history.epochs.melt(["epoch"], list(METRICS), "measure", "value")
+    rows = pd.concat([metrics.assign(layer="network"), history.measures], ignore_index=True)
+    rows["value"] = rows["value"].astype(float)
+    return rows
 
 
 # --- in a worker process -------------------------------------------------------------------------
@@ -405,19 +580,34 @@ def run_one(
     from topokit.experiments.runs import resume, run
 
     path, config = Path(directory), RunConfig.from_toml(config_toml)
+    known = _is_run(path)
     try:
-        _wait_for_lock(path)
+        if known:
+            _wait_for_lock(path)
         if (path / "DONE").is_file():
             return None
-        if (path / "checkpoint.pt").is_file():
+        if known and not _is_free(path, config):
             resume(path, data_dir=data_dir)
         else:
-            if path.exists():  # interrupted before the first checkpoint: nothing to resume
-                shutil.rmtree(path)
             run(config, path, data_dir=data_dir)
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}"
+        return f"{reason}; {_remedy(path)}" if known and isinstance(error, ValueError) else reason
     return None
+
+
+def _is_free(path: Path, config: RunConfig) -> bool:
+    """Return whether a run can start in a folder: no epoch has been finished in it."""
+    try:
+        RunDirectory(path).check_free(config.to_toml())
+    except ValueError:
+        return False
+    return True
+
+
+def _remedy(path: Path) -> str:
+    """Return how a damaged run is trained again."""
+    return f"'--rerun {path.name}' trains it again, '--rerun {DAMAGED}' all damaged runs"
 
 
 def _wait_for_lock(path: Path) -> None:
@@ -431,125 +621,3 @@ def _wait_for_lock(path: Path) -> None:
             if time.monotonic() > end:
                 raise
             time.sleep(0.2)
-
-
-# --- executors -----------------------------------------------------------------------------------
-
-
-def cores() -> int:
-    """Return the number of cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _pool(
-    executor: Executor | None, scheduler: str | None, workers: int, threads: int
-) -> AbstractContextManager[Executor]:
-    """Return the executor the caller chose, as a context manager."""
-    if executor is not None:
-        return nullcontext(executor)
-    if scheduler is not None:
-        return dask_pool(scheduler)
-    return local_pool(workers, threads=threads)
-
-
-@contextmanager
-def local_pool(workers: int, *, threads: int = 1) -> Iterator[Executor]:
-    """Yield a pool of new processes that end when this process ends, even if it is killed.
-
-    Parameters
-    ----------
-    workers, threads : int
-        Number of processes, and of threads of each. More than the number of cores in all only
-        makes the runs slower.
-
-    Yields
-    ------
-    concurrent.futures.Executor
-
-    Notes
-    -----
-    Workers are started with ``spawn``: forking a process with running OpenMP threads is unsafe.
-    Each waits on a pipe whose other end only this process holds, and exits when it is closed.
-
-    Examples
-    --------
-    >>> with local_pool(1) as pool:
-    ...     pool.submit(max, 2, 3).result()
-    3
-    """
-    context = multiprocessing.get_context("spawn")
-    lifeline, ours = context.Pipe(duplex=False)
-    with _environment(dict.fromkeys(THREADS, str(threads))):
-        pool = ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_start_worker, initargs=(lifeline,)
-        )
-        try:
-            yield pool
-            pool.shutdown()
-        finally:
-            ours.close()  # running workers exit at once: finished epochs are on disk
-            lifeline.close()
-            pool.shutdown(cancel_futures=True)
-
-
-def _start_worker(lifeline: connection.Connection) -> None:
-    """Ignore interrupts, which the parent handles, and exit when the parent closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        connection.wait([lifeline])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for the processes started within the context."""
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
-
-
-@contextmanager
-def dask_pool(address: str) -> Iterator[Executor]:
-    """Yield the workers of a Dask scheduler as an executor.
-
-    If a worker dies, Dask assigns its run to another one, as often as the scheduler's setting
-    ``distributed.scheduler.allowed-failures`` allows.
-
-    Parameters
-    ----------
-    address : str
-        Such as ``tcp://10.0.0.1:8786``.
-
-    Yields
-    ------
-    concurrent.futures.Executor
-
-    Raises
-    ------
-    ValueError
-        If Dask is not installed or no scheduler answers at `address`.
-    """
-    try:
-        from distributed import Client
-    except ImportError:
-        raise ValueError(
-            "--scheduler needs Dask, which is not installed: pip install 'topokit-nn[dask]'"
-        ) from None
-    try:
-        client: Any = Client(address, timeout="10s", set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"expected a Dask scheduler at {address}: {error}") from None
-    with client, client.get_executor(pure=False) as pool:
-        yield pool

@@ -10,6 +10,7 @@ import re
 import secrets
 import stat
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ try:
 except ImportError:  # Windows
     fcntl: Any = None  # type: ignore[no-redef]
 
-__all__ = ["is_temporary", "locked", "safe_name", "write_atomic"]
+__all__ = ["is_temporary", "locked", "printable", "safe_name", "write_atomic"]
 
 PREFIX, SUFFIX = ".topokit-tmp-", ".tmp"  # of every temporary file, and of no other
 NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
@@ -208,7 +209,9 @@ def _abandoned(path: str) -> bool:
 
 
 @contextmanager
-def locked(path: str | os.PathLike[str], *, what: str | None = None) -> Iterator[None]:
+def locked(
+    path: str | os.PathLike[str], *, what: str | None = None, shared: bool = False
+) -> Iterator[None]:
     """Hold a lock on a file for the time of the block; it also ends with the process.
 
     Parameters
@@ -218,6 +221,8 @@ def locked(path: str | os.PathLike[str], *, what: str | None = None) -> Iterator
         afterwards. Its folder must exist.
     what : str, optional
         What is locked, for messages; by default the folder of the file.
+    shared : bool
+        Whether others may hold a shared lock at the same time (on Windows: any lock).
 
     Raises
     ------
@@ -244,7 +249,7 @@ def locked(path: str | os.PathLike[str], *, what: str | None = None) -> Iterator
         descriptor = os.open(target, os.O_RDWR | os.O_CREAT | NO_LINKS, 0o666)
         try:
             try:
-                _lock(descriptor)
+                _lock(descriptor, shared)
             except OSError as error:
                 if error.errno in HELD:
                     raise ValueError(
@@ -265,11 +270,16 @@ def locked(path: str | os.PathLike[str], *, what: str | None = None) -> Iterator
             os.close(descriptor)
 
 
-def _lock(descriptor: int) -> None:
+def _lock(descriptor: int, shared: bool) -> None:
     """Lock an open file for this process, or raise an OSError at once."""
     if fcntl is not None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    elif not shared:
+        _lock_byte(descriptor)
+
+
+def _lock_byte(descriptor: int) -> None:
+    """Lock the first byte of an open file on Windows, which has no shared locks."""
     msvcrt: Any = importlib.import_module("msvcrt")
     os.lseek(descriptor, 0, os.SEEK_SET)
     msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
@@ -277,6 +287,7 @@ def _lock(descriptor: int) -> None:
 
 # --- names ----------------------------------------------------------------------------------------
 
+CONTROLS = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories; Cf has those that reverse text
 LONGEST = 100  # characters of a safe name
 PLAIN = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_+=,.-]*[A-Za-z0-9_+=,-])?")
 RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # Windows
@@ -316,3 +327,32 @@ def safe_name(name: str, *, among: Iterable[str] = ()) -> str:
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     words = re.sub(r"[^A-Za-z0-9_+=,-]+", "_", name)[: LONGEST - 17].lstrip("-") or "_"
     return f"{words}~{digest}"
+
+
+def printable(text: str, *, keep: str = "\n\t") -> str:
+    r"""Return text with control characters visible, such as ``\\x1b``.
+
+    Names of layers, runs and files may come from strangers; to a terminal, control characters in
+    them are commands, and in XML they are not allowed.
+
+    Parameters
+    ----------
+    text : str
+    keep : str
+        Control characters that stay.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> printable("fc1\x1b[31m")
+    'fc1\\\\x1b[31m'
+    """
+    return "".join(
+        character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        if unicodedata.category(character) in CONTROLS and character not in keep
+        else character
+        for character in text
+    )

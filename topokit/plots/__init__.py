@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 
 from topokit.experiments.record import as_run
+from topokit.graph.files import safe_name
 from topokit.plots.across import accuracy_against, arms_side_by_side, mean_over_seeds
 from topokit.plots.animation import frames, javascript_player, save_gif
 from topokit.plots.history import (
@@ -177,7 +178,7 @@ def save_figures(
     for layer, graph in last.items():
         for side in ("fan_in", "fan_out"):
             save(
-                f"degrees_{layer}_{side}",
+                f"degrees_{safe_name(layer, among=last)}_{side}",
                 degree_distribution,
                 graph,
                 side=side,

@@ -233,7 +233,7 @@ def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
     if np.isnan(found.rho):
         return words
     interval = "" if np.isnan(found.low) else f" [{found.low:.2f}, {found.high:.2f}]"
-    return rf"$\rho$ = {found.rho:.2f}{interval}, {words}"
+    return f"ρ = {found.rho:.2f}{interval}, {words}"
 
 
 def _name_points(ax: Axes, named: dict[str, tuple[float, float]]) -> None:

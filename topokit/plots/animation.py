@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib as mpl
@@ -15,6 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from topokit.experiments.record import as_run
+from topokit.graph.files import write_atomic
 from topokit.measures import ccdf
 from topokit.plots.history import evenly_spaced, layer_of
 from topokit.plots.layer import UNITS, block_densities, degrees_of, null_ccdf
@@ -138,8 +141,14 @@ def save_gif(
     if not seconds > 0:
         raise ValueError(f"expected seconds above 0, got {seconds}")
     path = Path(path)
-    with _animation(history, layer=layer, side=side, n_frames=n_frames) as (animation, n):
-        animation.save(str(path), writer=PillowWriter(fps=max(1, round(n / seconds))), dpi=110)
+    with (
+        _animation(history, layer=layer, side=side, n_frames=n_frames) as (animation, n),
+        TemporaryDirectory() as folder,
+        write_atomic(path, sync=False) as temporary,
+    ):
+        made = os.path.join(folder, "animation.gif")  # Pillow goes by the ending
+        animation.save(made, writer=PillowWriter(fps=max(1, round(n / seconds))), dpi=110)
+        shutil.copyfile(made, temporary)
     return path
 
 

@@ -129,7 +129,7 @@ def degree_distribution(
             law = np.cumsum((k / fit.xmin) ** -fit.alpha)
             above = 1 - np.concatenate([[0], law[:-1]]) / law[-1]
             shown = k <= fit.maximum
-            label = rf"best power law, $\alpha$ = {fit.alpha:.2f}, k ≥ {fit.xmin:.0f}"
+            label = f"best power law, α = {fit.alpha:.2f}, k ≥ {fit.xmin:.0f}"
             label += f"\nverdict: {fit.verdict}"
             style: dict[str, Any] = {"color": COLOURS[2], "ls": "-.", "lw": 1.4 if heavy else 0.8}
             ax.plot(k[shown], fit.tail_share * above[shown], label=label, **style)

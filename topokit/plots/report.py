@@ -123,7 +123,7 @@ def write_report(
         runs=[_run(history, i, bootstrap) for i, history in enumerate(runs)],
         across=_across(runs) if len(runs) > 1 else [],
     )
-    with write_atomic(path) as temporary:
+    with write_atomic(path, sync=False) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 

@@ -5,15 +5,23 @@ Global settings of matplotlib are never changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from topokit.graph.files import printable, write_atomic
 
 __all__ = ["COLOURS", "LINES", "MARKERS", "RC", "axes", "figure", "save", "whole_numbers"]
 
@@ -47,11 +55,42 @@ def figure(*, size: tuple[float, float] = (3.5, 2.7)) -> Iterator[Axes]:
         yield fig.add_subplot()
 
 
-def save(ax: Axes, target: Any, **options: Any) -> None:
+def save(ax: Axes, target: Path | io.BytesIO, **options: Any) -> None:
     """Save the figure that `ax` belongs to; `options` are those of matplotlib's ``savefig``."""
     figure_of = ax.get_figure(root=True)
-    if figure_of is not None:
+    if figure_of is None:
+        return
+    if isinstance(target, io.BytesIO):
+        _draw(figure_of, target, **options)
+        return
+    kind = target.suffix.lstrip(".") or "png"
+    with write_atomic(target, sync=False) as temporary:
+        _draw(figure_of, temporary, format=kind, **options)
+
+
+def _draw(figure_of: Figure, target: Path | io.BytesIO, **options: Any) -> None:
+    """Draw a figure; names in it are neither control characters nor formulas."""
+    for text in figure_of.findobj(Text):
+        text.set_text(_as_text(text.get_text()))
+    for ax in figure_of.axes:
+        for formatter in (ax.xaxis.get_major_formatter(), ax.yaxis.get_major_formatter()):
+            if isinstance(formatter, FuncFormatter):  # as of labels given one by one
+                formatter.func = partial(_label, formatter.func)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # shown as a box
         figure_of.savefig(target, **options)
+
+
+def _label(label: Callable[..., str], x: float, pos: int | None = None) -> str:
+    """Return the label of a tick as text."""
+    return _as_text(label(x, pos))
+
+
+def _as_text(text: str) -> str:
+    """Return text as matplotlib shows it literally, except the formulas of its own tick labels."""
+    if text.startswith(r"$\mathdefault{"):
+        return text
+    return re.sub(r"(?<!\\)\$", r"\\$", printable(text))
 
 
 def axes(ax: Axes | None) -> Axes:

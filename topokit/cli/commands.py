@@ -1,0 +1,92 @@
+"""The list of commands, and how a command ends: its exit code and the sentence for an error."""
+
+from __future__ import annotations
+
+import os
+
+import cyclopts
+
+from topokit.cli import console, figures, graphs, interrupts, runs, studies
+
+__all__ = ["app", "execute"]
+
+app = cyclopts.App(
+    name="topokit",
+    help="Train sparse networks, record the graph of every layer, and measure how it evolves.",
+    version_flags=["--version"],
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+    console=console.HELP,
+    default_parameter=cyclopts.Parameter(negative=()),  # no --no-OPTION, no --empty-OPTION
+)
+for _command in (
+    runs.train,
+    runs.resume,
+    runs.verify,
+    graphs.analyze,
+    graphs.generate,
+    figures.plot,
+    figures.report,
+    studies.sweep,
+    studies.compare,
+):
+    app.command(_command)
+app.command(graphs.list_, name="list")
+
+
+def execute(tokens: list[str]) -> int:
+    """Run a command and return the exit code; see `topokit.cli.main`."""
+    console.show_log()
+    console.STDOUT.failure = console.STDERR.failure = None
+    code = _executed(tokens)
+    console.STDOUT.flush()
+    failure = console.STDOUT.failure
+    if failure is not None and not isinstance(failure, BrokenPipeError):  # a reader may leave
+        console.complain(f"not all results could be printed: {failure}")
+        return max(code, 1)
+    return code
+
+
+def _executed(tokens: list[str]) -> int:
+    """Run a command; print what went wrong, if anything."""
+    try:
+        code = app(tokens, exit_on_error=False, print_error=False)
+    except KeyboardInterrupt as stop:
+        interrupts.told()
+        console.complain(str(stop) or "interrupted")
+        return interrupts.EXIT_CODE
+    except cyclopts.CycloptsError as error:
+        hint = _hint(error, tokens) or "see 'topokit --help'"
+        console.complain(f"{_first_line(error)} ({hint})")
+        return 2
+    except (ValueError, FloatingPointError, TypeError, OSError, MemoryError) as error:
+        if os.environ.get("TOPOKIT_TRACEBACK"):
+            raise
+        words, code = console.sentence(error)
+        console.complain(words)
+        return code
+    return int(code) if isinstance(code, int) else 0
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of a message, without the frame that cyclopts draws around it."""
+    lines = [line.strip(" │╭╮╰╯─") for line in str(error).splitlines()]
+    return next((line for line in lines if line), type(error).__name__)
+
+
+def _hint(error: cyclopts.CycloptsError, tokens: list[str]) -> str:
+    """Return how a configuration key is set, if one was given to ``train`` as an option."""
+    if tokens[:1] != ["train"] or not isinstance(error, cyclopts.UnknownOptionError):
+        return ""
+    from topokit.experiments.config import load_recipe
+    from topokit.experiments.study import flattened
+
+    token = error.token
+    option, _, value = str(token and (token.keyword or token.value)).partition("=")
+    name = option.lstrip("-").replace("-", "_")
+    keys = flattened(load_recipe("set_mlp_digits").to_dict())
+    key = next((key for key in keys if key == name or key.endswith(f".{name}")), None)
+    after = tokens[tokens.index(option) + 1 :] if option in tokens else []
+    if not value and after and not after[0].startswith("-"):
+        value = after[0]
+    return "" if key is None else f"a key of the configuration: --set {key}={value or 'VALUE'}"
