@@ -80,6 +80,9 @@ def test_steps_of_several_optimizers_count_when_all_have_stepped(rng):
     model = small()
     first, second = sgd(model[0].parameters()), sgd(model[2].parameters())
     engine = attach(model, [first, second], "rigl", every=1, rng=rng)
+    engine.detach()
+    third = sgd([nn.Parameter(torch.ones(2))])  # without sparse layers: its steps do not count
+    engine = attach(model, [third, first, second], "rigl", every=1, rng=rng)
     counts = []
     for optimizer in (first, first, second, second, first):
         model.zero_grad()

@@ -144,8 +144,9 @@ class OptimizerSpec:
     """The optimizer of weights; `momentum` and `nesterov` are for "sgd" alone.
 
     `weight_decay` is torch's: added to the gradient by "sgd" and "adam", decoupled and
-    multiplied by `lr` in "adamw". `lr_schedule` is "constant", or takes `lr` to zero over the run
-    ("cosine", "linear").
+    multiplied by `lr` in "adamw". All parameters decay, the values of edges and biases among them;
+    a loop of your own leaves out biases with `topokit.nn.decay_groups`. `lr_schedule` is
+    "constant", or takes `lr` to zero over the run ("cosine", "linear").
     """
 
     name: str = "sgd"
@@ -183,7 +184,7 @@ class RuleSpec(Rewiring, Spec):
     ----------
     name, params
         The rule and its own parameters.
-    drop_fraction, schedule, every, stop, skip, final
+    drop_fraction, schedule, every, stop, skip, final, grown_state
         As in `topokit.rules.Rewiring`; `schedule` is a name here.
     """
 

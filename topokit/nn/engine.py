@@ -103,7 +103,7 @@ class Engine(Schedule):
         self.optimizers = [unwrapped(each) for each in several]
         need(bool(self.optimizers), "optimizer", "one optimizer or several", optimizer)
         super().__init__(options, total, epoch_steps)
-        self.model, self.optimizer, self.rule = model, self.optimizers[0], rule
+        self.model, self.rule = model, rule
         self.recorder, self.rng = recorder, rng
         self.name = name or f"{rule.drop.__name__}, {rule.grow.__name__}"
         self.updates = 0
@@ -111,7 +111,9 @@ class Engine(Schedule):
         self._layers = sparse_layers(model)
         for skipped in options.skip:
             choose("sparse layer", skipped, self._layers)
-        self._holders()
+        holders = self._holders().values()
+        self.optimizers = [o for o in self.optimizers if o in holders] or self.optimizers
+        self.optimizer = self.optimizers[0]
         self._check_free()
         self._averages: list[dict[str, EdgeLayer]] = []
         self._stamps = {name: stamp_of(layer.graph) for name, layer in self._layers.items()}
@@ -601,8 +603,9 @@ def attach(
     optimizer : torch.optim.Optimizer or list of them
         The optimizer of the model's parameters, made after `sparsify`; or all optimizers that hold
         values of sparse layers, each layer in one of them. A step of several optimizers is counted
-        when each of them has made one since the step counted last, so that no rewiring comes
-        between a backward pass and a step. For weight decay see `topokit.nn.decay_groups`.
+        when each that holds such values has made one since the step counted last, so that no
+        rewiring comes between a backward pass and a step. For weight decay see
+        `topokit.nn.decay_groups`.
     rule : str or UpdateRule
         A name of `topokit.RULES` with its `params`, or a rule.
     every : int or "epoch"
