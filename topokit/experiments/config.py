@@ -185,7 +185,7 @@ class RuleSpec(Rewiring, Spec):
     name, params
         The rule and its own parameters.
     drop_fraction, schedule, every, stop, skip, final, grown_state
-        As in `topokit.rules.Rewiring`; `schedule` is a name here.
+        As in `topokit.rules.Rewiring`; `schedule` and `grown_state` are names here.
     """
 
     section: ClassVar[str] = "rule."
@@ -194,6 +194,8 @@ class RuleSpec(Rewiring, Spec):
         Spec.__post_init__(self)
         Rewiring.__post_init__(self)
         choose("drop-fraction schedule", self.schedule, SCHEDULES)
+        good = isinstance(self.grown_state, str)  # a run's optimizers are all known
+        need(good, "rule.grown_state", '"neutral" or "zero"', self.grown_state)
 
 
 @dataclass(frozen=True)
