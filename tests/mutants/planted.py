@@ -75,14 +75,14 @@ PLANTED = [
     ),
     Planted(
         "momentum window one batch short",
-        "topokit/nn/engine.py",
-        r"(?<=self\._window )\+= (?=math\.ceil\(math\.log\()",
+        "topokit/nn/rule_data.py",
+        r"(?<=self\.window )\+= (?=math\.ceil\(math\.log\()",
         "= ",
     ),
     Planted(
         "momentum window of one batch",
-        "topokit/nn/engine.py",
-        r"self\._window \+= math\.ceil\(.*\)\)",
+        "topokit/nn/rule_data.py",
+        r"self\.window \+= math\.ceil\(.*\)\)",
         "pass",
     ),
     Planted(

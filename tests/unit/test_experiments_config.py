@@ -93,6 +93,8 @@ def test_configurations_cannot_be_changed():
         ({"rule__stop": -1}, "rule.stop: expected an epoch"),
         ({"rule__skip": "fc1"}, "rule.skip: expected a list of names, got 'fc1'"),
         ({"rule__final": "grow"}, 'rule.final: expected "keep" or "drop", got'),
+        ({"rule__grown_state": "mean"}, 'rule.grown_state: expected "neutral", "zero" or the'),
+        ({"rule__grown_state": {"sum": "mean"}}, 'rule.grown_state: expected "neutral" or "zero"'),
         ({"optimizer": {"lr": 0}}, "optimizer.lr: expected a number above 0, got 0"),
         ({"optimizer": {"momentum": 1}}, "optimizer.momentum: expected a number from 0 to below 1"),
         ({"optimizer": {"weight_decay": -1}}, "optimizer.weight_decay: expected"),

@@ -555,6 +555,8 @@ def test_invalid_input_is_refused_with_a_message(rng):
         'every: expected "epoch" or a positive number of steps, got 0': {"every": 0},
         "total: expected a positive number, got 0": {"total": 0},
         "drop_fraction: expected a number from 0 to 1, got 2": {"drop_fraction": 2},
+        'grown_state: expected "neutral", "zero" or .* got \'x\'': {"grown_state": "x"},
+        "grown_state: expected .* got {'exp_avg': 'y'}": {"grown_state": {"exp_avg": "y"}},
         "skip: expected a list of names, got '0'": {"skip": "0"},
         "total number of steps for the schedule 'cosine'": {"schedule": "cosine"},
         "unknown sparse layer '3'; sparse layers: 0": {"skip": ["3"]},

@@ -144,8 +144,9 @@ class OptimizerSpec:
     """The optimizer of weights; `momentum` and `nesterov` are for "sgd" alone.
 
     `weight_decay` is torch's: added to the gradient by "sgd" and "adam", decoupled and
-    multiplied by `lr` in "adamw". `lr_schedule` is "constant", or takes `lr` to zero over the run
-    ("cosine", "linear").
+    multiplied by `lr` in "adamw". All parameters decay, the values of edges and biases among them;
+    a loop of your own leaves out biases with `topokit.nn.decay_groups`. `lr_schedule` is
+    "constant", or takes `lr` to zero over the run ("cosine", "linear").
     """
 
     name: str = "sgd"
@@ -183,8 +184,8 @@ class RuleSpec(Rewiring, Spec):
     ----------
     name, params
         The rule and its own parameters.
-    drop_fraction, schedule, every, stop, skip, final
-        As in `topokit.rules.Rewiring`; `schedule` is a name here.
+    drop_fraction, schedule, every, stop, skip, final, grown_state
+        As in `topokit.rules.Rewiring`; `schedule` and `grown_state` are names here.
     """
 
     section: ClassVar[str] = "rule."
@@ -193,6 +194,8 @@ class RuleSpec(Rewiring, Spec):
         Spec.__post_init__(self)
         Rewiring.__post_init__(self)
         choose("drop-fraction schedule", self.schedule, SCHEDULES)
+        good = isinstance(self.grown_state, str)  # a run's optimizers are all known
+        need(good, "rule.grown_state", '"neutral" or "zero"', self.grown_state)
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class TrainPlan(Rewiring):
     lr : float or None
         Learning rate of the first epoch, scaled by ``lr_schedule(epoch, epochs)`` before each
         epoch; ``None`` leaves the optimizer alone.
-    drop_fraction, schedule, every, stop, skip, final
+    drop_fraction, schedule, every, stop, skip, final, grown_state
         As in `topokit.rules.Rewiring`.
     """
 

@@ -68,8 +68,7 @@ class Calls:
     that no gradient comes back to (an evaluation, the first forward of a checkpointed block) hold
     no memory beyond their graph, except the last. A backward pass that does not reach
     ``values.grad`` (`torch.autograd.grad` of the inputs) counts for nothing, and calls before
-    ``zero_grad`` are forgotten when the next gradient arrives: an optimizer that evaluates the loss
-    several times in a step has the gradient of the last evaluation. Memory: inputs, outputs and
+    ``zero_grad`` are forgotten when the next gradient arrives. Memory: inputs, outputs and
     gradients of the calls of one step.
     """
 

@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from topokit.graph import EdgeUpdate, LayerGraph, Topology, same_edges
+from topokit.nn.averages import check_average, follow, layers_of_copy
 from topokit.nn.captures import found_inf
 from topokit.nn.layers import EdgeLayer, sparse_layers
-from topokit.nn.optimizer_state import carried, carry_state, find_holders, stamp_of, unwrapped
+from topokit.nn.optimizer_state import carry_state, find_holders, stamp_of, unwrapped
 from topokit.nn.rule_data import NEEDS, RuleData, as_arrays, as_tensors
+from topokit.nn.schedule import Schedule
 from topokit.nn.sparsify import sparsify
 from topokit.rules import RULES, Rewiring, UpdateRule, rewire_network
 from topokit.tables import as_generator, choose, need
@@ -41,7 +43,7 @@ RESUMED = (
 )
 
 
-class Engine:
+class Engine(Schedule):
     """Rewires a model's sparse layers as its optimizer steps. Made by `attach`.
 
     Parameters
@@ -100,23 +102,22 @@ class Engine:
         several = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
         self.optimizers = [unwrapped(each) for each in several]
         need(bool(self.optimizers), "optimizer", "one optimizer or several", optimizer)
-        self.model, self.optimizer, self.rule, self.options = (
-            model, self.optimizers[0], rule, options,
-        )  # fmt: skip
-        self.total, self.epoch_steps = total, epoch_steps
+        super().__init__(options, total, epoch_steps)
+        self.model, self.rule = model, rule
         self.recorder, self.rng = recorder, rng
         self.name = name or f"{rule.drop.__name__}, {rule.grow.__name__}"
-        self.steps = self.epochs = self.updates = 0
+        self.updates = 0
         self.last: dict[str, EdgeUpdate] = {}
         self._layers = sparse_layers(model)
         for skipped in options.skip:
             choose("sparse layer", skipped, self._layers)
-        self._holders()
+        holders = self._holders().values()
+        self.optimizers = [o for o in self.optimizers if o in holders] or self.optimizers
+        self.optimizer = self.optimizers[0]
         self._check_free()
         self._averages: list[dict[str, EdgeLayer]] = []
         self._stamps = {name: stamp_of(layer.graph) for name, layer in self._layers.items()}
         self._stepped_since: set[int] = set()  # optimizers, since the last counted step
-        self._epoch_start = 0  # steps before this epoch
         self._data = RuleData(
             model, self._layers, rule, samples=samples, track_explored=track_explored,
             decay=float(self.optimizer.param_groups[0].get("momentum") or 0.9),
@@ -125,7 +126,7 @@ class Engine:
         self._hooks: list[Any] = []
         for number, each in enumerate(self.optimizers):
             self._hooks += [
-                each.register_step_pre_hook(lambda o, *_: self._before_step(o)),
+                each.register_step_pre_hook(self._before_step),
                 each.register_step_post_hook(lambda o, *_, n=number: self._after_step(o, n)),
             ]
         for layer in self._layers.values():
@@ -210,64 +211,13 @@ class Engine:
                 f"{', '.join(now) or 'none'}; call detach() and attach anew"
             )
 
-    # The schedule. Positions count epochs, or steps where `every` counts steps.
-
-    @property
-    def _between_epochs(self) -> bool:
-        return isinstance(self.options.every, str)
-
-    @property
-    def _position(self) -> int:
-        return self.epochs if self._between_epochs else self.steps
-
-    @property
-    def _stop(self) -> int | None:
-        """The position of `Rewiring.stop`, which counts epochs."""
-        stop = self.options.stop
-        return stop if stop is None or self._between_epochs else stop * (self.epoch_steps or 1)
-
-    @property
-    def _end(self) -> int | None:
-        """The first position without rewiring; None if neither total nor stop is known."""
-        return min((end for end in (self.total, self._stop) if end is not None), default=None)
-
-    def _is_due(self, position: int) -> bool:
-        return self._end is None or position < self._end
-
-    @property
-    def _removes_last(self) -> bool:
-        """Whether edges are dropped without growing after the last epoch."""
-        ends = self.options.final == "drop" and self.total is not None
-        return ends and (self._stop is None or (self.total or 0) < self._stop)
-
-    def _steps_left(self) -> int | None:
-        """Return the number of steps up to and including the one that the next rewiring follows.
-
-        None if there is no further rewiring.
-        """
-        if isinstance(self.options.every, int):
-            left = [self.options.every - self.steps % self.options.every]
-            left = left if self._is_due(self.steps + left[0]) else []
-            if self._removes_last and self.steps < (self.total or 0):
-                left.append((self.total or 0) - self.steps)
-            return min(left, default=None)
-        at = self.epochs + 1
-        if not self._is_due(at) and not (self._removes_last and at == self.total):
-            return None
-        if self.epoch_steps is None:
-            return 1
-        in_epoch = self.steps - self._epoch_start
-        return self.epoch_steps - in_epoch if in_epoch < self.epoch_steps else None
+    # Steps and epochs.
 
     def step(self) -> None:
         """Do nothing: the engine counts steps by a hook on the optimizer.
 
         Loops written for libraries that require this call after ``optimizer.step()`` can keep it.
         """
-
-    @property
-    def _ended(self) -> bool:
-        return not self._between_epochs and self.total is not None and self.steps >= self.total
 
     def _held(self, optimizer: torch.optim.Optimizer) -> list[str]:
         """Return the layers whose values an optimizer holds."""
@@ -276,10 +226,16 @@ class Engine:
         holders = find_holders(self.optimizers, self._layers)
         return [name for name, holder in holders.items() if holder is optimizer]
 
-    def _before_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Collect what belongs to the gradients and weights that a step is made from."""
+    def _before_step(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Collect what belongs to the gradients and weights that a step is made from.
+
+        A step that is given a closure computes its gradients itself; those of the first call of
+        the closure belong to the weights before the step.
+        """
         if found_inf(optimizer):
-            return
+            return None
         names = self._held(optimizer)
         for name in names:
             state = optimizer.state.get(self._layers[name].values, {})
@@ -288,6 +244,24 @@ class Engine:
                     f"the optimizer's state of layer {name!r} is that of another graph; expected "
                     "the states of model and optimizer of the same step to be loaded"
                 )
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._collect(optimizer, names)
+            return None
+        waiting = [names]
+
+        def evaluated() -> Any:
+            loss = closure()
+            if waiting:
+                self._collect(optimizer, waiting.pop())
+            return loss
+
+        if len(args) > 1:
+            return (args[0], evaluated, *args[2:]), kwargs
+        return args, {**kwargs, "closure": evaluated}
+
+    def _collect(self, optimizer: torch.optim.Optimizer, names: list[str]) -> None:
+        """Collect what the rule needs of the gradients of a step."""
         if self._ended:
             return
         scale = getattr(optimizer, "grad_scale", None)
@@ -302,8 +276,11 @@ class Engine:
         if found_inf(optimizer):
             return
         for name in self._held(optimizer):
-            if state := optimizer.state.get(self._layers[name].values):
+            layer = self._layers[name]
+            if state := optimizer.state.get(layer.values):
                 state["graph"] = self._stamps[name]
+            if layer.calls is not None:  # of further calls of a closure
+                layer.calls.clear()
         if self._ended:
             return
         self._stepped_since.add(number)
@@ -406,18 +383,16 @@ class Engine:
 
     def _apply(self, changes: Changes) -> None:
         """Replace the graphs; optimizer state, averages and memories follow their edges."""
-        holders = self._holders()
+        holders, grown = self._holders(), self.options.grown_state
+        start: dict[str, Any] = {} if grown == "neutral" else {"grown_state": grown}
         for name, (update, values) in changes.items():
             layer = self._layers[name]
             averages = [copy[name] for copy in self._averages]
-            if any(not same_edges(average.graph, update.before) for average in averages):
-                raise ValueError(
-                    f"expected averages with the graph of layer {name!r}, got another one; load "
-                    "the states of model and averages of the same step"
-                )
-            layer.replace_graph(update, values, holders[name], grown_state=self.options.grown_state)
             for average in averages:
-                _follow(average, update, values)
+                check_average(name, average, update.before)
+            layer.replace_graph(update, values, holders[name], **start)
+            for average in averages:
+                follow(average, update, values)
             self._stamp(name, holders[name])
             self._data.carry(name, update, values)
 
@@ -474,15 +449,7 @@ class Engine:
         >>> same_edges(ema.module[0].graph, model[0].graph)
         True
         """
-        found = list(sparse_layers(copy).values())
-        good = len(found) == len(self._layers)
-        for theirs, ours in zip(found, self._layers.values(), strict=False):
-            good = good and theirs is not ours and same_edges(theirs.graph, ours.graph)
-        if not good:
-            raise ValueError(
-                "expected a copy of the model with its present graphs, made since the last rewiring"
-            )
-        self._averages.append(dict(zip(self._layers, found, strict=True)))
+        self._averages.append(layers_of_copy(copy, self._layers))
         return copy
 
     def loaded(self, layer: EdgeLayer, graph: LayerGraph, values: NDArray[Any]) -> None:
@@ -508,7 +475,7 @@ class Engine:
         for copy in self._averages:
             average = copy[name]
             if not same_edges(average.graph, graph):
-                _follow(average, EdgeUpdate.between(average.graph, graph), values)
+                follow(average, EdgeUpdate.between(average.graph, graph), values)
         self._data.carry(name, update, values)
         if self.steps:
             warnings.warn(RESUMED, stacklevel=2)
@@ -596,15 +563,6 @@ class Engine:
                 layer._engine = None
 
 
-def _follow(average: EdgeLayer, update: EdgeUpdate, values: NDArray[Any]) -> None:
-    """Replace the graph of averaged weights; those of grown edges start at the edges' values."""
-    kept = average.values.detach()
-    fill = torch.from_numpy(np.array(values[update.grown])).to(kept)
-    moved = carried(update, kept, fill)
-    plain = moved.to("cpu", torch.promote_types(moved.dtype, torch.float32))  # numpy lacks bfloat16
-    average.replace_graph(update, plain.numpy())
-
-
 def _without_growing(plan: Callable[..., dict[str, tuple[int, int]]]) -> Any:
     """Turn a plan into one that only drops."""
 
@@ -645,8 +603,9 @@ def attach(
     optimizer : torch.optim.Optimizer or list of them
         The optimizer of the model's parameters, made after `sparsify`; or all optimizers that hold
         values of sparse layers, each layer in one of them. A step of several optimizers is counted
-        when each of them has made one since the step counted last, so that no rewiring comes
-        between a backward pass and a step. For weight decay see `topokit.nn.decay_groups`.
+        when each that holds such values has made one since the step counted last, so that no
+        rewiring comes between a backward pass and a step. For weight decay see
+        `topokit.nn.decay_groups`.
     rule : str or UpdateRule
         A name of `topokit.RULES` with its `params`, or a rule.
     every : int or "epoch"
@@ -751,8 +710,8 @@ def attach(
         drop_fraction=drop_fraction, schedule=schedule, every=every, stop=stop, skip=skip,
         grown_state=grown_state,
     )  # fmt: skip
-    for name, count in (("total", total), ("epoch_steps", epoch_steps)):
-        need(count is None or count >= 1, name, "a positive number", count)
+    for key, count in (("total", total), ("epoch_steps", epoch_steps)):
+        need(count is None or count >= 1, key, "a positive number", count)
     if schedule != "constant" and total is None and stop is None:
         raise ValueError(f"expected the total number of steps for the schedule {schedule!r}")
     by_steps = isinstance(options.every, int)

@@ -447,7 +447,7 @@ class SparseLinear(EdgeLayer):
     bias : torch.nn.Parameter or None
         (n_out,).
     capture : bool
-        Keep the last batch's activations and gradient for a rule.
+        Keep the activations and gradients of a step for a rule: see `topokit.nn.captures`.
 
     Notes
     -----

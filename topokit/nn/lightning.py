@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,16 +24,17 @@ def rewiring(
     schedule: str | Callable[[int, int], float] = "constant",
     stop: int | None = None,
     skip: Collection[str] = (),
+    grown_state: str | Mapping[str, str] = "neutral",
     samples: torch.Tensor | None = None,
     recorder: Callable[[int, Topology], None] | None = None,
     rng: np.random.Generator | int,
     **params: Any,
 ) -> Any:
-    """Return a Lightning callback that attaches a rule to the first optimizer of a fit.
+    """Return a Lightning callback that attaches a rule to the optimizers of a fit.
 
     Parameters
     ----------
-    rule, drop_fraction, schedule, stop, skip, samples, recorder, rng, **params
+    rule, drop_fraction, schedule, stop, skip, grown_state, samples, recorder, rng, **params
         As for `topokit.attach`; layer names are those in the LightningModule.
     every : int, optional
         Optimizer steps between rewirings; by default those of an epoch.
@@ -54,9 +55,9 @@ def rewiring(
     Notes
     -----
     A checkpoint of Lightning contains the graphs with the weights, the optimizer state per edge,
-    and the state of the engine (steps, random stream, memories of the rule). Only one optimizer and
-    one process are supported; see `topokit.attach` for accumulated gradients, mixed precision and
-    compiled models.
+    and the state of the engine (steps, random stream, memories of the rule). Only one process is
+    supported; see `topokit.attach` for accumulated gradients, mixed precision, several optimizers
+    and compiled models.
 
     Examples
     --------
@@ -89,7 +90,7 @@ def rewiring(
                 )
             self.engine = attach(
                 pl_module,
-                trainer.optimizers[0],
+                list(trainer.optimizers),
                 rule,
                 every=every or steps or 1,
                 drop_fraction=drop_fraction,
@@ -97,6 +98,7 @@ def rewiring(
                 total=int(total) if math.isfinite(total) and total > 0 else None,
                 stop=stop,
                 skip=skip,
+                grown_state=grown_state,
                 epoch_steps=steps,
                 samples=samples,
                 recorder=recorder,

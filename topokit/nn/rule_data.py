@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from topokit.graph import EdgeUpdate, LayerGraph
-from topokit.nn.captures import Activations, Calls, watch_models
+from topokit.nn.captures import Calls, watch_models
 from topokit.nn.layers import EdgeLayer
 from topokit.rules import LayerView, UpdateRule
 from topokit.rules.memory import MEMORIES, decayed, stalled
@@ -239,14 +239,16 @@ class RuleData:
         kept: dict[str, list[LayerView]] = {name: [] for name in self.layers}
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
+        hooks = watch_models(_called(self.model, self.layers))
         with torch.no_grad():
             for batch in samples.split(FORWARD_BATCH):
                 for layer in self.layers.values():
                     layer._keep_calls(Calls(every=True))
-                with Activations(self.model, list(self.layers.values())) as watch:
-                    watch.finish(self.model(batch))
+                self.model(batch)
                 for name, layer in self.layers.items():
                     kept[name].append(layer.view())
+        for hook in hooks:
+            hook.remove()
         self.capture(False)
         for module, training in modes:
             module.training = training

@@ -254,7 +254,7 @@ class UpdateRule(NamedTuple):
         ``init(view, ids, rng) -> (len(ids),)``, values of grown edges, `ids` increasing.
     needs : tuple of str
         Data that the engine must put in the view: ``"gradient"`` (inputs and output_grad of the
-        last batch), ``"momentum"`` (the same of recent batches, older ones weighted down: see
+        last step), ``"momentum"`` (the same of recent steps, older ones weighted down: see
         `topokit.rules.memory.decayed`), ``"activations"`` (inputs and outputs over the training
         data), or an entry of ``view.extra`` (``"explored"``, ``"sign"``, ``"sensitivity"``,
         ``"stalled"``).
