@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from topokit.nn.kernels.autograd import NATIVE, units_first
+from topokit.nn.kernels.products import NATIVE, units_first
 from topokit.nn.kernels.threads import (
     Dropout,
     SReLUBackward,

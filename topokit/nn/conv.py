@@ -11,7 +11,7 @@ from torch.nn.functional import conv2d, unfold
 
 from topokit.graph import LayerGraph
 from topokit.nn.kernels import edge_product
-from topokit.nn.layers import EdgeLayer, initial_values
+from topokit.nn.layers import EdgeLayer, in_own_precision, initial_values
 from topokit.tables import as_generator
 
 __all__ = ["SparseConv2d"]
@@ -138,6 +138,7 @@ class SparseConv2d(EdgeLayer):
         )
         return ("csr" if sparse < self.n_out else "dense"), word
 
+    @in_own_precision
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (batch, in_channels, height, width), or one sample without the batch dimension."""
         if self.choose_kernel()[0] == "dense" or x.ndim == 3:
@@ -145,9 +146,10 @@ class SparseConv2d(EdgeLayer):
         else:
             patches = self._patches(x)
             flat = patches.transpose(0, 1).flatten(1)  # (n_in, batch * positions), one copy
-            y = edge_product(flat.t(), self.values, self.bias, self.index, "csr")
-            y = y.t().view(self.n_out, len(x), *self._output_size(x)).transpose(0, 1)
-        self._record(x, y)
+            y = edge_product(flat.t(), self.values, self.bias, self.edges, "csr")
+            y = y.t().view(self.n_out, x.shape[0], *self._output_size(x)).transpose(0, 1)
+        if self.capture:
+            self._record(x, y)
         return y
 
     def _patches(self, x: torch.Tensor) -> torch.Tensor:
