@@ -50,7 +50,9 @@ def inputs(rng, graph, batch, dtype=torch.float64):
 def test_every_product_equals_dense_algebra(name, graph, batch, seed):
     x, values, bias = inputs(np.random.default_rng(seed), graph, batch)
     index = EdgeIndex(graph)
-    ours = gradients(lambda x, v, b: EdgeProduct.apply(x, v, b, index, False, PRODUCTS[name]), x, values, bias)
+    ours = gradients(
+        lambda x, v, b: EdgeProduct.apply(x, v, b, index, False, PRODUCTS[name]), x, values, bias
+    )
     oracle = gradients(lambda x, v, b: x @ dense_of(graph, v).T + b, x, values, bias)
     for a, b in zip(ours, oracle, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)

@@ -11,7 +11,7 @@ from torch.nn.functional import conv2d, unfold
 
 from topokit.graph import LayerGraph
 from topokit.nn.kernels import edge_product
-from topokit.nn.layers import EdgeLayer, in_own_precision, initial_values
+from topokit.nn.layers import EdgeLayer, initial_values, layer_forward
 from topokit.tables import as_generator
 
 __all__ = ["SparseConv2d"]
@@ -138,7 +138,7 @@ class SparseConv2d(EdgeLayer):
         )
         return ("csr" if sparse < self.n_out else "dense"), word
 
-    @in_own_precision
+    @layer_forward
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (batch, in_channels, height, width), or one sample without the batch dimension."""
         if self.choose_kernel()[0] == "dense" or x.ndim == 3:

@@ -30,8 +30,8 @@ __all__ = [
     "SparseLinear",
     "decay_groups",
     "explain_kernel",
-    "in_own_precision",
     "initial_values",
+    "layer_forward",
     "sparse_layers",
 ]
 
@@ -43,12 +43,13 @@ class EdgeLayer(nn.Module):
     ``state_dict``, and loading a state replaces it. Subclasses call `_set_graph` in their
     constructor.
 
-    Everything that torch does with a layer is possible: ``torch.compile`` (also ``fullgraph=True``),
-    ``torch.export``, ``torch.jit.trace``, the transformations of ``torch.func``, ``functional_call``,
-    and derivatives of any order, forward and backward. The graph's buffers are inputs of the
+    Torch's tools work with a layer as with its own: ``torch.compile``, also with
+    ``fullgraph=True``, ``torch.export``, ``torch.jit.trace``, ``functional_call`` and the
+    transformations of ``torch.func``. Gradients can be differentiated again; forward-mode
+    differentiation (``jvp``, ``jacfwd``) is possible once. The graph's buffers are inputs of a
     compiled program, so it follows every rewiring; it is compiled again when the number of edges
-    changes. While `capture` is on the compiled graph breaks after the layer. ``torch.jit.script``
-    and ``torch.onnx.export`` take the dense copy that `topokit.densify` makes.
+    changes, and while `capture` is on it breaks after the layer. ``torch.jit.script`` and
+    ``torch.onnx.export`` take the dense copy that `topokit.densify` makes.
     """
 
     values: nn.Parameter
@@ -433,11 +434,12 @@ def initial_values(init: str, graph: LayerGraph, rng: np.random.Generator) -> to
     return torch.from_numpy(values).to(torch.get_default_dtype())
 
 
-def in_own_precision(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Make a layer's forward method check its input, and keep the values' precision in autocast.
+def layer_forward(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Decorate the forward method of a sparse layer: the types of input and output.
 
-    Under automatic mixed precision an input of another floating-point type is converted to that of
-    the values, and the result has it, whatever the kernel. Elsewhere the types must be the same.
+    The input's dtype and device are those of the values. Under automatic mixed precision an input
+    of another floating-point type is converted to that of the values, and the result has it,
+    whatever the kernel.
 
     Raises
     ------
@@ -564,6 +566,7 @@ class SparseLinear(EdgeLayer):
         """
         return self.to_dense()
 
+    @layer_forward
     def forward(self, x: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
         """Map (..., n_in) to (..., n_out), followed by ReLU if `relu`.
 

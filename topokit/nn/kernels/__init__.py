@@ -241,7 +241,7 @@ def _check(
     """Raise a ValueError if sizes do not match, a TypeError if dtypes or devices do not."""
     if x.shape[-1:] != (edges.n_in,):
         raise ValueError(f"expected an input of shape (..., {edges.n_in}), got {tuple(x.shape)}")
-    check_per_edge(edges, values)
+    check_per_edge(edges, values)  # type: ignore[arg-type]  # which needs the number of edges alone
     if bias is not None and bias.shape != (edges.n_out,):
         raise ValueError(f"expected a bias of shape ({edges.n_out},), got {tuple(bias.shape)}")
     check_types(x, values, bias)

@@ -44,6 +44,7 @@ class EdgeProduct(torch.autograd.Function):
     def forward(
         ctx: Any, x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool, way: type[Product]
     ) -> torch.Tensor:
+        """Compute the product; as one node of torch's graph."""
         maker = x.grad_fn
         ctx.maker = maker if getattr(maker, "relu", False) else None
         y = way.product(units_first(x), values.detach(), bias, index, relu)
@@ -53,6 +54,7 @@ class EdgeProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[Any, ...]:
+        """Compute the gradients of x, values and bias."""
         if ops.autocast_on(g):  # gradients in the precision of the values too
             with torch.autocast(g.device.type, enabled=False):
                 return EdgeProduct.backward(ctx, g)

@@ -11,9 +11,9 @@ columns of units. With W the (n_out, n_in) matrix of the values:
     ``<g[i], x[j]>``, (n_edges,), for each edge from unit j to unit i.
 
 Each is linear in both tensors, and its derivatives in both are the other two (`_DERIVATIVES`), so
-they have derivatives of any order, forward and backward. The graph is passed as tensors, the layer's
-buffers, so a compiled or exported program follows a graph that changes. What the kernels derive from
-it (`EdgeIndex`) is kept as long as the tensors live and are not written to.
+they have derivatives of any order. The graph is passed as tensors, the layer's buffers, so that a
+compiled program follows a graph that changes. What the kernels derive from it (`EdgeIndex`) is kept
+as long as the tensors live and are not written to.
 
 `composed_product` makes a layer's output of them. It is used where torch follows a computation
 instead of just running it (`composed`); everywhere else the autograd function of
@@ -252,7 +252,10 @@ _DERIVATIVES: dict[str, tuple[Callable[..., torch.Tensor], Callable[..., torch.T
 }
 
 
-def _registered(name: str) -> Callable[..., torch.Tensor]:
+Operator = Callable[..., torch.Tensor]
+
+
+def _registered(name: str) -> Operator:
     """Register an operator, and return a function that calls it in any transformation."""
     _LIBRARY.define(name + _SIGNATURE, tags=(torch.Tag.pt2_compliant_tag,))
     operator = getattr(torch.ops.topokit, name)
@@ -284,7 +287,7 @@ def _registered(name: str) -> Callable[..., torch.Tensor]:
                 t if over else t.expand(count, *t.shape)
                 for t, over in zip((indptr, indices), over_graph, strict=True)
             )
-            graphs = _slices_of(*stacked, n_in)
+            graphs = _slices_of(next(stacked), next(stacked), n_in)
         results = [
             call(a[k] if over_a else a, b[k] if over_b else b, *graph, n_in)
             for k, graph in enumerate(graphs)
@@ -318,7 +321,9 @@ def _registered(name: str) -> Callable[..., torch.Tensor]:
             a, b, *graph = ctx.saved_tensors
             of_a = None if da is None else call(da, b, *graph, ctx.n_in)
             of_b = None if db is None else call(a, db, *graph, ctx.n_in)
-            return of_b if of_a is None else of_a if of_b is None else of_a + of_b
+            if of_a is None or of_b is None:
+                return of_b if of_a is None else of_a  # type: ignore[return-value]  # never both
+            return of_a + of_b
 
         vmap = staticmethod(batched)
 
@@ -329,9 +334,9 @@ def _registered(name: str) -> Callable[..., torch.Tensor]:
     return call
 
 
-product = _registered("product")
-transposed_product = _registered("transposed_product")
-edge_sums = _registered("edge_sums")
+product: Operator = _registered("product")
+transposed_product: Operator = _registered("transposed_product")
+edge_sums: Operator = _registered("edge_sums")
 
 
 # ---------------------------------------------------------------------------------------------
