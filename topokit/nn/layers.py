@@ -48,8 +48,9 @@ class EdgeLayer(nn.Module):
     transformations of ``torch.func``. Gradients can be differentiated again; forward-mode
     differentiation (``jvp``, ``jacfwd``) is possible once. The graph's buffers are inputs of a
     compiled program, so it follows every rewiring; it is compiled again when the number of edges
-    changes, and while `capture` is on it breaks after the layer. ``torch.jit.script`` and
-    ``torch.onnx.export`` take the dense copy that `topokit.densify` makes.
+    changes, and while `capture` is on it breaks after the layer. ``torch.onnx.export``
+    writes values and graph, from which the program makes the dense weight. ``torch.jit.script``
+    takes the dense copy that `topokit.densify` makes.
     """
 
     values: nn.Parameter
@@ -57,6 +58,7 @@ class EdgeLayer(nn.Module):
     indptr: torch.Tensor
     indices: torch.Tensor
     shape: torch.Tensor
+    weight: Any  # a property: the dense weight in torch's shape
     calls: Calls | None = None  # what goes through the layer, while `capture` is on
     _engine: weakref.ref[Any] | None = None  # the engine that rewires the layer
 

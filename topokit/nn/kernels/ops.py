@@ -62,11 +62,6 @@ class Edges(NamedTuple):
         """Number of edges."""
         return self.indices.shape[-1]
 
-    @property
-    def complete(self) -> bool:
-        """Whether there is an edge between any two units."""
-        return self.n_edges == self.n_out * self.n_in
-
 
 _transformed = torch._C._are_functorch_transforms_active
 """Whether a transformation of ``torch.func`` (grad, vmap, ...) is being applied."""
@@ -363,7 +358,7 @@ def composed_product(
     dense : bool
         Whether to multiply by the dense matrix, of O(n_out * n_in) memory.
     """
-    if dense:
+    if dense or torch.onnx.is_in_onnx_export():  # ONNX has operators for dense matrices alone
         return torch.nn.functional.linear(x, dense_weight(values, edges), bias)
     graph = (edges.indptr, edges.indices, edges.n_in)
     if not values.is_complex():
@@ -401,17 +396,25 @@ def composed_gradients(
     return dx, edge_sums(g.t(), x.t(), *graph) if needs_values else None
 
 
-def dense_weight(values: torch.Tensor, edges: Edges) -> torch.Tensor:
-    """Return the (n_out, n_in) matrix of edge values, by torch's own operators."""
-    if edges.complete:
-        return values.reshape(edges.n_out, edges.n_in)
-    weight = values.new_zeros(edges.n_out * edges.n_in).scatter(0, _flat(edges), values)
-    return weight.reshape(edges.n_out, edges.n_in)
+def dense_weight(values: torch.Tensor, edges: Edges, groups: int = 1) -> torch.Tensor:
+    """Return the (n_out, n_in / groups) matrix of edge values, by torch's own operators.
+
+    With several groups all edges join an output unit to an input unit of the same group.
+    """
+    width = edges.n_in // groups
+    if edges.n_edges == edges.n_out * width:
+        return values.reshape(edges.n_out, width)
+    weight = values.new_zeros(edges.n_out * width).scatter(0, _flat(edges, groups), values)
+    return weight.reshape(edges.n_out, width)
 
 
-def _flat(edges: Edges) -> torch.Tensor:
-    """Return the (n_edges,) edge ids, positions in the flattened matrix, by torch's operators."""
+def _flat(edges: Edges, groups: int = 1) -> torch.Tensor:
+    """Return the (n_edges,) positions of edges in that matrix, flattened."""
     # an edge's row is the number of rows that end at its position or before
     ends = edges.indptr[1:-1].long()
     counts = ends.new_zeros(edges.n_edges + 1).scatter_add(0, ends, torch.ones_like(ends))
-    return counts[:-1].cumsum(0) * edges.n_in + edges.indices.long()
+    rows, width = counts[:-1].cumsum(0), edges.n_in // groups
+    columns = edges.indices.long()
+    if groups > 1:
+        columns = columns - rows // (edges.n_out // groups) * width
+    return rows * width + columns
