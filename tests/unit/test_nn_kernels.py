@@ -262,16 +262,6 @@ def test_invalid_input_is_refused_with_a_message(rng):
         edge_product(x, values, bias, index, "fast")
 
 
-def test_second_derivatives_are_refused_not_wrong(rng):
-    graph = random_graph(rng, 6, 5, 13)
-    x, values, bias = inputs(rng, graph, 4)
-    values.requires_grad_()
-    y = edge_product(x, values, bias, EdgeIndex(graph), "csr").square().sum()
-    (first,) = torch.autograd.grad(y, values, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        first.sum().backward()
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("kernel", ["csr", "dense"])

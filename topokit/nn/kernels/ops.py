@@ -103,6 +103,7 @@ def composed(x: torch.Tensor) -> bool:
         or torch._C._get_tracing_state() is not None
         or type(x) not in _PLAIN
         or x.device.type == "meta"
+        or torch._C._functorch.is_legacy_batchedtensor(x)  # of ``is_grads_batched=True``
     )
 
 
