@@ -97,7 +97,26 @@ def test_from_dense_and_reasons(rng):
 def test_what_does_not_fit_is_refused(rng):
     with pytest.raises(ValueError, match="20 input units are channels times 3 x 3 kernel cells"):
         SparseConv2d(LayerGraph.from_edge_ids([], (4, 20)), 3, rng=rng)
-    with pytest.raises(ValueError, match="expected one group"):
-        SparseConv2d.from_dense(nn.Conv2d(2, 4, 3, groups=2))
+    with pytest.raises(ValueError, match="edges within 2 groups, got one from group to group"):
+        SparseConv2d.from_dense(
+            nn.Conv2d(2, 4, 3, groups=2), LayerGraph.from_edge_ids([9], (4, 18))
+        )
+    with pytest.raises(TypeError, match=r"expected a torch.nn.Conv2d, got Conv1d"):
+        SparseConv2d.from_dense(nn.Conv1d(2, 4, 3))
+    with pytest.raises(ValueError, match="expected stride as one or 2 integers"):
+        SparseConv2d(LayerGraph.from_edge_ids([], (4, 18)), 3, (1, 2, 3), rng=rng)
+    for options, message in {
+        ("padding_mode", "mirror"): "expected a padding_mode of zeros, reflect, .*, got 'mirror'",
+        ("padding", "full"): "expected padding as numbers, 'same' or 'valid', got 'full'",
+        ("groups", 3): "groups that divides 18 input and 4 output units, got 3",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            SparseConv2d(LayerGraph.from_edge_ids([], (4, 18)), 3, **dict([options]), rng=rng)
+    with pytest.raises(ValueError, match="expected a stride of 1 with padding='same'"):
+        SparseConv2d(LayerGraph.from_edge_ids([], (4, 18)), 3, 2, "same", rng=rng)
+    with pytest.raises(ValueError, match="at least as large as the kernel"):
+        SparseConv2d(LayerGraph.from_edge_ids([], (4, 18)), 3, kernel="csr", rng=rng)(
+            torch.ones(1, 2, 2, 5)
+        )
     with pytest.raises(ValueError, match=r"shape \(4, 18\), got \(4, 9\)"):
         SparseConv2d.from_dense(nn.Conv2d(2, 4, 3), LayerGraph.from_edge_ids([], (4, 9)))

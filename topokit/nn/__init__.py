@@ -5,16 +5,38 @@ and in `kernels` the sparse products that layers compute. Parameters, gradients 
 are stored per edge. Imports from `graph`, `generators`, `rules` and the tables below them.
 """
 
-from topokit.nn.conv import SparseConv2d
+from topokit.nn.attention import SparseMultiheadAttention
+from topokit.nn.conv import (
+    SparseConv1d,
+    SparseConv2d,
+    SparseConv3d,
+    SparseConvTranspose1d,
+    SparseConvTranspose2d,
+    SparseConvTranspose3d,
+)
 from topokit.nn.layers import INITS, SparseLinear, decay_groups, explain_kernel, sparse_layers
 from topokit.nn.rbm import SparseRBM
+from topokit.nn.recurrent import SparseRecurrent, SparseRecurrentCell
+from topokit.nn.sparsify import SparsifyWarning
+from topokit.nn.sparsity import SparsityReport, sparsity_report
 
 __all__ = [
     "INITS",
+    "SparseConv1d",
     "SparseConv2d",
+    "SparseConv3d",
+    "SparseConvTranspose1d",
+    "SparseConvTranspose2d",
+    "SparseConvTranspose3d",
     "SparseLinear",
+    "SparseMultiheadAttention",
     "SparseRBM",
+    "SparseRecurrent",
+    "SparseRecurrentCell",
+    "SparsifyWarning",
+    "SparsityReport",
     "decay_groups",
     "explain_kernel",
     "sparse_layers",
+    "sparsity_report",
 ]

@@ -19,13 +19,13 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from topokit.graph import Topology
 from topokit.nn.checkpoints import read_checkpoint, topology_of_state
-from topokit.nn.kinds import NO_LAYERS, Weight, graph_of, joined, weights_of
+from topokit.nn.kinds import Weight, graph_of, has_no_layers, joined, weights_of
 from topokit.nn.layers import EdgeLayer
 
-__all__ = ["topology_of", "topology_of_module"]
+__all__ = ["computed_name", "layers_in", "parts_of", "topology_of", "topology_of_module"]
 
+_NAMED = 8  # what a warning names at most
 _WEIGHT = re.compile(r"(\w+_)?weight(_(ih|hh)\w*)?")
-_NORM = re.compile(r"Norm(\dd)?$")
 
 
 def topology_of(
@@ -118,18 +118,18 @@ def topology_of_module(module: nn.Module) -> Topology:
     topology: Topology = {}
     notes: list[str] = []
     owners: dict[tuple[int, str], str] = {}
-    for name, part in _modules(module):
+    for name, part in parts_of(module):
         if isinstance(part, EdgeLayer):
             topology[name or "layer"] = part.graph
             continue
-        if isinstance(part, NO_LAYERS) or _NORM.search(type(part).__name__):
+        if has_no_layers(part):
             continue
         if any(is_lazy(parameter) for parameter in part.parameters(recurse=False)):
             raise ValueError(
                 f"expected initialised layers, got a lazy one at {name!r}; pass a batch through "
                 "the model first"
             )
-        weights, rest = _layers_in(part)
+        weights, rest = layers_in(part)
         for weight in weights:
             layer = joined(name, weight.layer) or weight.leaf
             stored = part._parameters.get(weight.leaf)
@@ -148,11 +148,12 @@ def topology_of_module(module: nn.Module) -> Topology:
             "dimensions), found none" + "".join(f"; {note}" for note in notes)
         )
     if notes:
-        warnings.warn("; ".join(notes), stacklevel=3)
+        more = f"; and {len(notes) - _NAMED} more" if len(notes) > _NAMED else ""
+        warnings.warn("; ".join(notes[:_NAMED]) + more, stacklevel=3)
     return topology
 
 
-def _modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def parts_of(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield the modules of a model, without those that compute parametrizations."""
     inside = None
     for name, part in module.named_modules():
@@ -165,7 +166,7 @@ def _modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         yield name, part
 
 
-def _layers_in(part: nn.Module) -> tuple[list[Weight], list[tuple[str, torch.Size]]]:
+def layers_in(part: nn.Module) -> tuple[list[Weight], list[tuple[str, torch.Size]]]:
     """Return the weights of a module's own layers, and names and shapes of other matrices.
 
     In a module of an unknown kind, tensors called ``weight`` or ``..._weight`` are weights. They
@@ -188,7 +189,7 @@ def _layers_in(part: nn.Module) -> tuple[list[Weight], list[tuple[str, torch.Siz
 
 def _own_tensors(part: nn.Module) -> list[str]:
     """Return the attributes with a module's own tensors, those that are computed under one name."""
-    computed = {_computed_name(hook): hook for hook in part._forward_pre_hooks.values()}
+    computed = {computed_name(hook): hook for hook in part._forward_pre_hooks.values()}
     computed.pop(None, None)
     pieces = {f"{name}{end}" for name in computed for end in ("_orig", "_g", "_v", "_u", "_mask")}
     names = [*computed, *getattr(part, "parametrizations", ())]
@@ -199,7 +200,7 @@ def _own_tensors(part: nn.Module) -> list[str]:
     return names
 
 
-def _computed_name(hook: Any) -> str | None:
+def computed_name(hook: Any) -> str | None:
     """Return the name of the tensor that a hook of torch.nn.utils computes before each forward."""
     if isinstance(hook, WeightNorm | SpectralNorm):
         return hook.name
@@ -226,7 +227,7 @@ def _pattern(part: nn.Module, leaf: str, layer: str) -> torch.Tensor:
 @torch.no_grad()
 def _computed(part: nn.Module, leaf: str) -> torch.Tensor:
     """Return a module's tensor as its next forward would compute it."""
-    hooks: list[Any] = [h for h in part._forward_pre_hooks.values() if _computed_name(h) == leaf]
+    hooks: list[Any] = [h for h in part._forward_pre_hooks.values() if computed_name(h) == leaf]
     for hook in hooks:
         if isinstance(hook, SpectralNorm):
             return hook.compute_weight(part, do_power_iteration=False)

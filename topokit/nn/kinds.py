@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,13 +11,13 @@ from torch import nn
 
 from topokit.graph import LayerGraph
 
-__all__ = ["NO_LAYERS", "Weight", "graph_of", "joined", "matrix_of", "weights_of"]
+__all__ = ["Weight", "graph_of", "has_no_layers", "joined", "matrix_of", "weights_of"]
 
-NO_LAYERS: tuple[type[nn.Module], ...] = (
+_NORM = re.compile(r"Norm(\dd)?$")
+_NO_LAYERS: tuple[type[nn.Module], ...] = (
     nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU,
     nn.modules.batchnorm._NormBase,
 )  # fmt: skip
-"""Tables and normalisations: their parameters are no weights between units."""
 
 
 class Weight(NamedTuple):
@@ -44,6 +45,17 @@ class Weight(NamedTuple):
     part: tuple[int, int] = (0, 1)
 
 
+def has_no_layers(module: nn.Module) -> bool:
+    """Return whether a module is a table or a normalisation, whose parameters join no units.
+
+    Examples
+    --------
+    >>> has_no_layers(nn.Embedding(5, 3)), has_no_layers(nn.LayerNorm([4, 5]))
+    (True, True)
+    """
+    return isinstance(module, _NO_LAYERS) or bool(_NORM.search(type(module).__name__))
+
+
 def weights_of(module: nn.Module) -> list[Weight] | None:
     """Return the weights of a module's layers; None for a module of no known kind.
 
@@ -57,7 +69,7 @@ def weights_of(module: nn.Module) -> list[Weight] | None:
     for kind, weights in _KINDS:
         if isinstance(module, kind):
             return weights(module)
-    if any(kind.__name__ == "Conv1D" for kind in type(module).__mro__):
+    if hasattr(module, "nf") and any(k.__name__ == "Conv1D" for k in type(module).__mro__):
         return [Weight("", "weight", "in_out")]  # of GPT-2: y = x @ weight + bias
     return None
 

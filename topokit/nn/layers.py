@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import weakref
 from collections.abc import Callable, Mapping
 from functools import cache, wraps
 from operator import is_
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -32,7 +33,9 @@ __all__ = [
     "explain_kernel",
     "initial_values",
     "layer_forward",
+    "linear_of",
     "sparse_layers",
+    "sparse_or_dense",
 ]
 
 
@@ -61,6 +64,7 @@ class EdgeLayer(nn.Module):
     weight: Any  # a property: the dense weight in torch's shape
     calls: Calls | None = None  # what goes through the layer, while `capture` is on
     _engine: weakref.ref[Any] | None = None  # the engine that rewires the layer
+    groups: int = 1
 
     def _set_graph(
         self, graph: LayerGraph, values: torch.Tensor, *, bias: bool, kernel: str
@@ -73,7 +77,7 @@ class EdgeLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(graph.n_out, dtype=values.dtype)) if bias else None
         for name, buffer in _buffers(graph).items():
             self.register_buffer(name, buffer)
-        self._sizes = graph.shape
+        self._graph_shape = graph.shape
         self._index: tuple[Any, Any, EdgeIndex] | None = None
         _exclude_from_compilation()
 
@@ -95,7 +99,7 @@ class EdgeLayer(nn.Module):
         held = tuple(stored.values())  # keeps the identities in the stamp from being reused
         written = known is not None and all(map(is_, held, known[1]))
         try:
-            index = EdgeIndex(_graph_of(self.indptr, self.indices, self.shape))
+            index = EdgeIndex(_graph_of(self.indptr, self.indices, self.shape, self.groups))
         except ValueError as error:
             raise ValueError(_OVERWRITTEN) if written else error from None
         if written and known is not None:
@@ -124,7 +128,7 @@ class EdgeLayer(nn.Module):
         compiled program or a transformation has them as inputs.
         """
         if composed(self.values):
-            return Edges(self.indptr, self.indices, *self._sizes)
+            return Edges(self.indptr, self.indices, *self._graph_shape)
         return self.index
 
     @property
@@ -135,12 +139,12 @@ class EdgeLayer(nn.Module):
     @property
     def n_in(self) -> int:
         """Number of input units."""
-        return self._sizes[1]
+        return self._graph_shape[1]
 
     @property
     def n_out(self) -> int:
         """Number of output units."""
-        return self._sizes[0]
+        return self._graph_shape[0]
 
     @property
     def nnz(self) -> int:
@@ -150,7 +154,8 @@ class EdgeLayer(nn.Module):
     @property
     def density(self) -> float:
         """Edges over possible edges."""
-        return self.nnz / max(self.n_out * self.n_in, 1)
+        possible = self.n_out * self.n_in // self.groups
+        return self.nnz / possible if possible else math.nan
 
     @property
     def capture(self) -> bool:
@@ -237,6 +242,10 @@ class EdgeLayer(nn.Module):
         """
         if not same_edges(update.before, self.graph):
             raise ValueError(f"expected an update of {self.graph}, got one of {update.before}")
+        if update.after.groups != self.groups:
+            after = update.after
+            after = LayerGraph(after.shape, after.indptr, after.indices, self.groups)
+            update = EdgeUpdate(update.before, after, update.source)
         values = np.asarray(values)
         check_per_edge(update.after, values, layer="the new graph")
         if optimizer is not None:
@@ -261,8 +270,8 @@ class EdgeLayer(nn.Module):
 
     @torch.no_grad()
     def take(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        """Copy values from an (n_out, n_in) weight at the layer's edges, and the bias."""
-        ids = torch.from_numpy(self.graph.edge_ids).to(weight.device)
+        """Copy values from an (n_out, n_in / groups) weight at the layer's edges, and the bias."""
+        ids = torch.from_numpy(self.graph.ids_in_groups).to(weight.device)
         self.values.copy_(weight.reshape(-1)[ids])
         if self.bias is not None and bias is not None:
             self.bias.copy_(bias)
@@ -280,6 +289,13 @@ class EdgeLayer(nn.Module):
         if (engine := self._rewired_by()) is not None:
             engine.restarted(self)
 
+    def as_trained(self, dense: Any) -> Self:
+        """Take from a dense layer which parameters are trained, and the mode; return the layer."""
+        self.values.requires_grad_(dense.weight.requires_grad)
+        if self.bias is not None:
+            self.bias.requires_grad_(dense.bias.requires_grad)
+        return self.train(dense.training)
+
     def choose_kernel(self) -> tuple[str, str]:
         """Return the kernel in use and the reason in words."""
         return choose_kernel(self.kernel, self.graph, self.values.device)
@@ -290,7 +306,7 @@ class EdgeLayer(nn.Module):
         if isinstance(edges, Edges):
             return dense_weight(self.values, edges)
         weight = self.values.new_zeros(self.n_out * self.n_in)
-        return weight.scatter(0, edges.flat(weight.device), self.values).view(self._sizes)
+        return weight.scatter(0, edges.flat(weight.device), self.values).view(self._graph_shape)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -300,7 +316,7 @@ class EdgeLayer(nn.Module):
         if all(isinstance(state_dict.get(prefix + name), torch.Tensor) for name in names):
             indptr, indices, shape, values = (state_dict[prefix + name] for name in names)
             try:
-                graph = _graph_of(indptr, indices, shape)
+                graph = _graph_of(indptr, indices, shape, self.groups)
             except ValueError as error:
                 args[-1].append(f"the graph of {prefix or 'the layer.'}shape is damaged: {error}")
                 return
@@ -365,7 +381,7 @@ class EdgeLayer(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         n_out, n_in = self.shape.tolist()
-        self._sizes = (n_out, n_in)
+        self._graph_shape = (n_out, n_in)
         _exclude_from_compilation()
         self._note_graph()
 
@@ -406,10 +422,12 @@ def _buffers(graph: LayerGraph) -> dict[str, torch.Tensor]:
     }
 
 
-def _graph_of(indptr: torch.Tensor, indices: torch.Tensor, shape: torch.Tensor) -> LayerGraph:
+def _graph_of(
+    indptr: torch.Tensor, indices: torch.Tensor, shape: torch.Tensor, groups: int
+) -> LayerGraph:
     """Return the graph held by buffers, validated, with arrays that share no memory with them."""
     (n_out, n_in), rows, columns = (array_of(tensor) for tensor in (shape, indptr, indices))
-    return LayerGraph((int(n_out), int(n_in)), rows, columns)
+    return LayerGraph((int(n_out), int(n_in)), rows, columns, groups)
 
 
 def _numpy(x: torch.Tensor) -> NDArray[Any]:
@@ -548,7 +566,7 @@ class SparseLinear(EdgeLayer):
             graph, kernel=kernel, bias=has_bias, init="zeros", rng=np.random.default_rng(0)
         ).to(weight)
         layer.take(weight, linear.bias)
-        return layer.train(linear.training)
+        return layer.as_trained(linear)
 
     @property
     def in_features(self) -> int:
@@ -586,6 +604,46 @@ class SparseLinear(EdgeLayer):
             f"{self.n_in} -> {self.n_out}, {self.nnz} edges (density {self.density:.3g}), "
             f"bias={self.bias is not None}, kernel={self.kernel}"
         )
+
+
+def linear_of(
+    matrix: torch.Tensor, bias: torch.Tensor | None, *, trained: tuple[bool, bool]
+) -> nn.Linear:
+    """Return a dense linear layer with copies of an (n_out, n_in) matrix and a bias.
+
+    `trained` says of each whether it requires gradients.
+
+    Examples
+    --------
+    >>> linear_of(torch.ones(2, 3), None, trained=(False, False))
+    Linear(in_features=3, out_features=2, bias=False)
+    """
+    n_out, n_in = matrix.shape
+    layer = nn.Linear(n_in, n_out, bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(matrix.detach().clone(), requires_grad=trained[0])
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=trained[1])
+    return layer
+
+
+def sparse_or_dense(
+    dense: Mapping[str, nn.Linear], graphs: Mapping[str, LayerGraph], kernel: str
+) -> dict[str, nn.Module]:
+    """Return linear layers by name: sparse ones where there is a graph, the dense ones elsewhere.
+
+    Examples
+    --------
+    >>> dense = {"a": nn.Linear(2, 1), "b": nn.Linear(2, 1)}
+    >>> made = sparse_or_dense(dense, {"a": LayerGraph.from_edge_ids([1], (1, 2))}, "auto")
+    >>> [type(layer).__name__ for layer in made.values()]
+    ['SparseLinear', 'Linear']
+    """
+    return {
+        name: SparseLinear.from_dense(layer, graphs[name], kernel=kernel)
+        if name in graphs
+        else layer
+        for name, layer in dense.items()
+    }
 
 
 def explain_kernel(layer: EdgeLayer) -> str:

@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from topokit.generators.density import layer_densities
 from topokit.graph import LayerGraph
-from topokit.nn.conv import SparseConv2d
-from topokit.nn.layers import INITS, SparseLinear, initial_values
+from topokit.nn import conv
+from topokit.nn.attention import SparseMultiheadAttention, dense_only
+from topokit.nn.kinds import Weight, joined, weights_of
+from topokit.nn.layers import INITS, SparseLinear, initial_values, linear_of
+from topokit.nn.recurrent import SparseRecurrent, SparseRecurrentCell
+from topokit.nn.sparsity import (
+    DenseLayer,
+    SparsityReport,
+    dense_layers,
+    shared_parameters,
+    sparsity_report,
+    why_dense,
+)
 from topokit.tables import as_generator, choose
 
-__all__ = ["sparsify"]
+__all__ = ["SparsifyWarning", "sparsify"]
+
+NAMED = 5  # layers that the warning names
+
+# What is carried over from a replaced module: hooks and their options.
+HOOKS = (
+    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
+    "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_hooks",
+    "_backward_pre_hooks", "_is_full_backward_hook",
+)  # fmt: skip
+
+
+class SparsifyWarning(UserWarning):
+    """A layer that was to be sparse stays dense, or has no edge."""
 
 
 def sparsify(
@@ -29,9 +54,10 @@ def sparsify(
     skip: Collection[str] = (),
     init: str | None = "he",
     kernel: str = "auto",
+    report: Callable[[SparsityReport], object] | None = None,
     rng: np.random.Generator | int,
 ) -> nn.Module:
-    """Replace a model's linear layers and convolutions by sparse ones, in place.
+    """Replace a model's layers by sparse ones, in place.
 
     Parameters
     ----------
@@ -39,16 +65,21 @@ def sparsify(
     generator : str or callable
         A name of `topokit.GENERATORS`, or ``f(n_in, n_out, *, density, rng) -> LayerGraph``.
     density : float, optional
-        Share of each layer's possible edges, in (0, 1].
+        Share of each layer's possible edges, in (0, 1]. Those of a convolution with groups are the
+        edges within the groups.
     epsilon : float, optional
         SET's budget instead: ``epsilon * (n_in + n_out)`` edges in each layer, at most all possible
         ones. Exactly one of `density` and `epsilon` is required.
     only, skip : collection of str
         Layers to replace, and those of them to leave dense: names as in ``named_modules()``, or
-        patterns such as ``"encoder.*.linear?"``. The name of a container selects all layers in it.
+        patterns such as ``"encoder.*.linear?"``. A container's name selects all layers in it;
+        layers within attention and recurrent modules have the names given below.
     init : str or None
         New values, a name of `topokit.nn.INITS`; None keeps the dense weights of the edges.
     kernel : {"auto", "csr", "dense"}
+    report : callable, optional
+        Called with a `SparsityReport` at the end; ``report=print`` prints which layers are sparse,
+        which stay dense and why. `topokit.nn.sparsity_report` makes the same report later.
     rng : numpy.random.Generator or int
 
     Returns
@@ -62,21 +93,37 @@ def sparsify(
         If a choice is unknown, a name or pattern matches no module, neither or both budgets are
         given, or nothing can be replaced.
 
+    Warns
+    -----
+    SparsifyWarning
+        Once, if a chosen layer stays dense or has no edge; it names them.
+
     Notes
     -----
-    Only modules whose type is exactly ``torch.nn.Linear``, or ``torch.nn.Conv2d`` with one group
-    and numeric zero padding, are replaced. Others stay dense: packed projections of attention,
-    grouped convolutions, weights shared by two modules. Biases keep their values.
+    Replaced are modules whose type is exactly one of these of ``torch.nn``, with all their options:
+
+    - ``Linear``, and ``Conv1D`` of transformers (GPT-2), a linear layer too;
+    - ``Conv1d``, ``Conv2d``, ``Conv3d`` and ``ConvTranspose1d``, ``2d`` and ``3d``. With groups the
+      generator makes the graph of the stored weight, whose rows have the columns of their group;
+    - ``MultiheadAttention``, as `SparseMultiheadAttention` with the layers ``q_proj``, ``k_proj``,
+      ``v_proj`` and ``out_proj``. Transformer layers call it, in evaluation too: their fast path is
+      switched off;
+    - ``LSTM``, ``GRU``, ``RNN`` and their cells, as `SparseRecurrent` with a layer for each weight,
+      ``weight_ih_l0``, ``weight_hh_l0``, ...: the gates are rows of one layer.
+
+    Other modules stay dense: subclasses, whose forward may differ; weights that two modules share;
+    pruned, parametrized or normalised weights (weight norm); layers not yet initialised. Values and
+    biases are trained where the dense parameters were, frozen ones stay frozen. Forward and
+    backward hooks, dtype, device, mode and names stay. Biases keep their values.
 
     Examples
     --------
-    >>> complete = lambda n_in, n_out, *, density, rng: LayerGraph.from_edge_ids(
-    ...     range(n_in * n_out), (n_out, n_in))
-    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-    >>> model = sparsify(model, generator=complete, density=1, rng=np.random.default_rng(0))
-    >>> from topokit.nn import sparse_layers
-    >>> list(sparse_layers(model))
-    ['0', '2']
+    >>> model = nn.Sequential(nn.Linear(40, 30), nn.ReLU(), nn.Linear(30, 20))
+    >>> model = sparsify(model, density=0.1, report=print, rng=0)
+    layer  kind          in  out  edges  density
+    0      SparseLinear  40   30    120    0.100
+    2      SparseLinear  30   20     60    0.100
+    2 sparse layers with 180 edges (density 0.1), 0 dense
     """
     if 0 in (density, epsilon):
         raise ValueError(f"expected a budget above 0, got density={density}, epsilon={epsilon}")
@@ -85,31 +132,146 @@ def sparsify(
     rng = as_generator(rng)
     make = _generator(generator) if isinstance(generator, str) else generator
     modules = dict(model.named_modules())
-    for name in (*only, *skip):
-        if not _fits_any(name, modules):
-            choose("module", name, {name: None for name in modules if name})
-    owners = Counter(id(p) for m in model.modules() for p in m._parameters.values())
+    candidates = _candidates(modules)
+    _check_names((*only, *skip), modules, candidates)
+    shared = shared_parameters(model)
+    reasons: dict[str, str] = {}
+    stayed: dict[str, str] = {}
     replaced: dict[nn.Module, nn.Module] = {}
-    for name, module in modules.items():
-        weight: Any = getattr(module, "weight", None)
-        wanted = _within(name, only) and not _within(name, skip)
-        if not wanted or not _replaceable(module) or owners[id(weight)] > 1:
+    for name, layers in candidates.items():
+        chosen = []
+        for layer in layers:
+            full = joined(name, layer.layer)
+            if not _within(full, only):
+                reasons[full] = "not among `only`"
+            elif _within(full, skip):
+                reasons[full] = "in `skip`"
+            else:
+                chosen.append(layer)
+        if not chosen:
             continue
-        n_out, n_in = weight.flatten(1).shape
-        (share,) = layer_densities([(n_out, n_in)], density=density, epsilon=epsilon)
-        graph = make(n_in, n_out, density=share, rng=rng)
-        kind: Any = SparseLinear if isinstance(module, nn.Linear) else SparseConv2d
-        layer = kind.from_dense(module, graph, kernel=kernel)
-        if init is not None:
-            layer.values.data.copy_(initial_values(init, graph, rng))
-        replaced[module] = layer
+        if why := why_dense(modules[name], name, shared):
+            stayed[name or type(modules[name]).__name__] = why
+            continue
+        graphs, values = {}, {}
+        for layer in chosen:
+            graph = _graph(layer, make, rng, density=density, epsilon=epsilon)
+            graphs[layer.layer] = graph
+            if init is not None:
+                values[layer.layer] = initial_values(init, graph, rng)
+        new = _sparse(modules[name], graphs, kernel)
+        for layer_name, start in values.items():
+            inner: Any = new.get_submodule(layer_name) if layer_name else new
+            inner.values.data.copy_(start)
+        _carry_over(modules[name], new)
+        replaced[modules[name]] = new
     if not replaced:
-        raise ValueError("expected a model with torch.nn.Linear or Conv2d layers not skipped")
+        raise ValueError(
+            "expected a model with layers that can be replaced (such as torch.nn.Linear or Conv2d) "
+            "and are not skipped" + (f"; {_listed(stayed)}" if stayed else ", got none")
+        )
     for module in list(model.modules()):
-        for name, child in module._modules.items():
+        for child_name, child in module._modules.items():
             if child in replaced:
-                module._modules[name] = replaced[child]
-    return replaced.get(model, model)
+                module._modules[child_name] = replaced[child]
+    model = replaced.get(model, model)
+    dense_only(model)
+    made = sparsity_report(model, reasons=reasons)
+    _warn(stayed, made.empty)
+    if report is not None:
+        report(made)
+    return model
+
+
+def _candidates(modules: Mapping[str, nn.Module]) -> dict[str, list[DenseLayer]]:
+    """Return the layers of each module that has some of a known kind, by the module's name."""
+    found: dict[str, list[DenseLayer]] = {}
+    attention: list[str] = []
+    for name, module in modules.items():
+        if any(name.startswith(f"{outer}.") or not outer for outer in attention):
+            continue  # the output projection is a layer of the attention
+        if isinstance(module, nn.MultiheadAttention):
+            attention.append(name)
+        if layers := dense_layers(module):
+            found[name] = layers
+    return found
+
+
+def _check_names(
+    names: Iterable[str], modules: Mapping[str, nn.Module], candidates: Mapping[str, Any]
+) -> None:
+    """Raise a ValueError for a name or pattern that no module or layer has."""
+    inner = {joined(name, each.layer) for name, layers in candidates.items() for each in layers}
+    known = [*modules, *sorted(inner - set(modules))]
+    for name in names:
+        if not any(fnmatchcase(each, name) for each in known):
+            choose("module", name, {each: None for each in known if each})
+
+
+def _graph(
+    layer: DenseLayer,
+    make: Callable[..., LayerGraph],
+    rng: np.random.Generator,
+    *,
+    density: float | None,
+    epsilon: float | None,
+) -> LayerGraph:
+    """Return the graph of a new layer; with groups, one made in the shape of the stored weight."""
+    n_out, n_in, groups = layer.n_out, layer.n_in, layer.weight.groups
+    (share,) = layer_densities([(n_out, n_in)], density=density, epsilon=epsilon)
+    if groups == 1:
+        return make(n_in, n_out, density=share, rng=rng)
+    share = share if epsilon is None else min(1.0, share * groups)
+    stored = make(n_in // groups, n_out, density=share, rng=rng)
+    return LayerGraph.from_ids_in_groups(stored.edge_ids, (n_out, n_in), groups)
+
+
+def _sparse(module: Any, graphs: dict[str, LayerGraph], kernel: str) -> nn.Module:
+    """Return the sparse module that replaces a dense one, with its weights at the edges."""
+    if isinstance(module, nn.MultiheadAttention):
+        return SparseMultiheadAttention.from_dense(module, graphs, kernel=kernel)
+    if isinstance(module, nn.RNNBase):
+        return SparseRecurrent.from_dense(module, graphs, kernel=kernel)
+    if isinstance(module, nn.RNNCellBase):
+        return SparseRecurrentCell.from_dense(module, graphs, kernel=kernel)
+    if isinstance(module, nn.Linear):
+        return SparseLinear.from_dense(module, graphs[""], kernel=kernel)
+    if weights_of(module) == [Weight("", "weight", "in_out")]:
+        trained = module.weight.requires_grad, module.bias.requires_grad
+        linear = linear_of(module.weight.t(), module.bias, trained=trained)
+        return SparseLinear.from_dense(linear.train(module.training), graphs[""], kernel=kernel)
+    return getattr(conv, f"Sparse{type(module).__name__}").from_dense(
+        module, graphs[""], kernel=kernel
+    )
+
+
+def _carry_over(old: nn.Module, new: nn.Module) -> None:
+    """Move hooks and a user's own attributes to the module that replaces another."""
+    for hooks in HOOKS:
+        new.__dict__[hooks] = old.__dict__[hooks]
+    for name, value in old.__dict__.items():
+        own = not name.startswith("_") and not isinstance(value, torch.Tensor)
+        if own and name not in new.__dict__ and not hasattr(type(new), name):
+            setattr(new, name, value)
+
+
+def _warn(stayed: Mapping[str, str], empty: Collection[str]) -> None:
+    """Issue the one warning, if a layer stayed dense or has no edge."""
+    parts = [_listed(stayed)] if stayed else []
+    if empty:
+        names = ", ".join(list(empty)[:NAMED])
+        rest = len(empty) - NAMED
+        parts.append(f"without any edge: {names}" + (f" and {rest} more" if rest > 0 else ""))
+    if parts:
+        text = "; ".join(parts)
+        hint = "topokit.nn.sparsity_report(model) lists all layers"
+        warnings.warn(f"{text}. {hint}", SparsifyWarning, stacklevel=3)
+
+
+def _listed(stayed: Mapping[str, str]) -> str:
+    words = [f"{name} ({why})" for name, why in list(stayed.items())[:NAMED]]
+    rest = len(stayed) - NAMED
+    return f"stays dense: {', '.join(words)}" + (f" and {rest} more" if rest > 0 else "")
 
 
 def _generator(name: str) -> Callable[..., LayerGraph]:
@@ -118,17 +280,8 @@ def _generator(name: str) -> Callable[..., LayerGraph]:
     return choose("generator", name, GENERATORS)
 
 
-def _replaceable(module: nn.Module) -> bool:
-    if type(module) is nn.Conv2d:
-        plain = module.groups == 1 and module.padding_mode == "zeros"
-        return plain and not isinstance(module.padding, str)
-    return type(module) is nn.Linear
-
-
 def _within(name: str, names: Collection[str]) -> bool:
     """Return whether a module or one that contains it has one of the names, or fits a pattern."""
-    return any(fnmatchcase(name, pattern) or name.startswith(f"{pattern}.") for pattern in names)
-
-
-def _fits_any(pattern: str, modules: Collection[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for name in modules)
+    parts = name.split(".")
+    around = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    return any(fnmatchcase(each, pattern) for pattern in names for each in around)
