@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import weakref
 from collections.abc import Callable, Mapping
 from functools import cache, wraps
@@ -73,7 +74,7 @@ class EdgeLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(graph.n_out, dtype=values.dtype)) if bias else None
         for name, buffer in _buffers(graph).items():
             self.register_buffer(name, buffer)
-        self._sizes = graph.shape
+        self._graph_shape = graph.shape
         self._index: tuple[Any, Any, EdgeIndex] | None = None
         _exclude_from_compilation()
 
@@ -124,7 +125,7 @@ class EdgeLayer(nn.Module):
         compiled program or a transformation has them as inputs.
         """
         if composed(self.values):
-            return Edges(self.indptr, self.indices, *self._sizes)
+            return Edges(self.indptr, self.indices, *self._graph_shape)
         return self.index
 
     @property
@@ -135,12 +136,12 @@ class EdgeLayer(nn.Module):
     @property
     def n_in(self) -> int:
         """Number of input units."""
-        return self._sizes[1]
+        return self._graph_shape[1]
 
     @property
     def n_out(self) -> int:
         """Number of output units."""
-        return self._sizes[0]
+        return self._graph_shape[0]
 
     @property
     def nnz(self) -> int:
@@ -150,7 +151,8 @@ class EdgeLayer(nn.Module):
     @property
     def density(self) -> float:
         """Edges over possible edges."""
-        return self.nnz / max(self.n_out * self.n_in, 1)
+        possible = self.n_out * self.n_in
+        return self.nnz / possible if possible else math.nan
 
     @property
     def capture(self) -> bool:
@@ -290,7 +292,7 @@ class EdgeLayer(nn.Module):
         if isinstance(edges, Edges):
             return dense_weight(self.values, edges)
         weight = self.values.new_zeros(self.n_out * self.n_in)
-        return weight.scatter(0, edges.flat(weight.device), self.values).view(self._sizes)
+        return weight.scatter(0, edges.flat(weight.device), self.values).view(self._graph_shape)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -365,7 +367,7 @@ class EdgeLayer(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         n_out, n_in = self.shape.tolist()
-        self._sizes = (n_out, n_in)
+        self._graph_shape = (n_out, n_in)
         _exclude_from_compilation()
         self._note_graph()
 
