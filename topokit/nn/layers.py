@@ -495,6 +495,9 @@ class SparseLinear(EdgeLayer):
     float32 and with momentum, that is 28 bytes per edge. The ``state_dict`` holds the graph;
     loading that of a layer of the same shape replaces it, whatever its number of edges.
 
+    Values and inputs are float32, float64, float16, bfloat16 or complex. What torch's tools can do
+    with a layer is said at `EdgeLayer`; `topokit.densify` makes a dense copy for other tools.
+
     Examples
     --------
     >>> graph = LayerGraph.from_edge_ids([0, 2, 5], (2, 3))
