@@ -439,7 +439,7 @@ def initial_values(init: str, graph: LayerGraph, rng: np.random.Generator) -> to
 
 
 def layer_forward(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Decorate the forward method of a sparse layer: the types of input and output.
+    """Decorate the forward method of a layer whose dense kernel is not `edge_product`.
 
     The input's dtype and device are those of the values. Under automatic mixed precision an input
     of another floating-point type is converted to that of the values, and the result has it,
@@ -573,7 +573,6 @@ class SparseLinear(EdgeLayer):
         """
         return self.to_dense()
 
-    @layer_forward
     def forward(self, x: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
         """Map (..., n_in) to (..., n_out), followed by ReLU if `relu`.
 

@@ -77,7 +77,14 @@ import torch
 
 from topokit.graph import LayerGraph, check_per_edge
 from topokit.nn.kernels.autograd import EdgeProduct
-from topokit.nn.kernels.ops import Edges, autocast_on, composed, composed_product, edges_of
+from topokit.nn.kernels.ops import (
+    Edges,
+    autocast_on,
+    composed,
+    composed_product,
+    edges_of,
+    without_memory,
+)
 from topokit.nn.kernels.products import NATIVE, PRODUCTS, EdgeIndex, sparse_product
 
 __all__ = [
@@ -221,7 +228,7 @@ def edge_product(
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(values.dtype) if x.is_floating_point() else x
             return edge_product(x, values, bias, index, kernel, relu=relu)
-    follow = isinstance(index, Edges) or composed(x) or composed(values)
+    follow = isinstance(index, Edges) or without_memory(x) or composed(values)
     edges = index if isinstance(index, Edges) else index.graph
     _check(x, values, bias, edges)
     rows = x
