@@ -372,7 +372,7 @@ def test_what_is_derived_from_a_graph_lives_as_long_as_its_tensors(rng, monkeypa
     del indptr, indices, edges
     gc.collect()
     assert len(ops._INDICES) == before - 2
-    with pytest.raises(ValueError, match="expected input units in 0..5"):
+    with pytest.raises(ValueError, match=r"expected input units in 0\.\.5"):
         ops.index_of(torch.tensor([0, 1]), torch.tensor([9]), 6)
 
 

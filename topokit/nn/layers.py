@@ -455,7 +455,7 @@ def initial_values(init: str, graph: LayerGraph, rng: np.random.Generator) -> to
 
 
 def layer_forward(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Decorate the forward method of a sparse layer: the types of input and output.
+    """Decorate the forward method of a layer whose dense kernel is not `edge_product`.
 
     The input's dtype and device are those of the values. Under automatic mixed precision an input
     of another floating-point type is converted to that of the values, and the result has it,
@@ -510,6 +510,9 @@ class SparseLinear(EdgeLayer):
     Weights, gradients and optimizer state are vectors of one number per edge; with the index, in
     float32 and with momentum, that is 28 bytes per edge. The ``state_dict`` holds the graph;
     loading that of a layer of the same shape replaces it, whatever its number of edges.
+
+    Values and inputs are float32, float64, float16, bfloat16 or complex. What torch's tools can do
+    with a layer is said at `EdgeLayer`; `topokit.densify` makes a dense copy for other tools.
 
     Examples
     --------
@@ -586,7 +589,6 @@ class SparseLinear(EdgeLayer):
         """
         return self.to_dense()
 
-    @layer_forward
     def forward(self, x: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
         """Map (..., n_in) to (..., n_out), followed by ReLU if `relu`.
 

@@ -10,9 +10,22 @@ W has entries at the edges of a graph only, and so has its gradient. A layer cho
     Whichever is faster, from a measured crossover; `choose_kernel` returns the reason.
 
 The modules, from the layer down: this one checks the input and chooses (`edge_product`);
-`autograd` has one autograd function for each way of computing (`PRODUCTS`) and `EdgeIndex`, which
-derives the arrays they need from a graph; `threads` describes a kernel's arguments and runs it on
-torch's threads; `cpu` is the compiled code.
+`autograd` has the autograd function of eager training, and `ops` the operators of everything else;
+`products` has the ways of computing (`PRODUCTS`) and `EdgeIndex`, which derives the arrays they
+need from a graph; `threads` describes a kernel's arguments and runs it on torch's threads; `cpu` is
+the compiled code.
+
+**Two paths.** Ordinary training takes the autograd function: one node for product, bias and ReLU,
+and one backward kernel. Where torch follows the computation (`torch.compile`, ``torch.export``,
+``torch.func``, forward-mode differentiation, tracing), and for gradients that are differentiated
+again, the product is made of three operators of the library ``topokit``, each the derivative of the
+others, or with ``dense`` of torch's own. There ``auto`` chooses by the density alone, so that what
+is compiled for one batch is right for another.
+
+**Number types.** float32 and float64 are computed as they are, float16 and bfloat16 in float32 and
+rounded once, complex64 and complex128 as products of real and imaginary parts; other types are
+refused. Under automatic mixed precision the product keeps the precision of the edge values, in
+every layer and kernel.
 
 **Arguments of a kernel.** A kernel gets one record of 64-bit integers: a header, then the kernel's
 own fields, named and explained in `topokit.nn.kernels.threads`. A field is an address, a size or a
@@ -52,9 +65,9 @@ compiled code against edits of the source. A fault put into any kernel must make
 4. Test it against the same formula in torch operations: forward, ``gradcheck``, odd batches, two
    threads.
 
-For another device none of this is needed: write an autograd function in a new module with the
-interface of `topokit.nn.kernels.autograd.Product`, put it into `PRODUCTS`, and name it in
-`_product_of`, the only place that chooses by device.
+For another device none of this is needed: write a class in a new module with the interface of
+`topokit.nn.kernels.products.Product`, put it into `PRODUCTS`, and name it in `sparse_product`, the
+only place that chooses by device.
 """
 
 from __future__ import annotations
@@ -64,7 +77,14 @@ import torch
 
 from topokit.graph import LayerGraph, check_per_edge
 from topokit.nn.kernels.autograd import EdgeProduct
-from topokit.nn.kernels.ops import Edges, autocast_on, composed, composed_product, edges_of
+from topokit.nn.kernels.ops import (
+    Edges,
+    autocast_on,
+    composed,
+    composed_product,
+    edges_of,
+    without_memory,
+)
 from topokit.nn.kernels.products import NATIVE, PRODUCTS, EdgeIndex, sparse_product
 
 __all__ = [
@@ -169,7 +189,8 @@ def edge_product(
     values : (n_edges,) tensor
         In the order of ``graph.indices``.
     bias : (n_out,) tensor or None
-    index : EdgeIndex
+    index : EdgeIndex or Edges
+        A graph; as `Edges` where it is to be an input of what is compiled or transformed.
     kernel : {"auto", "csr", "dense"}
     relu : bool
         Apply ReLU to the result within the kernel, and its derivative within the backward kernel:
@@ -185,13 +206,14 @@ def edge_product(
     ValueError
         If sizes do not match.
     TypeError
-        If dtypes or devices do not match.
+        If dtypes or devices do not match, or are not supported.
 
     Notes
     -----
     ``csr`` takes O(n_edges * batch) time and O(n_edges) memory besides activations; ``dense``
-    O(n_out * n_in) memory for the scattered matrix and its gradient. float16 and bfloat16 are
-    computed in float32 and rounded once. Gradients can be taken once, not twice.
+    O(n_out * n_in) memory for the scattered matrix and its gradient. Number types are those of
+    `DTYPES`. Gradients of any order exist; forward-mode differentiation is possible once, with
+    ``dense`` any number of times.
 
     Examples
     --------
@@ -206,7 +228,7 @@ def edge_product(
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(values.dtype) if x.is_floating_point() else x
             return edge_product(x, values, bias, index, kernel, relu=relu)
-    follow = isinstance(index, Edges) or composed(x) or composed(values)
+    follow = isinstance(index, Edges) or without_memory(x) or composed(values)
     edges = index if isinstance(index, Edges) else index.graph
     _check(x, values, bias, edges)
     rows = x

@@ -45,6 +45,7 @@ __all__ = [
     "composed_product",
     "dense_weight",
     "edges_of",
+    "without_memory",
     "index_of",
 ]
 
@@ -89,6 +90,11 @@ def autocast_on(x: torch.Tensor) -> bool:
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
+def without_memory(x: torch.Tensor) -> bool:
+    """Return whether a tensor may have no memory of its own that kernels could read."""
+    return type(x) not in _PLAIN or x.device.type == "meta"
+
+
 def composed(x: torch.Tensor) -> bool:
     """Return whether torch follows a computation, so that it has to be made of operators.
 
@@ -101,8 +107,7 @@ def composed(x: torch.Tensor) -> bool:
         or torch._C._len_torch_dispatch_stack() > 0
         or forward_ad._current_level >= 0
         or torch._C._get_tracing_state() is not None
-        or type(x) not in _PLAIN
-        or x.device.type == "meta"
+        or without_memory(x)
         or torch._C._functorch.is_legacy_batchedtensor(x)  # of ``is_grads_batched=True``
     )
 
