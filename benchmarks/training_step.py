@@ -28,7 +28,7 @@ from torch import nn
 
 from topokit.graph import LayerGraph, sample_absent
 from topokit.nn.kernels import EdgeIndex, edge_product
-from topokit.nn.kernels.autograd import BLOCK_BYTES
+from topokit.nn.kernels.products import BLOCK_BYTES
 from topokit.nn.layers import sparse_layers
 from topokit.nn.models import set_mlp
 from topokit.rules import RULES

@@ -32,6 +32,7 @@ _HOME = {
     "rules": ("RULES", "UpdateRule", "LayerView"),
     "nn.extract": ("topology_of",),
     "nn.sparsify": ("sparsify",),
+    "nn.densify": ("densify",),
     "nn.engine": ("attach", "Engine"),
     "nn.models": ("MODELS",),
     "data": ("DATASETS", "Data", "load_data"),

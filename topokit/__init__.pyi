@@ -49,6 +49,7 @@ from topokit.measures import measure as measure
 from topokit.measures import topology_distance as topology_distance
 from topokit.measures.nulls import NullScore as NullScore
 from topokit.measures.nulls import null_scores as null_scores
+from topokit.nn.densify import densify as densify
 from topokit.nn.engine import Engine as Engine
 from topokit.nn.engine import attach as attach
 from topokit.nn.extract import topology_of as topology_of

@@ -463,6 +463,7 @@ def test_automatic_mixed_precision(rng, rule, dtype):
     assert model[0].values.dtype == torch.float32
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch hides its own, unless an error
 @pytest.mark.parametrize("rule", ["set", "rigl"])
 def test_a_compiled_forward_follows_every_rewiring(rng, rule):
     x, y = torch.randn(24, 20), torch.arange(24) % 5

@@ -14,9 +14,10 @@ import topokit
 from tests.strategies import layer_graphs
 from topokit.graph import LayerGraph
 from topokit.nn.activations import SReLU, dropped_out
-from topokit.nn.kernels import EdgeIndex, autograd, choose_kernel, edge_product
+from topokit.nn.kernels import EdgeIndex, choose_kernel, edge_product, products
 from topokit.nn.kernels import threads as kernel_threads
-from topokit.nn.kernels.autograd import PRODUCTS
+from topokit.nn.kernels.autograd import EdgeProduct
+from topokit.nn.kernels.products import PRODUCTS
 
 
 def random_graph(rng, n_in, n_out, n_edges):
@@ -49,7 +50,9 @@ def inputs(rng, graph, batch, dtype=torch.float64):
 def test_every_product_equals_dense_algebra(name, graph, batch, seed):
     x, values, bias = inputs(np.random.default_rng(seed), graph, batch)
     index = EdgeIndex(graph)
-    ours = gradients(lambda x, v, b: PRODUCTS[name].apply(x, v, b, index, False), x, values, bias)
+    ours = gradients(
+        lambda x, v, b: EdgeProduct.apply(x, v, b, index, False, PRODUCTS[name]), x, values, bias
+    )
     oracle = gradients(lambda x, v, b: x @ dense_of(graph, v).T + b, x, values, bias)
     for a, b in zip(ours, oracle, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
@@ -89,8 +92,8 @@ def uneven_graph():
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("tile_bytes", [600, 1 << 19])
 def test_kernels_write_every_element_of_uneven_graphs(rng, monkeypatch, batch, relu, tile_bytes):
-    monkeypatch.setattr(autograd, "ENOUGH_EDGES", 1)
-    monkeypatch.setattr(autograd, "TILE_BYTES", tile_bytes)
+    monkeypatch.setattr(products, "ENOUGH_EDGES", 1)
+    monkeypatch.setattr(products, "TILE_BYTES", tile_bytes)
     fresh = torch.Tensor.new_empty
     graph = uneven_graph()
     assert {graph.fan_in.min(), graph.fan_out.min()} == {0}
@@ -110,8 +113,8 @@ def test_kernels_write_every_element_of_uneven_graphs(rng, monkeypatch, batch, r
         second = torch.autograd.grad(alone.sin().sum(), leaves[1:])
         found.append([masked, *first, *second])
         monkeypatch.undo()
-        monkeypatch.setattr(autograd, "ENOUGH_EDGES", 1)
-        monkeypatch.setattr(autograd, "TILE_BYTES", tile_bytes)
+        monkeypatch.setattr(products, "ENOUGH_EDGES", 1)
+        monkeypatch.setattr(products, "TILE_BYTES", tile_bytes)
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
@@ -151,7 +154,7 @@ def test_layout_passes_through_without_copies(rng):
     y = edge_product(x, values, bias, EdgeIndex(graph), "csr")
     assert y.t().is_contiguous()
     assert torch.relu(y).t().is_contiguous()
-    assert autograd.units_first(y).data_ptr() == y.data_ptr()
+    assert products.units_first(y).data_ptr() == y.data_ptr()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -175,12 +178,12 @@ def test_autocast_computes_in_the_dtype_of_the_values(rng):
 
 
 def test_results_do_not_depend_on_the_number_of_threads(rng, monkeypatch):
-    monkeypatch.setattr(autograd, "TILE_BYTES", 4000)
+    monkeypatch.setattr(products, "TILE_BYTES", 4000)
     graphs = random_graph(rng, 60, 50, 900), random_graph(rng, 50, 40, 700)
     x, v1, b1 = inputs(rng, graphs[0], 300, torch.float32)
     _, v2, b2 = inputs(rng, graphs[1], 1, torch.float32)
     first, second = (EdgeIndex(graph) for graph in graphs)
-    assert first.tiles(autograd.BLOCK_BYTES)[1] > 1
+    assert first.tiles(products.BLOCK_BYTES)[1] > 1
     srelu = SReLU(40, rng=np.random.default_rng(0))
 
     def step():
@@ -259,16 +262,6 @@ def test_invalid_input_is_refused_with_a_message(rng):
         edge_product(x, values, bias, index, "fast")
 
 
-def test_second_derivatives_are_refused_not_wrong(rng):
-    graph = random_graph(rng, 6, 5, 13)
-    x, values, bias = inputs(rng, graph, 4)
-    values.requires_grad_()
-    y = edge_product(x, values, bias, EdgeIndex(graph), "csr").square().sum()
-    (first,) = torch.autograd.grad(y, values, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        first.sum().backward()
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("kernel", ["csr", "dense"])
@@ -285,9 +278,9 @@ def test_cuda_equals_cpu(rng, kernel):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-def rectified_chain(products, x, y, relu):
+def rectified_chain(chain, x, y, relu):
     """Two products with a ReLU between and after, the first output used once or twice."""
-    (first, v1, b1), (second, v2, b2) = products
+    (first, v1, b1), (second, v2, b2) = chain
     hidden = relu(x, v1, b1, first)
     out = relu(hidden, v2, b2, second)
     return out if y is None else out + (hidden * y).sum()
@@ -313,8 +306,8 @@ def test_fused_relu_has_the_numbers_of_relu(rng, kernel, used_twice, batch):
     for relu in (fused, plain):
         tensors = [t.clone().requires_grad_() for t in (x, v1, b1, v2, b2)]
         a, *rest = tensors
-        products = list(zip(indices, rest[::2], rest[1::2], strict=True))
-        out = rectified_chain(products, a, y, relu)
+        chain = list(zip(indices, rest[::2], rest[1::2], strict=True))
+        out = rectified_chain(chain, a, y, relu)
         (out * torch.cos(torch.arange(out.numel()).reshape(out.shape))).sum().backward()
         results.append([out, *(t.grad for t in tensors)])
     names = ("output", "input", "v1", "b1", "v2", "b2")
@@ -349,7 +342,7 @@ def test_complete_graphs_have_the_gradients_of_a_dense_layer(rng, n_out, dtype):
 def test_batches_are_turned_round(batch, units, dtype):
     whole = torch.arange(batch * (units + 3)).reshape(batch, units + 3).to(dtype)
     for x in (whole[:, :units], whole[:, :units].contiguous(), whole[:, 3 : 3 + units].t().t()):
-        y = autograd.units_first(x)
+        y = products.units_first(x)
         assert torch.equal(y, x.t())
         assert batch <= 1 or units == 0 or y.stride(1) == 1
 
@@ -360,11 +353,11 @@ def test_batches_are_turned_round(batch, units, dtype):
 def test_tiles_change_nothing_but_the_order_of_sums(rng, monkeypatch, tile_bytes, batch, relu):
     graph = random_graph(rng, 50, 20, 600)
     x, values, bias = inputs(rng, graph, batch)
-    monkeypatch.setattr(autograd, "TILE_BYTES", tile_bytes)
+    monkeypatch.setattr(products, "TILE_BYTES", tile_bytes)
     index = EdgeIndex(graph)
-    _, count, apart = index.tiles(autograd.BLOCK_BYTES)
+    _, count, apart = index.tiles(products.BLOCK_BYTES)
     assert (count > 1) == (tile_bytes < 10**9)
-    assert index.tiles(autograd.BLOCK_BYTES // 2 - 1)[1:] == (1, 1)
+    assert index.tiles(products.BLOCK_BYTES // 2 - 1)[1:] == (1, 1)
     if count > 1:
         table = index._tile_pointers
         assert table.shape == (count + 1, 20)

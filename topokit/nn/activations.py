@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 
-from topokit.nn.kernels.autograd import NATIVE, units_first
+from topokit.nn.kernels.ops import composed
+from topokit.nn.kernels.products import NATIVE, units_first
 from topokit.nn.kernels.threads import (
     Dropout,
     SReLUBackward,
@@ -61,11 +61,23 @@ class SReLU(nn.Module):
         """Map (..., units) to the same shape; on the CPU by compiled kernels."""
         parameters = (self.t_left, self.a_left, self.t_width, self.a_right)
         if x.ndim == 2 and x.dtype == self.t_left.dtype and _compiled_takes(x):
+            if x.stride(0) != 1 and x.shape[0] > 1:
+                x = x.t().contiguous().t()
             return _CompiledSReLU.apply(x, *parameters)
-        t_right = self.t_left + self.t_width.abs()
-        low = (x - self.t_left).clamp(max=0)
-        high = (x - t_right).clamp(min=0)
-        return x + (self.a_left - 1) * low + (self.a_right - 1) * high
+        return _srelu_of(x, *parameters)
+
+
+def _srelu_of(
+    x: torch.Tensor,
+    t_left: torch.Tensor,
+    a_left: torch.Tensor,
+    t_width: torch.Tensor,
+    a_right: torch.Tensor,
+) -> torch.Tensor:
+    """Return SReLU by torch's operators."""
+    low = (x - t_left).clamp(max=0)
+    high = (x - (t_left + t_width.abs())).clamp(min=0)
+    return x + (a_left - 1) * low + (a_right - 1) * high
 
 
 class _CompiledSReLU(torch.autograd.Function):
@@ -73,6 +85,7 @@ class _CompiledSReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, *parameters)
         x = units_first(x)
         units, batch = x.shape
         four = [p.detach().contiguous() for p in parameters]
@@ -83,13 +96,14 @@ class _CompiledSReLU(torch.autograd.Function):
         run_kernel(
             call, item_bytes=x.element_size(), bounds=equal_row_bounds(units), work=4 * x.numel()
         )
-        ctx.save_for_backward(x, *four)
         return y.t()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        x, *four = ctx.saved_tensors
+        saved = ctx.saved_tensors
+        if torch.is_grad_enabled() or composed(g):
+            return _differentiable(g, *saved)
+        x, four = units_first(saved[0]), [p.detach().contiguous() for p in saved[1:]]
         units, batch = x.shape
         g, dx, sums = units_first(g), x.new_empty(units, batch), x.new_empty(4, units)
         t_left, a_left, t_width, a_right = (p.data_ptr() for p in four)
@@ -111,6 +125,28 @@ class _CompiledSReLU(torch.autograd.Function):
             call, item_bytes=x.element_size(), bounds=equal_row_bounds(units), work=8 * x.numel()
         )
         return (dx.t(), *sums)
+
+
+def _differentiable(
+    g: torch.Tensor,
+    x: torch.Tensor,
+    t_left: torch.Tensor,
+    a_left: torch.Tensor,
+    t_width: torch.Tensor,
+    a_right: torch.Tensor,
+) -> tuple[torch.Tensor, ...]:
+    """Return the gradients of SReLU's input and parameters, which can be differentiated in turn."""
+    below, above = x - t_left, x - (t_left + t_width.abs())
+    low, high = g * (below <= 0).to(g.dtype), g * (above >= 0).to(g.dtype)
+    lower, upper = a_left - 1, a_right - 1
+    shifted = upper * high.sum(0)
+    return (
+        g + lower * low + upper * high,
+        -lower * low.sum(0) - shifted,
+        (low * below).sum(0),
+        -shifted * t_width.sign(),
+        (high * above).sum(0),
+    )
 
 
 class AllReLU(nn.Module):
@@ -204,10 +240,12 @@ class _CompiledDropout(torch.autograd.Function):
         return _dropped(x.detach(), bits, limit, scale)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, g: torch.Tensor) -> tuple[Any, ...]:
         (bits,) = ctx.saved_tensors
-        return _dropped(g, bits, ctx.limit, ctx.scale), None, None, None
+        if composed(g):
+            kept = bits.ge(ctx.limit).view(g.shape)
+            return g * kept.to(g.dtype).mul_(ctx.scale), None, None, None
+        return _CompiledDropout.apply(g, bits, ctx.limit, ctx.scale), None, None, None
 
 
 def _dropped(x: torch.Tensor, bits: torch.Tensor, limit: int, scale: float) -> torch.Tensor:
@@ -229,7 +267,7 @@ def _dropped(x: torch.Tensor, bits: torch.Tensor, limit: int, scale: float) -> t
 
 def _compiled_takes(x: torch.Tensor) -> bool:
     """Return whether the compiled kernels can be used on a tensor."""
-    return x.device.type == "cpu" and x.dtype in NATIVE and not torch.compiler.is_compiling()
+    return x.device.type == "cpu" and x.dtype in NATIVE and not composed(x)
 
 
 def _relu(position: int, units: int, rng: np.random.Generator) -> nn.Module:

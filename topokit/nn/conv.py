@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from topokit.graph import LayerGraph
 from topokit.nn.kernels import edge_product
+from topokit.nn.kernels.ops import Edges, dense_weight
 from topokit.nn.kinds import graph_of, matrix_of, weights_of
-from topokit.nn.layers import EdgeLayer, initial_values
+from topokit.nn.layers import EdgeLayer, initial_values, layer_forward
 from topokit.tables import as_generator
 
 __all__ = [
@@ -134,7 +135,10 @@ class _Convolution(EdgeLayer):
         """Return the (n_out, n_in / groups) matrix of the possible edges, zeros at absent ones."""
         if self.groups == 1:
             return self.to_dense()
-        graph = self.graph
+        edges = self.edges
+        if isinstance(edges, Edges):
+            return dense_weight(self.values, edges, self.groups)
+        graph = edges.graph
         cells = self.values.new_zeros(graph.n_possible)
         ids = torch.from_numpy(graph.ids_in_groups).to(cells.device)
         return cells.scatter(0, ids, self.values).view(graph.n_out, -1)
@@ -161,6 +165,7 @@ class _Convolution(EdgeLayer):
         word = "" if self.groups == 1 else f" in {self.groups} groups"
         return GATHER_CHANNELS * self.groups, self.density * self.groups * self.n_out, word
 
+    @layer_forward
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (batch, in_channels, *size), or one sample without the batch dimension."""
         if self.choose_kernel()[0] == "dense":
@@ -169,10 +174,11 @@ class _Convolution(EdgeLayer):
             batch = x if x.ndim == self.dims + 2 else x[None]
             patches, size = self._patches(batch)
             flat = patches.transpose(0, 1).flatten(1)  # (n_in, batch * positions), one copy
-            y = edge_product(flat.t(), self.values, self.bias, self.index, "csr")
-            y = y.t().view(self.n_out, len(batch), *size).transpose(0, 1)
+            y = edge_product(flat.t(), self.values, self.bias, self.edges, "csr")
+            y = y.t().view(self.n_out, batch.shape[0], *size).transpose(0, 1)
             y = y if x.ndim == self.dims + 2 else y[0]
-        self._record(x, y)
+        if self.capture:
+            self._record(x, y)
         return y
 
     def _dense(self, x: torch.Tensor) -> torch.Tensor:
@@ -289,7 +295,7 @@ def _unfolded(
     deep = x.unfold(2, dilation[0] * (kernel[0] - 1) + 1, stride[0])[..., :: dilation[0]]
     deep = deep.permute(0, 2, 1, 5, 3, 4).flatten(2, 3).flatten(0, 1)
     flat, _ = _unfolded(deep, kernel[1:], dilation[1:], stride[1:])
-    return flat.view(len(x), size[0], *flat.shape[1:]).transpose(1, 2).flatten(2), size
+    return flat.view(x.shape[0], size[0], *flat.shape[1:]).transpose(1, 2).flatten(2), size
 
 
 class SparseConv2d(_Convolution):
@@ -464,7 +470,7 @@ class _Transposed(_Convolution):
         patches, size = _unfolded(
             F.pad(spread, borders), self.kernel_size, self.dilation, (1,) * self.dims
         )
-        by_cell = patches.view(len(x), self.in_channels, -1, patches.shape[-1])
+        by_cell = patches.view(x.shape[0], self.in_channels, -1, patches.shape[-1])
         return by_cell.flip(2).flatten(1, 2), size
 
     def _relative_costs(self) -> tuple[float, float, str]:

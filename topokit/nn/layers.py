@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache, wraps
 from operator import is_
 from typing import Any, Self
 
@@ -15,8 +17,9 @@ from torch import nn
 
 from topokit.graph import EdgeUpdate, LayerGraph, check_per_edge, same_edges
 from topokit.nn.captures import Calls
-from topokit.nn.kernels import KERNEL_CHOICES, choose_kernel, edge_product
-from topokit.nn.kernels.autograd import EdgeIndex
+from topokit.nn.kernels import KERNEL_CHOICES, Edges, check_types, choose_kernel, edge_product
+from topokit.nn.kernels.ops import array_of, autocast_on, composed, dense_weight
+from topokit.nn.kernels.products import EdgeIndex
 from topokit.nn.optimizer_state import carry_state, unwrapped
 from topokit.rules.init import INITS
 from topokit.rules.rewire import LayerView
@@ -29,6 +32,7 @@ __all__ = [
     "decay_groups",
     "explain_kernel",
     "initial_values",
+    "layer_forward",
     "linear_of",
     "sparse_layers",
     "sparse_or_dense",
@@ -42,8 +46,14 @@ class EdgeLayer(nn.Module):
     ``state_dict``, and loading a state replaces it. Subclasses call `_set_graph` in their
     constructor.
 
-    ``torch.compile`` does not compile the forward method of a sparse layer: the compiled graph
-    breaks before and after it (so ``fullgraph=True`` is not possible), and the rest is compiled.
+    Torch's tools work with a layer as with its own: ``torch.compile``, also with
+    ``fullgraph=True``, ``torch.export``, ``torch.jit.trace``, ``functional_call`` and the
+    transformations of ``torch.func``. Gradients can be differentiated again; forward-mode
+    differentiation (``jvp``, ``jacfwd``) is possible once. The graph's buffers are inputs of a
+    compiled program, so it follows every rewiring; it is compiled again when the number of edges
+    changes, and while `capture` is on it breaks after the layer. ``torch.onnx.export``
+    writes values and graph, from which the program makes the dense weight. ``torch.jit.script``
+    takes the dense copy that `topokit.densify` makes.
     """
 
     values: nn.Parameter
@@ -51,6 +61,7 @@ class EdgeLayer(nn.Module):
     indptr: torch.Tensor
     indices: torch.Tensor
     shape: torch.Tensor
+    weight: Any  # a property: the dense weight in torch's shape
     calls: Calls | None = None  # what goes through the layer, while `capture` is on
     _engine: weakref.ref[Any] | None = None  # the engine that rewires the layer
     groups: int = 1
@@ -66,8 +77,9 @@ class EdgeLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(graph.n_out, dtype=values.dtype)) if bias else None
         for name, buffer in _buffers(graph).items():
             self.register_buffer(name, buffer)
+        self._graph_shape = graph.shape
         self._index: tuple[Any, Any, EdgeIndex] | None = None
-        _exclude_from_compilation(self)
+        _exclude_from_compilation()
 
     @property
     def index(self) -> EdgeIndex:
@@ -109,6 +121,17 @@ class EdgeLayer(nn.Module):
                 _ = self.index
 
     @property
+    def edges(self) -> EdgeIndex | Edges:
+        """The graph as `topokit.nn.kernels.edge_product` needs it in the present context.
+
+        That is `index`; or the buffers themselves where torch follows the computation, so that a
+        compiled program or a transformation has them as inputs.
+        """
+        if composed(self.values):
+            return Edges(self.indptr, self.indices, *self._graph_shape)
+        return self.index
+
+    @property
     def graph(self) -> LayerGraph:
         """The layer's graph; `replace_graph` sets another one."""
         return self.index.graph
@@ -116,22 +139,23 @@ class EdgeLayer(nn.Module):
     @property
     def n_in(self) -> int:
         """Number of input units."""
-        return self.graph.n_in
+        return self._graph_shape[1]
 
     @property
     def n_out(self) -> int:
         """Number of output units."""
-        return self.graph.n_out
+        return self._graph_shape[0]
 
     @property
     def nnz(self) -> int:
         """Number of edges, those of value zero included."""
-        return self.graph.n_edges
+        return self.indices.shape[-1]
 
     @property
     def density(self) -> float:
         """Edges over possible edges."""
-        return self.graph.density
+        possible = self.n_out * self.n_in // self.groups
+        return self.nnz / possible if possible else math.nan
 
     @property
     def capture(self) -> bool:
@@ -242,6 +266,7 @@ class EdgeLayer(nn.Module):
             # renewed only when the dtype changes.
             self.values.data = values.new_empty(0, dtype=_other(values.dtype))
         self.values.data = values
+        torch.autograd.graph.increment_version(self.values)  # refuses a backward pass of before
 
     @torch.no_grad()
     def take(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -277,10 +302,11 @@ class EdgeLayer(nn.Module):
 
     def to_dense(self) -> torch.Tensor:
         """Return the (n_out, n_in) weight matrix, zeros where no edge is: O(n_out * n_in)."""
-        graph = self.graph
-        weight = self.values.new_zeros(graph.n_out * graph.n_in)
-        ids = torch.from_numpy(graph.edge_ids).to(weight.device)
-        return weight.scatter(0, ids, self.values).view(graph.n_out, graph.n_in)
+        edges = self.edges
+        if isinstance(edges, Edges):
+            return dense_weight(self.values, edges)
+        weight = self.values.new_zeros(self.n_out * self.n_in)
+        return weight.scatter(0, edges.flat(weight.device), self.values).view(self._graph_shape)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -345,25 +371,29 @@ class EdgeLayer(nn.Module):
             "calls": None if free else Calls(),
         }
 
+    def __prepare_scriptable__(self) -> Any:
+        """Refuse ``torch.jit.script``, which calls this."""
+        raise TypeError(
+            "torch.jit.script cannot compile a sparse layer: script topokit.densify(model), or use "
+            "torch.export or torch.jit.trace"
+        )
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        _exclude_from_compilation(self)
+        n_out, n_in = self.shape.tolist()
+        self._graph_shape = (n_out, n_in)
+        _exclude_from_compilation()
         self._note_graph()
 
 
-def _exclude_from_compilation(layer: Any) -> None:
-    """Make torch.compile call a layer's forward uncompiled and compile what is around it.
+@cache
+def _exclude_from_compilation() -> None:
+    """Make torch.compile leave the capture of activations and gradients as it is, uncompiled.
 
-    The kernels are compiled already, and the graph may change at any step. This is done when the
-    first layer of a type is made and not on import, as it loads torch's compiler (which any
-    optimizer does as well).
+    This is done when the first layer is made and not on import, as it loads torch's compiler (which
+    any optimizer does as well).
     """
-    if type(layer) not in _EXCLUDED:
-        _EXCLUDED.add(type(layer))
-        type(layer).forward = torch.compiler.disable(type(layer).forward)
-
-
-_EXCLUDED: set[type] = set()
+    EdgeLayer._record = torch.compiler.disable(EdgeLayer._record)  # type: ignore[method-assign]
 
 
 _OVERWRITTEN = (
@@ -396,9 +426,8 @@ def _graph_of(
     indptr: torch.Tensor, indices: torch.Tensor, shape: torch.Tensor, groups: int
 ) -> LayerGraph:
     """Return the graph held by buffers, validated, with arrays that share no memory with them."""
-    n_out, n_in = shape.tolist()
-    rows, columns = (np.array(b.detach().cpu().numpy()) for b in (indptr, indices))
-    return LayerGraph((n_out, n_in), rows, columns, groups)
+    (n_out, n_in), rows, columns = (array_of(tensor) for tensor in (shape, indptr, indices))
+    return LayerGraph((int(n_out), int(n_in)), rows, columns, groups)
 
 
 def _numpy(x: torch.Tensor) -> NDArray[Any]:
@@ -423,6 +452,33 @@ def initial_values(init: str, graph: LayerGraph, rng: np.random.Generator) -> to
     function = choose("init", init, INITS)
     values = function(LayerView(graph, np.zeros(graph.n_edges)), graph.edge_ids, rng)
     return torch.from_numpy(values).to(torch.get_default_dtype())
+
+
+def layer_forward(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Decorate the forward method of a layer whose dense kernel is not `edge_product`.
+
+    The input's dtype and device are those of the values. Under automatic mixed precision an input
+    of another floating-point type is converted to that of the values, and the result has it,
+    whatever the kernel.
+
+    Raises
+    ------
+    TypeError
+        If the dtypes or devices differ.
+    """
+
+    @wraps(forward)
+    def wrapped(self: EdgeLayer, x: torch.Tensor, **options: Any) -> torch.Tensor:
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"expected a torch.Tensor as input, got {type(x).__name__}")
+        if autocast_on(x):
+            with torch.autocast(x.device.type, enabled=False):
+                x = x.to(self.values.dtype) if x.is_floating_point() else x
+                return wrapped(self, x, **options)
+        check_types(x, self.values, self.bias)
+        return forward(self, x, **options)
+
+    return wrapped
 
 
 class SparseLinear(EdgeLayer):
@@ -454,6 +510,9 @@ class SparseLinear(EdgeLayer):
     Weights, gradients and optimizer state are vectors of one number per edge; with the index, in
     float32 and with momentum, that is 28 bytes per edge. The ``state_dict`` holds the graph;
     loading that of a layer of the same shape replaces it, whatever its number of edges.
+
+    Values and inputs are float32, float64, float16, bfloat16 or complex. What torch's tools can do
+    with a layer is said at `EdgeLayer`; `topokit.densify` makes a dense copy for other tools.
 
     Examples
     --------
@@ -535,12 +594,10 @@ class SparseLinear(EdgeLayer):
 
         Under automatic mixed precision the product keeps the precision of the values.
         """
-        if torch.is_autocast_enabled(x.device.type):
-            with torch.autocast(x.device.type, enabled=False):
-                return SparseLinear.forward(self, x.to(self.values.dtype), relu=relu)
         fused = relu and not self.capture  # captured gradients are those before the activation
-        y = edge_product(x, self.values, self.bias, self.index, self.kernel, relu=fused)
-        self._record(x, y)
+        y = edge_product(x, self.values, self.bias, self.edges, self.kernel, relu=fused)
+        if self.capture:
+            self._record(x, y)
         return torch.relu(y) if relu and not fused else y
 
     def extra_repr(self) -> str:

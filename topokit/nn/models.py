@@ -144,8 +144,10 @@ def set_mlp(
     return SparseMLP(layers, activations, dropout=dropout, generator=generator, rng=rng)
 
 
-def _activated(layer: SparseLinear, activation: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def _activated(layer: Any, activation: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Apply a layer and its activation; ReLU within the product's kernel unless a hook is set."""
+    if not isinstance(layer, SparseLinear):  # a dense copy by `topokit.densify`
+        return activation(layer(x))
     hooked = any((layer._forward_hooks, activation._forward_hooks, activation._forward_pre_hooks))
     if type(activation) is nn.ReLU and not hooked:
         x = layer(x, relu=True)

@@ -14,7 +14,7 @@ from torch import nn
 
 from topokit.graph import LayerGraph, Topology
 from topokit.nn.kernels import edge_product
-from topokit.nn.kernels.autograd import EdgeIndex
+from topokit.nn.kernels.products import EdgeIndex
 from topokit.nn.layers import SparseLinear
 from topokit.tables import as_generator
 

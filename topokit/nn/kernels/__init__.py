@@ -10,9 +10,22 @@ W has entries at the edges of a graph only, and so has its gradient. A layer cho
     Whichever is faster, from a measured crossover; `choose_kernel` returns the reason.
 
 The modules, from the layer down: this one checks the input and chooses (`edge_product`);
-`autograd` has one autograd function for each way of computing (`PRODUCTS`) and `EdgeIndex`, which
-derives the arrays they need from a graph; `threads` describes a kernel's arguments and runs it on
-torch's threads; `cpu` is the compiled code.
+`autograd` has the autograd function of eager training, and `ops` the operators of everything else;
+`products` has the ways of computing (`PRODUCTS`) and `EdgeIndex`, which derives the arrays they
+need from a graph; `threads` describes a kernel's arguments and runs it on torch's threads; `cpu` is
+the compiled code.
+
+**Two paths.** Ordinary training takes the autograd function: one node for product, bias and ReLU,
+and one backward kernel. Where torch follows the computation (`torch.compile`, ``torch.export``,
+``torch.func``, forward-mode differentiation, tracing), and for gradients that are differentiated
+again, the product is made of three operators of the library ``topokit``, each the derivative of the
+others, or with ``dense`` of torch's own. There ``auto`` chooses by the density alone, so that what
+is compiled for one batch is right for another.
+
+**Number types.** float32 and float64 are computed as they are, float16 and bfloat16 in float32 and
+rounded once, complex64 and complex128 as products of real and imaginary parts; other types are
+refused. Under automatic mixed precision the product keeps the precision of the edge values, in
+every layer and kernel.
 
 **Arguments of a kernel.** A kernel gets one record of 64-bit integers: a header, then the kernel's
 own fields, named and explained in `topokit.nn.kernels.threads`. A field is an address, a size or a
@@ -52,9 +65,9 @@ compiled code against edits of the source. A fault put into any kernel must make
 4. Test it against the same formula in torch operations: forward, ``gradcheck``, odd batches, two
    threads.
 
-For another device none of this is needed: write an autograd function in a new module with the
-interface of `topokit.nn.kernels.autograd.Product`, put it into `PRODUCTS`, and name it in
-`_product_of`, the only place that chooses by device.
+For another device none of this is needed: write a class in a new module with the interface of
+`topokit.nn.kernels.products.Product`, put it into `PRODUCTS`, and name it in `sparse_product`, the
+only place that chooses by device.
 """
 
 from __future__ import annotations
@@ -63,9 +76,26 @@ import numpy as np
 import torch
 
 from topokit.graph import LayerGraph, check_per_edge
-from topokit.nn.kernels.autograd import NATIVE, PRODUCTS, EdgeIndex
+from topokit.nn.kernels.autograd import EdgeProduct
+from topokit.nn.kernels.ops import (
+    Edges,
+    autocast_on,
+    composed,
+    composed_product,
+    edges_of,
+    without_memory,
+)
+from topokit.nn.kernels.products import NATIVE, PRODUCTS, EdgeIndex, sparse_product
 
-__all__ = ["KERNEL_CHOICES", "EdgeIndex", "choose_kernel", "edge_product"]
+__all__ = [
+    "DTYPES",
+    "KERNEL_CHOICES",
+    "EdgeIndex",
+    "Edges",
+    "check_types",
+    "choose_kernel",
+    "edge_product",
+]
 
 KERNEL_CHOICES = ("auto", "csr", "dense")
 """Valid values of a layer's ``kernel``."""
@@ -126,7 +156,7 @@ def choose_kernel(
     return choice, f"density {graph.density:.2g} is {side} the crossover {limit:g} {origin}"
 
 
-def _is_dense(kernel: str, graph: LayerGraph, kind: str, batch: int) -> bool:
+def _is_dense(kernel: str, graph: LayerGraph | Edges, kind: str, batch: int) -> bool:
     """Return whether the dense product is to be used: `choose_kernel` without the reason."""
     if kernel not in KERNEL_CHOICES:
         raise ValueError(f"expected a kernel of {', '.join(KERNEL_CHOICES)}, got {kernel!r}")
@@ -145,7 +175,7 @@ def edge_product(
     x: torch.Tensor,
     values: torch.Tensor,
     bias: torch.Tensor | None,
-    index: EdgeIndex,
+    index: EdgeIndex | Edges,
     kernel: str = "auto",
     *,
     relu: bool = False,
@@ -159,7 +189,8 @@ def edge_product(
     values : (n_edges,) tensor
         In the order of ``graph.indices``.
     bias : (n_out,) tensor or None
-    index : EdgeIndex
+    index : EdgeIndex or Edges
+        A graph; as `Edges` where it is to be an input of what is compiled or transformed.
     kernel : {"auto", "csr", "dense"}
     relu : bool
         Apply ReLU to the result within the kernel, and its derivative within the backward kernel:
@@ -175,13 +206,14 @@ def edge_product(
     ValueError
         If sizes do not match.
     TypeError
-        If dtypes or devices do not match.
+        If dtypes or devices do not match, or are not supported.
 
     Notes
     -----
     ``csr`` takes O(n_edges * batch) time and O(n_edges) memory besides activations; ``dense``
-    O(n_out * n_in) memory for the scattered matrix and its gradient. float16 and bfloat16 are
-    computed in float32 and rounded once. Gradients can be taken once, not twice.
+    O(n_out * n_in) memory for the scattered matrix and its gradient. Number types are those of
+    `DTYPES`. Gradients of any order exist; forward-mode differentiation is possible once, with
+    ``dense`` any number of times.
 
     Examples
     --------
@@ -190,39 +222,58 @@ def edge_product(
     >>> edge_product(torch.ones(1, 2), values, None, EdgeIndex(graph), "dense")
     tensor([[1., 5.]])
     """
-    graph = index.graph
-    if x.dtype != values.dtype and torch.is_autocast_enabled(x.device.type):
-        x = x.to(values.dtype)
-    _check(x, values, bias, graph)
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"expected a torch.Tensor as input, got {type(x).__name__}")
+    if autocast_on(x):
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(values.dtype) if x.is_floating_point() else x
+            return edge_product(x, values, bias, index, kernel, relu=relu)
+    follow = isinstance(index, Edges) or without_memory(x) or composed(values)
+    edges = index if isinstance(index, Edges) else index.graph
+    _check(x, values, bias, edges)
     rows = x
     if x.ndim != 2:
-        rows = x.reshape(-1, graph.n_in) if graph.n_in else x.new_zeros(_samples(x), 0)
-    dense = _is_dense(kernel, graph, x.device.type, rows.shape[0])
-    function = PRODUCTS[_product_of(x.device.type, dense=dense)]
-    if x.dtype in NATIVE or dense:
-        y = function.apply(rows, values, bias, index, relu)
+        rows = x.reshape(-1, edges.n_in) if edges.n_in else x.new_zeros(_samples(x), 0)
+    batch = 0 if follow else rows.shape[0]  # what is compiled for one batch is used for another
+    dense = _is_dense(kernel, edges, x.device.type, batch)
+    if follow or x.is_complex():
+        if not isinstance(index, Edges):
+            index = edges_of(index, x.device)
+        y = composed_product(rows, values, bias, index, dense=dense)
+        y = torch.relu(y) if relu else y
     else:
-        wide = None if bias is None else bias.float()
-        y = function.apply(rows.float(), values.float(), wide, index, relu).to(x.dtype)
-    return y if x.ndim == 2 else y.reshape(*x.shape[:-1], graph.n_out)
+        way = PRODUCTS["dense"] if dense else sparse_product(x.device.type)
+        if rows.stride(0) != 1 and rows.shape[0] > 1:
+            rows = rows.t().contiguous().t()
+        if x.dtype in NATIVE or dense:
+            y = EdgeProduct.apply(rows, values, bias, index, relu, way)
+        else:
+            wide = None if bias is None else bias.float()
+            y = EdgeProduct.apply(rows.float(), values.float(), wide, index, relu, way).to(x.dtype)
+    return y if x.ndim == 2 else y.reshape(*x.shape[:-1], edges.n_out)
 
 
-def _product_of(device: str, *, dense: bool) -> str:
-    """Return the name in `PRODUCTS` for a type of device; add kernels of other devices here."""
-    if dense:
-        return "dense"
-    return "compiled" if device == "cpu" else "torch"
+DTYPES = (*NATIVE, torch.float16, torch.bfloat16, torch.complex64, torch.complex128)
+"""Number types of edge values."""
 
 
 def _check(
-    x: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None, graph: LayerGraph
+    x: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None, edges: LayerGraph | Edges
 ) -> None:
     """Raise a ValueError if sizes do not match, a TypeError if dtypes or devices do not."""
-    if x.shape[-1:] != (graph.n_in,):
-        raise ValueError(f"expected an input of shape (..., {graph.n_in}), got {tuple(x.shape)}")
-    check_per_edge(graph, values)
-    if bias is not None and bias.shape != (graph.n_out,):
-        raise ValueError(f"expected a bias of shape ({graph.n_out},), got {tuple(bias.shape)}")
+    if x.shape[-1:] != (edges.n_in,):
+        raise ValueError(f"expected an input of shape (..., {edges.n_in}), got {tuple(x.shape)}")
+    check_per_edge(edges, values)  # type: ignore[arg-type]  # which needs the number of edges alone
+    if bias is not None and bias.shape != (edges.n_out,):
+        raise ValueError(f"expected a bias of shape ({edges.n_out},), got {tuple(bias.shape)}")
+    check_types(x, values, bias)
+
+
+def check_types(x: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None) -> None:
+    """Raise a TypeError unless edge values are numbers, of the dtype and device of the others."""
+    if values.dtype not in DTYPES:
+        kinds = ", ".join(str(kind).removeprefix("torch.") for kind in DTYPES)
+        raise TypeError(f"expected edge values of one of {kinds}, got {values.dtype}")
     for name, other in (("input", x), ("bias", bias)):
         if other is None:
             continue

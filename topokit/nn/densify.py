@@ -1,0 +1,125 @@
+"""An ordinary torch model with the weights of a sparse one."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from topokit.nn.layers import EdgeLayer
+from topokit.nn.rbm import SparseRBM
+
+__all__ = ["densify"]
+
+# What torch keeps of a module besides its parameters: what was registered to be called.
+HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+
+def densify(model: nn.Module, *, masks: bool = False) -> nn.Module:
+    """Return a copy of a model with torch's own layers in place of the sparse ones.
+
+    For tools that know only torch's layers: ``torch.onnx.export``, ``torch.jit.script``,
+    quantization, other frameworks' converters.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        It is not changed.
+    masks : bool
+        Keep the edges as a mask of ``torch.nn.utils.prune``: the weight is then ``weight_orig``
+        times ``weight_mask``, so that training does not give weights to absent edges, and
+        `topology_of` reads edges of value zero too.
+
+    Returns
+    -------
+    torch.nn.Module
+        With the same names, other modules, buffers, hooks and training mode, and the same outputs
+        up to rounding. Each sparse layer is a ``torch.nn.Linear`` or convolution of O(n_out * n_in)
+        memory, with zeros where no edge is. Make a new optimizer for it.
+
+    Raises
+    ------
+    TypeError
+        If the model has a part that needs its graph, `SparseRBM`, or a sparse layer of a type that
+        torch has no counterpart of.
+
+    See Also
+    --------
+    sparsify : The other way.
+
+    Examples
+    --------
+    >>> from topokit.graph import LayerGraph
+    >>> from topokit.nn import SparseLinear
+    >>> graph = LayerGraph.from_edge_ids([0, 2, 5], (2, 3))
+    >>> model = nn.Sequential(SparseLinear(graph, init="he", rng=0), nn.ReLU())
+    >>> dense = densify(model)
+    >>> dense
+    Sequential(
+      (0): Linear(in_features=3, out_features=2, bias=True)
+      (1): ReLU()
+    )
+    >>> bool(torch.allclose(dense(torch.ones(4, 3)), model(torch.ones(4, 3))))
+    True
+    """
+    if any(isinstance(module, SparseRBM) for module in model.modules()):
+        raise TypeError("expected a model of layers, got a SparseRBM, which needs its graph")
+    model = copy.deepcopy(model)
+    dense = {
+        module: _dense(module, masks) for module in model.modules() if isinstance(module, EdgeLayer)
+    }
+    for module in list(model.modules()):
+        for name, child in module._modules.items():
+            if child in dense:
+                module._modules[name] = dense[child]
+    return dense[model] if isinstance(model, EdgeLayer) else model
+
+
+def _dense(layer: EdgeLayer, masks: bool) -> nn.Module:
+    """Return torch's layer of the same name and options, with a layer's weights."""
+    kind = _counterpart(layer)
+    wanted = set(inspect.signature(kind).parameters) - {"bias", "device", "dtype"}
+    options = {name: getattr(layer, name) for name in wanted if hasattr(layer, name)}
+    made: Any = nn.utils.skip_init(kind, **options, bias=layer.bias is not None)  # draws no numbers
+    weight: torch.Tensor = layer.weight.detach()
+    made.weight = nn.Parameter(weight.clone(), requires_grad=layer.values.requires_grad)
+    made.bias = layer.bias
+    for name in HOOKS:
+        setattr(made, name, getattr(layer, name))
+    if masks:
+        prune.custom_from_mask(made, "weight", _mask(layer))
+    return made.train(layer.training)
+
+
+def _counterpart(layer: EdgeLayer) -> Any:
+    """Return the class of torch that a layer, or a class it inherits from, is named after."""
+    for kind in type(layer).__mro__:
+        name = kind.__name__.removeprefix("Sparse")
+        if name != kind.__name__ and hasattr(nn, name):
+            return getattr(nn, name)
+    raise TypeError(
+        f"expected sparse layers that torch has a counterpart of, got {type(layer).__name__}"
+    )
+
+
+@torch.no_grad()
+def _mask(layer: EdgeLayer) -> torch.Tensor:
+    """Return ones at the edges and zeros elsewhere, in the shape of the weight."""
+    values = layer.values.data
+    try:
+        layer.values.data = torch.ones_like(values)
+        return layer.weight.detach()
+    finally:
+        layer.values.data = values

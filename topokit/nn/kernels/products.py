@@ -1,0 +1,399 @@
+"""The ways to compute a sparse product and its gradients, and the index of a graph they share.
+
+Plain functions of tensors without gradients: `topokit.nn.kernels.autograd` and `ops` make them
+differentiable.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from topokit.graph import LayerGraph
+from topokit.nn.kernels.threads import (
+    BLOCK_BYTES,
+    EdgeGradient,
+    ProductBackward,
+    ProductForward,
+    equal_edge_bounds,
+    run_kernel,
+)
+
+__all__ = [
+    "BLOCK_BYTES",
+    "NATIVE",
+    "PRODUCTS",
+    "EdgeIndex",
+    "Product",
+    "sparse_product",
+    "units_first",
+]
+
+NATIVE = (torch.float32, torch.float64)
+"""Number types that the compiled kernels take."""
+
+# A tile's blocks (both defined in `topokit.nn.kernels`) take TILE_BYTES, about a core's
+# second-level cache. Rows must have ENOUGH_EDGES in a tile on average, or the loops over tiles cost
+# more than they save.
+TILE_BYTES = 1 << 19
+ENOUGH_EDGES = 8
+
+# Output units up to which the backward product of a complete graph, in practice a network's last
+# layer, is faster by the compiled kernel than by torch: 1.25 times with 4000 x 10, and slower with
+# 1000 x 64. Its few rows of gradients stay in the first-level cache, and the kernel also sums the
+# gradients for the layer before.
+FEW_OUTPUTS = 32
+
+Gradients = tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None]
+"""Gradient of the input, if needed; of the edges' values; and the sums of the first over the
+batch, if the kernel had them at no cost."""
+
+
+class EdgeIndex:
+    """Arrays that the kernels derive from a graph; each is built once, when first used.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+        With fewer than 2**31 edges and output units.
+
+    Raises
+    ------
+    ValueError
+        If the graph is larger.
+
+    Notes
+    -----
+    The transposed index takes 8 bytes for each edge, edge ids (``dense`` only) another 8, and the
+    tiles of wide layers at most 1.5. Building them is O(n_edges).
+    """
+
+    def __init__(self, graph: LayerGraph) -> None:
+        if graph.n_edges >= 2**31 or graph.n_out >= 2**31:
+            raise ValueError(f"expected fewer than 2**31 edges and units, got {graph}")
+        self.graph = graph
+        self._torch: dict[Any, Any] = {}
+        self._bounds: dict[tuple[str, int], Any] = {}
+
+    @cached_property
+    def transposed(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+        """Column pointers (n_in + 1,), and each edge's output unit and position, by input unit.
+
+        The position is that in ``graph.indices``, and thus in the edge values.
+        """
+        positions = np.arange(self.graph.n_edges, dtype=np.int32)
+        by_input = self.graph.to_csr(positions).tocsc()
+        pointers = by_input.indptr.astype(np.int64)
+        return pointers, by_input.indices.astype(np.int32), by_input.data
+
+    @cached_property
+    def addresses(self) -> tuple[int, int]:
+        """Addresses of the graph's row pointers and input units."""
+        return self.graph.indptr.ctypes.data, self.graph.indices.ctypes.data
+
+    @cached_property
+    def transposed_addresses(self) -> tuple[int, int, int]:
+        """Addresses of the arrays of `transposed`."""
+        pointers, units, positions = self.transposed
+        return pointers.ctypes.data, units.ctypes.data, positions.ctypes.data
+
+    @cached_property
+    def _tile_pointers(self) -> NDArray[np.int64] | None:
+        """First edge of each row in each tile of input units; None where one tile is best."""
+        graph = self.graph
+        most = graph.n_edges // (max(graph.n_out, 1) * ENOUGH_EDGES)
+        count = min(-(-graph.n_in * BLOCK_BYTES // TILE_BYTES), most)
+        return _tile_pointers(graph, count) if count > 1 else None
+
+    def tiles(self, block_bytes: int) -> tuple[int, int, int]:
+        """Return the address of the row pointers, the number of tiles and the tile stride.
+
+        Parameters
+        ----------
+        block_bytes : int
+            Bytes of a unit's batch that a kernel processes at once. Below half a block, one tile is
+            used.
+        """
+        table = self._tile_pointers if 2 * block_bytes >= BLOCK_BYTES else None
+        if table is None:
+            return self.addresses[0], 1, 1
+        return table.ctypes.data, len(table) - 1, self.graph.n_out
+
+    def row_bounds(self, parts: int) -> Any:
+        """Return bounds of output units that split the edges into parts."""
+        return self._parts("rows", self.graph.indptr, parts)
+
+    def column_bounds(self, parts: int) -> Any:
+        """Return bounds of input units that split the edges into parts."""
+        return self._parts("columns", self.transposed[0], parts)
+
+    def _parts(self, side: str, pointers: NDArray[np.int64], parts: int) -> Any:
+        if (side, parts) not in self._bounds:
+            self._bounds[side, parts] = equal_edge_bounds(pointers, parts)
+        return self._bounds[side, parts]
+
+    def flat(self, device: torch.device) -> torch.Tensor:
+        """Return the (n_edges,) int64 edge ids on a device; kept after the first call."""
+        if ("flat", device) not in self._torch:
+            self._torch["flat", device] = torch.from_numpy(self.graph.edge_ids).to(device)
+        return self._torch["flat", device]
+
+    def csr(self, device: torch.device) -> tuple[torch.Tensor, ...]:
+        """Return the CSR arrays and those of `transposed` as int64 tensors on a device; kept."""
+        if ("csr", device) not in self._torch:
+            arrays = (self.graph.indptr, self.graph.indices, *self.transposed)
+            self._torch["csr", device] = tuple(
+                torch.from_numpy(np.array(array, np.int64)).to(device) for array in arrays
+            )
+        return self._torch["csr", device]
+
+
+def _tile_pointers(graph: LayerGraph, count: int) -> NDArray[np.int64]:
+    """Return (count + 1, n_out): the first edge of each row in each of `count` tiles, and ends."""
+    slots = graph.rows * count + graph.indices // -(-graph.n_in // count)
+    sizes = np.bincount(slots, minlength=graph.n_out * count).reshape(graph.n_out, count)
+    table = np.empty((count + 1, graph.n_out), np.int64)
+    table[0] = graph.indptr[:-1]
+    table[1:] = graph.indptr[:-1] + sizes.cumsum(axis=1).T
+    return table
+
+
+def units_first(x: torch.Tensor) -> torch.Tensor:
+    """Return (batch, units) as (units, batch) with a contiguous batch, copied only if necessary."""
+    x = x.detach().t()
+    return x if x.shape[1] <= 1 or x.stride(1) == 1 else x.contiguous()
+
+
+class Product:
+    """Base class of the ways to compute a product. All tensors are (units, batch), without graph.
+
+    A method may return tensors in uninitialised memory that it has filled completely.
+    """
+
+    @staticmethod
+    def product(x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool) -> torch.Tensor:
+        """Return ``W x + bias``, (n_out, batch), for x of shape (n_in, batch)."""
+        raise NotImplementedError  # abstract: every way of computing defines it
+
+    @staticmethod
+    def transposed(g: Any, values: Any, index: EdgeIndex) -> torch.Tensor:
+        """Return ``W^T g``, (n_in, batch), for g of shape (n_out, batch)."""
+        raise NotImplementedError  # abstract: every way of computing defines it
+
+    @staticmethod
+    def gradients(
+        g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, mask: bool
+    ) -> Gradients:
+        """Return the gradients for the gradient g of the output, (n_out, batch).
+
+        The gradient of x, (n_in, batch), is computed only if `needs_x`, and with `mask` set to 0
+        where x is not above 0.
+        """
+        raise NotImplementedError  # abstract: every way of computing defines it
+
+
+def _masked(dx: torch.Tensor, x: torch.Tensor, mask: bool) -> torch.Tensor:
+    """Return the gradient, with `mask` set to 0 in place where x is not above 0."""
+    if mask:
+        torch.ops.aten.threshold_backward.grad_input(dx, x, 0, grad_input=dx)
+    return dx
+
+
+class _CompiledProduct(Product):
+    """The product by the compiled kernels of `topokit.nn.kernels.cpu`."""
+
+    @staticmethod
+    def product(x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool) -> torch.Tensor:
+        graph, batch = index.graph, x.shape[1]
+        y = x.new_empty(graph.n_out, batch)
+        values = values.contiguous()
+        bias = None if bias is None else bias.detach().contiguous()
+        row_pointers, n_tiles, tile_stride = index.tiles(_block_bytes(x))
+        call = ProductForward(
+            x=x.data_ptr(),
+            x_stride=x.stride(0),
+            row_pointers=row_pointers,
+            units=index.addresses[1],
+            values=values.data_ptr(),
+            bias=0 if bias is None else bias.data_ptr(),
+            y=y.data_ptr(),
+            batch=batch,
+            relu=relu,
+            n_tiles=n_tiles,
+            tile_stride=tile_stride,
+        )
+        run_kernel(
+            call,
+            item_bytes=x.element_size(),
+            bounds=index.row_bounds,
+            work=graph.n_edges * batch,
+        )
+        return y
+
+    @staticmethod
+    def transposed(g: Any, values: Any, index: EdgeIndex) -> torch.Tensor:
+        graph, batch = index.graph, g.shape[1]
+        dx = g.new_empty(graph.n_in, batch)
+        by_input = values.index_select(0, torch.from_numpy(index.transposed[2]))
+        column_pointers, units, _ = index.transposed_addresses
+        call = ProductForward(
+            x=g.data_ptr(),
+            x_stride=g.stride(0),
+            row_pointers=column_pointers,
+            units=units,
+            values=by_input.data_ptr(),
+            bias=0,
+            y=dx.data_ptr(),
+            batch=batch,
+            relu=False,
+            n_tiles=1,
+            tile_stride=1,
+        )
+        run_kernel(
+            call,
+            item_bytes=g.element_size(),
+            bounds=index.column_bounds,
+            work=graph.n_edges * batch,
+        )
+        return dx
+
+    @staticmethod
+    def gradients(
+        g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, mask: bool
+    ) -> Gradients:
+        graph, batch = index.graph, x.shape[1]
+        dvalues = values.new_empty(graph.n_edges) if batch else values.new_zeros(graph.n_edges)
+        item_bytes, work = x.element_size(), graph.n_edges * batch
+        if not needs_x:
+            row_pointers, n_tiles, tile_stride = index.tiles(_block_bytes(x))
+            edge_gradient = EdgeGradient(
+                x=x.data_ptr(),
+                x_stride=x.stride(0),
+                row_pointers=row_pointers,
+                units=index.addresses[1],
+                g=g.data_ptr(),
+                g_stride=g.stride(0),
+                gradient=dvalues.data_ptr(),
+                batch=batch,
+                n_tiles=n_tiles,
+                tile_stride=tile_stride,
+            )
+            run_kernel(edge_gradient, item_bytes=item_bytes, bounds=index.row_bounds, work=work)
+            return None, dvalues, None
+        column_pointers, units, positions = index.transposed_addresses
+        values = values.contiguous()
+        dx = x.new_empty(graph.n_in, batch)
+        sums = x.new_empty(graph.n_in) if mask and batch else None
+        both = ProductBackward(
+            g=g.data_ptr(),
+            g_stride=g.stride(0),
+            column_pointers=column_pointers,
+            units=units,
+            positions=positions,
+            values=values.data_ptr(),
+            x=x.data_ptr(),
+            x_stride=x.stride(0),
+            dx=dx.data_ptr(),
+            gradient=dvalues.data_ptr(),
+            batch=batch,
+            relu=mask,
+            sums=0 if sums is None else sums.data_ptr(),
+        )
+        run_kernel(both, item_bytes=item_bytes, bounds=index.column_bounds, work=work)
+        return dx, dvalues, sums
+
+
+class _TorchProduct(Product):
+    """The product by ``torch.sparse``: for other devices, and to test the compiled kernels."""
+
+    @staticmethod
+    def product(x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool) -> torch.Tensor:
+        pointers, units, *_ = index.csr(x.device)
+        matrix = torch.sparse_csr_tensor(pointers, units, values, index.graph.shape)
+        y = matrix @ x.contiguous()
+        y = y if bias is None else y + bias[:, None]
+        return y.clamp_(min=0) if relu else y
+
+    @staticmethod
+    def transposed(g: Any, values: Any, index: EdgeIndex) -> torch.Tensor:
+        _, _, pointers, units, positions = index.csr(g.device)
+        shape = (index.graph.n_in, index.graph.n_out)
+        return torch.sparse_csr_tensor(pointers, units, values[positions], shape) @ g.contiguous()
+
+    @staticmethod
+    def gradients(
+        g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, mask: bool
+    ) -> Gradients:
+        dx = _masked(_TorchProduct.transposed(g, values, index), x, mask) if needs_x else None
+        if not values.numel() or not x.shape[1]:
+            return dx, torch.zeros_like(values), None
+        pointers, units, *_ = index.csr(x.device)
+        pattern = torch.sparse_csr_tensor(
+            pointers, units, torch.zeros_like(values), index.graph.shape
+        )
+        sampled = torch.sparse.sampled_addmm(pattern, g.contiguous(), x.t(), beta=0.0)
+        return dx, sampled.values(), None
+
+
+class _DenseProduct(Product):
+    """The product by a dense matrix with zeros between the edges: O(n_out * n_in) memory."""
+
+    @staticmethod
+    def product(x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool) -> torch.Tensor:
+        weight = _scattered(values, index)
+        y = weight @ x if bias is None else torch.addmm(bias.detach()[:, None], weight, x)
+        return y.clamp_(min=0) if relu else y
+
+    @staticmethod
+    def transposed(g: Any, values: Any, index: EdgeIndex) -> torch.Tensor:
+        return _scattered(values, index).t() @ g
+
+    @staticmethod
+    def gradients(
+        g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, mask: bool
+    ) -> Gradients:
+        n_out, n_in = index.graph.shape
+        complete = values.numel() == n_out * n_in
+        if (
+            complete
+            and n_out <= FEW_OUTPUTS
+            and needs_x
+            and x.device.type == "cpu"
+            and x.dtype in NATIVE
+        ):
+            return _CompiledProduct.gradients(g, x, values, index, needs_x, mask)
+        dx = _masked(_DenseProduct.transposed(g, values, index), x, mask) if needs_x else None
+        full = (g @ x.t()).reshape(-1)
+        return dx, full if complete else full[index.flat(full.device)], None
+
+
+def _scattered(values: torch.Tensor, index: EdgeIndex) -> torch.Tensor:
+    """Return the (n_out, n_in) matrix of the edge values; a view if the graph is complete."""
+    n_out, n_in = index.graph.shape
+    if values.numel() == n_out * n_in:
+        return values.reshape(n_out, n_in)
+    weight = values.new_zeros(n_out * n_in)
+    weight[index.flat(values.device)] = values
+    return weight.view(n_out, n_in)
+
+
+def _block_bytes(x: torch.Tensor) -> int:
+    """Return the bytes of a unit's batch that the kernels process at once."""
+    return min(x.shape[1] * x.element_size(), BLOCK_BYTES)
+
+
+PRODUCTS: dict[str, type[Product]] = {
+    "compiled": _CompiledProduct,
+    "torch": _TorchProduct,
+    "dense": _DenseProduct,
+}
+"""Ways to compute a product, by name."""
+
+
+def sparse_product(device: str) -> type[Product]:
+    """Return the sparse way for a type of device; add kernels of other devices here."""
+    return PRODUCTS["compiled" if device == "cpu" else "torch"]
