@@ -366,7 +366,7 @@ def test_dense_arrays(tmp_path, mask, weight):
 @pytest.mark.data
 def test_files_of_the_set_authors(data_dir):
     folder = data_dir / "set_topologies" / "w0" / "epoch_000"
-    for layer, shape in ((0, (784, 785)), (1, (784, 784)), (3, (10, 784))):
+    for layer, shape in ((0, (784, 785)), (1, (784, 785)), (3, (10, 785))):  # the last is the bias
         path = folder / f"weight_l{layer}.npz"
         assert topology_of(path, transpose=True)[path.stem].shape == shape
 
