@@ -30,7 +30,6 @@ _HOME = {
     ),
     "measures.nulls": ("null_scores", "NullScore"),
     "rules": ("RULES", "UpdateRule", "LayerView"),
-    "nn.extract": ("topology_of",),
     "nn.sparsify": ("sparsify",),
     "nn.densify": ("densify",),
     "nn.engine": ("attach", "Engine"),
@@ -42,6 +41,7 @@ _HOME = {
     "experiments.study": ("Study", "load_study"),
     "experiments.sweep": ("sweep", "SweepResult"),
     "experiments.compare": ("compare", "Comparison"),
+    "read": ("topology_of",),
     "classifier": ("SparseMLPClassifier",),
     "plots": ("LAYER_PLOTS", "HISTORY_PLOTS", "ACROSS_PLOTS"),
 }

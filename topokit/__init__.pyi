@@ -52,12 +52,12 @@ from topokit.measures.nulls import null_scores as null_scores
 from topokit.nn.densify import densify as densify
 from topokit.nn.engine import Engine as Engine
 from topokit.nn.engine import attach as attach
-from topokit.nn.extract import topology_of as topology_of
 from topokit.nn.models import MODELS as MODELS
 from topokit.nn.sparsify import sparsify as sparsify
 from topokit.plots import ACROSS_PLOTS as ACROSS_PLOTS
 from topokit.plots import HISTORY_PLOTS as HISTORY_PLOTS
 from topokit.plots import LAYER_PLOTS as LAYER_PLOTS
+from topokit.read import topology_of as topology_of
 from topokit.rules import RULES as RULES
 from topokit.rules import LayerView as LayerView
 from topokit.rules import UpdateRule as UpdateRule

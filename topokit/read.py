@@ -1,21 +1,114 @@
-"""Reading topologies from models, run directories and files; nothing is unpickled."""
+"""Reading topologies from models, run directories and files; nothing is unpickled.
+
+`READERS` lists the formats. Every reader runs within `topokit.foreign.refusals`, which makes one
+sentence of any failure.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.io
 import scipy.sparse as sp
 
 from topokit.experiments.record import EXPLORED, History
+from topokit.foreign import (
+    Reading,
+    ReadingNote,
+    check_units,
+    printable,
+    read_arrays,
+    refusals,
+)
 from topokit.graph import Topology
-from topokit.graph.convert import DAMAGED, from_networkx, from_scipy, load_topology
+from topokit.graph.convert import (
+    from_coordinates,
+    from_dense,
+    printable_names,
+    stored_entries,
+    topology_of_arrays,
+)
 
-__all__ = ["RUN_MEASURES", "read", "read_topologies", "run_rows"]
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["READERS", "RUN_MEASURES", "read", "read_topologies", "run_rows", "topology_of"]
+
+
+def topology_of(
+    source: nn.Module | Mapping[str, Any] | str | os.PathLike[str],
+    *,
+    transpose: bool | None = None,
+    entry: str | None = None,
+) -> Topology:
+    """Return the topology of a network: the edges of each of its layers.
+
+    Parameters
+    ----------
+    source : torch.nn.Module, mapping of tensors, or path
+        A model, a ``state_dict`` (also one inside a checkpoint), or a path: a run directory (its
+        last epoch) or a file of a format in `READERS`, which ``topokit list formats`` prints.
+        No code in a file is run.
+    transpose : bool, optional
+        Whether matrices have input units as rows, shape (n_in, n_out). By default rows are output
+        units, as in torch, except for weights of a state dict whose bias shows that they are not.
+        Refused for models and for files that state their orientation.
+    entry : str, optional
+        Which state dict of a file that has several, such as ``"generator"``, or which array of an
+        ``.npz`` file of dense arrays.
+
+    Returns
+    -------
+    dict of LayerGraph
+        In the order of the model or file, under the layer's name (``fc1`` for ``fc1.weight``, but
+        ``attn.in_proj_weight``). A layer's edges are the first of these that exists: the graph of
+        a topokit layer (exact); the mask of ``torch.nn.utils.prune``, of ``torch.ao.pruning``, of
+        a parametrization, or stored under a name that says mask (exact); the stored entries of a
+        sparse tensor or matrix; the weights that are not zero. In the last case an edge whose
+        weight is exactly zero cannot be seen, and a layer without zeros has density 1. Weights of
+        more than two dimensions (convolutions) are flattened: shape ``(n_out, in * kernel)``.
+        Vectors do not count as layers; nor, in a module, do embeddings. (In a bare state dict an
+        embedding cannot be distinguished from a linear layer and is listed as one; nor can the
+        groups of a convolution be seen there.)
+
+    Warns
+    -----
+    topokit.foreign.ReadingNote
+        Names tensors of two or more dimensions that were not used, masks that were not used,
+        stored zeros that count as edges, and weights whose reading was a choice.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged, too large when unpacked, holds anything but numbers, no layer was
+        found, or there are several state dicts and none was chosen.
+    TypeError
+        If `source` is none of these.
+
+    Notes
+    -----
+    Time and memory are those of the file or state: O(number of weights), for sparse formats
+    O(n_edges). A file may unpack to `topokit.foreign.LIMIT` bytes, or four times its size.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    >>> topology_of(model)
+    {'0': LayerGraph(4 -> 3, 12 edges), '2': LayerGraph(3 -> 2, 6 edges)}
+    >>> topology_of({"fc1.weight": torch.eye(2, 3)}, transpose=True)
+    {'fc1': LayerGraph(2 -> 3, 2 edges)}
+    """
+    options = Reading(transpose, entry)
+    topology, _ = _read_any(source, options)
+    _warn(options)
+    return topology
 
 
 def read(source: Any) -> tuple[Topology, Topology | None]:
@@ -26,7 +119,7 @@ def read(source: Any) -> tuple[Topology, Topology | None]:
     Parameters
     ----------
     source : torch.nn.Module, mapping of tensors, or path
-        Models and state dicts as `topokit.topology_of` reads them, paths as `read_topologies`.
+        As `topology_of` reads them.
 
     Returns
     -------
@@ -37,7 +130,7 @@ def read(source: Any) -> tuple[Topology, Topology | None]:
     Raises
     ------
     FileNotFoundError, ValueError, TypeError
-        As in `read_topologies` and `topokit.topology_of`.
+        As in `topology_of`.
 
     Examples
     --------
@@ -47,26 +140,57 @@ def read(source: Any) -> tuple[Topology, Topology | None]:
     >>> [graph.n_edges for graph in topology.values()], previous
     ([3], None)
     """
-    if isinstance(source, str | os.PathLike):
-        topology, previous, _ = read_topologies(source)
-        return topology, previous
-    from topokit.nn.extract import topology_of
+    options = Reading()
+    found = _read_any(source, options)
+    _warn(options)
+    return found
 
-    return topology_of(source), None
+
+def _warn(options: Reading) -> None:
+    """Warn of what was noticed, at the line that calls the reading function."""
+    if options.notes:
+        warnings.warn("; ".join(options.notes), ReadingNote, stacklevel=3)
+
+
+def _read_any(source: Any, options: Reading) -> tuple[Topology, Topology | None]:
+    if isinstance(source, str | os.PathLike):
+        topology, previous, about = _read_path(Path(source), -1, options)
+        options.notes[:] = about.get("notes", [])
+        return topology, previous
+    if isinstance(source, Mapping):
+        from topokit.nn.states import topology_of_state
+
+        try:
+            return printable_names(topology_of_state(source, options)), None
+        except ValueError as error:
+            raise ValueError(f"expected weights of layers in a state dict, got: {error}") from error
+    from torch import nn
+
+    from topokit.nn.extract import topology_of_module
+
+    if isinstance(source, nn.Module):
+        options.needs_none("a module")
+        return topology_of_module(source), None
+    raise TypeError(f"expected a torch module, a state dict or a path, got {type(source).__name__}")
 
 
 def read_topologies(
-    target: str | os.PathLike[str], epoch: int = -1
+    target: str | os.PathLike[str],
+    epoch: int = -1,
+    *,
+    transpose: bool | None = None,
+    entry: str | None = None,
 ) -> tuple[Topology, Topology | None, dict[str, Any]]:
     """Return the topology in `target`, the one recorded before it, and what kind of file it is.
 
     Parameters
     ----------
     target : path
-        A run directory, a topology or scipy matrix (.npz), Matrix Market (.mtx), GraphML, a
-        torch checkpoint (.pt, .pth) or safetensors. Matrices have output units as rows.
+        A run directory, or a file of a format in `READERS`.
     epoch : int
         For a run, which epoch; -1 is the last.
+    transpose, entry
+        As in `topology_of`.
 
     Returns
     -------
@@ -74,7 +198,8 @@ def read_topologies(
     previous : dict of LayerGraph or None
         The topology of the run's previously recorded epoch, if there is one.
     about : dict
-        ``kind`` ("run", "checkpoint", or the ending of the file); for a run also ``epoch``.
+        ``kind`` ("run", "checkpoint", or the ending of the file); for a run also ``epoch``, for a
+        file ``notes``, a list of sentences.
 
     Raises
     ------
@@ -83,19 +208,30 @@ def read_topologies(
     ValueError
         If it is of no known kind, damaged, or the epoch was not recorded.
     """
-    target = Path(target)
+    return _read_path(Path(target), epoch, Reading(transpose, entry))
+
+
+def _read_path(
+    target: Path, epoch: int, options: Reading
+) -> tuple[Topology, Topology | None, dict[str, Any]]:
     if target.is_dir():
+        options.needs_none("a run")
         return _of_run(History.load(target), epoch)
     *most, last = READERS
     kinds = f"a run directory, {', '.join(most)} or {last}"
-    if not target.is_file():
-        raise FileNotFoundError(f"expected {kinds}, found nothing at {target}")
+    shown = printable(str(target))
+    if not target.exists():
+        raise FileNotFoundError(f"expected {kinds}, found nothing at {shown}")
     suffix = target.suffix.lower()
     if suffix not in READERS:
-        raise ValueError(f"expected {kinds}, got {target}")
+        raise ValueError(f"expected {kinds}, got {shown}")
+    if epoch != -1:
+        raise ValueError(f"expected a run directory to choose epoch {epoch} of, got {shown}")
     reader = READERS[suffix]
-    kind = "checkpoint" if reader is _checkpoint else suffix[1:]
-    return reader(target), None, {"kind": kind}
+    with refusals(target, EXPECTED.get(suffix, f"a file of the format {suffix}")):
+        topology = printable_names(reader(target, options))
+    kind = "checkpoint" if reader is _torch_file or reader is _safetensors else suffix[1:]
+    return topology, None, {"kind": kind, "notes": options.notes}
 
 
 def _of_run(history: History, epoch: int) -> tuple[Topology, Topology | None, dict[str, Any]]:
@@ -159,50 +295,234 @@ def run_rows(
     return rows
 
 
-def _npz(path: Path) -> Topology:
-    """Read a topology of `topokit.save_topology` or a matrix of `scipy.sparse.save_npz`."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            keys = set(arrays.files)
-        if "shape" in keys and keys & {"indptr", "row", "offsets"}:
-            with path.open("rb") as file:
-                return {path.stem: from_scipy(sp.load_npz(file))}
-    except (*DAMAGED, AttributeError, KeyError) as error:
-        raise ValueError(f"expected a topology or a scipy matrix at {path}: {error}") from error
-    return load_topology(path)
+def _npz(path: Path, options: Reading) -> Topology:
+    """Topology of `save_topology`, matrix of `scipy.sparse.save_npz`, or dense arrays.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> sp.save_npz(folder / "a.npz", sp.csr_array(np.eye(2, 3)))
+    >>> _npz(folder / "a.npz", Reading())
+    {'a': LayerGraph(3 -> 2, 2 edges)}
+    """
+    arrays = read_arrays(path)
+    if "format" in arrays and "names" in arrays:
+        options.needs_none("a topology written by topokit")
+        return topology_of_arrays(arrays)
+    if "shape" in arrays and arrays.keys() & {"indptr", "row", "offsets"}:
+        return {path.stem: _of_matrix(_scipy_matrix(arrays), options)}
+    return _dense_layers(arrays, options)
 
 
-def _mtx(path: Path) -> Topology:
-    try:
-        return {path.stem: from_scipy(sp.coo_array(scipy.io.mmread(path)))}
-    except (ValueError, OSError, StopIteration, IndexError, TypeError) as error:
-        raise ValueError(f"expected a Matrix Market file at {path}: {error}") from error
+def _npy(path: Path, options: Reading) -> Topology:
+    """A dense array: a mask of zeros and ones, or weights of which those not zero are edges.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> np.save(folder / "a.npy", np.eye(2, 3))
+    >>> _npy(folder / "a.npy", Reading(transpose=True))
+    {'a': LayerGraph(2 -> 3, 2 edges)}
+    """
+    return _dense_layers(read_arrays(path), options)
 
 
-def _graphml(path: Path) -> Topology:
-    import xml.etree.ElementTree as ElementTree
+def _scipy_matrix(arrays: Mapping[str, Any]) -> Any:
+    """Return the sparse array that `scipy.sparse.save_npz` wrote."""
+    kind = arrays["format"].item() if "format" in arrays else b"csr"
+    kind = kind.decode() if isinstance(kind, bytes) else str(kind)
+    shape = tuple(int(n) for n in arrays["shape"].ravel())
+    if len(shape) != 2:
+        raise ValueError(f"a sparse array of shape {shape}")
+    data = arrays["data"]
+    check_units(shape[0], shape[1], data.size)
+    if kind in ("csr", "csc", "bsr"):
+        build = {"csr": sp.csr_array, "csc": sp.csc_array, "bsr": sp.bsr_array}[kind]
+        return build((data, arrays["indices"], arrays["indptr"]), shape=shape)
+    if kind == "coo":
+        return sp.coo_array((data, (arrays["row"], arrays["col"])), shape=shape)
+    if kind == "dia":
+        return sp.dia_array((data, arrays["offsets"]), shape=shape)
+    raise ValueError(f"a sparse array of the unknown format {printable(kind)!r}")
 
-    import networkx as nx
 
-    try:
-        graph = nx.read_graphml(path)
-    except (ElementTree.ParseError, nx.NetworkXError, KeyError, ValueError) as error:
-        raise ValueError(f"expected a GraphML file at {path}: {error}") from error
-    return {path.stem: from_networkx(graph)}
+def _of_matrix(matrix: Any, options: Reading) -> Any:
+    """Return the graph of a sparse matrix of a file; stored zeros are edges and are noted."""
+    if options.entry is not None:
+        raise ValueError(f"no entry {options.entry!r} to choose: it is one matrix")
+    rows, columns, values = stored_entries(matrix)
+    if len(rows) > LIMIT_ENTRIES:
+        raise ValueError(f"{len(rows):,} entries; at most {LIMIT_ENTRIES:,} are read")
+    shape = matrix.shape
+    if options.transpose:
+        rows, columns, shape = columns, rows, shape[::-1]
+    check_units(shape[0], shape[1], len(rows))
+    graph = from_coordinates(rows, columns, shape)
+    zeros = len(values) - int(np.count_nonzero(values))
+    if zeros:
+        options.notes.append(
+            f"{zeros} of the {len(values)} stored entries are zero; they are edges "
+            "(matrix.eliminate_zeros() removes them)"
+        )
+    if graph.n_edges < len(rows):
+        options.notes.append(f"{len(rows) - graph.n_edges} entries are stored more than once")
+    return graph
 
 
-def _checkpoint(path: Path) -> Topology:
-    from topokit.nn.extract import topology_of
-
-    return topology_of(path)
+LIMIT_ENTRIES = 2**25
+"""Entries of a sparse matrix in a file; more take over 2 GB while they are read."""
 
 
-READERS: dict[str, Callable[[Path], Topology]] = {
+def _dense_layers(arrays: Mapping[str, Any], options: Reading) -> Topology:
+    """Return the layers in dense arrays: masks of zeros and ones, and weights."""
+    names = set(arrays)
+    holds = ", ".join(f"{printable(k)} {a.dtype} {a.shape}" for k, a in list(arrays.items())[:8])
+    holds += f" and {len(arrays) - 8} more" if len(arrays) > 8 else ""
+    if options.entry is not None:
+        if options.entry not in arrays:
+            raise ValueError(f"no array {options.entry!r}; it has {holds or 'none'}")
+        arrays = {options.entry: arrays[options.entry]}
+    elif names & {"x", "X", "x_train"} and names & {"y", "Y", "y_train"}:
+        raise ValueError(f"a data set ({holds}); choose an array with entry to read it as a layer")
+    topology: Topology = {}
+    weights, unused = [], []
+    for name, array in arrays.items():
+        if array.ndim < 2 or array.dtype.kind not in "biufc":
+            continue
+        if not _is_mask(array):
+            if array.dtype.kind not in "fc":
+                unused.append(f"{printable(name)} {array.dtype} {array.shape}")
+                continue
+            weights.append(name)
+        array = array.swapaxes(0, 1) if options.transpose else array
+        shape = (array.shape[0], int(np.prod(array.shape[1:], dtype=np.int64)))
+        check_units(shape[0], shape[1], 0)
+        topology[name] = from_dense(array.reshape(shape))
+    if not topology:
+        raise ValueError(
+            f"no layer: it has {holds or 'no arrays'}; a layer is an array of two or more "
+            "dimensions, of zeros and ones or of weights as real numbers"
+        )
+    if weights:
+        options.notes.append(f"{_some(weights)} read as weights: cells that are not zero are edges")
+    if unused:
+        options.notes.append(f"not read, as neither mask nor weights: {_some(unused)}")
+    return topology
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    """Return names separated by commas, the first few only."""
+    shown = ", ".join(printable(name) for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _is_mask(array: Any) -> bool:
+    """Return whether an array is boolean or has no numbers but 0 and 1."""
+    if array.dtype.kind == "b":
+        return True
+    rows = max(1, (1 << 20) // max(1, array[0].size if len(array) else 1))
+    blocks = (array[start : start + rows] for start in range(0, len(array), rows))
+    return all(bool(((block == 0) | (block == 1)).all()) for block in blocks)
+
+
+def _mtx(path: Path, options: Reading) -> Topology:
+    """Matrix Market: coordinates, each one an edge; or all cells, those not zero are edges.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> import scipy.io
+    >>> scipy.io.mmwrite(folder / "a.mtx", np.eye(2, 3))
+    >>> _mtx(folder / "a.mtx", Reading())
+    {'a': LayerGraph(3 -> 2, 2 edges)}
+    """
+    from topokit.graph.matrix_market import read_matrix_market
+
+    found = read_matrix_market(path)
+    return {path.stem: _of_matrix(found if sp.issparse(found) else sp.coo_array(found), options)}
+
+
+def _graphml(path: Path, options: Reading) -> Topology:
+    """GraphML: nodes have `bipartite` 0 or 1, igraph's `type`, or the number of their `layer`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> import networkx as nx
+    >>> nx.write_graphml(nx.complete_bipartite_graph(3, 2), folder / "a.graphml")
+    >>> _graphml(folder / "a.graphml", Reading())
+    {'a': LayerGraph(3 -> 2, 6 edges)}
+    """
+    from topokit.graph.graphml import read_graphml
+
+    options.needs_none("GraphML")
+    topology = read_graphml(path)
+    if len(topology) == 1:
+        return {path.stem: next(iter(topology.values()))}
+    return topology
+
+
+def _torch_file(path: Path, options: Reading) -> Topology:
+    """Checkpoint of torch: tensors only, read with weights_only=True.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> import torch
+    >>> torch.save({"fc1.weight": torch.eye(2, 3)}, folder / "a.pt")
+    >>> _torch_file(folder / "a.pt", Reading())
+    {'fc1': LayerGraph(3 -> 2, 2 edges)}
+    """
+    from topokit.nn.checkpoints import read_torch
+    from topokit.nn.states import topology_of_state
+
+    return topology_of_state(read_torch(path), options)
+
+
+def _safetensors(path: Path, options: Reading) -> Topology:
+    r"""Tensors in the format of safetensors.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> head = b'{"fc1.weight": {"dtype": "U8", "shape": [1, 2], "data_offsets": [0, 2]}}'
+    >>> content = len(head).to_bytes(8, "little") + head + b"\0\1"
+    >>> _ = (folder / "a.safetensors").write_bytes(content)
+    >>> _safetensors(folder / "a.safetensors", Reading())
+    {'fc1': LayerGraph(2 -> 1, 1 edges)}
+    """
+    from topokit.nn.checkpoints import read_safetensors
+    from topokit.nn.states import topology_of_state
+
+    return topology_of_state(read_safetensors(path, options), options)
+
+
+READERS: dict[str, Callable[[Path, Reading], Topology]] = {
     ".npz": _npz,
+    ".npy": _npy,
     ".mtx": _mtx,
     ".graphml": _graphml,
-    ".pt": _checkpoint,
-    ".pth": _checkpoint,
-    ".safetensors": _checkpoint,
+    ".pt": _torch_file,
+    ".pth": _torch_file,
+    ".ckpt": _torch_file,
+    ".bin": _torch_file,
+    ".safetensors": _safetensors,
 }
-"""Functions from a path to a topology, by the ending of the file."""
+"""Functions from a path and how to read it to a topology, by the ending of the file."""
+
+_CHECKPOINT = "a torch checkpoint of tensors only"
+EXPECTED = {
+    ".npz": "a topology, a scipy matrix or dense arrays",
+    ".npy": "a dense array",
+    ".mtx": "a Matrix Market file",
+    ".graphml": "a GraphML file",
+    ".safetensors": "a safetensors file",
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), _CHECKPOINT),
+}
+"""What a file of each ending should be, for messages."""

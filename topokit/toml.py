@@ -1,14 +1,75 @@
-"""Writing TOML, which the standard library only reads, and reading ``key=value`` settings."""
+"""TOML: reading files of others, writing, and reading ``key=value`` settings."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["flattened", "parse_assignment", "parse_settings", "to_toml"]
+from topokit.foreign import printable, read_text
+
+__all__ = [
+    "flattened",
+    "parse_assignment",
+    "parse_settings",
+    "parse_toml",
+    "read_toml",
+    "to_toml",
+]
+
+LIMIT = 2**18
+"""Characters of a configuration; a recipe has some 2,000."""
+
+
+def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the content of a TOML file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not valid TOML, no regular file, or longer than `LIMIT`.
+    """
+    try:
+        text = read_text(path, limit=LIMIT)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"expected a TOML file, found none at {printable(str(path))}"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{printable(str(path))} is not valid TOML: {error}") from None
+    return parse_toml(text, str(path))
+
+
+def parse_toml(text: str, origin: str = "the configuration") -> dict[str, Any]:
+    """Return TOML text as a dictionary.
+
+    Raises
+    ------
+    ValueError
+        If it is not valid TOML, nested too deeply, or longer than `LIMIT`.
+
+    Examples
+    --------
+    >>> parse_toml("epochs = 3")
+    {'epochs': 3}
+    >>> parse_toml("epochs = ")
+    Traceback (most recent call last):
+    ValueError: the configuration is not valid TOML: Invalid value (at end of document)
+    """
+    try:
+        if len(text) > LIMIT:
+            raise ValueError(f"more than {LIMIT:,} characters")
+        return tomllib.loads(text)
+    except RecursionError:
+        reason = "parts nested too deeply"
+    except ValueError as error:  # of the parser, and of integers with thousands of digits
+        reason = printable(" ".join(str(error).split()))
+    raise ValueError(f"{printable(origin)} is not valid TOML: {reason}")
 
 
 def to_toml(table: Mapping[str, Any]) -> str:
@@ -89,7 +150,7 @@ def parse_assignment(text: str) -> tuple[tuple[str, ...], Any]:
         raise ValueError(f"expected key=value such as rule.drop_fraction=0.2, got {text!r}")
     try:
         parsed = tomllib.loads(f"value = {value.strip()}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return parts, value.strip()
     return parts, parsed["value"] if len(parsed) == 1 else value.strip()
 

@@ -84,9 +84,9 @@ def likelihood(directory, name, seed, data_dir):
     from topokit.data import load_data
     from topokit.experiments.loop import read_checkpoint
     from topokit.experiments.runs import STREAMS
-    from topokit.nn.extract import topology_of
     from topokit.nn.models import MODELS
     from topokit.nn.rbm import annealed_log_partition, log_likelihood
+    from topokit.read import topology_of
 
     torch.set_num_threads(1)
     state = read_checkpoint(directory / "checkpoint.pt")["model"]

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+import scipy.io
 from scipy.io import savemat
 
 from topokit.data import load_data
+from topokit.data.mat import read_mat
 
 
 def equal(a, b):
@@ -46,13 +48,13 @@ def test_bad_mat(tmp_path):
     intact = path.read_bytes()
     for content in (b"", b"no mat file" * 50, intact[: len(intact) // 2], intact[:130]):
         path.write_bytes(content)
-        assert "expected an intact MATLAB v5 file with X and Y, got " in message()
+        assert "expected an intact MATLAB v5 file with X and Y, got: " in message()
     write_mat(tmp_path / "lung_small", X=x[:, :-1])
     assert "expected X of shape (73, 325) and 7 classes in Y, got (73, 324) and 7" in message()
     write_mat(tmp_path / "lung_small", Y=y[:-1])
     assert "expected numbers X (n, features) and Y (n, 1)" in message()
     write_mat(tmp_path / "lung_small", X=np.array([["a"], ["b"]], dtype=object))
-    assert "expected numbers X" in message()
+    assert "got: X not a full real array of numbers" in message()
 
 
 def test_every_flipped_byte_of_a_mat_is_refused_or_harmless(tmp_path):
@@ -90,3 +92,29 @@ def test_mushrooms(tmp_path, rng):
         path.write_text(text)
         with pytest.raises(ValueError, match=rf"mushrooms\.train\.data: {message}"):
             load_data("mushrooms", data_dir=tmp_path, rng=seeded())
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_arrays_of_mat_files_equal_those_of_scipy(tmp_path, rng, compressed):
+    arrays = {
+        "X": rng.integers(0, 200, (7, 5)).astype(np.float64),
+        "Y": rng.integers(0, 3, (7, 1)).astype(np.uint8),
+        "F": rng.random((3, 4)).astype(np.float32),
+        "text": "a string",
+        "cell": np.array([1, "a"], object),
+    }
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, arrays, do_compression=compressed)
+    found = read_mat(path, ("X", "Y", "F"))
+    expected = scipy.io.loadmat(path)
+    assert all(np.array_equal(found[name], expected[name]) for name in ("X", "Y", "F"))
+    with pytest.raises(ValueError, match="text not a full real array of numbers"):
+        read_mat(path, ("text",))
+
+
+def test_a_mat_file_that_unpacks_to_much_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, {"X": np.zeros((1000, 1000))}, do_compression=True)
+    monkeypatch.setattr("topokit.foreign.LIMIT", 2**20)
+    with pytest.raises(ValueError, match="unpacks to 8,0"):
+        read_mat(path, ("X",))

@@ -26,12 +26,12 @@ LABELS = idx(np.arange(9))
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (LABELS[:-1], r"expected 9 bytes of data for shape \(9,\), got 8"),
-        (LABELS + b"\0", r"expected 9 bytes of data for shape \(9,\), got 10"),
-        (LABELS[:7], "expected an IDX header of 8 bytes, got a file of 7"),
-        (b"", "expected an IDX header of 8 bytes, got a file of 0"),
-        (idx(np.arange(9), 2051), "expected the IDX magic number 2049, got 2051"),
-        (struct.pack(">II", 2049, 2**32 - 1), "expected 4294967295 bytes of data"),
+        (LABELS[:-1], r"got: 8 bytes of data, not the 9 of shape \(9,\)"),
+        (LABELS + b"\0", "got: more than 9 bytes of data, not the 9"),
+        (LABELS[:7], "got: 7 bytes in place of an IDX header of 8 bytes"),
+        (b"", "got: (an empty file|0 bytes in place)"),
+        (idx(np.arange(9), 2051), "got: the IDX magic number 2051, not 2049"),
+        (struct.pack(">II", 2049, 2**32 - 1), "4,294,967,295 bytes|not the 4294967295 of shape"),
     ],
 )
 @pytest.mark.parametrize("end", ["", ".gz"])

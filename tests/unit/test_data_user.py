@@ -33,14 +33,14 @@ def test_csv(tmp_path, monkeypatch):
     ("text", "params", "message"),
     [
         ("a,b\n1,0\n2,1\n", {"label": "c"}, "unknown column 'c'; columns: a, b"),
-        ("a,b\n1,0\n2,1\n", {"label": 2}, r"data\.label: expected a column in 0\.\.1 of .*, got 2"),
-        ("a,b\nx,0\ny,1\n", {}, r"points\.csv: expected numbers in column 'a', got "),
-        ("a,b\n1,0\n,1\n", {}, r"points\.csv: a value is missing in row 1, column 'a'"),
-        ("", {}, r"points\.csv: expected comma-separated values, got: No columns"),
+        ("a,b\n1,0\n2,1\n", {"label": 2}, r"data\.label: expected a column in 0\.\.1, got 2"),
+        ("a,b\nx,0\ny,1\n", {}, r"points\.csv: .* such as 'x' in column 'a', no numbers"),
+        ("a,b\n1,0\n,1\n", {}, r"points\.csv: .* no value in row 1, column 'a'"),
+        ("", {}, r"points\.csv: expected a table .*, got: an empty file"),
         (
             "a,b\n1,2,3,4\n5\n6,7,8,9,10\n",
             {},
-            r"points\.csv: expected comma-separated values, got: ",
+            r"points\.csv: expected a table .*, got: Error tokenizing",
         ),
         (
             "a,b\n1,0.5\n2,1.5\n3,0.5\n4,1.5\n",
@@ -77,13 +77,16 @@ def test_npz(tmp_path, rng):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x": np.ones((4, 2))}, r"expected an intact \.npz with x, y or x_train, .*: arrays x$"),
+        (
+            {"x": np.ones((4, 2))},
+            r"expected an intact \.npz with x, y or x_train, .*, got: arrays x$",
+        ),
         ({"x": np.ones((4, 2)), "y": np.ones(3)}, "as many labels as samples, got 3 in y and 4"),
         ({"x": np.ones(4), "y": np.ones(4)}, r"got x float64 \(4,\)"),
         ({"x": np.array([["a"]] * 4), "y": np.ones(4)}, r"got x <U1 \(4, 1\)"),
         (
             {"x": np.ones((4, 1)), "y": np.array([{}] * 4)},
-            "expected an intact .npz .* allow_pickle",
+            "expected an intact .npz .* Python objects, which are not unpickled",
         ),
     ],
 )
@@ -120,3 +123,76 @@ def test_openml(monkeypatch, rng):
     with pytest.raises(FileNotFoundError, match="'phoneme' is not on this machine") as e:
         load_data("openml", rng=seeded(), dataset="phoneme")
     assert "\n" not in str(e.value)
+
+
+def table(rng, n=12):
+    import pandas as pd
+
+    frame = pd.DataFrame({"a": rng.random(n), "b": rng.random(n), "kind": np.arange(n) % 2})
+    return frame.sort_values("kind", ignore_index=True)
+
+
+def load_csv(folder, **params):
+    return load_data("csv", data_dir=folder, rng=seeded(), path="points.csv", **params)
+
+
+def test_a_column_that_numbers_the_rows_is_refused(tmp_path, rng):
+    path, frame = tmp_path / "points.csv", table(rng)
+    named = frame.rename_axis("id")
+    shuffled = frame.sample(frac=1, random_state=0)
+    for index in (frame, named, frame.set_index(np.arange(1, 13)), shuffled):
+        index.to_csv(path)
+        with pytest.raises(ValueError, match=r"numbers the rows; .*index=False.*data.drop=\["):
+            load_csv(tmp_path)
+        drop = "id" if index is named else 0
+        assert load_csv(tmp_path, drop=[drop]).n_features == 2
+    frame.to_csv(path, header=False)
+    with pytest.raises(ValueError, match="a first column without a name that numbers the rows"):
+        load_csv(tmp_path, header=False)
+    frame.assign(a=np.arange(12)).to_csv(path, index=False)  # a feature with a name of its own
+    assert load_csv(tmp_path).n_features == 2
+    with pytest.raises(ValueError, match="unknown column 'z'"):
+        load_csv(tmp_path, drop=["z"])
+
+
+def test_separators_are_recognised_and_said(tmp_path, rng):
+    path, frame = tmp_path / "points.csv", table(rng)
+    frame.to_csv(path, index=False)
+    plain = load_csv(tmp_path)
+    for separator, decimal, words in (
+        (";", ".", "separated by semicolons)"),
+        (";", ",", "separated by semicolons and decimal commas)"),
+        ("\t", ".", "separated by tabs)"),
+        ("|", ".", "separated by vertical bars)"),
+    ):
+        frame.to_csv(path, index=False, sep=separator, decimal=decimal)
+        data = load_csv(tmp_path)
+        assert np.array_equal(data.x_train, plain.x_train)
+        assert words in data.source
+    assert "separated" not in plain.source
+
+
+def test_headers_that_are_none_and_missing_headers(tmp_path, rng):
+    path, frame = tmp_path / "points.csv", table(rng)
+    frame.to_csv(path, index=False, header=False)
+    with pytest.raises(ValueError, match=r"first line of numbers .*data.header=false"):
+        load_csv(tmp_path)
+    frame.to_csv(path, index=False)
+    with pytest.raises(ValueError, match=r"first line of names; set data.header=true"):
+        load_csv(tmp_path, header=False)
+    frame.set_axis([0, 1, 2], axis=1).to_csv(path, index=False)
+    assert load_csv(tmp_path).n_features == 2
+    for content in (b"a,b\0\n1,2\n", b",".join([b"a"] * 100_001) + b"\n", b"\xff\xfe\n1,2\n"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="expected a table of numbers"):
+            load_csv(tmp_path)
+
+
+@pytest.mark.parametrize("value", ["inf", "1e300"])
+def test_numbers_that_are_not_finite_are_refused_with_the_file(tmp_path, value):
+    (tmp_path / "points.csv").write_text("a,b\n" + f"{value},0\n2,1\n" * 5)
+    np.savez(tmp_path / "points.npz", x=np.full((10, 2), float(value)), y=np.arange(10) % 2)
+    with np.errstate(all="ignore"):
+        for name in ("csv", "npz"):
+            with pytest.raises(ValueError, match=rf"points.{name}: expected .* finite values"):
+                load_data(name, data_dir=tmp_path, rng=seeded(), path=f"points.{name}")

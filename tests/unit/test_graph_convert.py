@@ -68,7 +68,7 @@ def test_bad_inputs_are_named(tmp_path):
         from_networkx(graph)
     with pytest.raises(ValueError, match="dividing 4"):
         channel_graph(LayerGraph.from_edge_ids([], (1, 4)), 3)
-    with pytest.raises(FileNotFoundError, match="found none"):
+    with pytest.raises(FileNotFoundError, match="found nothing"):
         load_topology(tmp_path / "none.npz")
     (tmp_path / "bad.npz").write_bytes(b"PK nonsense")
     with pytest.raises(ValueError, match="expected a topology written by topokit"):

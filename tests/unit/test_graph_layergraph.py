@@ -202,3 +202,32 @@ def test_a_matrix_may_be_changed_and_the_graph_stays():
     matrix.data[:] = 7
     assert (matrix.toarray().tolist(), values.tolist()) == ([[0, 7], [0, 7]], [0, 2, 3])
     assert graph.edge_ids.tolist() == [0, 1, 3]
+
+
+@pytest.mark.parametrize("wrong", [[0.9], [1j], ["0"], [True], [2**70], np.array([0], "M8[s]")])
+def test_indices_that_are_no_integers_are_refused(wrong):
+    graph = LayerGraph.from_edge_ids([1], (1, 3))
+    for make in (
+        lambda: LayerGraph((1, 3), [0, 1], wrong),
+        lambda: LayerGraph((1, 3), [*wrong, *wrong], [1]),
+        lambda: LayerGraph.from_edge_ids(wrong, (1, 3)),
+        lambda: EdgeUpdate(graph, graph, wrong),
+        lambda: EdgeUpdate.from_decisions(graph, wrong, []),
+        lambda: EdgeUpdate.from_decisions(graph, [], wrong),
+    ):
+        with pytest.raises(ValueError, match="expected integers as"):
+            make()
+
+
+def test_indices_and_shapes_are_not_cut_to_fit():
+    for index in (2**32, -(2**32), 2**31):
+        with pytest.raises(ValueError, match=r"expected input units in -2147483648\.\."):
+            LayerGraph((1, 3), [0, 1], [index])
+    with pytest.raises(ValueError, match="expected edge ids in -9223"):
+        LayerGraph.from_edge_ids(np.array([2**64 - 1], np.uint64), (1, 3))
+    for shape in ((1.5, 3), ("1", 3), (1,), (1, 2, 3), 5, None, (1, 2**31), (2**40, 2**30)):
+        with pytest.raises(ValueError, match=r"expected a shape \(n_out, n_in\)"):
+            LayerGraph(shape, [0, 1], [1])
+        with pytest.raises(ValueError, match=r"expected a shape \(n_out, n_in\)"):
+            LayerGraph.from_edge_ids([], shape)
+    assert LayerGraph(np.array([1, 3]), [0, 1], np.array([2], np.uint8)).indices.tolist() == [2]

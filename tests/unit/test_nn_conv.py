@@ -10,7 +10,7 @@ from tests.unit.test_nn_kernels import random_graph
 from topokit.graph import EdgeUpdate, LayerGraph, sample_absent
 from topokit.graph.convert import channel_graph
 from topokit.nn import SparseConv2d, explain_kernel
-from topokit.nn.extract import topology_of
+from topokit.read import topology_of
 
 SHAPES = [
     {"kernel_size": 3, "padding": 1},

@@ -1,5 +1,6 @@
 import json
 import pickle
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ from torch import nn
 from torch.nn.utils import parametrize, prune
 
 from tests.unit.test_nn_kernels import random_graph
+from topokit.foreign import ReadingNote
 from topokit.graph import same_edges
-from topokit.nn.extract import topology_of
 from topokit.nn.models import set_mlp
+from topokit.read import topology_of
 
 
 def edges(graph):
@@ -80,7 +82,8 @@ def test_parametrized_masks_and_other_parametrizations():
     assert list(found) == ["0", "1"]
     assert np.array_equal(edges(found["0"]), mask.numpy())
     assert np.array_equal(edges(found["1"]), (model[1].weight > 0).numpy())
-    assert np.array_equal(edges(topology_of(model.state_dict())["0"]), mask.numpy())
+    with pytest.warns(ReadingNote, match="^1: a parametrization changes its stored weights"):
+        assert np.array_equal(edges(topology_of(model.state_dict())["0"]), mask.numpy())
     alone = nn.Linear(8, 6)
     parametrize.register_parametrization(alone, "weight", Mask(mask.float()))
     assert list(topology_of(alone)) == ["weight"]
@@ -114,7 +117,10 @@ def test_sparse_tensors_show_their_pattern_with_explicit_zeros():
     for weight in (dense.to_sparse_csr(), dense.to_sparse_coo(), dense.to_sparse_csc()):
         weight = weight.clone()
         weight.values().zero_() if weight.layout != torch.sparse_coo else None
-        assert topology_of({"fc.weight": weight})["fc"].edge_ids.tolist() == [0, 2, 4]
+        zeros = weight.layout != torch.sparse_coo
+        noted = pytest.warns(ReadingNote, match="^3 stored entries of sparse tensors are zero")
+        with noted if zeros else nullcontext():
+            assert topology_of({"fc.weight": weight})["fc"].edge_ids.tolist() == [0, 2, 4]
 
 
 def test_safetensors_of_every_dtype(tmp_path, rng):
@@ -164,7 +170,7 @@ def test_damaged_safetensors_are_one_clear_line(tmp_path):
     path = tmp_path / "m.safetensors"
     for content in list(damaged(path)):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"expected a safetensors file at .*, but it has") as e:
+        with pytest.raises(ValueError, match="expected a safetensors file, got") as e:
             topology_of(path)
         assert "\n" not in str(e.value)
 
@@ -194,15 +200,15 @@ def test_damaged_and_unsafe_checkpoints_are_one_clear_line(tmp_path):
 
 
 def test_sources_that_are_none(tmp_path):
-    with pytest.raises(FileNotFoundError, match="found no file at"):
+    with pytest.raises(FileNotFoundError, match="found nothing at"):
         topology_of(tmp_path / "none.pt")
     with pytest.raises(TypeError, match="expected a torch module, a state dict or a path, got int"):
         topology_of(3)
     for source in ({}, {"a": 1}, {"norm.weight": torch.ones(3)}, nn.ReLU()):
-        with pytest.raises(ValueError, match="expected weights of layers"):
+        with pytest.raises(ValueError, match="weights of layers"):
             topology_of(source)
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(ValueError, match="expected weights of layers"):
+    with pytest.raises(ValueError, match="got: no dictionary of tensors but list"):
         topology_of(tmp_path / "list.pt")
     with pytest.raises(ValueError, match="damaged graph of layer 'fc'"):
         topology_of(

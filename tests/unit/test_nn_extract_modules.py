@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from topokit.graph import LayerGraph
-from topokit.nn.extract import topology_of
+from topokit.read import topology_of
 
 
 @pytest.fixture(autouse=True)

@@ -48,7 +48,7 @@ def test_whole_files_are_read(saved):
     one, previous, about = read_topologies(saved / "topology.npz")
     two, _, _ = read_topologies(saved / "matrix.npz")
     assert previous is None
-    assert about == {"kind": "npz"}
+    assert about == {"kind": "npz", "notes": []}
     np.testing.assert_array_equal(one["fc1"].edge_ids, two["matrix"].edge_ids)
 
 

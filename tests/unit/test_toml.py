@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topokit.toml import parse_assignment, parse_settings, to_toml
+from topokit.toml import parse_assignment, parse_settings, parse_toml, read_toml, to_toml
 
 toml_values = st.recursive(
     st.booleans()
@@ -55,3 +55,31 @@ def test_settings_do_not_overwrite_values_by_tables():
         parse_settings(["a=1", "a.b=2"])
     with pytest.raises(ValueError, match="expected key=value such as"):
         parse_settings(["a"])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = " + "[" * 20_000, "nested too deeply"),
+        ("x = " + "9" * 5000, "integer string|limit"),
+        ("x = 1\n" * 2, "overwrite"),
+        ("#" * 2**18 + "#", "more than 262,144"),
+        ("x = \x00", "Invalid value|Illegal character"),
+    ],
+)
+def test_toml_that_is_wrong_is_one_sentence(tmp_path, text, words):
+    path = tmp_path / "a.toml"
+    path.write_text(text)
+    for read in (lambda: read_toml(path), lambda: parse_toml(text)):
+        with pytest.raises(ValueError, match=f"(?s)is not valid TOML: .*({words})") as error:
+            read()
+        assert "\n" not in str(error.value)
+
+
+def test_toml_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected a TOML file, found none"):
+        read_toml(tmp_path / "none.toml")
+    (tmp_path / "a.toml").write_bytes(b"\xff")
+    for path in (tmp_path, tmp_path / "a.toml"):
+        with pytest.raises(ValueError, match="is not valid TOML"):
+            read_toml(path)

@@ -80,6 +80,12 @@ def _studies() -> Mapping[str, Any]:
     return STUDIES
 
 
+def _formats() -> Mapping[str, Any]:
+    from topokit.read import READERS
+
+    return READERS
+
+
 TABLES: dict[str, Callable[[], Mapping[str, Any]]] = {
     "generators": _generators,
     "starts": _initial_topologies,
@@ -91,13 +97,19 @@ TABLES: dict[str, Callable[[], Mapping[str, Any]]] = {
     "models": _models,
     "recipes": _recipes,
     "studies": _studies,
+    "formats": _formats,
 }
 """Name of each table and a function that imports only that table."""
 
 
 def rows_of(table: str) -> list[dict[str, str]]:
     """Return the rows of a table: name, parameters, first line and further documented facts."""
-    own = {"recipes": _recipe_row, "studies": _study_row, "measures": _measure_row}
+    own = {
+        "recipes": _recipe_row,
+        "studies": _study_row,
+        "measures": _measure_row,
+        "formats": _format_row,
+    }
     return [
         own[table](name) if table in own else {"name": name, **_function_row(entry)}
         for name, entry in TABLES[table]().items()
@@ -116,6 +128,10 @@ def _measure_row(name: str) -> dict[str, str]:
     row = _function_row(_measures()[name])
     del row["parameters"]
     return {"name": name, "scope": scope.rstrip(")") or "layer", **row}
+
+
+def _format_row(name: str) -> dict[str, str]:
+    return {"name": name, "what": _function_row(_formats()[name])["what"]}
 
 
 def _study_row(name: str) -> dict[str, str]:

@@ -26,6 +26,8 @@ def analyze(
     deep: bool = False,
     nulls: int = 0,
     seed: int = 0,
+    transpose: bool | None = None,
+    entry: str | None = None,
     plugin: Plugins | None = None,
     json: Json = False,
 ) -> int:
@@ -34,7 +36,7 @@ def analyze(
     Parameters
     ----------
     target
-        RUN, TOPOLOGY.npz, MATRIX.npz, .mtx, CHECKPOINT.pt, .safetensors or GRAPH.graphml.
+        RUN, or a file of a format in 'topokit list formats'.
     measures
         Comma-separated names from 'topokit list measures', or 'all'; by default the core
         measures. For a run also explored_fraction and edge_age.
@@ -50,6 +52,10 @@ def analyze(
         size-dependent measures; 0 skips them.
     seed
         Seed of the bootstrap and of the null samples.
+    transpose
+        Matrices of the file have input units as rows, as the SET authors' files do.
+    entry
+        Which state dict or array of a file that holds several.
     """
     import pandas as pd
 
@@ -62,7 +68,7 @@ def analyze(
     if epoch is not None and target.is_file():
         raise ValueError(f"--epoch: expected a run, whose epochs are recorded, {target} is a file")
     epoch = -1 if epoch is None else epoch
-    topology, previous, about = read_topologies(target, epoch)
+    topology, previous, about = read_topologies(target, epoch, transpose=transpose, entry=entry)
     found: dict[str, Any] = {"target": str(target), **about}
     of_run = [name for name in names or () if name in RUN_MEASURES]
     others = None if names is None else [name for name in names if name not in of_run]
@@ -82,6 +88,8 @@ def analyze(
     if json:
         console.print_json(found)
         return 0
+    for sentence in about.get("notes", ()):
+        console.note(f"note: {sentence}")
     console.print_measures(frame, title=f"{target}" + _of_epoch(about))
     if nulls:
         console.print_rows(found["nulls"], title=f"against {nulls} null samples of equal degrees")

@@ -2,7 +2,7 @@
 
 This package holds loaders, one function for each data set, and what they share: finding files,
 splitting and scaling. A data set is a loader and a line in `DATASETS`. Imports no other package of
-topokit, only `topokit.tables`, and never torch.
+topokit, only `topokit.tables` and `topokit.foreign`, and never torch.
 """
 
 from __future__ import annotations

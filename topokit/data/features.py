@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from topokit.data.mat import read_mat
 from topokit.data.samples import (
     COMMON,
     SCALES,
@@ -19,6 +19,7 @@ from topokit.data.samples import (
     split,
     subsets,
 )
+from topokit.foreign import open_regular, refusals
 
 __all__ = ["mat_features", "mushrooms"]
 
@@ -95,18 +96,9 @@ def mat_features(
 
 def _read_mat(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Read the numeric arrays `X` (n, features) and `Y` (n,) of a MATLAB v5 file."""
-    from scipy.io import loadmat
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            content = loadmat(path, variable_names=["X", "Y"])
+    with refusals(path, "an intact MATLAB v5 file with X and Y"):
+        content = read_mat(path, ("X", "Y"))
         x, y = content["X"], content["Y"].ravel()
-    except Exception as error:  # damaged files raise many kinds of errors
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(
-            f"{path}: expected an intact MATLAB v5 file with X and Y, got {reason}"
-        ) from None
     if x.ndim != 2 or y.size != len(x) or x.dtype.kind not in "iufb" or y.dtype.kind not in "iufb":
         raise ValueError(
             f"{path}: expected numbers X (n, features) and Y (n, 1), "
@@ -158,10 +150,8 @@ def mushrooms(
     files = find_files(name, data_dir, paths, hint)
     parts: list[Any] = []
     for path in files:
-        try:
-            x = np.loadtxt(path, np.float32, delimiter=",", ndmin=2)
-        except (ValueError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: expected rows of 0 and 1, got: {error}") from None
+        with refusals(path, "rows of 0 and 1"), open_regular(path) as file:
+            x = np.loadtxt(file, np.float32, delimiter=",", ndmin=2)
         if x.shape[1] != 112 or not np.isin(x, (0, 1)).all():
             raise ValueError(f"{path}: expected 112 columns of 0 and 1, got {x.shape[1]} columns")
         parts += [x, np.full(len(x), -1)]

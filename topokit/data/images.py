@@ -6,7 +6,6 @@ import gzip
 import io
 import math
 import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from topokit.data.samples import (
     split,
     subsets,
 )
+from topokit.foreign import check_bytes, open_regular, refusals, size_of
 
 __all__ = ["cifar10", "digits", "idx_images", "read_idx"]
 
@@ -246,7 +246,8 @@ def _cifar_batches(files: list[Path]) -> tuple[Any, Any, Any, Any]:
     """Read records of a label byte and 3,072 pixel bytes; the last file is the test part."""
     batches = []
     for path in files:
-        content = np.fromfile(path, np.uint8)
+        with open_regular(path) as file:
+            content = np.fromfile(file, np.uint8)
         if not content.size or content.size % 3073:
             raise ValueError(
                 f"{path}: expected records of 3073 bytes, got a file of {content.size}"
@@ -266,7 +267,10 @@ def _cifar_jpegs(path: Path) -> tuple[Any, Any, Any, Any]:
     parts: list[NDArray[Any]] = []
     for part in ("train", "test"):
         packed, offsets, labels = (arrays[f"{kind}_{part}"] for kind in ("jpeg", "offset", "y"))
-        if offsets.size != labels.size + 1 or labels.max(initial=0) > 9:
+        fits = offsets.size == labels.size + 1 and all(
+            a.ndim == 1 and a.dtype.kind in "iu" for a in (packed, offsets, labels)
+        )
+        if not fits or labels.max(initial=0) > 9 or labels.min(initial=0) < 0:
             raise ValueError(
                 f"{path}: expected a label 0..9 for each image, got {offsets.size - 1} images "
                 f"and {labels.size} labels up to {labels.max(initial=0)}"
@@ -283,7 +287,10 @@ def _decode(path: Path, i: int, jpeg: bytes) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
-        image = np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"), np.uint8)
+        picture = Image.open(io.BytesIO(jpeg))  # reads the size only
+        if picture.size != (32, 32):
+            raise ValueError(f"{picture.size[1]} x {picture.size[0]} pixels, not 32 x 32")
+        image = np.asarray(picture.convert("RGB"), np.uint8)
     except (OSError, ValueError, SyntaxError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path}: image {i} is damaged: {reason}") from None
@@ -322,26 +329,24 @@ def read_idx(path: str | Path, *, magic: int) -> NDArray[np.uint8]:
     """
     path = Path(path)
     n_dimensions = magic & 0xFF
-    try:
-        if path.suffix == ".gz":
-            with gzip.open(path) as file:
-                content = file.read()
-        else:
-            content = path.read_bytes()
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{path}: expected an intact gzip file, got: {error}") from None
     header = 4 * (1 + n_dimensions)
-    if len(content) < header:
-        raise ValueError(
-            f"{path}: expected an IDX header of {header} bytes, got a file of {len(content)}"
-        )
-    got, *shape = struct.unpack(f">{1 + n_dimensions}I", content[:header])
-    if got != magic:
-        raise ValueError(f"{path}: expected the IDX magic number {magic}, got {got}")
-    expected = math.prod(shape)
-    if len(content) - header != expected:
-        raise ValueError(
-            f"{path}: expected {expected} bytes of data for shape {tuple(shape)}, "
-            f"got {len(content) - header}"
-        )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    with refusals(path, f"an intact {'gzip' if path.suffix == '.gz' else 'IDX'} file"):
+        with open_regular(path) as raw:
+            file: Any = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
+            start = file.read(header)
+            if len(start) < header:
+                raise ValueError(f"{len(start)} bytes in place of an IDX header of {header} bytes")
+            got, *shape = struct.unpack(f">{1 + n_dimensions}I", start)
+            if got != magic:
+                raise ValueError(f"the IDX magic number {got}, not {magic}")
+            expected = math.prod(shape)
+            size = size_of(raw)
+            check_bytes(expected if file is not raw else min(expected, size), size)
+            content = file.read(expected + 1) if file is not raw else file.read()
+        if len(content) != expected:
+            more = "more than " if len(content) > expected else ""
+            raise ValueError(
+                f"{more}{min(len(content), expected)} bytes of data, not the {expected} of shape "
+                f"{tuple(shape)}"
+            )
+    return np.frombuffer(content, np.uint8).reshape(shape)

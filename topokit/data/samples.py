@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from topokit.foreign import read_arrays, refusals
 
 __all__ = ["SCALES", "Data", "find_files", "scaled", "split", "subsets"]
 
@@ -157,27 +156,12 @@ def find_files(
 def read_npz(path: Path, *choices: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Return the arrays of an ``.npz`` file: the first set of names that it has; no unpickling."""
     expected = " or ".join(", ".join(names) for names in choices)
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            for names in choices:
-                if set(names) <= set(arrays.files):
-                    return {name: arrays[name] for name in names}
-            raise ValueError(f"arrays {', '.join(arrays.files) or 'none'}")
-    except (
-        ValueError,
-        TypeError,
-        OSError,
-        EOFError,
-        KeyError,
-        AttributeError,
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-    ) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{path}: expected an intact .npz with {expected}, got: {reason}"
-        ) from None
+    with refusals(path, f"an intact .npz with {expected}"):
+        arrays = read_arrays(path, {name for names in choices for name in names})
+        for names in choices:
+            if set(names) <= arrays.keys():
+                return {name: arrays[name] for name in names}
+        raise ValueError(f"arrays {', '.join(arrays) or 'with none of these names'}")
 
 
 # --- splitting and scaling ---------------------------------------------------------------------

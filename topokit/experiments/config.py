@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -20,7 +19,14 @@ from topokit.tables import (
     need,
     parameters_of,
 )
-from topokit.toml import parse_assignment, parse_settings, table_at, to_toml
+from topokit.toml import (
+    parse_assignment,
+    parse_settings,
+    parse_toml,
+    read_toml,
+    table_at,
+    to_toml,
+)
 
 __all__ = [
     "MeasuresSpec",
@@ -336,13 +342,7 @@ class RunConfig:
         """Read TOML: a path (a `Path`, or one line ending in ``.toml``), or the text itself."""
         is_file = isinstance(source, Path) or ("\n" not in source and source.endswith(".toml"))
         origin = str(source) if is_file else "the configuration"
-        try:
-            text = Path(source).read_text(encoding="utf-8") if is_file else str(source)
-            values = tomllib.loads(text)
-        except FileNotFoundError:
-            raise FileNotFoundError(f"expected a TOML file, found none at {origin}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{origin} is not valid TOML: {error}") from None
+        values = read_toml(source) if is_file else parse_toml(str(source))
         try:
             return cls.from_dict(values)
         except ValueError as error:

@@ -45,10 +45,10 @@ from topokit.measures import (
     measure,
     prepare,
 )
-from topokit.nn.checkpoints import topology_of_state
 from topokit.nn.initial_topology import INITIAL_TOPOLOGIES
 from topokit.nn.layers import sparse_layers
 from topokit.nn.models import MODELS, UNSUPERVISED, inputs_of
+from topokit.nn.states import topology_of_state
 from topokit.rules import RULES, SCHEDULES, Rewiring
 from topokit.tables import choose
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -13,7 +12,7 @@ from typing import Any
 
 from topokit.experiments.config import RunConfig, load_recipe
 from topokit.tables import choose, hint, listed
-from topokit.toml import flattened, to_toml
+from topokit.toml import flattened, read_toml, to_toml
 
 __all__ = ["STUDIES", "PlannedRun", "Study", "load_study", "study_from"]
 
@@ -157,12 +156,7 @@ def load_study(name_or_path: str | PathLike[str], *, quick: bool = False) -> Stu
     path = Path(name_or_path)
     if path.suffix != ".toml" and not path.is_file():
         path = choose("study", str(name_or_path), STUDIES)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"expected a TOML file, found none at {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid TOML: {error}") from None
+    values = read_toml(path)
     try:
         return study_from(values, quick=quick)
     except ValueError as error:

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import os
-import struct
 import sys
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from topokit.foreign import check_units, printable, read_arrays, refusals
 from topokit.graph.files import write_atomic
 from topokit.graph.layergraph import LayerGraph, Topology, check_chain, distinct
 
@@ -31,28 +30,34 @@ __all__ = [
     "as_graph",
     "as_topology",
     "channel_graph",
+    "from_coordinates",
     "from_dense",
     "from_networkx",
     "from_scipy",
     "load_topology",
+    "printable_names",
     "save_topology",
+    "stored_entries",
     "to_networkx",
     "takes_graph",
     "takes_topology",
     "topology_and_previous",
+    "topology_of_arrays",
+    "topology_of_networkx",
+    "topology_of_nodes",
     "unrolled_graph",
 ]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 FORMAT = "topokit-topology-1"
-DAMAGED = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, struct.error)
 
 
 def from_scipy(matrix: Any) -> LayerGraph:
     """Return the layer graph of a scipy sparse matrix or array of shape (n_out, n_in).
 
-    Every stored entry is an edge, including explicit zeros; entries stored twice are one edge.
+    Every stored entry is an edge, including explicit zeros, in all formats (those of ``dia`` and
+    ``bsr`` as well, which store whole diagonals and blocks); entries stored twice are one edge.
 
     Parameters
     ----------
@@ -67,6 +72,8 @@ def from_scipy(matrix: Any) -> LayerGraph:
     ------
     TypeError
         If `matrix` is not sparse; use `from_dense` for arrays.
+    ValueError
+        If it has not two dimensions, or indices outside its shape.
 
     Examples
     --------
@@ -74,15 +81,62 @@ def from_scipy(matrix: Any) -> LayerGraph:
     >>> from_scipy(sp.coo_array(([0.0, 2.0], ([0, 1], [1, 1])), shape=(2, 3)))
     LayerGraph(3 -> 2, 2 edges)
     """
+    rows, columns, _ = stored_entries(matrix)
+    return from_coordinates(rows, columns, matrix.shape)
+
+
+def stored_entries(matrix: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return row, column and value of each stored entry of a sparse matrix, zeros included.
+
+    scipy's conversions are compiled code that trusts the indices; they are checked here first.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `from_scipy`.
+
+    Examples
+    --------
+    >>> stored_entries(sp.dia_array(([[5, 0]], [0]), shape=(2, 2)))[2].tolist()
+    [5, 0]
+    """
     if not sp.issparse(matrix):
         raise TypeError(
             f"expected a scipy sparse array of shape (n_out, n_in), got {type(matrix).__name__}; "
             "topokit.graph.convert.from_dense reads dense masks"
         )
-    coo = sp.coo_array(cast("Any", matrix))
-    n_out, n_in = coo.shape
-    ids = np.asarray(coo.row, np.int64) * n_in + np.asarray(coo.col, np.int64)
-    return LayerGraph.from_edge_ids(distinct(ids), (n_out, n_in))
+    source = cast("Any", matrix)
+    if len(source.shape) != 2:
+        raise ValueError(f"expected a sparse array of shape (n_out, n_in), got {source.shape}")
+    if source.format == "dia":  # scipy's conversion leaves out the zeros
+        columns = np.arange(source.data.shape[1])[None, :]
+        rows = columns - np.asarray(source.offsets, np.int64)[:, None]
+        inside = (rows >= 0) & (rows < source.shape[0]) & (columns < source.shape[1])
+        columns = np.broadcast_to(columns, inside.shape)
+        return rows[inside], columns[inside], source.data[inside]
+    if source.format in ("csr", "csc", "bsr"):
+        source.check_format(full_check=True)
+    coo = sp.coo_array(source)
+    for name, index, size in zip(("row", "column"), coo.coords, coo.shape, strict=True):
+        if index.size and (index.min() < 0 or index.max() >= size):
+            raise ValueError(
+                f"expected {name} indices in 0..{size - 1}, got {index.min()}..{index.max()}"
+            )
+    return coo.row, coo.col, coo.data
+
+
+def from_coordinates(rows: ArrayLike, columns: ArrayLike, shape: tuple[int, int]) -> LayerGraph:
+    """Return the layer graph with edges at (output unit, input unit); an edge may come twice.
+
+    Examples
+    --------
+    >>> from_coordinates([0, 0, 1], [2, 2, 0], (2, 3))
+    LayerGraph(3 -> 2, 2 edges)
+    """
+    ids = np.array(rows, np.int64)
+    ids *= shape[1]
+    ids += np.asarray(columns)
+    return LayerGraph.from_edge_ids(distinct(ids), shape)
 
 
 def from_dense(mask: ArrayLike) -> LayerGraph:
@@ -91,7 +145,11 @@ def from_dense(mask: ArrayLike) -> LayerGraph:
     Raises
     ------
     ValueError
-        If the array does not have two dimensions.
+        If the array does not have two dimensions, or holds anything but numbers or booleans.
+
+    Notes
+    -----
+    O(n_out * n_in), as the array; besides it, memory of 4 bytes for each edge.
 
     Examples
     --------
@@ -101,7 +159,18 @@ def from_dense(mask: ArrayLike) -> LayerGraph:
     array = np.asarray(mask)
     if array.ndim != 2:
         raise ValueError(f"expected a mask of shape (n_out, n_in), got shape {array.shape}")
-    return LayerGraph.from_edge_ids(np.flatnonzero(array), (array.shape[0], array.shape[1]))
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"expected a mask of numbers or booleans, got {array.dtype}")
+    n_out, n_in = array.shape
+    step = max(1, (1 << 22) // max(1, n_in))
+    indptr, pieces = np.zeros(n_out + 1, np.int64), []
+    for start in range(0, n_out if n_in else 0, step):
+        rows, columns = np.nonzero(array[start : start + step])
+        counts = np.bincount(rows, minlength=min(step, n_out - start))
+        indptr[start + 1 : start + 1 + counts.size] = counts
+        pieces.append(columns.astype(np.int32))
+    indices = np.concatenate(pieces) if pieces else np.empty(0, np.int32)
+    return LayerGraph((n_out, n_in), np.cumsum(indptr), indices)
 
 
 def channel_graph(graph: LayerGraph, kernel_cells: int) -> LayerGraph:
@@ -224,13 +293,16 @@ def from_networkx(graph: nx.Graph) -> LayerGraph:
     Parameters
     ----------
     graph : networkx.Graph
-        Every node has the attribute ``bipartite``: 0 for input units, 1 for output units,
-        numbered in the order of iteration. Edge directions and attributes are ignored.
+        Every node has the attribute ``bipartite``: 0 for input units, 1 for output units; or
+        igraph's boolean ``type``, true for output units; or whole numbers ``layer``, as
+        `to_networkx` writes them. Units are numbered by the attribute ``unit`` if it numbers them,
+        or else in the order of iteration. Edge directions and attributes are ignored.
 
     Raises
     ------
     ValueError
-        If a node lacks the attribute, or an edge joins two units of one side.
+        If a node lacks the attribute, an edge joins two units of one side, or the graph has
+        several layers: `topokit.graph.convert.as_topology` returns all of them.
 
     Examples
     --------
@@ -238,23 +310,144 @@ def from_networkx(graph: nx.Graph) -> LayerGraph:
     >>> from_networkx(nx.complete_bipartite_graph(3, 2))
     LayerGraph(3 -> 2, 6 edges)
     """
-    sides: dict[int, dict[Any, int]] = {0: {}, 1: {}}
-    for node, side in graph.nodes(data="bipartite"):
-        if side not in (0, 1, "0", "1"):
-            raise ValueError(
-                f"expected the node attribute bipartite=0 (input) or 1 (output) on every node, "
-                f"got {side!r} on node {node!r}"
-            )
-        members = sides[int(side)]
-        members[node] = len(members)
-    inputs, outputs = sides[0], sides[1]
-    ids = set()
-    for u, v in graph.edges():
-        if (u in inputs) == (v in inputs):
-            raise ValueError(f"expected edges between the two sides, got {u!r} - {v!r} within one")
-        a, b = (u, v) if u in inputs else (v, u)
-        ids.add(outputs[b] * len(inputs) + inputs[a])
-    return LayerGraph.from_edge_ids(sorted(ids), (len(outputs), len(inputs)))
+    return as_graph(topology_of_networkx(graph))
+
+
+def topology_of_networkx(graph: nx.Graph) -> Topology:
+    """Return the layers of a networkx graph, as `topology_of_nodes` of its nodes and edges.
+
+    Examples
+    --------
+    >>> layer = LayerGraph.from_edge_ids([1, 2], (2, 2))
+    >>> topology_of_networkx(to_networkx({"a": layer, "b": layer})) == {"fc1": layer, "fc2": layer}
+    True
+    """
+    position = {node: i for i, node in enumerate(graph)}
+    edges = [(position[u], position[v]) for u, v in graph.edges()]
+    pairs = np.array(edges, np.int64).reshape(-1, 2)
+    return topology_of_nodes(list(graph), [data for _, data in graph.nodes(data=True)], pairs)
+
+
+def topology_of_nodes(
+    names: Sequence[Any], attributes: Sequence[Mapping[str, Any]], edges: NDArray[np.int64]
+) -> Topology:
+    """Return the layers of a graph whose nodes say on which side, or in which layer, they are.
+
+    Parameters
+    ----------
+    names : sequence
+        Names of the nodes, for messages.
+    attributes : sequence of mapping
+        Of each node: ``bipartite``, ``type``, ``layer`` and ``unit`` are looked at; see
+        `from_networkx`. ``layer`` counts if it agrees with ``bipartite`` or stands alone.
+    edges : (n_edges, 2) int64
+        Positions of the two nodes of each edge.
+
+    Returns
+    -------
+    dict of LayerGraph
+        ``layer``, or ``fc1``, ``fc2``, ... if there are several.
+
+    Raises
+    ------
+    ValueError
+        As in `from_networkx`.
+
+    Examples
+    --------
+    >>> sides = [{"type": False}, {"type": True}]
+    >>> topology_of_nodes("ab", sides, np.array([[0, 1]]))
+    {'layer': LayerGraph(1 -> 1, 1 edges)}
+    """
+    level = _levels(names, attributes)
+    order = _numbering(level, attributes)
+    a, b = edges[:, 0], edges[:, 1]
+    a, b = np.where(level[a] <= level[b], a, b), np.where(level[a] <= level[b], b, a)
+    if (wrong := np.flatnonzero(level[b] - level[a] != 1)).size:
+        u, v = (names[int(end[wrong[0]])] for end in (a, b))
+        raise ValueError(
+            "expected edges between the two sides, or from a layer to the next, got "
+            f"{u!r} - {v!r} within one or past one"
+        )
+    widths = np.bincount(level, minlength=2)
+    found = []
+    for i, (n_in, n_out) in enumerate(itertools.pairwise(widths.tolist())):
+        mine = level[a] == i
+        found.append(from_coordinates(order[b[mine]], order[a[mine]], (n_out, n_in)))
+    labels = [SINGLE] if len(found) == 1 else [f"fc{i}" for i in range(1, len(found) + 1)]
+    return dict(zip(labels, found, strict=True))
+
+
+def _levels(names: Sequence[Any], attributes: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
+    """Return the layer of units that each node belongs to, 0 for the network's input."""
+    layer, bipartite, side = (_column(attributes, key) for key in ("layer", "bipartite", "type"))
+    if layer and None not in layer:  # of every node
+        level = np.array(layer, np.int64)
+        level -= level.min()
+        agrees = all(
+            s is None or s == i for s, i in zip(bipartite, (level % 2).tolist(), strict=True)
+        )
+        if agrees and np.unique(level).size == level.max() + 1 > 1:
+            return level
+    if all(value is None for value in bipartite) and any(value is not None for value in side):
+        bipartite = side
+    if not set(bipartite) <= {0, 1}:
+        at = next(i for i, value in enumerate(bipartite) if value not in (0, 1))
+        name, data = names[at], attributes[at]
+        has = ", ".join(map(repr, data)) or "none"
+        raise ValueError(
+            "expected the node attribute bipartite=0 (input) or 1 (output) on every node, or "
+            "igraph's boolean 'type', or numbers 'layer' without a gap; got "
+            f"{data.get('bipartite')!r} on node {name!r} (its attributes: {has})"
+        )
+    return np.array(bipartite, np.int64)
+
+
+def _column(attributes: Sequence[Mapping[str, Any]], key: str) -> list[int | None]:
+    """Return an attribute of all nodes as whole numbers; None where it is none."""
+    found = [data.get(key) for data in attributes]
+    try:
+        numbers = {value: _whole(value) for value in set(found)}
+    except TypeError:  # values that are lists or the like
+        return [_whole(value) for value in found]
+    return [numbers[value] for value in found]
+
+
+def _whole(value: Any) -> int | None:
+    """Return an attribute as a whole number; None if it is none."""
+    if isinstance(value, str):
+        words = {"true": 1, "false": 0}
+        text = value.strip().lower()
+        if text in words:
+            return words[text]
+        try:
+            value = float(text)
+        except ValueError:
+            return None
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if number == value and abs(number) < 2**31 else None
+
+
+def _numbering(
+    level: NDArray[np.int64], attributes: Sequence[Mapping[str, Any]]
+) -> NDArray[np.int64]:
+    """Return each node's number among those of its layer: `unit`, or the order of the nodes."""
+    by_level = np.argsort(level, kind="stable")
+    starts = np.searchsorted(level[by_level], np.arange(level.max(initial=0) + 1))
+    order = np.empty(level.size, np.int64)
+    order[by_level] = np.arange(level.size) - starts[level[by_level]]
+    given = _column(attributes, "unit")
+    if given and None not in given:
+        unit = np.array(given, np.int64)
+        widest = int(np.bincount(level).max())
+        if unit.min() >= 0 and unit.max() < widest:
+            ids = np.sort(level * widest + unit)
+            if np.array_equal(ids, level[by_level] * widest + order[by_level]):
+                return unit
+    return order
 
 
 def save_topology(path: str | os.PathLike[str], topology: GraphLike) -> None:
@@ -307,6 +500,7 @@ def load_topology(path: str | os.PathLike[str]) -> Topology:
     Parameters
     ----------
     path : path
+        Other files, and run directories, are read as by `topokit.topology_of`.
 
     Returns
     -------
@@ -320,23 +514,62 @@ def load_topology(path: str | os.PathLike[str]) -> Topology:
     ValueError
         If the file is not a topology or is damaged.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"expected a topology file, found none at {path}")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            if str(arrays["format"]) != FORMAT:
-                raise ValueError(f"format {str(arrays['format'])!r} is not {FORMAT!r}")
-            return {
-                str(name): LayerGraph(
-                    tuple(int(n) for n in arrays[f"shape_{i}"]),  # type: ignore[arg-type]
-                    arrays[f"indptr_{i}"],
-                    arrays[f"indices_{i}"],
-                )
-                for i, name in enumerate(arrays["names"])
-            }
-    except (*DAMAGED, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"expected a topology written by topokit at {path}: {error}") from error
+    if Path(path).suffix.lower() == ".npz" and Path(path).is_file():
+        with refusals(path, "a topology written by topokit"):
+            arrays = read_arrays(path)
+            if "format" in arrays:
+                return printable_names(topology_of_arrays(arrays))
+    return _read(path)[0]
+
+
+def topology_of_arrays(arrays: Mapping[str, NDArray[Any]]) -> Topology:
+    """Return the topology in the arrays of a file written by `save_topology`.
+
+    Raises
+    ------
+    ValueError, KeyError
+        If they are not the arrays of a topology.
+    """
+    if str(arrays["format"]) != FORMAT:
+        raise ValueError(f"format {str(arrays['format'])!r} is not {FORMAT!r}")
+    names = [str(name) for name in np.atleast_1d(arrays["names"]).ravel()]
+    topology: Topology = {}
+    for i, name in enumerate(names):
+        if name in topology:
+            raise ValueError(f"two layers called {name!r}")
+        shape, indices = arrays[f"shape_{i}"].tolist(), arrays[f"indices_{i}"]
+        if not (isinstance(shape, list) and len(shape) == 2):
+            raise ValueError(f"the shape {shape} of layer {name!r}")
+        check_units(shape[0], shape[1], indices.size)
+        topology[name] = LayerGraph((shape[0], shape[1]), arrays[f"indptr_{i}"], indices)
+    return topology
+
+
+def printable_names(topology: Topology) -> Topology:
+    r"""Return a topology of a file with control characters in the names of layers escaped.
+
+    Raises
+    ------
+    ValueError
+        If a name has more than 1,000 characters, or two become the same.
+
+    Examples
+    --------
+    >>> printable_names({"fc\n": LayerGraph.from_edge_ids([], (1, 1))})
+    {'fc\\n': LayerGraph(1 -> 1, 0 edges)}
+    """
+    found: Topology = {}
+    for name, graph in topology.items():
+        if len(name) > LONGEST_NAME:
+            raise ValueError(f"a layer's name of {len(name):,} characters: {name[:40]!r}...")
+        shown = printable(name)
+        if shown in found:
+            raise ValueError(f"two layers called {shown!r}")
+        found[shown] = graph
+    return found
+
+
+LONGEST_NAME = 1000
 
 
 class Run(Protocol):
@@ -484,7 +717,7 @@ def topology_and_previous(source: GraphLike) -> tuple[Topology, Topology | None]
     if sp.issparse(source):
         return {SINGLE: from_scipy(source)}, None
     if _is_networkx(source):
-        return {SINGLE: from_networkx(source)}, None
+        return topology_of_networkx(source), None
     recorded = getattr(source, "recorded", None)
     if isinstance(recorded, list):
         if not recorded:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ __all__ = [
     "check_chain",
     "check_per_edge",
     "distinct",
+    "integers",
     "positions_in",
     "random_subset",
     "same_edges",
@@ -30,9 +32,52 @@ __all__ = [
 ]
 
 
-def _read_only(array: ArrayLike, dtype: Any) -> NDArray[Any]:
+def integers(array: ArrayLike, dtype: Any, what: str) -> NDArray[Any]:
+    """Return an array of whole numbers as `dtype`; refuse other numbers and those out of range.
+
+    A cast alone would turn 0.9 into 0, "7" into 7, 1j into 0 and 2**32 into 0. A list without
+    elements is accepted. Costs nothing for arrays that are of the type already.
+
+    Raises
+    ------
+    ValueError
+        If the array is not of an integer type, or an element does not fit `dtype`.
+
+    Examples
+    --------
+    >>> integers([0.9], np.int32, "input units")
+    Traceback (most recent call last):
+    ValueError: expected integers as input units, got an array of float64
+    """
+    given = np.asarray(array)
+    if given.dtype.kind not in "iu" and given.size:
+        raise ValueError(f"expected integers as {what}, got an array of {given.dtype}")
+    if given.size and not np.can_cast(given.dtype, dtype):
+        low, high, bounds = int(given.min()), int(given.max()), np.iinfo(dtype)
+        if low < bounds.min or high > bounds.max:
+            raise ValueError(f"expected {what} in {bounds.min}..{bounds.max}, got {low}..{high}")
+    return given.astype(dtype, copy=False)
+
+
+def _sizes(shape: Any) -> tuple[int, int]:
+    """Return the numbers of output and input units; refuse what is no possible shape."""
+    try:
+        n_out, n_in = (operator.index(n) for n in shape)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"expected a shape (n_out, n_in) of two whole numbers, got {shape!r}"
+        ) from None
+    if n_out < 0 or n_in < 0 or n_in >= 2**31 or n_out * n_in >= 2**63:
+        raise ValueError(
+            f"expected a shape (n_out, n_in) of non-negative sizes with n_in < 2**31, "
+            f"got {(n_out, n_in)}"
+        )
+    return n_out, n_in
+
+
+def _read_only(array: ArrayLike, dtype: Any, what: str) -> NDArray[Any]:
     """Return a contiguous, read-only array; a copy if the caller could still write to it."""
-    result = np.asarray(array, dtype=dtype)
+    result = integers(array, dtype, what)
     if result.flags.writeable or not result.flags.c_contiguous:
         result = result.copy() if result is array or result.base is not None else result
         result = np.ascontiguousarray(result)
@@ -84,13 +129,9 @@ class LayerGraph:
     _cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        n_out, n_in = (int(n) for n in self.shape)
-        if n_out < 0 or n_in < 0 or n_in >= 2**31 or n_out * n_in >= 2**63:
-            raise ValueError(
-                f"expected a shape (n_out, n_in) of non-negative sizes with n_in < 2**31, "
-                f"got {tuple(self.shape)}"
-            )
-        indptr, indices = _read_only(self.indptr, np.int64), _read_only(self.indices, np.int32)
+        n_out, n_in = _sizes(self.shape)
+        indptr = _read_only(self.indptr, np.int64, "indptr")
+        indices = _read_only(self.indices, np.int32, "input units")
         if indptr.shape != (n_out + 1,) or indices.ndim != 1:
             raise ValueError(
                 f"expected indptr of shape ({n_out + 1},) and flat indices, "
@@ -137,8 +178,8 @@ class LayerGraph:
         Raises a ValueError if an id occurs twice, lies outside ``0..n_out * n_in - 1`` or joins two
         groups.
         """
-        n_out, n_in = (int(n) for n in shape)
-        ids = np.asarray(ids, dtype=np.int64).ravel()
+        n_out, n_in = _sizes(shape)
+        ids = integers(ids, np.int64, "edge ids").ravel()
         if ids.size > 1 and np.any(ids[1:] <= ids[:-1]):
             ids = sorted_ids(ids)
             if np.any(ids[1:] == ids[:-1]):
@@ -401,7 +442,7 @@ class EdgeUpdate:
             raise ValueError(
                 f"expected graphs of one shape, got {self.before.shape} and {self.after.shape}"
             )
-        source = _read_only(self.source, np.int64)
+        source = _read_only(self.source, np.int64, "source positions")
         if source.shape != (self.after.n_edges,):
             raise ValueError(f"expected {self.after.n_edges} source positions, got {source.shape}")
         object.__setattr__(self, "source", source)
@@ -428,14 +469,14 @@ class EdgeUpdate:
         from topokit.graph import kernels
 
         keep = np.ones(before.n_edges, bool)
-        dropped = np.asarray(dropped, dtype=np.int64)
+        dropped = integers(dropped, np.int64, "positions of edges to drop")
         if dropped.size and (dropped.min() < 0 or dropped.max() >= before.n_edges):
             raise ValueError(
                 f"expected positions of edges to drop in 0..{before.n_edges - 1}, "
                 f"got {int(dropped.min())}..{int(dropped.max())}"
             )
         keep[dropped] = False
-        grown = sorted_ids(np.asarray(grown, dtype=np.int64))
+        grown = sorted_ids(integers(grown, np.int64, "edge ids to grow"))
         cells = before.n_out * before.n_in
         if grown.size and (grown[0] < 0 or grown[-1] >= cells):
             raise ValueError(

@@ -1,188 +1,248 @@
-"""Read the layers of a state dict, and checkpoint files of torch and of safetensors."""
+"""Reading the tensors of torch checkpoints and of safetensors files; nothing is executed."""
 
 from __future__ import annotations
 
+import io
 import json
-import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+import math
+import os
+import pickletools
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 
-from topokit.graph import LayerGraph, Topology
+from topokit.foreign import Reading, open_regular, open_zip, printable, size_of
 
-__all__ = ["layers_of", "mask_of", "read_checkpoint", "topology_of_state"]
-
-_WEIGHT = re.compile(r"(?:(?P<layer>.*)\.)?(?P<leaf>(?:\w+_)?weight(?:_(?:ih|hh)_l\d+\w*)?)")
-_MASK = re.compile(r"(?P<layer>.*?)\.?parametrizations\.(?P<leaf>\w+)\.\d+\.\w+")
-_NESTED = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights")
+__all__ = ["read_safetensors", "read_torch"]
 
 _SAFETENSORS = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "C64": torch.complex64,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-    "U8": torch.uint8, "BOOL": torch.bool,
+    "U64": torch.int64, "U32": torch.int32, "U16": torch.int16, "U8": torch.uint8,
+    "BOOL": torch.bool,
 }  # fmt: skip
+"""Types by their names in the format. Which numbers are zero is the same with and without sign."""
+
+_LONGEST_PICKLE = 8 * 2**20
+
+MOST_TENSORS = 50_000
+"""Tensors of a file: some seconds of reading."""
+
+_KNOWN = frozenset(
+    {
+        "collections.OrderedDict", "collections.Counter", "collections.defaultdict",
+        "builtins.set", "builtins.complex", "builtins.dict", "_codecs.encode",
+        "torch.Size", "torch.Tensor", "torch.device", "torch.serialization._get_layout",
+        "torch.nn.parameter.Parameter", "torch._tensor._rebuild_from_type_v2",
+        "torch.storage.TypedStorage", "torch.storage.UntypedStorage",
+        *(
+            f"torch._utils._rebuild_{kind}"
+            for kind in (
+                "tensor", "tensor_v2", "tensor_v3", "parameter", "parameter_with_state",
+                "sparse_tensor", "sparse_csr_tensor", "meta_tensor_no_storage",
+            )
+        ),
+    }
+)  # fmt: skip
+"""What a checkpoint may name. torch's own list is longer: it has ``bytearray``, with which a few
+bytes ask for any amount of memory, and quantized and nested tensors."""
 
 
-def topology_of_state(content: Any, where: str = "the state dict") -> Topology:
-    """Return the layers of a state dict, or of the one in a checkpoint; see `topology_of`.
-
-    Parameters
-    ----------
-    content : mapping of tensors
-        Or a checkpoint, a mapping that has one in its ``state_dict`` or ``model``.
-    where : str
-        What it came from, for messages.
+def read_torch(path: str | os.PathLike[str]) -> Any:
+    """Return the content of a file that `torch.save` wrote.
 
     Raises
     ------
     ValueError
-        If no layer was found, or a stored graph is damaged.
+        If it names objects other than tensors and containers of them; or what else it is.
+    Exception
+        Of many kinds, by torch, if it is damaged; see `topokit.foreign.refusals`.
 
-    Examples
-    --------
-    >>> topology_of_state({"fc1.weight": torch.tensor([[0.0, 1.0], [2.0, 3.0]])})
-    {'fc1': LayerGraph(2 -> 2, 3 edges)}
+    Notes
+    -----
+    Read with ``weights_only=True`` and the checks of sparse tensors. Before that, the opcodes of
+    the pickle in it are listed without executing them, so that what it names is known, and the
+    sizes of the archive's members are compared with the limits.
     """
-    return layers_of(_unwrapped(content), where)
+    with open_regular(path) as file:
+        start = file.read(8)
+        file.seek(0)
+        if start[:4] == b"PK\x03\x04":
+            _check_archive(file)
+        elif start[:1] == b"\x80":
+            _check_legacy(file)
+        elif start[7:] == b"\0" and file.read(9)[8:] == b"{":
+            raise ValueError("a safetensors file; give it the ending .safetensors")
+        else:
+            raise ValueError("a damaged file or one of another kind: torch.save did not write it")
+        file.seek(0)
+        with warnings.catch_warnings(), torch.sparse.check_sparse_tensor_invariants(True):
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _unwrapped(content: Any) -> Mapping[str, Any]:
-    """Return the state dict in a checkpoint: the content itself or a well-known entry of it."""
-    if isinstance(content, Mapping) and not any(_is_layer_key(key) for key in content):
-        for name in _NESTED:
-            if isinstance(content.get(name), Mapping):
-                return _unwrapped(content[name])
-    return content if isinstance(content, Mapping) else {}
+def _check_archive(file: BinaryIO) -> None:
+    """Check the members of a checkpoint and what its pickle names."""
+    with open_zip(file) as archive:
+        names = archive.namelist()
+        folders = {name.rpartition("/")[0].partition("/")[0] for name in names}
+        if any(name.endswith("/constants.pkl") for name in names):
+            raise ValueError(
+                "a TorchScript program, which is code; save torch.jit.load(path).state_dict()"
+            )
+        if names and all(name.endswith(".npy") for name in names):
+            raise ValueError("arrays of numpy; give it the ending .npz")
+        pickles = [name for name in names if name.rpartition("/")[2] == "data.pkl"]
+        if len(pickles) != 1 or len(folders) != 1:
+            raise ValueError("a zip archive that torch.save did not write")
+        if archive.getinfo(pickles[0]).file_size > _LONGEST_PICKLE:
+            raise ValueError(f"a list of objects of more than {_LONGEST_PICKLE:,} bytes")
+        _check_names(_named_in(io.BytesIO(archive.read(pickles[0]))))
 
 
-def _is_layer_key(key: Any) -> bool:
-    return isinstance(key, str) and bool(
-        key.rpartition(".")[2] in ("indptr", "weight_orig")
-        or _WEIGHT.fullmatch(key)
-        or _MASK.fullmatch(key)
-    )
+def _check_legacy(file: BinaryIO) -> None:
+    """Check a checkpoint of torch before 1.6: five pickles, then the numbers."""
+    size, names = size_of(file), set()
+    content = io.BytesIO(file.read(_LONGEST_PICKLE))
+    for i in range(5):
+        try:
+            names |= _named_in(content)
+        except ValueError as error:
+            cut = size > _LONGEST_PICKLE
+            why = f"a list of objects of over {_LONGEST_PICKLE:,} bytes" if cut else str(error)
+            raise ValueError(
+                f"{why if i else 'a damaged pickle'}; if it is a pickle of your own, save "
+                "the state dict with torch.save(model.state_dict(), path)"
+            ) from None
+        if content.tell() >= size:
+            _check_names(names)
+            raise ValueError(
+                "a pickle that torch.save did not write; save the state dict with "
+                "torch.save(model.state_dict(), path)"
+            )
+    _check_names(names)
 
 
-def layers_of(state: Mapping[str, Any], where: str) -> Topology:
-    """Return the layers of a state dict, in the order of its keys."""
-    topology: Topology = {}
-    for key, entry in state.items():
-        if not isinstance(key, str) or not isinstance(entry, torch.Tensor):
-            continue
-        layer, _, leaf = key.rpartition(".")
-        prefix = f"{layer}." if layer else ""
-        name = layer or leaf
-        if leaf == "indptr" and {f"{prefix}indices", f"{prefix}shape"} <= state.keys():
-            topology[layer or "layer"] = _stored(state, prefix, where)
-        elif leaf.endswith("_orig") and f"{prefix}{leaf[:-5]}_mask" in state:
-            mask = state[f"{prefix}{leaf[:-5]}_mask"]
-            _add(topology, name if leaf == "weight_orig" else f"{prefix}{leaf[:-5]}", mask)
-        elif leaf == "original" and "parametrizations." in key:
-            outer, _, inner = layer.rpartition("parametrizations.")
-            mask = mask_of(state, prefix)
-            label = outer.rstrip(".") or inner if inner == "weight" else f"{outer}{inner}"
-            _add(topology, label, entry if mask is None else mask)
-        elif _WEIGHT.fullmatch(key):
-            _add(topology, name if leaf == "weight" else key, entry)
-    if not topology:
+def _named_in(content: io.BytesIO) -> set[str]:
+    """Return what a pickle names for being called, without unpickling it."""
+    names: set[str] = set()
+    strings: list[str] = []
+    for code, argument, _ in pickletools.genops(content):
+        if code.name in ("GLOBAL", "INST"):
+            names.add(str(argument).replace("__builtin__", "builtins").replace(" ", ".", 1))
+        elif code.name == "STACK_GLOBAL":
+            names.add(".".join(strings[-2:]))
+        elif isinstance(argument, str):
+            strings = [*strings[-1:], argument]
+    return names
+
+
+def _check_names(names: set[str]) -> None:
+    """Raise a ValueError that lists the objects that are no tensors or containers of them."""
+    safe = torch.serialization.get_safe_globals()
+    pairs = [thing if isinstance(thing, tuple) else (thing, "") for thing in safe]
+    allowed = {name or f"{thing.__module__}.{thing.__qualname__}" for thing, name in pairs}
+    others = sorted(name for name in names - _KNOWN - allowed if not _is_type(name))
+    if others:
+        shown = ", ".join(printable(name)[:80] for name in others[:3])
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         raise ValueError(
-            f"expected weights of layers (keys such as 'fc1.weight' with at least two dimensions) "
-            f"in {where}, found none"
+            f"objects of {shown}{more}, which are not loaded as that could run code; save the "
+            "state dict alone: torch.save(model.state_dict(), path)"
         )
-    return topology
 
 
-def mask_of(state: Mapping[str, Any], prefix: str) -> torch.Tensor | None:
-    """Return a parametrization's 0/1 buffer of the weight's shape, None if there is none."""
-    original = state.get(f"{prefix}original")
-    for key, entry in state.items():
-        fits = (
-            key.startswith(prefix)
-            and key != f"{prefix}original"
-            and isinstance(entry, torch.Tensor)
-            and isinstance(original, torch.Tensor)
-            and entry.shape == original.shape
-        )
-        if fits and (entry.dtype == torch.bool or bool(((entry == 0) | (entry == 1)).all())):
-            return entry
-    return None
+def _is_type(name: str) -> bool:
+    """Return whether a name is that of a storage, tensor or number type of torch."""
+    module, _, leaf = name.rpartition(".")
+    if module == "torch" and isinstance(getattr(torch, leaf, None), torch.dtype):
+        return not leaf.startswith(("q", "bits"))
+    of_torch = module in ("torch", "torch.cuda", "torch.sparse", "torch.cuda.sparse")
+    return of_torch and leaf.endswith("Storage") and not leaf.startswith("Q")
 
 
-def _stored(state: Mapping[str, Any], prefix: str, where: str) -> LayerGraph:
-    """Return the graph that a topokit layer stores."""
-    indptr, indices, shape = (
-        state[prefix + name].detach().cpu().numpy() for name in ("indptr", "indices", "shape")
-    )
-    try:
-        n_out, n_in = (int(n) for n in shape)
-        return LayerGraph((n_out, n_in), np.array(indptr), np.array(indices))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"damaged graph of layer {prefix[:-1]!r} in {where}: {error}") from error
+def read_safetensors(path: str | os.PathLike[str], options: Reading) -> dict[str, torch.Tensor]:
+    """Return the tensors of a safetensors file: length of a JSON header, header, one buffer.
 
+    Tensors of types that are not known here are left out and noted.
 
-def _add(topology: Topology, name: str, weight: torch.Tensor) -> None:
-    """Add the pattern of a weight of two or more dimensions."""
-    if weight.ndim < 2:
-        return
-    weight = weight.detach().cpu()
-    shape = (int(weight.shape[0]), int(np.prod(weight.shape[1:], dtype=np.int64)))
-    if weight.layout != torch.strided:
-        rows, columns = weight.to_sparse_coo().coalesce().indices().numpy()
-        ids = rows * shape[1] + columns
-    else:
-        ids = torch.nonzero((weight != 0).reshape(-1)).reshape(-1).numpy()
-    topology[name] = LayerGraph.from_edge_ids(ids, shape)
-
-
-def read_checkpoint(path: Path) -> Any:
-    """Return the content of a torch or safetensors file; raise a ValueError if it is damaged."""
-    if path.suffix.lower() == ".safetensors":
-        return _read_safetensors(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f"expected a torch checkpoint of tensors only at {path}; it is damaged or holds other "
-            f"objects, which are not loaded ({type(error).__name__}: {first[:160]})"
-        ) from error
-
-
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a safetensors file: length of a JSON header, header, one buffer."""
-    raw = path.read_bytes()
-    try:
-        length = int.from_bytes(raw[:8], "little")
-        if len(raw) < 8 or length > len(raw) - 8:
-            raise ValueError(f"a header of {length} bytes in a file of {len(raw)}")
-        header = json.loads(raw[8 : 8 + length])
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        If the header is damaged, or tensors lie outside the file or on each other.
+    """
+    with open_regular(path) as file:
+        size = size_of(file)
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, 100 * 2**20):
+            raise ValueError(f"a header of {length} bytes in a file of {size}")
+        header = json.loads(file.read(length), object_pairs_hook=_distinct)
         if not isinstance(header, dict):
-            raise ValueError("the header is no JSON object")
-        buffer = bytearray(raw[8 + length :])
-        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        return {name: _tensor(name, entry, buffer) for name, entry in entries.items()}
-    except (ValueError, KeyError, TypeError) as error:
-        what = f"no entry {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"expected a safetensors file at {path}, but it has {what}") from error
+            raise ValueError("a header that is no JSON object")
+        header.pop("__metadata__", None)
+        if len(header) > MOST_TENSORS:
+            raise ValueError(f"{len(header):,} tensors; at most {MOST_TENSORS:,} are read")
+        tensors, unknown = {}, []
+        for name, (begin, end, dtype, shape) in _places(header, size - 8 - length):
+            if dtype not in _SAFETENSORS:
+                unknown.append(f"{printable(name)} {printable(dtype)[:20]} {tuple(shape)}")
+                continue
+            file.seek(8 + length + begin)
+            tensors[name] = _tensor(name, bytearray(file.read(end - begin)), dtype, shape)
+    if unknown:
+        more = f" and {len(unknown) - 4} more" if len(unknown) > 4 else ""
+        options.notes.append(f"not read, of an unknown type: {', '.join(unknown[:4])}{more}")
+    return tensors
 
 
-def _tensor(name: str, entry: dict[str, Any], buffer: bytearray) -> torch.Tensor:
-    """Return a tensor of a safetensors buffer, after checking its position and size."""
-    if entry["dtype"] not in _SAFETENSORS:
-        raise ValueError(f"the unknown dtype {entry['dtype']!r} at {name!r}")
-    dtype, shape = _SAFETENSORS[entry["dtype"]], [int(n) for n in entry["shape"]]
-    begin, end = (int(n) for n in entry["data_offsets"])
-    count = int(np.prod(shape, dtype=np.float64)) if shape else 1
-    right = min(shape, default=0) >= 0 and end - begin == count * dtype.itemsize
-    if not right or not 0 <= begin <= end <= len(buffer):
-        raise ValueError(
-            f"a wrong size at {name!r}: bytes {begin}..{end} of {len(buffer)} for shape {shape}"
-        )
-    if not count:
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object as a dictionary; refuse a key that comes twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"a header with two entries {twice!r}")
+    return found
+
+
+def _places(
+    header: dict[str, Any], size: int
+) -> Iterator[tuple[str, tuple[int, int, str, list[int]]]]:
+    """Yield name, first byte, end, type and shape of each tensor, in the order of their bytes."""
+    free = 0
+    rows = []
+    for name, entry in header.items():
+        begin, end = (_number(n) for n in entry["data_offsets"])
+        shape = [_number(n) for n in entry["shape"]]
+        if len(shape) > 16:
+            raise ValueError(f"{len(shape)} dimensions at {name!r}")
+        rows.append((begin, end, name, str(entry["dtype"]), shape))
+    order = {name: i for i, name in enumerate(header)}
+    for begin, end, name, _, _ in sorted(rows, key=lambda row: row[:2]):
+        if not free <= begin <= end <= size:
+            raise ValueError(
+                f"a wrong size at {name!r}: bytes {begin}..{end} of {size}, of which those from "
+                f"{free} are free"
+            )
+        free = end
+    for begin, end, name, dtype, shape in sorted(rows, key=lambda row: order[row[2]]):
+        yield name, (begin, end, dtype, shape)
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**62:
+        raise ValueError(f"{printable(str(value))[:40]!r} in place of a size")
+    return value
+
+
+def _tensor(name: str, raw: bytearray, kind: str, shape: list[int]) -> torch.Tensor:
+    """Return the tensor in some bytes, after comparing their number with its shape."""
+    dtype = _SAFETENSORS[kind]
+    if len(raw) != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"a wrong size at {name!r}: {len(raw)} bytes for {kind} {shape}")
+    if not raw:
         return torch.empty(shape, dtype=dtype)
-    piece = buffer[begin:end]
-    return torch.frombuffer(piece, dtype=dtype, count=count).reshape(shape)
+    return torch.frombuffer(raw, dtype=dtype).reshape(shape)

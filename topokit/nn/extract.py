@@ -1,12 +1,10 @@
-"""Read the topology of a torch module, a state dict or a checkpoint file."""
+"""Read the topology of a torch module."""
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -17,47 +15,38 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from topokit.foreign import ReadingNote
 from topokit.graph import Topology
-from topokit.nn.checkpoints import read_checkpoint, topology_of_state
 from topokit.nn.kinds import Weight, graph_of, has_no_layers, joined, weights_of
 from topokit.nn.layers import EdgeLayer
 
-__all__ = ["computed_name", "layers_in", "parts_of", "topology_of", "topology_of_module"]
+__all__ = ["computed_name", "layers_in", "parts_of", "topology_of_module"]
 
 _NAMED = 8  # what a warning names at most
 _WEIGHT = re.compile(r"(\w+_)?weight(_(ih|hh)\w*)?")
 
 
-def topology_of(
-    source: nn.Module | Mapping[str, Any] | str | os.PathLike[str],
-) -> Topology:
-    """Return the topology of a network: the edges of each of its layers.
+def topology_of_module(module: nn.Module) -> Topology:
+    """Return the layers of a torch module; `topokit.topology_of` also reads other sources.
 
     Parameters
     ----------
-    source : torch.nn.Module, mapping of tensors, or path
-        A model, a ``state_dict`` (also one inside a checkpoint's ``state_dict`` or ``model``),
-        or a file of one: ``.pt``, ``.pth``, ``.ckpt`` or ``.bin``, read with
-        ``weights_only=True``, or ``.safetensors``. No code in a file is run.
+    module : torch.nn.Module
 
     Returns
     -------
     dict of LayerGraph
-        In the order of the state, under the layer's name in ``named_modules()`` (``fc1`` for
-        ``fc1.weight``). A layer's edges are the first of these that exists: the graph of a topokit
-        layer (exact); its mask (exact); the pattern of a sparse tensor; the weights that are not
-        zero. In the last case an edge whose weight is exactly zero cannot be seen. A layer without
-        zeros has density 1. Vectors do not count as layers. (In a bare state dict an embedding
-        cannot be distinguished from a linear layer and is listed as one.)
+        In the order of ``named_modules()``, under the layer's name there.
+
+    Warns
+    -----
+    topokit.foreign.ReadingNote
+        If matrices of parameters are left out, or a weight is shared by two modules: names them.
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     ValueError
-        If the file is damaged, holds anything but tensors, or no layer was found.
-    TypeError
-        If `source` is none of these.
+        If no layer was found, or one has no values yet.
 
     Notes
     -----
@@ -83,32 +72,6 @@ def topology_of(
     the weight's shape called ``mask`` or ``<weight>_mask`` in the module, or with such a name in a
     parametrization (``torch.ao.pruning`` included), where the computed weight is zero wherever the
     mask is.
-
-    Examples
-    --------
-    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-    >>> topology_of(model)
-    {'0': LayerGraph(4 -> 3, 12 edges), '2': LayerGraph(3 -> 2, 6 edges)}
-    """
-    if isinstance(source, nn.Module):
-        return topology_of_module(source)
-    if isinstance(source, Mapping):
-        return topology_of_state(source)
-    if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        if not path.is_file():
-            raise FileNotFoundError(f"expected a checkpoint, found no file at {path}")
-        return topology_of_state(read_checkpoint(path), str(path))
-    raise TypeError(f"expected a torch module, a state dict or a path, got {type(source).__name__}")
-
-
-def topology_of_module(module: nn.Module) -> Topology:
-    """Return the layers of a torch module; see `topology_of`.
-
-    Warns
-    -----
-    UserWarning
-        If matrices of parameters are left out, or a weight is shared by two modules: names them.
 
     Examples
     --------
@@ -149,7 +112,7 @@ def topology_of_module(module: nn.Module) -> Topology:
         )
     if notes:
         more = f"; and {len(notes) - _NAMED} more" if len(notes) > _NAMED else ""
-        warnings.warn("; ".join(notes[:_NAMED]) + more, stacklevel=3)
+        warnings.warn("; ".join(notes[:_NAMED]) + more, ReadingNote, stacklevel=3)
     return topology
 
 

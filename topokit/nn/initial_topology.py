@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph, Topology, chain_widths
-from topokit.graph.convert import load_topology
-from topokit.nn.extract import topology_of
+from topokit.graph.convert import as_topology
 from topokit.rules.budget import global_lowest
 from topokit.rules.drop import lowest
 
@@ -44,8 +43,8 @@ def from_file(
     rng : numpy.random.Generator
         Not used.
     path : str
-        A topology saved by `topokit.save_topology` (``.npz``), or a checkpoint that
-        `topokit.topology_of` reads.
+        A topology saved by `topokit.save_topology` (``.npz``), or another file or run directory
+        that `topokit.topology_of` reads.
 
     Returns
     -------
@@ -71,7 +70,7 @@ def from_file(
     {'fc1': LayerGraph(3 -> 2, 2 edges)}
     """
     source = Path(os.path.expanduser(path))
-    found = load_topology(source) if source.suffix.lower() == ".npz" else topology_of(source)
+    found = as_topology(source)
     convolutions = {name: graph for name, graph in found.items() if name.startswith("conv")}
     others = [graph for name, graph in found.items() if name not in convolutions]
     layers = {f"fc{i}": graph for i, graph in enumerate(others, start=1)}

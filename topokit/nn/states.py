@@ -1,0 +1,470 @@
+"""The layers of a state dict: which entries are weights, which are masks, and how they lie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from topokit.foreign import Reading, check_bytes, check_units, printable
+from topokit.graph import LayerGraph, Topology
+from topokit.graph.convert import from_coordinates, from_dense, stored_entries
+from topokit.nn.masks import DEPTH, MASK_WORDS, Masks, is_mask, says_mask
+
+__all__ = ["topology_of_state"]
+
+_LEAF = re.compile(r"(\w+_)?weight(_(ih|hh)\w*)?")
+_STORED_AS = ("_orig", "_v", "")  # of pruning and old spectral norm; of old weight norm; plain
+_NO_STATE = re.compile(r"(.*_)?(optim\w*|schedulers?)(_.*)?|masks?|sparsifier|scaler")
+
+_MOST = 6  # names in a note
+
+
+def topology_of_state(content: Any, options: Reading | None = None) -> Topology:
+    """Return the layers of a state dict, or of the one in a checkpoint.
+
+    `topokit.topology_of` describes what is read; this function raises no warning but collects
+    notes.
+
+    Parameters
+    ----------
+    content : mapping of tensors
+        A state dict, or dictionaries that have one inside; other entries are ignored.
+    options : Reading, optional
+        Which state dict, which orientation; receives the notes.
+
+    Returns
+    -------
+    dict of LayerGraph
+        In the order of the keys.
+
+    Raises
+    ------
+    ValueError
+        If there is no layer, there are several state dicts and none was chosen, the orientation
+        is undecided, or a stored graph is damaged.
+
+    Notes
+    -----
+    O(number of weights).
+
+    Examples
+    --------
+    >>> topology_of_state({"fc1.weight": torch.tensor([[0.0, 1.0], [2.0, 3.0]])})
+    {'fc1': LayerGraph(2 -> 2, 3 edges)}
+    """
+    options = options or Reading()
+    found = dict(_states_in(content, "", 0)) if isinstance(content, Mapping) else {}
+    state = _chosen(content, found, options)
+    masks = Masks(content, state, found)
+    reader = _StateReader(state, masks, options)
+    for key in state:
+        reader.read(key)
+    if not reader.topology:
+        _read_masks_alone(reader, masks)
+    reader.finish()
+    return reader.topology
+
+
+# --- finding the state dict ----------------------------------------------------------------------
+
+
+def _chosen(content: Any, found: Mapping[str, Any], options: Reading) -> dict[str, torch.Tensor]:
+    """Return the state dict to read, of those found by their paths."""
+    if not isinstance(content, Mapping):
+        raise ValueError(f"no dictionary of tensors but {type(content).__name__}")
+    names = ", ".join(repr(printable(name)) for name in found)
+    if options.entry is not None:
+        if options.entry in found:
+            return _tensors(found[options.entry])
+        raise ValueError(f"no state dict {options.entry!r}; it has {names or 'none'}")
+    if len(found) > 1:
+        raise ValueError(
+            f"several state dicts: {names}; choose one with entry={next(iter(found))!r} "
+            "(--entry on the command line)"
+        )
+    return _tensors(next(iter(found.values()), content))
+
+
+def _states_in(content: Mapping[Any, Any], path: str, depth: int) -> Iterator[tuple[str, Any]]:
+    """Yield the dictionaries that hold layers, with their paths; not those inside of them."""
+    tensors = _tensors(content)
+    if any(_is_layer(key, tensors) for key in tensors):
+        yield path, content
+    elif depth < DEPTH:
+        for key, entry in content.items():
+            if isinstance(key, str) and isinstance(entry, Mapping) and not _NO_STATE.fullmatch(key):
+                yield from _states_in(entry, f"{path}.{key}" if path else key, depth + 1)
+
+
+def _tensors(content: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
+    """Return the tensors of a dictionary; arrays of numpy become tensors."""
+    found = {}
+    for key, entry in content.items():
+        if isinstance(entry, np.ndarray) and entry.dtype.kind in "biuf":
+            entry = torch.tensor(entry)
+        if isinstance(key, str) and isinstance(entry, torch.Tensor):
+            found[key] = entry.detach()
+    return found
+
+
+def _is_layer(key: str, state: Mapping[str, torch.Tensor]) -> bool:
+    """Return whether a key is that of a layer's weight or stored graph."""
+    prefix, leaf = _split(key)
+    if leaf in ("indptr", "bitmask"):
+        return f"{prefix}shape" in state
+    return _weight_name(prefix, leaf) is not None and state[key].ndim > 1
+
+
+def _split(key: str) -> tuple[str, str]:
+    """Return a key's beginning, up to its last point, and what follows."""
+    prefix, point, leaf = key.rpartition(".")
+    return prefix + point, leaf
+
+
+def _weight_name(prefix: str, leaf: str) -> str | None:
+    """Return the name of the weight that an entry stores, whole or as a part; None if none.
+
+    Examples
+    --------
+    >>> _weight_name("fc1.", "weight_orig"), _weight_name("1.parametrizations.weight.", "original")
+    ('fc1.weight', '1.weight')
+    """
+    if "parametrizations." in prefix and leaf.startswith("original"):
+        outer, _, inner = prefix.rpartition("parametrizations.")
+        return outer + inner.rstrip(".")
+    if says_mask(prefix + leaf):
+        return None
+    for ending in _STORED_AS:
+        base = leaf.removesuffix(ending)
+        if leaf.endswith(ending) and _LEAF.fullmatch(base):
+            return prefix + base
+    return f"{prefix}{leaf[:-5]}" if leaf.endswith("_orig") else None
+
+
+# --- reading the layers ---------------------------------------------------------------------------
+
+
+def _read_masks_alone(reader: _StateReader, masks: Masks) -> None:
+    """Read masks without weights: entries that say mask, or a state of zeros and ones only."""
+    named = {name: tensor for name, tensor in masks.entries.items() if is_mask(tensor)}
+    every = reader.state
+    if not named and every and all(t.ndim > 1 and is_mask(t) for t in every.values()):
+        named = dict(every)
+    for name, tensor in named.items():
+        words = [word for word in name.split(".") if word not in MASK_WORDS]
+        layer = re.sub(r"(^mask_|_mask$)", "", ".".join(words)).removesuffix(".weight")
+        reader.add(layer or name, tensor)
+        masks.used.add(name)
+        reader.used.add(name)
+    if named:
+        reader.notes.append(f"read as masks, without weights: {_some(named)}")
+
+
+class _StateReader:
+    """The layers found so far in a state dict, and what was noticed."""
+
+    def __init__(self, state: dict[str, torch.Tensor], masks: Masks, options: Reading) -> None:
+        self.state, self.masks, self.options = state, masks, options
+        self.topology: Topology = {}
+        self.used: set[str] = set()
+        self.notes: list[str] = options.notes
+        self.left_out: list[str] = []
+        self.input_first: list[str] = []  # weights whose bias shows that they are (in, out)
+        self.either: list[str] = []  # square weights, whose bias shows nothing
+        self.against: list[str] = []
+        self.zeros = 0
+
+    def read(self, key: str) -> None:
+        """Read the layer of which `key` is the weight or the stored graph, if it is of one."""
+        prefix, leaf = _split(key)
+        if leaf == "indptr" and {f"{prefix}indices", f"{prefix}shape"} <= self.state.keys():
+            self._put(prefix[:-1] or "layer", self._stored(prefix))
+            return
+        if leaf == "bitmask" and {f"{prefix}compressed", f"{prefix}shape"} <= self.state.keys():
+            self._put(prefix[:-1].removesuffix(".weight") or "layer", self._packed(prefix))
+            return
+        weight = _weight_name(prefix, leaf)
+        tensor = self.state[key]
+        if weight is None or tensor.ndim < 2 or key in self.used:
+            return
+        outer, base = _split(weight)
+        layer = outer[:-1] or base if base == "weight" else weight
+        bias = self.state.get(outer + base.replace("weight", "bias"))
+        if bias is not None and bias.shape == tensor.shape:  # one number for each unit
+            return
+        self.used.add(key)
+        mask = self.masks.of(weight, key)
+        if mask is not None:
+            self.masks.used.add(mask)
+            cells = self._masked(mask, tensor, layer)
+        else:
+            cells = self._computed(prefix, leaf, tensor, layer)
+        if cells is None:
+            return
+        input_first = self._input_first(key, tensor, bias)
+        if input_first is None:
+            self.left_out.append(
+                f"{layer} (a grouped transposed convolution, of which the model knows the groups)"
+            )
+            return
+        if base == "in_proj_weight" and not input_first and cells.shape[0] % 3 == 0:
+            for part, piece in zip("qkv", _thirds(cells), strict=True):
+                self.add(f"{outer}{part}_proj", piece)
+            return
+        if re.fullmatch("[qkv]_proj_weight", base):
+            layer = f"{outer}{base[:6]}"
+        self.add(layer, cells, input_first=input_first)
+
+    def add(self, layer: str, tensor: torch.Tensor, *, input_first: bool = False) -> None:
+        """Add the pattern of a tensor of two or more dimensions."""
+        if tensor.ndim < 2:
+            return
+        graph = self._graph(tensor, layer, input_first)
+        if graph is not None:
+            self._put(layer, graph)
+
+    def _put(self, layer: str, graph: LayerGraph) -> None:
+        if layer in self.topology:
+            raise ValueError(f"two layers called {layer!r}")
+        self.topology[layer] = graph
+
+    def _stored(self, prefix: str) -> LayerGraph:
+        """Return the graph that a topokit layer stores."""
+        names = [f"{prefix}{name}" for name in ("indptr", "indices", "shape")]
+        indptr, indices, shape = (_numbers(self.state[name]) for name in names)
+        self.used.update(names)
+        try:
+            n_out, n_in = (int(n) for n in shape)
+            check_units(n_out, n_in, indices.size)
+            return LayerGraph((n_out, n_in), np.array(indptr), np.array(indices))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"damaged graph of layer {prefix[:-1]!r}: {error}") from error
+
+    def _packed(self, prefix: str) -> LayerGraph:
+        """Return the graph of a bit mask: eight cells a byte, the lowest bit first, by rows."""
+        names = [f"{prefix}{name}" for name in ("bitmask", "shape", "compressed", "row_offsets")]
+        self.used.update(names)
+        bits, shape = _numbers(self.state[names[0]]), _numbers(self.state[names[1]]).ravel()
+        sizes = [int(n) for n in shape]
+        fits = len(sizes) == 2 and min(sizes) >= 0 and bits.dtype == np.uint8
+        if not fits or bits.shape != (sizes[0], -(-sizes[1] // 8)):
+            raise ValueError(f"a bit mask {bits.dtype} {bits.shape} of shape {sizes} at {prefix!r}")
+        check_bytes(8 * bits.size, bits.size)
+        cells = np.unpackbits(bits, axis=1, bitorder="little")[:, : sizes[1]]
+        graph = from_dense(cells)
+        if graph.n_edges != self.state[names[2]].numel():
+            raise ValueError(
+                f"{graph.n_edges} cells and {self.state[names[2]].numel()} values at {prefix!r}"
+            )
+        return graph
+
+    def _masked(self, mask: str, tensor: torch.Tensor, layer: str) -> torch.Tensor | None:
+        """Return a weight's mask in the weight's shape."""
+        cells = self.masks.entries[mask]
+        if not is_mask(cells):
+            self.left_out.append(f"{layer} (its mask {mask!r} has other numbers than 0 and 1)")
+            return None
+        if cells.shape != tensor.shape:
+            try:
+                return torch.broadcast_to(cells, tensor.shape)
+            except RuntimeError:
+                shapes = f"{tuple(cells.shape)} for {tuple(tensor.shape)}"
+                self.left_out.append(f"{layer} (its mask {mask!r} has shape {shapes})")
+                return None
+        return cells
+
+    def _computed(
+        self, prefix: str, leaf: str, tensor: torch.Tensor, layer: str
+    ) -> torch.Tensor | None:
+        """Return a tensor with the zeros of a weight that has no mask; None if it is not known."""
+        if leaf.endswith("_v"):  # weight norm: direction times length
+            return self._times(tensor, f"{prefix}{leaf[:-2]}_g")
+        if not leaf.startswith("original"):
+            return tensor
+        parts = [key for key in self.state if key.startswith(prefix)]
+        if leaf == "original0" and f"{prefix}original1" in parts:
+            direction = self.state[f"{prefix}original1"]
+            self.used.add(f"{prefix}original1")
+            length_only = tensor.ndim == direction.ndim and set(tensor.shape[1:]) == {1}
+            if len(parts) == 2 and length_only:
+                self.notes.append(f"{layer} read as weight norm, from original0 and original1")
+                return self._times(direction, f"{prefix}original0")
+            self.left_out.append(f"{layer} (computed from {_some(parts)}; the model knows how)")
+            return None
+        others = [k for k in parts if k != f"{prefix}original" and self.state[k].ndim > 1]
+        if others:
+            self.used.update(others)
+            self.left_out.append(f"{layer} (computed from {_some(parts)}; the model knows how)")
+            return None
+        self.notes.append(f"{layer}: a parametrization changes its stored weights, which were read")
+        return tensor
+
+    def _times(self, direction: torch.Tensor, length: str) -> torch.Tensor:
+        """Return the cells of weight norm that are not zero."""
+        self.used.add(length)
+        factor = self.state.get(length)
+        if factor is None:
+            return direction
+        return (direction != 0) & (factor != 0)
+
+    def _input_first(
+        self, key: str, tensor: torch.Tensor, bias: torch.Tensor | None
+    ) -> bool | None:
+        """Return whether input units are a weight's first dimension; None if it has groups."""
+        rows, columns = tensor.shape[:2]
+        units = bias.shape[0] if bias is not None and bias.ndim == 1 else None
+        shown = None if units is None or rows == columns else units == columns
+        other = units is not None and tensor.ndim > 2 and units not in (rows, columns)
+        if other and columns and (units or 1) % columns == 0:
+            return None
+        if self.options.transpose is not None:
+            if shown is not None and shown != self.options.transpose and units in (rows, columns):
+                self.against.append(key)
+            return self.options.transpose
+        if shown and units == columns:
+            if tensor.ndim == 2:
+                self.input_first.append(key)
+            return True
+        if tensor.ndim == 2 and units == rows == columns:
+            self.either.append(key)
+        return False
+
+    def _graph(self, tensor: torch.Tensor, layer: str, input_first: bool) -> LayerGraph | None:
+        """Return the graph of a tensor's cells that are not zero, or that a sparse one stores."""
+        if tensor.is_meta or tensor.is_quantized or tensor.is_nested:
+            kind = "meta" if tensor.is_meta else "quantized" if tensor.is_quantized else "nested"
+            self.left_out.append(f"{layer} ({kind}: no numbers that can be read)")
+            return None
+        if tensor.layout != torch.strided:
+            return self._sparse_graph(tensor.cpu(), layer, input_first)
+        check_bytes(tensor.numel(), tensor.untyped_storage().nbytes(), printable(layer))
+        try:
+            cells = (tensor if tensor.dtype == torch.bool else tensor != 0).cpu()
+        except (RuntimeError, NotImplementedError):
+            self.left_out.append(f"{layer} ({tensor.dtype} cannot be compared with zero)")
+            return None
+        cells = cells.transpose(0, 1) if input_first else cells
+        shape = int(cells.shape[0]), int(np.prod(cells.shape[1:], dtype=np.int64))
+        check_units(*shape, cells.numel())
+        return from_dense(cells.reshape(shape).numpy())
+
+    def _sparse_graph(
+        self, tensor: torch.Tensor, layer: str, input_first: bool
+    ) -> LayerGraph | None:
+        """Return the graph of the stored entries of a sparse tensor."""
+        if tensor.layout == torch.sparse_coo:
+            index, values = tensor._indices().numpy(), tensor._values()
+            if values.ndim != 1:
+                self.left_out.append(f"{layer} (a sparse tensor of dense blocks)")
+                return None
+            sizes = tuple(tensor.shape[1:])
+            for axis, (column, size) in enumerate(zip(index, tensor.shape, strict=True)):
+                if column.size and not (column.min() >= 0 and column.max() < size):
+                    raise ValueError(f"indices outside dimension {axis} of {layer!r}")
+            rows, rest = index[0], np.ravel_multi_index(tuple(index[1:]), sizes)
+            shape = (int(tensor.shape[0]), int(np.prod(sizes, dtype=np.float64)))
+        elif tensor.layout in (torch.sparse_csr, torch.sparse_csc) and tensor.ndim == 2:
+            by_row = tensor.layout == torch.sparse_csr
+            build = sp.csr_array if by_row else sp.csc_array
+            pointers = tensor.crow_indices() if by_row else tensor.ccol_indices()
+            inner = tensor.col_indices() if by_row else tensor.row_indices()
+            values = tensor.values()
+            if values.ndim != 1:
+                self.left_out.append(f"{layer} (a sparse tensor of dense blocks)")
+                return None
+            shape = (int(tensor.shape[0]), int(tensor.shape[1]))
+            check_units(*shape, len(values))
+            ones = np.ones(len(values), bool)
+            matrix = build((ones, inner.numpy(), pointers.numpy()), shape=shape)
+            rows, rest, _ = stored_entries(matrix)
+        else:
+            self.left_out.append(f"{layer} ({tensor.layout} of {tensor.ndim} dimensions)")
+            return None
+        if input_first and tensor.ndim == 2:
+            rows, rest, shape = rest, rows, shape[::-1]
+        elif input_first:
+            self.left_out.append(f"{layer} (a sparse tensor of {tensor.ndim} dimensions)")
+            return None
+        check_units(*shape, len(rows))
+        self.zeros += int((values == 0).sum())
+        return from_coordinates(rows, rest, shape)
+
+    def finish(self) -> None:
+        """Check the orientation, note what was not used, and raise if there is no layer."""
+        if self.input_first and self.either:
+            raise ValueError(
+                f"weights (n_in, n_out), as their biases show ({_some(self.input_first)}), beside "
+                f"square ones of which that cannot be told ({_some(self.either)}); say "
+                "transpose=True (--transpose) or transpose=False (--no-transpose) for all"
+            )
+        if self.input_first:
+            self.notes.append(
+                f"read as (n_in, n_out), as their biases show: {_some(self.input_first)}"
+            )
+        if self.against:
+            self.notes.append(
+                f"read with transpose={self.options.transpose} against what their biases show: "
+                f"{_some(self.against)}"
+            )
+        if self.zeros:
+            self.notes.append(
+                f"{self.zeros} stored entries of sparse tensors are zero; they are edges"
+            )
+        if self.left_out:
+            self.notes.append(
+                f"left out: {'; '.join(self.left_out[:_MOST])}"
+                + (f" and {len(self.left_out) - _MOST} more" if len(self.left_out) > _MOST else "")
+            )
+        lost = [name for name in self.masks.entries if name not in self.masks.used]
+        if lost:
+            self.notes.append(f"masks that were not used: {_shaped(lost, self.masks.entries)}")
+        rest = {
+            key: tensor
+            for key, tensor in self.state.items()
+            if tensor.ndim > 1
+            and tensor.numel()
+            and key not in self.used
+            and key not in self.masks.entries
+        }
+        if not self.topology:
+            has = _shaped(list(rest or self.state), self.state) or "no tensors"
+            raise ValueError(
+                "no weights of layers (keys such as 'fc1.weight' with at least two dimensions) "
+                f"but {'; '.join([has, *self.notes])}"
+            )
+        if rest:
+            self.notes.append(f"not read, by its name no weight: {_shaped(list(rest), rest)}")
+
+
+def _thirds(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return the three equal parts of a tensor's rows."""
+    third = tensor.shape[0] // 3
+    whole = tensor.to_dense() if tensor.layout != torch.strided else tensor
+    return tuple(whole[i * third : (i + 1) * third] for i in range(3))
+
+
+def _numbers(tensor: torch.Tensor) -> Any:
+    """Return a tensor as an array of numpy, after checking that it has its own memory."""
+    if tensor.layout != torch.strided or tensor.is_meta:
+        raise ValueError("a graph in tensors without numbers")
+    check_bytes(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
+    return tensor.cpu().numpy()
+
+
+def _some(names: Any) -> str:
+    """Return names separated by commas, the first few only."""
+    names = [printable(name) for name in names]
+    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+    return ", ".join(names[:_MOST]) + more
+
+
+def _shaped(names: list[str], tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return names with the shapes of their tensors, the first few only."""
+    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+    shown = (f"{printable(name)} {tuple(tensors[name].shape)}" for name in names[:_MOST])
+    return ", ".join(shown) + more
