@@ -121,8 +121,9 @@ def zeroed_in_between(model, optimizer, xs):
 
 def with_gradients_of_inputs(model, optimizer, xs):
     optimizer.zero_grad()
-    loss(model, xs[0]).backward()
     x = xs[1].clone().requires_grad_()
+    torch.autograd.grad(loss(model, x), x)
+    loss(model, xs[0]).backward()
     torch.autograd.grad(loss(model, x), x)
 
 
