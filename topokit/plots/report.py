@@ -16,12 +16,12 @@ import numpy as np
 from markupsafe import Markup
 
 import topokit
-from topokit.experiments.record import History, Recording, as_run, best_epoch
+from topokit.experiments.record import History, Recording, as_run, best_epoch, score_column
 from topokit.graph import Topology
 from topokit.graph.files import write_atomic
 from topokit.measures import describe_fit, power_law_of
 from topokit.measures.scalefree import bootstrap_stream
-from topokit.plots import CAPTIONS, HISTORY_PLOTS, degree_distribution, frames, mean_over_seeds
+from topokit.plots import CAPTIONS, degree_distribution, drawable, frames, mean_over_seeds
 from topokit.plots.history import scores_of
 from topokit.plots.style import figure, save
 from topokit.toml import to_toml
@@ -132,8 +132,9 @@ def _run(history: History, number: int, bootstrap: int) -> dict[str, Any]:
     """Return the template's values for one run: summary, verdicts, figures, tables."""
     epochs, recorded = history.epochs, history.recorded
     first, last = recorded[0], recorded[-1]
-    scores, _ = scores_of(history)
-    best = best_epoch(epochs)
+    judged = score_column(epochs) is not None
+    scores = scores_of(history)[0] if judged else np.full(len(epochs), np.nan)
+    best = best_epoch(epochs) if judged else len(epochs) - 1
     seed = int(history.config.get("seed", 0))
     n_edges = sum(graph.n_edges for graph in history.topology(last).values())
     verdicts: list[dict[str, Any]] = []
@@ -147,9 +148,9 @@ def _run(history: History, number: int, bootstrap: int) -> dict[str, Any]:
         "anchor": f"run-{number}",
         "rule": history.config.get("rule", {}).get("name", "–"),
         "epochs": len(epochs),
-        "final": f"{scores[-1]:.4f}",
-        "best": f"{scores[best]:.4f}",
-        "best_epoch": int(epochs["epoch"].iloc[best]),
+        "final": f"{scores[-1]:.4f}" if judged else "–",
+        "best": f"{scores[best]:.4f}" if judged else "–",
+        "best_epoch": int(epochs["epoch"].iloc[best]) if judged else "–",
         "edges": f"{n_edges:,}",
         "seed": seed,
         "summary": _summary(history, verdicts),
@@ -261,9 +262,12 @@ def _summary(history: History, verdicts: list[dict[str, Any]]) -> str:
         if moved
         else f"No verdict changed between epoch {start['epoch']} and {end['epoch']}"
     )
+    if score_column(history.epochs) is None:
+        return f"{len(history.epochs)} epochs (one run, one seed). {change}."
     scores, label = scores_of(history)
+    article = "an" if label[0] in "aeiou" else "a"
     return (
-        f"{len(history.epochs)} epochs ended at a {label} of {scores[-1]:.4f} "
+        f"{len(history.epochs)} epochs ended at {article} {label} of {scores[-1]:.4f} "
         f"(one run, one seed). {change}."
     )
 
@@ -272,7 +276,7 @@ def _figures(history: History) -> list[dict[str, str]]:
     """Draw every history plot and the last degrees of every layer as base64 PNG."""
     drawn = [
         (name, CAPTIONS.get(name) or _first_line(plot), partial(plot, history))
-        for name, plot in HISTORY_PLOTS.items()
+        for name, plot in drawable(history).items()
     ]
     first, last = (history.topology(history.recorded[i]) for i in (0, -1))
     for layer, graph in last.items():
