@@ -380,8 +380,12 @@ def measure_over_epochs(
     >>> ax.get_ylabel()
     'fan-in variance / mean'
     """
-    history, ax = as_run(history), axes(ax)
-    measure = _chosen(history, measure, "fan_in.dispersion")
+    history = as_run(history)
+    return _over_epochs(history, _chosen(history, measure, "fan_in.dispersion"), axes(ax))
+
+
+def _over_epochs(history: History, measure: str, ax: Axes) -> Axes:
+    """Plot a measure over epochs, a line for each layer that has values of it."""
     layers = _values(history, measure)
     for i, (layer, part) in enumerate(layers.items()):
         ax.plot(part["epoch"], part["value"], color=COLOURS[i % 7], ls=LINES[i % 7], label=layer)
@@ -413,7 +417,7 @@ def turnover(history: RunLike, *, ax: Axes | None = None) -> Axes:
     >>> ax.get_title()
     'Turnover of edges'
     """
-    ax = measure_over_epochs(history, "turnover", ax=ax)
+    ax = _over_epochs(as_run(history), "turnover", axes(ax))  # the first epoch has none
     highest = ax.dataLim.y1 if ax.has_data() else 0.0
     top = 1.3 * highest if highest > 0 else 1.0
     ax.set(ylabel="turnover (share of edges)", ylim=(0, top), title="Turnover of edges")
