@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from topokit.experiments.record import Recording
 from topokit.generators import erdos_renyi
 from topokit.measures import measure
 from topokit.plots import save_figures
@@ -20,6 +21,7 @@ from topokit.plots.history import (
     turnover,
     verdict_timeline,
 )
+from topokit.plots.report import write_report
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,50 @@ def test_a_measure_is_drawn_as_recorded(run, ax):
     frame = run.measures[run.measures["measure"] == "fan_in.maximum"]
     assert ax.lines[0].get_xdata().tolist() == frame["epoch"].tolist()
     assert ax.lines[0].get_ydata().tolist() == frame["value"].tolist()
+
+
+def recorded(**columns):
+    """A recording of three epochs with numbers of its own."""
+    recording = Recording(["fan_in"], name="mine")
+    for epoch in range(3):
+        recording(
+            epoch, {"fc1": erdos_renyi(20, 10, density=0.3, rng=np.random.default_rng(epoch))}
+        )
+        recording.note(epoch, **{name: values[epoch] for name, values in columns.items()})
+    return recording
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("columns", "label"),
+    [
+        ({"train_accuracy": [0.1, 0.2, 0.3], "train_loss": [3, 2, 1]}, "train accuracy"),
+        ({"loss": [3, 2, 1], "val_acc": [0.1, 0.2, 0.3]}, "val acc"),
+        ({"test_accuracy": [NAN, 0.5, 0.6]}, "test accuracy"),
+        ({"test_accuracy": [NAN] * 3, "test_loss": [3, 2, 1]}, "test error"),
+        ({"test_accuracy": [NAN] * 3, "val_error": [3, 2, 1]}, "val error"),
+        ({"test_loss": [3, 2, 1]}, "test loss"),
+    ],
+)
+def test_what_a_record_has_of_accuracies_and_losses_is_drawn(columns, label, tmp_path):
+    mine = recorded(**columns)
+    assert accuracy_over_epochs(mine, ax=Figure().add_subplot()).get_ylabel() == label
+    ax = accuracy_against_measure(mine, ax=Figure().add_subplot())
+    assert ax.get_ylabel() == label
+
+
+def test_a_record_without_accuracies_and_losses(tmp_path):
+    mine = recorded(learning_rate=[1, 1, 1])
+    for plot in (accuracy_over_epochs, accuracy_against_measure):
+        with pytest.raises(ValueError, match="got the columns run, epoch, learning_rate; add some"):
+            plot(mine, ax=Figure().add_subplot())
+    names = {path.stem for path in save_figures(mine, tmp_path)}
+    assert "turnover" in names
+    assert "accuracy_over_epochs" not in names
+    page = write_report([mine], tmp_path / "page.html", bootstrap=0).read_text(encoding="utf-8")
+    assert "3 epochs (one run, one seed)" in page
 
 
 @pytest.mark.parametrize("plot", [measure_over_epochs, accuracy_against_measure])

@@ -55,7 +55,7 @@ def test_the_caption_of_a_user_s_plot_is_the_start_of_its_docstring(run, monkeyp
         """
         return ax
 
-    monkeypatch.setattr(report, "HISTORY_PLOTS", {"mine": mine})
+    monkeypatch.setattr(report, "drawable", lambda history: {"mine": mine})
     assert report._figures(run)[0]["caption"] == "Number of edges over epochs."
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from topokit.experiments.record import History, best_epoch
+from topokit.experiments.record import History, best_epoch, score_column
 from topokit.experiments.statistics import adjusted, mean_interval, paired
 from topokit.experiments.sweep import runs_of
 from topokit.tables import as_generator
@@ -169,9 +169,8 @@ def run_rows(
         epochs = history.epochs
         if epochs.empty:
             raise ValueError(f"run {history.name} has not recorded an epoch yet")
-        labelled = epochs["test_accuracy"].notna().any()
-        metric = "test_accuracy" if labelled else "test_loss"
         best = best_epoch(epochs)
+        metric = str(score_column(epochs))
         row = {
             "run": history.name,
             "group": condition or label or "all",

@@ -24,21 +24,58 @@ __all__ = [
     "RunLike",
     "as_run",
     "best_epoch",
+    "score_column",
 ]
 
 EXPLORED = "explored_fraction"
 
 
-def best_epoch(epochs: pd.DataFrame) -> int:
-    """Return the position of the row of a run's best epoch.
+def score_column(epochs: pd.DataFrame) -> str | None:
+    """Return the column by which the epochs of a run are judged.
 
-    The best epoch is that of highest test accuracy or, for a model without labels, whose accuracy
-    is nan, that of lowest test loss; of equally good ones it is the first.
+    It is the first of ``test_accuracy``, ``test_loss``, the other columns of accuracies (``acc`` in
+    the name) and the other columns of losses or errors that has a finite number.
 
     Parameters
     ----------
     epochs : pandas.DataFrame
-        As `History.epochs`, with ``test_accuracy`` and ``test_loss``.
+        As `History.epochs`, or with the columns that `Recording.note` added.
+
+    Returns
+    -------
+    str or None
+        None if there is no such column.
+
+    Examples
+    --------
+    >>> score_column(pd.DataFrame({"epoch": [0], "train_loss": [2.0], "val_acc": [0.5]}))
+    'val_acc'
+    >>> score_column(pd.DataFrame({"test_accuracy": [np.nan], "test_loss": [3.0]}))
+    'test_loss'
+    """
+    names = [str(name) for name in epochs.columns]
+    wanted = [
+        *("test_accuracy", "test_loss"),
+        *(name for name in names if "acc" in name.lower()),
+        *(name for name in names if "loss" in name.lower() or "err" in name.lower()),
+    ]
+    for name in wanted:
+        numbers = name in names and pd.api.types.is_numeric_dtype(epochs[name])
+        if numbers and np.isfinite(epochs[name].to_numpy(float)).any():
+            return name
+    return None
+
+
+def best_epoch(epochs: pd.DataFrame) -> int:
+    """Return the position of the row of a run's best epoch.
+
+    The best epoch is that of highest accuracy or lowest loss in the `score_column`; of equally good
+    ones it is the first. Models without labels have a test loss only.
+
+    Parameters
+    ----------
+    epochs : pandas.DataFrame
+        As `History.epochs`.
 
     Returns
     -------
@@ -57,11 +94,13 @@ def best_epoch(epochs: pd.DataFrame) -> int:
     >>> best_epoch(pd.DataFrame({"test_accuracy": [np.nan] * 3, "test_loss": [3.0, 1.0, 2.0]}))
     1
     """
-    scores = epochs["test_accuracy"].to_numpy(float)
-    if not np.isfinite(scores).any():
-        scores = -epochs["test_loss"].to_numpy(float)
-    if not np.isfinite(scores).any():
-        raise ValueError(f"expected an epoch with a test accuracy or loss, got {len(epochs)} rows")
+    column = score_column(epochs)
+    if column is None:
+        raise ValueError(
+            f"expected an epoch with a test accuracy or loss, got {len(epochs)} rows of columns "
+            f"{', '.join(map(str, epochs.columns)) or 'none'}"
+        )
+    scores = epochs[column].to_numpy(float) * (1 if "acc" in column.lower() else -1)
     return int(np.argmax(np.where(np.isfinite(scores), scores, -np.inf)))
 
 

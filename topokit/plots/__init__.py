@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 
-from topokit.experiments.record import as_run
+from topokit.experiments.record import as_run, score_column
 from topokit.graph.files import safe_name
 from topokit.plots.across import accuracy_against, arms_side_by_side, mean_over_seeds
 from topokit.plots.animation import frames, javascript_player, save_gif
@@ -59,6 +59,7 @@ __all__ = [
     "degree_heatmap",
     "degree_histogram",
     "degree_multiples",
+    "drawable",
     "edge_survival",
     "frames",
     "input_map",
@@ -128,13 +129,36 @@ ACROSS_PLOTS: dict[str, Callable[..., Axes]] = {
 }
 """Figures of a tidy frame with many runs."""
 
+OF_SCORES = ("accuracy_over_epochs", "accuracy_against_measure")
+
+
+def drawable(history: RunLike) -> dict[str, Callable[..., Axes]]:
+    """Return the history plots of which a run has the data.
+
+    Records without accuracies and losses have no figures of them.
+
+    Examples
+    --------
+    >>> from topokit.experiments.record import Recording
+    >>> recording = Recording()
+    >>> recording.note(0, learning_rate=0.1)
+    >>> sorted(set(HISTORY_PLOTS) - set(drawable(recording)))
+    ['accuracy_against_measure', 'accuracy_over_epochs']
+    """
+    epochs = as_run(history).epochs
+    without = OF_SCORES if len(epochs) and score_column(epochs) is None else ()
+    return {name: plot for name, plot in HISTORY_PLOTS.items() if name not in without}
+
+
 KINDS = ("png", "pdf", "svg", "gif")
 
 
 def save_figures(
     history: RunLike, directory: str | os.PathLike[str], *, formats: tuple[str, ...] = ("png",)
 ) -> list[Path]:
-    """Save every history plot, and the degrees of every layer at the last epoch, to a folder.
+    """Save the history plots, and the degrees of every layer at the last epoch, to a folder.
+
+    Figures of which the run has no data are left out (see `drawable`).
 
     Parameters
     ----------
@@ -172,7 +196,7 @@ def save_figures(
                 save_axes(ax, path, dpi=200, metadata=_NO_DATES[kind])
                 written.append(path)
 
-    for name, plot in HISTORY_PLOTS.items():
+    for name, plot in drawable(history).items():
         save(name, plot, history)
     first, last = history.topology(history.recorded[0]), history.topology(history.recorded[-1])
     for layer, graph in last.items():

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy.sparse.linalg import svds
 
-from topokit.experiments.record import History, RunLike, as_run
+from topokit.experiments.record import History, RunLike, as_run, score_column
 from topokit.graph import positions_in
 from topokit.measures import VERDICTS, singular_values
 from topokit.plots.layer import UNITS, degrees_of, draw_ccdf, null_ccdf
@@ -76,11 +76,27 @@ def layer_of(history: History, layer: str | None) -> str | None:
 
 
 def scores_of(history: History) -> tuple[NDArray[np.float64], str]:
-    """Return the test accuracies and their name; test errors for a model without labels."""
-    accuracy = history.epochs["test_accuracy"].to_numpy()
-    if len(accuracy) and np.isnan(accuracy).all():
-        return history.epochs["test_loss"].to_numpy(), "test error"
-    return accuracy, "test accuracy"
+    """Return the numbers by which a run's epochs are judged, and what they are.
+
+    They are the test accuracies or, where there are none, what `score_column` finds.
+
+    Raises
+    ------
+    ValueError
+        If there are epochs, but neither accuracies nor losses.
+    """
+    epochs = history.epochs
+    if not len(epochs):
+        return np.empty(0), "test accuracy"
+    column = score_column(epochs)
+    if column is None:
+        raise ValueError(
+            f"expected accuracies or losses of run {history.name}, got the columns "
+            f"{', '.join(map(str, epochs.columns))}; add some with note(epoch, test_accuracy=...)"
+        )
+    unlabelled = column == "test_loss" and "test_accuracy" in epochs
+    label = "test error" if unlabelled else column.replace("_", " ")
+    return epochs[column].to_numpy(float), label
 
 
 def _values(history: History, measure: str) -> dict[str, pd.DataFrame]:
@@ -364,8 +380,12 @@ def measure_over_epochs(
     >>> ax.get_ylabel()
     'fan-in variance / mean'
     """
-    history, ax = as_run(history), axes(ax)
-    measure = _chosen(history, measure, "fan_in.dispersion")
+    history = as_run(history)
+    return _over_epochs(history, _chosen(history, measure, "fan_in.dispersion"), axes(ax))
+
+
+def _over_epochs(history: History, measure: str, ax: Axes) -> Axes:
+    """Plot a measure over epochs, a line for each layer that has values of it."""
     layers = _values(history, measure)
     for i, (layer, part) in enumerate(layers.items()):
         ax.plot(part["epoch"], part["value"], color=COLOURS[i % 7], ls=LINES[i % 7], label=layer)
@@ -397,7 +417,7 @@ def turnover(history: RunLike, *, ax: Axes | None = None) -> Axes:
     >>> ax.get_title()
     'Turnover of edges'
     """
-    ax = measure_over_epochs(history, "turnover", ax=ax)
+    ax = _over_epochs(as_run(history), "turnover", axes(ax))  # the first epoch has none
     highest = ax.dataLim.y1 if ax.has_data() else 0.0
     top = 1.3 * highest if highest > 0 else 1.0
     ax.set(ylabel="turnover (share of edges)", ylim=(0, top), title="Turnover of edges")
@@ -449,6 +469,8 @@ def verdict_timeline(history: RunLike, *, ax: Axes | None = None) -> Axes:
 def accuracy_over_epochs(history: RunLike, *, ax: Axes | None = None) -> Axes:
     """Plot the test accuracy after each epoch, or the test error of a model without labels.
 
+    Of a record without either, other accuracies or losses are drawn, named on the axis.
+
     Parameters
     ----------
     history : History
@@ -457,6 +479,11 @@ def accuracy_over_epochs(history: RunLike, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
+
+    Raises
+    ------
+    ValueError
+        If the record has neither accuracies nor losses.
 
     Examples
     --------
@@ -497,7 +524,7 @@ def accuracy_against_measure(
     Raises
     ------
     ValueError
-        If the run recorded measures, but not this one.
+        If the run recorded measures, but not this one; or neither accuracies nor losses.
 
     Examples
     --------
@@ -513,6 +540,7 @@ def accuracy_against_measure(
     accuracy = dict(zip(history.epochs["epoch"], scores, strict=True))
     points = None
     for i, (layer, part) in enumerate(layers.items()):
+        part = part[part["epoch"].isin(accuracy)]
         reached = [accuracy[e] for e in part["epoch"]]
         points = ax.scatter(
             part["value"],

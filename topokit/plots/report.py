@@ -16,12 +16,12 @@ import numpy as np
 from markupsafe import Markup
 
 import topokit
-from topokit.experiments.record import History, Recording, as_run, best_epoch
+from topokit.experiments.record import History, Recording, as_run, best_epoch, score_column
 from topokit.graph import Topology
 from topokit.graph.files import write_atomic
 from topokit.measures import describe_fit, power_law_of
 from topokit.measures.scalefree import bootstrap_stream
-from topokit.plots import CAPTIONS, HISTORY_PLOTS, degree_distribution, frames, mean_over_seeds
+from topokit.plots import CAPTIONS, degree_distribution, drawable, frames, mean_over_seeds
 from topokit.plots.history import scores_of
 from topokit.plots.style import figure, save
 from topokit.toml import to_toml
@@ -132,8 +132,8 @@ def _run(history: History, number: int, bootstrap: int) -> dict[str, Any]:
     """Return the template's values for one run: summary, verdicts, figures, tables."""
     epochs, recorded = history.epochs, history.recorded
     first, last = recorded[0], recorded[-1]
-    scores, _ = scores_of(history)
-    best = best_epoch(epochs)
+    scores, _ = _scores(history)
+    best = best_epoch(epochs) if score_column(epochs) else len(epochs) - 1
     seed = int(history.config.get("seed", 0))
     n_edges = sum(graph.n_edges for graph in history.topology(last).values())
     verdicts: list[dict[str, Any]] = []
@@ -147,9 +147,9 @@ def _run(history: History, number: int, bootstrap: int) -> dict[str, Any]:
         "anchor": f"run-{number}",
         "rule": history.config.get("rule", {}).get("name", "–"),
         "epochs": len(epochs),
-        "final": f"{scores[-1]:.4f}",
-        "best": f"{scores[best]:.4f}",
-        "best_epoch": int(epochs["epoch"].iloc[best]),
+        "final": scores[-1],
+        "best": scores[best],
+        "best_epoch": int(epochs["epoch"].iloc[best]) if score_column(epochs) else "–",
         "edges": f"{n_edges:,}",
         "seed": seed,
         "summary": _summary(history, verdicts),
@@ -164,6 +164,14 @@ def _run(history: History, number: int, bootstrap: int) -> dict[str, Any]:
     }
 
 
+def _scores(history: History) -> tuple[list[str], str]:
+    """Return the scores of all epochs as text, a dash for one that is missing, and their name."""
+    if score_column(history.epochs) is None:
+        return ["–"] * len(history.epochs), "score"
+    scores, label = scores_of(history)
+    return [f"{score:.4f}" if np.isfinite(score) else "–" for score in scores], label
+
+
 def _player(history: History) -> dict[str, Any]:
     """Return the data of the player: degrees and blocks of every layer at up to `FRAMES` epochs."""
     # The page holds them as JSON: distributions as [k, share] pairs, which the player draws as
@@ -171,7 +179,7 @@ def _player(history: History) -> dict[str, Any]:
     # block, row by row. That is a third of the length of a list of numbers, and one call of `atob`
     # decodes it.
     data = frames(history, n_frames=FRAMES)
-    scores, label = scores_of(history)
+    scores, label = _scores(history)
     score_of = dict(zip(history.epochs["epoch"], scores, strict=True))
     curves: dict[str, Any] = {}
     for name, layer in data["layers"].items():
@@ -198,7 +206,7 @@ def _player(history: History) -> dict[str, Any]:
     return {
         "epochs": data["epochs"],
         "label": label,
-        "scores": [f"{score_of[epoch]:.4f}" for epoch in data["epochs"]],
+        "scores": [score_of[epoch] for epoch in data["epochs"]],
         "curves": curves,
         "blocks": blocks,
     }
@@ -213,20 +221,22 @@ def _across(histories: Sequence[History]) -> list[dict[str, str]]:
     """Draw the accuracy and the first layer's dispersion of all runs, a figure each."""
     import pandas as pd
 
-    scored, moving = [], []
+    scored: dict[str, list[pd.DataFrame]] = {}
+    moving = []
     for history in histories:
-        scores, label = scores_of(history)
-        column = label.replace(" ", "_")
-        columns = {"epoch": history.epochs["epoch"], column: scores, "arm": history.name}
-        scored.append(pd.DataFrame(columns))
+        if score_column(history.epochs) is not None:
+            scores, label = scores_of(history)
+            columns = {"epoch": history.epochs["epoch"], "score": scores, "arm": history.name}
+            scored.setdefault(label, []).append(pd.DataFrame(columns))
         measures = history.measures
         first = next(iter(history.topology(history.recorded[0])))
         rows = measures[(measures["layer"] == first) & (measures["measure"] == "fan_in.dispersion")]
         moving.append(rows[["epoch", "value"]].assign(arm=history.name))
     spread = "fan-in variance / mean, first layer"
     drawn = [
-        (f"{label.capitalize()} of each run over epochs.", pd.concat(scored), column,
-         f"{label.capitalize()}, all runs"),
+        *((f"{label.capitalize()} of each run over epochs.",
+           pd.concat(frames).rename(columns={"score": label}), label,
+           f"{label.capitalize()}, all runs") for label, frames in scored.items()),
         ("Variance over mean of the first layer's fan-in; about 1 in a random graph.",
          pd.concat(moving).rename(columns={"value": spread}), spread, "Topology, all runs"),
     ]  # fmt: skip
@@ -261,9 +271,12 @@ def _summary(history: History, verdicts: list[dict[str, Any]]) -> str:
         if moved
         else f"No verdict changed between epoch {start['epoch']} and {end['epoch']}"
     )
-    scores, label = scores_of(history)
+    if score_column(history.epochs) is None:
+        return f"{len(history.epochs)} epochs (one run, one seed). {change}."
+    scores, label = _scores(history)
+    article = "an" if label[0] in "aeiou" else "a"
     return (
-        f"{len(history.epochs)} epochs ended at a {label} of {scores[-1]:.4f} "
+        f"{len(history.epochs)} epochs ended at {article} {label} of {scores[-1]} "
         f"(one run, one seed). {change}."
     )
 
@@ -272,7 +285,7 @@ def _figures(history: History) -> list[dict[str, str]]:
     """Draw every history plot and the last degrees of every layer as base64 PNG."""
     drawn = [
         (name, CAPTIONS.get(name) or _first_line(plot), partial(plot, history))
-        for name, plot in HISTORY_PLOTS.items()
+        for name, plot in drawable(history).items()
     ]
     first, last = (history.topology(history.recorded[i]) for i in (0, -1))
     for layer, graph in last.items():
