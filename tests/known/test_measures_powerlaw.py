@@ -8,12 +8,12 @@ from scipy.stats import norm, poisson
 from topokit.measures import fit_power_law
 from topokit.measures.powerlaw import (
     bootstrap_p,
-    compare,
     fit_tail,
     log_zeta,
     sample_zeta,
     tally,
 )
+from topokit.measures.rivals import compare
 
 
 def plain_bootstrap(samples, fit, replicates, rng):
