@@ -2,7 +2,8 @@
 
 How often degrees of each kind are called broad, heavy-tailed or a power law, by sample size and
 bound, and whether bootstrap p-values are uniform under the null. Intervals are 95 %
-Clopper-Pearson. About twenty minutes on one core; ``--kinds lognormal`` runs the kinds with that word.
+Clopper-Pearson. About twenty minutes on one core; ``--kinds lognormal`` runs the kinds with that
+word.
 """
 
 from __future__ import annotations
@@ -150,9 +151,7 @@ def main() -> None:
 
     def rates(title: str, kinds: dict[str, Kind]) -> None:
         say(f"\n## {title}\n")
-        say(
-            "| degrees | bound | n | power law | heavy-tailed | broad | random | less than random |"
-        )
+        say("| degrees | bound | n | power law | heavy-tailed | broad | random | narrower |")
         say("|---|---|---|---|---|---|---|---|")
         for name, kind in kinds.items():
             if options.kinds not in name:
@@ -169,9 +168,9 @@ def main() -> None:
     seeds = "" if options.seeds == 200 else f" --seeds {options.seeds}"
     say("# Error rates of the verdict\n")
     say(
-        f"`python benchmarks/verdicts.py{seeds}`: {options.seeds} samples in each row, {REPLICATES} "
-        "replicates of the bootstrap,\nshares with 95 % Clopper-Pearson intervals. The bound is "
-        "`n_other`, the largest possible degree."
+        f"`python benchmarks/verdicts.py{seeds}`: {options.seeds} samples in each row, "
+        f"{REPLICATES} replicates of the bootstrap,\nshares with 95 % Clopper-Pearson intervals. "
+        "The bound is `n_other`, the largest possible degree."
     )
     rates("Not a power law: false positives", OTHERS)
     rates("Power laws: true positives", POWER_LAWS)

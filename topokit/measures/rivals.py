@@ -58,7 +58,7 @@ UNKNOWN = LikelihoodRatio(NAN, NAN, NAN)
 
 
 class Support(NamedTuple):
-    """Points and the logarithms of weights w: a sum of f over ``xmin..upper`` is ``sum(w f(x))``."""
+    """Points x and logarithms of weights w: a sum of f over the support is ``sum(w f(x))``."""
 
     x: NDArray[np.float64]
     log_weight: NDArray[np.float64]
@@ -241,6 +241,13 @@ def _log_difference(larger: NDArray[Any], smaller: NDArray[Any]) -> NDArray[Any]
     return np.where(np.isfinite(result), result, -700.0)
 
 
+def _log_normal_mass(low: NDArray[Any], high: NDArray[Any]) -> NDArray[Any]:
+    """Return log(P(low < Z < high)) for a standard normal Z, from the tail that loses no digits."""
+    upper = low > 0
+    larger, smaller = np.where(upper, -low, high), np.where(upper, -high, low)
+    return _log_difference(log_ndtr(larger), log_ndtr(smaller))
+
+
 _STENCIL = np.array(
     [[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1], [1, 1], [1, -1], [-1, 1], [-1, -1]], dtype=float
 )
@@ -302,10 +309,9 @@ def _lognormal(tail: _Tail) -> NDArray[np.float64]:
         low, high, end = root * u_low + shift, root * u_high + shift, root * u_end + shift
         with np.errstate(divide="ignore", invalid="ignore"):
             result = np.log((ndtr(-low) - ndtr(-high)) / (ndtr(-shift) - ndtr(-end)))
-        far = ~np.isfinite(result) | (low > 30)
+        far = ~np.isfinite(result) | (low > 30) | (low < -5)
         if far.any():
-            norm = _log_difference(log_ndtr(-shift), log_ndtr(-end))
-            exact = _log_difference(log_ndtr(-low), log_ndtr(-high)) - norm
+            exact = _log_normal_mass(low, high) - _log_normal_mass(shift, end)
             result = np.where(far, exact, result)
         return result
 
@@ -354,7 +360,7 @@ def _stretched_exponential(tail: _Tail) -> NDArray[np.float64]:
     starts = np.array(
         [[slope, np.log(0.1)], [slope, np.log(0.4)], [np.log(-rate * tail.xmin), 0.0], [slope, 0.7]]
     )
-    box = ((-12.0, 12.0), (np.log(1e-2), np.log(20.0)))
+    box = ((-12.0, 12.0), (np.log(1e-4), np.log(20.0)))
 
     def score(points: NDArray[Any]) -> NDArray[Any]:
         return np.maximum(log_p(points), -1e6) @ tail.share
