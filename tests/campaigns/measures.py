@@ -246,6 +246,9 @@ def power_law(name, x, n_other):
         return
     tried = []
     for i in range(values.size - 1):
+        late = 2 * values[i] > n_other and 2 * values[0] <= n_other
+        if i and (late or values[i] > n_other - 2):  # as the docstring of fit_tail says
+            continue
         rest = values[i:].astype(float), counts[i:].astype(float)
         alpha, distance = tail_laws(*rest, values[i], n_other)
         tried.append((distance, alpha, i))

@@ -51,6 +51,18 @@ def test_of_equal_distances_the_smaller_beginning_is_taken():
     assert sum(fit.xmin == 1 for fit in fits) >= 35
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_last_two_possible_values_are_not_a_tail(seed):
+    """A law on 49..50 fits any two frequencies, so it had the least distance in every sample."""
+    sample = sample_zeta(10_000, alpha=1.8, upper=50, rng=np.random.default_rng(seed))
+    assert {49, 50} <= set(sample)
+    fit = fit_power_law(sample, n_other=50)
+    assert fit.xmin <= 10
+    assert fit.alpha == pytest.approx(1.8, abs=0.15)
+    dense = fit_power_law(sample_zeta(500, alpha=2, xmin=30, upper=50, rng=0), n_other=50)
+    assert dense.xmin == 30
+
+
 @pytest.mark.parametrize(("upper", "verdict"), [(12, "heavy-tailed"), (14, "power law")])
 def test_a_power_law_spans_decades(upper, verdict):
     rng = np.random.default_rng(0)

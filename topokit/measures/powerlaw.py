@@ -128,7 +128,10 @@ def fit_tail(table: Tally, *, xmin: int | None = None, upper: float = np.inf) ->
     """Fit a discrete power law to a table of positive values; scan x_min unless it is given.
 
     Every distinct value that leaves at least two distinct values in the tail is tried; the
-    least Kolmogorov-Smirnov distance wins, the smaller x_min on ties.
+    least Kolmogorov-Smirnov distance wins, the smaller x_min on ties. On a bounded support, values
+    above half of `upper` are tried only if there are no smaller ones: a law on the last two
+    possible values has one parameter for one frequency, so its distance is always 0, and of all
+    tails it would be the best. (Deluca and Corral [2]_ favour long ranges for the same reason.)
 
     Parameters
     ----------
@@ -149,6 +152,8 @@ def fit_tail(table: Tally, *, xmin: int | None = None, upper: float = np.inf) ->
     ----------
     .. [1] Clauset, Shalizi, Newman, "Power-law distributions in empirical data", SIAM Review
        51, 2009.
+    .. [2] Deluca, Corral, "Fitting and goodness-of-fit test of non-truncated and truncated
+       power-law distributions", Acta Geophysica 61, 2013.
 
     Examples
     --------
