@@ -100,6 +100,8 @@ OTHERS = {
     "negative binomial, size 2, mean 10": negative_binomial(2, 10),
     "negative binomial, size 0.5, mean 20": negative_binomial(0.5, 20, 50, 0),
     "bulk with hubs, 5 % of mean 100": Kind(two_kinds),
+    # a fixed set of units that gain edges in proportion to their degree: geometric degrees
+    "preferential attachment, mean 10": layer("preferential_attachment", 10, heavy="fan_in"),
     "lognormal, mu 1, sigma 1": clipped(lambda n, rng: rng.lognormal(1, 1, n)),
     "lognormal, mu 2.3, sigma 0.8": clipped(lambda n, rng: rng.lognormal(2.3, 0.8, n)),
     "lognormal, mu 0, sigma 1.5": clipped(lambda n, rng: rng.lognormal(0, 1.5, n)),
@@ -116,7 +118,6 @@ POWER_LAWS = {
     "exponent 2.5 from 3 on": Kind(zeta(2.5, 3)),
     "exponent 2.5 from 10 on, 20 %": Kind(mixed),
     "(k + 5)^-2.5": weights_law(lambda k: -2.5 * np.log(k + 5)),
-    "preferential attachment, mean 10": layer("preferential_attachment", 10, heavy="fan_in"),
 }
 
 
