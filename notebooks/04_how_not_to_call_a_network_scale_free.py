@@ -67,8 +67,11 @@ ax.legend();
 #
 # ## 2. A correlation
 #
-# The SET paper reports how strongly log frequency correlates with log degree. On degrees that are
-# *exponential*, and on those of a random graph's falling side, that p-value is "significant" too:
+# The SET paper reports a one-tailed p-value against "no relation" between the degrees and a power law.
+# As far as can be told, it is that of the linear correlation of the degree histogram with
+# $d^{-\gamma}$ (the paper gives neither the formula nor the exponent; `set_style_correlation` says what
+# is inferred). On degrees that are *exponential*, and on those of a random graph's falling side, that
+# p-value is "significant" too:
 
 # %%
 rng = np.random.default_rng(1)

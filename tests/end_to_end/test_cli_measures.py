@@ -18,7 +18,7 @@ from topokit.measures import (
     power_law_of,
 )
 from topokit.measures.nulls import NULL_MEASURES
-from topokit.measures.scalefree import bootstrap_stream
+from topokit.measures.scalefree import bootstrap_stream, p_in_words
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse")
 
@@ -134,7 +134,7 @@ def test_one_seed_gives_one_bootstrap_p_whatever_else_is_asked(tmp_path, capsys,
     words = ["analyze", path, "--bootstrap", "30", "--seed", "3", *more, "--json"]
     plain, deep = found(capsys, *words), found(capsys, *words, "--deep")
     fits = [row["fit"] for row in deep["degrees"]]
-    said = [f"p = {fit['p_value']:.2g}" for fit in fits]
+    said = [p_in_words(fit["p_value"], 30) for fit in fits]
     assert len(set(said)) > 1
     for verdict, p in zip(plain["verdicts"], said, strict=True):
         assert f"rejected, {p})" in verdict["sentence"]

@@ -1,5 +1,7 @@
 """Reach and paths counted by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from topokit.measures.connectivity import (
     efficiency,
     network_giant_share,
 )
+from topokit.measures.spectral import algebraic_connectivity_giant
 
 
 def layer(shape, edges):
@@ -61,3 +64,27 @@ def test_distances_of_more_units_than_the_limit_are_not_taken(measure):
         graph = layer((4096 + 1 - n_in, n_in), [(0, 0), (1, 0)])
         assert np.isnan(measure(graph))
     assert np.isfinite(measure(layer((30, 51), [(0, 0), (1, 0)])))
+
+
+def test_of_tied_components_those_with_most_edges_count():
+    """A square, a path of four units, and a square again, in every order."""
+    square, path = [(0, 0), (0, 1), (1, 0), (1, 1)], [(0, 0), (0, 1), (1, 1)]
+    for order in itertools.permutations([square, path, path]):
+        pairs = [(a + 2 * i, b + 2 * i) for i, block in enumerate(order) for a, b in block]
+        graph = layer((6, 6), pairs)
+        assert distances(graph) == pytest.approx((4 / 3, 2))
+        assert algebraic_connectivity_giant(graph) == pytest.approx(2)
+
+
+def test_thousands_of_tied_components_have_the_least_connectivity():
+    """5,000 paths of three edges; of stars and paths with as many edges, the path has less."""
+    n = 5000
+    pairs = [(2 * i + a, 2 * i + b) for i in range(n) for a, b in ((0, 0), (0, 1), (1, 1))]
+    assert algebraic_connectivity_giant(layer((2 * n, 2 * n), pairs)) == pytest.approx(
+        2 - np.sqrt(2)
+    )
+    stars = [(i, 3 * i + j) for i in range(100) for j in range(3)]
+    at = (100, 300)
+    mixed = [*stars, *((at[0] + a, at[1] + b) for a, b in ((0, 0), (0, 1), (1, 1)))]
+    assert algebraic_connectivity_giant(layer((102, 302), mixed)) == pytest.approx(2 - np.sqrt(2))
+    assert algebraic_connectivity_giant(layer((100, 300), stars)) == pytest.approx(1)

@@ -54,3 +54,15 @@ def test_there_is_no_dispersion_of_one_unit_nor_of_full_layers():
     assert np.isnan(dispersion_test([3], n_other=5)[1])
     assert np.isnan(dispersion_test([2, 2], n_other=2)[1])
     assert np.isnan(dispersion_test([0, 0], n_other=2)).all()
+
+
+def test_shares_of_units_are_counted_exactly():
+    """7 % of 100 units are 7, although their product in floating point is above."""
+    from fractions import Fraction
+    from math import ceil
+
+    from topokit.measures.degree import count_of
+
+    for n in (1, 3, 10, 30, 100, 700):
+        for percent in range(1, 101):
+            assert count_of(percent / 100, n) == ceil(Fraction(percent * n, 100))

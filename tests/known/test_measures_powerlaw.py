@@ -8,12 +8,12 @@ from scipy.stats import norm, poisson
 from topokit.measures import fit_power_law
 from topokit.measures.powerlaw import (
     bootstrap_p,
-    compare,
     fit_tail,
     log_zeta,
     sample_zeta,
     tally,
 )
+from topokit.measures.rivals import compare
 
 
 def plain_bootstrap(samples, fit, replicates, rng):
@@ -49,6 +49,18 @@ def test_of_equal_distances_the_smaller_beginning_is_taken():
             for m in range(1, 41)]  # fmt: skip
     assert all(fit.ks_distance < 1e-14 for fit in fits)
     assert sum(fit.xmin == 1 for fit in fits) >= 35
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_last_two_possible_values_are_not_a_tail(seed):
+    """A law on 49..50 fits any two frequencies, so it had the least distance in every sample."""
+    sample = sample_zeta(40_000, alpha=1.8, upper=50, rng=np.random.default_rng(seed))
+    assert {49, 50} <= set(sample)
+    fit = fit_power_law(sample, n_other=50)
+    assert fit.xmin <= 10
+    assert fit.alpha == pytest.approx(1.8, abs=0.15)
+    dense = fit_power_law(sample_zeta(500, alpha=2, xmin=30, upper=50, rng=0), n_other=50)
+    assert dense.xmin == 30
 
 
 @pytest.mark.parametrize(("upper", "verdict"), [(12, "heavy-tailed"), (14, "power law")])

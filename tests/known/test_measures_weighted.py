@@ -26,3 +26,11 @@ def test_the_beginning_of_least_distance_is_found():
     found = fit_continuous(samples)
     assert found.xmin == pytest.approx(best.xmin)
     assert found.ks_distance == pytest.approx(best.ks_distance)
+
+
+def test_a_continuous_tail_begins_above_zero():
+    for xmin in (0, -1.0, np.inf, np.nan):
+        with pytest.raises(ValueError, match="expected xmin above 0, where a power law can begin"):
+            fit_continuous([1.0, 2.0], xmin=xmin)
+    with pytest.raises(ValueError, match="expected finite values, got inf"):
+        fit_continuous([1.0, np.inf])

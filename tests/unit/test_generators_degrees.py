@@ -123,3 +123,12 @@ def test_a_million_edges():
     assert set(graph.fan_in) == set(graph.fan_out) == {10}
     twin = randomized_twin(graph, rng=np.random.default_rng(1))
     assert abs(np.isin(twin.edge_ids, graph.edge_ids).sum() - 100) < 50
+
+
+@pytest.mark.parametrize("swaps", [0, -1, np.inf, np.nan])
+def test_a_chain_of_no_swaps_is_refused(swaps):
+    graph = LayerGraph.from_edge_ids([0, 5], (2, 4))
+    with pytest.raises(ValueError, match="expected swaps_per_edge above 0, got"):
+        switched_twin(graph, rng=0, swaps_per_edge=swaps)
+    with pytest.raises(ValueError, match=r"expected at least 1 sweep, got 1\.5"):
+        randomized_twin(graph, rng=0, sweeps=1.5)

@@ -103,3 +103,15 @@ def test_units_without_edges_and_single_units():
         facts = describe(LayerGraph.from_edge_ids(edges, (500, 600)))
         assert facts.sigma_1 == pytest.approx([0, 1, 1, np.sqrt(2)][len(edges)])
         assert facts.sigma_2 == pytest.approx(float(len(edges) > 1))
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (4, 0)])
+def test_a_side_without_units_has_no_degrees(shape):
+    facts = describe(LayerGraph.from_edge_ids([], shape))
+    assert (facts.n_out, facts.n_in) == shape
+    assert facts.components == sum(shape)
+    assert not facts.biregular
+    undefined = [facts.sigma_1, facts.sigma_2, facts.bound, facts.margin]
+    assert np.isnan(undefined).all()
+    assert np.isnan(facts.fan_in).all() == (shape[0] == 0)
+    assert np.isnan(facts.fan_out).all() == (shape[1] == 0)

@@ -46,3 +46,16 @@ def test_the_core_settles_where_the_fringe_does_not():
         kept.append({"fc1": kept_core(graph, weights, 1 / 3)})
     assert np.isnan(structure_convergence(whole).settled["fc1"])
     assert structure_convergence(kept).settled["fc1"] == 0
+
+
+def test_the_core_has_exactly_the_share_that_is_kept():
+    """0.29 of 100 edges are 29, although their product in floating point is below."""
+    for n in (1, 7, 10, 100, 1000):
+        graph = LayerGraph.from_edge_ids(range(n), (1, n))
+        weights = np.arange(n, dtype=float)
+        for percent in range(100):
+            kept = kept_core(graph, weights, percent / 100)
+            assert kept.n_edges == n - percent * n // 100
+            assert kept.edge_ids.tolist() == list(range(percent * n // 100, n))
+    with pytest.raises(ValueError, match="expected weights that can be ordered, got nan"):
+        kept_core(layer([0])["fc1"], np.array([np.nan]), 0.5)

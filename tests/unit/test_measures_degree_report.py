@@ -1,8 +1,15 @@
 import numpy as np
 import pytest
+from scipy import stats
 
 from topokit.graph import LayerGraph
 from topokit.measures import TIERS, degree_report, fit_power_law, scale_free_tier
+from topokit.measures.degree_report import (
+    binomial_distance,
+    maximum_p,
+    set_style_correlation,
+    tail_index,
+)
 from topokit.measures.powerlaw import sample_zeta
 
 
@@ -57,6 +64,35 @@ def test_a_report_has_three_parts():
 def test_empty_layers_have_a_report(shape):
     graph = LayerGraph.from_edge_ids([], shape)
     report = degree_report(graph, bootstrap=5, rng=np.random.default_rng(0))
-    assert report.tier == TIERS[0]
+    assert report.tier == "not scale-free"
     with pytest.raises(ValueError, match="expected at least one bootstrap replicate, got 0"):
         degree_report(graph, bootstrap=0, rng=np.random.default_rng(0))
+
+
+def test_numbers_that_make_no_sense_are_refused():
+    for draws in (0, -3, 2.5):
+        with pytest.raises(ValueError, match="expected at least 1 random layer to compare with"):
+            binomial_distance([1, 2], n_other=5, draws=draws, rng=0)
+    for wrong in ([1, 9], [-1, 2]):
+        with pytest.raises(ValueError, match=r"expected degrees in 0..n_other=5, got"):
+            binomial_distance(wrong, n_other=5, rng=0)
+        with pytest.raises(ValueError, match=r"expected degrees in 0..n_other=5, got"):
+            maximum_p(wrong, n_other=5)
+    with pytest.raises(ValueError, match=r"expected a share of units in \(0, 1\], got 0"):
+        tail_index(np.arange(100), share=0)
+
+
+def test_the_papers_statistic_is_linear():
+    """By hand: counts 6, 0, 2, 1 of the degrees 1 to 4 against 1 / d^2."""
+    degrees = [1] * 6 + [3] * 2 + [4] + [0] * 5
+    found = set_style_correlation(degrees, exponent=2.0)
+    law, counts = np.array([1, 1 / 4, 1 / 9, 1 / 16]), np.array([6.0, 0, 2, 1])
+    expected = np.corrcoef(law, counts)[0, 1]
+    assert found.correlation == pytest.approx(expected)
+    t = expected * np.sqrt(2 / (1 - expected**2))
+    assert found.p_value == pytest.approx(stats.t.sf(t, 2))
+    rising = set_style_correlation([1] + [2] * 3 + [3] * 9)
+    assert rising.correlation < 0
+    assert rising.p_value > 0.5
+    with pytest.raises(ValueError, match="expected an exponent above 0, got 0"):
+        set_style_correlation(degrees, exponent=0)

@@ -82,3 +82,19 @@ def test_the_distance_is_the_largest_at_both_ends_of_each_step():
     expected = np.abs(law.cumsum()[:10] - empirical).max()
     assert fit.ks_distance == pytest.approx(expected, abs=1e-4)
     assert list(itertools.pairwise(table.values)) == [(2, 3), (3, 7)]
+
+
+@pytest.mark.parametrize("alpha", [1.0 + 1e-12, 1.0001, 1.001])
+def test_draws_from_nearly_flat_laws_do_not_overflow(alpha):
+    drawn = sample_zeta(1000, alpha=alpha, rng=np.random.default_rng(0))
+    assert drawn.min() >= 1
+    assert drawn.max() == 2**62
+    bounded = sample_zeta(1000, alpha=alpha, upper=1e8, rng=np.random.default_rng(0))
+    even = sample_zeta(1000, alpha=1.0, upper=1e8, rng=np.random.default_rng(0))
+    assert np.quantile(bounded, [0.2, 0.8]) == pytest.approx(np.quantile(even, [0.2, 0.8]), rel=0.1)
+
+
+@pytest.mark.parametrize("alpha", [np.nan, np.inf, 1.0, 0.5])
+def test_laws_that_cannot_be_normalised_are_refused(alpha):
+    with pytest.raises(ValueError, match="and alpha > 1 where upper is infinite"):
+        sample_zeta(3, alpha=alpha, rng=0)

@@ -1,12 +1,25 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 
+from topokit.generators import GENERATORS
 from topokit.graph import LayerGraph
-from topokit.measures import VERDICTS, describe_fit, fit_power_law, power_law_of
-from topokit.measures.powerlaw import LikelihoodRatio, fit_tail, log_zeta, sample_zeta, tally
+from topokit.measures import (
+    LAYER_MEASURES,
+    VERDICTS,
+    LikelihoodRatio,
+    degree_report,
+    describe_fit,
+    fit_power_law,
+    power_law_of,
+)
+from topokit.measures.powerlaw import fit_tail, log_zeta, sample_zeta, tally
+from topokit.measures.rivals import RIVALS
 from topokit.measures.scalefree import PowerLawFit, judge
+
+SIDE_MEASURES = {"fan_in": "power_law", "fan_out": "power_law_fan_out"}
 
 
 def random_layer(n_out, n_in, n_edges, seed):
@@ -83,8 +96,94 @@ def test_no_bootstrap_no_power_law():
 
 def test_narrow_degrees_are_said_to_be_narrow():
     fit = fit_power_law([5] * 500 + [6] * 500)
-    assert fit.verdict == "random"
-    assert "narrower than random" in describe_fit(fit)
+    assert fit.verdict == "regular"
+    assert describe_fit(fit).startswith("regular: all degrees are 5 or 6 (")
+    fit = fit_power_law([4] * 100 + [5] * 800 + [6] * 100)
+    assert fit.verdict == "narrow"
+    assert describe_fit(fit).startswith("narrow: narrower than random (")
+
+
+@pytest.mark.parametrize(
+    ("ids", "shape", "fan_in", "fan_out"),
+    [
+        ([], (3, 4), "empty", "empty"),
+        ([], (0, 4), "empty", "empty"),
+        (range(12), (3, 4), "complete", "complete"),
+        ([0, 5, 10, 15], (4, 4), "regular", "regular"),
+        ([0, 1, 2, 3], (1, 5), "regular", "random"),
+        ([0, 1, 4, 5, 8, 9], (3, 4), "regular", "random"),
+    ],
+)
+def test_layers_without_randomness_are_not_random(ids, shape, fan_in, fan_out):
+    graph = LayerGraph.from_edge_ids(ids, shape)
+    for side, verdict in (("fan_in", fan_in), ("fan_out", fan_out)):
+        fit = power_law_of(graph, side)
+        assert fit.verdict == verdict
+        assert describe_fit(fit).startswith(f"{verdict}: ")
+        assert VERDICTS[int(LAYER_MEASURES[SIDE_MEASURES[side]](graph).verdict)] == verdict
+
+
+def test_a_radix_layer_is_regular():
+    graph = GENERATORS["biregular"](256, 256, density=1 / 8, rng=np.random.default_rng(0))
+    assert power_law_of(graph).verdict == "regular"
+    report = degree_report(graph, bootstrap=5, rng=0)
+    assert report.tier == "not scale-free"  # but not "Erdős–Rényi not rejected" either
+
+
+def test_p_is_never_printed_as_zero():
+    rng = np.random.default_rng(0)
+    samples = np.concatenate([rng.zipf(2.5, 3000), np.full(2000, 40)])
+    fit = fit_power_law(samples, xmin=1, bootstrap=20, rng=rng)
+    assert fit.p_value == 0
+    assert fit.p_text == "p < 0.05"
+    for text in (repr(fit), describe_fit(fit), " ".join(fit.failed)):
+        assert not re.search(r"p_?(value)? ?= ?0(\.0*)?[^.\d]", text + " ")
+    assert "p < 0.05" in repr(fit)
+    assert "p < 0.05" in describe_fit(fit)
+
+
+def test_a_verdict_that_a_bootstrap_could_change_says_so():
+    sample = np.random.default_rng(0).zipf(2.5, 1000)
+    fit = fit_power_law(sample)
+    assert fit.label == "heavy-tailed (not bootstrapped)"
+    assert "needs a bootstrap" in describe_fit(fit)
+    tested = fit_power_law(sample, bootstrap=50, rng=0)
+    assert tested.label == tested.verdict == "power law"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_bounded_degrees_are_not_heavy_tailed(seed):
+    """Each of these was called heavy-tailed while only the power law knew the bound."""
+    rng = np.random.default_rng(seed)
+    for sample, bound in (
+        (rng.integers(0, 31, 1000), 30),
+        (np.minimum(rng.geometric(0.1, 1000), 30), 30),
+        (rng.binomial(10, 0.3, 300), 10),
+        (rng.integers(0, 11, 300), 10),
+        (np.where(rng.random(1000) < 0.05, 100, 10) + rng.integers(-3, 4, 1000), 1000),
+    ):
+        fit = fit_power_law(sample, n_other=bound, bootstrap=20, rng=rng)
+        assert fit.verdict not in ("heavy-tailed", "power law"), (bound, fit)
+
+
+def test_a_lognormal_law_for_all_degrees_counts_against_a_tail():
+    def verdicts(draw):
+        found = []
+        for seed in range(20):
+            rng = np.random.default_rng(seed)
+            sample = np.minimum(draw(rng), 1000)
+            found.append(fit_power_law(sample, n_other=1000, bootstrap=30, rng=rng))
+        return found
+
+    wrong = verdicts(lambda rng: np.rint(rng.lognormal(1, 1, 1000)).astype(int))
+    assert sum(fit.verdict == "power law" for fit in wrong) <= 2
+    right = verdicts(lambda rng: sample_zeta(1000, alpha=2.5, upper=1000, rng=rng))
+    assert sum(fit.verdict == "power law" for fit in right) >= 15
+    assert (
+        np.median([fit.lognormal_aic for fit in wrong])
+        < 0
+        < np.median([fit.lognormal_aic for fit in right])
+    )
 
 
 def test_sentence_says_what_was_tested():
@@ -140,9 +239,11 @@ def test_sides_and_words():
 
 
 RATIO = LikelihoodRatio(3.0, 0.003, 5.0)
+EVEN = LikelihoodRatio(0.0, 1.0, 0.0)
 PASSING = PowerLawFit(
     alpha=2.5, xmin=10.0, n=1000, n_tail=100, ks_distance=0.05, p_value=0.5,
-    comparisons={"poisson": RATIO, "exponential": RATIO, "lognormal": LikelihoodRatio(0, 1, 0)},
+    comparisons=dict.fromkeys(RIVALS, EVEN)
+    | dict.fromkeys(["poisson", "exponential", "negative_binomial", "two_components"], RATIO),
     verdict="random", failed=(), alpha_error=0.1, mean=5.0, dispersion=9.0, dispersion_p=1e-9,
     maximum=100, upper=1000.0,
 )  # fmt: skip
@@ -180,6 +281,24 @@ def against(name, *ratio):
         (against("exponential", -3.0, 0.003, -5.0), "broad", "the tail is not heavier"),
         (against("poisson", 1.6, 0.11, 5.0), "heavy-tailed", "not better than Poisson"),
         (against("poisson", 1.7, 0.09, 5.0), "power law", None),
+        (against("negative_binomial", 1.9, 0.06, 9.9), "broad", "the tail is not heavier than neg"),
+        (against("negative_binomial", 2.0, 0.04, 9.9), "power law", None),
+        (against("two_components", 1.9, 0.06, 9.9), "broad", "the tail is not heavier than a bulk"),
+        (against("two_components", 1.9, 0.06, 10.1), "power law", None),
+        (against("stretched_exponential", -2.1, 0.04, -3.0), "heavy-tailed", "stretched expon"),
+        (against("stretched_exponential", -1.9, 0.06, -3.0), "power law", None),
+        (against("cutoff", -1.7, 0.04, -1.5), "heavy-tailed", "a power law with cut-off is better"),
+        (against("cutoff", -1.6, 0.06, -1.3), "power law", None),
+        (against("curved", -1.7, 0.04, -1.5), "heavy-tailed", "a curved power law is better"),
+        (against("curved", -1.6, 0.06, -1.3), "power law", None),
+        ({"lognormal_aic": -0.1}, "heavy-tailed", "lognormal is better for all degrees"),
+        ({"lognormal_aic": 0.1}, "power law", None),
+        ({"dispersion_p": 0.991}, "narrow", "not wider than a random graph"),
+        ({"dispersion_p": 0.991, "minimum": 99}, "regular", "not wider"),
+        ({"dispersion_p": 0.5, "minimum": 99}, "random", "not wider"),
+        ({"dispersion_p": np.nan, "minimum": 100}, "regular", "not wider"),
+        ({"dispersion_p": np.nan, "minimum": 1000, "maximum": 1000}, "complete", "not wider"),
+        ({"dispersion_p": np.nan, "maximum": 0}, "empty", "not wider"),
         (against("lognormal", -2.1, 0.04, -3.0), "heavy-tailed", "lognormal is better"),
         (against("lognormal", -1.9, 0.06, -3.0), "power law", None),
     ],
@@ -196,5 +315,10 @@ def test_each_guard_of_the_verdict_on_both_sides_of_its_limit(change, verdict, r
 
 def test_a_cached_fit_cannot_be_changed_through_its_comparisons():
     graph = random_layer(40, 50, 300, seed=0)
-    power_law_of(graph).comparisons.clear()
-    assert list(power_law_of(graph).comparisons) == ["poisson", "exponential", "lognormal"]
+    comparisons = power_law_of(graph).comparisons
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        comparisons["poisson"] = EVEN
+    assert list(comparisons) == list(RIVALS)
+    assert np.isfinite([ratio.log_ratio for ratio in comparisons.values()]).all()
+    with pytest.raises(KeyError, match="gumbel"):
+        comparisons["gumbel"]

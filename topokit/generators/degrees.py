@@ -143,8 +143,8 @@ def graph_with_degrees(
     # favours some graphs: in small layers by a factor of 0.6 to 1.2. Trades have the uniform
     # distribution as their limit. A trade deals out the partners of two units anew, so an edge that
     # can move changes its unit with probability 1/2, and what the start favoured shrinks by about
-    # that factor in a sweep: after `SWEEPS` it is far below what any number of draws could show. The
-    # greedy graph is the most extreme start, and its units have few partners to exchange.
+    # that factor in a sweep: after `SWEEPS` it is far below what draws could show. The greedy graph
+    # is the most extreme start, and its units have few partners to exchange.
     indptr = np.concatenate([[0], np.cumsum(fan_in)])
     columns = np.repeat(np.arange(fan_out.size, dtype=np.int32), fan_out)
     indices = rng.permutation(columns)

@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from topokit.generators.provenance import provenance_of
 from topokit.graph.convert import GraphLike, as_graph
 from topokit.graph.spectra import leading_singular_values, mean_degree_bound, ramanujan_margin
 
 __all__ = ["Description", "describe"]
+
+NAN = float("nan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Description:
     requested_edges : int or None
         The number of edges asked for, where known.
     fan_in, fan_out : tuple of int
-        Smallest and largest degree.
+        Smallest and largest degree; ``nan`` on a side without units.
     components : int
         Connected components, isolated units included.
     sigma_1, sigma_2 : float
@@ -59,14 +62,19 @@ class Description:
     n_edges: int
     density: float
     requested_edges: int | None
-    fan_in: tuple[int, int]
-    fan_out: tuple[int, int]
+    fan_in: tuple[float, float]
+    fan_out: tuple[float, float]
     components: int
     sigma_1: float
     sigma_2: float
     bound: float
     margin: float
     biregular: bool
+
+
+def _range(degrees: NDArray[np.int64]) -> tuple[float, float]:
+    """Return the least and the largest degree; nan on a side without units."""
+    return (int(degrees.min()), int(degrees.max())) if degrees.size else (NAN, NAN)
 
 
 def describe(graph: GraphLike, *, requested_density: float | None = None) -> Description:
@@ -81,6 +89,8 @@ def describe(graph: GraphLike, *, requested_density: float | None = None) -> Des
     Returns
     -------
     Description
+        ``nan`` where undefined: degrees and singular values of a side without units, the bound
+        without edges.
 
     Notes
     -----
@@ -122,12 +132,12 @@ def describe(graph: GraphLike, *, requested_density: float | None = None) -> Des
         n_edges=graph.n_edges,
         density=graph.density,
         requested_edges=wanted,
-        fan_in=(int(fan_in.min()), int(fan_in.max())),
-        fan_out=(int(fan_out.min()), int(fan_out.max())),
-        components=int(sp.csgraph.connected_components(two_sided)[0]),
-        sigma_1=first,
-        sigma_2=second if min(graph.shape) > 1 else float("nan"),
-        bound=mean_degree_bound(graph),
+        fan_in=_range(fan_in),
+        fan_out=_range(fan_out),
+        components=int(sp.csgraph.connected_components(two_sided)[0]) if n else 0,
+        sigma_1=first if cells else NAN,
+        sigma_2=second if min(graph.shape) > 1 else NAN,
+        bound=mean_degree_bound(graph) if graph.n_edges else NAN,
         margin=ramanujan_margin(graph),
-        biregular=bool(np.ptp(fan_in) == 0 and np.ptp(fan_out) == 0),
+        biregular=bool(cells and np.ptp(fan_in) == 0 and np.ptp(fan_out) == 0),
     )

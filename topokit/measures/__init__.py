@@ -62,7 +62,7 @@ from topokit.measures.expansion import (
     sweep_cut,
     universal_cover_margin,
 )
-from topokit.measures.powerlaw import LikelihoodRatio
+from topokit.measures.rivals import LikelihoodRatio
 from topokit.measures.scalefree import (
     VERDICTS,
     PowerLawFit,

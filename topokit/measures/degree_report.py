@@ -13,8 +13,8 @@ from scipy.special import bdtr, gammaln, log_ndtr, xlog1py, xlogy
 
 from topokit.graph import random_subset
 from topokit.graph.convert import GraphLike, as_graph
-from topokit.measures.degree import count_of, gini
-from topokit.measures.powerlaw import log_zeta
+from topokit.measures.degree import check_share, count_of, gini
+from topokit.measures.powerlaw import fit_tail, log_zeta, tally
 from topokit.measures.scalefree import (
     HEAVY_LEVEL,
     P_LEVEL,
@@ -24,7 +24,7 @@ from topokit.measures.scalefree import (
     describe_fit,
     power_law_of,
 )
-from topokit.tables import as_generator
+from topokit.tables import as_generator, is_integer
 
 __all__ = [
     "BinomialDistance",
@@ -47,6 +47,7 @@ MARGINALS = 10**9  # cells up to which numpy draws hypergeometric marginals
 
 Law = Callable[[NDArray[Any], NDArray[Any], int], float]
 
+TIER_LAWS = ("exponential", "lognormal", "stretched_exponential", "cutoff")
 TIERS = (
     "Erdős–Rényi not rejected",
     "not scale-free",
@@ -92,16 +93,16 @@ class DegreeReport:
 def _holds(fit: PowerLawFit) -> dict[str, bool]:
     """Return which conditions of a tier one sequence meets.
 
-    Every condition but "random" requires that a random layer is rejected.
+    Every condition but "random" requires that the degrees are wider than those of a random layer.
     """
-    random = not fit.dispersion_p < RANDOM_LEVEL
+    random = fit.verdict == "random"
+    wider = fit.dispersion_p < RANDOM_LEVEL
     beaten = any(
-        ratio.statistic < 0 and ratio.p_value < HEAVY_LEVEL
-        for name, ratio in fit.comparisons.items()
-        if name != "poisson"
+        fit.comparisons[name].statistic < 0 and fit.comparisons[name].p_value < HEAVY_LEVEL
+        for name in TIER_LAWS
     )
-    favoured = not random and bool(fit.n_tail) and not beaten
-    plausible = not random and fit.p_value >= P_LEVEL
+    favoured = wider and bool(fit.n_tail) and not beaten
+    plausible = wider and fit.p_value >= P_LEVEL
     large = plausible and fit.n_tail >= TAIL_SIZE
     return {
         "random": random,
@@ -121,7 +122,8 @@ def scale_free_tier(fits: Sequence[PowerLawFit]) -> str:
 
     - "Erdős–Rényi not rejected": for half of the sequences or more.
     - "not scale-free": rejected, but none of the following.
-    - "super-weak": neither the exponential nor the lognormal law is better, for half.
+    - "super-weak": none of the exponential, lognormal, stretched exponential and cut-off laws is
+      better, for half.
     - "weakest": the bootstrap does not reject the power law (p >= 0.1), for half.
     - "weak": also 50 values in the tail.
     - "strong": also super-weak, and 2 < alpha < 3.
@@ -399,6 +401,11 @@ def binomial_distance(
         ``distance`` in [0, 1], ``p_value`` in (0, 1]; ``nan`` without edges or units, and in a
         complete layer. Cost O(n + n_other) a draw, O(edges) above 10^9 cells.
 
+    Raises
+    ------
+    ValueError
+        If `draws` is below 1, or a degree is outside 0..n_other.
+
     References
     ----------
     .. [1] Lilliefors, "On the Kolmogorov-Smirnov test for normality with mean and variance
@@ -411,7 +418,10 @@ def binomial_distance(
     0.005
     """
     rng = as_generator(rng)
+    if not is_integer(draws, 1):
+        raise ValueError(f"expected at least 1 random layer to compare with, got draws={draws!r}")
     k = np.asarray(degrees, dtype=np.int64)
+    _check_bound(k, n_other)
     total, cells = int(k.sum()), k.size * n_other
     if not 0 < total < cells:
         return BinomialDistance(NAN, NAN)
@@ -428,6 +438,13 @@ def binomial_distance(
     return BinomialDistance(found, (above + 1) / (draws + 1))
 
 
+def _check_bound(k: NDArray[np.int64], n_other: int) -> None:
+    """Raise a ValueError unless all degrees are in 0..n_other."""
+    if k.size and not 0 <= k.min() <= k.max() <= n_other:
+        wrong = k.min() if k.min() < 0 else k.max()
+        raise ValueError(f"expected degrees in 0..n_other={n_other}, got {wrong}")
+
+
 def maximum_p(degrees: ArrayLike, *, n_other: int) -> float:
     """Probability that the largest degree of a random layer is at least the one found.
 
@@ -442,12 +459,18 @@ def maximum_p(degrees: ArrayLike, *, n_other: int) -> float:
         In [0, 1], with the n binomial degrees taken as independent; ``nan`` without units or
         edges. Cost O(n).
 
+    Raises
+    ------
+    ValueError
+        If a degree is outside 0..n_other.
+
     Examples
     --------
     >>> maximum_p([1] * 99 + [30], n_other=100) < 1e-9
     True
     """
     k = np.asarray(degrees, dtype=np.int64)
+    _check_bound(k, n_other)
     if k.size == 0 or not k.sum():
         return NAN
     from scipy.special import bdtrc
@@ -466,7 +489,7 @@ class TailIndex(NamedTuple):
 
 
 class SetCorrelation(NamedTuple):
-    """Correlation of a log-log histogram; see `set_style_correlation`."""
+    """Correlation of a histogram with a power law; see `set_style_correlation`."""
 
     correlation: float
     p_value: float
@@ -499,6 +522,11 @@ def tail_index(
         ``nan`` with fewer than 10 values in the tail or where these do not vary. Below about
         500 units the estimates are mostly noise. Cost O(n log n).
 
+    Raises
+    ------
+    ValueError
+        If `share` is not in (0, 1].
+
     References
     ----------
     .. [1] Dekkers, Einmahl, de Haan, "A moment estimator for the index of an extreme-value
@@ -513,6 +541,7 @@ def tail_index(
     >>> bool(tail_index(rng.zipf(2.5, 5000), rng=rng).moments > 0.4)
     True
     """
+    check_share(share)
     rng = None if rng is None else as_generator(rng)
     x = np.asarray(samples, dtype=float)
     if rng is not None:
@@ -547,23 +576,38 @@ def _kernel(logs: NDArray[np.float64], k: int) -> float:
     return positive - 1 + two / one if one > 0 else NAN
 
 
-def set_style_correlation(degrees: ArrayLike) -> SetCorrelation:
-    """Correlation of the log-log histogram of degrees with a line, for reproduction only.
+def set_style_correlation(degrees: ArrayLike, *, exponent: float | None = None) -> SetCorrelation:
+    r"""Correlation of the histogram of degrees with a power law, for reproduction only.
 
     Warning: a small p-value here does not show a power law. Any decreasing histogram correlates
-    with a line, more bins make the test "more significant", and no other law is compared.
-    This was the argument of the SET paper; `topokit.measures.fit_power_law` is the test to report.
+    with a decreasing function, more bins make the test "more significant", and no other law is
+    compared. `topokit.measures.fit_power_law` is the test to report.
+
+    Known of the SET paper: it takes a network for scale-free if a one-tailed p-value, against the
+    null hypothesis that the degree distribution of the hidden units has no relation to a power law,
+    is below 0.05. Not known: the statistic, the exponent, and which degrees count. Inferred, from
+    the wording and from the p-values that the paper prints: Pearson's correlation of the linear
+    (not logarithmic) histogram over the degrees from the least to the largest, 0 excluded, with
+    :math:`d^{-\gamma}`.
 
     Parameters
     ----------
     degrees : (n,) array_like of int
+    exponent : float, optional
+        :math:`\gamma`, above 0; by default that of the maximum-likelihood fit to all positive
+        degrees.
 
     Returns
     -------
     SetCorrelation
-        Pearson correlation of log frequency with log degree, and its one-sided p-value for a
-        negative one; ``nan`` with fewer than three distinct positive degrees or frequencies
-        that are all equal. Cost O(n log n).
+        Pearson correlation of the number of units of each degree, also of those that do not occur,
+        with ``d**-exponent``, and its one-sided p-value for a positive one; ``nan`` with fewer than
+        three bins or counts that are all equal. Cost O(n + largest degree).
+
+    Raises
+    ------
+    ValueError
+        If the exponent is not a number above 0.
 
     References
     ----------
@@ -578,9 +622,17 @@ def set_style_correlation(degrees: ArrayLike) -> SetCorrelation:
     """
     from scipy.stats import pearsonr
 
+    if exponent is not None and not 0 < exponent < np.inf:
+        raise ValueError(f"expected an exponent above 0, got {exponent!r}")
     k = np.asarray(degrees, dtype=np.int64)
-    values, counts = np.unique(k[k > 0], return_counts=True)
-    if values.size < 3 or np.ptp(counts) == 0:
+    k = k[k > 0]
+    if not k.size or np.ptp(k) < 2:
         return SetCorrelation(NAN, NAN)
-    found = pearsonr(np.log(values), np.log(counts), alternative="less")
+    counts = np.bincount(k)[k.min() :].astype(float)
+    if np.ptp(counts) == 0:
+        return SetCorrelation(NAN, NAN)
+    if exponent is None:
+        exponent = fit_tail(tally(k), xmin=int(k.min())).alpha
+    law = (np.arange(k.min(), k.max() + 1) / k.min()) ** -exponent
+    found = pearsonr(law, counts, alternative="greater")
     return SetCorrelation(float(found.statistic), float(found.pvalue))

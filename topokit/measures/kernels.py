@@ -350,7 +350,8 @@ def scan(
 ) -> tuple[float, float, float, float]:
     """Return exponent, x_min, size and distance of the best tail of at least two positive values.
 
-    With `xmin` 0 every value but the last is tried.
+    With `xmin` 0 every value but the last is tried, up to half of `upper` where there is one: just
+    below the upper end a few values are possible, which any law fits without a distance.
     """
     m = values.size
     above, logs = np.zeros(m + 1), np.zeros(m + 1)
@@ -361,6 +362,8 @@ def scan(
     guess = 0.0
     for first in range(m - 1 if xmin == 0 else 1):
         x = values[first] if xmin == 0 else xmin
+        if first > 0 and (x > upper - 2 or (2 * x > upper and 2 * values[0] <= upper)):
+            break
         mean_log = logs[first] / above[first]
         if guess == 0.0:
             guess = 1 + 1 / max(mean_log - np.log(x - 0.5), 1e-6)

@@ -330,6 +330,11 @@ def fit_continuous(samples: ArrayLike, *, xmin: float | None = None) -> Continuo
     ContinuousFit
         ``nan`` with fewer than two distinct values. Cost O(n^2).
 
+    Raises
+    ------
+    ValueError
+        If a value is not finite, or `xmin` is not a finite number above 0.
+
     References
     ----------
     .. [1] Clauset, Shalizi, Newman, SIAM Review 51, 2009.
@@ -339,7 +344,11 @@ def fit_continuous(samples: ArrayLike, *, xmin: float | None = None) -> Continuo
     >>> round(fit_continuous([1.0, np.e, np.e**2], xmin=1.0).alpha, 12)
     2.0
     """
+    if xmin is not None and not 0 < xmin < np.inf:
+        raise ValueError(f"expected xmin above 0, where a power law can begin, got {xmin!r}")
     x = np.sort(np.asarray(samples, dtype=float))
+    if not np.isfinite(x).all():
+        raise ValueError(f"expected finite values, got {x[~np.isfinite(x)][0]}")
     x = x[x > 0 if xmin is None else x >= xmin]
     if x.size < 2 or x[0] == x[-1]:
         return ContinuousFit(NAN, NAN, 0, NAN)

@@ -42,6 +42,7 @@ __all__ = [
     "verdict_timeline",
 ]
 
+SHOWN = 4  # verdicts with a colour of their own
 SMALL = 128  # up to this many units on the smaller side, spectra are computed densely
 
 
@@ -427,7 +428,8 @@ def turnover(history: RunLike, *, ax: Axes | None = None) -> Axes:
 def verdict_timeline(history: RunLike, *, ax: Axes | None = None) -> Axes:
     """Plot the verdict of the scale-free test on each layer's fan-in at every epoch.
 
-    Darker is further from random. Without a bootstrap the verdict is never "power law".
+    Darker is further from random, green is narrower than random or without edges. The verdicts of
+    a record have no bootstrap, so they are never "power law".
 
     Parameters
     ----------
@@ -452,15 +454,19 @@ def verdict_timeline(history: RunLike, *, ax: Axes | None = None) -> Axes:
         grid = np.full((len(layers), len(epochs)), np.nan)
         for row, part in enumerate(layers.values()):
             grid[row, np.searchsorted(epochs, part["epoch"])] = part["value"]
-        colours = ListedColormap(["#f0f0f0", "#9ecae1", "#3182bd", "#08306b"])
+        # narrow, regular, complete and empty layers share a colour: their places follow 3
+        grid = np.where(grid >= SHOWN, float(SHOWN), grid)
+        colours = ListedColormap(["#f0f0f0", "#9ecae1", "#3182bd", "#08306b", "#a1d99b"])
         extent = (epochs[0] - 0.5, epochs[-1] + 0.5, len(layers) - 0.5, -0.5)
-        norm = BoundaryNorm(np.arange(-0.5, 4), 4)
+        norm = BoundaryNorm(np.arange(-0.5, SHOWN + 1), SHOWN + 1)
         image = ax.imshow(
             grid, cmap=colours, norm=norm, aspect="auto", extent=extent, interpolation="nearest"
         )
         ax.set_yticks(range(len(layers)), list(layers))
-        bar = ax.figure.colorbar(image, ax=ax, ticks=range(4))
-        bar.ax.set_yticklabels(VERDICTS)
+        bar = ax.figure.colorbar(image, ax=ax, ticks=range(SHOWN + 1))
+        words = [*VERDICTS[:SHOWN], "less than random"]
+        words[2] += "\n(not bootstrapped)"
+        bar.ax.set_yticklabels(words)
     ax.set(xlabel="epoch", ylabel="layer", title="Verdict on the fan-in")
     whole_numbers(ax)
     return ax

@@ -130,7 +130,7 @@ def degree_distribution(
             above = 1 - np.concatenate([[0], law[:-1]]) / law[-1]
             shown = k <= fit.maximum
             label = f"best power law, α = {fit.alpha:.2f}, k ≥ {fit.xmin:.0f}"
-            label += f"\nverdict: {fit.verdict}"
+            label += f"\nverdict: {fit.label}"
             style: dict[str, Any] = {"color": COLOURS[2], "ls": "-.", "lw": 1.4 if heavy else 0.8}
             ax.plot(k[shown], fit.tail_share * above[shown], label=label, **style)
             ax.axvline(fit.xmin, ymax=0.85, color=COLOURS[2], ls=":", lw=0.8)

@@ -58,7 +58,7 @@ def verdict_sentences(
     >>> from topokit.graph import LayerGraph
     >>> layer = LayerGraph.from_edge_ids(range(12), (3, 4))
     >>> [row["verdict"] for row in verdict_sentences({"fc1": layer})]
-    ['random', 'random']
+    ['complete', 'complete']
     """
     rows = []
     for i, (layer, graph) in enumerate(topology.items()):
