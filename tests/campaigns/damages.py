@@ -271,7 +271,8 @@ FILE_DAMAGES = {
 
 
 def _done(path, rng, others):
-    choices = [b"", b"done\n", (others[0] / "DONE").read_bytes(), (others[1] / "DONE").read_bytes()]
+    choices = [b"", b"done\n"]
+    choices += [(o / "DONE").read_bytes() for o in others if (o / "DONE").is_file()]
     (path / "DONE").write_bytes(choices[rng.integers(len(choices))])
 
 
@@ -441,7 +442,8 @@ def plan(count, rng):
     kinds = [("file", name) for name in FILE_DAMAGES] * 3 + [("run", name) for name in RUN_DAMAGES]
     kinds += [("checkpoint", name) for name in CRAFTED]
     chosen = [kinds[i] for i in np.resize(rng.permutation(len(kinds)), count)]
-    return [(*kind, ("finished-0", "unfinished-0")[i % 2]) for i, kind in enumerate(chosen)]
+    bases = ("finished-0", "unfinished-0")  # each kind is done to both in turn
+    return [(*kind, bases[(i + i // len(kinds)) % 2]) for i, kind in enumerate(chosen)]
 
 
 def state_of(path):

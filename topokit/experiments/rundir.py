@@ -80,6 +80,8 @@ class Record:
         Length of the whole lines of the file.
     torn : bool
         Whether a part of a line follows.
+    ended : bool
+        Whether the mark of the end was there before the record was read.
     """
 
     schema: int
@@ -92,6 +94,7 @@ class Record:
     last: str = ""
     size: int = 0
     torn: bool = False
+    ended: bool = False
 
     @property
     def checks(self) -> dict[int, str] | None:
@@ -282,10 +285,11 @@ class RunDirectory:
             If a line is damaged, lines are missing, or the record is of a newer topokit.
         """
         self.check_folder()
+        ended = os.path.lexists(self.path / "DONE")
         if self.is_old():
             from topokit.experiments.upgrade import read_old
 
-            return read_old(self)
+            return replace(read_old(self), ended=ended)
         least = self._epochs_of_checkpoint()  # before the record, which is written first
         record = read_lines(self._content("record.jsonl"), self.path)
         if least and least[0] != record.run:
@@ -293,7 +297,7 @@ class RunDirectory:
         if least and least[1] > len(record.lines):
             words = f"the checkpoint is of epoch {least[1]}, the record has {len(record.lines)}"
             raise self.damaged("record.jsonl", words)
-        return record
+        return replace(record, ended=ended)
 
     def compare(self, record: Record) -> None:
         """Compare the record with the other small files of the folder.
@@ -303,7 +307,8 @@ class RunDirectory:
         ValueError
             If configuration, environment or the mark of the end differ from it.
         """
-        self.finished(record)
+        if record.ended:  # else it may have come while the record was read
+            self.finished(record)
         if record.schema < 2:
             return
         if self.config_text() != record.config:
@@ -333,7 +338,7 @@ class RunDirectory:
 
     def _epochs_of_checkpoint(self) -> tuple[str, int] | None:
         """Return run and epoch of the checkpoint, None if there is none or the run has ended."""
-        if (self.path / "DONE").exists():
+        if os.path.lexists(self.path / "DONE"):
             return None
         try:
             seal = read_seal(self.checkpoint)
@@ -366,7 +371,7 @@ class RunDirectory:
         ValueError
             If the run is marked as ended but has not.
         """
-        return (self.path / "DONE").exists() and self.finished(self.read())
+        return os.path.lexists(self.path / "DONE") and self.finished(self.read())
 
     def finished(self, record: Record) -> bool:
         """Return whether the run has ended as planned; see `done`."""

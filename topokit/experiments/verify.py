@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 import zipfile
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -29,6 +30,7 @@ __all__ = ["Finding", "Verdict", "verify"]
 LOST = "cannot be recovered"
 POSSIBLE = "can be recovered"
 DONE = "was recovered"
+PATIENCE = 0.1  # seconds
 
 
 @dataclass(frozen=True)
@@ -177,13 +179,17 @@ class _Check:
             self._old()
             return self
         mark = self._mark()
+        saved = self._saved()  # before the record: a run that goes on writes that first
         problem = self._lines()
+        if self.record and self.record.torn and not problem:
+            time.sleep(PATIENCE)  # the line may be about to be written
+            problem = self._lines()
         record = self.record
         if record is None:
             self.add("record.jsonl", problem, "the run has to be started again in another folder")
             return self
         self.finished = mark is not None and mark.get("run") == record.run
-        self._checkpoint(record, problem)
+        self._checkpoint(record, problem, saved)
         if problem:
             self._cut_lines(record, problem, mark)
             return self
@@ -260,10 +266,20 @@ class _Check:
         except (FileNotFoundError, ValueError):
             return None
 
-    def _checkpoint(self, record: Record, problem: str) -> None:
+    def _saved(self) -> dict[str, Any] | Exception | None:
+        """Return the seal of the checkpoint, or what is wrong with it."""
+        try:
+            return unseal(read_file(self.run.checkpoint))
+        except (FileNotFoundError, ValueError) as error:
+            return error
+
+    def _checkpoint(
+        self, record: Record, problem: str, about: dict[str, Any] | Exception | None
+    ) -> None:
         epochs = len(record.lines)
         try:
-            about = unseal(read_file(self.run.checkpoint))
+            if isinstance(about, Exception):
+                raise about
             if about is None or about["run"] != record.run:
                 raise ValueError("it belongs to another run" if about else "it has no checksum")
             self.saved = int(about["epoch"])
