@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import struct
+import unicodedata
 import zipfile
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
@@ -133,10 +134,14 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def printable(text: str) -> str:
+CONTROLS = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories; Cf has those that reverse text
+
+
+def printable(text: str, keep: str = "") -> str:
     r"""Return text with control characters, line breaks and the like escaped.
 
-    Terminals obey them, and XML and HTML cannot hold them.
+    Names of layers, runs and files may come from strangers; terminals obey control characters, and
+    XML and HTML cannot hold them. Characters in `keep` stay.
 
     Examples
     --------
@@ -146,7 +151,10 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+        c.encode("unicode_escape", "surrogatepass").decode()
+        if unicodedata.category(c) in CONTROLS and c not in keep
+        else c
+        for c in text
     )
 
 

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from topokit.graph.files import printable
+from topokit.foreign import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from topokit.experiments.loop import Epoch
     from topokit.experiments.record import History
 
+LINES = "\n\t"  # control characters that messages may have
 # Characters of our messages for terminals that have only ASCII; others are shown as \\uNNNN.
 ASCII = {"→": "->", "–": "-", "—": "-", "…": "...", "×": "x", "≤": "<=", "≥": ">=", "²": "^2"}
 
@@ -119,12 +120,12 @@ def shown(path: Any) -> str:
 
 def say(text: str) -> None:
     """Print a line of the result on standard output."""
-    OUT.print(printable(text), markup=False)
+    OUT.print(printable(text, keep=LINES), markup=False)
 
 
 def note(text: str) -> None:
     """Print a note on standard error."""
-    ERR.print(printable(text), style="dim", markup=False)
+    ERR.print(printable(text, keep=LINES), style="dim", markup=False)
 
 
 class _Notes(logging.Handler):
@@ -144,7 +145,7 @@ def show_log() -> None:
 
 def complain(text: str) -> None:
     """Print an error on standard error."""
-    ERR.print(f"topokit: {printable(text)}", style="bold red", markup=False)
+    ERR.print(f"topokit: {printable(text, keep=LINES)}", style="bold red", markup=False)
 
 
 # What to do about errors of the system, and whether they are the user's to mend (exit code 2).
@@ -230,7 +231,7 @@ def print_rows(rows: Iterable[Mapping[str, Any]], *, title: str) -> None:
 
 def _cell(text: str) -> Text:
     """Return text for a table: no markup, no control characters, not even line breaks."""
-    return Text(printable(text, keep=""))
+    return Text(printable(text))
 
 
 def print_measures(frame: pd.DataFrame, *, title: str) -> None:

@@ -10,7 +10,6 @@ import re
 import secrets
 import stat
 import time
-import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ try:
 except ImportError:  # Windows
     fcntl: Any = None  # type: ignore[no-redef]
 
-__all__ = ["is_temporary", "locked", "printable", "safe_name", "write_atomic"]
+__all__ = ["is_temporary", "locked", "safe_name", "write_atomic"]
 
 PREFIX, SUFFIX = ".topokit-tmp-", ".tmp"  # of every temporary file, and of no other
 NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
@@ -287,7 +286,6 @@ def _lock_byte(descriptor: int) -> None:
 
 # --- names ----------------------------------------------------------------------------------------
 
-CONTROLS = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories; Cf has those that reverse text
 LONGEST = 100  # characters of a safe name
 PLAIN = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_+=,.-]*[A-Za-z0-9_+=,-])?")
 RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # Windows
@@ -327,32 +325,3 @@ def safe_name(name: str, *, among: Iterable[str] = ()) -> str:
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     words = re.sub(r"[^A-Za-z0-9_+=,-]+", "_", name)[: LONGEST - 17].lstrip("-") or "_"
     return f"{words}~{digest}"
-
-
-def printable(text: str, *, keep: str = "\n\t") -> str:
-    r"""Return text with control characters visible, such as ``\\x1b``.
-
-    Names of layers, runs and files may come from strangers; to a terminal, control characters in
-    them are commands, and in XML they are not allowed.
-
-    Parameters
-    ----------
-    text : str
-    keep : str
-        Control characters that stay.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> printable("fc1\x1b[31m")
-    'fc1\\\\x1b[31m'
-    """
-    return "".join(
-        character.encode("unicode_escape", "surrogatepass").decode("ascii")
-        if unicodedata.category(character) in CONTROLS and character not in keep
-        else character
-        for character in text
-    )

@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from topokit.graph.files import printable, write_atomic
+from topokit.foreign import printable
+from topokit.graph.files import write_atomic
 
 __all__ = ["COLOURS", "LINES", "MARKERS", "RC", "axes", "figure", "save", "whole_numbers"]
 
@@ -90,7 +91,7 @@ def _as_text(text: str) -> str:
     """Return text as matplotlib shows it literally, except the formulas of its own tick labels."""
     if text.startswith(r"$\mathdefault{"):
         return text
-    return re.sub(r"(?<!\\)\$", r"\\$", printable(text))
+    return re.sub(r"(?<!\\)\$", r"\\$", printable(text, keep="\n\t"))
 
 
 def axes(ax: Axes | None) -> Axes:
