@@ -56,6 +56,14 @@ def several(
     threads : int, optional
         Of each process; by default the cores are shared out.
 
+    Notes
+    -----
+    A run without random draws in the model equals, to rounding, that of one process, and may be
+    resumed with any number of them. With dropout, and for restricted Boltzmann machines, each
+    process draws from a stream of its own: the result then depends on the number of processes,
+    and only a run resumed with the same number equals one that was not interrupted. Batch
+    normalisation is over each process's share. Persistent chains are refused.
+
     Yields
     ------
     Processes or None
