@@ -10,6 +10,8 @@ import torch
 
 from tests.end_to_end.processes import CASES, RESUMED, train
 
+pytestmark = pytest.mark.slow  # two processes import everything
+
 TIME_LIMIT = 180
 
 
