@@ -46,7 +46,6 @@ from topokit.measures import (
     measure,
     prepare,
 )
-from topokit.nn.checkpoints import topology_of_state
 from topokit.nn.distributed import Processes
 from topokit.nn.initial_topology import INITIAL_TOPOLOGIES
 from topokit.nn.layers import sparse_layers
