@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-__all__ = ["DataDir", "Json", "Plugins", "Settings", "some"]
+__all__ = ["DataDir", "Json", "Nproc", "Plugins", "Settings", "some"]
 
 Settings = Annotated[
     list[str],
@@ -18,6 +18,14 @@ Plugins = Annotated[
     Parameter(name="--plugin", help="Module that adds to the tables; may be repeated."),
 ]
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
+Nproc = Annotated[
+    int | None,
+    Parameter(
+        name="--nproc",
+        help="Processes that train together, each on its share of every batch; under torchrun, "
+        "those it started.",
+    ),
+]
 DataDir = Annotated[
     Path | None, Parameter(name="--data-dir", help="Folder of data sets; by default TOPOKIT_DATA.")
 ]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from topokit.cli import console, interrupts
-from topokit.cli.options import DataDir, Json, Plugins, Settings, some
+from topokit.cli.options import DataDir, Json, Nproc, Plugins, Settings, some
 from topokit.tables import import_plugins
 
 __all__ = ["resume", "train", "verify"]
@@ -33,6 +33,7 @@ def train(
     seed: int | None = None,
     rule: str | None = None,
     settings: Settings | None = None,
+    nproc: Nproc = None,
     plugin: Plugins | None = None,
     json: Json = False,
 ) -> int:
@@ -52,7 +53,7 @@ def train(
         Keys of the configuration: KEY=VALUE ..., e.g. rule.drop_fraction=0.2.
     """
     from topokit.experiments.config import load_recipe
-    from topokit.experiments.runs import run
+    from topokit.experiments.runs import run, take_part
 
     import_plugins(plugin or ())
     changes = list(settings or [])
@@ -63,9 +64,22 @@ def train(
     config = load_recipe(recipe).override(changes)
     name = f"{Path(recipe).stem}-seed{config.seed}"
     directory = out or _free_directory(Path("runs"), name, config.to_toml())
-    with _resumable(directory), console.training(config, quiet=json) as progress:
-        history = run(config, directory, data_dir=data_dir, progress=progress)
+    with _resumable(directory), _several(nproc, data_dir, plugin, config) as processes:
+        if processes is not None and not processes.first:
+            take_part(processes, data_dir)
+            return 0
+        with console.training(config, quiet=json) as progress:
+            history = run(
+                config, directory, data_dir=data_dir, progress=progress, processes=processes
+            )
     return _finished(history, directory, json)
+
+
+def _several(nproc: int | None, data_dir: Path | None, plugin: Any, config: Any) -> Any:
+    """Return the context of the processes of a run, None if there are no others."""
+    from topokit.experiments.processes import several
+
+    return several(nproc, data_dir=data_dir, plugins=plugin or (), threads=config.threads)
 
 
 def resume(
@@ -74,6 +88,7 @@ def resume(
     *,
     data_dir: DataDir = None,
     accept: Accept | None = None,
+    nproc: Nproc = None,
     plugin: Plugins | None = None,
     json: Json = False,
 ) -> int:
@@ -88,6 +103,7 @@ def resume(
     from topokit.experiments.record import History
     from topokit.experiments.rundir import RunDirectory
     from topokit.experiments.runs import resume as resume_run
+    from topokit.experiments.runs import take_part
 
     import_plugins(plugin or ())
     directory = RunDirectory.open(run)
@@ -95,8 +111,14 @@ def resume(
         console.note(f"{run} is already finished; nothing to do")
         return _finished(History.load(run), run, json)
     config = RunConfig.from_dict(directory.config())
-    with _resumable(run), console.training(config, quiet=json) as progress:
-        history = resume_run(run, data_dir=data_dir, progress=progress, accept=accept or ())
+    with _resumable(run), _several(nproc, data_dir, plugin, config) as processes:
+        if processes is not None and not processes.first:
+            take_part(processes, data_dir)
+            return 0
+        with console.training(config, quiet=json) as progress:
+            history = resume_run(
+                run, data_dir=data_dir, progress=progress, accept=accept or (), processes=processes
+            )
     return _finished(history, run, json)
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import nn
 
 from topokit.graph import EdgeUpdate, Topology
 from topokit.graph.checksums import read_file, seal, unseal
+from topokit.nn.distributed import Processes, reduce_gradients
 from topokit.nn.engine import Engine, as_arrays, as_tensors
 from topokit.nn.layers import sparse_layers
 from topokit.rules import RULES, Rewiring, UpdateRule
@@ -237,7 +239,9 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def train(state: TrainState, data: Data, plan: TrainPlan) -> Iterator[Epoch]:
+def train(
+    state: TrainState, data: Data, plan: TrainPlan, processes: Processes | None = None
+) -> Iterator[Epoch]:
     """Train from `state` on and yield each epoch after its rewiring.
 
     The order within an epoch is fixed: train, evaluate, keep the graphs, rewire (never after the
@@ -249,6 +253,10 @@ def train(state: TrainState, data: Data, plan: TrainPlan) -> Iterator[Epoch]:
     state : TrainState
     data : Data
     plan : TrainPlan
+    processes : Processes, optional
+        Processes that train together, made with ``gradients="sum"``. Each calls this with an equal
+        state and takes its share of every batch; only the first evaluates, the metrics of the
+        others are ``nan``. The first one's state is that to save.
 
     Yields
     ------
@@ -257,7 +265,8 @@ def train(state: TrainState, data: Data, plan: TrainPlan) -> Iterator[Epoch]:
     Raises
     ------
     ValueError
-        If the rule watches validation accuracy and there are fewer than ten training samples.
+        If the rule watches validation accuracy and there are fewer than ten training samples; if
+        states of several processes differ, or the model has persistent chains.
     FloatingPointError
         If the loss of a step is not finite; `state` is then of no use.
     """
@@ -285,6 +294,7 @@ def train(state: TrainState, data: Data, plan: TrainPlan) -> Iterator[Epoch]:
         track_explored=by_steps,
         rng=state.rngs["rule"],
     )
+    engine.join(processes)
     engine.go_on(state.step, state.epoch, state.memory)
     state.memory = engine.memory
     known = False  # whether the graphs of the epoch before are known, and at how many rewirings
@@ -292,10 +302,13 @@ def train(state: TrainState, data: Data, plan: TrainPlan) -> Iterator[Epoch]:
     try:
         for index in range(state.epoch, plan.epochs):
             start = time.perf_counter()
-            loss = _one_epoch(state, x, y, plan)
-            test_loss, accuracy = evaluate(state.model, data.x_test, data.y_test)
+            loss = _one_epoch(state, x, y, plan, processes)
+            first = processes is None or processes.first
+            test_loss, accuracy = math.nan, math.nan
+            if first:
+                test_loss, accuracy = evaluate(state.model, data.x_test, data.y_test)
             validation = None
-            if len(held_out):
+            if len(held_out) and first:
                 samples = data.x_train[held_out], data.y_train[held_out]
                 _, validation = evaluate(state.model, *samples)
             topology = engine.topology
@@ -355,9 +368,17 @@ def evaluate(model: Any, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     return total / len(x), right / len(x) if unlabelled is None else math.nan
 
 
-def _one_epoch(state: TrainState, x: torch.Tensor, y: torch.Tensor, plan: TrainPlan) -> float:
+def _one_epoch(
+    state: TrainState,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    plan: TrainPlan,
+    processes: Processes | None,
+) -> float:
     """Train over all samples once and return the mean loss of the batches."""
     state.model.train()
+    if processes is not None:
+        _draw_apart(state, processes)
     if plan.lr is not None:
         for group in state.optimizer.param_groups:
             group["lr"] = plan.lr * plan.lr_schedule(state.epoch, plan.epochs)
@@ -365,8 +386,11 @@ def _one_epoch(state: TrainState, x: torch.Tensor, y: torch.Tensor, plan: TrainP
     losses = []
     for batch in order.split(plan.batch_size):
         state.optimizer.zero_grad(set_to_none=True)
-        loss = _loss(state.model, x[batch], y[batch])
-        losses.append(float(loss.detach()))
+        if processes is None:
+            loss = _loss(state.model, x[batch], y[batch])
+            losses.append(float(loss.detach()))
+        else:
+            losses.append(_shared_gradient(state.model, x, y, batch, processes))
         state.step += 1
         if not math.isfinite(losses[-1]):
             lr = state.optimizer.param_groups[0]["lr"]
@@ -374,6 +398,40 @@ def _one_epoch(state: TrainState, x: torch.Tensor, y: torch.Tensor, plan: TrainP
                 f"the loss became {losses[-1]} at step {state.step} (epoch {state.epoch}); "
                 f"try a learning rate below {lr:g} (--set optimizer.lr={lr / 10:g})"
             )
-        loss.backward()
+        if processes is None:
+            loss.backward()
         state.optimizer.step()  # its hook calls the engine, which rewires
     return float(np.mean(losses))
+
+
+def _shared_gradient(
+    model: Any, x: torch.Tensor, y: torch.Tensor, batch: torch.Tensor, processes: Processes
+) -> float:
+    """Leave the gradient of a batch's mean loss in every process, and return that loss.
+
+    Each process computes it for its share of the samples, which may be none.
+    """
+    own = batch.tensor_split(processes.size)[processes.rank]
+    part = torch.zeros(1, dtype=torch.float64)
+    if len(own):
+        loss = _loss(model, x[own], y[own]) * (len(own) / len(batch))
+        loss.backward()
+        part += float(loss.detach())
+    reduce_gradients(model, group=processes.group, average=False)
+    return float(processes.summed(part))
+
+
+def _draw_apart(state: TrainState, processes: Processes) -> None:
+    """Give each process a dropout stream of its own for an epoch, as samples differ.
+
+    That of the first is the state's. The others follow from it, so a checkpoint holds them all.
+    """
+    if getattr(state.model, "chains", None) is not None:
+        raise ValueError(
+            "expected one process for a model with persistent chains (model.persistent), which go "
+            f"through all samples, got {processes.size}"
+        )
+    bits = processes.from_first(state.dropout.get_state().numpy())
+    if not processes.first:
+        seed = np.random.SeedSequence([zlib.crc32(bits.tobytes()), state.epoch, processes.rank])
+        state.dropout.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> np.uint64(1)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import shlex
@@ -45,6 +46,7 @@ from topokit.measures import (
     measure,
     prepare,
 )
+from topokit.nn.distributed import Processes
 from topokit.nn.initial_topology import INITIAL_TOPOLOGIES
 from topokit.nn.layers import sparse_layers
 from topokit.nn.models import MODELS, UNSUPERVISED, inputs_of
@@ -52,7 +54,7 @@ from topokit.nn.states import topology_of_state
 from topokit.rules import RULES, SCHEDULES, Rewiring
 from topokit.tables import choose
 
-__all__ = ["Progress", "check", "make_optimizer", "resume", "run"]
+__all__ = ["Progress", "check", "make_optimizer", "resume", "run", "take_part"]
 
 Progress = Callable[[Epoch, pd.DataFrame], None]
 
@@ -65,6 +67,7 @@ def run(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
+    processes: Processes | None = None,
 ) -> History:
     """Train a network and record the topology of every epoch.
 
@@ -82,6 +85,9 @@ def run(
         Folder of data sets; else the environment variable ``TOPOKIT_DATA``.
     progress : callable, optional
         Called as ``progress(epoch, measures)`` after each recorded epoch.
+    processes : Processes, optional
+        Processes that train together, this one being the first: see
+        `topokit.experiments.processes`.
 
     Returns
     -------
@@ -112,13 +118,16 @@ def run(
     state = _build(config, _first_topology(config, parts), parts)
     run_directory.path.mkdir(parents=True, exist_ok=True)
     with run_directory.lock():
-        _create(run_directory, config, parts)
-        return _loop(config, state, parts, run_directory, progress)
+        _create(run_directory, config, parts, processes)
+        return _loop(config, state, parts, run_directory, progress, processes)
 
 
-def _create(run_directory: RunDirectory, config: RunConfig, parts: _Parts) -> None:
+def _create(
+    run_directory: RunDirectory, config: RunConfig, parts: _Parts, processes: Processes | None
+) -> None:
+    environment = _environment(config, 1 if processes is None else processes.size)
     RunDirectory.create(
-        run_directory.path, config.to_toml(), _environment(config), data=_checksum(parts.data)
+        run_directory.path, config.to_toml(), environment, data=_checksum(parts.data)
     )
 
 
@@ -128,6 +137,7 @@ def resume(
     data_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     accept: Iterable[str] = (),
+    processes: Processes | None = None,
 ) -> History:
     """Continue a run from its last checkpoint; the result is that of an uninterrupted run.
 
@@ -137,8 +147,8 @@ def resume(
     ----------
     directory : path
         A run directory. A finished run is returned as it is.
-    data_dir, progress
-        As for `run`.
+    data_dir, progress, processes
+        As for `run`; the number of processes may be another one than before.
     accept : iterable of str
         What may differ from the beginning of the run and is used from now on: ``"config"``, the
         edited ``config.toml``, and ``"data"``, other samples. The record says where it changed.
@@ -180,7 +190,7 @@ def resume(
         config = RunConfig.from_dict(run_directory.config())
         parts = _prepared(config, data_dir, record)
         if not record.run and not record.lines and not run_directory.checkpoint.exists():
-            _create(run_directory, config, parts)
+            _create(run_directory, config, parts, processes)
             record = run_directory.read()
         data = _checksum(parts.data)
         if record.schema > 1 and data != record.data:
@@ -200,7 +210,7 @@ def resume(
             line = {"kind": "accepted", "run": record.run, "epoch": state.epoch}
             run_directory.add_line(line | {"what": what, "now": now}, record.last)
             record = run_directory.read()
-        return _loop(config, state, parts, run_directory, progress)
+        return _loop(config, state, parts, run_directory, progress, processes)
 
 
 ACCEPTED = {"config": "an edited config.toml", "data": "other samples"}
@@ -425,12 +435,15 @@ def _loop(
     parts: _Parts,
     run_directory: RunDirectory,
     progress: Progress | None,
+    processes: Processes | None,
 ) -> History:
     """Train, measure and record until the last epoch; the checkpoint is always written last."""
+    if processes is not None:
+        processes.from_first((config, _checksum(parts.data), state.to_bytes()))
     recorder = Recorder(run_directory, upto=state.epoch - 1)
     run = run_directory.read().run
     prepare(name for name in config.measures.at(0, 1, CORE) if name != EXPLORED)
-    for epoch in _guarded(train(state, parts.data, _plan(config)), run_directory):
+    for epoch in _guarded(train(state, parts.data, _plan(config), processes), run_directory):
         start = time.perf_counter()
         changes = _changes(epoch, recorder.previous)
         frame = _measured(config, epoch, recorder, changes)
@@ -450,6 +463,34 @@ def _loop(
             progress(epoch, frame)
     run_directory.finish()
     return History.load(run_directory.path)
+
+
+def take_part(processes: Processes, data_dir: str | os.PathLike[str] | None = None) -> None:
+    """Train as one of several processes, of which the first calls `run` or `resume`.
+
+    The configuration and the state to begin with come from the first process, which alone records.
+
+    Parameters
+    ----------
+    processes : Processes
+    data_dir : path, optional
+        As for `run`.
+
+    Raises
+    ------
+    ValueError
+        If this process reads other samples than the first.
+    """
+    nothing: Any = None
+    config, data, content = processes.from_first(nothing)
+    parts = _prepare(config, data_dir)
+    if _checksum(parts.data) != data:
+        raise ValueError("the samples are not those of the first process; use the same files")
+    checkpoint = torch.load(io.BytesIO(content), weights_only=True)
+    state = _build(config, topology_of_state(checkpoint["model"]), parts)
+    state.restore(checkpoint)
+    for _ in train(state, parts.data, _plan(config), processes):
+        pass
 
 
 def _guarded(epochs: Iterator[Epoch], run_directory: RunDirectory) -> Iterator[Epoch]:
@@ -497,7 +538,7 @@ def _measured(
     return frame
 
 
-def _environment(config: RunConfig) -> dict[str, Any]:
+def _environment(config: RunConfig, nproc: int) -> dict[str, Any]:
     """Return versions, machine, seed and command: what is needed to repeat the run."""
     packages = ("topokit-nn", "torch", "numpy", "scipy", "numba", "pandas", "networkx")
     return {
@@ -506,6 +547,7 @@ def _environment(config: RunConfig) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "nproc": nproc,
         "threads": torch.get_num_threads(),
         "packages": {name: version(name) for name in packages},
     }

@@ -116,9 +116,8 @@ class Calls:
         if grad is None or grad.is_sparse:
             return
         self._seen = id(grad), grad._version
-        flat = grad.detach()
-        at = flat.abs().topk(min(COMPARED, flat.numel())).indices
-        self._largest = at, flat[at]
+        at = largest(grad)
+        self._largest = at, grad.detach()[at]
 
     def accept(self) -> None:
         """Count the calls that a gradient came back to without reaching ``values.grad``."""
@@ -140,13 +139,9 @@ class Calls:
         """
         if self._largest is None or values.grad is None:
             return 1.0
-        at, before = self._largest[0], self._largest[1].double()
-        after = values.grad.detach()[at].double()
-        if not before.numel() or not before[0] or torch.equal(before, after):
-            return 1.0
-        factor = after[0] / before[0]
-        same = torch.allclose(after, factor * before, rtol=1e-2, atol=0)
-        return float(factor) if same and torch.isfinite(factor) else 1.0
+        at, before = self._largest
+        after = values.grad.detach()[at]
+        return 1.0 if torch.equal(before, after) else factor_between(before, after)
 
     def clear(self) -> None:
         """Forget all calls."""
@@ -166,6 +161,21 @@ class Calls:
 
     def __getstate__(self) -> dict[str, Any]:
         return Calls(every=self.every).__dict__
+
+
+def largest(gradient: torch.Tensor) -> torch.Tensor:
+    """Return the edges at which gradients are compared: those of the largest."""
+    return gradient.detach().abs().topk(min(COMPARED, gradient.numel())).indices
+
+
+def factor_between(before: torch.Tensor, after: torch.Tensor) -> float:
+    """Return what some gradients were multiplied by; 1 if they were changed in another way."""
+    before, after = before.double(), after.double()
+    if not before.numel() or not before[0]:
+        return 1.0
+    factor = after[0] / before[0]
+    same = torch.allclose(after, factor * before, rtol=1e-2, atol=0)
+    return float(factor) if same and torch.isfinite(factor) else 1.0
 
 
 def _pass() -> int:

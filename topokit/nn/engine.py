@@ -22,6 +22,7 @@ from torch import nn
 from topokit.graph import EdgeUpdate, LayerGraph, Topology, same_edges
 from topokit.nn.averages import check_average, follow, layers_of_copy
 from topokit.nn.captures import found_inf
+from topokit.nn.distributed import Member, bare, in_all_processes, refuse_divided
 from topokit.nn.layers import EdgeLayer, sparse_layers
 from topokit.nn.optimizer_state import carry_state, find_holders, stamp_of, unwrapped
 from topokit.nn.rule_data import NEEDS, RuleData, as_arrays, as_tensors
@@ -43,7 +44,7 @@ RESUMED = (
 )
 
 
-class Engine(Schedule):
+class Engine(Schedule, Member):
     """Rewires a model's sparse layers as its optimizer steps. Made by `attach`.
 
     Parameters
@@ -103,6 +104,8 @@ class Engine(Schedule):
         self.optimizers = [unwrapped(each) for each in several]
         need(bool(self.optimizers), "optimizer", "one optimizer or several", optimizer)
         super().__init__(options, total, epoch_steps)
+        refuse_divided(model)
+        model = bare(model)
         self.model, self.rule = model, rule
         self.recorder, self.rng = recorder, rng
         self.name = name or f"{rule.drop.__name__}, {rule.grow.__name__}"
@@ -299,13 +302,16 @@ class Engine(Schedule):
         Parameters
         ----------
         accuracy : float, optional
-            Accuracy on validation samples, for rules that depend on it, such as ``ctre_seq``.
+            Accuracy on validation samples, for rules that depend on it, such as ``ctre_seq``. Of
+            several processes the mean counts; those that give None are left out.
 
         Returns
         -------
         dict of EdgeUpdate
             The changes of the layers in which an edge moved; empty without a rewiring.
         """
+        if self._processes is not None:
+            accuracy = self._processes.mean(accuracy)
         if accuracy is not None:
             self.memory["accuracies"].append(float(accuracy))
         self.epochs += 1
@@ -358,9 +364,9 @@ class Engine(Schedule):
         self._check_layers()
         if closure is not None:
             self._data.batch_of(closure)
-        self._check_needs()
-        changes = self._decide(grow)
+        changes = self._agreed(lambda: self._decide(grow))
         self._apply(changes)
+        self._fit_wrappers(changes)
         self.updates += 1
         self.last = {name: update for name, (update, _) in changes.items()}
         if self.recorder is not None:
@@ -370,6 +376,7 @@ class Engine(Schedule):
 
     def _decide(self, grow: bool) -> Changes:
         """Return the changes that the rule makes now, from the captured data; uses them up."""
+        self._data.check(self._fixed(), self._epochs_done)
         rule, at, end = self.rule, self._position, self._end
         fixed = {*self._fixed(), *self._data.missing()}
         return rewire_network(
@@ -485,25 +492,6 @@ class Engine(Schedule):
         (name,) = (name for name, own in self._layers.items() if own is layer)
         self._data.start(name, layer)
 
-    def _check_needs(self) -> None:
-        """Raise a ValueError if the rule needs a batch or accuracies that are missing."""
-        if self._data.captures and not {*self._layers} - {*self._data.missing()} - self._fixed():
-            raise ValueError(
-                "this rule looks at a batch, and none was captured for a rewiring off the "
-                "schedule; expected engine.rewire(closure) with a function that returns the loss "
-                "of a batch"
-            )
-        if "stalled" in self._data.needs:
-            done = self.epochs
-            if self.epoch_steps is not None and not self._between_epochs:
-                done = max(0, self.steps - 1) // self.epoch_steps
-            if len(self.memory["accuracies"]) < done:
-                raise ValueError(
-                    f"this rule watches validation accuracy: expected one for each of {done} "
-                    f"finished epochs, got {len(self.memory['accuracies'])}; call "
-                    "engine.end_epoch(accuracy) after each epoch"
-                )
-
     # Checkpoints.
 
     def state_dict(self) -> dict[str, Any]:
@@ -550,6 +538,8 @@ class Engine(Schedule):
         """Continue at the start of an epoch, with the memory saved there."""
         self.steps, self.epochs, self._epoch_start = steps, epochs, steps
         self.memory.update(memory)
+        if not self._decides:
+            self._data.forget_batches()  # the first process has those of the whole batch
         self._switch_capture()
 
     def detach(self) -> None:
@@ -572,6 +562,7 @@ def _without_growing(plan: Callable[..., dict[str, tuple[int, int]]]) -> Any:
     return drops
 
 
+@in_all_processes
 def attach(
     model: nn.Module,
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
@@ -588,6 +579,8 @@ def attach(
     samples: torch.Tensor | None = None,
     recorder: Callable[[int, Topology], None] | None = None,
     rng: np.random.Generator | int,
+    process_group: Any = "world",
+    gradients: str = "mean",
     **params: Any,
 ) -> Engine:
     """Return an engine that rewires a model's sparse layers within your own training loop.
@@ -636,6 +629,13 @@ def attach(
     recorder : callable, optional
         ``recorder(steps, topology)``, called at once and after each rewiring.
     rng : numpy.random.Generator or int
+    process_group : torch.distributed.ProcessGroup, None or "world"
+        The processes that train this model together, if ``torch.distributed`` is initialised:
+        ``"world"`` are those of the model's DistributedDataParallel, if it is one, else all. None:
+        this process alone.
+    gradients : {"mean", "sum"}
+        How the processes' gradients are combined before a step: see
+        `topokit.nn.distributed.reduce_gradients`.
     **params
         Parameters of the named rule.
 
@@ -676,8 +676,17 @@ def attach(
     at each rewiring. Averages of weights follow if they are registered: see `Engine.average`. A
     state that is loaded into the model takes optimizer state, averages and memories with it. A copy
     of the model is not rewired. Models compiled by ``torch.compile`` can be rewired;
-    ``fullgraph=True`` is not possible. Replicas of a distributed run draw the same edges only if
-    their `rng` and captured batches agree.
+    ``fullgraph=True`` is not possible.
+
+    Several processes (``torchrun``) call `attach`, ``optimizer.step()`` and ``end_epoch`` alike,
+    with the model or the DistributedDataParallel around it; layers have their names in the model
+    inside. The first process gets the captured batches of all, at each step that is captured (give
+    `epoch_steps` where `every` is ``"epoch"``), and decides with its `rng`; all apply the same
+    changes. So the result is, to rounding, that of one process with the whole batch. With NCCL this
+    is untested. Of `samples` that differ between processes the union counts. The state of the first
+    process's engine is that to save; every process can load it. Models wrapped by FSDP or with
+    tensor parallelism are refused, and so are ``DistributedDataParallel.join`` and processes whose
+    weights differ. Every process that gives a `recorder` has it called.
 
     Examples
     --------

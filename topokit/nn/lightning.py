@@ -55,9 +55,10 @@ def rewiring(
     Notes
     -----
     A checkpoint of Lightning contains the graphs with the weights, the optimizer state per edge,
-    and the state of the engine (steps, random stream, memories of the rule). Only one process is
-    supported; see `topokit.attach` for accumulated gradients, mixed precision, several optimizers
-    and compiled models.
+    and the state of the engine (steps, random stream, memories of the rule): a fit resumed from it
+    equals one that was not interrupted. Of several optimizers those count that hold values of
+    sparse layers; a step is counted when each of them has made one. See `topokit.attach` for
+    accumulated gradients, mixed precision, compiled models and several processes.
 
     Examples
     --------
@@ -88,6 +89,8 @@ def rewiring(
                     "expected `every` (optimizer steps between rewirings), got None with data of "
                     "unknown length"
                 )
+            if trainer.max_steps > 0:  # of all optimizers together
+                total = total // max(1, len(trainer.optimizers))
             self.engine = attach(
                 pl_module,
                 list(trainer.optimizers),
@@ -111,6 +114,10 @@ def rewiring(
 
         def on_train_end(self, trainer: Any, pl_module: Any) -> None:
             self.engine.detach()
+
+        def on_exception(self, trainer: Any, pl_module: Any, exception: Any) -> None:
+            if self.engine is not None:
+                self.engine.detach()
 
         def state_dict(self) -> dict[str, Any]:
             return {} if self.engine is None else self.engine.state_dict()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from topokit.graph import EdgeUpdate, LayerGraph
-from topokit.nn.captures import Calls, watch_models
+from topokit.nn.captures import Calls, factor_between, largest, watch_models
+from topokit.nn.distributed import Processes, without_reducing
 from topokit.nn.layers import EdgeLayer
 from topokit.rules import LayerView, UpdateRule
 from topokit.rules.memory import MEMORIES, decayed, stalled
@@ -74,6 +75,7 @@ class RuleData:
         if taken := sorted({*own} & {*MEMORIES, *NEEDS, "accuracies", "batches", "progress"}):
             raise ValueError(f"expected another name for the rule's memory, got {', '.join(taken)}")
         self.model, self.layers, self.samples = model, layers, samples
+        self.processes: Processes | None = None
         self._memories = {**MEMORIES, **own}
         self._shown = {*rule.needs, *own}
         self.needs = {*self._shown, *(["explored"] if track_explored else [])}
@@ -130,6 +132,23 @@ class RuleData:
         step : bool
             Whether a step is made, by gradients that ``values.grad`` holds.
         """
+        if not any(self.layers[name].capture for name in names):
+            return
+        if self.processes is None:
+            batch = self._batch(names)
+            self._check_covered(names, batch, step)
+        else:
+            batch = self._whole_batch(self.processes, names, step, scale)
+        for name, kept in batch.items():
+            if self.by_activations:
+                entry = {side: kept[side] for side in ("inputs", "outputs")}
+                self.memory.setdefault("activations", {})[name] = entry
+            if self.by_gradient:
+                self._keep(name, kept["inputs"], kept["output_grad"], kept["factor"] / scale)
+
+    def _batch(self, names: list[str]) -> dict[str, dict[str, Any]]:
+        """Return what layers captured; they forget it."""
+        batch: dict[str, dict[str, Any]] = {}
         for name in names:
             layer = self.layers[name]
             calls = layer.calls
@@ -138,6 +157,7 @@ class RuleData:
             calls.check(name)
             if calls.done:
                 view = layer.view()
+                batch[name] = {"inputs": view.inputs}
                 if self.by_activations:
                     if not all(call.watched for call in calls.done):
                         raise ValueError(
@@ -145,25 +165,55 @@ class RuleData:
                             "only if the model itself is called, uncompiled and not recomputed in "
                             "the backward pass; pass samples=... to attach"
                         )
-                    kept = {"inputs": view.inputs, "outputs": view.outputs}
-                    self.memory.setdefault("activations", {})[name] = kept
+                    batch[name]["outputs"] = view.outputs
                 if self.by_gradient:
-                    self._keep(name, view, calls.factor(layer.values) / scale)
-            elif step and layer.values.grad is not None and layer.values.grad.any():
+                    batch[name]["output_grad"] = view.output_grad
+                    batch[name]["factor"] = calls.factor(layer.values)
+            calls.clear()
+        return batch
+
+    def _whole_batch(
+        self, processes: Processes, names: list[str], step: bool, scale: float
+    ) -> dict[str, dict[str, Any]]:
+        """Return what all processes captured to the first of them, nothing to the others.
+
+        What a gradient was multiplied by is not known before the processes' gradients are combined:
+        it is found by comparing the combined one with that of the whole batch.
+        """
+        batch = processes.gathered(processes.together(lambda: self._batch(names)))
+        for name, kept in batch.items():
+            gradient = self.layers[name].values.grad
+            kept["factor"] = 1.0
+            if step and self.by_gradient and gradient is not None:
+                at = largest(gradient)
+                edges, graph = at.cpu().numpy(), self.layers[name].graph
+                units = graph.rows[edges], graph.indices[edges]
+                pairs = kept["output_grad"][:, units[0]], kept["inputs"][:, units[1]]
+                before = torch.from_numpy(np.einsum("se,se->e", *pairs, dtype=np.float64))
+                kept["factor"] = factor_between(before, gradient.detach()[at].cpu())
+        processes.decided(lambda: self._check_covered(names, batch, step))
+        return batch
+
+    def _check_covered(self, names: list[str], batch: Mapping[str, Any], step: bool) -> None:
+        """Raise a ValueError if the gradient of a layer did not come from calls of it."""
+        for name in names:
+            layer = self.layers[name]
+            gradient = layer.values.grad if step and layer.capture else None
+            if name not in batch and gradient is not None and gradient.any():
                 raise ValueError(
                     f"the gradient of layer {name!r} came from elsewhere than calls of the layer; "
                     "a rule that looks at gradients needs a model that calls it"
                 )
-            calls.clear()
 
-    def _keep(self, name: str, view: LayerView, factor: float) -> None:
+    def _keep(
+        self, name: str, inputs: NDArray[Any], output_grad: NDArray[Any], factor: float
+    ) -> None:
         """Add a step to a layer's momentum window."""
-        gradient: Any = view.output_grad
         if factor != 1:
-            gradient = gradient * gradient.dtype.type(factor)
+            output_grad = output_grad * output_grad.dtype.type(factor)
         batches = self.memory.setdefault("batches", {}).setdefault(name, {})
         number = 1 + max(map(int, batches), default=0)
-        batches[str(number)] = {"inputs": view.inputs, "output_grad": gradient}
+        batches[str(number)] = {"inputs": inputs, "output_grad": output_grad}
         while len(batches) > self.window:
             del batches[next(iter(batches))]
 
@@ -188,7 +238,7 @@ class RuleData:
         self.capture(False)
         self.capture(True)
         trained = [layer for layer in self.layers.values() if layer.values.requires_grad]
-        with torch.enable_grad():
+        with torch.enable_grad(), without_reducing(trained, self.processes):
             torch.autograd.grad(closure(), [layer.values for layer in trained], allow_unused=True)
         for layer in trained:
             if layer.calls is not None:
@@ -201,6 +251,29 @@ class RuleData:
             return []
         entry = "batches" if self.by_gradient else "activations"
         return [name for name in self.layers if name not in self.memory.get(entry, {})]
+
+    def check(self, fixed: Collection[str], epochs: int) -> None:
+        """Raise a ValueError if the rule needs a batch or accuracies that are missing.
+
+        Parameters
+        ----------
+        fixed : collection of str
+            Layers that keep their graph.
+        epochs : int
+            Number of epochs of which an accuracy should be known.
+        """
+        if self.captures and not {*self.layers} - {*self.missing()} - {*fixed}:
+            raise ValueError(
+                "this rule looks at a batch, and none was captured for a rewiring off the "
+                "schedule; expected engine.rewire(closure) with a function that returns the loss "
+                "of a batch"
+            )
+        known = len(self.memory["accuracies"])
+        if "stalled" in self.needs and known < epochs:
+            raise ValueError(
+                f"this rule watches validation accuracy: expected one for each of {epochs} "
+                f"finished epochs, got {known}; call engine.end_epoch(accuracy) after each epoch"
+            )
 
     def views(self) -> dict[str, LayerView]:
         """Return the data that the rule can read, for every sparse layer; captures are cleared."""

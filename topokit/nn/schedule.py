@@ -77,6 +77,13 @@ class Schedule:
         return self.epoch_steps - in_epoch if in_epoch < self.epoch_steps else None
 
     @property
+    def _epochs_done(self) -> int:
+        """Number of finished epochs, by their steps where `every` counts steps."""
+        if self._between_epochs or self.epoch_steps is None:
+            return self.epochs
+        return max(0, self.steps - 1) // self.epoch_steps
+
+    @property
     def _ended(self) -> bool:
         """Whether the last step was made."""
         return not self._between_epochs and self.total is not None and self.steps >= self.total
