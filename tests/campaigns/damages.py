@@ -93,11 +93,12 @@ def content_of(history):
 
     Of the topologies those of the epochs from which every file is read.
     """
+    recorded = history.recorded
     epochs = history.epochs.drop(columns=["run", "seconds"], errors="ignore")
     measures = history.measures.drop(columns="run", errors="ignore")
     graphs = [
         [(name, graph.shape, graph.edge_ids.tobytes()) for name, graph in t.items()]
-        for t in map(history.topology, {4, 9, len(history.recorded) - 1})
+        for t in map(history.topology, sorted({4, 9, len(recorded) - 1} & {*recorded}))
     ]
     config = {key: value for key, value in history.config.items() if key != "about"}
     return (

@@ -171,7 +171,8 @@ def test_weights_that_diverge_stop_the_run_and_leave_the_last_good_state(tmp_pat
     assert not (tmp_path / "run" / "DONE").exists()
 
 
-def test_a_full_disk_leaves_the_last_good_state(whole, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("again", [False, True])
+def test_a_full_disk_leaves_the_last_good_state(whole, again, tmp_path, monkeypatch, capsys):
     from pathlib import Path
 
     from topokit.cli import main
@@ -191,7 +192,13 @@ def test_a_full_disk_leaves_the_last_good_state(whole, tmp_path, monkeypatch, ca
     assert "No space left" in error
     assert f"topokit resume {directory}" in error
     assert History.load(directory).epochs["epoch"].tolist() == [0, 1, 2, 3]
-    resume(directory)
+    if again:
+        assert main([*arguments, "seed=5"]) == 2  # another run than the one there
+        assert "another configuration" in capsys.readouterr().err
+        assert main(arguments) == 0
+        assert "going on with it" in capsys.readouterr().err.replace("\n", " ")
+    else:
+        resume(directory)
     assert_same_run(whole, directory)
 
 

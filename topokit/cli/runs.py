@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,12 +39,15 @@ def train(
 ) -> int:
     """Train a network from a recipe or a configuration file and record every epoch's topology.
 
+    A run that was interrupted goes on when the same command is given again.
+
     Parameters
     ----------
     recipe
         A name from 'topokit list recipes', or a TOML file.
     out
-        New directory for the run; by default runs/RECIPE-seedN.
+        Directory for the run, a new one or that of the same run, interrupted; by default
+        runs/RECIPE-seedN.
     seed
         Replaces the seed of the recipe. The same seed gives the same result.
     rule
@@ -53,6 +56,8 @@ def train(
         Keys of the configuration: KEY=VALUE ..., e.g. rule.drop_fraction=0.2.
     """
     from topokit.experiments.config import load_recipe
+    from topokit.experiments.rundir import RunDirectory
+    from topokit.experiments.runs import resume as resume_run
     from topokit.experiments.runs import run, take_part
 
     import_plugins(plugin or ())
@@ -68,10 +73,15 @@ def train(
         if processes is not None and not processes.first:
             take_part(processes, data_dir)
             return 0
+        options: Any = {"data_dir": data_dir, "processes": processes}
+        interrupted = RunDirectory(directory).holds(config.to_toml())
+        if interrupted:
+            console.note(f"{directory} holds this run, interrupted; going on with it")
         with console.training(config, quiet=json) as progress:
-            history = run(
-                config, directory, data_dir=data_dir, progress=progress, processes=processes
-            )
+            if interrupted:
+                history = resume_run(directory, progress=progress, **options)
+            else:
+                history = run(config, directory, progress=progress, **options)
     return _finished(history, directory, json)
 
 
@@ -143,16 +153,16 @@ def _resumable(directory: Path) -> Iterator[None]:
 
 
 def _free_directory(parent: Path, name: str, config_toml: str) -> Path:
-    """Return the first of NAME, NAME-2, NAME-3, ... in which the run can start."""
+    """Return the first of NAME, NAME-2, NAME-3, ... in which the run can start or go on."""
     from topokit.experiments.rundir import RunDirectory
 
     candidates = [parent / name, *(parent / f"{name}-{i}" for i in range(2, 10_000))]
     for path in candidates:
-        try:
-            RunDirectory(path).check_free(config_toml)
-        except ValueError:
-            continue
-        return path
+        directory = RunDirectory(path)
+        with suppress(ValueError):
+            if not directory.holds(config_toml):
+                directory.check_free(config_toml)
+            return path
     raise ValueError(f"expected a free name in {parent}, found none; choose one with --out")
 
 

@@ -195,6 +195,18 @@ class RunDirectory:
                     hint = f"'topokit resume {path}' continues that run"
         raise ValueError(f"expected a new or empty folder, {path} is there already; {hint}")
 
+    def holds(self, config_toml: str) -> bool:
+        """Return whether the folder holds an unfinished run with this configuration.
+
+        Raises
+        ------
+        ValueError
+            If a file of that run is damaged.
+        """
+        if not (self.path / "config.toml").is_file():
+            return False
+        return _same_config(self.config(), config_toml) and self._begun() and not self.done
+
     def _begun(self) -> bool:
         """Whether there is something to go on from; anything unclear counts as such."""
         if any(os.path.lexists(self.path / name) for name in ("checkpoint.pt", "DONE", *EXPORTS)):
