@@ -17,6 +17,7 @@ import pytest
 
 from topokit.cli import console, main
 from topokit.experiments.rundir import RunDirectory
+from topokit.foreign import printable
 from topokit.graph import LayerGraph
 from topokit.graph.convert import as_topology, save_topology
 from topokit.plots import HISTORY_PLOTS, save_figures
@@ -222,7 +223,7 @@ def test_errors_of_writing_name_the_file_and_what_to_do(
         raise OSError(number, os.strerror(number), "/tmp/.topokit-tmp-1.tmp")
 
     monkeypatch.setattr("topokit.graph.files._created", fail)
-    monkeypatch.setattr("topokit.plots.report.HISTORY_PLOTS", {})
+    monkeypatch.setattr("topokit.plots.report.drawable", lambda history: {})
     assert main([*words, "--out", out]) == code
     error = capsys.readouterr().err.replace("\n", " ")
     assert f"topokit: {os.strerror(number)}: {tmp_path}/target" in error
@@ -291,7 +292,9 @@ def test_names_reach_the_terminal_without_control_characters(tmp_path, capsys, e
     printed = capsys.readouterr()
     assert not BAD.search(printed.out + printed.err)
     if extra == ["--json"]:
-        assert {row["layer"] for row in json.loads(printed.out)["measures"]} >= set(HOSTILE)
+        assert {row["layer"] for row in json.loads(printed.out)["measures"]} >= set(
+            map(printable, HOSTILE)
+        )
     else:
         assert "[/bold]" in printed.out
         assert "\\x1b[31mred" in printed.out
@@ -328,7 +331,7 @@ def test_figures_of_hostile_names_stay_in_their_folder(tmp_path, hostile_history
 
 @pytest.mark.slow
 def test_a_page_shows_hostile_names_as_text(tmp_path, hostile_history, monkeypatch):
-    monkeypatch.setattr("topokit.plots.report.HISTORY_PLOTS", {})
+    monkeypatch.setattr("topokit.plots.report.drawable", lambda history: {})
     page = write_report(hostile_history, tmp_path / "page.html", bootstrap=0).read_text()
     assert "<script>alert(1)" not in page
     assert html.escape("<script>alert(1)</script>") in page

@@ -19,7 +19,9 @@ def network(rng):
         nn.ReLU(),
         nn.Linear(6, 3),
     )
-    return model, torch.randn(5, 2, 4, 4)
+    for parameter in (*model[1].parameters(), *model[5].parameters()):
+        parameter.data.copy_(torch.from_numpy(rng.standard_normal(parameter.shape)))
+    return model, torch.from_numpy(rng.standard_normal((5, 2, 4, 4), np.float32))
 
 
 @pytest.mark.parametrize("masks", [False, True])
