@@ -29,6 +29,7 @@ from topokit.nn.rule_data import NEEDS, RuleData, as_arrays, as_tensors
 from topokit.nn.schedule import Schedule
 from topokit.nn.sparsify import sparsify
 from topokit.rules import RULES, Rewiring, UpdateRule, rewire_network
+from topokit.rules.rewire import Step
 from topokit.tables import as_generator, choose, need
 
 __all__ = ["Engine", "as_arrays", "as_tensors", "attach", "sparsify"]
@@ -286,6 +287,8 @@ class Engine(Schedule, Member):
                 layer.calls.clear()
         if self._ended:
             return
+        if self.rule.step is not None:
+            self._after_optimizer(optimizer, self.rule.step)
         self._stepped_since.add(number)
         if len(self._stepped_since) < len(self.optimizers):
             return
@@ -295,6 +298,26 @@ class Engine(Schedule, Member):
         if isinstance(every, int) and self.steps % every == 0 and self._is_due(self.steps):
             self.rewire()
         self._switch_capture()
+
+    def _after_optimizer(self, optimizer: torch.optim.Optimizer, step: Step) -> None:
+        """Let the rule change the values that a step has set, in layers that are rewired."""
+        fixed = self._fixed()
+        for name in self._held(optimizer):
+            values = self._layers[name].values
+            if name in fixed:
+                continue
+            lr = next(
+                float(group["lr"])
+                for group in optimizer.param_groups
+                if any(parameter is values for parameter in group["params"])
+            )
+            new = np.asarray(step(self._data.remembered(name), lr, self.rng))
+            if new.shape != tuple(values.shape):
+                raise ValueError(
+                    f"expected {values.numel()} values from the rule's step, got shape {new.shape}"
+                )
+            with torch.no_grad():
+                values.copy_(torch.from_numpy(new))
 
     def end_epoch(self, accuracy: float | None = None) -> dict[str, EdgeUpdate]:
         """Count an epoch, and rewire if `every` is ``"epoch"``.

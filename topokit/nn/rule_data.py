@@ -72,7 +72,9 @@ class RuleData:
         own = rule.memory or {}
         for entry, memory in own.items():
             need(isinstance(memory, Memory), f"memory {entry!r} of the rule", "a Memory", memory)
-        if taken := sorted({*own} & {*MEMORIES, *NEEDS, "accuracies", "batches", "progress"}):
+        if taken := sorted(
+            {*own} & {*MEMORIES, *NEEDS, "accuracies", "batches", "fixed", "progress"}
+        ):
             raise ValueError(f"expected another name for the rule's memory, got {', '.join(taken)}")
         self.model, self.layers, self.samples = model, layers, samples
         self.processes: Processes | None = None
@@ -229,6 +231,12 @@ class RuleData:
             if values.grad is not None:
                 share = (values * values.grad).detach().abs().double() / scale
                 self.memory["sensitivity"][name] += share.cpu().numpy()
+
+    def remembered(self, name: str) -> LayerView:
+        """Return a layer's graph, values and memories, without captures."""
+        view = self.layers[name].view()
+        extra = self._extra(name, view.graph)
+        return LayerView(view.graph, view.values, extra=extra)
 
     # At a rewiring.
 
