@@ -85,3 +85,41 @@ def test_a_gradient_that_is_not_a_number_is_refused(rng):
     view.inputs[0, 0] = np.nan
     with pytest.raises(ValueError, match="did training diverge"):
         rewire(view, RULES["srigl"](), n_drop=3, n_grow=3, rng=rng)
+
+
+@pytest.mark.parametrize(("n", "m", "n_in"), [(2, 4, 16), (1, 3, 14), (4, 8, 24)])
+def test_an_n_to_m_pattern_stays(n, m, n_in, rng):
+    mask = np.zeros((10, n_in), bool)
+    for row in mask:
+        for start in range(0, n_in, m):
+            block = np.arange(start, min(start + m, n_in))
+            row[rng.choice(block, min(n, block.size), replace=False)] = True
+    graph = LayerGraph.from_edge_ids(np.flatnonzero(mask), mask.shape)
+    first = graph
+    for _ in range(6):
+        n_drop = graph.n_edges // 3
+        view = with_gradient(graph, rng)
+        graph = rewire(view, RULES["n_to_m"](m=m), n_drop=n_drop, n_grow=n_drop, rng=rng)[0].after
+        now = np.zeros_like(mask)
+        now.flat[graph.edge_ids] = True
+        starts = np.arange(0, n_in, m)
+        found = np.add.reduceat(now.astype(int), starts, axis=1)
+        assert np.array_equal(found, np.add.reduceat(mask.astype(int), starts, axis=1))
+    assert not np.isin(graph.edge_ids, first.edge_ids).all()
+
+
+def test_a_block_grows_its_own_largest_gradients():
+    # inputs 0 and 4 leave; of blocks 0-3 and 4-7 the largest gradients are at 2 and at 7
+    graph = LayerGraph.from_edge_ids([0, 1, 4, 5], (1, 8))
+    inputs = np.array([[1.0, 0, 5, 2, 9, 0, 30, 40]])
+    view = LayerView(graph, np.array([0.1, 2, 0.2, 3]), inputs, output_grad=np.ones((1, 1)))
+    rng = np.random.default_rng(0)
+    update, _ = rewire(view, RULES["n_to_m"](m=4), n_drop=2, n_grow=2, rng=rng)
+    assert update.after.edge_ids.tolist() == [1, 2, 5, 7]
+    update, _ = rewire(view, RULES["srigl"](), n_drop=2, n_grow=2, rng=rng)
+    assert update.after.edge_ids.tolist() == [1, 5, 6, 7]
+
+
+def test_blocks_of_one_are_refused():
+    with pytest.raises(ValueError, match="expected m of at least 2, got 1"):
+        RULES["n_to_m"](m=1)

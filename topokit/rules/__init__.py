@@ -35,7 +35,7 @@ from topokit.rules.rewire import (
     rewire,
     rewire_network,
 )
-from topokit.rules.structured import srigl
+from topokit.rules.structured import n_to_m, srigl
 from topokit.rules.topological import cht, chts, chtss
 
 __all__ = [
@@ -59,6 +59,7 @@ RULES: dict[str, Callable[..., UpdateRule]] = {
     "ctre_seq": ctre_seq,
     "rigl": rigl,
     "srigl": srigl,
+    "n_to_m": n_to_m,
     "snfs": snfs,
     "mest": mest,
     "deep_r": deep_r,

@@ -270,8 +270,8 @@ def chts(
     Notes
     -----
     Use the schedule ``cosine``, the authors' adaptive drop fraction, and any start; theirs are
-    correlations of the input features and the bipartite receptive field model. Time and memory are
-    those of `l3_scores`.
+    correlations of the input features and bipartite receptive fields (the generator ``brf``). Time
+    and memory are those of `l3_scores`.
 
     Differences from the authors' code: weights of 0 are dropped first, where theirs count as 1e-12;
     edges without a score are grown last, as stated for `cht`; edges that lead nowhere are not
