@@ -270,7 +270,7 @@ def chts(
     Notes
     -----
     Use the schedule ``cosine``, the authors' adaptive drop fraction, and any start; theirs are
-    correlations of the input features and bipartite receptive fields (the generator ``brf``). Time
+    correlations of the input features and bipartite receptive fields (``receptive_field``). Time
     and memory are those of `l3_scores`.
 
     Differences from the authors' code: weights of 0 are dropped first, where theirs count as 1e-12;
