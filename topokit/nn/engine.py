@@ -301,17 +301,19 @@ class Engine(Schedule, Member):
 
     def _after_optimizer(self, optimizer: torch.optim.Optimizer, step: Step) -> None:
         """Let the rule change the values that a step has set, in layers that are rewired."""
+        groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
         fixed = self._fixed()
         for name in self._held(optimizer):
             values = self._layers[name].values
             if name in fixed:
                 continue
-            lr = next(
-                float(group["lr"])
-                for group in optimizer.param_groups
-                if any(parameter is values for parameter in group["params"])
-            )
-            new = np.asarray(step(self._data.remembered(name), lr, self.rng))
+            lr = groups.get(id(values), {}).get("lr")
+            if lr is None:
+                raise ValueError(
+                    f"expected a learning rate of layer {name!r} in the optimizer: this rule "
+                    "changes the values of every step in proportion to it"
+                )
+            new = np.asarray(step(self._data.remembered(name), float(lr), self.rng))
             if new.shape != tuple(values.shape):
                 raise ValueError(
                     f"expected {values.numel()} values from the rule's step, got shape {new.shape}"

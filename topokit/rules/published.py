@@ -472,9 +472,10 @@ def deep_r(
     ``extra["sign"]``, the sign each edge was grown with (`topokit.rules.memory.birth_signs`).
     With plain SGD, a prior, a temperature and a rewiring after every step (``every=1``) the rule is
     the paper's; both are 0 by default, which leaves gradients alone to carry weights over zero.
-    They are added after the optimizer's step, from the random numbers of the rewiring, in layers
-    that are rewired. After every epoch instead of every step, a weight that crosses zero twice in
-    between is not noticed, and one that has crossed is trained until the rewiring.
+    They are added after every step of the optimizer, also after the last rewiring, from the random
+    numbers of the rewiring, in layers that are rewired. If edges are replaced after every epoch, a
+    weight that crosses zero twice within one is not noticed, and a weight that has crossed is
+    trained until the epoch ends.
 
     Differences from the authors' code: the noise has the paper's standard deviation
     ``sqrt(2 * lr * T)``, in their script it is ``lr * 1e-5``; initial edges have the sign of their

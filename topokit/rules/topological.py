@@ -136,17 +136,20 @@ def l3_scores(
         lo, hi = graph.indptr[start], graph.indptr[stop]
         if lo == hi:
             return np.zeros((stop - start, graph.n_in))
-        z2, local = graph.indices[lo:hi], graph.rows[lo:hi] - start
         first = weights(b[start:stop] @ bt, lambda c: fan_in[c.indices])  # z1 of v
-        second = weights(
-            bt[z2] @ b, lambda c: np.repeat(fan_out[z2], np.diff(c.indptr))
-        )  # u of (v, z2)
+
+        def second(z2: NDArray[Any]) -> Any:
+            """Return z2's factor for each u, one row for each of some units z2."""
+            return weights(bt[z2] @ b, lambda c: np.repeat(fan_out[z2], np.diff(c.indptr)))
+
+        z2, local = graph.indices[lo:hi], graph.rows[lo:hi] - start
+        if not by_path:
+            near = np.unique(z2)
+            return (first @ b + b[start:stop][:, near] @ second(near)).toarray()
         which = sp.csr_array(
             (np.ones(hi - lo), (local, np.arange(hi - lo))), shape=(stop - start, hi - lo)
         )
-        if not by_path:
-            return (first @ b + which @ second).toarray()
-        through = (bt[z2].multiply(first[local]).tocsr() @ b).multiply(second)
+        through = (bt[z2].multiply(first[local]).tocsr() @ b).multiply(second(z2))
         return (which @ through.tocsr()).toarray()
 
     def scores(rows: slice) -> NDArray[np.float64]:
@@ -276,8 +279,8 @@ def chts(
     Differences from the authors' code: weights of 0 are dropped first, where theirs count as 1e-12;
     edges without a score are grown last, as stated for `cht`; edges that lead nowhere are not
     removed (`cht` can with ``chain_removal=True``); a head of attention is not treated as a layer
-    of its own. In their code for language models the highest scores grow in spite of its name
-    ``CH2_L3n_soft``, which is ``cht(method="CH2-L3n", soft_removal=True)``.
+    of its own. Their released code for language models grows the highest scores, not a sample,
+    also where it is told ``CH2_L3n_soft``: that is ``cht(method="CH2-L3n", soft_removal=True)``.
 
     References
     ----------
