@@ -161,3 +161,21 @@ def test_any_rule_can_change_the_values_of_a_step():
 def test_negative_strengths_are_refused(wrong):
     with pytest.raises(ValueError, match=f"expected {wrong} of at least 0, got -1"):
         RULES["deep_r"](**{wrong: -1})
+
+
+class WithoutRate(torch.optim.Optimizer):
+    def __init__(self, parameters):
+        super().__init__(parameters, {})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for parameter in self.param_groups[0]["params"]:
+            parameter -= 0.1 * parameter.grad
+
+
+def test_an_optimizer_without_a_learning_rate_is_refused():
+    model, x, y = start()
+    optimizer = WithoutRate(model.parameters())
+    attach(model, optimizer, RULES["deep_r"](temperature=0.1), every=3, rng=0)
+    with pytest.raises(ValueError, match="expected a learning rate of layer '0'"):
+        step(model, optimizer, x, y)

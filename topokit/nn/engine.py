@@ -29,7 +29,6 @@ from topokit.nn.rule_data import NEEDS, RuleData, as_arrays, as_tensors
 from topokit.nn.schedule import Schedule
 from topokit.nn.sparsify import sparsify
 from topokit.rules import RULES, Rewiring, UpdateRule, rewire_network
-from topokit.rules.rewire import Step
 from topokit.tables import as_generator, choose, need
 
 __all__ = ["Engine", "as_arrays", "as_tensors", "attach", "sparsify"]
@@ -288,7 +287,8 @@ class Engine(Schedule, Member):
         if self._ended:
             return
         if self.rule.step is not None:
-            self._after_optimizer(optimizer, self.rule.step)
+            moving = [name for name in self._held(optimizer) if name not in self._fixed()]
+            self._data.take_step(moving, optimizer, self.rule.step, self.rng)
         self._stepped_since.add(number)
         if len(self._stepped_since) < len(self.optimizers):
             return
@@ -298,28 +298,6 @@ class Engine(Schedule, Member):
         if isinstance(every, int) and self.steps % every == 0 and self._is_due(self.steps):
             self.rewire()
         self._switch_capture()
-
-    def _after_optimizer(self, optimizer: torch.optim.Optimizer, step: Step) -> None:
-        """Let the rule change the values that a step has set, in layers that are rewired."""
-        groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-        fixed = self._fixed()
-        for name in self._held(optimizer):
-            values = self._layers[name].values
-            if name in fixed:
-                continue
-            lr = groups.get(id(values), {}).get("lr")
-            if lr is None:
-                raise ValueError(
-                    f"expected a learning rate of layer {name!r} in the optimizer: this rule "
-                    "changes the values of every step in proportion to it"
-                )
-            new = np.asarray(step(self._data.remembered(name), float(lr), self.rng))
-            if new.shape != tuple(values.shape):
-                raise ValueError(
-                    f"expected {values.numel()} values from the rule's step, got shape {new.shape}"
-                )
-            with torch.no_grad():
-                values.copy_(torch.from_numpy(new))
 
     def end_epoch(self, accuracy: float | None = None) -> dict[str, EdgeUpdate]:
         """Count an epoch, and rewire if `every` is ``"epoch"``.

@@ -18,7 +18,7 @@ from topokit.nn.distributed import Processes, without_reducing
 from topokit.nn.layers import EdgeLayer
 from topokit.rules import LayerView, UpdateRule
 from topokit.rules.memory import MEMORIES, decayed, stalled
-from topokit.rules.rewire import Memory
+from topokit.rules.rewire import Memory, Step
 from topokit.tables import need
 
 __all__ = ["NEEDS", "RuleData", "as_arrays", "as_tensors"]
@@ -232,11 +232,28 @@ class RuleData:
                 share = (values * values.grad).detach().abs().double() / scale
                 self.memory["sensitivity"][name] += share.cpu().numpy()
 
-    def remembered(self, name: str) -> LayerView:
-        """Return a layer's graph, values and memories, without captures."""
-        view = self.layers[name].view()
-        extra = self._extra(name, view.graph)
-        return LayerView(view.graph, view.values, extra=extra)
+    def take_step(
+        self, names: list[str], optimizer: torch.optim.Optimizer, step: Step, rng: Any
+    ) -> None:
+        """Let the rule change the values of some layers that an optimizer has just set."""
+        groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        for name in names:
+            values, view = self.layers[name].values, self.layers[name].view()
+            lr = groups.get(id(values), {}).get("lr")
+            if lr is None:
+                raise ValueError(
+                    f"expected a learning rate of layer {name!r} in the optimizer: this rule "
+                    "changes the values of every step in proportion to it"
+                )
+            view = LayerView(view.graph, view.values, extra=self._extra(name, view.graph))
+            new = np.asarray(step(view, float(lr), rng))
+            if new.shape != view.values.shape:
+                raise ValueError(
+                    f"expected {view.values.size} values from the rule's step, got shape "
+                    f"{new.shape}"
+                )
+            with torch.no_grad():
+                values.copy_(torch.from_numpy(new))
 
     # At a rewiring.
 
