@@ -28,3 +28,9 @@ def data_dir():
     if not folder or not Path(folder).is_dir():
         pytest.skip("TOPOKIT_DATA is not set: real data sets are not available")
     return Path(folder)
+
+
+def pytest_configure(config):
+    """Tests loop over all rules with their default settings, which some rules warn about."""
+    line = "ignore:the rule .* with its default settings equals:UserWarning"
+    config.addinivalue_line("filterwarnings", line)

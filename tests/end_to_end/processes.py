@@ -19,7 +19,7 @@ from topokit.nn.distributed import reduce_gradients
 from topokit.nn.engine import attach
 from topokit.rules import RULES, UpdateRule
 
-PARAMS = {"gmp": {"final_density": 0.2}, "granet": {"final_density": 0.2}}
+PARAMS = {name: {"final_density": 0.2} for name in ("gmp", "granet", "chtss")}
 ROWS, EPOCH = 12, 5
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
@@ -66,6 +66,7 @@ CASES = {
     "clipped": Case("mest", clip=0.05, params={"gradient_weight": 5.0}),
     "not clipped": Case("mest", params={"gradient_weight": 5.0}),
     "closure": Case("rigl", closure=True),
+    "noise": Case("deep_r", streams=True, params={"l1": 0.01, "temperature": 1e-3}),
 }  # fmt: skip
 
 

@@ -296,3 +296,28 @@ def test_chain_removal_takes_what_leads_nowhere():
     assert changes["fc1"][0].n_dropped == 3
     assert changes["fc1"][0].n_grown == 3
     assert changes["fc2"][0].after.n_edges == 2
+
+
+@pytest.mark.parametrize(
+    ("importance", "dropped"),
+    [("weight/gradient", [2, 0]), ("gradient/weight", [1, 3]), (None, [2, 0])],
+)
+def test_ratio_of_weight_and_gradient_by_hand(importance, dropped):
+    # gradients 1 2 10 1 at weights 1, -8, 2, 5: ratios w/g 1, 4, 0.2, 5
+    graph = LayerGraph.from_edge_ids(range(4), (2, 4))
+    inputs, output_grad = np.array([[1.0, -2, 10, 1]]), np.array([[1.0, 0]])
+    view = LayerView(graph, np.array([1.0, -8, 2, 5]), inputs, output_grad=output_grad)
+    rule = RULES["gradient_ratio"](**({} if importance is None else {"importance": importance}))
+    assert set(rule.drop(view, 2, np.random.default_rng(0)).tolist()) == set(dropped)
+
+
+def test_a_ratio_with_a_gradient_or_weight_of_zero():
+    # as in the published code, where 1e-8 is added to the divisor
+    graph, inputs = LayerGraph.from_edge_ids(range(3), (1, 3)), np.array([[0.0, 1, 0]])
+    view = LayerView(graph, np.array([1.0, 0, 0]), inputs, output_grad=np.ones((1, 1)))
+    rng = np.random.default_rng(0)
+    for importance, dropped in (("weight/gradient", [1, 2]), ("gradient/weight", [0, 2])):
+        rule = RULES["gradient_ratio"](importance=importance)
+        assert rule.drop(view, 2, rng).tolist() == dropped
+    with pytest.raises(ValueError, match="expected importance to be 'weight/gradient' or"):
+        RULES["gradient_ratio"](importance="weight")

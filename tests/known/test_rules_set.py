@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from topokit.graph import LayerGraph
-from topokit.rules import RULES, LayerView, rewire
+from topokit.rules import RULES, LayerView, rewire, rewire_network
 from topokit.rules.drop import official_removal
 
 HAND = [-5, -4, -3, -2, -0.9, 1, 2, 3, 4, 5]
@@ -62,3 +62,36 @@ def test_starting_values_of_the_official_codes(init, std, rng):
 def test_unknown_init_lists_the_known_ones():
     with pytest.raises(ValueError, match="unknown init 'gauss'; inits: glorot, half_std, he"):
         RULES["set"](init="gauss")
+
+
+def test_the_authors_removal_takes_the_edges_at_both_thresholds_too():
+    values = np.array([-5, -4, -3, -2, -0.9, 1, 2, 3, 4, 5])
+    view = LayerView(LayerGraph.from_edge_ids(range(10), (4, 4)), values)
+    rule, options = RULES["set"](removal="official"), {"progress": 0.0}
+    for fraction, kept in ((0.3, [-5, -4, 3, 4, 5]), (0.0, None)):
+        rng = np.random.default_rng(0)
+        changes = rewire_network({"a": view}, rule, drop_fraction=fraction, rng=rng, **options)
+        if kept is None:
+            assert changes == {}
+            continue
+        update, after = changes["a"]
+        assert after[~update.grown].tolist() == kept
+        assert update.n_grown == update.n_dropped == 5
+    large = np.random.default_rng(1).standard_normal(1000)
+    view = LayerView(LayerGraph.from_edge_ids(range(1000), (40, 40)), large)
+    rng = np.random.default_rng(0)
+    changes = rewire_network({"a": view}, rule, drop_fraction=0.3, rng=rng, **options)
+    assert 301 <= changes["a"][0].n_dropped <= 303
+
+
+@pytest.mark.parametrize("n_edges", [0, 1, 2, 16])
+def test_the_authors_removal_leaves_an_edge(n_edges, rng):
+    graph = LayerGraph.from_edge_ids(range(n_edges), (4, 4))
+    view = LayerView(graph, rng.standard_normal(n_edges))
+    changes = rewire_network(
+        {"a": view}, RULES["set"](removal="official"), drop_fraction=1.0, progress=0.0, rng=rng
+    )
+    dropped = changes["a"][0].n_dropped if changes else 0
+    assert dropped == (0 if n_edges in (0, 1, 16) else n_edges - 1)
+    with pytest.raises(ValueError, match="expected removal to be 'exact' or 'official', got 'all'"):
+        RULES["set"](removal="all")

@@ -67,6 +67,14 @@ def test_snip_is_bounded_seeded_and_never_empties_a_layer(samples):
     assert [g.shape for g in small.values()] == [g.shape for g in topology.values()]
 
 
+@pytest.mark.parametrize("label", [3, 40])
+def test_snip_refuses_labels_without_an_output_unit(label):
+    x, y = np.ones((6, 4)), np.array([0, 1, 2, 0, 1, label])
+    options = {"widths": [4, 5, 3], "density": [0.5, 0.5], "rng": np.random.default_rng(0)}
+    with pytest.raises(ValueError, match=rf"expected labels in 0..2, got {label}"):
+        snip(x, y, **options)
+
+
 def test_snip_never_forms_a_dense_layer(rng):
     import tracemalloc
 

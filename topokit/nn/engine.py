@@ -286,6 +286,9 @@ class Engine(Schedule, Member):
                 layer.calls.clear()
         if self._ended:
             return
+        if self.rule.step is not None:
+            moving = [name for name in self._held(optimizer) if name not in self._fixed()]
+            self._data.take_step(moving, optimizer, self.rule.step, self.rng)
         self._stepped_since.add(number)
         if len(self._stepped_since) < len(self.optimizers):
             return

@@ -171,6 +171,11 @@ def snip(
         )
     if not y.size or y.min() < 0:
         raise ValueError("the initial topology 'snip' needs samples with labels, got none")
+    if y.max() >= widths[-1]:
+        raise ValueError(
+            f"the initial topology 'snip' needs an output unit for each class: expected labels in "
+            f"0..{widths[-1] - 1}, got {y.max()}"
+        )
     if budgets not in ("network", "layer"):
         raise ValueError(f"expected budgets to be 'network' or 'layer', got {budgets!r}")
     if samples < 1:

@@ -18,7 +18,7 @@ from topokit.nn.distributed import Processes, without_reducing
 from topokit.nn.layers import EdgeLayer
 from topokit.rules import LayerView, UpdateRule
 from topokit.rules.memory import MEMORIES, decayed, stalled
-from topokit.rules.rewire import Memory
+from topokit.rules.rewire import Memory, Step
 from topokit.tables import need
 
 __all__ = ["NEEDS", "RuleData", "as_arrays", "as_tensors"]
@@ -72,7 +72,9 @@ class RuleData:
         own = rule.memory or {}
         for entry, memory in own.items():
             need(isinstance(memory, Memory), f"memory {entry!r} of the rule", "a Memory", memory)
-        if taken := sorted({*own} & {*MEMORIES, *NEEDS, "accuracies", "batches", "progress"}):
+        if taken := sorted(
+            {*own} & {*MEMORIES, *NEEDS, "accuracies", "batches", "fixed", "progress"}
+        ):
             raise ValueError(f"expected another name for the rule's memory, got {', '.join(taken)}")
         self.model, self.layers, self.samples = model, layers, samples
         self.processes: Processes | None = None
@@ -229,6 +231,29 @@ class RuleData:
             if values.grad is not None:
                 share = (values * values.grad).detach().abs().double() / scale
                 self.memory["sensitivity"][name] += share.cpu().numpy()
+
+    def take_step(
+        self, names: list[str], optimizer: torch.optim.Optimizer, step: Step, rng: Any
+    ) -> None:
+        """Let the rule change the values of some layers that an optimizer has just set."""
+        groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        for name in names:
+            values, view = self.layers[name].values, self.layers[name].view()
+            lr = groups.get(id(values), {}).get("lr")
+            if lr is None:
+                raise ValueError(
+                    f"expected a learning rate of layer {name!r} in the optimizer: this rule "
+                    "changes the values of every step in proportion to it"
+                )
+            view = LayerView(view.graph, view.values, extra=self._extra(name, view.graph))
+            new = np.asarray(step(view, float(lr), rng))
+            if new.shape != view.values.shape:
+                raise ValueError(
+                    f"expected {view.values.size} values from the rule's step, got shape "
+                    f"{new.shape}"
+                )
+            with torch.no_grad():
+                values.copy_(torch.from_numpy(new))
 
     # At a rewiring.
 

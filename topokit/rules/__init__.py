@@ -12,6 +12,7 @@ from topokit.rules.published import (
     ctre_sim,
     deep_r,
     gmp,
+    gradient_ratio,
     granet,
     itop,
     mest,
@@ -34,7 +35,8 @@ from topokit.rules.rewire import (
     rewire,
     rewire_network,
 )
-from topokit.rules.topological import cht
+from topokit.rules.structured import n_to_m, srigl
+from topokit.rules.topological import cht, chts, chtss
 
 __all__ = [
     "RULES",
@@ -56,13 +58,18 @@ RULES: dict[str, Callable[..., UpdateRule]] = {
     "ctre_sim": ctre_sim,
     "ctre_seq": ctre_seq,
     "rigl": rigl,
+    "srigl": srigl,
+    "n_to_m": n_to_m,
     "snfs": snfs,
     "mest": mest,
     "deep_r": deep_r,
     "cht": cht,
+    "chts": chts,
+    "chtss": chtss,
     "itop": itop,
     "gmp": gmp,
     "granet": granet,
     "path_weight": path_weight,
     "sensitivity": sensitivity,
+    "gradient_ratio": gradient_ratio,
 }

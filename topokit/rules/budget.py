@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topokit.graph import check_chain
+from topokit.graph import LayerGraph, check_chain
 from topokit.rules.drop import lowest
-from topokit.rules.rewire import LayerView, Plan, drop_count, per_layer
+from topokit.rules.init import init_named
+from topokit.rules.rewire import (
+    Extras,
+    Grow,
+    LayerView,
+    Plan,
+    UpdateRule,
+    drop_count,
+    per_layer,
+)
 
 __all__ = [
+    "by_leaving",
     "cubic_density",
     "dead_edges",
     "drop_by",
+    "falling",
     "global_lowest",
     "network_or_layer",
     "path_weights",
     "prune_to",
     "redistribute",
     "share_by_importance",
+    "sigmoid_density",
+    "surplus",
 ]
 
 
@@ -229,31 +244,109 @@ def cubic_density(progress: float, *, initial: float, final: float) -> float:
     return final + (initial - final) * (1 - min(max(progress, 0.0), 1.0)) ** 3
 
 
-def prune_to(*, initial: float, final: float, regrow: bool) -> Plan:
-    """Return a plan: prune the network to the cubic density by global magnitude.
+def sigmoid_density(
+    progress: float, *, initial: float, final: float, end: float = 1.0, steepness: float = 6.0
+) -> float:
+    r"""Return the density of gradual pruning along a sigmoid, which starts slowly.
 
-    With `regrow`, each layer then also replaces `drop_fraction` of the remaining edges. Every layer
-    that has an edge keeps one.
+    With :math:`\sigma(x) = 1 / (1 + e^{-x})`, steepness k and ``p = min(progress / end, 1)``,
+
+    .. math:: d = d_i + (d_f - d_i) \frac{\sigma(k (2p - 1)) - \sigma(-k)}
+                                          {\sigma(k) - \sigma(-k)}
+
+    so that the density is exactly `initial` at 0 and `final` at `end`.
+
+    Parameters
+    ----------
+    progress : float
+        Clipped to [0, 1].
+    initial, final : float
+        In (0, 1], falling.
+    end : float
+        In (0, 1], the progress at which the density is final.
+    steepness : float
+        Positive.
 
     Raises
     ------
     ValueError
-        If not ``0 < final <= initial <= 1``.
+        If a value is out of range.
+
+    References
+    ----------
+    .. [1] Zhang et al., "Brain network science modelling of sparse neural networks enables
+       transformers and LLMs to perform as fully connected", NeurIPS 2025, arXiv 2501.19107, and the
+       authors' public code, which scales the sigmoid as here.
+
+    Examples
+    --------
+    >>> [round(sigmoid_density(p, initial=1.0, final=0.2), 3) for p in (0, 0.25, 0.5, 1)]
+    [1.0, 0.964, 0.6, 0.2]
     """
-    cubic_density(0.0, initial=initial, final=final)
+    if not 0 < final <= initial <= 1:
+        raise ValueError(f"expected 0 < final <= initial <= 1, got {final} and {initial}")
+    if not 0 < end <= 1:
+        raise ValueError(f"expected the end of the decay in (0, 1], got {end}")
+    if not steepness > 0:
+        raise ValueError(f"expected a positive steepness, got {steepness}")
+    done = min(max(progress / end, 0.0), 1.0)
+    # sigma(x) = (1 + tanh(x / 2)) / 2, so that the scaled sigmoid is a scaled tanh
+    curve = math.tanh(steepness * (done - 0.5)) / math.tanh(steepness / 2)
+    return initial + (final - initial) * (1 + curve) / 2
+
+
+def falling(
+    curve: Callable[..., float], initial: float, final: float, **parameters: float
+) -> Callable[[float], float]:
+    """Return ``progress -> density`` along a curve such as `cubic_density`.
+
+    Raises
+    ------
+    ValueError
+        At once, if the curve refuses the densities or the parameters.
+    """
+    density = partial(curve, initial=initial, final=final, **parameters)
+    density(0.0)
+    return density
+
+
+def surplus(graph: LayerGraph, density: float) -> int:
+    """Return by how many edges a layer exceeds a density, at most all but one.
+
+    Examples
+    --------
+    >>> surplus(LayerGraph.from_edge_ids(range(10), (4, 4)), 0.25)
+    6
+    """
+    excess = graph.n_edges - round(density * graph.n_possible)
+    return min(max(0, excess), max(0, graph.n_edges - 1))
+
+
+def prune_to(density: Callable[[float], float], *, regrow: bool, each: bool = False) -> Plan:
+    """Return a plan: prune to a density that depends on the progress.
+
+    Parameters
+    ----------
+    density : callable
+        ``density(progress)``, in (0, 1].
+    regrow : bool
+        Then each layer also replaces `drop_fraction` of the remaining edges.
+    each : bool
+        Prune each layer to the density, instead of the network by global magnitude.
+
+    Notes
+    -----
+    Every layer that has an edge keeps one. What is sparser already is not pruned.
+    """
 
     def plan(
         views: Mapping[str, LayerView], *, drop_fraction: float, progress: float
     ) -> dict[str, tuple[int, int]]:
-        cells = sum(view.graph.n_possible for view in views.values())
-        target = round(cubic_density(progress, initial=initial, final=final) * cells)
-        caps = {name: max(0, view.graph.n_edges - 1) for name, view in views.items()}
-        surplus = max(0, sum(view.graph.n_edges for view in views.values()) - target)
-        pruned = global_lowest(
-            {name: np.abs(view.values) for name, view in views.items()},
-            min(surplus, sum(caps.values())),
-            caps=caps,
-        )
+        target = density(progress)
+        if each:
+            pruned = {name: surplus(view.graph, target) for name, view in views.items()}
+        else:
+            pruned = _globally_small(views, target)
         if not regrow:
             return {name: (pruned[name], 0) for name in views}
         result = {}
@@ -265,6 +358,63 @@ def prune_to(*, initial: float, final: float, regrow: bool) -> Plan:
         return result
 
     return plan
+
+
+def _globally_small(views: Mapping[str, LayerView], density: float) -> dict[str, int]:
+    """Return how many edges each layer loses when the network is pruned by magnitude."""
+    cells = sum(view.graph.n_possible for view in views.values())
+    excess = sum(view.graph.n_edges for view in views.values()) - round(density * cells)
+    caps = {name: max(0, view.graph.n_edges - 1) for name, view in views.items()}
+    return global_lowest(
+        {name: np.abs(view.values) for name, view in views.items()},
+        min(max(0, excess), sum(caps.values())),
+        caps=caps,
+    )
+
+
+def by_leaving(
+    leaving: Callable[[Mapping[str, LayerView], float], Mapping[str, NDArray[np.int64]]],
+    grow: Grow,
+    init: str,
+) -> UpdateRule:
+    """Return a rule that drops the edges which a function of the whole network names.
+
+    Parameters
+    ----------
+    leaving : callable
+        ``leaving(views, drop_fraction) -> {layer: positions}``, for layers that are rewired; the
+        first ones are dropped if not all may leave.
+    grow : callable
+        As in `UpdateRule`.
+    init : str
+        Name in `topokit.rules.init.INITS`.
+
+    Notes
+    -----
+    Each layer grows as many edges as it loses; none loses its last edge, and a complete layer is
+    not changed.
+    """
+
+    def prepare(views: Mapping[str, LayerView], drop_fraction: float) -> Extras:
+        found = leaving(views, drop_fraction)
+        return {name: {"leaving": positions} for name, positions in found.items()}
+
+    def plan(
+        views: Mapping[str, LayerView], *, drop_fraction: float, progress: float
+    ) -> dict[str, tuple[int, int]]:
+        result = {}
+        for name, view in views.items():
+            n = min(view.required("leaving").size, max(0, view.graph.n_edges - 1))
+            result[name] = (n, n) if view.graph.n_absent else (0, 0)
+        return result
+
+    def drop(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        positions = view.required("leaving")
+        if n > positions.size:
+            raise ValueError(f"expected n_drop of at most {positions.size}, got {n}")
+        return np.sort(positions[:n])
+
+    return UpdateRule(drop, grow, init_named(init), prepare=prepare, plan=plan)
 
 
 def path_weights(views: Mapping[str, LayerView]) -> dict[str, NDArray[np.float64]]:

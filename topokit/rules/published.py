@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,32 +12,53 @@ from numpy.typing import NDArray
 
 from topokit.rules import drop, grow
 from topokit.rules.budget import (
+    by_leaving,
+    cubic_density,
     drop_by,
+    falling,
     network_or_layer,
     path_weights,
     prune_to,
     share_by_importance,
 )
 from topokit.rules.init import init_named, keep_regrown
-from topokit.rules.rewire import Drop, Extras, LayerView, UpdateRule, zeros
+from topokit.rules.rewire import Drop, Extras, LayerView, Step, UpdateRule, zeros
 
 __all__ = [
+    "SPARSE_START",
+    "UNTIL",
     "ctre_seq",
     "ctre_sim",
     "deep_r",
     "gmp",
+    "gradient_ratio",
     "granet",
     "itop",
     "mest",
     "path_weight",
     "random_rewiring",
     "rigl",
+    "same_as",
     "sensitivity",
     "set_",
     "set_magnitude",
     "snfs",
     "static",
 ]
+
+
+def same_as(rule: str, other: str, difference: str) -> None:
+    """Warn that a rule made with its default settings equals another one.
+
+    Parameters
+    ----------
+    rule, other : str
+        Names in `topokit.rules.RULES`.
+    difference : str
+        Where they are equal, and the parameter that makes the difference.
+    """
+    message = f"the rule {rule!r} with its default settings equals {other!r} {difference}"
+    warnings.warn(message, UserWarning, stacklevel=3)
 
 
 def static() -> UpdateRule:
@@ -58,20 +81,30 @@ def _no_change(
     return dict.fromkeys(views, (0, 0))
 
 
-def set_(*, init: str = "zeros") -> UpdateRule:
+def set_(*, removal: str = "exact", init: str = "zeros") -> UpdateRule:
     """Sparse Evolutionary Training: drop the smallest weights of each sign, grow at random.
 
     Parameters
     ----------
+    removal : str
+        ``"exact"``: ``floor(zeta * n)`` edges are replaced. ``"official"``: those that the authors'
+        code removes, which are one to three more (`topokit.rules.drop.official_removal`).
     init : str
         Name in `topokit.rules.init.INITS`. The official codes differ: ``normal`` in the sparse
         MLP, ``normal_rbm`` in the sparse RBM, ``zeros`` in the masked Keras network.
 
+    Raises
+    ------
+    ValueError
+        If a name is unknown.
+
     Notes
     -----
-    Differences from the authors' code: exactly ``floor(zeta * n)`` edges are replaced, where their
-    code removes one or two more (`topokit.rules.drop.official_removal`); growth is an exact uniform
-    sample, where their code draws and rejects (the same distribution). As in their code, an edge
+    Differences from the authors' code: with ``removal="exact"``, exactly ``floor(zeta * n)`` edges
+    are replaced, where their code also removes the edges at its two thresholds; with
+    ``"official"``, the same edges as theirs, except that a layer keeps an edge, a complete layer is
+    not changed, and a drop fraction of 0 removes none. Growth is an exact uniform sample, where
+    their code draws and rejects (the same distribution). As in their code, an edge
     just dropped may be grown again, as a new one. Kept edges keep their momentum as in the sparse
     codes; the Keras code resets all of it every epoch. The schedule is set by the trainer: the
     paper drops without growing after the last epoch, the sparse MLP code does nothing there.
@@ -86,7 +119,20 @@ def set_(*, init: str = "zeros") -> UpdateRule:
     >>> set_(init="normal").drop.__name__
     'signed_magnitude'
     """
-    return UpdateRule(drop.signed_magnitude, grow.uniform, init_named(init))
+    if removal not in ("exact", "official"):
+        raise ValueError(f"expected removal to be 'exact' or 'official', got {removal!r}")
+    if removal == "exact":
+        return UpdateRule(drop.signed_magnitude, grow.uniform, init_named(init))
+    return by_leaving(_official, grow.uniform, init)
+
+
+def _official(views: Mapping[str, LayerView], drop_fraction: float) -> dict[str, NDArray[np.int64]]:
+    """Return the positions that the authors' SET code removes from each layer."""
+    none = np.empty(0, np.int64)
+    return {
+        name: drop.official_removal(view.values, drop_fraction) if drop_fraction else none
+        for name, view in views.items()
+    }
 
 
 def set_magnitude(*, init: str = "zeros") -> UpdateRule:
@@ -297,13 +343,17 @@ def snfs(*, budgets: str = "network") -> UpdateRule:
     )
 
 
-def mest(*, gradient_weight: float = 0.01) -> UpdateRule:
-    """Memory-economic sparse training: drop low ``abs(w) + lambda * abs(dL/dw)``, grow uniformly.
+def mest(*, gradient_weight: float | None = None) -> UpdateRule:
+    """Drop low ``abs(w) + lambda * abs(dL/dw)``; ``set_magnitude`` unless gradient_weight is set.
+
+    This is memory-economic sparse training (MEST); grown edges are drawn uniformly.
 
     Parameters
     ----------
-    gradient_weight : float
-        Lambda, at least 0. The default of the authors' repository is 0, that is, magnitude alone.
+    gradient_weight : float, optional
+        Lambda, at least 0. The default is 0.01, with a warning: where gradients are small beside
+        weights, so little of them does not change which edges are lowest, and the rule equals
+        `set_magnitude`. The default of the authors' repository is 0, magnitude alone.
 
     Raises
     ------
@@ -325,9 +375,12 @@ def mest(*, gradient_weight: float = 0.01) -> UpdateRule:
 
     Examples
     --------
-    >>> mest().needs, mest(gradient_weight=0).needs
+    >>> mest(gradient_weight=0.1).needs, mest(gradient_weight=0).needs
     (('gradient',), ())
     """
+    if gradient_weight is None:
+        gradient_weight = 0.01
+        same_as("mest", "set_magnitude", "where gradients are small; set gradient_weight")
     if not gradient_weight >= 0:
         raise ValueError(f"expected a gradient_weight of at least 0, got {gradient_weight}")
 
@@ -339,14 +392,17 @@ def mest(*, gradient_weight: float = 0.01) -> UpdateRule:
     return UpdateRule(least_salient, grow.uniform, needs=("gradient",))
 
 
-def itop(*, growth: str = "random") -> UpdateRule:
-    """In-time over-parameterization: drop small magnitudes, grow edges never active before.
+def itop(*, growth: str | None = None) -> UpdateRule:
+    """In-time over-parameterization: grow new edges; ``set_magnitude`` unless growth='unfired'.
+
+    Drop the smallest magnitudes, grow edges that have never been active before.
 
     Parameters
     ----------
-    growth : str
+    growth : str, optional
         ``"unfired"`` grows never-active edges first (others when none is left); ``"random"``, the
-        paper's SET-ITOP, grows uniformly. RigL-ITOP is `rigl` on ITOP's schedule.
+        paper's SET-ITOP, grows uniformly, which makes the rule equal `set_magnitude`: it is the
+        default, with a warning. RigL-ITOP is `rigl` on ITOP's schedule.
 
     Raises
     ------
@@ -372,9 +428,11 @@ def itop(*, growth: str = "random") -> UpdateRule:
     >>> itop(growth="unfired").needs
     ('explored',)
     """
-    if growth not in ("unfired", "random"):
+    if growth not in ("unfired", "random", None):
         raise ValueError(f"expected growth to be 'unfired' or 'random', got {growth!r}")
-    if growth == "random":
+    if growth is None:
+        same_as("itop", "set_magnitude", "on the same schedule; growth='unfired' differs")
+    if growth != "unfired":
         return UpdateRule(drop.smallest_magnitude, grow.uniform)
     return UpdateRule(drop.smallest_magnitude, grow.never_active, needs=("explored",))
 
@@ -385,11 +443,19 @@ def _theta(view: LayerView) -> NDArray[Any]:
     return np.where(sign == 0, np.inf, view.values * sign)
 
 
-def deep_r(*, seed: int = 0, start: float = 1e-12) -> UpdateRule:
+def deep_r(
+    *, l1: float = 0.0, temperature: float = 0.0, seed: int = 0, start: float = 1e-12
+) -> UpdateRule:
     """DEEP R: an edge whose weight crosses zero is dropped, a random absent one is grown.
 
     Parameters
     ----------
+    l1 : float
+        Strength alpha of the L1 prior, at least 0: every step, the optimizer's learning rate times
+        alpha is taken from each weight's absolute value. 1e-5 in the authors' script.
+    temperature : float
+        T, at least 0: every step, noise from N(0, 2 * lr * T) is added to each weight, with the
+        optimizer's learning rate lr.
     seed : int
         Determines the fixed sign of every possible edge (a hash of its id: nothing is stored).
     start : float
@@ -398,18 +464,23 @@ def deep_r(*, seed: int = 0, start: float = 1e-12) -> UpdateRule:
     Raises
     ------
     ValueError
-        If `start` is not positive.
+        If `start` is not positive, or `l1` or `temperature` is negative.
 
     Notes
     -----
     As many edges are replaced as have crossed zero, whatever the drop fraction. Needs
-    ``extra["sign"]``, the sign each edge was grown with (`topokit.rules.memory.birth_signs`). The
-    L1 penalty and the noise of every step are left to the optimizer and are not part of this rule.
-    Apply the rule after every step, or after every epoch; in the second case a weight that crosses
-    zero twice within an epoch is not noticed.
+    ``extra["sign"]``, the sign each edge was grown with (`topokit.rules.memory.birth_signs`).
+    With plain SGD, a prior, a temperature and a rewiring after every step (``every=1``) the rule is
+    the paper's; both are 0 by default, which leaves gradients alone to carry weights over zero.
+    They are added after every step of the optimizer, also after the last rewiring, from the random
+    numbers of the rewiring, in layers that are rewired. If edges are replaced after every epoch, a
+    weight that crosses zero twice within one is not noticed, and a weight that has crossed is
+    trained until the epoch ends.
 
-    Differences from the authors' code: initial edges have the sign of their initial weight; growth
-    draws from all absent edges, those just dropped included, without replacement.
+    Differences from the authors' code: the noise has the paper's standard deviation
+    ``sqrt(2 * lr * T)``, in their script it is ``lr * 1e-5``; initial edges have the sign of their
+    initial weight; growth draws from all absent edges, those just dropped included, without
+    replacement.
 
     References
     ----------
@@ -422,6 +493,9 @@ def deep_r(*, seed: int = 0, start: float = 1e-12) -> UpdateRule:
     """
     if not start > 0:
         raise ValueError(f"expected a positive start, got {start}")
+    for name, value in (("l1", l1), ("temperature", temperature)):
+        if not value >= 0:
+            raise ValueError(f"expected {name} of at least 0, got {value}")
 
     def crossed_first(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
         return drop.lowest(_theta(view), n)
@@ -432,7 +506,17 @@ def deep_r(*, seed: int = 0, start: float = 1e-12) -> UpdateRule:
         tiny = max(start, float(np.finfo(view.values.dtype).smallest_subnormal))
         return np.where(_hash_bit(ids, seed), tiny, -tiny)
 
-    return UpdateRule(crossed_first, grow.uniform, fixed_sign, needs=("sign",), plan=_crossings)
+    def prior_and_noise(view: LayerView, lr: float, rng: np.random.Generator) -> NDArray[Any]:
+        values = view.values - lr * l1 * np.asarray(view.required("sign"))
+        if temperature:
+            values = values + math.sqrt(2 * lr * temperature) * rng.standard_normal(values.size)
+        return values
+
+    step: Step | None = prior_and_noise if l1 or temperature else None
+    needs = ("sign",)
+    return UpdateRule(
+        crossed_first, grow.uniform, fixed_sign, needs=needs, plan=_crossings, step=step
+    )
 
 
 def _crossings(
@@ -455,15 +539,22 @@ def _hash_bit(ids: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
     return (z >> np.uint64(63)).astype(bool)
 
 
-def gmp(*, final_density: float = 0.1, initial_density: float = 1.0) -> UpdateRule:
-    """Gradual magnitude pruning: only drop, down a cubic density schedule, over the whole network.
+UNTIL = 0.1  # the final density of rules that prune
+SPARSE_START = f"on a start of density {UNTIL} or less; set final_density below that of the start"
+
+
+def gmp(*, final_density: float | None = None, initial_density: float = 1.0) -> UpdateRule:
+    """Gradual magnitude pruning down a cubic density; ``static`` unless final_density is set.
+
+    Edges of smallest magnitude in the whole network are dropped, and none is grown.
 
     Parameters
     ----------
     final_density, initial_density : float
         Over all rewired layers together; in (0, 1]. The density falls with training progress as
         `topokit.rules.budget.cubic_density`, and is final at the last rewiring. A network that is
-        sparser already is not changed.
+        sparser already is not changed: there the rule equals `static`. So without `final_density`,
+        which is then 0.1, there is a warning.
 
     Raises
     ------
@@ -486,17 +577,23 @@ def gmp(*, final_density: float = 0.1, initial_density: float = 1.0) -> UpdateRu
     >>> gmp(final_density=0.05).needs
     ()
     """
-    plan = prune_to(initial=initial_density, final=final_density, regrow=False)
+    if final_density is None:
+        final_density = UNTIL
+        same_as("gmp", "static", SPARSE_START)
+    plan = prune_to(falling(cubic_density, initial_density, final_density), regrow=False)
     return UpdateRule(drop.smallest_magnitude, grow.uniform, plan=plan)
 
 
-def granet(*, final_density: float = 0.1, initial_density: float = 0.5) -> UpdateRule:
-    """GraNet: global gradual pruning, then drop and grow by gradient in every layer.
+def granet(*, final_density: float | None = None, initial_density: float = 0.5) -> UpdateRule:
+    """GraNet: prune gradually, drop and grow by gradient; ``rigl`` unless final_density is set.
+
+    Pruning is by magnitude over the whole network, dropping and growing in every layer.
 
     Parameters
     ----------
     final_density, initial_density : float
-        As in `gmp`.
+        As in `gmp`. On a network that is no denser than the final density, the rule equals `rigl`;
+        without `final_density`, which is then 0.1, there is a warning.
 
     Raises
     ------
@@ -519,10 +616,13 @@ def granet(*, final_density: float = 0.1, initial_density: float = 0.5) -> Updat
 
     Examples
     --------
-    >>> granet().needs
+    >>> granet(final_density=0.05).needs
     ('gradient',)
     """
-    plan = prune_to(initial=initial_density, final=final_density, regrow=True)
+    if final_density is None:
+        final_density = UNTIL
+        same_as("granet", "rigl", SPARSE_START)
+    plan = prune_to(falling(cubic_density, initial_density, final_density), regrow=True)
     return UpdateRule(drop.smallest_magnitude, grow.gradient, needs=("gradient",), plan=plan)
 
 
@@ -637,3 +737,55 @@ def sensitivity(*, budgets: str = "network", init: str = "zeros") -> UpdateRule:
         needs=("sensitivity",),
         plan=network_or_layer(drop_by(importance), budgets),
     )
+
+
+def gradient_ratio(*, importance: str = "weight/gradient", init: str = "zeros") -> UpdateRule:
+    """Drop by the ratio of weight and gradient magnitude, either way round, grow uniformly.
+
+    These are the criteria *reciprocal sensitivity* and *sensitivity* of [1]_. They are ascribed to
+    [2]_, the text of which was not available; `path_weight` and `sensitivity` are topokit's own
+    readings of that paper.
+
+    Parameters
+    ----------
+    importance : str
+        ``"weight/gradient"``: edges of least ``abs(w) / (abs(g) + 1e-8)`` are dropped, small
+        weights that still change (reciprocal sensitivity). ``"gradient/weight"``: edges of least
+        ``abs(g) / (abs(w) + 1e-8)``, large weights that have settled (sensitivity).
+    init : str
+        Name in `topokit.rules.init.INITS`.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown.
+
+    Notes
+    -----
+    Needs the last batch's inputs and output gradients, O(samples * (n_in + n_out)) memory, but the
+    gradient at present edges only: O(samples * n_edges) time, in bounded blocks. Difference from
+    the code of [1]_: the number of edges is rounded down, where theirs is rounded up.
+
+    References
+    ----------
+    .. [1] Nowak, Grooten, Mocanu, Tabor, "Fantastic weights and how to find them: where to prune in
+       dynamic sparse training", NeurIPS 2023.
+    .. [2] Naji, Abtahi, Marvasti, "Efficient sparse artificial neural networks", arXiv 2103.07674.
+
+    Examples
+    --------
+    >>> gradient_ratio(importance="gradient/weight").needs
+    ('gradient',)
+    """
+    if importance not in ("weight/gradient", "gradient/weight"):
+        raise ValueError(
+            f"expected importance to be 'weight/gradient' or 'gradient/weight', got {importance!r}"
+        )
+
+    def least(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        above, below = np.abs(view.values).astype(float), np.abs(view.edge_grad())
+        if importance == "gradient/weight":
+            above, below = below, above
+        return drop.lowest(above / (below + 1e-8), n)
+
+    return UpdateRule(least, grow.uniform, init_named(init), needs=("gradient",))

@@ -19,6 +19,7 @@ __all__ = [
     "Memory",
     "Rewiring",
     "SCHEDULES",
+    "Step",
     "UpdateRule",
     "constant",
     "cosine",
@@ -54,8 +55,9 @@ class LayerView:
         present), ``sign`` ((n_edges,) sign of each weight when its edge was grown),
         ``sensitivity`` ((n_edges,) sum of ``abs(weight * gradient)`` since the last rewiring),
         ``stalled`` (bool: whether validation accuracy has ever stopped improving). Also
-        ``progress`` (float: share of rewirings done, where a whole network is rewired), and the
-        entries that `UpdateRule.prepare` adds.
+        ``progress`` (float: share of rewirings done) and ``fixed`` (bool: whether the layer keeps
+        its graph), where a whole network is rewired, and the entries that `UpdateRule.prepare`
+        adds.
 
     Raises
     ------
@@ -158,6 +160,7 @@ Init = Callable[[LayerView, NDArray[np.int64], np.random.Generator], NDArray[Any
 Extras = dict[str, dict[str, Any]]
 Prepare = Callable[[Mapping[str, LayerView], float], Extras]
 Plan = Callable[..., dict[str, tuple[int, int]]]
+Step = Callable[[LayerView, float, np.random.Generator], NDArray[Any]]
 
 
 def zeros(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
@@ -268,6 +271,10 @@ class UpdateRule(NamedTuple):
     memory : dict of Memory, optional
         Further memories of the rule; each is found in ``view.extra`` under its name. The engine
         initialises them, carries them over rewirings and stores them in checkpoints.
+    step : callable, optional
+        ``step(view, lr, rng) -> (n_edges,)``, the values after each optimizer step, given those
+        that the optimizer with learning rate `lr` has set; the view holds the memories in `needs`
+        and no captures. By default the optimizer's values stay.
 
     Examples
     --------
@@ -285,6 +292,7 @@ class UpdateRule(NamedTuple):
     prepare: Prepare | None = None
     plan: Plan = per_layer
     memory: Mapping[str, Memory] | None = None
+    step: Step | None = None
 
 
 def rewire(
@@ -569,13 +577,18 @@ def rewire_network(
     unknown = sorted(set(fixed) - set(views))
     if unknown:
         raise ValueError(f"expected fixed layers among {list(views)}, got {unknown}")
-    extras = {} if rule.prepare is None else rule.prepare(views, drop_fraction)
     views = {
         name: dataclasses.replace(
-            view, extra={**view.extra, **extras.get(name, {}), "progress": progress}
+            view, extra={**view.extra, "progress": progress, "fixed": name in fixed}
         )
         for name, view in views.items()
     }
+    if rule.prepare is not None:
+        extras = rule.prepare(views, drop_fraction)
+        views = {
+            name: dataclasses.replace(view, extra={**view.extra, **extras.get(name, {})})
+            for name, view in views.items()
+        }
     moving = {name: view for name, view in views.items() if name not in fixed}
     plan = rule.plan(moving, drop_fraction=drop_fraction, progress=progress)
     result = {}
