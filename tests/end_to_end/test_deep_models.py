@@ -1,0 +1,112 @@
+"""Models whose layers are no chain of widths: trained, recorded, resumed, drawn."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.end_to_end.test_resume import Stop, assert_same_run, stop_after
+from topokit.cli import main
+from topokit.experiments.config import RunConfig, load_recipe
+from topokit.experiments.runs import check, resume, run
+
+TINY = {
+    "resnet20_cifar10": ["data.name=digits", "data.augment=crop_flip", "model.image=[1,8,8]",
+                         "model.depth=8", "model.channels=[4,6,8]"],
+    "wrn22_2_cifar10": ["data.name=digits", "data.augment=crop_flip", "model.image=[1,8,8]",
+                        "model.depth=10", "model.widen=1", "rule.every=2"],
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def tiny(recipe, *more):
+    settings = [*TINY[recipe], "epochs=2", "threads=1"]
+    if "data.name=digits" in settings:
+        settings += ["data.n_train=100", "data.n_test=60", "batch_size=40"]
+    return load_recipe(recipe).override([*settings, *more])
+
+
+@pytest.mark.parametrize("recipe", TINY)
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, recipe):
+    config = tiny(recipe, "model.dropout=0.1")
+    whole = run(config, tmp_path / "whole")
+    with pytest.raises(Stop):
+        run(config, tmp_path / "run", progress=stop_after(0))
+    resume(tmp_path / "run")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert whole.recorded == [0, 1]
+    first, last = whole.topology(0), whole.topology(1)
+    moved = [n for n in first if not np.array_equal(first[n].edge_ids, last[n].edge_ids)]
+    full = [n for n in first if first[n].n_edges == first[n].n_possible]
+    assert set(moved) | set(full) == set(first)
+    assert {n: g.n_edges for n, g in first.items()} == {n: g.n_edges for n, g in last.items()}
+    assert RunConfig.from_toml(config.to_toml()) == config
+    saved = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["model"]
+    means = [key for key in saved if key.endswith("running_mean")]
+    assert len(means) > 5
+    assert all(saved[key].abs().sum() > 0 for key in means)
+
+
+def test_augmentation_changes_training_alone(tmp_path):
+    from topokit.experiments.runs import _prepare
+
+    values = tiny("resnet20_cifar10").to_dict()
+    augmented = RunConfig.from_dict(values)
+    del values["data"]["augment"]
+    configs = [RunConfig.from_dict(values), augmented]
+    parts = [_prepare(config, None) for config in configs]
+    assert np.array_equal(parts[0].data.x_train, parts[1].data.x_train)
+    assert np.array_equal(parts[0].data.x_test, parts[1].data.x_test)
+    histories = [run(config, tmp_path / str(i)) for i, config in enumerate(configs)]
+    a, b = (history.epochs["train_loss"][0] for history in histories)
+    assert a != b
+
+
+def test_commands_take_a_run_of_many_layers(tmp_path, capsys):
+    path = str(tmp_path / "run")
+    settings = [word for setting in TINY["resnet20_cifar10"] for word in ("--set", setting)]
+    more = ["data.n_train=60", "data.n_test=40", "epochs=2", "threads=1"]
+    settings += [word for setting in more for word in ("--set", setting)]
+    assert main(["train", "resnet20_cifar10", "--out", path, *settings]) == 0
+    capsys.readouterr()
+    assert main(["analyze", path]) == 0
+    assert "stage3.block1.conv2" in capsys.readouterr().out
+    assert main(["verify", path]) == 0
+    assert main(["list", "models"]) == 0
+    assert "wide_resnet" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_report_of_a_run_of_many_layers(tmp_path):
+    run(tiny("resnet20_cifar10"), tmp_path / "run")
+    assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "page.html")]) == 0
+    assert "stage3.block1.conv2" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["model.image=[3,32,32]"], r"use --set model.image=\[1,8,8\]"),
+        (["model.classes=7"], "use --set model.classes=10"),
+        (["model.widths=[64,10]"], "the layers of 'resnet' follow from its other parameters"),
+        (["model.width=3"], "unknown key 'model.width'|unknown parameter"),
+        (["topology.densities=[0.1,0.2]"], "expected one density for each of 7 layers, got 2"),
+        (["topology.generator=snip"], "expected a generator for model 'resnet', got 'snip'"),
+        (["model.name=set_mlp"], "missing key 'model.widths'"),
+        (["data.augment=crop"], "unknown augmentation 'crop'|expected one of|data.augment"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_before_work(settings, words):
+    with pytest.raises(ValueError, match=words):
+        check(tiny("resnet20_cifar10", *settings))
+
+
+def test_a_mlp_becomes_a_resnet_by_its_name():
+    config = load_recipe("set_mlp_digits").override(["model.name=resnet", "model.image=[1,8,8]"])
+    assert config.model.widths == ()
+    check(config)
