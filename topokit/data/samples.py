@@ -95,8 +95,9 @@ class Data:
     name : str
     x_train, x_test : (n, n_features) float32
         Finite; images are flattened row by row (channels first where there are several).
-    y_train, y_test : (n,) int64
-        Classes ``0..n_classes - 1``; all -1 where the data has no labels.
+    y_train, y_test : (n,) or (n, length) int64
+        Classes ``0..n_classes - 1``, one for each sample or, as for texts, several; all -1 where
+        the data has no labels.
     n_classes : int
         0 where the data has no labels.
     image_shape : tuple of int, optional
@@ -134,7 +135,7 @@ class Data:
             x = np.ascontiguousarray(getattr(self, f"x_{part}"), np.float32)
             y = np.ascontiguousarray(getattr(self, f"y_{part}"), np.int64)
             where = f"data set {self.name!r}, {part} part"
-            if x.ndim != 2 or y.shape != x.shape[:1] or not x.size:
+            if x.ndim != 2 or y.ndim not in (1, 2) or len(y) != len(x) or not (x.size and y.size):
                 raise ValueError(
                     f"{where}: expected x (n, n_features) and y (n,) with n of at least 1, "
                     f"got {x.shape} and {y.shape}"
@@ -148,6 +149,11 @@ class Data:
                 )
             object.__setattr__(self, f"x_{part}", x)
             object.__setattr__(self, f"y_{part}", y)
+        if self.y_train.shape[1:] != self.y_test.shape[1:]:
+            raise ValueError(
+                f"data set {self.name!r}: expected as many classes of a sample in both parts, "
+                f"got y of {self.y_train.shape} and {self.y_test.shape}"
+            )
         if self.x_train.shape[1] != self.x_test.shape[1]:
             raise ValueError(
                 f"data set {self.name!r}: expected as many features in both parts, "
