@@ -16,9 +16,9 @@ from topokit.rules import RULES
 
 FEATURES = {
     "digits": 64, "mnist": 784, "fashion_mnist": 784, "cifar10": 3072, "madelon": 500,
-    "pcmac": 3289, "basehock": 4862, "mushrooms": 112,
+    "pcmac": 3289, "basehock": 4862, "mushrooms": 112, "text": 64,
 }  # fmt: skip
-CLASSES = {"cifar10": 10}
+CLASSES = {"cifar10": 10, "text": 97}
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -50,7 +50,7 @@ OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 """Optimizers by name, and their classes in `torch.optim`."""
 
 WITHOUT_BUDGET = ("file",)
-WITHOUT_WIDTHS = ("resnet", "wide_resnet")
+WITHOUT_WIDTHS = ("resnet", "wide_resnet", "gpt")
 """Models whose layers follow from other parameters; those of `topokit.nn.models.LAYERS`."""
 
 

@@ -55,7 +55,14 @@ from topokit.measures import (
 from topokit.nn.distributed import Processes
 from topokit.nn.initial_topology import INITIAL_TOPOLOGIES
 from topokit.nn.layers import sparse_layers
-from topokit.nn.models import LAYERS, MODELS, UNSUPERVISED, inputs_of, layers_for
+from topokit.nn.models import (
+    LAYERS,
+    MODELS,
+    SEQUENCES,
+    UNSUPERVISED,
+    inputs_of,
+    layers_for,
+)
 from topokit.nn.states import topology_of_state
 from topokit.rules import RULES, SCHEDULES, Rewiring
 from topokit.tables import choose
@@ -352,6 +359,12 @@ def _prepare(config: RunConfig, data_dir: str | os.PathLike[str] | None) -> _Par
         raise ValueError(
             f"data.name: model {config.model.name!r} expected a data set with labels, got "
             f"{data.name!r}, which has none; {', '.join(sorted(UNSUPERVISED))} learns without"
+        )
+    if (data.y_train.ndim == 2) != (config.model.name in SEQUENCES):
+        kind = "one class for each sample" if data.y_train.ndim == 1 else "a class for each feature"
+        raise ValueError(
+            f"data.name: {data.name!r} has {kind}, which is not what model {config.model.name!r} "
+            f"learns; a class for each feature, as in 'text', is for {', '.join(SEQUENCES)} alone"
         )
     if config.model.name in LAYERS:
         _layers(config, data)

@@ -14,6 +14,7 @@ from torch import nn
 from topokit.graph import Topology, check_chain
 from topokit.nn.activations import ACTIVATIONS, WithDropout
 from topokit.nn.conv import SparseConv2d
+from topokit.nn.language import gpt, gpt_layers
 from topokit.nn.layers import SparseLinear
 from topokit.nn.rbm import set_rbm
 from topokit.nn.residual import resnet, resnet_layers, wide_resnet, wide_resnet_layers
@@ -22,6 +23,7 @@ from topokit.tables import as_generator, parameters_of
 __all__ = [
     "LAYERS",
     "MODELS",
+    "SEQUENCES",
     "UNSUPERVISED",
     "SparseCNN",
     "SparseMLP",
@@ -337,17 +339,23 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "set_rbm": set_rbm,
     "resnet": resnet,
     "wide_resnet": wide_resnet,
+    "gpt": gpt,
 }
 """Functions ``(topology, *, rng, generator, **options) -> module`` that build a model, by name."""
 
 LAYERS: dict[str, Callable[..., dict[str, tuple[int, ...]]]] = {
     "resnet": resnet_layers,
     "wide_resnet": wide_resnet_layers,
+    "gpt": gpt_layers,
 }
 """Models whose layers are no chain of widths, and the functions ``(**options) -> {name: shape}``
 that return the shapes of their sparse layers, input to output."""
 
-_SIZES = {"resnet": ("image", "classes"), "wide_resnet": ("image", "classes")}
+_SIZES = {
+    "resnet": ("image", "classes"),
+    "wide_resnet": ("image", "classes"),
+    "gpt": ("context", "vocabulary"),
+}
 """The options of these models that say how many features and classes the data must have."""
 
 
@@ -409,6 +417,9 @@ def layers_for(
             )
     return LAYERS[model](**{key: value for key, value in options.items() if key in known})
 
+
+SEQUENCES = frozenset({"gpt"})
+"""Names of models that tell a class for each feature of a sample, such as the next character."""
 
 UNSUPERVISED = frozenset({"set_rbm"})
 """Names of models that learn without labels; their last width is not tied to the classes."""
