@@ -83,11 +83,43 @@ def test_commands_take_a_run_of_many_layers(tmp_path, capsys):
     assert "wide_resnet" in capsys.readouterr().out
 
 
+def test_a_transformer_has_no_measures_of_a_chain(tmp_path):
+    whole = run(
+        tiny("gpt_text", "measures.chosen=['active_flow','network_spectral_gap']"), tmp_path
+    )
+    rows = whole.measures[whole.measures["layer"] == "network"]
+    assert len(rows) > 1
+    assert rows["value"].isna().all()
+    with pytest.raises(ValueError, match=r"q_proj and block1\.attention\.k_proj read the"):
+        run(tiny("gpt_text", "rule.name=path_weight"), tmp_path / "other")
+
+
+def test_batch_norm_is_for_one_process():
+    from topokit.experiments.loop import _draw_apart
+    from topokit.experiments.runs import _build, _first_topology, _prepare
+
+    class Two:
+        size, rank, first = 2, 0, True
+
+    config = tiny("resnet20_cifar10")
+    parts = _prepare(config, None)
+    state = _build(config, _first_topology(config, parts), parts)
+    with pytest.raises(ValueError, match="expected one process for a model with batch norm"):
+        _draw_apart(state, Two())
+
+
 @pytest.mark.slow
-def test_report_of_a_run_of_many_layers(tmp_path):
+def test_a_report_shows_every_layer(tmp_path):
     run(tiny("resnet20_cifar10"), tmp_path / "run")
     assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "page.html")]) == 0
     assert "stage3.block1.conv2" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_transformer_is_drawn(tmp_path):
+    run(tiny("gpt_text", "model.blocks=1"), tmp_path / "run")
+    assert main(["plot", str(tmp_path / "run"), "--out", str(tmp_path / "figures")]) == 0
+    assert any("v_proj" in path.name for path in (tmp_path / "figures").iterdir())
 
 
 @pytest.mark.parametrize(

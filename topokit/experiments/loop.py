@@ -414,9 +414,7 @@ def _one_epoch(
     return float(np.mean(losses))
 
 
-def _shared_gradient(
-    model: Any, x: torch.Tensor, y: torch.Tensor, processes: Processes
-) -> float:
+def _shared_gradient(model: Any, x: torch.Tensor, y: torch.Tensor, processes: Processes) -> float:
     """Leave the gradient of a batch's mean loss in every process, and return that loss.
 
     Each process computes it for its share of the samples, which may be none.
@@ -443,8 +441,8 @@ def _draw_apart(state: TrainState, processes: Processes) -> None:
         )
     if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in state.model.modules()):
         raise ValueError(
-            "expected one process for a model with batch norm, whose statistics are those of a whole "
-            f"batch, got {processes.size}"
+            "expected one process for a model with batch norm, whose statistics are those of a "
+            f"whole batch, got {processes.size}"
         )
     bits = processes.from_first(state.dropout.get_state().numpy())
     if not processes.first:
