@@ -59,6 +59,10 @@ def text(
     ValueError
         If the file is no text, or too short for two blocks in the test part.
 
+    References
+    ----------
+    .. [1] The Python Language Reference, docs.python.org/3/reference.
+
     Examples
     --------
     >>> data = text(rng=np.random.default_rng(0), length=32, n_train=100, n_test=10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -333,7 +334,7 @@ def chain_widths(topology: Mapping[str, LayerGraph]) -> list[int] | None:
     """Return the widths ``[n_0, ..., n_L]`` if each layer feeds the next, else ``None``.
 
     Whether it does is read from the widths, and for attention from the names: queries, keys and
-    values of one module (`SIDE_BY_SIDE`) read the same units, so a network with them is no chain
+    values of one module (`PROJECTIONS`) read the same units, so a network with them is no chain
     even where all widths are equal.
 
     Examples
@@ -350,13 +351,7 @@ def chain_widths(topology: Mapping[str, LayerGraph]) -> list[int] | None:
     return [graphs[0].n_in] + [graph.n_out for graph in graphs]
 
 
-SIDE_BY_SIDE = tuple(
-    tuple(pattern.format(letter) for letter in letters)
-    for pattern, letters in (
-        ("{}_proj", "qkv"), ("{}", ("query", "key", "value")), ("{}", "qkv"), ("to_{}", "qkv"),
-        ("w{}", "qkv"), ("w_{}", "qkv"), ("{}_proj", ("query", "key", "value")),
-    )
-)  # fmt: skip
+PROJECTIONS = re.compile("(to_|w_?)?(q|k|v|query|key|value)(_proj)?", re.IGNORECASE)
 """Usual names of the layers of an attention that make queries, keys and values."""
 
 
@@ -370,14 +365,11 @@ def side_by_side(names: Iterable[str]) -> tuple[str, str] | None:
     >>> side_by_side(["fc1", "fc2"]) is None
     True
     """
-    seen: dict[tuple[str, tuple[str, ...]], str] = {}
+    seen: dict[str, str] = {}
     for name in names:
         parent, _, leaf = name.rpartition(".")
-        for kinds in SIDE_BY_SIDE:
-            if leaf.lower() in kinds:
-                other = seen.setdefault((parent, kinds), name)
-                if other != name:
-                    return other, name
+        if PROJECTIONS.fullmatch(leaf) and seen.setdefault(parent, name) != name:
+            return seen[parent], name
     return None
 
 
