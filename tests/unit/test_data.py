@@ -15,7 +15,7 @@ def seeded(seed=0):
 WITH_FILES = [
     name
     for name, loader in DATASETS.items()
-    if name not in ("digits", "synthetic")
+    if name not in ("digits", "synthetic", "text")
     and all(p.default is not inspect.Parameter.empty for p in parameters_of(loader).values())
 ]
 

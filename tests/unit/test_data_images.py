@@ -1,11 +1,13 @@
 import gzip
 import io
+import math
 import struct
 
 import numpy as np
 import pytest
 
-from topokit.data import DATASETS, load_data
+from topokit.data import DATASETS, Data, load_data
+from topokit.data.samples import crop_flip
 
 
 def equal(a, b):
@@ -211,3 +213,40 @@ def test_cifar10_from_jpeg_copies(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"60k\.npz: expected an intact \.npz with jpeg_train"):
             load_data("cifar10", data_dir=tmp_path, rng=seeded())
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (3, 32, 32), (8, 8), (28, 28)])
+def test_crop_flip_shifts_and_mirrors_whole_images(rng, shape):
+    x = rng.random((200, math.prod(shape)), dtype=np.float32) + 1
+    y = crop_flip(x, shape, np.random.default_rng(0)).reshape(200, -1, *shape[-2:])
+    border, (height, width) = shape[-2] // 8, shape[-2:]
+    padded = np.pad(x.reshape(y.shape), ((0, 0), (0, 0), (border, border), (border, border)))
+    found = set()
+    for image, wide in zip(y, padded, strict=True):
+        places = [
+            (top, left, flip)
+            for top in range(2 * border + 1)
+            for left in range(2 * border + 1)
+            for flip in (False, True)
+            if np.array_equal(
+                image, wide[:, top : top + height, left : left + width][:, :, :: -1 if flip else 1]
+            )
+        ]
+        assert len(places) == 1
+        found.add(places[0])
+    tops, lefts, flips = (set(values) for values in zip(*found, strict=True))
+    assert tops == lefts == set(range(2 * border + 1))
+    assert flips == {False, True}
+
+
+def test_only_images_are_augmented(rng):
+    x, y = np.ones((4, 6)), np.array([0, 1, 0, 1])
+    with pytest.raises(ValueError, match="expected images to augment, got none"):
+        Data("plain", x, y, x, y, 2, augment="crop_flip")
+    with pytest.raises(ValueError, match="unknown augmentation 'crop'"):
+        Data("plain", x, y, x, y, 2, (2, 3), augment="crop")
+    data = load_data("digits", rng=0, augment="crop_flip")
+    same = load_data("digits", rng=0)
+    assert np.array_equal(data.x_train, same.x_train)
+    assert not np.array_equal(data.augmented(data.x_train[:9], rng), data.x_train[:9])
+    assert same.augmented(same.x_train, rng) is same.x_train

@@ -8,16 +8,17 @@ import pytest
 
 from topokit.data import DATASETS
 from topokit.experiments.config import RECIPES, RunConfig, load_recipe, resolve
-from topokit.generators import GENERATORS
+from topokit.generators import GENERATORS, generate_layers
 from topokit.generators.density import layer_densities, shapes_of
 from topokit.graph import LayerGraph
-from topokit.nn.models import MODELS, inputs_of
+from topokit.nn.models import LAYERS, MODELS, inputs_of, layers_for
 from topokit.rules import RULES
 
 FEATURES = {
     "digits": 64, "mnist": 784, "fashion_mnist": 784, "cifar10": 3072, "madelon": 500,
-    "pcmac": 3289, "basehock": 4862, "mushrooms": 112,
+    "pcmac": 3289, "basehock": 4862, "mushrooms": 112, "text": 64,
 }  # fmt: skip
+CLASSES = {"cifar10": 10, "text": 97}
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -42,6 +43,15 @@ class TestEachRecipe:
         config, rng = load_recipe(name), np.random.default_rng(0)
         RULES[config.rule.name](**config.rule.params)
         n_features = config.data.params.get("n_features") or FEATURES[config.data.name]
+        if config.model.name in LAYERS:
+            shapes = layers_for(
+                config.model.name, n_features=n_features, n_classes=CLASSES[config.data.name],
+                **config.model.params,
+            )  # fmt: skip
+            shares = {"density": config.topology.density, "densities": config.topology.densities}
+            topology = generate_layers(shapes, config.topology.generator, **shares, rng=rng)
+            MODELS[config.model.name](topology, rng=rng, **config.model.params)
+            return
         n_in = inputs_of(config.model.name, n_features, **config.model.params)
         assert config.model.widths[0] == n_in
         topology = {"fc1": LayerGraph.from_edge_ids([0, 3], (2, n_in))}

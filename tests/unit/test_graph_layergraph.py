@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.strategies import edge_updates, layer_graphs
-from topokit.graph import EdgeUpdate, LayerGraph, same_edges, sample_absent, top_absent
+from topokit.graph import (
+    EdgeUpdate,
+    LayerGraph,
+    chain_widths,
+    check_chain,
+    same_edges,
+    sample_absent,
+    top_absent,
+)
 
 
 @given(layer_graphs())
@@ -231,3 +239,23 @@ def test_indices_and_shapes_are_not_cut_to_fit():
         with pytest.raises(ValueError, match=r"expected a shape \(n_out, n_in\)"):
             LayerGraph.from_edge_ids([], shape)
     assert LayerGraph(np.array([1, 3]), [0, 1], np.array([2], np.uint8)).indices.tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
+        ("h.0.query", "h.0.key", "h.0.value"),
+        ("wq", "wk", "wv"),
+        ("x.to_q", "x.to_k", "x.to_v"),
+        ("self.Q_proj", "self.K_proj", "self.out_proj"),
+    ],
+)
+def test_an_attention_is_no_chain_whatever_its_widths(names):
+    square = LayerGraph.from_edge_ids(range(9), (3, 3))
+    topology = {"fc": square} | dict.fromkeys(names, square)
+    assert chain_widths(topology) is None
+    with pytest.raises(ValueError, match=f"{names[0]} and {names[1]} read the same units"):
+        check_chain(topology, "a measure")
+    apart = {f"block{i}.{name}": square for i, name in enumerate(names)}
+    assert chain_widths(apart) == [3] * 4

@@ -1,4 +1,4 @@
-"""Data sets by name: embedded digits, images and features from files, user data, OpenML.
+"""Data sets by name: embedded digits, images, features, texts, user data, OpenML.
 
 This package holds loaders, one function for each data set, and what they share: finding files,
 splitting and scaling. A data set is a loader and a line in `DATASETS`. Imports no other package of
@@ -16,6 +16,7 @@ from topokit.data.features import mat_features, mushrooms
 from topokit.data.images import cifar10, digits, idx_images
 from topokit.data.samples import Data, Loader
 from topokit.data.synthetic import synthetic
+from topokit.data.text import text
 from topokit.data.user import csv, npz, openml
 from topokit.tables import as_generator, choose
 
@@ -49,6 +50,7 @@ DATASETS: dict[str, Loader] = {
     ),
     "mushrooms": mushrooms,
     "synthetic": synthetic,
+    "text": text,
     "csv": csv,
     "npz": npz,
     "openml": openml,

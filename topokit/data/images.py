@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from topokit.data.samples import (
     COMMON,
     SCALES,
+    Augment,
     Data,
     Loader,
     Scale,
@@ -37,6 +38,7 @@ def digits(
     n_train: int | None = None,
     n_test: int = 449,
     scale: Scale = "unit",
+    augment: Augment | None = None,
 ) -> Data:
     """Load the 1,797 handwritten digits (8 x 8, values 0 to 16) that scikit-learn ships.
 
@@ -54,6 +56,8 @@ def digits(
         Size of the test part.
     scale : str
         A key of `SCALES`.
+    augment : {"crop_flip"}, optional
+        Change each batch of training images at random; see `AUGMENTATIONS`.
 
     Returns
     -------
@@ -83,6 +87,7 @@ def digits(
         10,
         (8, 8),
         f"scikit-learn's load_digits; stratified split; {SCALES[scale]}",
+        augment,
     )
 
 
@@ -117,6 +122,7 @@ def idx_images(name: str, folders: tuple[str, ...], url: str, paper: str) -> Loa
         n_test: int | None = None,
         subset: Subset = "stratified",
         scale: Scale = "unit",
+        augment: Augment | None = None,
     ) -> Data:
         places = [f"{folder}/" for folder in folders] + [""]
         paths = [
@@ -142,7 +148,7 @@ def idx_images(name: str, folders: tuple[str, ...], url: str, paper: str) -> Loa
         x_train, y_train, x_test, y_test = subsets(name, parts, n_train, n_test, subset, rng)
         x_train, x_test = scaled(x_train, x_test, scale, 255)
         source = f"{files[0].parent}; {SCALES[scale]}"
-        return Data(name, x_train, y_train, x_test, y_test, 10, (28, 28), source)
+        return Data(name, x_train, y_train, x_test, y_test, 10, (28, 28), source, augment)
 
     load.__name__ = load.__qualname__ = name
     load.__doc__ = f"""Load {name}: 60,000 + 10,000 grey images of 28 x 28 in 10 classes.
@@ -159,6 +165,8 @@ def idx_images(name: str, folders: tuple[str, ...], url: str, paper: str) -> Loa
     subset : str
         "stratified", or "tutorial": the samples used in the SET tutorials (both parts shuffled by
         one legacy generator with seed 0, the first ones taken).
+    augment : {"crop_flip"}, optional
+        Change each batch of training images at random; see `AUGMENTATIONS`.
 
     Returns
     -------
@@ -184,6 +192,7 @@ def cifar10(
     n_train: int | None = None,
     n_test: int | None = None,
     scale: Scale = "unit",
+    augment: Augment | None = None,
 ) -> Data:
     """Load CIFAR-10: 50,000 + 10,000 colour images of 32 x 32 in 10 classes.
 
@@ -201,6 +210,8 @@ def cifar10(
         Sizes of the parts; stratified subsets drawn from `rng`.
     scale : str
         A key of `SCALES`.
+    augment : {"crop_flip"}, optional
+        Change each batch of training images at random; see `AUGMENTATIONS`.
 
     Returns
     -------
@@ -239,7 +250,7 @@ def cifar10(
     x_train, y_train, x_test, y_test = subsets(name, parts, n_train, n_test, "stratified", rng)
     x_train, x_test = scaled(x_train, x_test, scale, 255)
     source = f"{files[0]}; {SCALES[scale]}"
-    return Data(name, x_train, y_train, x_test, y_test, 10, (3, 32, 32), source)
+    return Data(name, x_train, y_train, x_test, y_test, 10, (3, 32, 32), source, augment)
 
 
 def _cifar_batches(files: list[Path]) -> tuple[Any, Any, Any, Any]:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topokit.foreign import read_arrays, refusals
+from topokit.tables import choose
 
-__all__ = ["SCALES", "Data", "find_files", "scaled", "split", "subsets"]
+__all__ = ["AUGMENTATIONS", "SCALES", "Data", "find_files", "scaled", "split", "subsets"]
 
 SCALES: dict[str, str] = {
     "unit": "divided by the largest possible value, to [0, 1]",
@@ -25,6 +26,53 @@ SCALES: dict[str, str] = {
 """Ways to scale features; a constant feature is only shifted."""
 
 
+def crop_flip(
+    x: NDArray[np.float32], shape: Sequence[int], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Return images shifted at random, with zeros at the border, half of them mirrored.
+
+    Each image gets a border of zeros an eighth of its height wide (4 for 32 x 32), is cropped to
+    its size at a random place, and mirrored left to right with probability 1/2.
+
+    Parameters
+    ----------
+    x : (n, n_features) float32
+    shape : sequence of int
+        Of an image: ``(height, width)`` or ``(channels, height, width)``.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    (n, n_features) float32
+
+    References
+    ----------
+    He, Zhang, Ren, Sun, "Deep residual learning for image recognition", CVPR 2016, section 4.2.
+
+    Examples
+    --------
+    >>> image = np.arange(1, 65, dtype=np.float32)[None]
+    >>> crop_flip(image, (8, 8), np.random.default_rng(0)).reshape(8, 8)[:2, :3].tolist()
+    [[16.0, 15.0, 14.0], [24.0, 23.0, 22.0]]
+    """
+    height, width = shape[-2:]
+    border = max(1, height // 8)
+    images = x.reshape(len(x), -1, height, width)
+    padded = np.pad(images, ((0, 0), (0, 0), (border, border), (border, border)))
+    top, left = rng.integers(0, 2 * border + 1, (2, len(x), 1))
+    mirrored = rng.random((len(x), 1)) < 0.5
+    rows = (top + np.arange(height))[:, None, :, None]
+    columns = np.arange(width)
+    columns = (left + np.where(mirrored, columns[::-1], columns))[:, None, None, :]
+    which = np.arange(len(x))[:, None, None, None]
+    channel = np.arange(images.shape[1])[:, None, None]
+    return padded[which, channel, rows, columns].reshape(x.shape)
+
+
+AUGMENTATIONS: dict[str, Callable[..., NDArray[np.float32]]] = {"crop_flip": crop_flip}
+"""Random changes of training images, by name: ``(x, image_shape, rng) -> x``."""
+
+Augment = Literal["crop_flip"]
 Scale = Literal["unit", "minmax", "standard", "global", "none"]
 Subset = Literal["stratified", "tutorial"]
 Loader = Callable[..., "Data"]
@@ -47,19 +95,23 @@ class Data:
     name : str
     x_train, x_test : (n, n_features) float32
         Finite; images are flattened row by row (channels first where there are several).
-    y_train, y_test : (n,) int64
-        Classes ``0..n_classes - 1``; all -1 where the data has no labels.
+    y_train, y_test : (n,) or (n, length) int64
+        Classes ``0..n_classes - 1``, one for each sample or, as for texts, several; all -1 where
+        the data has no labels.
     n_classes : int
         0 where the data has no labels.
     image_shape : tuple of int, optional
         ``(height, width)`` or ``(channels, height, width)``.
     source : str
         Where the data come from and how they were split and scaled.
+    augment : str, optional
+        A name of `AUGMENTATIONS`: how each batch of training images is changed at random.
 
     Raises
     ------
     ValueError
-        If shapes or labels do not match, or a value is not finite.
+        If shapes or labels do not match, a value is not finite, or data without images are to be
+        augmented.
 
     Examples
     --------
@@ -76,13 +128,14 @@ class Data:
     n_classes: int
     image_shape: tuple[int, ...] | None = None
     source: str = ""
+    augment: str | None = None
 
     def __post_init__(self) -> None:
         for part in ("train", "test"):
             x = np.ascontiguousarray(getattr(self, f"x_{part}"), np.float32)
             y = np.ascontiguousarray(getattr(self, f"y_{part}"), np.int64)
             where = f"data set {self.name!r}, {part} part"
-            if x.ndim != 2 or y.shape != x.shape[:1] or not x.size:
+            if x.ndim != 2 or y.ndim not in (1, 2) or len(y) != len(x) or not (x.size and y.size):
                 raise ValueError(
                     f"{where}: expected x (n, n_features) and y (n,) with n of at least 1, "
                     f"got {x.shape} and {y.shape}"
@@ -96,11 +149,34 @@ class Data:
                 )
             object.__setattr__(self, f"x_{part}", x)
             object.__setattr__(self, f"y_{part}", y)
+        if self.y_train.shape[1:] != self.y_test.shape[1:]:
+            raise ValueError(
+                f"data set {self.name!r}: expected as many classes of a sample in both parts, "
+                f"got y of {self.y_train.shape} and {self.y_test.shape}"
+            )
         if self.x_train.shape[1] != self.x_test.shape[1]:
             raise ValueError(
                 f"data set {self.name!r}: expected as many features in both parts, "
                 f"got {self.x_train.shape[1]} and {self.x_test.shape[1]}"
             )
+
+        if self.augment is not None:
+            choose("augmentation", self.augment, AUGMENTATIONS)
+            if self.image_shape is None:
+                raise ValueError(f"data set {self.name!r}: expected images to augment, got none")
+
+    def augmented(self, x: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+        """Return a batch of training samples as `augment` says; without it, `x` itself.
+
+        Parameters
+        ----------
+        x : (n, n_features) float32
+        rng : numpy.random.Generator
+            Not used without an augmentation.
+        """
+        if self.augment is None or self.image_shape is None:
+            return x
+        return AUGMENTATIONS[self.augment](x, self.image_shape, rng)
 
     @property
     def n_features(self) -> int:

@@ -13,10 +13,10 @@ from topokit.data.samples import SCALES, Data, Scale, read_npz, scaled, split, s
 from topokit.foreign import open_regular, refusals
 from topokit.tables import choose, need
 
-__all__ = ["csv", "npz", "openml"]
+__all__ = ["csv", "npz", "openml", "user_file"]
 
 
-def _user_file(data_dir: Path | None, path: str) -> Path:
+def user_file(data_dir: Path | None, path: str) -> Path:
     """Return a file relative to the folder of data sets, or else to the working directory."""
     folder = data_dir or Path(os.environ.get("TOPOKIT_DATA") or ".")
     candidates = [folder / Path(path).expanduser(), Path(path).expanduser()]
@@ -111,7 +111,7 @@ def csv(
     >>> data.x_train.shape, data.n_classes
     ((16, 2), 2)
     """
-    file = _user_file(data_dir, path)
+    file = user_file(data_dir, path)
     with refusals(file, "a table of numbers and a column of labels"):
         frame, read_as = _table(file, header)
         for column in drop:
@@ -262,7 +262,7 @@ def npz(
     >>> npz(data_dir=folder, rng=np.random.default_rng(0), path="points.npz").x_test.shape
     (4, 20)
     """
-    file = _user_file(data_dir, path)
+    file = user_file(data_dir, path)
     parts = ("x_train", "y_train", "x_test", "y_test")
     arrays = read_npz(file, ("x", "y"), parts)
     with refusals(file, "arrays of numbers and labels"):

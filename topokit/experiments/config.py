@@ -50,6 +50,8 @@ OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 """Optimizers by name, and their classes in `torch.optim`."""
 
 WITHOUT_BUDGET = ("file",)
+WITHOUT_WIDTHS = ("resnet", "wide_resnet", "gpt")
+"""Models whose layers follow from other parameters; those of `topokit.nn.models.LAYERS`."""
 
 
 def _is_share(value: Any) -> bool:
@@ -83,12 +85,23 @@ class Spec:
 
 @dataclass(frozen=True)
 class ModelSpec(Spec):
-    """A model of `topokit.MODELS` and the widths of all its layers, input and output included."""
+    """A model of `topokit.MODELS` and the widths of all its layers, input and output included.
+
+    Models of `WITHOUT_WIDTHS` have none: their layers follow from their parameters.
+    """
 
     widths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
+        if self.name in WITHOUT_WIDTHS:
+            if len(self.widths):
+                raise ValueError(
+                    f"model.widths: the layers of {self.name!r} follow from its other parameters, "
+                    f"got widths {list(self.widths)}"
+                )
+            assign(self, widths=())
+            return
         good = isinstance(self.widths, Sequence) and not isinstance(self.widths, str)
         need(
             good and len(self.widths) >= 2 and all(is_integer(w, 1) for w in self.widths),
@@ -357,6 +370,8 @@ class RunConfig:
                 table = {f.name: getattr(value, f.name) for f in fields(value)}
                 params = dict(table.pop("params", {}))
                 table = {k: list(v) if isinstance(v, tuple) else v for k, v in table.items()}
+                if table.get("widths") == []:
+                    del table["widths"]
                 value = {k: v for k, v in table.items() if v is not None} | params
             if value is not None and value != {}:
                 plain[key] = dict(value) if isinstance(value, Mapping) else value
@@ -383,6 +398,8 @@ class RunConfig:
             section, last = path[0], path[-1]
             if _CHOICES.get(section) == last and table.get(last) != value:
                 own = {item.name for item in fields(_SECTIONS[section])}
+                if value in WITHOUT_WIDTHS:
+                    own -= {"widths"}
                 values[section] = table = {k: v for k, v in table.items() if k in own}
             if section == "topology":
                 _one_budget(
@@ -413,7 +430,7 @@ def _section(key: str, values: Mapping[str, Any]) -> Any:
             raise ValueError(f"unknown key '{key}.{name}'; {hint(name, own)}keys: {listed(own)}")
     elif choice not in values:
         raise ValueError(f"missing key '{key}.{choice}': a configuration needs it")
-    if key == "model" and "widths" not in values:
+    if key == "model" and "widths" not in values and values["name"] not in WITHOUT_WIDTHS:
         raise ValueError("missing key 'model.widths': a configuration needs it")
     made = {name: value for name, value in values.items() if name in own}
     return kind(**made, **({"params": others} if choice else {}))
@@ -498,7 +515,7 @@ def resolve(config: RunConfig, tables: Mapping[str, Mapping[str, Callable[..., A
     shares, n_layers = config.topology.densities, len(config.model.widths) - 1
     if isinstance(shares, str) and "densities" in tables:
         choose("density allocation", shares, tables["densities"])
-    elif isinstance(shares, tuple) and len(shares) != n_layers:
+    elif isinstance(shares, tuple) and config.model.widths and len(shares) != n_layers:
         raise ValueError(
             f"topology.densities: expected one for each of {n_layers} layers, got {len(shares)}"
         )

@@ -302,7 +302,7 @@ def train(
     try:
         for index in range(state.epoch, plan.epochs):
             start = time.perf_counter()
-            loss = _one_epoch(state, x, y, plan, processes)
+            loss = _one_epoch(state, x, y, plan, data, processes)
             first = processes is None or processes.first
             test_loss, accuracy = math.nan, math.nan
             if first:
@@ -347,13 +347,16 @@ def _loss(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def evaluate(model: Any, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """Return the mean cross-entropy (nats) and the accuracy of a model on samples.
 
-    Of a model that learns without labels: its mean reconstruction error per unit, and ``nan``.
+    Both are means over all classes that are to be told, of which a sample may have many, as the
+    next characters of a text. Of a model that learns without labels: its mean reconstruction error
+    per unit, and ``nan``.
     """
     model.eval()
     total, right = 0.0, 0
     unlabelled = getattr(model, "reconstruction_error", None)
     draws = torch.Generator().manual_seed(0)  # the same draws in every evaluation
     widest = max((max(layer.graph.shape) for layer in sparse_layers(model).values()), default=1)
+    widest = max(widest, getattr(model, "cells", 1))
     batch = max(1, min(EVALUATION_BATCH, WIDEST_CELLS // max(1, widest)))
     with torch.no_grad():
         for at in range(0, len(x), batch):
@@ -365,7 +368,7 @@ def evaluate(model: Any, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
             scores = model(samples)
             total += float(nn.functional.cross_entropy(scores, target, reduction="sum"))
             right += int((scores.argmax(dim=1) == target).sum())
-    return total / len(x), right / len(x) if unlabelled is None else math.nan
+    return total / y.size, right / y.size if unlabelled is None else math.nan
 
 
 def _one_epoch(
@@ -373,9 +376,13 @@ def _one_epoch(
     x: torch.Tensor,
     y: torch.Tensor,
     plan: TrainPlan,
+    data: Data,
     processes: Processes | None,
 ) -> float:
-    """Train over all samples once and return the mean loss of the batches."""
+    """Train over all samples once and return the mean loss of the batches.
+
+    Images are augmented, if the data say so, from the stream that orders the samples.
+    """
     state.model.train()
     if processes is not None:
         _draw_apart(state, processes)
@@ -386,11 +393,14 @@ def _one_epoch(
     losses = []
     for batch in order.split(plan.batch_size):
         state.optimizer.zero_grad(set_to_none=True)
+        samples, classes = x[batch], y[batch]
+        if data.augment is not None:
+            samples = torch.from_numpy(data.augmented(samples.numpy(), state.rngs["order"]))
         if processes is None:
-            loss = _loss(state.model, x[batch], y[batch])
+            loss = _loss(state.model, samples, classes)
             losses.append(float(loss.detach()))
         else:
-            losses.append(_shared_gradient(state.model, x, y, batch, processes))
+            losses.append(_shared_gradient(state.model, samples, classes, processes))
         state.step += 1
         if not math.isfinite(losses[-1]):
             lr = state.optimizer.param_groups[0]["lr"]
@@ -404,17 +414,15 @@ def _one_epoch(
     return float(np.mean(losses))
 
 
-def _shared_gradient(
-    model: Any, x: torch.Tensor, y: torch.Tensor, batch: torch.Tensor, processes: Processes
-) -> float:
+def _shared_gradient(model: Any, x: torch.Tensor, y: torch.Tensor, processes: Processes) -> float:
     """Leave the gradient of a batch's mean loss in every process, and return that loss.
 
     Each process computes it for its share of the samples, which may be none.
     """
-    own = batch.tensor_split(processes.size)[processes.rank]
+    own, targets = (each.tensor_split(processes.size)[processes.rank] for each in (x, y))
     part = torch.zeros(1, dtype=torch.float64)
     if len(own):
-        loss = _loss(model, x[own], y[own]) * (len(own) / len(batch))
+        loss = _loss(model, own, targets) * (len(own) / len(x))
         loss.backward()
         part += float(loss.detach())
     reduce_gradients(model, group=processes.group, average=False)
@@ -430,6 +438,11 @@ def _draw_apart(state: TrainState, processes: Processes) -> None:
         raise ValueError(
             "expected one process for a model with persistent chains (model.persistent), which go "
             f"through all samples, got {processes.size}"
+        )
+    if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in state.model.modules()):
+        raise ValueError(
+            "expected one process for a model with batch norm, whose statistics are those of a "
+            f"whole batch, got {processes.size}"
         )
     bits = processes.from_first(state.dropout.get_state().numpy())
     if not processes.first:

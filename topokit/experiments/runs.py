@@ -33,7 +33,13 @@ from topokit.experiments.record import EXPLORED, History
 from topokit.experiments.recorder import Recorder
 from topokit.experiments.rundir import Record, RunDirectory
 from topokit.experiments.upgrade import upgrade
-from topokit.generators import DENSITIES, GENERATORS, generate, layer_densities
+from topokit.generators import (
+    DENSITIES,
+    GENERATORS,
+    generate,
+    generate_layers,
+    layer_densities,
+)
 from topokit.generators.density import shapes_of
 from topokit.graph import EdgeUpdate, Topology
 from topokit.graph.checksums import digest, read_seal, seal_in
@@ -49,7 +55,14 @@ from topokit.measures import (
 from topokit.nn.distributed import Processes
 from topokit.nn.initial_topology import INITIAL_TOPOLOGIES
 from topokit.nn.layers import sparse_layers
-from topokit.nn.models import MODELS, UNSUPERVISED, inputs_of
+from topokit.nn.models import (
+    LAYERS,
+    MODELS,
+    SEQUENCES,
+    UNSUPERVISED,
+    inputs_of,
+    layers_for,
+)
 from topokit.nn.states import topology_of_state
 from topokit.rules import RULES, SCHEDULES, Rewiring
 from topokit.tables import choose
@@ -266,7 +279,7 @@ def _restored(
         state.restore(checkpoint)
         layers = sparse_layers(state.model)
         widths = chain_widths({name: layer.graph for name, layer in layers.items()})
-        if widths not in (None, list(config.model.widths)):
+        if config.model.widths and widths not in (None, list(config.model.widths)):
             words = f"{widths}, those of the configuration are {list(config.model.widths)}"
             raise ValueError(f"its widths are {words}")
     except ValueError as error:
@@ -341,15 +354,48 @@ def _prepare(config: RunConfig, data_dir: str | os.PathLike[str] | None) -> _Par
     }
     folder = None if data_dir is None else Path(data_dir)
     data = load_data(config.data.name, data_dir=folder, rng=rngs["data"], **config.data.params)
-    n_inputs = inputs_of(config.model.name, data.n_features, **config.model.params)
     n_classes = 0 if config.model.name in UNSUPERVISED else data.n_classes
     if not n_classes and config.model.name not in UNSUPERVISED:
         raise ValueError(
             f"data.name: model {config.model.name!r} expected a data set with labels, got "
             f"{data.name!r}, which has none; {', '.join(sorted(UNSUPERVISED))} learns without"
         )
-    check_widths(config, n_features=data.n_features, n_classes=n_classes, n_inputs=n_inputs)
+    if (data.y_train.ndim == 2) != (config.model.name in SEQUENCES):
+        kind = "one class for each sample" if data.y_train.ndim == 1 else "a class for each feature"
+        raise ValueError(
+            f"data.name: {data.name!r} has {kind}, which is not what model {config.model.name!r} "
+            f"learns; a class for each feature, as in 'text', is for {', '.join(SEQUENCES)} alone"
+        )
+    if config.model.name in LAYERS:
+        _layers(config, data)
+    else:
+        n_inputs = inputs_of(config.model.name, data.n_features, **config.model.params)
+        check_widths(config, n_features=data.n_features, n_classes=n_classes, n_inputs=n_inputs)
     return _Parts(data, rngs)
+
+
+def _layers(config: RunConfig, data: Data) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the sparse layers of a model of `LAYERS`; checks data and budget."""
+    spec = config.topology
+    shapes = layers_for(
+        config.model.name,
+        n_features=data.n_features,
+        n_classes=data.n_classes,
+        image_shape=data.image_shape,
+        **config.model.params,
+    )
+    if spec.generator in INITIAL_TOPOLOGIES:
+        raise ValueError(
+            f"topology.generator: expected a generator for model {config.model.name!r}, got "
+            f"{spec.generator!r}, which needs a model with widths"
+        )
+    layer_densities(list(shapes.values()), **_budget(config))
+    return shapes
+
+
+def _budget(config: RunConfig) -> dict[str, Any]:
+    spec = config.topology
+    return {"epsilon": spec.epsilon, "density": spec.density, "densities": spec.densities}
 
 
 def _checksum(data: Data) -> str:
@@ -362,11 +408,10 @@ def _checksum(data: Data) -> str:
 def _first_topology(config: RunConfig, parts: _Parts) -> Topology:
     """Return the initial topology of a new run."""
     spec, widths, rng = config.topology, config.model.widths, parts.rngs["topology"]
-    budget: dict[str, Any] = {
-        "epsilon": spec.epsilon,
-        "density": spec.density,
-        "densities": spec.densities,
-    }
+    budget = _budget(config)
+    if config.model.name in LAYERS:
+        shapes = _layers(config, parts.data)
+        return generate_layers(shapes, spec.generator, **budget, rng=rng, **spec.params)
     if spec.generator in INITIAL_TOPOLOGIES:
         shares = None
         if spec.generator not in WITHOUT_BUDGET:

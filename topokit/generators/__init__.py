@@ -9,7 +9,8 @@ module of its kind and add a line to the table behind `GENERATORS`. Imports from
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,7 @@ __all__ = [
     "describe",
     "epsilon_from_density",
     "generate",
+    "generate_layers",
     "graph_with_degrees",
     "layer_densities",
     "randomized_twin",
@@ -214,20 +216,72 @@ def generate(
     >>> generate([64, 100, 10], "erdos_renyi", epsilon=5, rng=np.random.default_rng(0))
     {'fc1': LayerGraph(64 -> 100, 820 edges), 'fc2': LayerGraph(100 -> 10, 550 edges)}
     """
+    choose("generator", generator, GENERATORS)
+    shapes = {f"fc{i}": shape for i, shape in enumerate(shapes_of(widths), start=1)}
+    return generate_layers(
+        shapes, generator, density=density, epsilon=epsilon, densities=densities, rng=rng, **params
+    )
+
+
+def generate_layers(
+    shapes: Mapping[str, Sequence[int]],
+    generator: str,
+    *,
+    density: float | None = None,
+    epsilon: float | None = None,
+    densities: str | Sequence[float] | None = None,
+    rng: np.random.Generator | int,
+    **params: Any,
+) -> Topology:
+    """Generate a graph for each layer of a network whose layers need not be a chain.
+
+    Parameters
+    ----------
+    shapes : mapping of str to sequence of int
+        Dimensions of each layer's weight by name, ``(n_out, n_in)`` or ``(n_out, n_in, kh, kw)``. A
+        convolution's graph has ``n_in kh kw`` input units.
+    generator : str
+        A name of `GENERATORS`. Families of `NETWORKS`, whose layers depend on each other, take the
+        layers in the order given.
+    density, epsilon, densities
+        The budget, as for `generate`; kernels count in the allocation "erk".
+    rng : numpy.random.Generator or int
+        An integer is a seed.
+    **params
+        Parameters of the generator.
+
+    Returns
+    -------
+    dict of LayerGraph
+        In the order of `shapes`.
+
+    Raises
+    ------
+    ValueError
+        If a name, a size, a budget or a parameter is wrong; the message names the right ones.
+
+    Examples
+    --------
+    >>> shapes = {"conv": (8, 3, 3, 3), "fc": (10, 8)}
+    >>> generate_layers(shapes, "erdos_renyi", density=0.5, densities="erk", rng=0)
+    {'conv': LayerGraph(27 -> 8, 72 edges), 'fc': LayerGraph(8 -> 10, 76 edges)}
+    """
     rng = as_generator(rng)
     function = choose("generator", generator, GENERATORS)
     _check_params(generator, function, params)
-    shapes = shapes_of(widths)
-    shares = layer_densities(shapes, density=density, epsilon=epsilon, densities=densities)
+    shares = layer_densities(
+        list(shapes.values()), density=density, epsilon=epsilon, densities=densities
+    )
+    sizes = [(shape[0], math.prod(shape[1:])) for shape in shapes.values()]
     if generator in NETWORKS:
-        graphs = NETWORKS[generator](shapes, densities=shares, rng=rng, **params)
+        graphs = NETWORKS[generator](sizes, densities=shares, rng=rng, **params)
     else:
         family = recorded(generator, function)
         graphs = [
             family(n_in, n_out, density=share, rng=rng, **params)
-            for (n_out, n_in), share in zip(shapes, shares, strict=True)
+            for (n_out, n_in), share in zip(sizes, shares, strict=True)
         ]
-    return {f"fc{i + 1}": graph for i, graph in enumerate(graphs)}
+    return dict(zip(shapes, graphs, strict=True))
 
 
 def _check_params(name: str, function: Callable[..., Any], params: dict[str, Any]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import operator
+import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -332,6 +333,10 @@ def same_edges(a: LayerGraph, b: LayerGraph) -> bool:
 def chain_widths(topology: Mapping[str, LayerGraph]) -> list[int] | None:
     """Return the widths ``[n_0, ..., n_L]`` if each layer feeds the next, else ``None``.
 
+    Whether it does is read from the widths, and for attention from the names: queries, keys and
+    values of one module (`PROJECTIONS`) read the same units, so a network with them is no chain
+    even where all widths are equal.
+
     Examples
     --------
     >>> layer = LayerGraph.from_edge_ids([], (3, 2))
@@ -341,7 +346,31 @@ def chain_widths(topology: Mapping[str, LayerGraph]) -> list[int] | None:
     graphs = list(topology.values())
     if not graphs or any(a.n_out != b.n_in for a, b in itertools.pairwise(graphs)):
         return None
+    if side_by_side(topology):
+        return None
     return [graphs[0].n_in] + [graph.n_out for graph in graphs]
+
+
+PROJECTIONS = re.compile("(to_|w_?)?(q|k|v|query|key|value)(_proj)?", re.IGNORECASE)
+"""Usual names of the layers of an attention that make queries, keys and values."""
+
+
+def side_by_side(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return two layers of one module that read the same units, by their names; None without any.
+
+    Examples
+    --------
+    >>> side_by_side(["block1.attention.q_proj", "block1.attention.k_proj", "fc"])
+    ('block1.attention.q_proj', 'block1.attention.k_proj')
+    >>> side_by_side(["fc1", "fc2"]) is None
+    True
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        parent, _, leaf = name.rpartition(".")
+        if PROJECTIONS.fullmatch(leaf) and seen.setdefault(parent, name) != name:
+            return seen[parent], name
+    return None
 
 
 def check_chain(topology: Mapping[str, LayerGraph], what: str = "") -> list[int]:
@@ -376,6 +405,11 @@ def check_chain(topology: Mapping[str, LayerGraph], what: str = "") -> list[int]
     widths = chain_widths(topology)
     if widths is None:
         layers = ", ".join(f"{name}: {g.n_in} -> {g.n_out}" for name, g in topology.items())
+        if beside := side_by_side(topology):
+            raise ValueError(
+                f"{what + ': ' if what else ''}expected layers that chain, got an attention, whose "
+                f"layers {beside[0]} and {beside[1]} read the same units"
+            )
         raise ValueError(
             f"{what + ': ' if what else ''}expected layers that chain (n_out of each equal to "
             f"n_in of the next), got {layers or 'no layers'}"

@@ -20,7 +20,7 @@ from topokit.nn.kernels.threads import (
 )
 from topokit.tables import as_generator
 
-__all__ = ["ACTIVATIONS", "AllReLU", "SReLU", "dropped_out"]
+__all__ = ["ACTIVATIONS", "AllReLU", "SReLU", "WithDropout", "dropped_out"]
 
 
 class SReLU(nn.Module):
@@ -288,3 +288,44 @@ ACTIVATIONS: dict[str, Callable[[int, int, np.random.Generator], nn.Module]] = {
     "all_relu": _all_relu,
 }
 """Functions ``(position, units, rng) -> module`` that make the activation of a hidden layer."""
+
+
+class WithDropout(nn.Module):
+    """A module with dropout from a generator of its own, which is copied and pickled with it.
+
+    Parameters
+    ----------
+    dropout : float
+        Probability that an element is dropped in training, in [0, 1).
+    generator : torch.Generator, optional
+        Draws the masks; by default one seeded from `rng`.
+    rng : numpy.random.Generator, optional
+        Needed without a generator.
+
+    Raises
+    ------
+    ValueError
+        If `dropout` is outside [0, 1).
+    """
+
+    def __init__(self, *, dropout: float, generator: torch.Generator | None, rng: Any) -> None:
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise ValueError(f"expected a dropout in [0, 1), got {dropout}")
+        if generator is None:
+            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        self.dropout, self.generator = float(dropout), generator
+
+    def dropped(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `x` after dropout in training, `x` itself in evaluation."""
+        return dropped_out(x, self.dropout, self.generator) if self.training else x
+
+    def __getstate__(self) -> dict[str, Any]:
+        device = str(self.generator.device)
+        return {**self.__dict__, "generator": (device, self.generator.get_state())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        device, bits = state["generator"]
+        generator = torch.Generator(device)
+        generator.set_state(bits)
+        super().__setstate__({**state, "generator": generator})

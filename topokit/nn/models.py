@@ -12,41 +12,29 @@ import torch
 from torch import nn
 
 from topokit.graph import Topology, check_chain
-from topokit.nn.activations import ACTIVATIONS, dropped_out
+from topokit.nn.activations import ACTIVATIONS, WithDropout
 from topokit.nn.conv import SparseConv2d
+from topokit.nn.language import gpt, gpt_layers
 from topokit.nn.layers import SparseLinear
 from topokit.nn.rbm import set_rbm
-from topokit.tables import as_generator
+from topokit.nn.residual import resnet, resnet_layers, wide_resnet, wide_resnet_layers
+from topokit.tables import as_generator, parameters_of
 
-__all__ = ["MODELS", "UNSUPERVISED", "SparseCNN", "SparseMLP", "inputs_of", "set_cnn", "set_mlp"]
-
-
-class _WithDropout(nn.Module):
-    """A module with dropout from a generator of its own, which is copied and pickled with it."""
-
-    def __init__(self, *, dropout: float, generator: torch.Generator | None, rng: Any) -> None:
-        super().__init__()
-        if not 0 <= dropout < 1:
-            raise ValueError(f"expected a dropout in [0, 1), got {dropout}")
-        if generator is None:
-            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        self.dropout, self.generator = float(dropout), generator
-
-    def _dropped(self, x: torch.Tensor) -> torch.Tensor:
-        return dropped_out(x, self.dropout, self.generator) if self.training else x
-
-    def __getstate__(self) -> dict[str, Any]:
-        device = str(self.generator.device)
-        return {**self.__dict__, "generator": (device, self.generator.get_state())}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        device, bits = state["generator"]
-        generator = torch.Generator(device)
-        generator.set_state(bits)
-        super().__setstate__({**state, "generator": generator})
+__all__ = [
+    "LAYERS",
+    "MODELS",
+    "SEQUENCES",
+    "UNSUPERVISED",
+    "SparseCNN",
+    "SparseMLP",
+    "inputs_of",
+    "layers_for",
+    "set_cnn",
+    "set_mlp",
+]
 
 
-class SparseMLP(_WithDropout):
+class SparseMLP(WithDropout):
     """Sparse layers ``fc1``, ``fc2``, ... with activations ``act1``, ... between them.
 
     Made by `set_mlp`. Dropout draws from `generator` alone, whose state is copied and pickled with
@@ -73,7 +61,7 @@ class SparseMLP(_WithDropout):
             layer: Any = self.get_submodule(name)
             if position == len(self.names):
                 return layer(x)
-            x = self._dropped(_activated(layer, self.get_submodule(f"act{position}"), x))
+            x = self.dropped(_activated(layer, self.get_submodule(f"act{position}"), x))
         return x
 
 
@@ -157,7 +145,7 @@ def _activated(layer: Any, activation: nn.Module, x: torch.Tensor) -> torch.Tens
     return x
 
 
-class SparseCNN(_WithDropout):
+class SparseCNN(WithDropout):
     """Convolutions ``conv1``, ..., two in each stage followed by max pooling, then an MLP.
 
     Made by `set_cnn`.
@@ -183,7 +171,7 @@ class SparseCNN(_WithDropout):
         for position in range(1, self.depth + 1):
             x = torch.relu(self.get_submodule(f"conv{position}")(x))
             if position % 2:
-                x = self._dropped(x)
+                x = self.dropped(x)
             else:
                 x = nn.functional.max_pool2d(x, 2)
         x = x.flatten(1)
@@ -191,7 +179,7 @@ class SparseCNN(_WithDropout):
             layer: Any = self.get_submodule(name)
             if position == len(self.top_names):
                 return layer(x)
-            x = self._dropped(_activated(layer, self.get_submodule(f"act{position}"), x))
+            x = self.dropped(_activated(layer, self.get_submodule(f"act{position}"), x))
         return x
 
 
@@ -349,8 +337,89 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "set_mlp": set_mlp,
     "set_cnn": set_cnn,
     "set_rbm": set_rbm,
+    "resnet": resnet,
+    "wide_resnet": wide_resnet,
+    "gpt": gpt,
 }
 """Functions ``(topology, *, rng, generator, **options) -> module`` that build a model, by name."""
+
+LAYERS: dict[str, Callable[..., dict[str, tuple[int, ...]]]] = {
+    "resnet": resnet_layers,
+    "wide_resnet": wide_resnet_layers,
+    "gpt": gpt_layers,
+}
+"""Models whose layers are no chain of widths, and the functions ``(**options) -> {name: shape}``
+that return the shapes of their sparse layers, input to output."""
+
+_SIZES = {
+    "resnet": ("image", "classes"),
+    "wide_resnet": ("image", "classes"),
+    "gpt": ("context", "vocabulary"),
+}
+"""The options of these models that say how many features and classes the data must have."""
+
+
+def layers_for(
+    model: str,
+    *,
+    n_features: int,
+    n_classes: int,
+    image_shape: Sequence[int] | None = None,
+    **options: Any,
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the sparse layers of a model of `LAYERS` for given data.
+
+    Parameters
+    ----------
+    model : str
+        A name of `LAYERS`.
+    n_features, n_classes : int
+        Number of features of a sample, and of classes.
+    image_shape : sequence of int, optional
+        Of the data; named in the message if the model expects other images.
+    **options
+        The model's parameters.
+
+    Returns
+    -------
+    dict of tuple of int
+        ``(n_out, n_in)`` or ``(n_out, n_in, height, width)`` by the layer's name.
+
+    Raises
+    ------
+    ValueError
+        If the model expects other data, or its sizes do not fit together.
+
+    Examples
+    --------
+    >>> len(layers_for("resnet", n_features=3072, n_classes=10, depth=20))
+    19
+    >>> layers_for("resnet", n_features=64, n_classes=10, image_shape=(8, 8))
+    Traceback (most recent call last):
+    ValueError: model.image: the data have 64 features, got 3,32,32; use --set model.image=[1,8,8]
+    """
+    known = parameters_of(LAYERS[model])
+    of_features, of_classes = _SIZES[model]
+    for key, wanted, what in (
+        (of_features, n_features, "features"),
+        (of_classes, n_classes, "classes"),
+    ):
+        given = options.get(key, known[key].default)
+        sizes = [given] if isinstance(given, int) else list(given)
+        if math.prod(sizes) != wanted:
+            right = str(wanted)
+            if len(sizes) == 3:
+                image = [1, *image_shape][-3:] if image_shape else ["channels", "height", "width"]
+                right = f"[{','.join(map(str, image))}]"
+            raise ValueError(
+                f"model.{key}: the data have {wanted} {what}, got {','.join(map(str, sizes))}; "
+                f"use --set model.{key}={right}"
+            )
+    return LAYERS[model](**{key: value for key, value in options.items() if key in known})
+
+
+SEQUENCES = frozenset({"gpt"})
+"""Names of models that tell a class for each feature of a sample, such as the next character."""
 
 UNSUPERVISED = frozenset({"set_rbm"})
 """Names of models that learn without labels; their last width is not tied to the classes."""
