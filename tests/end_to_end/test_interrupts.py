@@ -72,7 +72,8 @@ def test_sigterm_and_other_commands(words):
 def test_twice_in_a_row_while_training(tmp_path, pause):
     out = tmp_path / "run"
     process = start("train", "--out", out, "--set", "epochs=5000", "model.widths=[64,9,10]")
-    while not (out / "epochs.parquet").exists():
+    while not (out / "checkpoint.pt").exists():
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
     for _ in range(2):
         if process.poll() is None:
@@ -88,6 +89,7 @@ def test_a_whole_process_group_while_workers_start(tmp_path, delay, times):
     (tmp_path / "long.toml").write_text(STUDY)
     process = start("sweep", tmp_path / "long.toml", "--out", tmp_path / "out", "--workers", 2)
     while not (tmp_path / "out/study.toml").exists():  # the workers are started now
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.001)
     time.sleep(delay)
     for _ in range(times):
