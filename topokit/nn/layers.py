@@ -181,10 +181,15 @@ class EdgeLayer(nn.Module):
         if self.calls is not None and self.calls.last is not None:
             setattr(self.calls.last, name, activations.detach())
 
-    def _record(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """Keep inputs, outputs and, after the backward pass, the gradient of the outputs."""
+    def _record(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Keep inputs, outputs and, after the backward pass, the gradient of the outputs.
+
+        Returns the outputs; a copy of a view, as no gradient comes to a view changed in place.
+        """
         if self.calls is not None:
+            y = y.clone() if y._is_view() else y
             self.calls.record(self.values, x, y)
+        return y
 
     def view(self) -> LayerView:
         """Return the data a rule can read: numpy arrays, what was captured as (samples, units).
@@ -597,7 +602,7 @@ class SparseLinear(EdgeLayer):
         fused = relu and not self.capture  # captured gradients are those before the activation
         y = edge_product(x, self.values, self.bias, self.edges, self.kernel, relu=fused)
         if self.capture:
-            self._record(x, y)
+            y = self._record(x, y)
         return torch.relu(y) if relu and not fused else y
 
     def extra_repr(self) -> str:
