@@ -114,6 +114,7 @@ class Engine(Schedule, Member):
         self._layers = sparse_layers(model)
         for skipped in options.skip:
             choose("sparse layer", skipped, self._layers)
+        self._check_values()
         holders = self._holders().values()
         self.optimizers = [o for o in self.optimizers if o in holders] or self.optimizers
         self.optimizer = self.optimizers[0]
@@ -189,6 +190,24 @@ class Engine(Schedule, Member):
             )
         return holders
 
+    def _check_values(self) -> None:
+        """Raise a ValueError if a layer's values are no parameter, or are those of another one."""
+        owners: dict[int, str] = {}
+        for name, layer in self._layers.items():
+            if "values" not in layer._parameters:
+                raise ValueError(
+                    f"expected a parameter as the values of layer {name!r}, got values computed "
+                    "from others, as torch.nn.utils.prune does; prune.remove(layer, 'values') "
+                    "makes them a parameter again"
+                )
+            first = owners.setdefault(id(layer.values), name)
+            if first != name:
+                raise ValueError(
+                    f"expected each layer to have values of its own, got those of {first!r} in "
+                    f"{name!r}, too, whose edges would no longer be theirs; use one layer in both "
+                    "places, or detach() and share them when the rewiring is over"
+                )
+
     def _check_free(self) -> None:
         """Raise a ValueError if another engine rewires one of the layers."""
 
@@ -213,6 +232,7 @@ class Engine(Schedule, Member):
                 "expected the sparse layers that the model had when the engine was attached, got "
                 f"{', '.join(now) or 'none'}; call detach() and attach anew"
             )
+        self._check_values()
 
     # Steps and epochs.
 

@@ -20,6 +20,7 @@ from topokit.nn.captures import Calls
 from topokit.nn.kernels import KERNEL_CHOICES, Edges, check_types, choose_kernel, edge_product
 from topokit.nn.kernels.ops import array_of, autocast_on, composed, dense_weight
 from topokit.nn.kernels.products import EdgeIndex
+from topokit.nn.kinds import has_no_layers
 from topokit.nn.optimizer_state import carry_state, unwrapped
 from topokit.rules.init import INITS
 from topokit.rules.rewire import LayerView
@@ -317,7 +318,16 @@ class EdgeLayer(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         """Replace the graph by that of the state, then let torch copy (or assign) everything."""
-        names = ("indptr", "indices", "shape", "values")
+        held = [name for name in self._parameters if name.startswith("values")] or ["values"]
+        names = ("indptr", "indices", "shape", held[0])  # values_orig where they are pruned
+        found = [name for name in names if prefix + name in state_dict]
+        if found and len(found) < len(names):
+            args[2].extend(prefix + name for name in names if name not in found)  # missing keys
+            args[-1].append(
+                f"expected a graph and its values ({', '.join(names)}) at {prefix or 'the layer'}, "
+                f"got {', '.join(found)} alone: values belong to the edges they were saved with"
+            )
+            return
         if all(isinstance(state_dict.get(prefix + name), torch.Tensor) for name in names):
             indptr, indices, shape, values = (state_dict[prefix + name] for name in names)
             try:
@@ -346,7 +356,7 @@ class EdgeLayer(nn.Module):
                     )
                     return
                 engine.loaded(self, graph, _numpy(values.detach()))
-            if values.shape != self.values.shape:
+            if values.shape != self.values.shape and held == ["values"]:
                 self._exchange(self.values.new_empty(graph.n_edges))
             for name, buffer in _buffers(graph).items():
                 setattr(self, name, buffer.to(self.indices.device))
@@ -375,6 +385,15 @@ class EdgeLayer(nn.Module):
             "_engine": None,  # a copy is not rewired, nor does it capture for an engine
             "calls": None if free else Calls(),
         }
+
+    def __delattr__(self, name: str) -> None:
+        """Refuse ``torch.nn.utils.parametrize``, which removes the values and then stops."""
+        if name == "values" and name in self._parameters:
+            raise TypeError(
+                "expected the values of a sparse layer to stay: torch.nn.utils.parametrize cannot "
+                "take a tensor called 'values' (torch.nn.utils.prune can)"
+            )
+        super().__delattr__(name)
 
     def __prepare_scriptable__(self) -> Any:
         """Refuse ``torch.jit.script``, which calls this."""
@@ -689,8 +708,8 @@ def decay_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any
     ----------
     model : torch.nn.Module
     weight_decay : float
-        Of weights: edge values of sparse layers, and parameters of two and more dimensions. Biases,
-        and parameters of normalisations and activations, do not decay.
+        Of weights: edge values of sparse layers, and parameters of two and more dimensions. Biases
+        (by their names), and parameters of normalisations and activations, do not decay.
 
     Returns
     -------
@@ -706,11 +725,18 @@ def decay_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any
     [[(20,), (2, 6)], [(6,), (6,), (6,), (2,)]]
     """
     values = {id(layer.values) for layer in sparse_layers(model).values()}
+    kept = set()  # biases of two and more dimensions, as attention has, and those of LayerNorm
+    for module in model.modules():
+        scales = has_no_layers(module) and not isinstance(module, nn.Embedding | nn.EmbeddingBag)
+        for name, parameter in module._parameters.items():
+            if scales or name.startswith("bias"):
+                kept.add(id(parameter))
     weights: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
-            decays = parameter.ndim >= 2 or id(parameter) in values
+            matrix = parameter.ndim >= 2 and id(parameter) not in kept
+            decays = matrix or id(parameter) in values
             (weights if decays else others).append(parameter)
     return [
         {"params": weights, "weight_decay": float(weight_decay)},

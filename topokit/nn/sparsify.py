@@ -26,7 +26,7 @@ from topokit.nn.sparsity import (
     sparsity_report,
     why_dense,
 )
-from topokit.tables import as_generator, choose
+from topokit.tables import as_generator, choose, need
 
 __all__ = ["SparsifyWarning", "sparsify"]
 
@@ -129,6 +129,8 @@ def sparsify(
     """
     if 0 in (density, epsilon):
         raise ValueError(f"expected a budget above 0, got density={density}, epsilon={epsilon}")
+    for key, names in (("only", only), ("skip", skip)):
+        need(not isinstance(names, str), key, "a list of names or patterns", names)
     if init is not None:
         choose("init", init, INITS)
     rng = as_generator(rng)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
-from topokit.nn.extract import computed_name, layers_in, parts_of
+from topokit.nn.extract import computed_name, kept_edges, layers_in, parts_of
 from topokit.nn.kinds import Weight, has_no_layers, joined, matrix_of, weights_of
 from topokit.nn.layers import EdgeLayer
 
@@ -312,7 +312,7 @@ def _rows(model: nn.Module, reasons: Mapping[str, str]) -> Iterator[LayerSparsit
             continue
         kind = type(part).__name__
         if isinstance(part, EdgeLayer):
-            graph = part.graph
+            graph = kept_edges(part.graph, part._buffers.get("values_mask"))
             yield LayerSparsity(
                 name or "layer", kind, graph.n_in, graph.n_out, graph.n_edges, graph.n_possible
             )

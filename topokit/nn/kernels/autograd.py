@@ -50,7 +50,8 @@ class EdgeProduct(torch.autograd.Function):
         y = way.product(units_first(x), values.detach(), bias, index, relu)
         # Torch refuses to change a view made here in place, as nn.ReLU(inplace=True) does: this is
         # a tensor of its own on the same memory. Saved is the tensor returned, whose changes count.
-        y = y.new_empty(0).set_(y.t())
+        size, stride = (y.shape[1], y.shape[0]), (y.stride(1), y.stride(0))
+        y = y.new_empty(0).set_(y.untyped_storage(), y.storage_offset(), size, stride)
         ctx.save_for_backward(x, values, *([y] if relu else []))
         ctx.index, ctx.relu, ctx.way, ctx.masked = index, relu, way, None
         return y
