@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import topokit as tk
 from topokit.graph import LayerGraph
-from topokit.nn import SparseLinear, decay_groups, sparse_layers
+from topokit.nn import SparseLinear, decay_groups, sparse_layers, sparsity_report
 
 IN_PLACE = {
     "relu": nn.ReLU(inplace=True),
@@ -232,3 +233,107 @@ def test_neither_biases_nor_norms_of_two_dimensions_decay():
     weights += [model[3].weight, model[4].weight]
     assert {id(p) for p in decayed} == {id(p) for p in weights}
     assert len(decayed) + len(others) == len(list(model.parameters()))
+
+
+# What is no model, no generator, no number of steps, no state.
+
+
+def linear():
+    return nn.Sequential(nn.Linear(4, 3))
+
+
+@pytest.mark.parametrize("other", [None, "m", nn.Linear, [nn.Linear(2, 2)], np.ones((2, 2))])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: tk.sparsify(model, density=0.5, rng=0),
+        lambda model: tk.attach(model, None, every=1, rng=0),
+        tk.densify,
+        sparse_layers,
+        sparsity_report,
+        lambda model: decay_groups(model, weight_decay=0.1),
+        lambda model: attached().average(model),
+    ],
+)
+def test_what_is_no_module_is_refused(call, other):
+    with pytest.raises(ValueError, match=r"expected a torch.nn.Module, got"):
+        call(other)
+
+
+def attached():
+    model = small()
+    return tk.attach(model, torch.optim.SGD(model.parameters(), 0.1), every=1, rng=0)
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ({"generator": lambda *_, **__: np.ones((3, 4))}, "expected a generator that returns"),
+        ({"generator": lambda *_, **__: None}, "got None for layer"),
+        (
+            {"generator": lambda *_, **__: LayerGraph.from_edge_ids([0], (4, 3))},
+            r"of shape \(3, 4\), .* \(4, 3\)",
+        ),
+        ({"report": 3}, "report: expected a function"),
+        ({"only": ["0", 3]}, "only: expected a list of names"),
+        ({"skip": [None]}, "skip: expected a list of names"),
+        ({"skip": 0}, "skip: expected a list of names"),
+        ({"skip": (name for name in ["0"])}, "skip: expected a list of names"),
+    ],
+)
+def test_wrong_choices_leave_the_model_as_it_was(choice, words):
+    model = linear()
+    with pytest.raises(ValueError, match=words):
+        tk.sparsify(model, density=0.5, rng=0, **choice)
+    assert type(model[0]) is nn.Linear
+
+
+@pytest.mark.parametrize("value", [0, 2.5, "3", True])
+@pytest.mark.parametrize("key", ["total", "epoch_steps"])
+def test_numbers_of_steps_are_whole(key, value):
+    model = small()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with pytest.raises(ValueError, match=f"{key}: expected a positive whole number"):
+        tk.attach(model, optimizer, every=1, rng=0, **{key: value})
+    with pytest.raises(ValueError, match="recorder: expected a function"):
+        tk.attach(model, optimizer, every=1, rng=0, recorder=3)
+    tk.attach(model, optimizer, every=1, rng=0, **{key: np.int64(3)})
+
+
+@pytest.mark.parametrize("state", [None, {}, {"steps": 1}, {"0.bias": torch.ones(2)}, "x.pt"])
+def test_what_is_no_state_of_an_engine_is_refused(state):
+    engine = attached()
+    before = engine.state_dict()
+    with pytest.raises(ValueError, match=r"expected a state that engine.state_dict\(\) returned"):
+        engine.load_state_dict(state)
+    assert str(engine.state_dict()) == str(before)
+
+
+# Averages.
+
+
+def test_an_average_registered_twice_follows_once():
+    engine = attached()
+    average = AveragedModel(engine.model)
+    for each in (average, average, average.module):
+        assert engine.average(each) is each
+    fit(engine.model, engine.optimizer)
+    average.update_parameters(engine.model)
+    for name, layer in sparse_layers(average.module).items():
+        assert layer.graph == engine.topology[name]
+
+
+def test_averages_of_the_graph_itself_name_their_cause():
+    engine = attached()
+    average = AveragedModel(
+        engine.model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True
+    )  # rounds whole numbers down
+    engine.average(average)
+
+    def go_on():
+        for _ in range(3):
+            fit(engine.model, engine.optimizer, 1)
+            average.update_parameters(engine.model)
+
+    with pytest.raises(ValueError, match=r"averages of buffers \(use_buffers=True\) .* round"):
+        go_on()

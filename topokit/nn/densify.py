@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
+from topokit.nn.kinds import check_module
 from topokit.nn.layers import EdgeLayer, sparse_layers
 from topokit.nn.rbm import SparseRBM
 
@@ -74,6 +75,7 @@ def densify(model: nn.Module, *, masks: bool = False) -> nn.Module:
     >>> bool(torch.allclose(dense(torch.ones(4, 3)), model(torch.ones(4, 3))))
     True
     """
+    check_module(model)
     if any(isinstance(module, SparseRBM) for module in model.modules()):
         raise TypeError("expected a model of layers, got a SparseRBM, which needs its graph")
     for name, layer in sparse_layers(model).items():

@@ -20,7 +20,7 @@ from topokit.nn.captures import Calls
 from topokit.nn.kernels import KERNEL_CHOICES, Edges, check_types, choose_kernel, edge_product
 from topokit.nn.kernels.ops import array_of, autocast_on, composed, dense_weight
 from topokit.nn.kernels.products import EdgeIndex
-from topokit.nn.kinds import has_no_layers
+from topokit.nn.kinds import check_module
 from topokit.nn.optimizer_state import carry_state, unwrapped
 from topokit.rules.init import INITS
 from topokit.rules.rewire import LayerView
@@ -30,7 +30,6 @@ __all__ = [
     "EdgeLayer",
     "INITS",
     "SparseLinear",
-    "decay_groups",
     "explain_kernel",
     "initial_values",
     "layer_forward",
@@ -424,7 +423,8 @@ _OVERWRITTEN = (
     "the graph of this sparse layer was overwritten in place by that of another model, and its "
     "weights are those of other edges; averages of weights follow a rewired model if they are "
     "registered with engine.average(copy) before the first rewiring, and a graph with its weights "
-    "is copied by load_state_dict"
+    "is copied by load_state_dict; averages of buffers (use_buffers=True) other than the plain "
+    "mean round the whole numbers of a graph"
 )
 
 
@@ -695,50 +695,5 @@ def sparse_layers(model: nn.Module) -> dict[str, Any]:
     >>> list(sparse_layers(model))
     ['0']
     """
+    check_module(model)
     return {name: m for name, m in model.named_modules() if isinstance(m, EdgeLayer)}
-
-
-def decay_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
-    """Return two groups of a model's parameters for an optimizer: weights, which decay, and others.
-
-    The values of sparse layers are weights although they are vectors. A choice by ``p.ndim >= 2``
-    or by the word "weight" in the name leaves them out, and no sparse layer would decay.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-    weight_decay : float
-        Of weights: edge values of sparse layers, and parameters of two and more dimensions. Biases
-        (by their names), and parameters of normalisations and activations, do not decay.
-
-    Returns
-    -------
-    list of dict
-        For ``torch.optim.AdamW(groups)`` and others. Frozen parameters are left out.
-
-    Examples
-    --------
-    >>> graph = LayerGraph.from_edge_ids(range(0, 60, 3), (6, 10))
-    >>> model = nn.Sequential(SparseLinear(graph, rng=0), nn.LayerNorm(6), nn.Linear(6, 2))
-    >>> [[tuple(p.shape) for p in group["params"]]
-    ...  for group in decay_groups(model, weight_decay=0.01)]
-    [[(20,), (2, 6)], [(6,), (6,), (6,), (2,)]]
-    """
-    values = {id(layer.values) for layer in sparse_layers(model).values()}
-    kept = set()  # biases of two and more dimensions, as attention has, and those of LayerNorm
-    for module in model.modules():
-        scales = has_no_layers(module) and not isinstance(module, nn.Embedding | nn.EmbeddingBag)
-        for name, parameter in module._parameters.items():
-            if scales or name.startswith("bias"):
-                kept.add(id(parameter))
-    weights: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            matrix = parameter.ndim >= 2 and id(parameter) not in kept
-            decays = matrix or id(parameter) in values
-            (weights if decays else others).append(parameter)
-    return [
-        {"params": weights, "weight_decay": float(weight_decay)},
-        {"params": others, "weight_decay": 0.0},
-    ]
