@@ -304,7 +304,9 @@ def test_numbers_of_steps_are_whole(key, value):
 def test_what_is_no_state_of_an_engine_is_refused(state):
     engine = attached()
     before = engine.state_dict()
-    with pytest.raises(ValueError, match=r"expected a state that engine.state_dict\(\) returned"):
+    with pytest.raises(
+        ValueError, match=r"state: expected what engine.state_dict\(\) returned, got"
+    ):
         engine.load_state_dict(state)
     assert str(engine.state_dict()) == str(before)
 

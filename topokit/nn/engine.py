@@ -527,11 +527,9 @@ class Engine(Schedule, Member):
         ValueError
             If it is no such state, or the model's graphs are not those of the state.
         """
-        if not isinstance(state, Mapping) or not state.keys() >= STATE:
-            got = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
-            raise ValueError(
-                f"expected a state that engine.state_dict() returned, got {got[:99] or 'nothing'}"
-            )
+        whole = isinstance(state, Mapping) and state.keys() >= STATE
+        got = [*state][:5] if isinstance(state, Mapping) else state
+        need(whole, "state", "what engine.state_dict() returned", got)
         if state.get("graphs", self._stamps) != self._stamps:
             raise ValueError(
                 "expected the model to have the graphs of the state, got others; load the states "
@@ -727,8 +725,7 @@ def attach(
         grown_state=grown_state,
     )  # fmt: skip
     for key, count in (("total", total), ("epoch_steps", epoch_steps)):
-        good = count is None or is_integer(count, 1)
-        need(good, key, "a positive whole number", count)
+        need(count is None or is_integer(count, 1), key, "a positive whole number", count)
     need(recorder is None or callable(recorder), "recorder", "a function", recorder)
     if schedule != "constant" and total is None and stop is None:
         raise ValueError(f"expected the total number of steps for the schedule {schedule!r}")
