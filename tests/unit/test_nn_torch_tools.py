@@ -123,6 +123,21 @@ def test_pruned_values_are_not_rewired(late):
         fit(model, optimizer) if late else tk.attach(model, optimizer, every=1, rng=0)
 
 
+@pytest.mark.parametrize("rule", ["set", "rigl"])
+def test_layers_that_keep_their_graph_may_share_values(rule):
+    model = small()
+    model.append(tk.sparsify(nn.Linear(12, 12), density=0.4, rng=5))
+    model[2].values = model[3].values
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with pytest.raises(ValueError, match="those of '2' in '3', too"):
+        tk.attach(model, optimizer, rule, every=1, skip=["0", "2"], rng=0)
+    model.append(tk.sparsify(nn.Linear(12, 12), density=0.4, rng=6))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    engine = tk.attach(model, optimizer, rule, every=1, skip=["0", "2", "3"], rng=0)
+    fit(model, optimizer)
+    assert list(engine.last) == ["4"]
+
+
 @pytest.mark.parametrize("dense", [nn.Linear(12, 10), nn.Conv1d(4, 6, 3, groups=2)])
 def test_pruned_edges_are_no_edges(dense):
     layer = tk.sparsify(dense, density=0.4, rng=0)

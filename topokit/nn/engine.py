@@ -117,7 +117,7 @@ class Engine(Schedule, Member):
         self._layers = sparse_layers(model)
         for skipped in options.skip:
             choose("sparse layer", skipped, self._layers)
-        check_values(self._layers)
+        check_values(self._layers, self._fixed())
         holders = self._holders().values()
         self.optimizers = [o for o in self.optimizers if o in holders] or self.optimizers
         self.optimizer = self.optimizers[0]
@@ -217,7 +217,7 @@ class Engine(Schedule, Member):
                 "expected the sparse layers that the model had when the engine was attached, got "
                 f"{', '.join(now) or 'none'}; call detach() and attach anew"
             )
-        check_values(self._layers)
+        check_values(self._layers, self._fixed())
 
     # Steps and epochs.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import nn
@@ -13,8 +13,10 @@ from topokit.nn.layers import EdgeLayer, sparse_layers
 __all__ = ["check_values", "decay_groups"]
 
 
-def check_values(layers: Mapping[str, EdgeLayer]) -> None:
+def check_values(layers: Mapping[str, EdgeLayer], fixed: Collection[str] = ()) -> None:
     """Raise a ValueError if a layer's values are no parameter, or are those of another one.
+
+    Layers that keep their graph (`fixed`) may share values.
 
     Examples
     --------
@@ -37,7 +39,7 @@ def check_values(layers: Mapping[str, EdgeLayer]) -> None:
                 "makes them a parameter again"
             )
         first = owners.setdefault(id(layer.values), name)
-        if first != name:
+        if first != name and not {first, name} <= {*fixed}:
             raise ValueError(
                 f"expected each layer to have values of its own, got those of {first!r} in "
                 f"{name!r}, too, whose edges would no longer be theirs; use one layer in both "
