@@ -76,3 +76,13 @@ def test_bad_inputs_are_named(tmp_path):
     np.savez(tmp_path / "object.npz", format=np.array({"a": 1}, dtype=object))
     with pytest.raises(ValueError, match="expected a topology written by topokit"):
         load_topology(tmp_path / "object.npz")
+
+
+@pytest.mark.parametrize("key", ["bipartite", "type", "layer"])
+def test_defaults_of_a_graphml_file_that_networkx_has_read_apply(key):
+    graph = nx.Graph([("a", "c"), ("b", "c")])
+    graph.nodes["c"][key] = 1
+    with pytest.raises(ValueError, match="expected the node attribute"):
+        from_networkx(graph)
+    graph.graph["node_default"] = {key: 0}
+    assert from_networkx(graph) == LayerGraph.from_edge_ids([0, 1], (1, 2))

@@ -554,7 +554,7 @@ def test_invalid_input_is_refused_with_a_message(rng):
     for message, options in {
         "did you mean 'rigl'": {"rule": "rigle"},
         'every: expected "epoch" or a positive number of steps, got 0': {"every": 0},
-        "total: expected a positive number, got 0": {"total": 0},
+        "total: expected a positive whole number, got 0": {"total": 0},
         "drop_fraction: expected a number from 0 to 1, got 2": {"drop_fraction": 2},
         'grown_state: expected "neutral", "zero" or .* got \'x\'': {"grown_state": "x"},
         "grown_state: expected .* got {'exp_avg': 'y'}": {"grown_state": {"exp_avg": "y"}},

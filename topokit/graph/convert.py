@@ -325,7 +325,9 @@ def topology_of_networkx(graph: nx.Graph) -> Topology:
     position = {node: i for i, node in enumerate(graph)}
     edges = [(position[u], position[v]) for u, v in graph.edges()]
     pairs = np.array(edges, np.int64).reshape(-1, 2)
-    return topology_of_nodes(list(graph), [data for _, data in graph.nodes(data=True)], pairs)
+    defaults = graph.graph.get("node_default") or {}  # of a GraphML file that networkx has read
+    attributes = [{**defaults, **data} for _, data in graph.nodes(data=True)]
+    return topology_of_nodes(list(graph), attributes, pairs)
 
 
 def topology_of_nodes(

@@ -14,7 +14,8 @@ from topokit.nn.conv import (
     SparseConvTranspose2d,
     SparseConvTranspose3d,
 )
-from topokit.nn.layers import INITS, SparseLinear, decay_groups, explain_kernel, sparse_layers
+from topokit.nn.layers import INITS, SparseLinear, explain_kernel, sparse_layers
+from topokit.nn.parameters import decay_groups
 from topokit.nn.rbm import SparseRBM
 from topokit.nn.recurrent import SparseRecurrent, SparseRecurrentCell
 from topokit.nn.sparsify import SparsifyWarning

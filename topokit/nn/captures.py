@@ -39,12 +39,15 @@ class Call:
         Gradient of the loss with respect to what the layer itself returned.
     watched : bool
         Whether it is known that no activation follows, or `outputs` are those after it.
+    version : int
+        How often the inputs had been written to.
     """
 
     inputs: torch.Tensor
     outputs: torch.Tensor
     output_grad: torch.Tensor | None = None
     watched: bool = False
+    version: int = 0
 
 
 class Calls:
@@ -84,7 +87,7 @@ class Calls:
 
     def record(self, values: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
         """Note a call with inputs x and outputs y."""
-        self.last = call = Call(x.detach(), y.detach())
+        self.last = call = Call(x.detach(), y.detach(), version=_version(x))
         if self.watch is not None:
             self.watch.wait_for(y, call)
         if self.every:
@@ -131,6 +134,12 @@ class Calls:
                 f"the loss depends on gradients of layer {name!r} (create_graph=True), and the "
                 "rule's view of absent edges would be wrong; use a rule that needs no gradient"
             )
+        if any(_version(call.inputs) != call.version for call in self.done):
+            raise ValueError(
+                f"the inputs of layer {name!r} were overwritten between its call and the step, and "
+                "the rule's view of absent edges would be wrong; change a copy of them, or load "
+                "each batch into a new tensor"
+            )
 
     def factor(self, values: torch.Tensor) -> float:
         """Return what the gradient was multiplied by since it was added: unscaled, clipped by norm.
@@ -176,6 +185,11 @@ def factor_between(before: torch.Tensor, after: torch.Tensor) -> float:
     factor = after[0] / before[0]
     same = torch.allclose(after, factor * before, rtol=1e-2, atol=0)
     return float(factor) if same and torch.isfinite(factor) else 1.0
+
+
+def _version(x: torch.Tensor) -> int:
+    """Return how often a tensor's memory was written to; tensors of inference do not count it."""
+    return 0 if x.is_inference() else x._version
 
 
 def _pass() -> int:

@@ -178,7 +178,7 @@ class _Convolution(EdgeLayer):
             y = y.t().view(self.n_out, batch.shape[0], *size).transpose(0, 1)
             y = y if x.ndim == self.dims + 2 else y[0]
         if self.capture:
-            self._record(x, y)
+            y = self._record(x, y)
         return y
 
     def _dense(self, x: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from topokit.nn.layers import EdgeLayer
+from topokit.nn.kinds import check_module
+from topokit.nn.layers import EdgeLayer, sparse_layers
 from topokit.nn.rbm import SparseRBM
 
 __all__ = ["densify"]
@@ -53,7 +54,7 @@ def densify(model: nn.Module, *, masks: bool = False) -> nn.Module:
     ------
     TypeError
         If the model has a part that needs its graph, `SparseRBM`, or a sparse layer of a type that
-        torch has no counterpart of.
+        torch has no counterpart of, or one whose values are pruned.
 
     See Also
     --------
@@ -74,8 +75,15 @@ def densify(model: nn.Module, *, masks: bool = False) -> nn.Module:
     >>> bool(torch.allclose(dense(torch.ones(4, 3)), model(torch.ones(4, 3))))
     True
     """
+    check_module(model)
     if any(isinstance(module, SparseRBM) for module in model.modules()):
         raise TypeError("expected a model of layers, got a SparseRBM, which needs its graph")
+    for name, layer in sparse_layers(model).items():
+        if "values" not in layer._parameters:
+            raise TypeError(
+                f"expected a parameter as the values of layer {name!r}, got values computed from "
+                "others, as torch.nn.utils.prune does; call prune.remove(layer, 'values') first"
+            )
     model = copy.deepcopy(model)
     dense = {
         module: _dense(module, masks) for module in model.modules() if isinstance(module, EdgeLayer)

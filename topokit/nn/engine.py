@@ -25,16 +25,19 @@ from topokit.nn.captures import found_inf
 from topokit.nn.distributed import Member, bare, in_all_processes, refuse_divided
 from topokit.nn.layers import EdgeLayer, sparse_layers
 from topokit.nn.optimizer_state import carry_state, find_holders, stamp_of, unwrapped
+from topokit.nn.parameters import check_values
 from topokit.nn.rule_data import NEEDS, RuleData, as_arrays, as_tensors
 from topokit.nn.schedule import Schedule
 from topokit.nn.sparsify import sparsify
 from topokit.rules import RULES, Rewiring, UpdateRule, rewire_network
-from topokit.tables import as_generator, choose, need
+from topokit.tables import as_generator, choose, is_integer, need
 
 __all__ = ["Engine", "as_arrays", "as_tensors", "attach", "sparsify"]
 
 Changes = dict[str, tuple[EdgeUpdate, NDArray[Any]]]
 """The change of each layer in which an edge moved, with the values of its new graph's edges."""
+
+STATE = {"steps", "epochs", "updates", "epoch_start", "memory", "rng"}
 
 RESUMED = (
     "the graph of a sparse layer was replaced by that of a loaded state while its model is being "
@@ -114,6 +117,7 @@ class Engine(Schedule, Member):
         self._layers = sparse_layers(model)
         for skipped in options.skip:
             choose("sparse layer", skipped, self._layers)
+        check_values(self._layers, self._fixed())
         holders = self._holders().values()
         self.optimizers = [o for o in self.optimizers if o in holders] or self.optimizers
         self.optimizer = self.optimizers[0]
@@ -213,6 +217,7 @@ class Engine(Schedule, Member):
                 "expected the sparse layers that the model had when the engine was attached, got "
                 f"{', '.join(now) or 'none'}; call detach() and attach anew"
             )
+        check_values(self._layers, self._fixed())
 
     # Steps and epochs.
 
@@ -459,7 +464,9 @@ class Engine(Schedule, Member):
         >>> same_edges(ema.module[0].graph, model[0].graph)
         True
         """
-        self._averages.append(layers_of_copy(copy, self._layers))
+        layers = layers_of_copy(copy, self._layers)
+        if layers not in self._averages:  # compared by identity
+            self._averages.append(layers)
         return copy
 
     def loaded(self, layer: EdgeLayer, graph: LayerGraph, values: NDArray[Any]) -> None:
@@ -521,8 +528,11 @@ class Engine(Schedule, Member):
         Raises
         ------
         ValueError
-            If the model's graphs are not those of the state.
+            If it is no such state, or the model's graphs are not those of the state.
         """
+        whole = isinstance(state, Mapping) and state.keys() >= STATE
+        got = [*state][:5] if isinstance(state, Mapping) else state
+        need(whole, "state", "what engine.state_dict() returned", got)
         if state.get("graphs", self._stamps) != self._stamps:
             raise ValueError(
                 "expected the model to have the graphs of the state, got others; load the states "
@@ -706,11 +716,6 @@ def attach(
     >>> engine.updates, model[0].nnz
     (2, 20)
     """
-    if not isinstance(model, nn.Module):
-        raise ValueError(
-            f"expected a torch.nn.Module, got {type(model).__name__}; several models go into a "
-            "torch.nn.ModuleList"
-        )
     if not sparse_layers(model):
         raise ValueError("expected a model with sparse layers, got none; see topokit.sparsify")
     name = rule if isinstance(rule, str) else None
@@ -723,7 +728,8 @@ def attach(
         grown_state=grown_state,
     )  # fmt: skip
     for key, count in (("total", total), ("epoch_steps", epoch_steps)):
-        need(count is None or count >= 1, key, "a positive number", count)
+        need(count is None or is_integer(count, 1), key, "a positive whole number", count)
+    need(recorder is None or callable(recorder), "recorder", "a function", recorder)
     if schedule != "constant" and total is None and stop is None:
         raise ValueError(f"expected the total number of steps for the schedule {schedule!r}")
     by_steps = isinstance(options.every, int)

@@ -16,11 +16,11 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from topokit.foreign import ReadingNote
-from topokit.graph import Topology
+from topokit.graph import LayerGraph, Topology
 from topokit.nn.kinds import Weight, graph_of, has_no_layers, joined, weights_of
 from topokit.nn.layers import EdgeLayer
 
-__all__ = ["computed_name", "layers_in", "parts_of", "topology_of_module"]
+__all__ = ["computed_name", "kept_edges", "layers_in", "parts_of", "topology_of_module"]
 
 _NAMED = 8  # what a warning names at most
 _WEIGHT = re.compile(r"(\w+_)?weight(_(ih|hh)\w*)?")
@@ -64,6 +64,7 @@ def topology_of_module(module: nn.Module) -> Topology:
       are stacked, as torch stores them.
     - In other modules, tensors of at least two dimensions called ``weight`` or ``..._weight``. All
       other matrices of parameters are named in a warning.
+    - Sparse layers have their graph, without edges whose values are pruned.
     - Embeddings and normalisations are no layers. A weight shared by two modules is one layer, with
       the first name; a warning names the other.
 
@@ -83,7 +84,7 @@ def topology_of_module(module: nn.Module) -> Topology:
     owners: dict[tuple[int, str], str] = {}
     for name, part in parts_of(module):
         if isinstance(part, EdgeLayer):
-            topology[name or "layer"] = part.graph
+            topology[name or "layer"] = kept_edges(part.graph, part._buffers.get("values_mask"))
             continue
         if has_no_layers(part):
             continue
@@ -114,6 +115,16 @@ def topology_of_module(module: nn.Module) -> Topology:
         more = f"; and {len(notes) - _NAMED} more" if len(notes) > _NAMED else ""
         warnings.warn("; ".join(notes[:_NAMED]) + more, ReadingNote, stacklevel=3)
     return topology
+
+
+def kept_edges(graph: LayerGraph, mask: torch.Tensor | None) -> LayerGraph:
+    """Return a sparse layer's graph without the edges that a mask of its values leaves out."""
+    if mask is None:
+        return graph
+    if mask.shape != (graph.n_edges,):
+        raise ValueError(f"expected a mask of {graph.n_edges} edges, got {tuple(mask.shape)}")
+    ids = graph.ids_in_groups[mask.cpu().numpy() != 0]
+    return LayerGraph.from_ids_in_groups(ids, graph.shape, graph.groups)
 
 
 def parts_of(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -11,7 +11,15 @@ from torch import nn
 
 from topokit.graph import LayerGraph
 
-__all__ = ["Weight", "graph_of", "has_no_layers", "joined", "matrix_of", "weights_of"]
+__all__ = [
+    "Weight",
+    "check_module",
+    "graph_of",
+    "has_no_layers",
+    "joined",
+    "matrix_of",
+    "weights_of",
+]
 
 _NORM = re.compile(r"Norm(\dd)?$")
 _NO_LAYERS: tuple[type[nn.Module], ...] = (
@@ -43,6 +51,22 @@ class Weight(NamedTuple):
     stored: str = "out_in"
     groups: int = 1
     part: tuple[int, int] = (0, 1)
+
+
+def check_module(model: Any) -> None:
+    """Raise a ValueError unless `model` is a module of torch.
+
+    Examples
+    --------
+    >>> check_module([])
+    Traceback (most recent call last):
+    ValueError: expected a torch.nn.Module, got list; several models go into a torch.nn.ModuleList
+    """
+    if not isinstance(model, nn.Module):
+        got = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise ValueError(
+            f"expected a torch.nn.Module, got {got}; several models go into a torch.nn.ModuleList"
+        )
 
 
 def has_no_layers(module: nn.Module) -> bool:

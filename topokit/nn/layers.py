@@ -20,6 +20,7 @@ from topokit.nn.captures import Calls
 from topokit.nn.kernels import KERNEL_CHOICES, Edges, check_types, choose_kernel, edge_product
 from topokit.nn.kernels.ops import array_of, autocast_on, composed, dense_weight
 from topokit.nn.kernels.products import EdgeIndex
+from topokit.nn.kinds import check_module
 from topokit.nn.optimizer_state import carry_state, unwrapped
 from topokit.rules.init import INITS
 from topokit.rules.rewire import LayerView
@@ -29,7 +30,6 @@ __all__ = [
     "EdgeLayer",
     "INITS",
     "SparseLinear",
-    "decay_groups",
     "explain_kernel",
     "initial_values",
     "layer_forward",
@@ -181,10 +181,15 @@ class EdgeLayer(nn.Module):
         if self.calls is not None and self.calls.last is not None:
             setattr(self.calls.last, name, activations.detach())
 
-    def _record(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """Keep inputs, outputs and, after the backward pass, the gradient of the outputs."""
+    def _record(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Keep inputs, outputs and, after the backward pass, the gradient of the outputs.
+
+        Returns the outputs; a copy of a view, as no gradient comes to a view changed in place.
+        """
         if self.calls is not None:
+            y = y.clone() if y._is_view() else y
             self.calls.record(self.values, x, y)
+        return y
 
     def view(self) -> LayerView:
         """Return the data a rule can read: numpy arrays, what was captured as (samples, units).
@@ -312,7 +317,16 @@ class EdgeLayer(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         """Replace the graph by that of the state, then let torch copy (or assign) everything."""
-        names = ("indptr", "indices", "shape", "values")
+        held = [name for name in self._parameters if name.startswith("values")] or ["values"]
+        names = ("indptr", "indices", "shape", held[0])  # values_orig where they are pruned
+        found = [name for name in names if prefix + name in state_dict]
+        if found and len(found) < len(names):
+            args[2].extend(prefix + name for name in names if name not in found)  # missing keys
+            args[-1].append(
+                f"expected a graph and its values ({', '.join(names)}) at {prefix or 'the layer'}, "
+                f"got {', '.join(found)} alone: values belong to the edges they were saved with"
+            )
+            return
         if all(isinstance(state_dict.get(prefix + name), torch.Tensor) for name in names):
             indptr, indices, shape, values = (state_dict[prefix + name] for name in names)
             try:
@@ -341,7 +355,7 @@ class EdgeLayer(nn.Module):
                     )
                     return
                 engine.loaded(self, graph, _numpy(values.detach()))
-            if values.shape != self.values.shape:
+            if values.shape != self.values.shape and held == ["values"]:
                 self._exchange(self.values.new_empty(graph.n_edges))
             for name, buffer in _buffers(graph).items():
                 setattr(self, name, buffer.to(self.indices.device))
@@ -370,6 +384,15 @@ class EdgeLayer(nn.Module):
             "_engine": None,  # a copy is not rewired, nor does it capture for an engine
             "calls": None if free else Calls(),
         }
+
+    def __delattr__(self, name: str) -> None:
+        """Refuse ``torch.nn.utils.parametrize``, which removes the values and then stops."""
+        if name == "values" and name in self._parameters:
+            raise TypeError(
+                "expected the values of a sparse layer to stay: torch.nn.utils.parametrize cannot "
+                "take a tensor called 'values' (torch.nn.utils.prune can)"
+            )
+        super().__delattr__(name)
 
     def __prepare_scriptable__(self) -> Any:
         """Refuse ``torch.jit.script``, which calls this."""
@@ -400,7 +423,8 @@ _OVERWRITTEN = (
     "the graph of this sparse layer was overwritten in place by that of another model, and its "
     "weights are those of other edges; averages of weights follow a rewired model if they are "
     "registered with engine.average(copy) before the first rewiring, and a graph with its weights "
-    "is copied by load_state_dict"
+    "is copied by load_state_dict; averages of buffers (use_buffers=True) other than the plain "
+    "mean round the whole numbers of a graph"
 )
 
 
@@ -597,7 +621,7 @@ class SparseLinear(EdgeLayer):
         fused = relu and not self.capture  # captured gradients are those before the activation
         y = edge_product(x, self.values, self.bias, self.edges, self.kernel, relu=fused)
         if self.capture:
-            self._record(x, y)
+            y = self._record(x, y)
         return torch.relu(y) if relu and not fused else y
 
     def extra_repr(self) -> str:
@@ -671,43 +695,5 @@ def sparse_layers(model: nn.Module) -> dict[str, Any]:
     >>> list(sparse_layers(model))
     ['0']
     """
+    check_module(model)
     return {name: m for name, m in model.named_modules() if isinstance(m, EdgeLayer)}
-
-
-def decay_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
-    """Return two groups of a model's parameters for an optimizer: weights, which decay, and others.
-
-    The values of sparse layers are weights although they are vectors. A choice by ``p.ndim >= 2``
-    or by the word "weight" in the name leaves them out, and no sparse layer would decay.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-    weight_decay : float
-        Of weights: edge values of sparse layers, and parameters of two and more dimensions. Biases,
-        and parameters of normalisations and activations, do not decay.
-
-    Returns
-    -------
-    list of dict
-        For ``torch.optim.AdamW(groups)`` and others. Frozen parameters are left out.
-
-    Examples
-    --------
-    >>> graph = LayerGraph.from_edge_ids(range(0, 60, 3), (6, 10))
-    >>> model = nn.Sequential(SparseLinear(graph, rng=0), nn.LayerNorm(6), nn.Linear(6, 2))
-    >>> [[tuple(p.shape) for p in group["params"]]
-    ...  for group in decay_groups(model, weight_decay=0.01)]
-    [[(20,), (2, 6)], [(6,), (6,), (6,), (2,)]]
-    """
-    values = {id(layer.values) for layer in sparse_layers(model).values()}
-    weights: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            decays = parameter.ndim >= 2 or id(parameter) in values
-            (weights if decays else others).append(parameter)
-    return [
-        {"params": weights, "weight_decay": float(weight_decay)},
-        {"params": others, "weight_decay": 0.0},
-    ]

@@ -15,7 +15,7 @@ from topokit.generators.density import layer_densities
 from topokit.graph import LayerGraph
 from topokit.nn import conv
 from topokit.nn.attention import SparseMultiheadAttention, dense_only
-from topokit.nn.kinds import Weight, joined, weights_of
+from topokit.nn.kinds import Weight, check_module, joined, weights_of
 from topokit.nn.layers import INITS, SparseLinear, initial_values, linear_of
 from topokit.nn.recurrent import SparseRecurrent, SparseRecurrentCell
 from topokit.nn.sparsity import (
@@ -26,7 +26,7 @@ from topokit.nn.sparsity import (
     sparsity_report,
     why_dense,
 )
-from topokit.tables import as_generator, choose
+from topokit.tables import as_generator, choose, need
 
 __all__ = ["SparsifyWarning", "sparsify"]
 
@@ -129,6 +129,12 @@ def sparsify(
     """
     if 0 in (density, epsilon):
         raise ValueError(f"expected a budget above 0, got density={density}, epsilon={epsilon}")
+    check_module(model)
+    for key, names in (("only", only), ("skip", skip)):
+        listed = isinstance(names, Collection) and not isinstance(names, str)
+        good = listed and all(isinstance(name, str) for name in names)
+        need(good, key, "a list of names or patterns", names)
+    need(report is None or callable(report), "report", "a function", report)
     if init is not None:
         choose("init", init, INITS)
     rng = as_generator(rng)
@@ -221,11 +227,20 @@ def _graph(
     """Return the graph of a new layer; with groups, one made in the shape of the stored weight."""
     n_out, n_in, groups = layer.n_out, layer.n_in, layer.weight.groups
     (share,) = layer_densities([(n_out, n_in)], density=density, epsilon=epsilon)
-    if groups == 1:
-        return make(n_in, n_out, density=share, rng=rng)
-    share = share if epsilon is None else min(1.0, share * groups)
-    stored = make(n_in // groups, n_out, density=share, rng=rng)
-    return LayerGraph.from_ids_in_groups(stored.edge_ids, (n_out, n_in), groups)
+    if groups > 1 and epsilon is not None:
+        share = min(1.0, share * groups)
+    made: Any = make(n_in // groups, n_out, density=share, rng=rng)  # with groups: as stored
+    shape = (n_out, n_in // groups)
+    if not isinstance(made, LayerGraph) or made.shape != shape:
+        got = made.shape if isinstance(made, LayerGraph) else made
+        got = got if got is None or isinstance(got, tuple) else type(got).__name__
+        raise ValueError(
+            f"expected a generator that returns a LayerGraph of shape {shape}, (n_out, n_in), got "
+            f"{got} for layer {layer.layer or layer.weight.leaf!r}"
+        )
+    return (
+        made if groups == 1 else LayerGraph.from_ids_in_groups(made.edge_ids, (n_out, n_in), groups)
+    )
 
 
 def _sparse(module: Any, graphs: dict[str, LayerGraph], kernel: str) -> nn.Module:

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
-from topokit.nn.extract import computed_name, layers_in, parts_of
-from topokit.nn.kinds import Weight, has_no_layers, joined, matrix_of, weights_of
+from topokit.nn.extract import computed_name, kept_edges, layers_in, parts_of
+from topokit.nn.kinds import Weight, check_module, has_no_layers, joined, matrix_of, weights_of
 from topokit.nn.layers import EdgeLayer
 
 __all__ = [
@@ -302,6 +302,7 @@ def sparsity_report(
     >>> report.density, report.dense, report.empty
     (0.1, (), ())
     """
+    check_module(model)
     return SparsityReport(tuple(_rows(model, reasons or {})))
 
 
@@ -312,7 +313,7 @@ def _rows(model: nn.Module, reasons: Mapping[str, str]) -> Iterator[LayerSparsit
             continue
         kind = type(part).__name__
         if isinstance(part, EdgeLayer):
-            graph = part.graph
+            graph = kept_edges(part.graph, part._buffers.get("values_mask"))
             yield LayerSparsity(
                 name or "layer", kind, graph.n_in, graph.n_out, graph.n_edges, graph.n_possible
             )

@@ -13,6 +13,7 @@ import torch
 from topokit.foreign import Reading, check_bytes, check_units, printable
 from topokit.graph import LayerGraph, Topology
 from topokit.graph.convert import from_coordinates, from_dense, stored_entries
+from topokit.nn.extract import kept_edges
 from topokit.nn.masks import DEPTH, MASK_WORDS, Masks, is_mask, says_mask
 
 __all__ = ["topology_of_state"]
@@ -241,7 +242,8 @@ class _StateReader:
         try:
             n_out, n_in = (int(n) for n in shape)
             check_units(n_out, n_in, indices.size)
-            return LayerGraph((n_out, n_in), np.array(indptr), np.array(indices))
+            graph = LayerGraph((n_out, n_in), np.array(indptr), np.array(indices))
+            return kept_edges(graph, self.state.get(f"{prefix}values_mask"))
         except (ValueError, TypeError) as error:
             raise ValueError(f"damaged graph of layer {prefix[:-1]!r}: {error}") from error
 

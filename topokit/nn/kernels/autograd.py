@@ -48,9 +48,13 @@ class EdgeProduct(torch.autograd.Function):
         maker = x.grad_fn
         ctx.maker = maker if getattr(maker, "relu", False) else None
         y = way.product(units_first(x), values.detach(), bias, index, relu)
+        # Torch refuses to change a view made here in place, as nn.ReLU(inplace=True) does: this is
+        # a tensor of its own on the same memory. Saved is the tensor returned, whose changes count.
+        size, stride = (y.shape[1], y.shape[0]), (y.stride(1), y.stride(0))
+        y = y.new_empty(0).set_(y.untyped_storage(), y.storage_offset(), size, stride)
         ctx.save_for_backward(x, values, *([y] if relu else []))
         ctx.index, ctx.relu, ctx.way, ctx.masked = index, relu, way, None
-        return y.t()
+        return y
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[Any, ...]:
@@ -67,7 +71,7 @@ class EdgeProduct(torch.autograd.Function):
         ctx.masked = None
         g = units_first(g)
         if ctx.relu and not done:
-            g = torch.ops.aten.threshold_backward(g, output[0], 0)
+            g = torch.ops.aten.threshold_backward(g, output[0].t(), 0)
         if needs_bias and dbias is None:
             dbias = g.sum(dim=1)
         dx = dvalues = None
@@ -90,7 +94,7 @@ def _differentiable(ctx: Any, g: torch.Tensor) -> tuple[Any, Any, Any]:
     needs_x, needs_values, needs_bias, *_ = ctx.needs_input_grad
     edges = ops.edges_of(ctx.index, x.device)
     if ctx.relu:
-        g = torch.ops.aten.threshold_backward(g, output[0].t(), 0)
+        g = torch.ops.aten.threshold_backward(g, output[0], 0)
     dx, dvalues = ops.composed_gradients(
         g, x, values, edges, dense=ctx.way is PRODUCTS["dense"], needs=(needs_x, needs_values)
     )
