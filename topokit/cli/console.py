@@ -211,22 +211,55 @@ def number(value: Any) -> str:
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]], *, title: str) -> None:
-    """Print rows as a table, numbers aligned to the right."""
+    """Print rows as a table, numbers aligned to the right.
+
+    Texts are folded to fit the width. Numbers are never cut: columns for which there is no room
+    follow in further tables, each of which begins with the first column again.
+    """
     rows = list(rows)
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(title=_cell(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = _table(rows, dict.fromkeys(columns), title)
+    room = OUT.width
+    if OUT.measure(table, options=OUT.options.update(width=10**6)).maximum <= room:
+        OUT.print(table, markup=False, soft_wrap=False)
+        return
+    widths, least = {}, {}  # the fixed widths of short columns; the least of all
     for column in columns:
+        longest = max((len(number(row[column])) for row in rows if column in row), default=0)
+        short = max(longest, min(len(column), FOLDED))
+        widths[column] = short if longest <= SHORT else None
+        least[column] = short if longest <= SHORT else FOLDED
+    for group in _groups(columns, least, room):
+        part = _table(rows, {column: widths[column] for column in group}, title)
+        OUT.print(part, markup=False, soft_wrap=False)
+
+
+SHORT, FOLDED = 24, 12  # characters that are not folded, and that a folded column has at least
+
+
+def _groups(columns: list[str], least: Mapping[str, int], room: int) -> list[list[str]]:
+    """Divide columns into tables that fit, each beginning with the first column."""
+    groups, used = [columns[:1]], 1 + sum(least[column] + 3 for column in columns[:1])
+    first = used
+    for column in columns[1:]:
+        if used + least[column] + 3 > room and len(groups[-1]) > 1:
+            groups.append(columns[:1])
+            used = first
+        groups[-1] = [*groups[-1], column]
+        used += least[column] + 3
+    return groups
+
+
+def _table(rows: list[Mapping[str, Any]], widths: Mapping[str, int | None], title: str) -> Table:
+    """Return a table of some columns, those without a width as wide as there is room."""
+    table = Table(title=_cell(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for column, width in widths.items():
         numeric = all(isinstance(row.get(column, 0), int | float) for row in rows)
-        longest = max((len(number(row.get(column, ""))) for row in rows), default=0)
-        table.add_column(  # numbers are never truncated or wrapped
-            _cell(column),
-            justify="right" if numeric else "left",
-            overflow="fold",
-            min_width=longest if longest <= 24 else None,
-        )
+        justify: Any = "right" if numeric else "left"
+        table.add_column(_cell(column), justify=justify, overflow="fold", width=width)
     for row in rows:
-        table.add_row(*(_cell(number(row[c])) if c in row else "" for c in columns))
-    OUT.print(table, markup=False, soft_wrap=False)
+        table.add_row(*(_cell(number(row[c])) if c in row else "" for c in widths))
+    return table
 
 
 def _cell(text: str) -> Text:
