@@ -326,7 +326,7 @@ class RunDirectory:
         if self.config_text() != record.config:
             raise ValueError(
                 f"config.toml of run {self.path} is not the one it was made with"
-                f"{_shown(differences(record.config, self.config_text()))}; 'topokit verify "
+                f"{shown(differences(record.config, self.config_text()))}; 'topokit verify "
                 f"{self.path} --recover' puts that back, 'topokit resume {self.path} --accept "
                 "config' continues an unfinished run with the new one"
             )
@@ -603,9 +603,10 @@ def differences(before: str, now: str) -> list[str]:
     ]
 
 
-def _shown(found: list[str]) -> str:
-    """Return differences for a message."""
-    return f" ({'; '.join(found[:4])})" if found else " (in its spelling only)"
+def shown(found: list[str]) -> str:
+    """Return differences for a message, the first four only."""
+    more = f" and {len(found) - 4} more" if len(found) > 4 else ""
+    return f" ({'; '.join(found[:4])}{more})" if found else " (in its spelling only)"
 
 
 def _same_config(there: Mapping[str, Any], config_toml: str) -> bool:
