@@ -250,7 +250,9 @@ def test_a_finished_record_with_other_numbers_and_no_frames_is_not_confirmed(tmp
     forged(run, 3, train_loss=9.0)
     (run.path / "epochs.parquet").unlink()
     verdict = verify(run.path, recover=True)
-    assert [(f.file, f.state) for f in verdict.findings] == [("record.jsonl", "cannot be recovered")]
+    assert [(f.file, f.state) for f in verdict.findings] == [
+        ("record.jsonl", "cannot be recovered")
+    ]
     with pytest.raises(ValueError, match="not the one that the run ended with"):
         History.load(run.path)
 

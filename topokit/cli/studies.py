@@ -98,7 +98,8 @@ def sweep(
     else:
         for run, reason in result.failures.items():
             console.complain(f"{run} failed: {reason}")
-        console.say(f"{n_done} runs done, {len(result.failures)} failed; results are in {out}")
+        runs = "run" if n_done == 1 else "runs"
+        console.say(f"{n_done} {runs} done, {len(result.failures)} failed; results are in {out}")
         if at is None:
             console.say(f"next: topokit compare {console.shown(out)}")
         else:
