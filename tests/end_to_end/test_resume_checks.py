@@ -93,7 +93,8 @@ def test_a_configuration_that_is_none_is_named_before_it_is_used(tmp_path, capsy
     (path / "config.toml").write_text(text)
     assert main(["resume", str(path)]) == 2
     words = capsys.readouterr().err.replace("\n", " ")
-    assert "config.toml of run" in words and "--recover" in words
+    assert "config.toml of run" in words
+    assert "--recover" in words
 
 
 def test_a_run_that_is_moved_away_leaves_nothing_where_it_was(tmp_path):

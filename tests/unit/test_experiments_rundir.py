@@ -249,10 +249,8 @@ def test_a_finished_record_with_other_numbers_and_no_frames_is_not_confirmed(tmp
     run = new_run(tmp_path / "run")
     forged(run, 3, train_loss=9.0)
     (run.path / "epochs.parquet").unlink()
-    verdict = verify(run.path, recover=True)
-    assert [(f.file, f.state) for f in verdict.findings] == [
-        ("record.jsonl", "cannot be recovered")
-    ]
+    (finding,) = verify(run.path, recover=True).findings
+    assert (finding.file, finding.state) == ("record.jsonl", "cannot be recovered")
     with pytest.raises(ValueError, match="not the one that the run ended with"):
         History.load(run.path)
 

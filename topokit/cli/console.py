@@ -223,18 +223,22 @@ def print_rows(rows: Iterable[Mapping[str, Any]], *, title: str) -> None:
     if OUT.measure(table, options=OUT.options.update(width=10**6)).maximum <= room:
         OUT.print(table, markup=False, soft_wrap=False)
         return
-    widths, least = {}, {}  # the fixed widths of short columns; the least of all
-    for column in columns:
-        longest = max((len(number(row[column])) for row in rows if column in row), default=0)
-        short = max(longest, min(len(column), FOLDED))
-        widths[column] = short if longest <= SHORT else None
-        least[column] = short if longest <= SHORT else FOLDED
-    for group in _groups(columns, least, room):
+    longest = {
+        c: max((len(number(row[c])) for row in rows if c in row), default=0) for c in columns
+    }
+    for head in HEADS:
+        short = {c: max(n, min(len(c), head)) for c, n in longest.items() if n <= SHORT}
+        groups = _groups(columns, {c: short.get(c, HEADS[-1]) for c in columns}, room)
+        if len(groups) == 1:
+            break
+    widths = {c: short.get(c) for c in columns}  # short columns are not folded, others are
+    for group in groups:
         part = _table(rows, {column: widths[column] for column in group}, title)
         OUT.print(part, markup=False, soft_wrap=False)
 
 
-SHORT, FOLDED = 24, 12  # characters that are not folded, and that a folded column has at least
+SHORT = 24  # characters of a column that is not folded
+HEADS = (28, 20, 12)  # characters after which heads are folded; the last also the least of a column
 
 
 def _groups(columns: list[str], least: Mapping[str, int], room: int) -> list[list[str]]:
