@@ -14,6 +14,8 @@ from topokit.cli.options import DataDir, Json, Plugins, some
 from topokit.tables import import_plugins
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from topokit.experiments.sweep import SweepProgress
 
 __all__ = ["compare", "sweep"]
@@ -107,6 +109,19 @@ def sweep(
     return 1 if result.failures else 0
 
 
+def _note_runs(runs: pd.DataFrame) -> None:
+    """Note which of the compared runs are unfinished, and which repeat a seed."""
+    for run, done, planned in runs[["run", "epochs", "planned"]].itertuples(index=False):
+        if done < planned:
+            console.note(f"{run} is unfinished: its values are those of {done} of {planned} epochs")
+    counts = runs.groupby(["group", "seed"], sort=False).size()
+    for (group, seed), count in counts[counts > 1].items():
+        console.note(
+            f"{count} runs of group {group} have the seed {seed}; the intervals take them for "
+            "independent ones"
+        )
+
+
 def _part(text: str | None) -> tuple[int, int] | None:
     """Return (i, n) of the text i/n."""
     if text is None:
@@ -180,6 +195,7 @@ def compare(
     names = comparing.MEASURES if measures is None else tuple(measures.split(","))
     rng = np.random.default_rng(seed)
     found = comparing.compare(some(runs), measures=[n.strip() for n in names], rng=rng)
+    _note_runs(found.runs)
     if out is not None:
         from topokit.plots.across import arms_side_by_side
         from topokit.plots.style import figure, save

@@ -229,9 +229,11 @@ class RunDirectory:
             raise FileNotFoundError(f"expected a run directory, found no folder {path}")
         there = {name for name in FILES if os.path.lexists(path / name)}
         if "record.jsonl" not in there and not ("config.toml" in there and there & MADE):
+            sweep = any(path.glob("runs/*/config.toml"))
+            what = f"a sweep: name {path}/runs/*" if sweep else "none"
             raise ValueError(
                 f"expected a run directory (with config.toml, made by 'topokit train'), "
-                f"{path} is none"
+                f"{path} is {what}"
             )
         return cls(path)
 
