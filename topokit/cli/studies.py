@@ -114,8 +114,8 @@ def _note_runs(runs: pd.DataFrame) -> None:
     for run, done, planned in runs[["run", "epochs", "planned"]].itertuples(index=False):
         if done < planned:
             console.note(f"{run} is unfinished: its values are those of {done} of {planned} epochs")
-    counts = runs.groupby(["group", "seed"], sort=False).size()
-    for (group, seed), count in counts[counts > 1].items():
+    counts = runs.groupby(["group", "seed"], sort=False).size().reset_index(name="n")
+    for group, seed, count in counts[counts["n"] > 1].itertuples(index=False):
         console.note(
             f"{count} runs of group {group} have the seed {seed}; the intervals take them for "
             "independent ones"
