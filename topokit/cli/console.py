@@ -386,7 +386,8 @@ def print_summary(history: History, summary: Mapping[str, Any]) -> None:
             f"test accuracy {summary['final_test_accuracy']:.4f}, best "
             f"{summary['best_test_accuracy']:.4f}"
         )
-    say(f"{ending} at epoch {summary['best_epoch']}; seed {summary['seed']}")
+    of = f"of {ends[0]} to {ends[1]}"  # the progress counts epochs from 1
+    say(f"{ending} at epoch {summary['best_epoch']} {of}; seed {summary['seed']}")
     seconds, share = summary["training_seconds"], summary["measuring_share"]
     say(
         f"training took {seconds:.1f} s and measuring {share * seconds:.1f} s "
