@@ -376,6 +376,8 @@ def read_arrays(
         with open_zip(file) as archive:
             for member in archive.infolist():
                 name = member.filename.removesuffix(".npy")
+                if name in arrays:
+                    raise ValueError(f"two arrays {name!r}: a member with .npy and one without")
                 if names is None or name in names:
                     with archive.open(member) as content:
                         try:

@@ -333,6 +333,9 @@ def _scipy_matrix(arrays: Mapping[str, Any]) -> Any:
     """Return the sparse array that `scipy.sparse.save_npz` wrote."""
     kind = arrays["format"].item() if "format" in arrays else b"csr"
     kind = kind.decode() if isinstance(kind, bytes) else str(kind)
+    for name in ("shape", "indices", "indptr", "row", "col", "offsets"):
+        if name in arrays and arrays[name].size and arrays[name].dtype.kind not in "iu":
+            raise ValueError(f"{name} of {arrays[name].dtype}, expected integers")
     shape = tuple(int(n) for n in arrays["shape"].ravel())
     if len(shape) != 2:
         raise ValueError(f"a sparse array of shape {shape}")

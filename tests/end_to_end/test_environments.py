@@ -378,8 +378,11 @@ def test_help_shows_only_options_that_mean_something(capsys, command):
         (["train", "--epochs=2"], "--set epochs=2"),
         (["train", "--batch-size", "7"], "--set batch_size=7"),
         (["train", "--lr", "0.1"], "--set optimizer.lr=0.1"),
-        (["train", "--nonsense"], "see 'topokit --help'"),
-        (["list", "--epochs", "2"], "see 'topokit --help'"),
+        (["train", "--nonsense"], "see 'topokit train --help'"),
+        (["list", "--epochs", "2"], "see 'topokit list --help'"),
+        (["nonsense"], "see 'topokit --help'"),
+        (["train", "epochs=2", "seed=1"], "follow --set: --set epochs=2 seed=1"),
+        (["list", "rules", "b"], "expected no further argument, got b (see 'topokit list --help')"),
     ],
 )
 def test_a_configuration_key_given_as_an_option(capsys, words, hint):
@@ -393,6 +396,8 @@ def test_options_without_effect_and_folders_of_runs(tmp_path, capsys, a_run):
     assert "--epoch: expected a run" in capsys.readouterr().err
     assert main(["analyze", str(a_run), "--epoch", "0", "--bootstrap", "0"]) == 0
     capsys.readouterr()
+    assert main(["analyze", str(a_run), "--epoch", "0", "--measures", "turnover"]) == 0
+    assert "turnover compares with an earlier epoch" in capsys.readouterr().err.replace("\n", " ")
     assert main(["compare", str(a_run.parent)]) == 2
     assert f"name {a_run.parent}/*" in capsys.readouterr().err.replace("\n", " ")
     twins = [str(tmp_path / side / "run") for side in "ab"]

@@ -87,13 +87,37 @@ def test_an_edited_configuration_is_shown_or_accepted_and_recorded(tmp_path, cap
     assert verify(path).intact
 
 
+@pytest.mark.parametrize("text", ["", "epochs = 0", "epochs = [", "surprise = 1"])
+def test_a_configuration_that_is_none_is_named_before_it_is_used(tmp_path, capsys, text):
+    path = stopped(tmp_path / "run")
+    (path / "config.toml").write_text(text)
+    assert main(["resume", str(path)]) == 2
+    words = capsys.readouterr().err.replace("\n", " ")
+    assert "config.toml of run" in words
+    assert "--recover" in words
+
+
+def test_a_run_that_is_moved_away_leaves_nothing_where_it_was(tmp_path):
+    def move(epoch, frame):
+        (tmp_path / "run").rename(tmp_path / "moved")
+
+    with pytest.raises(FileNotFoundError):
+        run(config(), tmp_path / "run", progress=move)
+    assert not (tmp_path / "run").exists()
+    assert resume(tmp_path / "moved").recorded == [0, 1, 2, 3]
+
+
 def test_more_epochs_may_be_accepted_and_other_widths_never(tmp_path):
     path = stopped(tmp_path / "run")
     edit(path, "epochs = 4", "epochs = 5")
     assert resume(path, accept="config").recorded == [0, 1, 2, 3, 4]
     path = stopped(tmp_path / "other")
     edit(path, "widths = [64, 14, 10]", "widths = [64, 15, 10]")
-    with pytest.raises(ValueError, match=r"its widths are \[64, 14, 10\]"):
+    with pytest.raises(ValueError, match=r"edited config.toml: .* widths are \[64, 14, 10\]"):
+        resume(path, accept=["config"])
+    edit(path, "widths = [64, 15, 10]", "widths = [64, 14, 10]")
+    edit(path, "epochs = 4", "epochs = 1")
+    with pytest.raises(ValueError, match=r"edited config.toml: .* 2 are recorded and 1 planned"):
         resume(path, accept=["config"])
     with pytest.raises(ValueError, match="unknown difference 'confg'; did you mean 'config'"):
         resume(path, accept=["confg"])

@@ -167,6 +167,27 @@ def test_nothing_to_compare(tmp_path, rng):
         compare([tmp_path / "none"], rng=rng)
 
 
+def test_a_run_counts_once_and_what_weakens_a_comparison_is_noted(swept, tmp_path, capsys, rng):
+    from topokit.cli import main
+
+    one = swept.directory / "runs" / "set-seed0"
+    for paths in ([one, one], [swept.directory, one], [one, one.parent / ".." / "runs" / one.name]):
+        with pytest.raises(ValueError, match=r"expected each run once, got .*set-seed0 twice"):
+            compare(paths, rng=rng)
+    config = load_recipe("set_mlp_digits").override(["epochs=2", "model.widths=[64,20,10]"])
+
+    def stop(epoch, frame):
+        raise KeyboardInterrupt
+
+    for name in ("one", "two"):
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path / name, progress=stop)
+    assert main(["compare", str(tmp_path / "one"), str(tmp_path / "two")]) == 0
+    notes = capsys.readouterr().err.replace("\n", " ")
+    assert "one is unfinished: its values are those of 1 of 2 epochs" in notes
+    assert "2 runs of group all have the seed 0" in notes
+
+
 def test_the_command(swept, tmp_path, capsys):
     import json
 

@@ -217,6 +217,90 @@ def test_lines_of_a_finished_run_are_rebuilt_from_its_frames(tmp_path, line):
     assert all(after.topology(e) == before.topology(e) for e in before.recorded)
 
 
+def forged(run, at, **metrics):
+    """Write other numbers into a line of the record, with all checksums right."""
+    record = run.path / "record.jsonl"
+    lines, last = record.read_bytes().splitlines(), ""
+    for i, line in enumerate(lines):
+        values = {k: v for k, v in stamped(line).items() if k not in ("digest", "before")}
+        if i == at:
+            values["metrics"] |= metrics
+        lines[i] = stamp(values | ({"before": last} if i else {})).encode()
+        last = stamped(lines[i])["digest"]
+    record.write_bytes(b"\n".join(lines) + b"\n")
+
+
+@pytest.mark.parametrize("line", [1, 6, 12])
+def test_a_finished_record_with_other_numbers_is_put_back_and_not_confirmed(tmp_path, line):
+    run = new_run(tmp_path / "run")
+    before = History.load(run.path)
+    forged(run, line, train_loss=9.0)
+    changed = (run.path / "record.jsonl").read_bytes()
+    (finding,) = verify(run.path).findings
+    assert finding.file == "record.jsonl"
+    assert f"the values of epoch {line - 1} differ" in finding.problem
+    verify(run.path, recover=True)
+    assert verify(run.path).intact
+    pd.testing.assert_frame_equal(History.load(run.path).epochs, before.epochs)
+    assert (run.path / "damaged" / "record.jsonl").read_bytes() == changed
+
+
+def test_a_finished_record_with_other_numbers_and_no_frames_is_not_confirmed(tmp_path):
+    run = new_run(tmp_path / "run")
+    forged(run, 3, train_loss=9.0)
+    (run.path / "epochs.parquet").unlink()
+    (finding,) = verify(run.path, recover=True).findings
+    assert (finding.file, finding.state) == ("record.jsonl", "cannot be recovered")
+    with pytest.raises(ValueError, match="not the one that the run ended with"):
+        History.load(run.path)
+
+
+def test_a_record_that_differs_in_times_only_gets_its_mark_again(tmp_path):
+    run = new_run(tmp_path / "run")
+    before = History.load(run.path)
+    forged(run, 3, seconds=9.0)
+    assert verify(run.path, recover=True).intact
+    pd.testing.assert_series_equal(
+        History.load(run.path).epochs["train_loss"], before.epochs["train_loss"]
+    )
+
+
+def test_lines_with_an_accepted_change_are_not_rebuilt_without_it(tmp_path):
+    run = new_run(tmp_path / "run", finish=False)
+    record = run.read()
+    line = {"kind": "accepted", "run": record.run, "epoch": 12, "what": "data", "now": "e"}
+    run.add_line(line, record.last)
+    run.finish()
+    file = run.path / "record.jsonl"
+    file.write_bytes(file.read_bytes().replace(b'"epoch": 5', b'"epoch": 6', 1))
+    verdict = verify(run.path, recover=True)
+    assert {f.state for f in verdict.findings} == {"cannot be recovered"}
+
+
+@pytest.mark.parametrize("finish", [True, False])
+def test_a_conversion_of_line_ends_is_undone_at_once(tmp_path, finish):
+    run = new_run(tmp_path / "run", finish=finish)
+    before = History.load(run.path).epochs
+    for name in ("record.jsonl", "config.toml", "environment.json", "DONE"):
+        file = run.path / name
+        if file.exists():
+            file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert verify(run.path, recover=True).intact
+    assert verify(run.path).findings == ()
+    pd.testing.assert_frame_equal(History.load(run.path).epochs, before)
+
+
+@pytest.mark.parametrize("name", ["DONE", "record.jsonl", "config.toml", "checkpoint.pt"])
+def test_a_finding_names_its_file_once_and_is_short(tmp_path, name):
+    run = new_run(tmp_path / "run")
+    (run.path / name).write_bytes(b"")
+    (finding,) = verify(run.path).findings
+    assert finding.problem in ("it is empty", "it has no checksum")
+    (run.path / "config.toml").write_text("\n".join(f"key{i} = {i}" for i in range(90)))
+    for finding in verify(run.path).findings:
+        assert len(finding.problem) < 200
+
+
 def test_what_is_lost_is_said(tmp_path):
     run = new_run(tmp_path / "run")
     (run.path / "topology" / "000004.npz").unlink()

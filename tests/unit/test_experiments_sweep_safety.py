@@ -201,6 +201,19 @@ def test_failures_of_parts_are_gathered(tmp_path):
     assert list(result.failures.values()) == there
 
 
+@pytest.mark.parametrize("content", ["", "[]", "null", "{", "/dev/zero", "folder"])
+def test_damaged_failures_of_parts_are_named_with_the_remedy(out, content):
+    path = out / "failures-1-of-2.json"
+    if content == "/dev/zero":
+        path.symlink_to(content)
+    elif content == "folder":
+        path.mkdir()
+    else:
+        path.write_text(content)
+    with pytest.raises(ValueError, match=r"failures-1-of-2\.json.* may be removed"):
+        gather(STUDY, out)
+
+
 def test_more_parts_than_runs(tmp_path):
     for i in range(1, 6):
         again(tmp_path / "s", part=(i, 5))

@@ -82,6 +82,15 @@ def test_a_page_written_twice_is_the_same(run, page, tmp_path):
     assert again.read_text(encoding="utf-8") == page
 
 
+def test_a_run_that_goes_on_is_said_to_be_unfinished(run, page, tmp_path):
+    part = make_run([run.topologies[0]["fc1"]] * 3)
+    part.config = {"seed": 4, "epochs": 10}
+    text = write_report([part], tmp_path / "part.html", bootstrap=2).read_text(encoding="utf-8")
+    assert "<td>3 of 10</td>" in text
+    assert "Unfinished: 3 of 10 epochs reached" in text
+    assert "nfinished" not in page
+
+
 def test_a_run_without_epochs_is_refused(run, tmp_path):
     empty = make_run([run.topologies[0]["fc1"]])
     empty.topologies = []

@@ -498,12 +498,13 @@ def test_what_a_file_is_instead(tmp_path):
     [
         ("4 3\n1 1 1\n", "line 2: expected the numbers of rows, columns and entries, got '4 3'"),
         ("2 2 1\n1 99999999999999999999 1\n", "(64 bits|overflow|Overflow)"),
-        ("2 2 1\n1 1.5 1\n", "(int64|integer)"),
+        ("2 2 1\n1 1.5 1\n", "expected integers in column 2"),
+        ("2 2 1\n1 1 nan\n", "expected finite numbers in column 3"),
         ("2 2 1\n1 1\n", "could not convert|empty"),
         ("2 2 1\n1 1 1 1\n", "more than 3 numbers|Expected 3 fields"),
         ("2 2 2\n1 1 1\n\n", "1 entries, not the 2"),
         ("2 2 1\n1 1 3.75E", "could not convert|invalid"),
-        ("2 2 1\n1 1 1\0\n", "line 3: expected numbers, got the character"),
+        ("2 2 1\n1 1 1\0\n", "line 3: expected numbers, got the character '.x00'"),
         ("2 2 9\n1 1 1\n", "9 entries, but there are"),
         ("2147483648 2 1\n1 1 1\n", "a layer of 2 -> 2147483648 units with 1 edges"),
         ("2 2 1\n3 1 1\n", r"rows 3\.\.3, not within 1\.\.2"),
@@ -574,6 +575,15 @@ def crafted(folder):
             "index.npz", format=np.array("topokit-topology-1"), names=np.array(["a"]),
             shape_0=np.array([1, 3]), indptr_0=np.array([0, 1]), indices_0=index,
         )  # fmt: skip
+    for name, wrong in (("indices", [0.5, 1.0]), ("indptr", [0, 1, 2.5]), ("shape", [2.5, 3])):
+        entries = {"shape": [2, 3], "indptr": [0, 1, 2], "indices": [0, 1]} | {name: wrong}
+        yield arrays("reals.npz", format=b"csr", data=np.ones(2), **entries)
+    with zipfile.ZipFile(folder / "alike.npz", "w") as archive:
+        for name, size in (("a.npy", 2), ("a", 3)):
+            buffer = io.BytesIO()
+            np.save(buffer, np.eye(size))
+            archive.writestr(name, buffer.getvalue())
+    yield folder / "alike.npz"
     with zipfile.ZipFile(folder / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         header = np.lib.format.magic(1, 0) + (118).to_bytes(2, "little")
         text = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000, 30000), }"

@@ -56,7 +56,10 @@ def _executed(tokens: list[str]) -> int:
         console.complain(str(stop) or "interrupted")
         return interrupts.EXIT_CODE
     except cyclopts.CycloptsError as error:
-        hint = _hint(error, tokens) or "see 'topokit --help'"
+        if isinstance(error, cyclopts.UnusedCliTokensError):
+            console.complain(_too_many(error, tokens))
+            return 2
+        hint = _hint(error, tokens) or f"see '{_help(tokens)}'"
         console.complain(f"{_first_line(error)} ({hint})")
         return 2
     except (ValueError, FloatingPointError, TypeError, OSError, MemoryError) as error:
@@ -72,6 +75,21 @@ def _first_line(error: Exception) -> str:
     """Return the first line of a message, without the frame that cyclopts draws around it."""
     lines = [line.strip(" │╭╮╰╯─") for line in str(error).splitlines()]
     return next((line for line in lines if line), type(error).__name__)
+
+
+def _help(tokens: list[str]) -> str:
+    """Return the command that explains the command that was given, or the list of all."""
+    known = bool(tokens) and not tokens[0].startswith("-") and tokens[0] in app
+    return f"topokit {tokens[0]} --help" if known else "topokit --help"
+
+
+def _too_many(error: cyclopts.UnusedCliTokensError, tokens: list[str]) -> str:
+    """Return what was expected instead of more words than a command takes."""
+    words = error.unused_tokens or []
+    if tokens[:1] == ["train"] and words and all("=" in word for word in words):
+        keys = [word for word in tokens[1:] if "=" in word and not word.startswith("-")]
+        return f"keys of the configuration follow --set: --set {' '.join(keys)}"
+    return f"expected no further argument, got {' '.join(words)} (see '{_help(tokens)}')"
 
 
 def _hint(error: cyclopts.CycloptsError, tokens: list[str]) -> str:

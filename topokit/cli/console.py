@@ -211,22 +211,59 @@ def number(value: Any) -> str:
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]], *, title: str) -> None:
-    """Print rows as a table, numbers aligned to the right."""
+    """Print rows as a table, numbers aligned to the right.
+
+    Texts are folded to fit the width. Numbers are never cut: columns for which there is no room
+    follow in further tables, each of which begins with the first column again.
+    """
     rows = list(rows)
     columns = list(dict.fromkeys(key for row in rows for key in row))
+    table = _table(rows, dict.fromkeys(columns), title)
+    room = OUT.width
+    if OUT.measure(table, options=OUT.options.update(width=10**6)).maximum <= room:
+        OUT.print(table, markup=False, soft_wrap=False)
+        return
+    longest = {
+        c: max((len(number(row[c])) for row in rows if c in row), default=0) for c in columns
+    }
+    for head in HEADS:
+        short = {c: max(n, min(len(c), head)) for c, n in longest.items() if n <= SHORT}
+        groups = _groups(columns, {c: short.get(c, HEADS[-1]) for c in columns}, room)
+        if len(groups) == 1:
+            break
+    widths = {c: short.get(c) for c in columns}  # short columns are not folded, others are
+    for group in groups:
+        part = _table(rows, {column: widths[column] for column in group}, title)
+        OUT.print(part, markup=False, soft_wrap=False)
+
+
+SHORT = 24  # characters of a column that is not folded
+HEADS = (28, 20, 12)  # characters after which heads are folded; the last also the least of a column
+
+
+def _groups(columns: list[str], least: Mapping[str, int], room: int) -> list[list[str]]:
+    """Divide columns into tables that fit, each beginning with the first column."""
+    groups, used = [columns[:1]], 1 + sum(least[column] + 3 for column in columns[:1])
+    first = used
+    for column in columns[1:]:
+        if used + least[column] + 3 > room and len(groups[-1]) > 1:
+            groups.append(columns[:1])
+            used = first
+        groups[-1] = [*groups[-1], column]
+        used += least[column] + 3
+    return groups
+
+
+def _table(rows: list[Mapping[str, Any]], widths: Mapping[str, int | None], title: str) -> Table:
+    """Return a table of some columns, those without a width as wide as there is room."""
     table = Table(title=_cell(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for column in columns:
+    for column, width in widths.items():
         numeric = all(isinstance(row.get(column, 0), int | float) for row in rows)
-        longest = max((len(number(row.get(column, ""))) for row in rows), default=0)
-        table.add_column(  # numbers are never truncated or wrapped
-            _cell(column),
-            justify="right" if numeric else "left",
-            overflow="fold",
-            min_width=longest if longest <= 24 else None,
-        )
+        justify: Any = "right" if numeric else "left"
+        table.add_column(_cell(column), justify=justify, overflow="fold", width=width)
     for row in rows:
-        table.add_row(*(_cell(number(row[c])) if c in row else "" for c in columns))
-    OUT.print(table, markup=False, soft_wrap=False)
+        table.add_row(*(_cell(number(row[c])) if c in row else "" for c in widths))
+    return table
 
 
 def _cell(text: str) -> Text:
@@ -349,7 +386,8 @@ def print_summary(history: History, summary: Mapping[str, Any]) -> None:
             f"test accuracy {summary['final_test_accuracy']:.4f}, best "
             f"{summary['best_test_accuracy']:.4f}"
         )
-    say(f"{ending} at epoch {summary['best_epoch']}; seed {summary['seed']}")
+    of = f"of {ends[0]} to {ends[1]}"  # the progress counts epochs from 1
+    say(f"{ending} at epoch {summary['best_epoch']} {of}; seed {summary['seed']}")
     seconds, share = summary["training_seconds"], summary["measuring_share"]
     say(
         f"training took {seconds:.1f} s and measuring {share * seconds:.1f} s "

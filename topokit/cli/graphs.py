@@ -90,7 +90,13 @@ def analyze(
         return 0
     for sentence in about.get("notes", ()):
         console.note(f"note: {sentence}")
-    console.print_measures(frame, title=f"{target}" + _of_epoch(about))
+    if len(frame) or measures is None:
+        console.print_measures(frame, title=f"{target}" + _of_epoch(about))
+    elif not found["verdicts"]:
+        console.note(
+            f"nothing to show of {target}{_of_epoch(about)}: {measures} compares with an earlier "
+            "epoch, and there is none"
+        )
     if nulls:
         console.print_rows(found["nulls"], title=f"against {nulls} null samples of equal degrees")
     console.print_sentences(found["verdicts"])

@@ -120,6 +120,8 @@ def resume(
     if directory.done:
         console.note(f"{run} is already finished; nothing to do")
         return _finished(History.load(run), run, json)
+    if "config" not in (accept or ()):
+        directory.compare(directory.read())  # before an edited configuration is used
     config = RunConfig.from_dict(directory.config())
     with _resumable(run), _several(nproc, data_dir, plugin, config) as processes:
         if processes is not None and not processes.first:

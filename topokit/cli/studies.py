@@ -14,6 +14,8 @@ from topokit.cli.options import DataDir, Json, Plugins, some
 from topokit.tables import import_plugins
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from topokit.experiments.sweep import SweepProgress
 
 __all__ = ["compare", "sweep"]
@@ -98,12 +100,26 @@ def sweep(
     else:
         for run, reason in result.failures.items():
             console.complain(f"{run} failed: {reason}")
-        console.say(f"{n_done} runs done, {len(result.failures)} failed; results are in {out}")
+        runs = "run" if n_done == 1 else "runs"
+        console.say(f"{n_done} {runs} done, {len(result.failures)} failed; results are in {out}")
         if at is None:
             console.say(f"next: topokit compare {console.shown(out)}")
         else:
             console.say(f"next, when all {at[1]} parts are done: {repeat} --gather")
     return 1 if result.failures else 0
+
+
+def _note_runs(runs: pd.DataFrame) -> None:
+    """Note which of the compared runs are unfinished, and which repeat a seed."""
+    for run, done, planned in runs[["run", "epochs", "planned"]].itertuples(index=False):
+        if done < planned:
+            console.note(f"{run} is unfinished: its values are those of {done} of {planned} epochs")
+    counts = runs.groupby(["group", "seed"], sort=False).size().reset_index(name="n")
+    for group, seed, count in counts[counts["n"] > 1].itertuples(index=False):
+        console.note(
+            f"{count} runs of group {group} have the seed {seed}; the intervals take them for "
+            "independent ones"
+        )
 
 
 def _part(text: str | None) -> tuple[int, int] | None:
@@ -179,6 +195,7 @@ def compare(
     names = comparing.MEASURES if measures is None else tuple(measures.split(","))
     rng = np.random.default_rng(seed)
     found = comparing.compare(some(runs), measures=[n.strip() for n in names], rng=rng)
+    _note_runs(found.runs)
     if out is not None:
         from topokit.plots.across import arms_side_by_side
         from topokit.plots.style import figure, save

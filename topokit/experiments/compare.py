@@ -80,7 +80,7 @@ def compare(
     Raises
     ------
     ValueError
-        If there are no runs, or one has not recorded an epoch.
+        If there are no runs, one is given twice, or one has not recorded an epoch.
     FileNotFoundError
         If a path does not exist.
 
@@ -146,7 +146,8 @@ def run_rows(
     Returns
     -------
     pandas.DataFrame
-        ``run, group, seed, epochs, metric`` (``"test_accuracy"``, or ``"test_loss"`` where no
+        ``run, group, seed, epochs, planned`` (epochs of the configuration), ``metric``
+        (``"test_accuracy"``, or ``"test_loss"`` where no
         accuracy was recorded), ``value`` (after the last epoch), ``best, best_epoch, edges`` and
         one column for each measure, nan where it was not taken.
 
@@ -158,9 +159,12 @@ def run_rows(
     import pandas as pd
 
     paths = [paths] if isinstance(paths, str | os.PathLike) else paths
-    found = [
-        (History.load(run), _condition(run, Path(path))) for path in paths for run in runs_of(path)
-    ]
+    named = [(run, Path(path)) for path in paths for run in runs_of(path)]
+    resolved = [run.resolve() for run, _ in named]
+    for i, (run, _) in enumerate(named):
+        if resolved[i] in resolved[:i]:
+            raise ValueError(f"expected each run once, got {run} twice")
+    found = [(History.load(run), _condition(run, path)) for run, path in named]
     if not found:
         raise ValueError("expected at least one run or sweep, got none")
     labels = _labels([_grouping(history.config) for history, _ in found])
@@ -176,6 +180,7 @@ def run_rows(
             "group": condition or label or "all",
             "seed": int(history.config["seed"]),
             "epochs": len(epochs),
+            "planned": int(history.config.get("epochs", len(epochs))),
             "metric": metric,
             "value": float(epochs[metric].iloc[-1]),
             "best": float(epochs[metric].iloc[best]),

@@ -25,6 +25,7 @@ __all__ = [
     "as_run",
     "best_epoch",
     "score_column",
+    "unfinished",
 ]
 
 EXPLORED = "explored_fraction"
@@ -102,6 +103,12 @@ def best_epoch(epochs: pd.DataFrame) -> int:
         )
     scores = epochs[column].to_numpy(float) * (1 if "acc" in column.lower() else -1)
     return int(np.argmax(np.where(np.isfinite(scores), scores, -np.inf)))
+
+
+def unfinished(run: History) -> str:
+    """Return how much of a run is done, such as "3 of 10 epochs"; "" if that is all of it."""
+    done, planned = len(run.epochs), run.config.get("epochs", 0)
+    return f"{done} of {planned} epochs" if done < planned else ""
 
 
 @dataclass(frozen=True)

@@ -229,9 +229,11 @@ class RunDirectory:
             raise FileNotFoundError(f"expected a run directory, found no folder {path}")
         there = {name for name in FILES if os.path.lexists(path / name)}
         if "record.jsonl" not in there and not ("config.toml" in there and there & MADE):
+            sweep = any(path.glob("runs/*/config.toml"))
+            what = f"a sweep: name {path}/runs/*" if sweep else "none"
             raise ValueError(
                 f"expected a run directory (with config.toml, made by 'topokit train'), "
-                f"{path} is none"
+                f"{path} is {what}"
             )
         return cls(path)
 
@@ -326,7 +328,7 @@ class RunDirectory:
         if self.config_text() != record.config:
             raise ValueError(
                 f"config.toml of run {self.path} is not the one it was made with"
-                f"{_shown(differences(record.config, self.config_text()))}; 'topokit verify "
+                f"{shown(differences(record.config, self.config_text()))}; 'topokit verify "
                 f"{self.path} --recover' puts that back, 'topokit resume {self.path} --accept "
                 "config' continues an unfinished run with the new one"
             )
@@ -603,9 +605,10 @@ def differences(before: str, now: str) -> list[str]:
     ]
 
 
-def _shown(found: list[str]) -> str:
-    """Return differences for a message."""
-    return f" ({'; '.join(found[:4])})" if found else " (in its spelling only)"
+def shown(found: list[str]) -> str:
+    """Return differences for a message, the first four only."""
+    more = f" and {len(found) - 4} more" if len(found) > 4 else ""
+    return f" ({'; '.join(found[:4])}{more})" if found else " (in its spelling only)"
 
 
 def _same_config(there: Mapping[str, Any], config_toml: str) -> bool:

@@ -283,6 +283,12 @@ def _restored(
             words = f"{widths}, those of the configuration are {list(config.model.widths)}"
             raise ValueError(f"its widths are {words}")
     except ValueError as error:
+        if record.schema > 1 and record.config != run_directory.read().config:
+            raise ValueError(
+                f"run {run_directory.path} cannot go on with the edited config.toml: its "
+                f"checkpoint does not fit ({error}); 'topokit verify {run_directory.path} "
+                "--recover' puts the configuration of the run back"
+            ) from None
         raise run_directory.damaged("checkpoint.pt", error) from None
     return state
 

@@ -17,6 +17,7 @@ from topokit.experiments.executors import as_completed, choose_pool, cores
 from topokit.experiments.record import History
 from topokit.experiments.rundir import RunDirectory
 from topokit.experiments.study import PlannedRun, Study, load_study
+from topokit.graph.checksums import read_file
 from topokit.graph.files import is_temporary, locked, write_atomic
 from topokit.tables import choose, import_plugins
 
@@ -317,8 +318,8 @@ def gather(study: Study | str | os.PathLike[str], directory: str | os.PathLike[s
         raise ValueError(f"expected the directory of a sweep, {root} is none")
     with _locks(root, None):
         reasons: dict[str, str] = {}
-        for path in sorted(root.glob("failures-*-of-*.json"), key=lambda p: p.stat().st_mtime):
-            reasons |= json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(root.glob("failures-*-of-*.json"), key=lambda p: p.lstat().st_mtime):
+            reasons |= _reasons(path)
         planned = study.runs()
         failures = {
             run.name: reasons.get(run.name, "it has not been finished; no part has reported why")
@@ -326,6 +327,18 @@ def gather(study: Study | str | os.PathLike[str], directory: str | os.PathLike[s
             if not (root / "runs" / run.name / "DONE").is_file()
         }
         return _result(study, planned, root, failures, None)
+
+
+def _reasons(path: Path) -> dict[str, str]:
+    """Return the failures that a part of a sweep has listed."""
+    try:
+        found = json.loads(read_file(path))
+        if not isinstance(found, dict):
+            raise ValueError("it is no list of failures")
+    except ValueError as error:
+        words = str(error) if str(path) in str(error) else f"{path} is damaged: {error}"
+        raise ValueError(f"{words}; it only says why runs failed, and may be removed") from None
+    return {str(name): str(reason) for name, reason in found.items()}
 
 
 def _part_of(planned: list[PlannedRun], part: tuple[int, int] | None) -> list[PlannedRun]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import time
 import zipfile
@@ -20,6 +21,7 @@ from topokit.experiments.rundir import (
     differences,
     epochs_of,
     readable_lines,
+    shown,
 )
 from topokit.experiments.upgrade import frame_of, lines_of, read_old
 from topokit.graph import snapshots
@@ -172,7 +174,9 @@ class _Check:
         self, file: str, problem: Any, remedy: str, action: Callable[[], None] | None = None
     ) -> None:
         state = LOST if action is None else POSSIBLE
-        self.found.append((Finding(file, str(problem), state, remedy), action or _nothing))
+        words = str(problem).removeprefix(f"{file} of run {self.run.path} is damaged: ")
+        words = words.removesuffix(f"; 'topokit verify {self.run.path}' says what can be recovered")
+        self.found.append((Finding(file, words, state, remedy), action or _nothing))
 
     def all(self) -> _Check:
         if self.run.is_old():
@@ -211,11 +215,19 @@ class _Check:
         except ValueError as error:
             return str(error)
         self.record, problem = readable_lines(content, self.run.path)
+        unix = content.replace(b"\r\n", b"\n")
+        if problem and unix != content and not readable_lines(unix, self.run.path)[1]:
+            self.record, problem = readable_lines(unix, self.run.path)
+            words = "its lines end as on Windows, as after a conversion of text files"
+            remedy = "convert them back"
+            self.add("record.jsonl", words, remedy, lambda: self._replace("record.jsonl", unix))
         return problem
 
     def _cut_lines(self, record: Record, problem: str, mark: dict[str, Any] | None) -> None:
         whole = len(record.lines)
-        if self.finished and mark and self._exports_intact(mark):
+        accepted = b'"accepted"' in read_file(self.run.path / "record.jsonl")[record.size :]
+        same = mark is not None and epochs_of(record.config) == mark["epochs"] and not accepted
+        if self.finished and mark and self._exports_intact(mark) and same:
             words = f"rebuild the lines after epoch {whole - 1} from the frames"
             self.add("record.jsonl", problem, words, lambda: self._rebuild(record, mark["epochs"]))
         elif not self.finished and self.saved and self.saved <= whole:
@@ -315,10 +327,9 @@ class _Check:
                 content = read_file(self.run.path / name)
                 if content == right:
                     continue
-                problem = "it was changed"
-                if name == "config.toml":
-                    found = differences(record.config, content.decode("utf-8", "replace"))
-                    problem = f"it was changed ({'; '.join(found) or 'in its spelling only'})"
+                problem = "it was changed" if content.strip() else "it is empty"
+                if name == "config.toml" and content.strip():
+                    problem += shown(differences(record.config, content.decode("utf-8", "replace")))
             except FileNotFoundError:
                 problem = "it is missing"
             except ValueError as error:
@@ -354,7 +365,9 @@ class _Check:
         try:
             run.finished(record)
         except ValueError as error:
-            if planned == len(record.lines):
+            if planned == len(record.lines) and self.finished and mark:
+                self._other_record(record, mark)
+            elif planned == len(record.lines):
                 self.add("DONE", error, "write it again", lambda: self._finish("DONE"))
             else:
                 words = "put it aside, the run is not finished"
@@ -366,6 +379,23 @@ class _Check:
             if problem:
                 words = "write it again from the record"
                 self.add(name, problem, words, lambda name=name: self._finish(name))  # type: ignore[misc]
+
+    def _other_record(self, record: Record, mark: dict[str, Any]) -> None:
+        """Say what to do about a record that is whole, but not the one the run ended with."""
+        problem = "it is not the one that the run ended with"
+        if not self._exports_intact(mark):
+            self.add("record.jsonl", problem, "what the run ended with is lost")
+            return
+        frames = [frame_of(self.run, name) for name in EXPORTS[:2]]
+        assert frames[0] is not None
+        pairs = zip(record.lines, lines_of(frames[0], frames[1]), strict=True)
+        first = next((i for i, (a, b) in enumerate(pairs) if _values(a) != _values(b)), None)
+        if first is None:  # such as of a copy that ended on its own: the times differ
+            self.add("DONE", problem, "write it again", lambda: self._finish("DONE"))
+            return
+        before = record.lines[first]["before"]
+        kept = replace(record, lines=record.lines[:first], size=record.starts[first], last=before)
+        self._cut_lines(kept, f"{problem}: the values of epoch {first} differ", mark)
 
     def _exports_intact(self, mark: dict[str, Any]) -> bool:
         return not any(self._export_problem(name, mark) for name in EXPORTS[:2])
@@ -434,3 +464,10 @@ class _Check:
 
 def _is_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
+
+
+def _values(line: dict[str, Any]) -> str:
+    """Return what a line of the record says about its epoch, but for times."""
+    metrics = {k: float(value) for k, value in line["metrics"].items() if k != "seconds"}
+    measures = [[layer, measure, float(value)] for layer, measure, value in line["measures"]]
+    return json.dumps([metrics, measures])  # where nan equals nan

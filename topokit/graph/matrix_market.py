@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import warnings
 from typing import Any
 
@@ -70,7 +71,8 @@ def read_matrix_market(path: str | os.PathLike[str]) -> Any:
         place = end + int(wrong[0])
         line += raw.count(b"\n", at, place)
         raise ValueError(
-            f"line {line}: expected numbers, got the character {raw[place : place + 1]!r}"
+            f"line {line}: expected numbers, got the character "
+            f"{raw[place : place + 1].decode('latin-1')!r}"
         )
     if symmetry != "general" and sizes[0] != sizes[1]:
         raise ValueError(f"a {symmetry} matrix of {sizes[0]} x {sizes[1]}")
@@ -144,6 +146,13 @@ def _numbers(raw: bytes, at: int, types: list[str]) -> list[NDArray[Any]]:
             raise ValueError(f"lines of more than {len(types)} numbers") from None
         except OverflowError:
             raise ValueError("an integer of more than 64 bits") from None
+        except (ValueError, TypeError) as error:
+            place = re.search(r"in column (\d+)", str(error))
+            if place is None:
+                raise
+            number, kind = int(place[1]), types[int(place[1])]
+            wanted = "finite numbers" if kind == "float64" else "integers"
+            raise ValueError(f"expected {wanted} in column {number + 1}") from None
     return [frame[column].to_numpy() for column in frame.columns]
 
 

@@ -134,7 +134,7 @@ def _write(
 ) -> Snapshot:
     """Write the file of an epoch with its checksums."""
     sealed = seal(archive, run=run, epoch=now.epoch, graphs=now.graphs, base=base)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # a run that was moved away meanwhile is not begun again here
     with write_atomic(_path(folder, now.epoch)) as temporary:
         temporary.write_bytes(sealed)
     return replace(now, check=(seal_in(sealed) or {})["digest"])

@@ -16,7 +16,14 @@ import numpy as np
 from markupsafe import Markup
 
 import topokit
-from topokit.experiments.record import History, Recording, as_run, best_epoch, score_column
+from topokit.experiments.record import (
+    History,
+    Recording,
+    as_run,
+    best_epoch,
+    score_column,
+    unfinished,
+)
 from topokit.graph import Topology
 from topokit.graph.files import write_atomic
 from topokit.measures import describe_fit, power_law_of
@@ -146,7 +153,7 @@ def _run(history: History, number: int, bootstrap: int) -> dict[str, Any]:
         "name": history.name,
         "anchor": f"run-{number}",
         "rule": history.config.get("rule", {}).get("name", "–"),
-        "epochs": len(epochs),
+        "epochs": unfinished(history).removesuffix(" epochs") or len(epochs),
         "final": scores[-1],
         "best": scores[best],
         "best_epoch": int(epochs["epoch"].iloc[best]) if score_column(epochs) else "–",
@@ -271,14 +278,14 @@ def _summary(history: History, verdicts: list[dict[str, Any]]) -> str:
         if moved
         else f"No verdict changed between epoch {start['epoch']} and {end['epoch']}"
     )
+    part = unfinished(history)
     if score_column(history.epochs) is None:
-        return f"{len(history.epochs)} epochs (one run, one seed). {change}."
+        done = f"Unfinished: {part}" if part else f"{len(history.epochs)} epochs"
+        return f"{done} (one run, one seed). {change}."
     scores, label = _scores(history)
     article = "an" if label[0] in "aeiou" else "a"
-    return (
-        f"{len(history.epochs)} epochs ended at {article} {label} of {scores[-1]} "
-        f"(one run, one seed). {change}."
-    )
+    done = f"Unfinished: {part} reached" if part else f"{len(history.epochs)} epochs ended at"
+    return f"{done} {article} {label} of {scores[-1]} (one run, one seed). {change}."
 
 
 def _figures(history: History) -> list[dict[str, str]]:
