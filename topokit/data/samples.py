@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topokit.foreign import read_arrays, refusals
+from topokit.graph.checksums import digest
 from topokit.tables import choose
 
 __all__ = ["AUGMENTATIONS", "SCALES", "Data", "find_files", "scaled", "split", "subsets"]
@@ -177,6 +178,12 @@ class Data:
         if self.augment is None or self.image_shape is None:
             return x
         return AUGMENTATIONS[self.augment](x, self.image_shape, rng)
+
+    def checksum(self) -> str:
+        """Return a checksum of all samples and labels. O(size)."""
+        arrays: list[NDArray[Any]] = [self.x_train, self.y_train, self.x_test, self.y_test]
+        shapes = repr([(array.shape, array.dtype.str) for array in arrays])
+        return digest(shapes.encode(), *arrays)
 
     @property
     def n_features(self) -> int:

@@ -42,7 +42,7 @@ from topokit.generators import (
 )
 from topokit.generators.density import shapes_of
 from topokit.graph import EdgeUpdate, Topology
-from topokit.graph.checksums import digest, read_seal, seal_in
+from topokit.graph.checksums import read_seal, seal_in
 from topokit.graph.layergraph import chain_widths
 from topokit.measures import (
     CHANGE_MEASURES,
@@ -140,7 +140,7 @@ def _create(
 ) -> None:
     environment = _environment(config, 1 if processes is None else processes.size)
     RunDirectory.create(
-        run_directory.path, config.to_toml(), environment, data=_checksum(parts.data)
+        run_directory.path, config.to_toml(), environment, data=parts.data.checksum()
     )
 
 
@@ -205,7 +205,7 @@ def resume(
         if not record.run and not record.lines and not run_directory.checkpoint.exists():
             _create(run_directory, config, parts, processes)
             record = run_directory.read()
-        data = _checksum(parts.data)
+        data = parts.data.checksum()
         if record.schema > 1 and data != record.data:
             changed["data"] = data
             if "data" not in accept:
@@ -404,13 +404,6 @@ def _budget(config: RunConfig) -> dict[str, Any]:
     return {"epsilon": spec.epsilon, "density": spec.density, "densities": spec.densities}
 
 
-def _checksum(data: Data) -> str:
-    """Return a checksum of all samples and labels. O(size)."""
-    arrays: list[np.ndarray] = [data.x_train, data.y_train, data.x_test, data.y_test]
-    shapes = repr([(array.shape, array.dtype.str) for array in arrays])
-    return digest(shapes.encode(), *arrays)
-
-
 def _first_topology(config: RunConfig, parts: _Parts) -> Topology:
     """Return the initial topology of a new run."""
     spec, widths, rng = config.topology, config.model.widths, parts.rngs["topology"]
@@ -490,7 +483,7 @@ def _loop(
 ) -> History:
     """Train, measure and record until the last epoch; the checkpoint is always written last."""
     if processes is not None:
-        processes.from_first((config, _checksum(parts.data), state.to_bytes()))
+        processes.from_first((config, parts.data.checksum(), state.to_bytes()))
     recorder = Recorder(run_directory, upto=state.epoch - 1)
     run = run_directory.read().run
     prepare(name for name in config.measures.at(0, 1, CORE) if name != EXPLORED)
@@ -535,7 +528,7 @@ def take_part(processes: Processes, data_dir: str | os.PathLike[str] | None = No
     nothing: Any = None
     config, data, content = processes.from_first(nothing)
     parts = _prepare(config, data_dir)
-    if _checksum(parts.data) != data:
+    if parts.data.checksum() != data:
         raise ValueError("the samples are not those of the first process; use the same files")
     checkpoint = torch.load(io.BytesIO(content), weights_only=True)
     state = _build(config, topology_of_state(checkpoint["model"]), parts)

@@ -30,6 +30,7 @@ from topokit.nn.rule_data import NEEDS, RuleData, as_arrays, as_tensors
 from topokit.nn.schedule import Schedule
 from topokit.nn.sparsify import sparsify
 from topokit.rules import RULES, Rewiring, UpdateRule, rewire_network
+from topokit.rules.budget import without_growing
 from topokit.tables import as_generator, choose, is_integer, need
 
 __all__ = ["Engine", "as_arrays", "as_tensors", "attach", "sparsify"]
@@ -389,7 +390,7 @@ class Engine(Schedule, Member):
         fixed = {*self._fixed(), *self._data.missing()}
         return rewire_network(
             self._data.views(),
-            rule if grow else rule._replace(plan=_without_growing(rule.plan)),
+            rule if grow else rule._replace(plan=without_growing(rule.plan)),
             drop_fraction=self.options.fraction(at, 1 if end is None else end),
             progress=0.0 if end is None else self.options.progress(at, end),
             rng=self.rng,
@@ -566,15 +567,6 @@ class Engine(Schedule, Member):
                 layer._engine = None
 
 
-def _without_growing(plan: Callable[..., dict[str, tuple[int, int]]]) -> Any:
-    """Turn a plan into one that only drops."""
-
-    def drops(*args: Any, **kwargs: Any) -> dict[str, tuple[int, int]]:
-        return {name: (n_drop, 0) for name, (n_drop, _) in plan(*args, **kwargs).items()}
-
-    return drops
-
-
 @in_all_processes
 def attach(
     model: nn.Module,
@@ -688,8 +680,7 @@ def attach(
     Optimizer state follows the edges: see `topokit.nn.optimizer_state`. That of LBFGS starts anew
     at each rewiring. Averages of weights follow if they are registered: see `Engine.average`. A
     state that is loaded into the model takes optimizer state, averages and memories with it. A copy
-    of the model is not rewired. Models compiled by ``torch.compile`` can be rewired;
-    ``fullgraph=True`` is not possible.
+    of the model is not rewired. Models compiled by ``torch.compile`` can be rewired.
 
     Several processes (``torchrun``) call `attach`, ``optimizer.step()`` and ``end_epoch`` alike,
     with the model or the DistributedDataParallel around it; layers have their names in the model

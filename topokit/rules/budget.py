@@ -37,7 +37,23 @@ __all__ = [
     "share_by_importance",
     "sigmoid_density",
     "surplus",
+    "without_growing",
 ]
+
+
+def without_growing(plan: Plan) -> Plan:
+    """Return a plan that drops what `plan` drops and grows nothing.
+
+    Examples
+    --------
+    >>> without_growing(lambda views, **kwargs: {"fc1": (3, 3)})({})
+    {'fc1': (3, 0)}
+    """
+
+    def drops(*args: Any, **kwargs: Any) -> dict[str, tuple[int, int]]:
+        return {name: (n_drop, 0) for name, (n_drop, _) in plan(*args, **kwargs).items()}
+
+    return drops
 
 
 def redistribute(
