@@ -213,8 +213,14 @@ def test_two_processes_in_one_run_directory(finished, capsys, tmp_path):
 
 
 def test_an_existing_run_is_never_overwritten(finished, capsys):
-    words = fails(capsys, "train", "set_mlp_digits", "--out", finished, *SMALL)
-    assert f"topokit resume {finished}" in words
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    words = fails(capsys, "train", "set_mlp_digits", "--out", finished, *SMALL, "seed=77")
+    assert "it holds a run with another configuration; choose another --out" in words
+    assert main(["train", "set_mlp_digits", "--out", str(finished), *SMALL]) == 0
+    printed = capsys.readouterr()
+    assert "finished; nothing to do" in printed.err.replace("\n", " ")
+    assert "test accuracy" in printed.out
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 
 
 def test_a_nan_loss_says_at_which_step(capsys, tmp_path):

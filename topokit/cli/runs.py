@@ -47,7 +47,7 @@ def train(
         A name from 'topokit list recipes', or a TOML file.
     out
         Directory for the run, a new one or that of the same run, interrupted; by default
-        runs/RECIPE-seedN.
+        runs/RECIPE-seedN. A finished run is left as it is.
     seed
         Replaces the seed of the recipe. The same seed gives the same result.
     rule
@@ -56,6 +56,7 @@ def train(
         Keys of the configuration: KEY=VALUE ..., e.g. rule.drop_fraction=0.2.
     """
     from topokit.experiments.config import load_recipe
+    from topokit.experiments.record import History
     from topokit.experiments.rundir import RunDirectory
     from topokit.experiments.runs import resume as resume_run
     from topokit.experiments.runs import run, take_part
@@ -69,12 +70,16 @@ def train(
     config = load_recipe(recipe).override(changes)
     name = f"{Path(recipe).stem}-seed{config.seed}"
     directory = out or _free_directory(Path("runs"), name, config.to_toml())
+    there = RunDirectory(directory)
+    interrupted = there.holds(config.to_toml())
+    if interrupted and there.done:
+        console.note(f"{directory} holds this run, finished; nothing to do")
+        return _finished(History.load(directory), directory, json)
     with _resumable(directory), _several(nproc, data_dir, plugin, config) as processes:
         if processes is not None and not processes.first:
             take_part(processes, data_dir)
             return 0
         options: Any = {"data_dir": data_dir, "processes": processes}
-        interrupted = RunDirectory(directory).holds(config.to_toml())
         if interrupted:
             console.note(f"{directory} holds this run, interrupted; going on with it")
         with console.training(config, quiet=json) as progress:
@@ -162,7 +167,7 @@ def _free_directory(parent: Path, name: str, config_toml: str) -> Path:
     for path in candidates:
         directory = RunDirectory(path)
         with suppress(ValueError):
-            if not directory.holds(config_toml):
+            if not directory.holds(config_toml) or directory.done:
                 directory.check_free(config_toml)
             return path
     raise ValueError(f"expected a free name in {parent}, found none; choose one with --out")

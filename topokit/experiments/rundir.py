@@ -196,7 +196,7 @@ class RunDirectory:
         raise ValueError(f"expected a new or empty folder, {path} is there already; {hint}")
 
     def holds(self, config_toml: str) -> bool:
-        """Return whether the folder holds an unfinished run with this configuration.
+        """Return whether the folder holds a run with this configuration that has begun.
 
         Raises
         ------
@@ -205,7 +205,7 @@ class RunDirectory:
         """
         if not (self.path / "config.toml").is_file():
             return False
-        return _same_config(self.config(), config_toml) and self._begun() and not self.done
+        return _same_config(self.config(), config_toml) and self._begun()
 
     def _begun(self) -> bool:
         """Whether there is something to go on from; anything unclear counts as such."""
