@@ -46,12 +46,16 @@ def test_other_laws_are_not_power_laws(law, n):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("alpha", [2.2, 2.5, 2.8])
-def test_true_power_laws_are_found(alpha):
+@pytest.mark.parametrize(("alpha", "least"), [(2.2, 0.66), (2.5, 0.8), (2.8, 0.8)])
+def test_true_power_laws_are_found(alpha, least):
+    """At least as often as is stated: 66 % (see benchmarks/RESULTS-verdicts.md).
+
+    Rivals with the same bound find fewer of those with exponent 2.2 than the 80 % before.
+    """
     found = sum(
         is_power_law(
             sample_zeta(1000, alpha=alpha, upper=1000, rng=np.random.default_rng(seed)), 1000, seed
         )
         for seed in range(200)
     )
-    assert found >= 160
+    assert found >= least * 200

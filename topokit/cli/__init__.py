@@ -19,4 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     with interrupts.handled(lasting=arguments is None):  # before the imports, which take a while
         from topokit.cli.commands import execute
 
-        return execute(tokens)
+        code = execute(tokens)
+        if arguments is None and code == interrupts.EXIT_CODE:
+            interrupts.end()  # Python's own end would let a second signal kill it
+        return code

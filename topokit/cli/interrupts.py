@@ -10,11 +10,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-__all__ = ["EXIT_CODE", "handled", "saying", "told"]
+__all__ = ["EXIT_CODE", "end", "handled", "saying", "told"]
 
 EXIT_CODE = 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -65,6 +65,14 @@ def saying(words: Callable[[], str]) -> Iterator[None]:
         raise KeyboardInterrupt(words()) from None
     finally:
         _words.pop()
+
+
+def end() -> NoReturn:
+    """End the process at once, after an interrupt whose line has been printed."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, or none at all
+            stream.flush()
+    os._exit(EXIT_CODE)
 
 
 def told() -> None:
