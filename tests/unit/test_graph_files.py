@@ -89,17 +89,23 @@ def test_the_umask_decides_who_may_read(tmp_path, umask):
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o666 & ~umask
 
 
-@posix
-@pytest.mark.parametrize("kind", ["link", "dangling", "folder", "pipe"])
-def test_only_regular_files_are_replaced(tmp_path, kind):
-    victim, path = tmp_path / "victim", tmp_path / "file"
+def in_the_way(folder, name, kind):
+    """Put what is no regular file at a path; return a file that must not change, and the path."""
+    victim, path = folder / "victim", folder / name
     victim.write_text("mine")
     if kind == "folder":
         path.mkdir()
     elif kind == "pipe":
         os.mkfifo(path)
     else:
-        path.symlink_to(victim if kind == "link" else tmp_path / "nowhere")
+        path.symlink_to(victim if kind == "link" else folder / "nowhere")
+    return victim, path
+
+
+@posix
+@pytest.mark.parametrize("kind", ["link", "dangling", "folder", "pipe"])
+def test_only_regular_files_are_replaced(tmp_path, kind):
+    victim, path = in_the_way(tmp_path, "file", kind)
     before = path.lstat()
     with pytest.raises(ValueError, match=r"expected a file or nothing at .*file, found a"):
         write(path)
@@ -288,14 +294,7 @@ def test_the_lock_ends_with_its_process(tmp_path):
 @posix
 @pytest.mark.parametrize("kind", ["link", "dangling", "folder", "pipe"])
 def test_a_lock_is_a_file_of_its_own(tmp_path, kind):
-    victim, path = tmp_path / "victim", tmp_path / ".lock"
-    victim.write_text("mine")
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "pipe":
-        os.mkfifo(path)
-    else:
-        path.symlink_to(victim if kind == "link" else tmp_path / "nowhere")
+    victim, path = in_the_way(tmp_path, ".lock", kind)
     with pytest.raises(ValueError, match="found a"), locked(path):
         raise AssertionError
     assert victim.read_text() == "mine"

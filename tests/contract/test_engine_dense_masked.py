@@ -1,6 +1,6 @@
 """Sparse training under an engine against dense masked training with the same changes of edges.
 
-The dense twin is a chain of ``torch.nn.Linear`` whose weights and gradients are multiplied by
+The dense model is a chain of ``torch.nn.Linear`` whose weights and gradients are multiplied by
 masks. It has its own optimizer of torch on dense weights. At each rewiring the changes of the
 sparse model are applied to its dense arrays: weights, every array of the optimizer's state, and the
 average. What the rule sees comes from the sparse model alone, and is compared with the dense
@@ -51,7 +51,7 @@ STARTS = {  # of grown edges, by hand: see the update formulas of torch's docume
 }  # fmt: skip
 
 
-class Twin(nn.Module):
+class MaskedModel(nn.Module):
     """Dense layers with masks."""
 
     def __init__(self, model):
@@ -98,10 +98,10 @@ def moved(dense, update, start, weight):
     return result.view_as(dense)
 
 
-def follow(twin, average, optimizer, model, updates):
+def follow(masked, average, optimizer, model, updates):
     layers = sparse_layers(model)
     for linear, mean, (name, layer) in zip(
-        twin.layers, average.module.layers, layers.items(), strict=True
+        masked.layers, average.module.layers, layers.items(), strict=True
     ):
         if name not in updates:
             continue
@@ -120,35 +120,35 @@ def follow(twin, average, optimizer, model, updates):
 
 def train_both(make, rule, rng, **options):
     model = sparse_model(rng)
-    twin = Twin(model)
+    masked = MaskedModel(model)
     masks = [mask_of(layer.graph) for layer in sparse_layers(model).values()]
-    sparse, dense = make(model.parameters()), make(twin.parameters())
+    sparse, dense = make(model.parameters()), make(masked.parameters())
     x = torch.from_numpy(rng.standard_normal((STEPS, 12, SIZES[0])))
     y = torch.arange(12) % SIZES[-1]
     engine = attach(model, sparse, rule, every=EVERY, total=STEPS, rng=1, **options)
     fn = get_ema_multi_avg_fn(DECAY)
     ema = engine.average(AveragedModel(model, multi_avg_fn=fn))
-    mean = AveragedModel(twin, multi_avg_fn=fn)
+    mean = AveragedModel(masked, multi_avg_fn=fn)
     for step in range(STEPS):
         sparse.zero_grad()
         dense.zero_grad()
         nn.functional.cross_entropy(model(x[step]), y).backward()
-        nn.functional.cross_entropy(twin(x[step]), y).backward()
-        for linear, mask in zip(twin.layers, masks, strict=True):
+        nn.functional.cross_entropy(masked(x[step]), y).backward()
+        for linear, mask in zip(masked.layers, masks, strict=True):
             linear.weight.grad *= mask
         before = engine.updates
         dense.step()
-        for linear, mask in zip(twin.layers, masks, strict=True):
+        for linear, mask in zip(masked.layers, masks, strict=True):
             linear.weight.data *= mask  # Rprop, ASGD and Adafactor divide by what is 0 elsewhere
         sparse.step()
         if engine.updates > before:
-            follow(twin, mean, dense, model, engine.last)
+            follow(masked, mean, dense, model, engine.last)
             masks = [mask_of(layer.graph) for layer in sparse_layers(model).values()]
             if engine.steps % (2 * EVERY) == 0:
                 engine.end_epoch(0.1)
         ema.update_parameters(model)
-        mean.update_parameters(twin)
-        yield model, twin, ema, mean, engine, masks
+        mean.update_parameters(masked)
+        yield model, masked, ema, mean, engine, masks
 
 
 def close(a, b):
@@ -157,9 +157,9 @@ def close(a, b):
 
 def compare(make, rule, rng, **options):
     updates = 0
-    for model, twin, ema, mean, engine, masks in train_both(make, rule, rng, **options):
+    for model, masked, ema, mean, engine, masks in train_both(make, rule, rng, **options):
         updates = engine.updates
-        for layer, linear in zip(sparse_layers(model).values(), twin.layers, strict=True):
+        for layer, linear in zip(sparse_layers(model).values(), masked.layers, strict=True):
             close(layer.to_dense(), linear.weight)
             close(layer.bias, linear.bias)
         for layer, linear, mask in zip(
