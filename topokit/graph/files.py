@@ -18,7 +18,7 @@ from typing import Any
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl: Any = None  # type: ignore[no-redef]
+    fcntl: Any = None  # type: ignore[no-redef]  # a stand-in
 
 __all__ = ["is_temporary", "locked", "safe_name", "write_atomic"]
 

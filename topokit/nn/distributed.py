@@ -79,7 +79,7 @@ class Processes:
         self.share = 1.0 / self.size if gradients == "mean" else 1.0
         self.wrapper: WRAPPER | None = None
         self._found: list[WRAPPER] | None = None
-        self._root = dist.get_global_rank(self.group, 0)  # type: ignore[arg-type]
+        self._root = dist.get_global_rank(self.group, 0)  # type: ignore[arg-type]  # stub lacks None
 
     @property
     def first(self) -> bool:
@@ -107,7 +107,7 @@ class Processes:
         box = [value if self.first else None]
         with _answered():
             dist.broadcast_object_list(box, src=self._root, group=self.group)
-        return value if self.first else box[0]  # type: ignore[return-value]
+        return value if self.first else box[0]  # type: ignore[return-value]  # filled
 
     def to_first(self, value: T) -> list[T]:
         """Return the values of all processes at the first one, and an empty list at the others."""
@@ -405,7 +405,7 @@ def keep_graphs_local(
     """
     names = {f"{name}.{buffer}" if name else buffer for name in layers for buffer in BUFFERS}
     known = getattr(model, "_ddp_params_and_buffers_to_ignore", ())
-    model._ddp_params_and_buffers_to_ignore = sorted({*known, *names})  # type: ignore[assignment]
+    model._ddp_params_and_buffers_to_ignore = sorted({*known, *names})  # type: ignore[assignment]  # list
     for wrapper in processes.wrappers(layers.values()):
         inner = {id(layer) for layer in layers.values()}
         for name, layer in sparse_layers(wrapper.module).items():
@@ -463,7 +463,7 @@ def make_reducer(wrapper: WRAPPER) -> None:
     if wrapper.static_graph:
         wrapper._static_graph_delay_allreduce_enqueued = False  # the next step is the first
         wrapper.reducer._set_static_graph()
-        wrapper.logger._set_static_graph()  # type: ignore[union-attr]
+        wrapper.logger._set_static_graph()  # type: ignore[union-attr]  # is set
     for hook, state in getattr(wrapper, "_comm_hooks", ()):
         dist._register_comm_hook(wrapper.reducer, state, hook)
 

@@ -416,7 +416,7 @@ def _exclude_from_compilation() -> None:
     This is done when the first layer is made and not on import, as it loads torch's compiler (which
     any optimizer does as well).
     """
-    EdgeLayer._record = torch.compiler.disable(EdgeLayer._record)  # type: ignore[method-assign]
+    EdgeLayer._record = torch.compiler.disable(EdgeLayer._record)  # type: ignore[method-assign]  # decorated
 
 
 _OVERWRITTEN = (
@@ -585,7 +585,7 @@ class SparseLinear(EdgeLayer):
         weight = linear.weight.detach()
         if graph is None:
             ids = torch.nonzero(weight.reshape(-1)).reshape(-1).cpu().numpy()
-            graph = LayerGraph.from_edge_ids(ids, tuple(weight.shape))  # type: ignore[arg-type]
+            graph = LayerGraph.from_edge_ids(ids, tuple(weight.shape))  # type: ignore[arg-type]  # a pair
         if graph.shape != tuple(weight.shape):
             raise ValueError(f"expected a graph of shape {tuple(weight.shape)}, got {graph.shape}")
         has_bias = linear.bias is not None

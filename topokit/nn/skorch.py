@@ -16,7 +16,7 @@ except ImportError:
 __all__ = ["Rewiring"]
 
 
-class Rewiring(Callback or object):  # type: ignore[misc]
+class Rewiring(Callback or object):  # type: ignore[misc]  # a base chosen at import
     """A callback for nets of skorch that attaches a rule when they begin to train.
 
     Parameters

@@ -24,7 +24,7 @@ __all__ = ["Rewiring"]
 FILE = "topokit_engine.pt"
 
 
-class Rewiring(TrainerCallback or object):  # type: ignore[misc]
+class Rewiring(TrainerCallback or object):  # type: ignore[misc]  # a base chosen at import
     """A callback for the Trainer of transformers that attaches a rule when training begins.
 
     Parameters
