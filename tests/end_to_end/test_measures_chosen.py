@@ -37,6 +37,13 @@ def test_a_chosen_measure_must_exist(tmp_path):
         recorded(tmp_path, 'measures.chosen=["butterfly"]')
 
 
+def test_log_spaced_epochs_have_even_steps_on_a_logarithmic_axis():
+    spec = MeasuresSpec(every="log", chosen=("b",), chosen_every="log")
+    due = [epoch for epoch in range(1201) if spec.at(epoch, 1201, ("a",))]
+    assert due == [0, *sorted({round(10 ** (k / 10)) for k in range(31)}), 1200]
+    assert [e for e in range(1201) if spec.at(e, 1201, ()) == ["b"]] == due
+
+
 @pytest.mark.parametrize(
     ("spec", "due"),
     [

@@ -15,6 +15,7 @@ GRAPH = LayerGraph.from_edge_ids(range(0, 60, 2), (6, 10))  # mean fan-in 5, mea
     [
         ("he", np.sqrt(2 / 5), False),
         ("glorot", np.sqrt(2 / 8), True),
+        ("glorot_dense_uniform", np.sqrt(2 / 16), True),
         ("normal", 0.1, False),
         ("normal_rbm", 0.05, False),
         ("he_uniform", np.sqrt(2 / 10), True),

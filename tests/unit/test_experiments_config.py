@@ -98,6 +98,12 @@ def test_configurations_cannot_be_changed():
         ({"optimizer": {"lr": 0}}, "optimizer.lr: expected a number above 0, got 0"),
         ({"optimizer": {"momentum": 1}}, "optimizer.momentum: expected a number from 0 to below 1"),
         ({"optimizer": {"weight_decay": -1}}, "optimizer.weight_decay: expected"),
+        ({"optimizer": {"decay_per_step": 1}}, "optimizer.decay_per_step: expected"),
+        (
+            {"optimizer": {"decay_per_step": 0.1, "weight_decay": 0.2}},
+            "expected at most one of weight_decay and decay_per_step above 0, got 0.2 and 0.1",
+        ),
+        ({"measures": {"every": "logs"}}, 'measures.every: expected a positive integer or "log"'),
         ({"optimizer": {"nesterov": 1}}, "optimizer.nesterov: expected true or false, got 1"),
         ({"optimizer": {"nesterov": True}}, "optimizer.nesterov: expected a momentum above 0"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -39,6 +40,7 @@ __all__ = [
     "TopologySpec",
     "check_widths",
     "choose",
+    "is_log_spaced",
     "load_recipe",
     "parameters_of",
     "parse_settings",
@@ -48,6 +50,9 @@ __all__ = [
 
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 """Optimizers by name, and their classes in `torch.optim`."""
+
+DECAYS = ("weight_decay", "decay_per_step")
+"""The two ways in which weights decay; an optimizer has at most one."""
 
 WITHOUT_BUDGET = ("file",)
 WITHOUT_WIDTHS = ("resnet", "wide_resnet", "gpt")
@@ -162,10 +167,13 @@ class TopologySpec:
 class OptimizerSpec:
     """The optimizer of weights; `momentum` and `nesterov` are for "sgd" alone.
 
-    `weight_decay` is torch's: added to the gradient by "sgd" and "adam", decoupled and
-    multiplied by `lr` in "adamw". All parameters decay, the values of edges and biases among them;
-    a loop of your own leaves out biases with `topokit.nn.decay_groups`. `lr_schedule` is
-    "constant", or takes `lr` to zero over the run ("cosine", "linear").
+    Weights decay in one of two ways. `weight_decay` is torch's: added to the gradient by "sgd" and
+    "adam", decoupled and multiplied by `lr` in "adamw". `decay_per_step` takes this share of every
+    weight at each step, whatever `lr` and momentum are, as in the sparse code of SET's authors:
+    ``w <- w - decay_per_step * w + v`` with ``v`` the optimizer's own change. `decay_over` compares
+    them. All parameters decay, the values of edges and biases among them; a loop of your own leaves
+    out biases with `topokit.nn.decay_groups`. `lr_schedule` is "constant", or takes `lr` to zero
+    over the run ("cosine", "linear").
     """
 
     name: str = "sgd"
@@ -173,6 +181,7 @@ class OptimizerSpec:
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
+    decay_per_step: float = 0.0
     lr_schedule: str = "constant"
 
     def __post_init__(self) -> None:
@@ -183,6 +192,13 @@ class OptimizerSpec:
         need(good, "optimizer.momentum", "a number from 0 to below 1", self.momentum)
         good = is_number(self.weight_decay) and self.weight_decay >= 0
         need(good, "optimizer.weight_decay", "a number of at least 0", self.weight_decay)
+        good = is_number(self.decay_per_step) and 0 <= self.decay_per_step < 1
+        need(good, "optimizer.decay_per_step", "a number from 0 to below 1", self.decay_per_step)
+        if self.weight_decay and self.decay_per_step:
+            raise ValueError(
+                "optimizer: expected at most one of weight_decay and decay_per_step above 0, got "
+                f"{self.weight_decay:g} and {self.decay_per_step:g}"
+            )
         good = isinstance(self.nesterov, bool)
         need(good, "optimizer.nesterov", "true or false", self.nesterov)
         if self.name != "sgd" and (self.momentum or self.nesterov):
@@ -191,8 +207,46 @@ class OptimizerSpec:
             )
         if self.nesterov and not self.momentum:
             raise ValueError("optimizer.nesterov: expected a momentum above 0, got 0")
-        floats = {key: float(getattr(self, key)) for key in ("lr", "momentum", "weight_decay")}
-        assign(self, **floats)
+        numbers = ("lr", "momentum", *DECAYS)
+        assign(self, **{key: float(getattr(self, key)) for key in numbers})
+
+    def decay_over(self, steps: int) -> float:
+        r"""Return by how much weights decay in a number of steps, in units of e.
+
+        A weight without gradient is multiplied by about :math:`e^{-\Lambda}` with
+
+        .. math:: \Lambda = \begin{cases}
+            s \cdot \mathrm{lr} \cdot \mathrm{weight\_decay} / (1 - \mathrm{momentum})
+                & \text{"sgd"} \\
+            s \cdot \mathrm{lr} \cdot \mathrm{weight\_decay} & \text{"adamw"} \\
+            s \cdot \mathrm{decay\_per\_step} & \text{any}
+            \end{cases}
+
+        for s `steps`, at the constant learning rate `lr`. Between two rewirings it decides how far
+        weights that the loss does not hold up have come towards 0.
+
+        Parameters
+        ----------
+        steps : int
+
+        Returns
+        -------
+        float
+            At least 0; ``nan`` for the `weight_decay` of "adam", which is divided by the size of
+            the gradient.
+
+        Examples
+        --------
+        >>> coupled = OptimizerSpec("sgd", lr=0.01, momentum=0.9, weight_decay=2e-4)
+        >>> per_step = OptimizerSpec("sgd", lr=0.01, momentum=0.9, decay_per_step=2e-4)
+        >>> round(coupled.decay_over(600), 6), round(per_step.decay_over(600), 6)
+        (0.012, 0.12)
+        """
+        if not self.weight_decay:
+            return steps * self.decay_per_step
+        if self.name == "adam":
+            return float("nan")
+        return steps * self.lr * self.weight_decay / (1 - self.momentum)
 
 
 @dataclass(frozen=True)
@@ -225,35 +279,60 @@ class MeasuresSpec:
     ----------
     names : tuple of str, optional
         Taken every `every` epochs and at the last; by default the core measures.
-    every : int
+    every : int or "log"
+        With ``"log"`` at about ten epochs in each factor of ten, evenly on a logarithmic axis:
+        see `is_log_spaced`.
     chosen : tuple of str
         Further, costlier measures, taken at the first and the last epoch, and every
         `chosen_every` epochs if that is given.
-    chosen_every : int, optional
+    chosen_every : int or "log", optional
     """
 
     names: tuple[str, ...] | None = None
-    every: int = 1
+    every: int | str = 1
     chosen: tuple[str, ...] = ()
-    chosen_every: int | None = None
+    chosen_every: int | str | None = None
 
     def __post_init__(self) -> None:
         if self.names is not None:
             assign(self, names=_names("measures.names", self.names))
-        need(is_integer(self.every, 1), "measures.every", "a positive integer", self.every)
+        words = f'a positive integer or "{LOG}"'
+        good = self.every == LOG or is_integer(self.every, 1)
+        need(good, "measures.every", words, self.every)
         assign(self, chosen=_names("measures.chosen", self.chosen))
-        good = self.chosen_every is None or is_integer(self.chosen_every, 1)
-        need(good, "measures.chosen_every", "a positive integer", self.chosen_every)
+        good = self.chosen_every in (None, LOG) or is_integer(self.chosen_every, 1)
+        need(good, "measures.chosen_every", words, self.chosen_every)
 
     def at(self, epoch: int, epochs: int, core: tuple[str, ...]) -> list[str]:
         """Return the names taken at `epoch` of `epochs`; `core` is used where `names` is None."""
         ends = epoch == epochs - 1
         due = list(core if self.names is None else self.names)
-        if epoch % self.every and not ends:
+        if not (ends or _is_due(epoch, self.every)):
             due = []
-        if epoch == 0 or ends or (self.chosen_every and epoch % self.chosen_every == 0):
+        if epoch == 0 or ends or (self.chosen_every and _is_due(epoch, self.chosen_every)):
             due += self.chosen
         return list(dict.fromkeys(due))
+
+
+LOG = "log"
+
+
+def _is_due(epoch: int, every: int | str) -> bool:
+    return epoch % every == 0 if isinstance(every, int) else is_log_spaced(epoch)
+
+
+def is_log_spaced(epoch: int) -> bool:
+    """Return whether an epoch is 0 or a power of ``10 ** 0.1`` rounded to a whole number.
+
+    Examples
+    --------
+    >>> [epoch for epoch in range(101) if is_log_spaced(epoch)]
+    [0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 63, 79, 100]
+    """
+    if epoch < 1:
+        return epoch == 0
+    nearest = round(10 * math.log10(epoch))
+    return any(round(10 ** (k / 10)) == epoch for k in (nearest - 1, nearest, nearest + 1))
 
 
 def _names(key: str, value: Any) -> tuple[str, ...]:
@@ -387,7 +466,7 @@ class RunConfig:
         Values are TOML; what is not valid TOML is taken as a string, so ``rule.name=rigl`` needs
         no quotes. A new choice (another rule, generator, data set or model) starts with its own
         defaults: parameters of the old one are dropped. Setting one of `epsilon` and `density`
-        replaces the other.
+        replaces the other, as does setting one of `weight_decay` and `decay_per_step` above 0.
         """
         pairs = [parse_assignment(text) for text in assignments]
         pairs.sort(key=lambda pair: _CHOICES.get(pair[0][0]) != ".".join(pair[0][1:]))
@@ -405,6 +484,10 @@ class RunConfig:
                 _one_budget(
                     table, last, value, {where[-1] for where in given if where[0] == section}
                 )
+            if section == "optimizer" and last in DECAYS and value:
+                for other in set(DECAYS) - {last}:
+                    if (section, other) not in given:
+                        table.pop(other, None)
             table[last] = value
         return RunConfig.from_dict(values)
 

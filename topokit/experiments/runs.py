@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -458,7 +459,23 @@ def make_optimizer(
     if spec.name == "sgd":
         options |= {"momentum": spec.momentum, "nesterov": spec.nesterov}
     kind: Callable[..., torch.optim.Optimizer] = getattr(torch.optim, OPTIMIZERS[spec.name])
-    return kind(parameters, **options)
+    optimizer = kind(parameters, **options)
+    if spec.decay_per_step:
+        optimizer.register_step_pre_hook(partial(_shrink, 1 - spec.decay_per_step))
+    return optimizer
+
+
+@torch.no_grad()
+def _shrink(factor: float, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Multiply all weights that a step will change by a factor.
+
+    Before the step, so that ``w (1 - decay) + v`` results: gradients are those of the weights
+    before, and `v` does not depend on weights, as torch's own decay is 0.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parameter.mul_(factor)
 
 
 def _plan(config: RunConfig) -> TrainPlan:

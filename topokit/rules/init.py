@@ -20,6 +20,7 @@ from topokit.tables import choose
 __all__ = [
     "INITS",
     "glorot",
+    "glorot_dense_uniform",
     "half_std",
     "he",
     "he_normal",
@@ -60,6 +61,18 @@ def he_uniform(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator
     return rng.uniform(-bound, bound, ids.size)
 
 
+def glorot_dense_uniform(
+    view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[Any]:
+    """Draw uniformly between ``-+ sqrt(6 / (n_in + n_out))``, as in the authors' Keras code of SET.
+
+    This is the scale of the dense layer: at density d about ``sqrt(d)`` of that of `glorot`.
+    """
+    groups = view.graph.groups
+    bound = math.sqrt(6 * groups / max(1, view.graph.n_in + view.graph.n_out))
+    return rng.uniform(-bound, bound, ids.size)
+
+
 def he_normal(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
     """Draw from N(0, 2 / n_in), as in the ``synapses`` package."""
     return rng.standard_normal(ids.size) * np.sqrt(2 / max(1, view.graph.n_in // view.graph.groups))
@@ -97,6 +110,7 @@ INITS: dict[str, Init] = {
     "he_uniform": he_uniform,
     "he_dense_uniform": he_uniform,
     "glorot": glorot,
+    "glorot_dense_uniform": glorot_dense_uniform,
     "half_std": half_std,
 }
 """Initial values by name, of grown edges and of whole layers."""
