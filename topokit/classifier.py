@@ -59,6 +59,9 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
         Dropout probability of hidden units, in [0, 1).
     learning_rate, momentum, weight_decay : float
         Settings of stochastic gradient descent; the learning rate falls to 0 as a cosine.
+    decay_per_step : float
+        Share of every weight that is taken off at each step, whatever the learning rate is;
+        needs a `weight_decay` of 0.
     batch_size : int
         Number of samples in a batch; if there are fewer samples, one batch has them all.
     max_iter : int
@@ -125,6 +128,7 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
         learning_rate: float = 0.05,
         momentum: float = 0.9,
         weight_decay: float = 1e-4,
+        decay_per_step: float = 0.0,
         batch_size: int = 32,
         max_iter: int = 50,
         measures: Sequence[str] | None = None,
@@ -148,6 +152,7 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
         self.learning_rate = learning_rate
         self.momentum = momentum
         self.weight_decay = weight_decay
+        self.decay_per_step = decay_per_step
         self.batch_size = batch_size
         self.max_iter = max_iter
         self.measures = measures
@@ -196,7 +201,11 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
             generator=dropout,
         )
         spec = OptimizerSpec(
-            "sgd", self.learning_rate, self.momentum, weight_decay=self.weight_decay
+            "sgd",
+            self.learning_rate,
+            self.momentum,
+            weight_decay=self.weight_decay,
+            decay_per_step=self.decay_per_step,
         )
         optimizer = make_optimizer(spec, model.parameters())
         rngs = {"order": streams[2], "rule": streams[3]}

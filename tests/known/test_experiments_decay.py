@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from topokit.classifier import SparseMLPClassifier
 from topokit.experiments.config import OptimizerSpec, RunConfig, load_recipe
 from topokit.experiments.runs import make_optimizer, resume, run
 
@@ -107,3 +108,19 @@ def test_setting_one_decay_replaces_the_other():
     assert (kept.weight_decay, kept.decay_per_step) == (1e-3, 0)
     with pytest.raises(ValueError, match="at most one of weight_decay and decay_per_step"):
         config.override(["optimizer.weight_decay=1e-3", "optimizer.decay_per_step=1e-4"])
+
+
+def test_the_classifier_takes_both_kinds(rng):
+    x, y = rng.standard_normal((40, 6)), np.arange(40) % 2
+    options = {"hidden_layer_sizes": (8,), "max_iter": 3, "random_state": 0, "rule": "static"}
+    norms = {}
+    for kind in ("weight_decay", "decay_per_step"):
+        for decay in (0.0, 0.05):
+            given = {"weight_decay": 0.0, kind: decay}
+            model = SparseMLPClassifier(**options, **given).fit(x, y).model_
+            norms[kind, decay] = float(model.fc1.values.detach().norm())
+    assert norms["weight_decay", 0.0] == norms["decay_per_step", 0.0]
+    assert norms["decay_per_step", 0.05] < norms["weight_decay", 0.05] < norms["weight_decay", 0.0]
+    both = SparseMLPClassifier(**options, weight_decay=0.1, decay_per_step=0.1)
+    with pytest.raises(ValueError, match="at most one of weight_decay and decay_per_step"):
+        both.fit(x, y)

@@ -2,12 +2,16 @@ import gzip
 import io
 import math
 import struct
+from functools import partial
 
 import numpy as np
 import pytest
 
 from topokit.data import DATASETS, Data, load_data
-from topokit.data.samples import crop_flip
+from topokit.data.samples import crop_flip, pixel_order
+from topokit.experiments.config import load_recipe
+from topokit.experiments.runs import check
+from topokit.tables import parameters_of
 
 
 def equal(a, b):
@@ -140,17 +144,23 @@ def cifar_images(n, seed=0):
     return rng.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8), (np.arange(n) % 10)
 
 
-@pytest.mark.parametrize(
-    "place", ["cifar-10-batches-bin", "cifar10/cifar-10-batches-bin", "cifar10"]
-)
-def test_cifar10_in_its_binary_layout(tmp_path, place):
-    folder = tmp_path / place
+def write_cifar(folder):
+    """60 images in the binary layout; returns pixels and labels."""
     folder.mkdir(parents=True)
     pixels, labels = cifar_images(60)
     records = np.column_stack([labels.astype(np.uint8), pixels.reshape(60, -1)])
     names = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
     for i, name in enumerate(names):
         records[10 * i : 10 * i + 10].tofile(folder / name)
+    return pixels, labels
+
+
+@pytest.mark.parametrize(
+    "place", ["cifar-10-batches-bin", "cifar10/cifar-10-batches-bin", "cifar10"]
+)
+def test_cifar10_in_its_binary_layout(tmp_path, place):
+    folder = tmp_path / place
+    pixels, labels = write_cifar(folder)
     data = load_data("cifar10", data_dir=tmp_path, rng=seeded())
     assert np.allclose(data.x_train, pixels[:50].reshape(50, -1) / 255)
     assert np.array_equal(data.y_test, labels[50:])
@@ -250,3 +260,51 @@ def test_only_images_are_augmented(rng):
     assert np.array_equal(data.x_train, same.x_train)
     assert not np.array_equal(data.augmented(data.x_train[:9], rng), data.x_train[:9])
     assert same.augmented(same.x_train, rng) is same.x_train
+
+
+def image_sets(folder):
+    """A small data set of each loader of images, as a function of its options."""
+    write_idx(folder / "mnist")
+    write_idx(folder / "fashion-mnist", seed=1)
+    write_cifar(folder / "cifar-10-batches-bin")
+
+    def loaded(name, **options):
+        return load_data(name, data_dir=folder, rng=seeded(), **options)
+
+    return {name: partial(loaded, name) for name in ("digits", "mnist", "fashion_mnist", "cifar10")}
+
+
+def test_pixels_of_every_image_set_are_shuffled_alike(tmp_path):
+    sets = image_sets(tmp_path)
+    with_option = {n for n, load in DATASETS.items() if "shuffle_pixels" in parameters_of(load)}
+    assert with_option == set(sets)
+    for name, load in sets.items():
+        plain, shuffled, other = (load(shuffle_pixels=seed) for seed in (0, 7, 8))
+        assert equal(plain, load())
+        shape = plain.image_shape
+        order = pixel_order(shape, 7)
+        assert sorted(order) == list(range(plain.n_features))
+        assert not equal(shuffled, plain)
+        assert not equal(shuffled, other)
+        for part in ("x_train", "x_test"):
+            x, moved = getattr(plain, part), getattr(shuffled, part)
+            assert np.array_equal(moved, x[:, order])
+            # all channels alike: a pixel keeps its colour
+            channels = x.reshape(len(x), -1, shape[-2] * shape[-1])
+            again = moved.reshape(channels.shape)
+            assert np.array_equal(again, channels[:, :, order[: channels.shape[2]]])
+        assert np.array_equal(shuffled.y_train, plain.y_train)
+        assert shuffled.image_shape == shape
+        assert "order of seed 7" in shuffled.source
+        assert "order" not in plain.source, name
+
+
+def test_what_cannot_be_shuffled():
+    for seed in (-1, 1.5, True):
+        with pytest.raises(ValueError, match=r"data.shuffle_pixels: expected 0 or a seed"):
+            load_data("digits", rng=0, shuffle_pixels=seed)
+    with pytest.raises(ValueError, match="expected no augmentation with it, got 'crop_flip'"):
+        load_data("digits", rng=0, shuffle_pixels=1, augment="crop_flip")
+    config = load_recipe("set_mlp_madelon").override(["data.shuffle_pixels=1"])
+    with pytest.raises(ValueError, match=r"'data.shuffle_pixels'"):
+        check(config, load=False)

@@ -30,6 +30,12 @@ class TestEachRecipe:
         assert set(about) == {"title", "description", "paper", "differences"}
         assert all(len(words) > 10 for words in about.values())
 
+    def test_states_the_scale_of_its_initial_weights(self, name):
+        config = load_recipe(name)
+        assert {"init", "deviation"} & set(config.model.params)
+        differences = config.about["differences"]
+        assert "initial" in differences or differences.startswith("Those of set_")
+
     def test_survives_a_round_trip(self, name):
         config = load_recipe(name)
         assert RunConfig.from_toml(config.to_toml()) == config

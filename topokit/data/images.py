@@ -21,6 +21,7 @@ from topokit.data.samples import (
     Scale,
     Subset,
     find_files,
+    image_data,
     read_npz,
     scaled,
     split,
@@ -39,6 +40,7 @@ def digits(
     n_test: int = 449,
     scale: Scale = "unit",
     augment: Augment | None = None,
+    shuffle_pixels: int = 0,
 ) -> Data:
     """Load the 1,797 handwritten digits (8 x 8, values 0 to 16) that scikit-learn ships.
 
@@ -58,6 +60,10 @@ def digits(
         A key of `SCALES`.
     augment : {"crop_flip"}, optional
         Change each batch of training images at random; see `AUGMENTATIONS`.
+    shuffle_pixels : int
+        0 leaves pixels where they are. Another number is the seed of one random order of pixels,
+        that of `topokit.data.samples.pixel_order`, for all images, training and test: neighbouring
+        features are then no neighbours in the image. Not with `augment`, which moves images.
 
     Returns
     -------
@@ -78,17 +84,9 @@ def digits(
     x, y = load_digits(return_X_y=True)
     x_train, y_train, x_test, y_test = split("digits", x, y, n_train, n_test, rng)
     x_train, x_test = scaled(x_train, x_test, scale, 16)
-    return Data(
-        "digits",
-        x_train,
-        y_train,
-        x_test,
-        y_test,
-        10,
-        (8, 8),
-        f"scikit-learn's load_digits; stratified split; {SCALES[scale]}",
-        augment,
-    )
+    source = f"scikit-learn's load_digits; stratified split; {SCALES[scale]}"
+    parts = (x_train, y_train, x_test, y_test)
+    return image_data("digits", parts, 10, (8, 8), source, augment, shuffle_pixels)
 
 
 _IDX_FILES = (
@@ -123,6 +121,7 @@ def idx_images(name: str, folders: tuple[str, ...], url: str, paper: str) -> Loa
         subset: Subset = "stratified",
         scale: Scale = "unit",
         augment: Augment | None = None,
+        shuffle_pixels: int = 0,
     ) -> Data:
         places = [f"{folder}/" for folder in folders] + [""]
         paths = [
@@ -148,7 +147,8 @@ def idx_images(name: str, folders: tuple[str, ...], url: str, paper: str) -> Loa
         x_train, y_train, x_test, y_test = subsets(name, parts, n_train, n_test, subset, rng)
         x_train, x_test = scaled(x_train, x_test, scale, 255)
         source = f"{files[0].parent}; {SCALES[scale]}"
-        return Data(name, x_train, y_train, x_test, y_test, 10, (28, 28), source, augment)
+        found = (x_train, y_train, x_test, y_test)
+        return image_data(name, found, 10, (28, 28), source, augment, shuffle_pixels)
 
     load.__name__ = load.__qualname__ = name
     load.__doc__ = f"""Load {name}: 60,000 + 10,000 grey images of 28 x 28 in 10 classes.
@@ -167,6 +167,10 @@ def idx_images(name: str, folders: tuple[str, ...], url: str, paper: str) -> Loa
         one legacy generator with seed 0, the first ones taken).
     augment : {"crop_flip"}, optional
         Change each batch of training images at random; see `AUGMENTATIONS`.
+    shuffle_pixels : int
+        0 leaves pixels where they are. Another number is the seed of one random order of pixels,
+        that of `topokit.data.samples.pixel_order`, for all images, training and test: neighbouring
+        features are then no neighbours in the image. Not with `augment`, which moves images.
 
     Returns
     -------
@@ -193,6 +197,7 @@ def cifar10(
     n_test: int | None = None,
     scale: Scale = "unit",
     augment: Augment | None = None,
+    shuffle_pixels: int = 0,
 ) -> Data:
     """Load CIFAR-10: 50,000 + 10,000 colour images of 32 x 32 in 10 classes.
 
@@ -212,6 +217,10 @@ def cifar10(
         A key of `SCALES`.
     augment : {"crop_flip"}, optional
         Change each batch of training images at random; see `AUGMENTATIONS`.
+    shuffle_pixels : int
+        0 leaves pixels where they are. Another number is the seed of one random order of pixels,
+        that of `topokit.data.samples.pixel_order`, for all images, training and test: neighbouring
+        features are then no neighbours in the image. Not with `augment`, which moves images.
 
     Returns
     -------
@@ -250,7 +259,8 @@ def cifar10(
     x_train, y_train, x_test, y_test = subsets(name, parts, n_train, n_test, "stratified", rng)
     x_train, x_test = scaled(x_train, x_test, scale, 255)
     source = f"{files[0]}; {SCALES[scale]}"
-    return Data(name, x_train, y_train, x_test, y_test, 10, (3, 32, 32), source, augment)
+    found = (x_train, y_train, x_test, y_test)
+    return image_data(name, found, 10, (3, 32, 32), source, augment, shuffle_pixels)
 
 
 def _cifar_batches(files: list[Path]) -> tuple[Any, Any, Any, Any]:

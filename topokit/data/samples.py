@@ -13,9 +13,19 @@ from numpy.typing import NDArray
 
 from topokit.foreign import read_arrays, refusals
 from topokit.graph.checksums import digest
-from topokit.tables import choose
+from topokit.tables import choose, is_integer, need
 
-__all__ = ["AUGMENTATIONS", "SCALES", "Data", "find_files", "scaled", "split", "subsets"]
+__all__ = [
+    "AUGMENTATIONS",
+    "SCALES",
+    "Data",
+    "find_files",
+    "image_data",
+    "pixel_order",
+    "scaled",
+    "split",
+    "subsets",
+]
 
 SCALES: dict[str, str] = {
     "unit": "divided by the largest possible value, to [0, 1]",
@@ -68,6 +78,34 @@ def crop_flip(
     which = np.arange(len(x))[:, None, None, None]
     channel = np.arange(images.shape[1])[:, None, None]
     return padded[which, channel, rows, columns].reshape(x.shape)
+
+
+def pixel_order(shape: Sequence[int], seed: int) -> NDArray[np.int64]:
+    """Return the order in which `shuffle_pixels` of image data sets puts the features of a sample.
+
+    Feature i of a shuffled sample is feature ``pixel_order(shape, seed)[i]`` of the original one.
+    All channels have their pixels in the same order.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Of an image: ``(height, width)`` or ``(channels, height, width)``.
+    seed : int
+        At least 0; the order depends on nothing else.
+
+    Returns
+    -------
+    (n_features,) int64
+
+    Examples
+    --------
+    >>> pixel_order((2, 2, 2), seed=0).tolist()
+    [2, 0, 1, 3, 6, 4, 5, 7]
+    """
+    pixels = int(np.prod(shape[-2:]))
+    order = np.random.default_rng(seed).permutation(pixels)
+    channels = np.arange(int(np.prod(shape[:-2])))
+    return (channels[:, None] * pixels + order).reshape(-1)
 
 
 AUGMENTATIONS: dict[str, Callable[..., NDArray[np.float32]]] = {"crop_flip": crop_flip}
@@ -189,6 +227,34 @@ class Data:
     def n_features(self) -> int:
         """Number of features of a sample."""
         return self.x_train.shape[1]
+
+
+def image_data(
+    name: str,
+    parts: Sequence[Any],
+    n_classes: int,
+    shape: tuple[int, ...],
+    source: str,
+    augment: str | None,
+    shuffle_pixels: int,
+) -> Data:
+    """Return the data set of images, with their pixels in another order if a seed says so.
+
+    `parts` are x_train, y_train, x_test and y_test; the options are those of loaders.
+    """
+    x_train, y_train, x_test, y_test = parts
+    good = is_integer(shuffle_pixels, 0)
+    need(good, "data.shuffle_pixels", "0 or a seed, an integer above 0", shuffle_pixels)
+    if shuffle_pixels:
+        if augment is not None:
+            raise ValueError(
+                f"data.shuffle_pixels: expected no augmentation with it, got {augment!r}, which "
+                "moves images as a whole"
+            )
+        order = pixel_order(shape, shuffle_pixels)
+        x_train, x_test = x_train[:, order], x_test[:, order]
+        source += f"; pixels in the order of seed {shuffle_pixels}"
+    return Data(name, x_train, y_train, x_test, y_test, n_classes, shape, source, augment)
 
 
 # --- finding files -----------------------------------------------------------------------------
