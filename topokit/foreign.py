@@ -14,7 +14,7 @@ import stat
 import struct
 import unicodedata
 import zipfile
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ __all__ = [
     "ReadingNote",
     "check_bytes",
     "check_units",
+    "count_not_finite",
     "open_regular",
     "open_zip",
     "printable",
@@ -73,6 +74,15 @@ class Reading:
     transpose: bool | None = None
     entry: str | None = None
     notes: list[str] = field(default_factory=list)
+
+    def note_not_finite(self, counts: Mapping[str, int]) -> None:
+        """Note the layers of which weights are nan or infinite, given how many of each are."""
+        found = [f"{printable(name)} ({n:,})" for name, n in counts.items() if n]
+        if found:
+            more = f" and {len(found) - 6} more" if len(found) > 6 else ""
+            self.notes.append(
+                f"weights that are nan or infinite count as edges: {', '.join(found[:6])}{more}"
+            )
 
     def needs_none(self, what: str) -> None:
         """Raise a ValueError if an option is given that `what` has no use for."""
@@ -260,6 +270,21 @@ def check_units(n_out: int, n_in: int, n_edges: int) -> None:
             "units, or 64 for each edge, are read; if you trust the file, raise "
             "topokit.foreign.LIMIT_UNITS"
         )
+
+
+def count_not_finite(values: NDArray[Any]) -> int:
+    """Return how many numbers are nan or infinite.
+
+    Examples
+    --------
+    >>> count_not_finite(np.array([1.0, np.nan, -np.inf]))
+    2
+    """
+    if values.dtype.kind not in "fc" or not values.size:
+        return 0
+    step = max(1, (1 << 22) // max(1, values[0].size))
+    blocks = (values[start : start + step] for start in range(0, len(values), step))
+    return sum(int(block.size - np.count_nonzero(np.isfinite(block))) for block in blocks)
 
 
 def read_text(path: str | os.PathLike[str], *, limit: int = 2**20) -> str:

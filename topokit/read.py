@@ -20,6 +20,7 @@ from topokit.foreign import (
     Reading,
     ReadingNote,
     check_units,
+    count_not_finite,
     printable,
     read_arrays,
     refusals,
@@ -369,6 +370,7 @@ def _of_matrix(matrix: Any, options: Reading) -> Any:
             f"{zeros} of the {len(values)} stored entries are zero; they are edges "
             "(matrix.eliminate_zeros() removes them)"
         )
+    options.note_not_finite({"the matrix": count_not_finite(values)})
     if graph.n_edges < len(rows):
         options.notes.append(f"{len(rows) - graph.n_edges} entries are stored more than once")
     return graph
@@ -391,6 +393,7 @@ def _dense_layers(arrays: Mapping[str, Any], options: Reading) -> Topology:
         raise ValueError(f"a data set ({holds}); choose an array with entry to read it as a layer")
     topology: Topology = {}
     weights, unused = [], []
+    not_finite = {}
     for name, array in arrays.items():
         if array.ndim < 2 or array.dtype.kind not in "biufc":
             continue
@@ -399,6 +402,7 @@ def _dense_layers(arrays: Mapping[str, Any], options: Reading) -> Topology:
                 unused.append(f"{printable(name)} {array.dtype} {array.shape}")
                 continue
             weights.append(name)
+            not_finite[name] = count_not_finite(array)
         array = array.swapaxes(0, 1) if options.transpose else array
         shape = (array.shape[0], int(np.prod(array.shape[1:], dtype=np.int64)))
         check_units(shape[0], shape[1], 0)
@@ -410,6 +414,7 @@ def _dense_layers(arrays: Mapping[str, Any], options: Reading) -> Topology:
         )
     if weights:
         options.notes.append(f"{_some(weights)} read as weights: cells that are not zero are edges")
+    options.note_not_finite(not_finite)
     if unused:
         options.notes.append(f"not read, as neither mask nor weights: {_some(unused)}")
     return topology

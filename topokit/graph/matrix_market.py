@@ -171,11 +171,23 @@ def _sparse(raw: bytes, at: int, sizes: list[int], fields: int, symmetry: str) -
     rows, columns = rows - 1, columns - 1
     if symmetry != "general":
         off = rows != columns
+        diagonal = None if off.all() else [value[~off] for value in values]
+        _check_diagonal(diagonal, symmetry)
         rows, columns, stored = (
             np.concatenate([a, b[off]])
             for a, b in ((rows, columns), (columns, rows), (stored, stored))
         )
     return sp.coo_array((stored, (rows, columns)), shape=(n_out, n_in))
+
+
+def _check_diagonal(values: list[NDArray[Any]] | None, symmetry: str) -> None:
+    """Raise a ValueError if the numbers on the diagonal contradict the symmetry."""
+    if values is None:
+        return
+    if symmetry == "skew-symmetric":
+        raise ValueError("an entry on the diagonal of a skew-symmetric matrix, which has none")
+    if symmetry == "hermitian" and len(values) == 2 and np.any(values[1]):
+        raise ValueError("an imaginary number on the diagonal of a hermitian matrix")
 
 
 def _dense(raw: bytes, at: int, sizes: list[int], fields: int, symmetry: str) -> Any:
@@ -192,6 +204,9 @@ def _dense(raw: bytes, at: int, sizes: list[int], fields: int, symmetry: str) ->
     if symmetry == "general":
         return present.reshape(n_in, n_out).T
     found = np.zeros((n_out, n_in), bool)
+    if symmetry == "hermitian":
+        at = np.cumsum(np.arange(n_out, 0, -1)) - np.arange(n_out, 0, -1)
+        _check_diagonal([column[at] for column in columns], symmetry)
     first = 1 if symmetry == "skew-symmetric" else 0
     upper = np.triu_indices(n_out, first)  # by rows of the transpose, as the file by columns
     found[upper[1], upper[0]] = present

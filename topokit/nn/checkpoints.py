@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pickletools
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ _SAFETENSORS = {
     "BOOL": torch.bool,
 }  # fmt: skip
 """Types by their names in the format. Which numbers are zero is the same with and without sign."""
+
+_OF_INDICES = re.compile("(is not satisfied|inconsistent with indices|negative index|uncoalesced)")
+"""What torch says of indices of sparse tensors that break its rules."""
 
 _LONGEST_PICKLE = 8 * 2**20
 
@@ -82,7 +86,14 @@ def read_torch(path: str | os.PathLike[str]) -> Any:
         file.seek(0)
         with warnings.catch_warnings(), torch.sparse.check_sparse_tensor_invariants(True):
             warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=True)
+            try:
+                return torch.load(file, map_location="cpu", weights_only=True)
+            except RuntimeError as error:
+                if _OF_INDICES.search(str(error)):
+                    raise ValueError(
+                        "a sparse tensor whose indices contradict its shape or are not sorted"
+                    ) from error
+                raise
 
 
 def _check_archive(file: BinaryIO) -> None:
@@ -173,7 +184,8 @@ def read_safetensors(path: str | os.PathLike[str], options: Reading) -> dict[str
     Raises
     ------
     ValueError, KeyError, TypeError
-        If the header is damaged, or tensors lie outside the file or on each other.
+        If the header is damaged, or tensors lie outside the file, on each other, or leave bytes
+        between or after them that belong to none.
     """
     with open_regular(path) as file:
         size = size_of(file)
@@ -212,7 +224,6 @@ def _places(
     header: dict[str, Any], size: int
 ) -> Iterator[tuple[str, tuple[int, int, str, list[int]]]]:
     """Yield name, first byte, end, type and shape of each tensor, in the order of their bytes."""
-    free = 0
     rows = []
     for name, entry in header.items():
         begin, end = (_number(n) for n in entry["data_offsets"])
@@ -221,13 +232,16 @@ def _places(
             raise ValueError(f"{len(shape)} dimensions at {name!r}")
         rows.append((begin, end, name, str(entry["dtype"]), shape))
     order = {name: i for i, name in enumerate(header)}
+    free = 0  # the format has no holes: something could be hidden there, or a size be wrong
     for begin, end, name, _, _ in sorted(rows, key=lambda row: row[:2]):
-        if not free <= begin <= end <= size:
+        if not free == begin <= end <= size:
             raise ValueError(
-                f"a wrong size at {name!r}: bytes {begin}..{end} of {size}, of which those from "
-                f"{free} are free"
+                f"a wrong place of {name!r}: bytes {begin}..{end} of {size}, expected them to "
+                f"begin at {free}, where the tensor before ends"
             )
         free = end
+    if free < size:
+        raise ValueError(f"{size - free:,} bytes after the last tensor, which belong to none")
     for begin, end, name, dtype, shape in sorted(rows, key=lambda row: order[row[2]]):
         yield name, (begin, end, dtype, shape)
 

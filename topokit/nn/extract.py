@@ -102,7 +102,10 @@ def topology_of_module(module: nn.Module) -> Topology:
             if first != layer:
                 notes.append(f"{layer} holds the weight of {first}, which is listed once")
             else:
-                topology[layer] = graph_of(weight, _pattern(part, weight.leaf, layer))
+                pattern = _pattern(part, weight.leaf, layer)
+                if n := count_not_finite(pattern):
+                    notes.append(f"{n} weights of {layer} are nan or infinite; they are edges")
+                topology[layer] = graph_of(weight, pattern)
         notes += [f"{joined(name, leaf)} {tuple(shape)} is left out" for leaf, shape in rest]
         if callable(getattr(type(part), "weight", None)):
             notes.append(f"{name or type(part).__name__}, which is quantized, is left out")
@@ -125,6 +128,18 @@ def kept_edges(graph: LayerGraph, mask: torch.Tensor | None) -> LayerGraph:
         raise ValueError(f"expected a mask of {graph.n_edges} edges, got {tuple(mask.shape)}")
     ids = graph.ids_in_groups[mask.cpu().numpy() != 0]
     return LayerGraph.from_ids_in_groups(ids, graph.shape, graph.groups)
+
+
+def count_not_finite(tensor: torch.Tensor) -> int:
+    """Return how many numbers of a tensor, of the stored ones if it is sparse, are not finite."""
+    if tensor.layout != torch.strided:
+        tensor = tensor._values() if tensor.layout == torch.sparse_coo else tensor.values()
+    if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.is_meta:
+        return 0
+    try:
+        return tensor.numel() - int(torch.isfinite(tensor).sum())
+    except (RuntimeError, NotImplementedError):  # some kinds of 8 bits
+        return tensor.numel() - int(torch.isfinite(tensor.float()).sum())
 
 
 def parts_of(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -13,7 +13,7 @@ import torch
 from topokit.foreign import Reading, check_bytes, check_units, printable
 from topokit.graph import LayerGraph, Topology
 from topokit.graph.convert import from_coordinates, from_dense, stored_entries
-from topokit.nn.extract import kept_edges
+from topokit.nn.extract import count_not_finite, kept_edges
 from topokit.nn.masks import DEPTH, MASK_WORDS, Masks, is_mask, says_mask
 
 __all__ = ["topology_of_state"]
@@ -23,6 +23,9 @@ _STORED_AS = ("_orig", "_v", "")  # of pruning and old spectral norm; of old wei
 _NO_STATE = re.compile(r"(.*_)?(optim\w*|schedulers?)(_.*)?|masks?|sparsifier|scaler")
 
 _MOST = 6  # names in a note
+
+_BLOCKS = (torch.sparse_bsr, torch.sparse_bsc)
+_COMPRESSED = (torch.sparse_csr, torch.sparse_csc, *_BLOCKS)
 
 
 def topology_of_state(content: Any, options: Reading | None = None) -> Topology:
@@ -162,7 +165,7 @@ def _read_masks_alone(reader: _StateReader, masks: Masks) -> None:
         reader.add(layer or name, tensor)
         masks.used.add(name)
         reader.used.add(name)
-    if named:
+    if reader.topology:
         reader.notes.append(f"read as masks, without weights: {_some(named)}")
 
 
@@ -179,6 +182,7 @@ class _StateReader:
         self.either: list[str] = []  # square weights, whose bias shows nothing
         self.against: list[str] = []
         self.zeros = 0
+        self.not_finite: dict[str, int] = {}
 
     def read(self, key: str) -> None:
         """Read the layer of which `key` is the weight or the stored graph, if it is of one."""
@@ -312,6 +316,8 @@ class _StateReader:
         factor = self.state.get(length)
         if factor is None:
             return direction
+        name = length.removesuffix("_g").removesuffix(".original0")
+        self.not_finite[name] = count_not_finite(direction) + count_not_finite(factor)
         return (direction != 0) & (factor != 0)
 
     def _input_first(
@@ -350,6 +356,7 @@ class _StateReader:
         except (RuntimeError, NotImplementedError):
             self.left_out.append(f"{layer} ({tensor.dtype} cannot be compared with zero)")
             return None
+        self.not_finite[layer] = count_not_finite(tensor)
         cells = cells.transpose(0, 1) if input_first else cells
         shape = int(cells.shape[0]), int(np.prod(cells.shape[1:], dtype=np.int64))
         check_units(*shape, cells.numel())
@@ -370,20 +377,14 @@ class _StateReader:
                     raise ValueError(f"indices outside dimension {axis} of {layer!r}")
             rows, rest = index[0], np.ravel_multi_index(tuple(index[1:]), sizes)
             shape = (int(tensor.shape[0]), int(np.prod(sizes, dtype=np.float64)))
-        elif tensor.layout in (torch.sparse_csr, torch.sparse_csc) and tensor.ndim == 2:
-            by_row = tensor.layout == torch.sparse_csr
-            build = sp.csr_array if by_row else sp.csc_array
-            pointers = tensor.crow_indices() if by_row else tensor.ccol_indices()
-            inner = tensor.col_indices() if by_row else tensor.row_indices()
+        elif tensor.layout in _COMPRESSED and tensor.ndim == 2:
             values = tensor.values()
-            if values.ndim != 1:
+            if values.ndim != (3 if tensor.layout in _BLOCKS else 1):
                 self.left_out.append(f"{layer} (a sparse tensor of dense blocks)")
                 return None
             shape = (int(tensor.shape[0]), int(tensor.shape[1]))
-            check_units(*shape, len(values))
-            ones = np.ones(len(values), bool)
-            matrix = build((ones, inner.numpy(), pointers.numpy()), shape=shape)
-            rows, rest, _ = stored_entries(matrix)
+            check_units(*shape, values.numel())
+            rows, rest, _ = stored_entries(_compressed(tensor, shape))
         else:
             self.left_out.append(f"{layer} ({tensor.layout} of {tensor.ndim} dimensions)")
             return None
@@ -394,6 +395,7 @@ class _StateReader:
             return None
         check_units(*shape, len(rows))
         self.zeros += int((values == 0).sum())
+        self.not_finite[layer] = count_not_finite(values)
         return from_coordinates(rows, rest, shape)
 
     def finish(self) -> None:
@@ -417,6 +419,8 @@ class _StateReader:
             self.notes.append(
                 f"{self.zeros} stored entries of sparse tensors are zero; they are edges"
             )
+        self.options.note_not_finite(self.not_finite)
+        self.left_out = list(dict.fromkeys(self.left_out))
         if self.left_out:
             self.notes.append(
                 f"left out: {'; '.join(self.left_out[:_MOST])}"
@@ -433,6 +437,8 @@ class _StateReader:
             and key not in self.used
             and key not in self.masks.entries
         }
+        if not self.topology and self.left_out:
+            raise ValueError(f"no layer that can be read; {'; '.join(self.notes)}")
         if not self.topology:
             has = _shaped(list(rest or self.state), self.state) or "no tensors"
             raise ValueError(
@@ -441,6 +447,21 @@ class _StateReader:
             )
         if rest:
             self.notes.append(f"not read, by its name no weight: {_shaped(list(rest), rest)}")
+
+
+def _compressed(tensor: torch.Tensor, shape: tuple[int, int]) -> Any:
+    """Return a tensor of compressed rows or columns, of numbers or blocks, as a matrix of scipy."""
+    by_row = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)
+    pointers = (tensor.crow_indices() if by_row else tensor.ccol_indices()).numpy()
+    inner = (tensor.col_indices() if by_row else tensor.row_indices()).numpy()
+    stored = np.ones(tuple(tensor.values().shape), bool)
+    if tensor.layout not in _BLOCKS:
+        build = sp.csr_array if by_row else sp.csc_array
+        return build((stored, inner, pointers), shape=shape)
+    if by_row:
+        return sp.bsr_array((stored, inner, pointers), shape=shape)
+    turned = stored.transpose(0, 2, 1)  # scipy has blocks by rows only
+    return sp.bsr_array((turned, inner, pointers), shape=shape[::-1]).T
 
 
 def _thirds(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -1,0 +1,216 @@
+"""Files that contradict themselves or their format, and weights that are no numbers."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from torch import nn
+
+from topokit.foreign import ReadingNote
+from topokit.read import topology_of
+
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
+NAN, INF = float("nan"), float("inf")
+
+
+# --- safetensors ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("places", "size", "words"),
+    [
+        ([(0, 4)], 8, "4 bytes after the last tensor, which belong to none"),
+        ([(4, 8)], 8, r"a wrong place of 'w0.weight': bytes 4\.\.8 of 8, expected them to begin"),
+        ([(0, 4), (5, 9)], 9, r"a wrong place of 'w1.weight': bytes 5\.\.9"),
+        ([(5, 9), (0, 4)], 9, r"a wrong place of 'w0.weight': bytes 5\.\.9"),
+        ([(0, 4), (2, 6)], 6, r"a wrong place of 'w1.weight': bytes 2\.\.6"),
+        ([(0, 4), (4, 8)], 7, r"a wrong place of 'w1.weight': bytes 4\.\.8 of 7"),
+        ([], 3, "3 bytes after the last tensor"),
+    ],
+)
+def test_every_byte_of_a_safetensors_file_belongs_to_a_tensor(tmp_path, places, size, words):
+    path = tmp_path / "a.safetensors"
+    header = {
+        f"w{i}.weight": {"dtype": "U8", "shape": [2, 2], "data_offsets": place}
+        for i, place in enumerate(places)
+    }
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(size))
+    with pytest.raises(ValueError, match=words):
+        topology_of(path)
+
+
+def test_tensors_without_numbers_leave_no_hole(tmp_path):
+    path = tmp_path / "a.safetensors"
+    header = {
+        name: {"dtype": "U8", "shape": shape, "data_offsets": place}
+        for name, shape, place in (
+            ("a.weight", [2, 2], [0, 4]), ("b", [0, 3], [4, 4]), ("c", [0], [0, 0]),
+        )
+    }  # fmt: skip
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"\1\0\1\1")
+    assert topology_of(path)["a"].n_edges == 3
+
+
+# --- Matrix Market --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "words"),
+    [
+        ("coordinate real skew-symmetric", "2 2 2\n1 1 3\n2 1 1\n", "a skew-symmetric matrix"),
+        ("coordinate real skew-symmetric", "2 2 1\n2 2 0\n", "a skew-symmetric matrix"),
+        ("coordinate integer skew-symmetric", "3 3 1\n3 3 7\n", "a skew-symmetric matrix"),
+        ("coordinate complex hermitian", "2 2 1\n2 2 3 1\n", "diagonal of a hermitian matrix"),
+        ("array complex hermitian", "2 2\n1 0\n2 2\n3 1\n", "diagonal of a hermitian matrix"),
+    ],
+)
+def test_a_diagonal_against_the_symmetry_is_refused(tmp_path, kind, body, words):
+    path = tmp_path / "a.mtx"
+    path.write_text(f"%%MatrixMarket matrix {kind}\n{body}")
+    with pytest.raises(ValueError, match=words):
+        topology_of(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "edges"),
+    [
+        ("coordinate complex hermitian", "2 2 2\n1 1 3 0\n2 1 1 1\n", [0, 1, 2]),
+        ("array complex hermitian", "2 2\n1 0\n2 2\n0 0\n", [0, 1, 2]),
+        ("coordinate real symmetric", "2 2 2\n2 2 3\n2 1 1\n", [1, 2, 3]),
+        ("coordinate real skew-symmetric", "2 2 1\n2 1 -1\n", [1, 2]),
+    ],
+)
+def test_a_diagonal_that_fits_is_read(tmp_path, kind, body, edges):
+    path = tmp_path / "a.mtx"
+    path.write_text(f"%%MatrixMarket matrix {kind}\n{body}")
+    assert topology_of(path)["a"].edge_ids.tolist() == edges
+
+
+# --- sparse tensors -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["bsr", "bsc"])
+@pytest.mark.parametrize("blocks", [(2, 2), (3, 4), (6, 1)])
+def test_blocks_of_sparse_tensors_are_read(tmp_path, rng, layout, blocks):
+    dense = torch.from_numpy((rng.random((6, 8)) < 0.2) * rng.random((6, 8)))
+    sparse = getattr(dense, f"to_sparse_{layout}")(blocks)
+    torch.save({"fc.weight": sparse, "fc.bias": torch.zeros(6)}, tmp_path / "a.pt")
+    stored = dense.reshape(6 // blocks[0], blocks[0], 8 // blocks[1], blocks[1])
+    stored = (stored != 0).any(3, keepdim=True).any(1, keepdim=True)
+    expected = stored.expand(-1, blocks[0], -1, blocks[1]).reshape(6, 8).numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ReadingNote)  # stored zeros
+        found = topology_of(tmp_path / "a.pt")["fc"]
+        turned = topology_of(tmp_path / "a.pt", transpose=True)["fc"]
+    assert np.array_equal(found.to_csr().toarray() != 0, expected)
+    assert np.array_equal(turned.to_csr().toarray() != 0, expected.T)
+    like = sp.bsr_array(dense.numpy(), blocksize=blocks)
+    sp.save_npz(tmp_path / "a.npz", like)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ReadingNote)
+        assert np.array_equal(topology_of(tmp_path / "a.npz")["a"].edge_ids, found.edge_ids)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "words"),
+    [
+        (lambda: torch.ones(6, 8, 2).to_sparse(2), "a sparse tensor of dense blocks"),
+        (lambda: torch.ones(2, 6, 8).to_sparse_csr(), "torch.sparse_csr of 3 dimensions"),
+    ],
+)
+def test_sparse_tensors_that_are_no_layer_are_named_once(tensor, words):
+    with pytest.raises(ValueError, match=words) as error:
+        topology_of({"fc.weight": tensor()})
+    text = str(error.value)
+    assert "no layer that can be read; left out: fc (" in text
+    assert text.count(words) == 1
+    assert "no weights of layers" not in text
+
+
+def lying(layout, pointers, indices, values, shape):
+    build = getattr(torch, f"sparse_{layout}_tensor")
+    parts = [torch.tensor(part) for part in ([pointers, indices] if pointers else [indices])]
+    return build(*parts, torch.ones(values), shape, check_invariants=False)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        ("csr", [0, 1, 99], [0, 1], 2, (2, 3)),
+        ("csr", [0, 1, 2], [0, 77], 2, (2, 3)),
+        ("csr", [0, 2, 2], [1, 0], 2, (2, 3)),
+        ("csr", [1, 2, 2], [0, 1], 2, (2, 3)),
+        ("csc", [0, 2, 1, 2], [0, 1], 2, (2, 3)),
+        ("bsr", [0, 1, 2], [0, 7], (2, 2, 2), (4, 4)),
+        ("bsc", [0, 1, 2], [0, -1], (2, 2, 2), (4, 4)),
+        ("coo", None, [[0, 9], [0, 1]], 2, (2, 3)),
+        ("coo", None, [[0, -1], [0, 1]], 2, (2, 3)),
+    ],
+)
+def test_a_lying_sparse_tensor_is_refused_in_plain_words(tmp_path, lie):
+    torch.save({"fc.weight": lying(*lie)}, tmp_path / "a.pt")
+    words = "got: a sparse tensor whose indices contradict its shape or are not sorted"
+    with pytest.raises(ValueError, match=f"a.pt: .*{words}"):
+        topology_of(tmp_path / "a.pt")
+
+
+# --- weights that are no numbers ------------------------------------------------------------------
+
+BAD = np.array([[NAN, 1.0, 0.0], [INF, 0.0, -INF]])
+FINITE = np.where(np.isfinite(BAD), BAD, 2.0)
+
+
+def as_module(cells):
+    layer = nn.Linear(3, 2)
+    layer.weight.data = torch.tensor(cells, dtype=torch.float32)
+    return layer
+
+
+def in_a_file(ending, write):
+    def made(cells, folder):
+        write(folder / f"a{ending}", cells)
+        return folder / f"a{ending}"
+
+    return made
+
+
+SOURCES = {
+    "module": lambda cells, folder: as_module(cells),
+    "state": lambda cells, folder: {"fc.weight": torch.tensor(cells)},
+    "half": lambda cells, folder: {"fc.weight": torch.tensor(cells, dtype=torch.bfloat16)},
+    "complex": lambda cells, folder: {"fc.weight": torch.tensor(cells, dtype=torch.complex64)},
+    "coo": lambda cells, folder: {"fc.weight": torch.tensor(cells).to_sparse_coo()},
+    "csr": lambda cells, folder: {"fc.weight": torch.tensor(cells).to_sparse_csr()},
+    "bsr": lambda cells, folder: {"fc.weight": torch.tensor(cells).to_sparse_bsr((1, 1))},
+    "weight norm": lambda cells, folder: {
+        "fc.weight_g": torch.ones(2, 1), "fc.weight_v": torch.tensor(cells),
+    },
+    "pt": in_a_file(".pt", lambda path, cells: torch.save({"a.weight": torch.tensor(cells)}, path)),
+    "npy": in_a_file(".npy", np.save),
+    "npz": in_a_file(".npz", lambda path, cells: np.savez(path, fc=cells)),
+    "scipy": in_a_file(".npz", lambda path, cells: sp.save_npz(path, sp.csr_array(cells))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_weights_that_are_nan_or_infinite_are_noted(tmp_path, source):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ReadingNote)
+        (found,) = topology_of(SOURCES[source](BAD, tmp_path)).values()
+        (same,) = topology_of(SOURCES[source](FINITE, tmp_path)).values()
+    assert found.edge_ids.tolist() == same.edge_ids.tolist() == [0, 1, 3, 5]
+    texts = [str(one.message) for one in caught if issubclass(one.category, ReadingNote)]
+    noted = [text for text in texts if "nan or infinite" in text]
+    assert len(noted) == 1
+    assert "3" in noted[0]
+
+
+def test_a_mask_decides_whatever_the_weights_are():
+    mask = torch.tensor([[1.0, 0, 0], [0, 0, 1.0]])
+    found = topology_of({"fc.weight": torch.tensor(BAD), "fc.weight_mask": mask})
+    assert found["fc"].edge_ids.tolist() == [0, 5]
