@@ -399,6 +399,7 @@ def test_validation_accuracy_is_asked_for(rng):
                 fit(model, optimizer, x, y, 1)
         engine.detach()
     engine = attach(model, optimizer, "ctre_seq", every="epoch", samples=x, rng=rng)
+    fit(model, optimizer, x, y, 1)
     engine.end_epoch(accuracy=0.5)
     assert (engine.updates, engine.memory["accuracies"]) == (1, [0.5])
     engine.detach()

@@ -7,7 +7,6 @@ rewirings is collected by `topokit.nn.rule_data`.
 
 from __future__ import annotations
 
-import gc
 import json
 import warnings
 import weakref
@@ -20,11 +19,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from topokit.graph import EdgeUpdate, LayerGraph, Topology, same_edges
+from topokit.nn.attached import Attached, unwrapped_all
 from topokit.nn.averages import check_average, follow, layers_of_copy
 from topokit.nn.captures import found_inf
 from topokit.nn.distributed import Member, bare, in_all_processes, refuse_divided
 from topokit.nn.layers import EdgeLayer, sparse_layers
-from topokit.nn.optimizer_state import carry_state, find_holders, stamp_of, unwrapped
+from topokit.nn.optimizer_state import carry_state, find_holders, stamp_of
 from topokit.nn.parameters import check_values
 from topokit.nn.rule_data import NEEDS, RuleData, as_arrays, as_tensors
 from topokit.nn.schedule import Schedule
@@ -48,7 +48,7 @@ RESUMED = (
 )
 
 
-class Engine(Schedule, Member):
+class Engine(Schedule, Attached, Member):
     """Rewires a model's sparse layers as its optimizer steps. Made by `attach`.
 
     Parameters
@@ -104,9 +104,7 @@ class Engine(Schedule, Member):
         rng: np.random.Generator,
         name: str | None = None,
     ) -> None:
-        several = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
-        self.optimizers = [unwrapped(each) for each in several]
-        need(bool(self.optimizers), "optimizer", "one optimizer or several", optimizer)
+        optimizers = unwrapped_all(optimizer)
         super().__init__(options, total, epoch_steps)
         refuse_divided(model)
         model = bare(model)
@@ -119,26 +117,20 @@ class Engine(Schedule, Member):
         for skipped in options.skip:
             choose("sparse layer", skipped, self._layers)
         check_values(self._layers, self._fixed())
-        holders = self._holders().values()
-        self.optimizers = [o for o in self.optimizers if o in holders] or self.optimizers
-        self.optimizer = self.optimizers[0]
+        self._take(optimizers)
         self._check_free()
         self._averages: list[dict[str, EdgeLayer]] = []
         self._stamps = {name: stamp_of(layer.graph) for name, layer in self._layers.items()}
-        self._stepped_since: set[int] = set()  # optimizers, since the last counted step
         self._data = RuleData(
             model, self._layers, rule, samples=samples, track_explored=track_explored,
-            decay=float(self.optimizer.param_groups[0].get("momentum") or 0.9),
+            decay=self._momentum,
         )  # fmt: skip
         self.memory = self._data.memory
         self._hooks: list[Any] = []
-        for number, each in enumerate(self.optimizers):
-            self._hooks += [
-                each.register_step_pre_hook(self._before_step),
-                each.register_step_post_hook(lambda o, *_, n=number: self._after_step(o, n)),
-            ]
+        self._hook()
         for layer in self._layers.values():
             layer._engine = weakref.ref(self)
+        self._watch()
         if recorder is not None:
             recorder(0, self.topology)
         self._switch_capture()
@@ -175,65 +167,65 @@ class Engine(Schedule, Member):
             for name, ids in self.memory.get("explored", {}).items()
         }
 
-    # What the engine is responsible for.
-
-    def _fixed(self) -> set[str]:
-        """Return the layers that keep their graph: those skipped or frozen."""
-        frozen = {n for n, layer in self._layers.items() if not layer.values.requires_grad}
-        return {*self.options.skip, *frozen}
-
-    def _holders(self) -> dict[str, torch.optim.Optimizer]:
-        """Return the optimizer of each layer; raise a ValueError if one has none."""
-        holders = find_holders(self.optimizers, self._layers)
-        without = [name for name in self._layers if name not in {*holders, *self._fixed()}]
-        if without:
-            raise ValueError(
-                f"expected an optimizer that holds the values of layers {', '.join(without)}, "
-                "which it would not train; make the optimizer after sparsify and after loading "
-                "weights by assignment, pass all optimizers as a list, or name layers in skip"
-            )
-        return holders
-
-    def _check_free(self) -> None:
-        """Raise a ValueError if another engine rewires one of the layers."""
-
-        def taken() -> list[str]:
-            return [n for n, v in self._layers.items() if v._rewired_by() is not None]
-
-        if taken():
-            gc.collect()  # an engine whose optimizer is gone is kept only by itself
-        if names := taken():
-            raise ValueError(
-                f"expected layers that no engine rewires, got {', '.join(names)}; call detach() of "
-                "the engine attached before"
-            )
-
-    def _check_layers(self) -> None:
-        """Raise a ValueError if the model's sparse layers are not those of before."""
-        now = sparse_layers(self.model)
-        if {n: id(layer) for n, layer in now.items()} != {
-            n: id(v) for n, v in self._layers.items()
-        }:
-            raise ValueError(
-                "expected the sparse layers that the model had when the engine was attached, got "
-                f"{', '.join(now) or 'none'}; call detach() and attach anew"
-            )
-        check_values(self._layers, self._fixed())
-
     # Steps and epochs.
+
+    def _hook(self) -> None:
+        """Count the steps of the engine's optimizers."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        for number, each in enumerate(self.optimizers):
+            self._hooks += [
+                each.register_step_pre_hook(self._before_step),
+                each.register_step_post_hook(lambda o, *_, n=number: self._after_step(o, n)),
+            ]
+
+    def follow(self, optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer]) -> None:
+        """Count the steps of another optimizer, or several, from now on.
+
+        To be called where a loop makes its optimizer anew while the model is being rewired: the
+        engine goes on with its count of steps, memories and random stream. Steps of an optimizer
+        that holds values of the layers and that the engine does not follow are refused.
+
+        Parameters
+        ----------
+        optimizer : torch.optim.Optimizer or list of them
+            As for `attach`; of several processes each calls this. The new ones take the place of
+            all of before.
+
+        Raises
+        ------
+        ValueError
+            If they do not hold the values of all layers.
+
+        Examples
+        --------
+        >>> from topokit.nn import SparseLinear
+        >>> graph = LayerGraph.from_edge_ids(range(0, 60, 3), (6, 10))
+        >>> model = nn.Sequential(SparseLinear(graph, rng=0))
+        >>> engine = attach(model, torch.optim.Adam(model.parameters()), every=1, rng=1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> engine.follow(optimizer)
+        >>> model(torch.ones(3, 10)).sum().backward()
+        >>> optimizer.step()
+        >>> engine.steps
+        1
+        """
+        if not self._hooks:
+            raise ValueError("expected an engine that is attached, got a detached one")
+        if self._processes is None:
+            self._take(unwrapped_all(optimizer))
+        else:
+            self._processes.together(lambda: self._take(unwrapped_all(optimizer)))
+        self._data.keep_momentum(self._momentum)
+        self._hook()
+        self._switch_capture()
 
     def step(self) -> None:
         """Do nothing: the engine counts steps by a hook on the optimizer.
 
         Loops written for libraries that require this call after ``optimizer.step()`` can keep it.
         """
-
-    def _held(self, optimizer: torch.optim.Optimizer) -> list[str]:
-        """Return the layers whose values an optimizer holds."""
-        if len(self.optimizers) == 1:
-            return list(self._layers)
-        holders = find_holders(self.optimizers, self._layers)
-        return [name for name, holder in holders.items() if holder is optimizer]
 
     def _before_step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -243,16 +235,11 @@ class Engine(Schedule, Member):
         A step that is given a closure computes its gradients itself; those of the first call of
         the closure belong to the weights before the step.
         """
+        self._tries += 1
         if found_inf(optimizer):
             return None
         names = self._held(optimizer)
-        for name in names:
-            state = optimizer.state.get(self._layers[name].values, {})
-            if state.get("graph", self._stamps[name]) != self._stamps[name]:
-                raise ValueError(
-                    f"the optimizer's state of layer {name!r} is that of another graph; expected "
-                    "the states of model and optimizer of the same step to be loaded"
-                )
+        self._check_state(names, optimizer)
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
             self._collect(optimizer, names)
@@ -318,11 +305,18 @@ class Engine(Schedule, Member):
         -------
         dict of EdgeUpdate
             The changes of the layers in which an edge moved; empty without a rewiring.
+
+        Raises
+        ------
+        ValueError
+            If `every` is ``"epoch"`` and no step was made in the epoch.
         """
         if self._processes is not None:
             accuracy = self._processes.mean(accuracy)
         if accuracy is not None:
             self.memory["accuracies"].append(float(accuracy))
+        if self._between_epochs and not self._over:
+            self._check_epoch(self.steps - self._epoch_start)
         self.epochs += 1
         self._epoch_start = self.steps
         updates: dict[str, EdgeUpdate] = {}
@@ -337,6 +331,7 @@ class Engine(Schedule, Member):
 
     def _switch_capture(self) -> None:
         """Switch capture on if a rewiring will use the next step, else off."""
+        self._set_over(self._over)
         if self._data.captures:
             left = self._steps_left()
             self._data.capture(left is not None and left <= self._data.window)
@@ -411,13 +406,6 @@ class Engine(Schedule, Member):
                 follow(average, update, values)
             self._stamp(name, holders[name])
             self._data.carry(name, update, values)
-
-    def _stamp(self, name: str, holder: torch.optim.Optimizer | None) -> None:
-        """Note the graph that a layer and the optimizer's state of it now have."""
-        layer = self._layers[name]
-        self._stamps[name] = stamp_of(layer.graph)
-        if holder is not None and (state := holder.state.get(layer.values)):
-            state["graph"] = self._stamps[name]
 
     def average(self, copy: nn.Module) -> nn.Module:
         """Make averaged weights follow the rewiring; return them.
@@ -561,6 +549,7 @@ class Engine(Schedule, Member):
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+        self._unwatch()
         self._data.capture(False)
         for layer in self._layers.values():
             if layer._rewired_by() is self:
@@ -600,7 +589,9 @@ def attach(
         into a ``torch.nn.ModuleList``.
     optimizer : torch.optim.Optimizer or list of them
         The optimizer of the model's parameters, made after `sparsify`; or all optimizers that hold
-        values of sparse layers, each layer in one of them. A step of several optimizers is counted
+        values of sparse layers, each layer in one of them. If the loop makes it anew later, call
+        `Engine.follow`; steps of other optimizers on values that are being rewired are refused. A
+        step of several optimizers is counted
         when each that holds such values has made one since the step counted last, so that no
         rewiring comes between a backward pass and a step. For weight decay see
         `topokit.nn.decay_groups`.
@@ -648,7 +639,7 @@ def attach(
     -------
     Engine
         ``.topology``, ``.steps``, ``.updates``, ``.end_epoch()``, ``.rewire()``, ``.average()``,
-        ``.state_dict()``, ``.detach()``.
+        ``.follow()``, ``.state_dict()``, ``.detach()``.
 
     Raises
     ------
@@ -680,7 +671,9 @@ def attach(
     Optimizer state follows the edges: see `topokit.nn.optimizer_state`. That of LBFGS starts anew
     at each rewiring. Averages of weights follow if they are registered: see `Engine.average`. A
     state that is loaded into the model takes optimizer state, averages and memories with it. A copy
-    of the model is not rewired. Models compiled by ``torch.compile`` can be rewired.
+    of the model is not rewired. A model converted to another number type or device after a step
+    needs an optimizer that was, too: ``optimizer.load_state_dict(optimizer.state_dict())``. Models
+    compiled by ``torch.compile`` can be rewired.
 
     Several processes (``torchrun``) call `attach`, ``optimizer.step()`` and ``end_epoch`` alike,
     with the model or the DistributedDataParallel around it; layers have their names in the model

@@ -81,10 +81,7 @@ class RuleData:
         self._memories = {**MEMORIES, **own}
         self._shown = {*rule.needs, *own}
         self.needs = {*self._shown, *(["explored"] if track_explored else [])}
-        self._decay, self.window = decay, 1
-        if "momentum" in self.needs:
-            need(0 < decay < 1, "momentum of the optimizer", "a number below 1", decay)
-            self.window += math.ceil(math.log(FORGOTTEN) / math.log(decay))
+        self.keep_momentum(decay)
         self.by_gradient = bool({"gradient", "momentum"} & self.needs)
         self.by_activations = "activations" in self.needs and samples is None
         self.captures = self.by_gradient or self.by_activations
@@ -95,6 +92,13 @@ class RuleData:
                 self.memory[entry] = {}
         for name, layer in layers.items():
             self.start(name, layer)
+
+    def keep_momentum(self, decay: float) -> None:
+        """Set the momentum by which the gradients of recent steps count."""
+        self._decay, self.window = decay, 1
+        if "momentum" in self.needs:
+            need(0 < decay < 1, "momentum of the optimizer", "a number below 1", decay)
+            self.window += math.ceil(math.log(FORGOTTEN) / math.log(decay))
 
     def start(self, name: str, layer: EdgeLayer) -> None:
         """Begin a layer's memories anew."""

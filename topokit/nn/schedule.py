@@ -87,3 +87,10 @@ class Schedule:
     def _ended(self) -> bool:
         """Whether the last step was made."""
         return not self._between_epochs and self.total is not None and self.steps >= self.total
+
+    @property
+    def _over(self) -> bool:
+        """Whether no rewiring is to come."""
+        end, at = self._end, self._position
+        last = self._removes_last and at < (self.total or 0)
+        return end is not None and at >= end and not last

@@ -1,0 +1,316 @@
+"""The optimizers whose steps an engine counts, and steps of other optimizers on the same values."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import weakref
+from collections.abc import Sequence
+from operator import is_not
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from topokit.nn.layers import EdgeLayer, sparse_layers
+from topokit.nn.optimizer_state import find_holders, stamp_of, unwrapped
+from topokit.nn.parameters import check_values
+from topokit.rules import Rewiring
+from topokit.tables import need
+
+__all__ = ["Attached", "unwrapped_all"]
+
+# How steps of other optimizers are noticed.
+#
+# An engine's hook is on the optimizer it was given. If a loop makes another one for the same
+# values, that hook is never called again and nothing is rewired any more. So while an engine is
+# attached to layers, torch calls two functions of this module around the step of every optimizer in
+# the process. A step is refused if its optimizer holds values of such a layer and is none of the
+# engine's. Two kinds of wrappers are no others: an optimizer that makes the step of one of the
+# engine's within its own, and one whose step is made within that of one of the engine's (SAM,
+# Lookahead and the like do either).
+#
+# Cost for each step of another optimizer: O(number of its parameter tensors), no reading of values;
+# for a step of the engine's own, a comparison of object identities.
+
+FOLLOW = (
+    "call engine.follow(optimizer) where the optimizer is made anew, or engine.detach() where the "
+    "rewiring is over"
+)
+GONE = (
+    "the engine is gone with its optimizer: call attach again, or keep what it returns and call "
+    "detach() where the rewiring is over"
+)
+
+_ATTACHMENTS: list[_Attachment] = []
+
+
+class _Attachment:
+    """The layers that an engine was attached to; known also when the engine itself is gone.
+
+    Parameters
+    ----------
+    layers : dict of EdgeLayer
+        Those whose graph may change.
+
+    Attributes
+    ----------
+    over : bool
+        Whether no rewiring is to come.
+    """
+
+    def __init__(self, engine: Attached, layers: dict[str, EdgeLayer]) -> None:
+        self.engine = weakref.ref(engine)
+        self.layers = weakref.WeakValueDictionary(layers)
+        self.over = False
+        self.before: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+    @property
+    def tries(self) -> int:
+        """Steps of the engine's optimizers so far."""
+        engine = self.engine()
+        return 0 if engine is None else engine._tries
+
+    def held(self, optimizer: torch.optim.Optimizer) -> list[str]:
+        """Return the layers, being rewired and trained, whose values an optimizer holds."""
+        if self.over:
+            return []
+        engine = self.engine()
+        if engine is not None and any(optimizer is own for own in engine.optimizers):
+            return []
+        every = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        values = {name: layer._parameters.get("values") for name, layer in self.layers.items()}
+        return [
+            n for n, v in values.items() if v is not None and v.requires_grad and id(v) in every
+        ]
+
+
+_hooks: list[Any] = []
+
+
+def _watch(attachment: _Attachment) -> None:
+    """Notice steps of other optimizers on an engine's layers from now on."""
+    new = set(attachment.layers.values())
+    _ATTACHMENTS[:] = [each for each in _ATTACHMENTS if not new & set(each.layers.values())]
+    _ATTACHMENTS.append(attachment)
+    if not _hooks:
+        _hooks.append(register_optimizer_step_pre_hook(_before_any_step))
+        _hooks.append(register_optimizer_step_post_hook(_after_any_step))
+
+
+def _unwatch(attachment: _Attachment) -> None:
+    """Stop noticing; also for attachments whose layers are gone."""
+    _ATTACHMENTS[:] = [each for each in _ATTACHMENTS if each is not attachment and each.layers]
+    if not _ATTACHMENTS:
+        for hook in _hooks:
+            hook.remove()
+        _hooks.clear()
+
+
+def _before_any_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    if torch.compiler.is_compiling():
+        return
+    for attachment in _ATTACHMENTS:
+        if attachment.held(optimizer):
+            attachment.before[optimizer] = attachment.tries
+
+
+def _after_any_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    if torch.compiler.is_compiling():
+        return
+    for attachment in list(_ATTACHMENTS):
+        if not attachment.layers:
+            _unwatch(attachment)
+            continue
+        names = attachment.held(optimizer)
+        if not names or attachment.before.pop(optimizer, None) != attachment.tries:
+            continue
+        engine = attachment.engine()
+        if engine is not None and _within_step(engine.optimizers):
+            continue
+        raise ValueError(
+            f"expected steps of the optimizer that layers {', '.join(names)} were attached with, "
+            f"got one of another {type(optimizer).__name__} that holds their values, after which "
+            f"nothing would be rewired; {FOLLOW if engine is not None else GONE}"
+        )
+
+
+def _within_step(optimizers: Sequence[torch.optim.Optimizer]) -> bool:
+    """Return whether a method of one of the optimizers is being run."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        own = frame.f_locals.get("self")
+        if any(own is optimizer for optimizer in optimizers):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def unwrapped_all(optimizer: Any) -> list[torch.optim.Optimizer]:
+    """Return one optimizer or several, without their wrappers, as a list."""
+    several = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
+    need(bool(several), "optimizer", "one optimizer or several", optimizer)
+    return [unwrapped(each) for each in several]
+
+
+def _kind(tensor: torch.Tensor) -> tuple[torch.dtype, torch.device]:
+    return tensor.dtype, tensor.device
+
+
+def _words(kind: tuple[torch.dtype, torch.device]) -> str:
+    return f"{str(kind[0]).removeprefix('torch.')} on {kind[1]}"
+
+
+class Attached:
+    """What an engine knows of its layers and optimizers: part of `topokit.nn.engine`."""
+
+    model: nn.Module
+    options: Rewiring
+    optimizers: list[torch.optim.Optimizer]
+    _layers: dict[str, EdgeLayer]
+    _attachment: _Attachment | None = None
+    _stepped_since: set[int]
+    _stamps: dict[str, int]
+    _tries = 0  # steps of optimizers, counted or not
+    _tries_before = 0  # at the end of the last epoch
+
+    def _take(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        """Let some optimizers be those of the engine; raise a ValueError if they cannot."""
+        holders = self._holders(optimizers).values()
+        used = [each for each in optimizers if any(each is own for own in holders)]
+        self.optimizers = used or optimizers
+        self.optimizer = self.optimizers[0]
+        self._stepped_since = set()  # optimizers, since the last counted step
+        self._known: dict[int, Any] = {}
+        self._kinds = {name: _kind(layer.values) for name, layer in self._layers.items()}
+
+    @property
+    def _momentum(self) -> float:
+        """The momentum of the optimizer, for rules that follow it."""
+        return float(self.optimizer.param_groups[0].get("momentum") or 0.9)
+
+    def _watch(self) -> None:
+        """Notice steps of other optimizers that hold values of the layers."""
+        moving = {n: v for n, v in self._layers.items() if n not in self.options.skip}
+        self._attachment = _Attachment(self, moving)
+        _watch(self._attachment)
+
+    def _set_over(self, over: bool) -> None:
+        if self._attachment is not None:
+            self._attachment.over = over
+
+    def _unwatch(self) -> None:
+        if self._attachment is not None:
+            _unwatch(self._attachment)
+            self._attachment = None
+
+    def _fixed(self) -> set[str]:
+        """Return the layers that keep their graph: those skipped or frozen."""
+        frozen = {n for n, layer in self._layers.items() if not layer.values.requires_grad}
+        return {*self.options.skip, *frozen}
+
+    def _holders(
+        self, optimizers: list[torch.optim.Optimizer] | None = None
+    ) -> dict[str, torch.optim.Optimizer]:
+        """Return the optimizer of each layer; raise a ValueError if one has none."""
+        holders = find_holders(optimizers or self.optimizers, self._layers)
+        without = [name for name in self._layers if name not in {*holders, *self._fixed()}]
+        if without:
+            raise ValueError(
+                f"expected an optimizer that holds the values of layers {', '.join(without)}, "
+                "which it would not train; make the optimizer after sparsify and after loading "
+                "weights by assignment, pass all optimizers as a list, or name layers in skip"
+            )
+        return holders
+
+    def _held(self, optimizer: torch.optim.Optimizer) -> list[str]:
+        """Return the layers whose values an optimizer holds.
+
+        Raises
+        ------
+        ValueError
+            As `_holders`, if the parameters of optimizer or layers are others than before.
+        """
+        now = [p for group in optimizer.param_groups for p in group["params"]]
+        now += [layer._parameters.get("values") for layer in self._layers.values()]
+        known = self._known.get(id(optimizer))
+        if known is None or len(now) != len(known[0]) or any(map(is_not, now, known[0])):
+            self._check_layers()
+            holders = self._holders()
+            names = [n for n, holder in holders.items() if holder is optimizer]
+            known = now, list(self._layers) if len(self.optimizers) == 1 else names
+            self._known[id(optimizer)] = known
+        return known[1]
+
+    def _check_state(self, names: list[str], optimizer: torch.optim.Optimizer) -> None:
+        """Raise a ValueError if an optimizer's state does not belong to the values of some layers.
+
+        It may be that of another graph, or of another number type or device, if the model was
+        converted after a step.
+        """
+        for name in names:
+            values = self._layers[name].values
+            state = optimizer.state.get(values, {})
+            if state.get("graph", self._stamps[name]) != self._stamps[name]:
+                raise ValueError(
+                    f"the optimizer's state of layer {name!r} is that of another graph; expected "
+                    "the states of model and optimizer of the same step to be loaded"
+                )
+            before, now = self._kinds[name], _kind(values)
+            if before == now:
+                continue
+            for entry in state.values():
+                if getattr(entry, "shape", None) == values.shape and _kind(entry) == before:
+                    raise ValueError(
+                        f"the model was converted ({_words(before)} to {_words(now)}) after a "
+                        f"step, and the optimizer's state of layer {name!r} was not; call "
+                        "optimizer.load_state_dict(optimizer.state_dict()), which converts it, or "
+                        "convert the model before training"
+                    )
+            self._kinds[name] = now
+
+    def _check_epoch(self, steps: int) -> None:
+        """Raise a ValueError if no step was made in an epoch of so many counted steps."""
+        if not steps and self._tries == self._tries_before:
+            raise ValueError(
+                "expected steps of the attached optimizer in the epoch that ends, got none; if "
+                "the loop makes its optimizer anew, call engine.follow(optimizer)"
+            )
+        self._tries_before = self._tries
+
+    def _check_free(self) -> None:
+        """Raise a ValueError if another engine rewires one of the layers."""
+
+        def taken() -> list[str]:
+            return [n for n, v in self._layers.items() if v._rewired_by() is not None]
+
+        if taken():
+            gc.collect()  # an engine whose optimizer is gone is kept only by itself
+        if names := taken():
+            raise ValueError(
+                f"expected layers that no engine rewires, got {', '.join(names)}; call detach() of "
+                "the engine attached before"
+            )
+
+    def _check_layers(self) -> None:
+        """Raise a ValueError if the model's sparse layers are not those of before."""
+        now = sparse_layers(self.model)
+        if {n: id(layer) for n, layer in now.items()} != {
+            n: id(v) for n, v in self._layers.items()
+        }:
+            raise ValueError(
+                "expected the sparse layers that the model had when the engine was attached, got "
+                f"{', '.join(now) or 'none'}; call detach() and attach anew"
+            )
+        check_values(self._layers, self._fixed())
+
+    def _stamp(self, name: str, holder: torch.optim.Optimizer | None) -> None:
+        """Note the graph that a layer and the optimizer's state of it now have."""
+        layer = self._layers[name]
+        self._stamps[name] = stamp_of(layer.graph)
+        if holder is not None and (state := holder.state.get(layer.values)):
+            state["graph"] = self._stamps[name]
