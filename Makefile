@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo test test-oldest test-newest setup lint figures notebooks bench mutants clean
+.PHONY: demo test test-oldest test-newest setup lint docs figures notebooks bench mutants clean
 
 setup: $(VENV)/.installed
 
@@ -28,7 +28,11 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
+# The documentation, in docs/_build/html; nothing is downloaded. A warning is an error.
+docs: setup
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -j 2 -b html docs docs/_build/html
+
+test: lint docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 	TOPOKIT_QUICK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --nbmake notebooks/*.ipynb
 
@@ -84,4 +88,5 @@ mutants: setup
 	$(BIN)/python tests/mutants/run.py --seed 0 --count 160 --jobs 2 --stages near --table tests/MUTANTS.md
 
 clean:
+	rm -rf docs/_build docs/_cache docs/api docs/documents docs/gallery docs/notebooks docs/recipes docs/topologies
 	rm -rf $(VENV) $(VENV)-* runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -77,7 +77,7 @@ class SparseMLPClassifier(ClassifierMixin, BaseEstimator):
     ----------
     classes_ : (n_classes,) array
     n_features_in_ : int
-    feature_names_in_ : (n_features_in_,) array
+    feature_names_in_ : array of str
         If `X` had names that are all strings.
     model_ : torch.nn.Module
     topology_ : dict of LayerGraph

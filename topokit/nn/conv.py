@@ -167,7 +167,7 @@ class _Convolution(EdgeLayer):
 
     @layer_forward
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (batch, in_channels, *size), or one sample without the batch dimension."""
+        """Map ``(batch, in_channels, *size)``, or one sample without the batch dimension."""
         if self.choose_kernel()[0] == "dense":
             y = self._dense(x)
         else:
@@ -421,7 +421,7 @@ class _Transposed(_Convolution):
         return blocks.transpose(1, 2).reshape(self.in_channels, n_out, *self.kernel_size)
 
     def forward(self, x: torch.Tensor, output_size: Sequence[int] | None = None) -> torch.Tensor:
-        """Map (batch, in_channels, *size), or one sample without the batch dimension.
+        """Map ``(batch, in_channels, *size)``, or one sample without the batch dimension.
 
         `output_size`, the size of the output, is chosen instead of `output_padding`, as in torch.
         """
