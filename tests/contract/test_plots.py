@@ -104,12 +104,14 @@ def test_a_plot_of_any_run_keeps_the_contract(name, history):
 
 
 @pytest.mark.parametrize("name", LAYER_PLOTS)
-def test_a_plot_without_axes_uses_the_current_axes(name):
+def test_a_plot_without_axes_makes_a_new_figure(name):
+    mine = plt.figure().add_subplot()
     ax = LAYER_PLOTS[name](GRAPHS["random"])
     try:
-        assert ax in plt.gcf().axes
+        assert ax.figure is not mine.figure
+        assert not mine.has_data()
     finally:
-        plt.close(ax.figure)
+        plt.close("all")
 
 
 def pixels(name, run):

@@ -38,7 +38,7 @@ from topokit.plots.layer import (
     spectrum,
 )
 from topokit.plots.network import network
-from topokit.plots.style import figure
+from topokit.plots.style import figure, house_style
 from topokit.plots.style import save as save_axes
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ __all__ = [
     "drawable",
     "edge_survival",
     "frames",
+    "house_style",
     "input_map",
     "javascript_player",
     "mean_over_seeds",

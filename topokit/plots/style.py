@@ -1,6 +1,8 @@
-"""The common style of all figures: colours safe for colour-blind readers, sizes for one column.
+"""The common style of figures: colours safe for colour-blind readers, sizes of one and two columns.
 
-Global settings of matplotlib are never changed.
+Importing it changes no setting of matplotlib. `house_style` and `figure` apply the style to what is
+made within them; a figure function called elsewhere follows the settings and the colour cycle of
+its caller.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import matplotlib as mpl
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -23,13 +26,41 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from topokit.foreign import printable
 from topokit.graph.files import write_atomic
+from topokit.tables import hint
 
-__all__ = ["COLOURS", "LINES", "MARKERS", "RC", "axes", "figure", "save", "whole_numbers"]
+__all__ = [
+    "COLOURS",
+    "LINES",
+    "MARKERS",
+    "RC",
+    "SIZES",
+    "axes",
+    "figure",
+    "house_style",
+    "inches",
+    "save",
+    "whole_numbers",
+]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), "-")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 NULL = "#777777"
+
+SIZES = {"column": (3.5, 2.7), "page": (7.2, 4.4)}
+"""Width and height in inches of a figure of one column, and of one over the whole page."""
+
+# Seven colours and six line styles: 42 lines differ in one of the two.
+CYCLE = cycler(
+    color=[COLOURS[i % 7] for i in range(42)], linestyle=[LINES[i % 6] for i in range(42)]
+)
+
+TEXT_AS_TEXT: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "topokit",
+    "pdf.fonttype": 42,
+}
+"""Settings that matplotlib reads when it writes a file."""
 
 RC: dict[str, Any] = {
     "font.size": 8,
@@ -40,18 +71,77 @@ RC: dict[str, Any] = {
     "ytick.labelsize": 7,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.prop_cycle": CYCLE,
     "lines.linewidth": 1.4,
     "legend.frameon": False,
-    "svg.hashsalt": "topokit",
-    "pdf.fonttype": 42,
+    **TEXT_AS_TEXT,
 }
 
 
+def inches(size: str | tuple[float, float]) -> tuple[float, float]:
+    """Return width and height of a size in inches: ``"column"``, ``"page"``, or the two numbers.
+
+    Raises
+    ------
+    ValueError
+        If it is none of them.
+
+    Examples
+    --------
+    >>> inches("column"), inches((4, 3))
+    ((3.5, 2.7), (4.0, 3.0))
+    """
+    if isinstance(size, str):
+        if size not in SIZES:
+            raise ValueError(
+                f"expected size 'column', 'page' or (width, height) in inches, got {size!r}; "
+                f"{hint(size, SIZES)}".rstrip("; ")
+            )
+        return SIZES[size]
+    width, height = size
+    if not (width > 0 and height > 0):
+        raise ValueError(f"expected a width and a height above 0 inches, got {width} and {height}")
+    return float(width), float(height)
+
+
 @contextmanager
-def figure(*, size: tuple[float, float] = (3.5, 2.7)) -> Iterator[Axes]:
-    """Yield the axes of a new figure in topokit's style, by default one column wide (inches)."""
-    with mpl.rc_context(cast("Any", RC)):
-        fig = Figure(figsize=size, layout="constrained")
+def house_style(*, size: str | tuple[float, float] = "column") -> Iterator[None]:
+    """Draw in topokit's style within a ``with`` block; afterwards all settings are as before.
+
+    Figures made within it look like those of ``topokit plot``.
+
+    Parameters
+    ----------
+    size : str or tuple of float
+        Of new figures: ``"column"`` (3.5 inches wide), ``"page"`` (7.2) or width and height.
+
+    Raises
+    ------
+    ValueError
+        If the size is none of them.
+
+    Examples
+    --------
+    >>> from topokit.graph import LayerGraph
+    >>> from topokit.plots import degree_histogram
+    >>> with house_style(size="page"):
+    ...     ax = degree_histogram(LayerGraph.from_edge_ids([0, 3], (2, 2)))
+    >>> ax.figure.get_size_inches().tolist()
+    [7.2, 4.4]
+    """
+    settings = {**RC, "figure.figsize": inches(size)}
+    with mpl.rc_context(cast("Any", settings)):
+        yield
+
+
+@contextmanager
+def figure(*, size: str | tuple[float, float] = "column") -> Iterator[Axes]:
+    """Yield the axes of a new figure in topokit's style, by default one column wide.
+
+    The figure is not one of pyplot's, so there is none to close.
+    """
+    with house_style(size=size):
+        fig = Figure(layout="constrained")
         FigureCanvasAgg(fig)
         yield fig.add_subplot()
 
@@ -77,7 +167,7 @@ def _draw(figure_of: Figure, target: Path | io.BytesIO, **options: Any) -> None:
         for formatter in (ax.xaxis.get_major_formatter(), ax.yaxis.get_major_formatter()):
             if isinstance(formatter, FuncFormatter):  # as of labels given one by one
                 formatter.func = partial(_label, formatter.func)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), mpl.rc_context(cast("Any", TEXT_AS_TEXT)):
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # shown as a box
         figure_of.savefig(target, **options)
 
@@ -95,12 +185,12 @@ def _as_text(text: str) -> str:
 
 
 def axes(ax: Axes | None) -> Axes:
-    """Return `ax`, or the current axes if it is ``None``."""
+    """Return `ax` or, if it is ``None``, the axes of a new figure of pyplot."""
     if ax is not None:
         return ax
     import matplotlib.pyplot as plt
 
-    return plt.gca()
+    return plt.figure(layout="constrained").add_subplot()
 
 
 def whole_numbers(ax: Axes) -> None:
