@@ -328,6 +328,8 @@ RUN_DAMAGES = {
     "a line left out": _lines(lambda lines, at, rng: lines.pop(at)),
     "the last line left out": _lines(lambda lines, at, rng: lines.pop()),
     "a line twice": _lines(lambda lines, at, rng: lines.insert(at, lines[at])),
+    "the last line twice": _lines(lambda lines, at, rng: lines.append(lines[-1])),
+    "the first line twice": _lines(lambda lines, at, rng: lines.insert(0, lines[0])),
     "lines in another order": _lines(_swap_lines),
     "a line forged": _lines(_forge_line),
     "a record of a newer schema": _lines(_newer),

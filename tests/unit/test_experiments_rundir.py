@@ -290,6 +290,24 @@ def test_a_conversion_of_line_ends_is_undone_at_once(tmp_path, finish):
     pd.testing.assert_frame_equal(History.load(run.path).epochs, before)
 
 
+@pytest.mark.parametrize("finish", [True, False])
+@pytest.mark.parametrize("lines", [[-1], [0], [5], [0, 3, 3, -1]], ids=str)
+def test_lines_that_came_twice_are_deleted_without_loss(tmp_path, finish, lines):
+    run = new_run(tmp_path / "run", finish=finish)
+    before = History.load(run.path).epochs
+    file = run.path / "record.jsonl"
+    content = file.read_bytes().splitlines(keepends=True)
+    for at in lines:
+        content.insert(content.index(content[at]), content[at])
+    file.write_bytes(b"".join(content))
+    with pytest.raises(ValueError, match="topokit verify .* says what can be recovered"):
+        History.load(run.path)
+    (finding,) = verify(run.path, recover=True).findings
+    assert finding.problem == "it has lines twice, as after an append that was repeated"
+    assert verify(run.path).findings == ()
+    pd.testing.assert_frame_equal(History.load(run.path).epochs, before)
+
+
 @pytest.mark.parametrize("name", ["DONE", "record.jsonl", "config.toml", "checkpoint.pt"])
 def test_a_finding_names_its_file_once_and_is_short(tmp_path, name):
     run = new_run(tmp_path / "run")

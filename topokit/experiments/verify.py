@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -150,6 +151,25 @@ def verify(directory: str | os.PathLike[str], *, recover: bool = False) -> Verdi
     return replace(verdict, findings=(*before, *verdict.findings))
 
 
+def _unix(content: bytes) -> bytes:
+    return content.replace(b"\r\n", b"\n")
+
+
+def _once(content: bytes) -> bytes:
+    """Leave out lines that repeat the line before; no two lines of a record are the same."""
+    lines = content.splitlines(keepends=True)
+    return b"".join(
+        line for line, before in zip(lines, [b"", *lines], strict=False) if line != before
+    )
+
+
+_MENDS: tuple[tuple[str, str, Callable[[bytes], bytes]], ...] = (
+    ("its lines end as on Windows, as after a conversion of text files", "convert them", _unix),
+    ("it has lines twice, as after an append that was repeated", "delete the repeated ones", _once),
+)
+"""What can be undone in a record without loss: what is wrong, the remedy, and how."""
+
+
 def _nothing() -> None:
     """Recover nothing."""
 
@@ -215,12 +235,14 @@ class _Check:
         except ValueError as error:
             return str(error)
         self.record, problem = readable_lines(content, self.run.path)
-        unix = content.replace(b"\r\n", b"\n")
-        if problem and unix != content and not readable_lines(unix, self.run.path)[1]:
-            self.record, problem = readable_lines(unix, self.run.path)
-            words = "its lines end as on Windows, as after a conversion of text files"
-            remedy = "convert them back"
-            self.add("record.jsonl", words, remedy, lambda: self._replace("record.jsonl", unix))
+        for words, remedy, mend in _MENDS if problem else ():
+            mended = mend(content)
+            record, left = readable_lines(mended, self.run.path)
+            if mended != content and not left:
+                self.record, problem = record, ""
+                undo = functools.partial(self._replace, "record.jsonl", mended)
+                self.add("record.jsonl", words, remedy, undo)
+                break
         return problem
 
     def _cut_lines(self, record: Record, problem: str, mark: dict[str, Any] | None) -> None:
