@@ -72,6 +72,8 @@ def test_configurations_cannot_be_changed():
         ({"epochs": 0}, "epochs: expected a positive integer, got 0"),
         ({"epochs": True}, "epochs: expected a positive integer, got True"),
         ({"epochs": 1.5}, "epochs: expected a positive integer, got 1.5"),
+        ({"epochs": 10**6 + 1}, "epochs: expected at most 1,000,000, as each adds files"),
+        ({"epochs": 10**11}, "epochs: expected at most 1,000,000, as each adds files"),
         ({"seed": -1}, "seed: expected an integer of at least 0, got -1"),
         ({"batch_size": 0}, "batch_size: expected a positive integer, got 0"),
         ({"threads": 0}, "threads: expected a positive integer, got 0"),

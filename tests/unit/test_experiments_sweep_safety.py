@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from topokit.cli import main
 from topokit.experiments.executors import as_completed
 from topokit.experiments.study import study_from
 from topokit.experiments.sweep import TRIES, gather, sweep, sweep_frame
@@ -175,14 +176,35 @@ def test_parts_in_any_order_equal_the_whole(out, tmp_path):
     assert second.frame["run"].unique().tolist() == ["seed1"]
     assert not (parts / "sweep.parquet").exists()
     early = gather(STUDY, parts)
-    assert list(early.failures) == ["seed0", "seed2"]
-    assert "has not been finished" in early.failures["seed0"]
+    assert early.failures == {}
+    assert early.unfinished == ("seed0", "seed2")
     assert again(parts, part=(1, 2))[1] == ["seed0", "seed2"]
     result = gather(STUDY, parts)
     assert result.failures == {}
+    assert result.unfinished == ()
     pd.testing.assert_frame_equal(result.frame, sweep_frame(out))
     for name in ("sweep.parquet", "failures.json", "study.toml"):
         assert (parts / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_the_command_tells_unfinished_runs_from_failed_ones(tmp_path, capsys):
+    text = tmp_path / "s.toml"
+    lines = ["epochs = 1", "batch_size = 900", '"model.widths" = [64, 9, 10]']
+    lines += ['"measures.names" = ["fan_in"]', "[grid]", '"optimizer.lr" = [0.01, 1e30]']
+    head = '[study]\nname = "two"\nrecipe = "set_mlp_digits"\nseeds = [0, 1]\n[settings]\n'
+    text.write_text(head + "\n".join(lines) + "\n")
+    sweep(text, tmp_path / "s", executor=Here(), part=(2, 4))
+    sweep(text, tmp_path / "s", executor=Here(), part=(4, 4))
+    words = ["sweep", str(text), "--out", str(tmp_path / "s"), "--gather"]
+    capsys.readouterr()
+    assert main(words) == 1
+    said = capsys.readouterr()
+    assert "1 run done, 1 failed, 2 not finished yet; results are in" in said.out.replace("\n", " ")
+    assert said.err.count(" failed: ") == 1
+    assert "not finished yet, or interrupted: " in said.err
+    assert main([*words, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["done"], len(found["failures"]), len(found["unfinished"])) == (1, 1, 2)
 
 
 def test_failures_of_parts_are_gathered(tmp_path):
@@ -197,6 +219,7 @@ def test_failures_of_parts_are_gathered(tmp_path):
         sweep(study, tmp_path / "parts", executor=Here(), part=(i, 2))
     result = gather(study, tmp_path / "parts")
     assert list(result.failures) == ["seed0", "seed1"]
+    assert result.unfinished == ()
     there = [reason.replace("/whole/", "/parts/") for reason in whole.failures.values()]
     assert list(result.failures.values()) == there
 

@@ -96,17 +96,23 @@ def sweep(
             )
     n_done = result.frame["run"].nunique()
     if json:
-        console.print_json({"sweep": str(out), "done": n_done, "failures": result.failures})
+        found = {"sweep": str(out), "done": n_done, "failures": result.failures}
+        console.print_json(found | ({"unfinished": result.unfinished} if gather else {}))
     else:
         for run, reason in result.failures.items():
             console.complain(f"{run} failed: {reason}")
         runs = "run" if n_done == 1 else "runs"
-        console.say(f"{n_done} {runs} done, {len(result.failures)} failed; results are in {out}")
+        words = f"{n_done} {runs} done, {len(result.failures)} failed"
+        if left := len(result.unfinished):
+            words += f", {left} not finished yet"
+            some = ", ".join(result.unfinished[:3]) + (f" and {left - 3} more" * (left > 3))
+            console.note(f"not finished yet, or interrupted: {some}; run their part (again)")
+        console.say(f"{words}; results are in {out}")
         if at is None:
             console.say(f"next: topokit compare {console.shown(out)}")
         else:
             console.say(f"next, when all {at[1]} parts are done: {repeat} --gather")
-    return 1 if result.failures else 0
+    return 1 if result.failures or result.unfinished else 0
 
 
 def _note_runs(runs: pd.DataFrame) -> None:

@@ -314,6 +314,9 @@ class MeasuresSpec:
         return list(dict.fromkeys(due))
 
 
+MOST_EPOCHS = 1_000_000
+"""Epochs of a run: each has a file of its topology, numbered by six digits, and a line."""
+
 LOG = "log"
 
 
@@ -364,7 +367,9 @@ class RunConfig:
 
     Parameters
     ----------
-    epochs, batch_size : int
+    epochs : int
+        From 1 to `MOST_EPOCHS`.
+    batch_size : int
         At least 1.
     seed : int
         At least 0; every random stream of the run is derived from it.
@@ -403,6 +408,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         need(is_integer(self.epochs, 1), "epochs", "a positive integer", self.epochs)
+        most = f"at most {MOST_EPOCHS:,}, as each adds files to the run directory"
+        need(self.epochs <= MOST_EPOCHS, "epochs", most, self.epochs)
         need(is_integer(self.seed, 0), "seed", "an integer of at least 0", self.seed)
         need(is_integer(self.batch_size, 1), "batch_size", "a positive integer", self.batch_size)
         for key in ("epochs", "seed", "batch_size"):

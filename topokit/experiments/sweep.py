@@ -96,11 +96,15 @@ class SweepResult:
         of the layer ``"network"``.
     failures : dict of str
         Name and reason of each failed run.
+    unfinished : tuple of str
+        Runs that have not been finished, but of which no failure was reported: none but after
+        `gather`.
     """
 
     directory: Path
     frame: pd.DataFrame
     failures: dict[str, str]
+    unfinished: tuple[str, ...] = ()
 
 
 def runs_of(directory: str | os.PathLike[str]) -> list[Path]:
@@ -286,7 +290,8 @@ def gather(study: Study | str | os.PathLike[str], directory: str | os.PathLike[s
     Returns
     -------
     SweepResult
-        A run of the study that did not finish is among its failures.
+        A run of the study that has not been finished is among its failures if a part has
+        reported why, and else among the unfinished ones.
 
     Raises
     ------
@@ -321,12 +326,12 @@ def gather(study: Study | str | os.PathLike[str], directory: str | os.PathLike[s
         for path in sorted(root.glob("failures-*-of-*.json"), key=lambda p: p.lstat().st_mtime):
             reasons |= _reasons(path)
         planned = study.runs()
-        failures = {
-            run.name: reasons.get(run.name, "it has not been finished; no part has reported why")
-            for run in planned
-            if not (root / "runs" / run.name / "DONE").is_file()
-        }
-        return _result(study, planned, root, failures, None)
+        left = [
+            run.name for run in planned if not (root / "runs" / run.name / "DONE").is_file()
+        ]
+        failures = {name: reasons[name] for name in left if name in reasons}
+        result = _result(study, planned, root, failures, None)
+        return replace(result, unfinished=tuple(name for name in left if name not in reasons))
 
 
 def _reasons(path: Path) -> dict[str, str]:
