@@ -1,7 +1,9 @@
-"""Names available in docstring examples: ``history``, a short run."""
+"""Names available in docstring examples: ``history``, a short run; and no waiting for the disk."""
 
 import functools
+import os
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,3 +22,12 @@ def _short_run() -> Any:
 def _names_in_examples(request: pytest.FixtureRequest, doctest_namespace: dict[str, Any]) -> None:
     if request.node.name.startswith(("topokit.plots.history", "topokit.plots.animation")):
         doctest_namespace["history"] = _short_run()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _without_waiting_for_the_disk() -> Iterator[None]:
+    """Skip fsync: it takes milliseconds at every epoch, and no test ends with a loss of power."""
+    original = os.fsync
+    os.fsync = lambda descriptor: None
+    yield
+    os.fsync = original

@@ -23,8 +23,7 @@ TINY = ["data.n_train=60", "data.n_test=30", "model.widths=[64,14,10]", "epochs=
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+def _threads_as_before():
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)

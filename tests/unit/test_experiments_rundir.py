@@ -16,11 +16,6 @@ from topokit.graph.checksums import seal, seal_in, stamp, stamped
 CONFIG = "epochs = 12\nseed = 0\n"
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
 def new_run(path, epochs=12, finish=True):
     """A run with a file in place of a checkpoint, one epoch behind if it is not finished."""
     run = RunDirectory.create(path, CONFIG, {"seed": 0}, data="d")
@@ -300,7 +295,7 @@ def test_lines_that_came_twice_are_deleted_without_loss(tmp_path, finish, lines)
     for at in lines:
         content.insert(content.index(content[at]), content[at])
     file.write_bytes(b"".join(content))
-    with pytest.raises(ValueError, match="topokit verify .* says what can be recovered"):
+    with pytest.raises(ValueError, match=r"topokit verify .* says what can be recovered"):
         History.load(run.path)
     (finding,) = verify(run.path, recover=True).findings
     assert finding.problem == "it has lines twice, as after an append that was repeated"
