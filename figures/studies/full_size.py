@@ -1,0 +1,241 @@
+"""Tables and the figure of ``full_size`` and ``full_size_300``: degrees over 1,000 epochs.
+
+    topokit sweep STUDY --data-dir DIR --out SWEEP
+    python figures/studies/full_size.py STUDY SWEEP...
+    python figures/studies/full_size.py STUDY
+
+The first form adds the runs of sweeps, also those that have not finished, to the rows of single
+runs in ``STUDY_degrees.csv`` (each side of each layer at log-spaced epochs), ``STUDY_layers.csv``
+(survival, gap, connectivity) and ``STUDY_accuracy.csv``; both make the tables ``STUDY_last.csv``
+and ``STUDY_pairs.csv`` and the figure ``STUDY.png`` from all rows. Hypotheses and statistics are in
+PLAN.md. Intervals are 95 %, Student's t.
+"""
+
+import argparse
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rows import HERE, degree_row, merged, write
+
+from topokit.experiments.config import is_log_spaced
+from topokit.experiments.record import History
+from topokit.experiments.statistics import adjusted, mean_interval, paired
+from topokit.experiments.study import load_study
+from topokit.measures import measure
+from topokit.plots.style import COLOURS, save
+from topokit.plots.style import figure as styled
+
+KEYS = ["arm", "data", "seed"]
+LAYERS = ("fc1", "fc2", "fc3")
+SIDES = ("fan_in", "fan_out")
+GAPS = ["normalized_spectral_gap", "algebraic_connectivity"]
+LATE = 50  # last epochs over which accuracy is averaged
+PAIRS = (
+    ("H1", "per-step-0", "static", "log_dispersion"),
+    ("H1", "coupled-0", "static", "log_dispersion"),
+    ("H3", "per-step-0", "coupled-0", "log_dispersion"),
+    ("H3", "coupled-0", "no-decay-0", "log_dispersion"),
+    ("H6", "per-step-0", "per-step-normal", "log_dispersion"),
+    ("H9", "per-step-0", "per-step-only", "accuracy"),
+    ("H9", "coupled-0", "coupled-only", "accuracy"),
+    ("H9", "no-decay-0", "static", "accuracy"),
+    ("H9", "per-step-only", "static", "accuracy"),
+)
+DRAWN = {  # conditions of the figure: label, colour, dashes
+    "per-step-0": ("SET, decay per step", COLOURS[1], "-"),
+    "coupled-0": ("SET, coupled decay", COLOURS[0], "-"),
+    "no-decay-0": ("SET, no decay", COLOURS[2], "-"),
+    "random-drop": ("random dropping", COLOURS[4], "-"),
+    "per-step-only": ("decay per step, not rewired", COLOURS[1], ":"),
+    "coupled-only": ("coupled decay, not rewired", COLOURS[0], ":"),
+    "static": ("not rewired, no decay", COLOURS[6], ":"),
+}
+SHAPES = {
+    "random": ("o", "none"), "broad": ("o", None), "heavy-tailed": ("^", None),
+    "power law": ("*", None),
+}  # fmt: skip
+
+
+def rows_of(history, name):
+    """Return the rows of a run: of degrees, of layers and of accuracy, at log-spaced epochs."""
+    epochs = history.epochs
+    done, planned = len(epochs), int(history.config["epochs"])
+    name = {**name, "done": done, "planned": planned}
+    chosen = [e for e in epochs["epoch"] if is_log_spaced(e) or e == done - 1]
+    degrees, layers, accuracy = [], [], []
+    for epoch in chosen:
+        graphs = history.topology(epoch)
+        at = {**name, "epoch": epoch}
+        for layer, side in itertools.product(LAYERS, SIDES):
+            row = degree_row(graphs[layer], side)
+            degrees.append({**at, "layer": layer, "side": side, **row})
+        found = measure({layer: graphs[layer] for layer in LAYERS}, GAPS)
+        for layer in LAYERS:
+            own = found[found["layer"] == layer].set_index("measure")["value"]
+            first = (history.ages(epoch, layer) == epoch).sum()
+            layers.append({**at, "layer": layer, "survival": first / graphs[layer].n_edges, **own})
+        part = epochs[epochs["epoch"] <= epoch].tail(LATE)
+        line = epochs[epochs["epoch"] == epoch].iloc[0]
+        accuracy.append(
+            {**at, "accuracy": line["test_accuracy"], "late": part["test_accuracy"].mean()}
+            | {"train_loss": line["train_loss"], "test_loss": line["test_loss"]}
+        )
+    return degrees, layers, accuracy
+
+
+def collected(study, sweeps):
+    """Return all rows known of a study, with those of the runs in the folders of sweeps."""
+    found = ([], [], [])
+    for run in study.runs():
+        for sweep in sweeps:
+            path = sweep / "runs" / run.name
+            if not path.is_dir():
+                continue
+            history = History.load(path)
+            data = run.config.data.name
+            name = {"arm": run.arm, "data": data, "seed": run.config.seed}
+            print(f"{run.name}: {len(history.epochs)} epochs", flush=True)
+            for table, rows in zip(found, rows_of(history, name), strict=True):
+                table += rows
+    parts = ("degrees", "layers", "accuracy")
+    return [
+        merged(HERE / f"{study.name}_{part}.csv", pd.DataFrame(rows), KEYS)
+        for part, rows in zip(parts, found, strict=True)
+    ]
+
+
+def last_rows(degrees, layers, accuracy):
+    """Return the last epoch of each run that has finished, one row for each layer and side."""
+    last = degrees[degrees["epoch"] == degrees["planned"] - 1]
+    keys = [*KEYS, "epoch", "layer"]
+    last = last.merge(layers[[*keys, "survival", *GAPS]], on=keys)
+    last = last.merge(accuracy[[*KEYS, "epoch", "accuracy", "late"]], on=[*KEYS, "epoch"])
+    return last.assign(log_dispersion=np.log(last["dispersion"]))
+
+
+def last_table(last):
+    """Return means over seeds, verdicts and intervals (from two seeds on) at the last epoch."""
+    rows = []
+    for key, part in last.groupby(["data", "arm", "layer", "side"], sort=False):
+        row = dict(zip(("data", "arm", "layer", "side"), key, strict=True))
+        row |= {"n": len(part), "seeds": " ".join(map(str, part["seed"]))}
+        interval = mean_interval(np.log(part["dispersion"]))
+        row |= {"dispersion": np.exp(interval.mean)}
+        row |= {"low": np.exp(interval.low), "high": np.exp(interval.high)}
+        row["verdicts"] = ", ".join(f"{v} {n}" for v, n in part["verdict"].value_counts().items())
+        row |= {k: part[k].median() for k in ("alpha", "xmin", "n_tail", "decades", "linear_p")}
+        row |= {k: part[k].mean() for k in ("survival", *GAPS, "accuracy", "late")}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def pairs_table(last):
+    """Return the planned differences, paired by seed, where two seeds of both have finished."""
+    rows = []
+    one = last[(last["layer"] == "fc1") & (last["side"] == "fan_in")].assign(accuracy=last["late"])
+    for data, (hypothesis, a, b, outcome) in itertools.product(last["data"].unique(), PAIRS):
+        both = [one[(one["data"] == data) & (one["arm"] == arm)] for arm in (a, b)]
+        both = [part.set_index("seed")[outcome] for part in both]
+        shared = both[0].index.intersection(both[1].index)
+        row = {"data": data, "hypothesis": hypothesis, "arm": a, "other": b, "outcome": outcome}
+        row["seeds"] = " ".join(map(str, shared))
+        if len(shared) >= 2:
+            found = paired(both[0][shared], both[1][shared], rng=np.random.default_rng(0))
+            rows.append(row | found._asdict())
+        elif len(shared) == 1:
+            single = float((both[0][shared] - both[1][shared]).iloc[0])
+            rows.append(row | {"n": 1, "difference": single})
+    table = pd.DataFrame(rows)
+    if "t_p" in table:
+        known = table["t_p"].notna()
+        table.loc[known, "t_p_holm"] = adjusted(table.loc[known, "t_p"])
+    return table
+
+
+# --- the figure ----------------------------------------------------------------------------------
+
+
+def draw(name, degrees, layers, accuracy, data="mnist"):
+    """Draw degrees, what the fit says, survival and accuracy over the epochs (log time)."""
+    parts = [table[table["data"] == data] for table in (degrees, layers, accuracy)]
+    with styled(size=(10.5, 8.0)) as first:
+        page = first.get_figure()
+        first.remove()
+        axes = page.subplots(3, 3)
+        for ax, layer in zip(axes[0], LAYERS, strict=True):
+            _spread(ax, parts[0], layer, "fan_in")
+            ax.set_title(f"{layer}, fan-in")
+        axes[0, 0].set_ylabel("variance over mean")
+        for ax, layer in zip(axes[1], LAYERS, strict=True):
+            _lines(ax, _side(parts[0], layer, "fan_in"), "linear_p")
+            ax.axhline(0.05, color="#777777", lw=0.8, ls="--")
+            ax.set(yscale="log", ylim=(1e-5, 1.5), title=f"{layer}, the published statistic")
+        axes[1, 0].set_ylabel("one-tailed p, histogram against d^-2.5")
+        _spread(axes[2, 0], parts[0], "fc1", "fan_out")
+        axes[2, 0].set(title="fc1, fan-out (pixels)", ylabel="variance over mean")
+        _lines(axes[2, 1], parts[1][parts[1]["layer"] == "fc1"], "survival")
+        axes[2, 1].set(title="fc1, first edges never dropped", ylabel="share of the edges")
+        _lines(axes[2, 2], parts[2], "accuracy")
+        late = parts[2][parts[2]["epoch"] > 3]["accuracy"]
+        axes[2, 2].set(title="accuracy on the test images", ylim=(late.min() - 0.003, None))
+        for ax in axes.ravel():
+            ax.set(xscale="log", xlabel="epoch + 1")
+        _legend(page, axes, parts[0])
+        save(axes[0, 0], HERE / f"{name}.png", dpi=150, metadata={"Software": "topokit"})
+
+
+def _side(table, layer, side):
+    return table[(table["layer"] == layer) & (table["side"] == side)]
+
+
+def _lines(ax, table, column):
+    """Draw a line for each run; all seeds of a condition look alike."""
+    for arm, (_, colour, dash) in DRAWN.items():
+        for _, run in table[table["arm"] == arm].groupby("seed"):
+            ax.plot(run["epoch"] + 1, run[column], color=colour, ls=dash, lw=1.1)
+
+
+def _spread(ax, table, layer, side):
+    """Draw the variance over the mean, with the verdict as the shape of each point."""
+    part = _side(table, layer, side)
+    _lines(ax, part, "dispersion")
+    for arm, (_, colour, _) in DRAWN.items():
+        for verdict, (shape, face) in SHAPES.items():
+            own = part[(part["arm"] == arm) & (part["verdict"] == verdict)]
+            options = {"ms": 7 if shape == "*" else 4, "mfc": face or colour}
+            ax.plot(own["epoch"] + 1, own["dispersion"], shape, color=colour, ls="", **options)
+    ax.axhline(1, color="#777777", lw=0.8, ls=":")
+    ax.set(yscale="log")
+
+
+def _legend(page, axes, degrees):
+    """Explain colours and shapes below the panels."""
+    shown = [arm for arm in DRAWN if arm in set(degrees["arm"])]
+    lines = [
+        axes[0, 0].plot([], [], color=DRAWN[arm][1], ls=DRAWN[arm][2], label=DRAWN[arm][0])[0]
+        for arm in shown
+    ]
+    for verdict, (shape, face) in SHAPES.items():
+        options = {"color": "#444444", "mfc": face or "#444444", "ls": ""}
+        lines += axes[0, 0].plot([], [], shape, label=f"verdict: {verdict}", **options)
+    page.legend(handles=lines, loc="outside lower center", ncols=4)
+
+
+def main():
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", choices=("full_size", "full_size_300"))
+    parser.add_argument("sweeps", type=Path, nargs="*")
+    options = parser.parse_args()
+    tables = collected(load_study(options.study), options.sweeps)
+    last = last_rows(*tables)
+    if len(last):
+        write(f"{options.study}_last", last_table(last))
+        write(f"{options.study}_pairs", pairs_table(last))
+    draw(options.study, *tables)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Rows of single runs: what a study keeps of each run, so that it can be completed later.
+
+A study at full size is run in slices, on machines whose run folders do not last. So the tables here
+have rows for single runs, keyed by condition, data set and seed; they are committed, and running
+the script again with the folders of further runs adds theirs. A run that has more epochs than the
+one in the table replaces it; no other row changes.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from topokit.measures import power_law_of, set_style_correlation
+
+HERE = Path(__file__).parent
+RIVALS = (
+    "poisson",
+    "exponential",
+    "lognormal",
+    "negative_binomial",
+    "two_components",
+    "stretched_exponential",
+    "cutoff",
+)
+EXPONENT = 2.5  # of the published statistic: the paper says between 2 and 3
+
+
+def degree_row(graph, side, bootstrap=1000):
+    """Return what is said of the degrees of one side of a layer.
+
+    ``p`` is that of the bootstrap (seed 0), as text: never 0, but below one over the number of
+    replicates. ``linear_p`` is the one-tailed p of the linear correlation of the histogram of
+    degrees with ``d ** -2.5``. ``versus_*`` are log-likelihood ratios, above 0 if the power law is
+    better, each followed by the p-value of Vuong's test.
+    """
+    degrees = graph.fan_in if side == "fan_in" else graph.fan_out
+    fit = power_law_of(graph, side, bootstrap=bootstrap, rng=np.random.default_rng(0))
+    row = {
+        "n": fit.n, "mean": fit.mean, "minimum": fit.minimum, "maximum": fit.maximum,
+        "dispersion": fit.dispersion, "dispersion_p": fit.dispersion_p, "verdict": fit.verdict,
+        "alpha": fit.alpha, "xmin": fit.xmin, "n_tail": fit.n_tail, "decades": fit.decades,
+        "p": fit.p_text.removeprefix("p ").removeprefix("= "), "replicates": fit.replicates,
+        "linear_p": set_style_correlation(degrees, exponent=EXPONENT).p_value,
+    }  # fmt: skip
+    for name in RIVALS:
+        ratio = fit.comparisons[name]
+        row |= {f"versus_{name}": ratio.log_ratio, f"versus_{name}_p": ratio.p_value}
+    return row
+
+
+def merged(path, new, keys, length="done"):
+    """Return the rows of a table with those of further runs, and write them back.
+
+    Parameters
+    ----------
+    path : Path
+        A CSV file, or none yet.
+    new : pandas.DataFrame
+        May be empty.
+    keys : list of str
+        Columns that name a run.
+    length : str
+        Column with the number of epochs that a run has; the longer of two equal runs is kept, of
+        equally long ones the new one.
+    """
+    old = pd.read_csv(path) if path.is_file() else new.iloc[:0]
+    if not len(new):
+        return old
+    if len(old):
+        lengths = [t.groupby(keys)[length].max() for t in (old, new)]
+        behind = [key for key, n in lengths[1].items() if n < lengths[0].get(key, 0)]
+        new = new[~_named(new, keys).isin(behind)]
+        old = old[~_named(old, keys).isin(set(_named(new, keys)))]
+    both = pd.concat([old, new], ignore_index=True) if len(old) else new
+    order = [key for key in (*keys, "epoch") if key in both]
+    both = both.sort_values(order, kind="stable", ignore_index=True)
+    both.to_csv(path, index=False, float_format="%.5g")
+    return pd.read_csv(path)
+
+
+def _named(table, keys):
+    """Return the key of each row as a tuple."""
+    return pd.Series(list(table[keys].itertuples(index=False, name=None)), index=table.index)
+
+
+def write(name, table):
+    """Write a table to a file and print it."""
+    table.to_csv(HERE / f"{name}.csv", index=False, float_format="%.5g")
+    print(f"\n{name} ({len(table)} rows)\n{table.round(4).to_string(index=False)}", flush=True)
