@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 EXPLORED = "explored_fraction"
+KEPT = 4_000_000  # edges of topologies that a history keeps in memory once they are read
 
 
 def score_column(epochs: pd.DataFrame) -> str | None:
@@ -145,6 +146,9 @@ class History:
     environment: dict[str, Any] = field(default_factory=dict)
     checks: dict[int, str] | None = field(default=None, repr=False)
     timing: dict[str, float] = field(default_factory=dict, repr=False)
+    _read: dict[int, snapshots.Snapshot] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> History:
@@ -190,7 +194,15 @@ class History:
         if epoch not in recorded:
             span = f"{recorded[0]}..{recorded[-1]}" if recorded else "none"
             raise ValueError(f"expected a recorded epoch ({span}), got {epoch}")
-        return snapshots.load(self.directory / "topology", epoch, self.checks)
+        # Figures read the same epochs several times, and in order, where each is a change of the
+        # one before: what was read last is kept, up to `KEPT` edges in all.
+        found = snapshots.load(self.directory / "topology", epoch, self.checks, self._read)
+        self._read.pop(epoch, None)
+        self._read[epoch] = found
+        edges = sum(graph.n_edges for graph in found.topology.values())
+        while len(self._read) > max(1, KEPT // max(edges, 1)):
+            del self._read[next(iter(self._read))]
+        return found
 
     def ages(self, epoch: int, layer: str) -> NDArray[np.int64]:
         """Return the age in epochs of each edge of a layer, 0 for one new in that epoch.
