@@ -106,8 +106,8 @@ def summary(
     --------
     >>> from matplotlib.figure import Figure
     >>> ax = summary(history, ax=Figure().add_subplot())
-    >>> ax.get_title(), ax.child_axes[1].get_ylabel()
-    ('Summary of run', 'fan-in\nvariance / mean')
+    >>> len(ax.child_axes), ax.child_axes[1].get_ylabel()
+    (7, 'fan-in\nvariance / mean')
     """
     history = as_run(history)
     layer = layer_of(history, layer)
@@ -252,8 +252,9 @@ def runs_over_epochs(
 
     Examples
     --------
-    >>> runs_over_epochs([history])[["arm", "epoch", "turnover"]].iloc[0].tolist()
-    ['run', 0, nan]
+    >>> frame = runs_over_epochs({"SET": [history]})
+    >>> frame["arm"].unique().tolist(), frame["epoch"].tolist()
+    (['SET'], [0, 1, 2])
     """
     if isinstance(runs, Mapping):
         named = [(str(arm), as_run(run)) for arm, several in runs.items() for run in several]
