@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 
+NEED_A_RUN = tuple(
+    f"topokit.plots.{module}" for module in ("animation", "growth", "history", "summary")
+)
+
 
 @functools.cache
 def _short_run() -> Any:
@@ -20,7 +24,7 @@ def _short_run() -> Any:
 
 @pytest.fixture(autouse=True)
 def _names_in_examples(request: pytest.FixtureRequest, doctest_namespace: dict[str, Any]) -> None:
-    if request.node.name.startswith(("topokit.plots.history", "topokit.plots.animation")):
+    if request.node.name.startswith(NEED_A_RUN):
         doctest_namespace["history"] = _short_run()
 
 

@@ -82,7 +82,7 @@ def check(draw: Any) -> None:
     ax = figure.add_subplot()
     assert draw(ax=ax) is ax
     assert ax.get_xlabel()
-    assert ax.get_ylabel()
+    assert ax.get_ylabel() or all(panel.get_ylabel() for panel in ax.child_axes)
     assert ax.get_title()
     assert not [
         text for text in texts(figure) if re.search(r"\b(links?|film|twins?|arms?)\b", text)

@@ -170,11 +170,11 @@ def test_figures_are_the_same_when_made_twice(run, tmp_path):
 
 
 def test_an_unknown_format_is_refused(run, tmp_path):
-    with pytest.raises(ValueError, match="expected formats of png, pdf, svg, gif, got 'bmp'"):
+    with pytest.raises(ValueError, match="expected formats of png, pdf, svg, mp4, gif, html, got 'bmp'"):
         save_figures(run, tmp_path, formats=("bmp",))
 
 
 def test_the_animation_is_one_more_file(run, tmp_path):
     assert [path.name for path in save_figures(run, tmp_path, formats=("gif",))] == [
-        "degrees_and_links.gif"
+        "degrees_and_edges.gif"
     ]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.text import Text
 
 from topokit.cli import console
 from topokit.cli.options import Json, some
+from topokit.foreign import printable
 
 __all__ = ["plot", "report"]
 
@@ -18,10 +22,13 @@ def plot(
     /,
     *,
     out: Path | None = None,
+    only: Annotated[str | None, Parameter(name="--only")] = None,
+    layer: str | None = None,
+    size: str = "column",
     formats: Annotated[str, Parameter(name="--formats")] = "png",
     json: Json = False,
 ) -> int:
-    """Draw all figures of one or more runs.
+    """Draw figures of one or more runs, by default all.
 
     Parameters
     ----------
@@ -29,19 +36,28 @@ def plot(
         Run directories, or sweeps, of which all finished runs are drawn.
     out
         Folder for the figures; by default RUN/figures.
+    only
+        Comma-separated names of figures, see 'topokit list plots', e.g. summary,network.
+    layer
+        Layer to draw; by default the first, or all for figures of a layer.
+    size
+        Size of the figures: column (3.5 inches wide) or page (7.2).
     formats
-        Comma-separated: png, pdf, svg; gif adds an animation of the first layer.
+        Comma-separated: png, pdf, svg; gif, html or mp4 is an animation of a layer.
     """
     from topokit.experiments.record import History
     from topokit.experiments.sweep import runs_of
     from topokit.graph.files import safe_name
     from topokit.plots import save_figures
 
-    kinds = tuple(kind.strip() for kind in formats.split(",") if kind.strip())
+    kinds = _words(formats)
+    names = None if only is None else _words(only)
+    if names == ():
+        raise ValueError("--only: expected names of figures, see 'topokit list plots', got none")
     histories = [History.load(run) for path in some(runs) for run in runs_of(path)]
-    names = [history.name for history in histories]
-    if out is not None and len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    titles = [history.name for history in histories]
+    if out is not None and len(set(titles)) < len(titles):
+        twice = next(name for name in titles if titles.count(name) > 1)
         raise ValueError(f"expected runs of different names, got two of {twice!r} for one --out")
     written: list[Path] = []
     for history in histories:
@@ -50,8 +66,16 @@ def plot(
             raise ValueError(f"{folder} is a symbolic link; say where to write with --out FOLDER")
         if out is not None and len(histories) > 1:
             folder = out / safe_name(history.name)
-        with console.working(f"drawing {history.name}", quiet=json):
-            written += save_figures(history, folder, formats=kinds)
+        with _progress(history.name, quiet=json) as progress:
+            written += save_figures(
+                history,
+                folder,
+                formats=kinds,
+                only=names,
+                layer=layer,
+                size=size,
+                progress=progress,
+            )
     if json:
         console.print_json([str(path) for path in written])
     else:
@@ -75,10 +99,29 @@ def report(runs: list[Path], /, *, out: Path) -> int:
     from topokit.plots.report import write_report
 
     histories = [History.load(run) for path in some(runs) for run in runs_of(path)]
-    with console.working("writing the report"):
-        write_report(histories, out)
+    with _progress("the report") as progress:
+        write_report(histories, out, progress=progress)
     console.say(str(out))
     return 0
+
+
+@contextmanager
+def _progress(what: str, *, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """Show which figure is drawn: in one changing line on a terminal, else in a line for each."""
+    if quiet:
+        yield lambda name, number, total: None
+    elif not console.ERR.is_terminal:
+        yield lambda name, number, total: console.note(f"{number + 1}/{total}  {name}")
+    else:
+        with console.ERR.status(Text(printable(f"drawing {what}"))) as line:
+            yield lambda name, number, total: line.update(
+                Text(printable(f"drawing {what}: {name} ({number + 1} of {total})"))
+            )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """Return the words of a comma-separated list."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def _relative(path: Path) -> str:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from topokit.experiments.record import History, best_epoch, score_column
+from topokit.experiments.record import (
+    History,
+    best_epoch,
+    differences,
+    score_column,
+    without_seed,
+)
 from topokit.experiments.statistics import adjusted, mean_interval, paired
 from topokit.experiments.sweep import runs_of
 from topokit.tables import as_generator
-from topokit.toml import flattened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "compare", "run_rows"]
 
 MEASURES = ("fc1/fan_in.dispersion", "fc1/normalized_spectral_gap")
-NOT_GROUPING = {"about", "seed", "threads"}  # keys that may differ within a group
 ALL_PAIRS = 6  # number of groups up to which every pair is compared, else all with the first
 
 
@@ -167,7 +170,7 @@ def run_rows(
     found = [(History.load(run), _condition(run, path)) for run, path in named]
     if not found:
         raise ValueError("expected at least one run or sweep, got none")
-    labels = _labels([_grouping(history.config) for history, _ in found])
+    labels = differences([history.config for history, _ in found])
     rows = []
     for (history, condition), label in zip(found, labels, strict=True):
         epochs = history.epochs
@@ -193,20 +196,7 @@ def run_rows(
 
 def _condition(run: Path, given: Path) -> str:
     """Return condition and grid cell of a run in a sweep, from its folder; "" outside a sweep."""
-    return re.sub(r"-?seed\d+$", "", run.name) if run != given else ""
-
-
-def _grouping(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Flatten a configuration to dotted keys, without those that may differ within a group."""
-    flat = flattened(config)
-    return {key: value for key, value in flat.items() if not NOT_GROUPING & {*key.split(".")}}
-
-
-def _labels(configs: list[dict[str, Any]]) -> list[str]:
-    """Describe each configuration by the keys in which the configurations differ."""
-    keys = dict.fromkeys(key for config in configs for key in config)
-    differ = [k for k in keys if any(c.get(k) != configs[0].get(k) for c in configs)]
-    return [", ".join(f"{key}={c[key]}" for key in differ if key in c) for c in configs]
+    return without_seed(run.name) if run != given else ""
 
 
 def _measured(frame: pd.DataFrame, name: str) -> float:

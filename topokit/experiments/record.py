@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from topokit.experiments.rundir import MEASURE_COLUMNS, RunDirectory
 from topokit.graph import Topology, snapshots
 from topokit.measures import measure
+from topokit.toml import flattened
 
 __all__ = [
     "EXPLORED",
@@ -24,11 +26,15 @@ __all__ = [
     "RunLike",
     "as_run",
     "best_epoch",
+    "conditions",
+    "differences",
     "score_column",
     "unfinished",
+    "without_seed",
 ]
 
 EXPLORED = "explored_fraction"
+KEPT = 4_000_000  # edges of topologies that a history keeps in memory once they are read
 
 
 def score_column(epochs: pd.DataFrame) -> str | None:
@@ -111,6 +117,74 @@ def unfinished(run: History) -> str:
     return f"{done} of {planned} epochs" if done < planned else ""
 
 
+NOT_GROUPING = {"about", "seed", "threads"}  # keys that may differ between runs of one condition
+
+
+def without_seed(name: str) -> str:
+    """Return the name of a run without the seed at its end: "set" for "set-seed3"."""
+    return re.sub(r"-?seed\d+$", "", name)
+
+
+def _grouping(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Flatten a configuration to dotted keys, without those that may differ within a condition."""
+    flat = flattened(config)
+    return {key: value for key, value in flat.items() if not NOT_GROUPING & {*key.split(".")}}
+
+
+def differences(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Describe each configuration by the keys in which they differ, other than seed and threads.
+
+    Parameters
+    ----------
+    configs : sequence of mapping
+        As `History.config`.
+
+    Returns
+    -------
+    list of str
+        One for each, such as ``"rule.name=set"``; equal ones have equal texts, and all are empty
+        if none differs.
+
+    Examples
+    --------
+    >>> differences([{"rule": {"name": "set"}, "seed": 0}, {"rule": {"name": "static"}}])
+    ['rule.name=set', 'rule.name=static']
+    """
+    flat = [_grouping(config) for config in configs]
+    keys = dict.fromkeys(key for config in flat for key in config)
+    differ = [k for k in keys if any(c.get(k) != flat[0].get(k) for c in flat)]
+    return [", ".join(f"{key}={c[key]}" for key in differ if key in c) for c in flat]
+
+
+def conditions(histories: Sequence[History]) -> list[str]:
+    """Return the name of the condition of each run; those that differ only in their seed share it.
+
+    Parameters
+    ----------
+    histories : sequence of History
+
+    Returns
+    -------
+    list of str
+        The names of the runs without their seeds if there is one for each condition, else what
+        distinguishes the configurations.
+
+    Examples
+    --------
+    >>> a, b = Recording(name="set-seed0"), Recording(name="set-seed1")
+    >>> conditions([a, b])
+    ['set', 'set']
+    """
+    names = [without_seed(history.name) or history.name for history in histories]
+    if not all(history.config for history in histories):
+        return names
+    labels = differences([history.config for history in histories])
+    pairs = set(zip(names, labels, strict=True))
+    if len(pairs) == len(set(names)) == len(set(labels)):
+        return names
+    return labels if len(set(labels)) > 1 else ["all runs"] * len(labels)
+
+
 @dataclass(frozen=True)
 class History:
     """The record of a run: its frames, and the topology of every recorded epoch.
@@ -145,6 +219,9 @@ class History:
     environment: dict[str, Any] = field(default_factory=dict)
     checks: dict[int, str] | None = field(default=None, repr=False)
     timing: dict[str, float] = field(default_factory=dict, repr=False)
+    _read: dict[int, snapshots.Snapshot] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> History:
@@ -190,7 +267,15 @@ class History:
         if epoch not in recorded:
             span = f"{recorded[0]}..{recorded[-1]}" if recorded else "none"
             raise ValueError(f"expected a recorded epoch ({span}), got {epoch}")
-        return snapshots.load(self.directory / "topology", epoch, self.checks)
+        # Figures read the same epochs several times, and in order, where each is a change of the
+        # one before: what was read last is kept, up to `KEPT` edges in all.
+        found = snapshots.load(self.directory / "topology", epoch, self.checks, self._read)
+        self._read.pop(epoch, None)
+        self._read[epoch] = found
+        edges = sum(graph.n_edges for graph in found.topology.values())
+        while len(self._read) > max(1, KEPT // max(edges, 1)):
+            del self._read[next(iter(self._read))]
+        return found
 
     def ages(self, epoch: int, layer: str) -> NDArray[np.int64]:
         """Return the age in epochs of each edge of a layer, 0 for one new in that epoch.

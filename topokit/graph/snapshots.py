@@ -140,7 +140,12 @@ def _write(
     return replace(now, check=(seal_in(sealed) or {})["digest"])
 
 
-def load(folder: Path, epoch: int, checks: Mapping[int, str] | None = None) -> Snapshot:
+def load(
+    folder: Path,
+    epoch: int,
+    checks: Mapping[int, str] | None = None,
+    known: Mapping[int, Snapshot] | None = None,
+) -> Snapshot:
     """Return the topology recorded for an epoch, and when its edges were born.
 
     Parameters
@@ -150,20 +155,26 @@ def load(folder: Path, epoch: int, checks: Mapping[int, str] | None = None) -> S
     checks : mapping of int to str, optional
         The `Snapshot.check` of all epochs. The files read must be those; without it they need only
         agree with one another.
+    known : mapping of int to Snapshot, optional
+        What earlier calls returned for this folder and these `checks`: returned again, or the
+        changes are made to it, so that epochs read in order cost one file each.
 
     Raises
     ------
     ValueError
         If the epoch was not recorded, or a file that is needed is missing or damaged.
     """
+    known = known or {}
+    if epoch in known:
+        return known[epoch]
     if not _path(folder, epoch).exists() and epoch not in (checks or {}):
         epochs = recorded(folder)
         span = f"{epochs[0]}..{epochs[-1]}" if epochs else "none"
         raise ValueError(f"expected a recorded epoch ({span}), got {epoch}")
     chain = [_File.read(folder, epoch, checks)]
-    while chain[-1].base is not None:
-        chain.append(_File.read(folder, chain[-1].base, checks))
-    found: Snapshot | None = None
+    while (base := chain[-1].base) is not None and base not in known:
+        chain.append(_File.read(folder, base, checks))
+    found = None if base is None else known[base]
     for file in reversed(chain):
         found = file.after(found)
     assert found is not None

@@ -7,8 +7,10 @@ and the report page. A figure is a function and a line in `LAYER_PLOTS`, `HISTOR
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,15 @@ from matplotlib.axes import Axes
 from topokit.experiments.record import as_run, score_column
 from topokit.graph.files import safe_name
 from topokit.plots.across import accuracy_against, arms_side_by_side, mean_over_seeds
-from topokit.plots.animation import frames, javascript_player, save_gif
+from topokit.plots.animation import (
+    ANIMATIONS,
+    frames,
+    javascript_player,
+    need_ffmpeg,
+    save_animation,
+    save_gif,
+)
+from topokit.plots.growth import growth_flow
 from topokit.plots.history import (
     accuracy_against_measure,
     accuracy_over_epochs,
@@ -25,6 +35,7 @@ from topokit.plots.history import (
     degree_heatmap,
     degree_multiples,
     edge_survival,
+    layer_of,
     measure_over_epochs,
     spectrum_over_epochs,
     turnover,
@@ -38,11 +49,14 @@ from topokit.plots.layer import (
     spectrum,
 )
 from topokit.plots.network import network
-from topokit.plots.style import figure, house_style
+from topokit.plots.style import SIZES, figure, house_style, inches
 from topokit.plots.style import save as save_axes
+from topokit.plots.summary import PAGE, runs_over_epochs, summary, summary_across
+from topokit.tables import choose
 
 if TYPE_CHECKING:
-    from topokit.experiments.record import RunLike
+    from topokit.experiments.record import History, RunLike
+    from topokit.graph import Topology
 
 __all__ = [
     "ACROSS_PLOTS",
@@ -62,16 +76,21 @@ __all__ = [
     "drawable",
     "edge_survival",
     "frames",
+    "growth_flow",
     "house_style",
     "input_map",
     "javascript_player",
     "mean_over_seeds",
     "measure_over_epochs",
     "network",
+    "runs_over_epochs",
+    "save_animation",
     "save_figures",
     "save_gif",
     "spectrum",
     "spectrum_over_epochs",
+    "summary",
+    "summary_across",
     "turnover",
     "verdict_timeline",
 ]
@@ -85,6 +104,7 @@ LAYER_PLOTS: dict[str, Callable[..., Axes]] = {
 }
 
 HISTORY_PLOTS: dict[str, Callable[..., Axes]] = {
+    "summary": summary,
     "degree_evolution": degree_evolution,
     "measure_over_epochs": measure_over_epochs,
     "accuracy_over_epochs": accuracy_over_epochs,
@@ -94,11 +114,15 @@ HISTORY_PLOTS: dict[str, Callable[..., Axes]] = {
     "degree_heatmap": degree_heatmap,
     "degree_multiples": degree_multiples,
     "edge_survival": edge_survival,
+    "growth_flow": growth_flow,
     "spectrum_over_epochs": spectrum_over_epochs,
     "network": network,
 }
 
 CAPTIONS = {
+    "summary": "The run on one time axis: degrees of the first layer, variance over mean of the "
+    "fan-in (1 in a random graph) with its verdict, spectral gap, largest component, turnover of "
+    "edges and accuracy. Crosses mark epochs at which a layer is in pieces.",
     "degree_evolution": "Degree distribution of the first layer at several epochs, from light "
     "(first) to dark (last). A curve to the right of the dotted line has more units of high degree "
     "than a random graph.",
@@ -112,6 +136,9 @@ CAPTIONS = {
     "epoch) to dark (last).",
     "edge_survival": "Share of edges that reach a given age (Kaplan-Meier estimate; edges present "
     "at the last epoch are censored). A flat curve means that old edges are rarely dropped.",
+    "growth_flow": "Edges grown in the first layer, and those of them still there ten epochs "
+    "later, from input units (left) to output units (right) of high, middle and low degree. The "
+    "colour compares with edges grown at random: orange flows were kept more often than chance.",
     "spectrum_over_epochs": "Largest singular values of the first layer. The first follows the "
     "degrees and hubs; its distance to the second is the spectral gap.",
     "network": "The last epoch: units in order of decreasing degree, hubs in orange. The grey "
@@ -126,6 +153,7 @@ CAPTIONS = {
 ACROSS_PLOTS: dict[str, Callable[..., Axes]] = {
     "accuracy_against": accuracy_against,
     "mean_over_seeds": mean_over_seeds,
+    "summary_across": summary_across,
     "arms_side_by_side": arms_side_by_side,
 }
 """Figures of a tidy frame with many runs."""
@@ -151,15 +179,24 @@ def drawable(history: RunLike) -> dict[str, Callable[..., Axes]]:
     return {name: plot for name, plot in HISTORY_PLOTS.items() if name not in without}
 
 
-KINDS = ("png", "pdf", "svg", "gif")
+KINDS = ("png", "pdf", "svg")
+DEGREES = "degree_distribution"  # drawn of both sides of every layer
 
 
 def save_figures(
-    history: RunLike, directory: str | os.PathLike[str], *, formats: tuple[str, ...] = ("png",)
+    history: RunLike,
+    directory: str | os.PathLike[str],
+    *,
+    formats: tuple[str, ...] = ("png",),
+    only: Iterable[str] | None = None,
+    layer: str | None = None,
+    size: str | tuple[float, float] = "column",
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Path]:
-    """Save the history plots, and the degrees of every layer at the last epoch, to a folder.
+    """Save figures of a run to a folder: by default its history plots and the degrees of layers.
 
-    Figures of which the run has no data are left out (see `drawable`).
+    Each is the figure that the function of that name draws. Those of which the run has no data are
+    left out (see `drawable`).
 
     Parameters
     ----------
@@ -168,51 +205,117 @@ def save_figures(
     directory : path
         Created if it does not exist.
     formats : tuple of str
-        Any of png, pdf, svg and gif; gif adds an animation of the first layer's degrees and edges.
+        Any of png, pdf, svg, and of gif, html and mp4, which are one animation of a layer's degrees
+        and edges; mp4 needs the program ffmpeg.
+    only : iterable of str, optional
+        Names in `HISTORY_PLOTS`, and in `LAYER_PLOTS` for the graphs of the last epoch; by default
+        all of the first and ``"degree_distribution"``.
+    layer : str, optional
+        Layer to draw: of `LAYER_PLOTS` by default all, of the others the first.
+    size : str or tuple of float
+        ``"column"``, ``"page"``, or width and height in inches. The summary is as wide as a page.
+    progress : callable, optional
+        Called with the name of a figure, its number from 0 and their number before it is drawn.
 
     Returns
     -------
     list of Path
-        The files written, in order; equal histories give identical files.
+        The files written, in order; equal histories give identical files (but for mp4).
 
     Raises
     ------
     ValueError
-        If a format is unknown or the run has not recorded an epoch.
+        If a format, name, layer or size is unknown, the layer has no effect on any figure, the run
+        lacks the data of one asked for, or it has not recorded an epoch.
     """
-    unknown = [kind for kind in formats if kind not in KINDS]
+    unknown = [kind for kind in formats if kind not in (*KINDS, *ANIMATIONS)]
     if unknown or not formats:
-        raise ValueError(f"expected formats of {', '.join(KINDS)}, got {', '.join(unknown)!r}")
+        raise ValueError(
+            f"expected formats of {', '.join((*KINDS, *ANIMATIONS))}, got {', '.join(unknown)!r}"
+        )
+    if "mp4" in formats:
+        need_ffmpeg()
     history, directory = as_run(history), Path(directory)
     if not history.recorded:
         raise ValueError(f"run {history.name} has not recorded an epoch yet")
+    stills = [kind for kind in formats if kind in KINDS]
+    jobs = _chosen(history, only, layer, size) if stills else []
+    films = [kind for kind in formats if kind in ANIMATIONS]
+    total = len(jobs) + len(films)
     directory.mkdir(parents=True, exist_ok=True)
     written = []
-
-    def save(name: str, draw: Callable[..., Axes], *args: object, **kwargs: object) -> None:
-        for kind in [kind for kind in formats if kind != "gif"]:
-            with figure() as ax:
-                draw(*args, ax=ax, **kwargs)
+    for i, (name, draw, inches_) in enumerate(jobs):
+        if progress is not None:
+            progress(name, i, total)
+        with figure(size=inches_) as ax:
+            draw(ax=ax)
+            for kind in stills:
                 path = directory / f"{name}.{kind}"
                 save_axes(ax, path, dpi=200, metadata=_NO_DATES[kind])
                 written.append(path)
-
-    for name, plot in drawable(history).items():
-        save(name, plot, history)
-    first, last = history.topology(history.recorded[0]), history.topology(history.recorded[-1])
-    for layer, graph in last.items():
-        for side in ("fan_in", "fan_out"):
-            save(
-                f"degrees_{safe_name(layer, among=last)}_{side}",
-                degree_distribution,
-                graph,
-                side=side,
-                initial=first[layer],
-                title=f"{layer} {side.replace('_', '-')}, epoch {history.recorded[-1]}",
-            )
-    if "gif" in formats:
-        written.append(save_gif(history, directory / "degrees_and_links.gif"))
+    for i, kind in enumerate(films, len(jobs)):
+        path = directory / f"degrees_and_edges.{kind}"
+        if progress is not None:
+            progress(path.name, i, total)
+        written.append(save_animation(history, path, layer=layer))
     return written
+
+
+Job = tuple[str, Callable[..., Axes], tuple[float, float]]
+
+
+def _chosen(
+    history: History,
+    only: Iterable[str] | None,
+    layer: str | None,
+    size: str | tuple[float, float],
+) -> list[Job]:
+    """Return name, function of an axes and size of each figure to save."""
+    inches(size)
+    layer = layer_of(history, layer) if layer is not None else None
+    can = drawable(history)
+    names = [*can, DEGREES] if only is None else list(dict.fromkeys(only))
+    table = {**HISTORY_PLOTS, **LAYER_PLOTS}
+    takes = [name for name in names if _takes(choose("figure", name, table), "layer")]
+    layered = [name for name in names if name in LAYER_PLOTS]
+    missing = [name for name in names if name in HISTORY_PLOTS and name not in can]
+    if missing:
+        raise ValueError(f"run {history.name} has no scores, which {missing[0]} draws")
+    if layer is not None and not takes and not layered:
+        raise ValueError(f"layer {layer!r} has no effect on {', '.join(names)}, of whole runs")
+    jobs: list[Job] = []
+    for name in names:
+        if name in HISTORY_PLOTS:
+            chosen = {"layer": layer} if layer is not None and name in takes else {}
+            wide = PAGE if name == "summary" and size in SIZES else inches(size)
+            jobs.append((name, partial(table[name], history, **chosen), wide))
+    first, last = history.topology(history.recorded[0]), history.topology(history.recorded[-1])
+    for name in layered:
+        for which in last if layer is None else (layer,):
+            jobs += _of_layer(name, which, first, last, history.recorded[-1], inches(size))
+    return jobs
+
+
+def _of_layer(
+    name: str, layer: str, first: Topology, last: Topology, epoch: int, size: tuple[float, float]
+) -> list[Job]:
+    """Return the figures of one layer at the last epoch; its degrees are drawn for both sides."""
+    safe = safe_name(layer, among=last)
+    if name != DEGREES:
+        return [(f"{name}_{safe}", partial(LAYER_PLOTS[name], last[layer]), size)]
+    jobs: list[Job] = []
+    for side in ("fan_in", "fan_out"):
+        title = f"{layer} {side.replace('_', '-')}, epoch {epoch}"
+        draw = partial(
+            degree_distribution, last[layer], side=side, initial=first[layer], title=title
+        )
+        jobs.append((f"degrees_{safe}_{side}", draw, size))
+    return jobs
+
+
+def _takes(function: Callable[..., object], parameter: str) -> bool:
+    """Return whether a function has a parameter."""
+    return parameter in inspect.signature(function).parameters
 
 
 _NO_DATES: dict[str, dict[str, object]] = {

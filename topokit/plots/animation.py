@@ -1,7 +1,8 @@
-"""Animations of a run: a GIF, matplotlib's JavaScript player, and data for other players."""
+"""Animations of a run: mp4, GIF, matplotlib's JavaScript player, and data for other players."""
 
 from __future__ import annotations
 
+import html
 import os
 import shutil
 from collections.abc import Iterator
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from topokit.experiments.record import History, RunLike
     from topokit.graph import LayerGraph
 
-__all__ = ["frames", "javascript_player", "save_gif"]
+__all__ = ["ANIMATIONS", "frames", "javascript_player", "need_ffmpeg", "save_animation", "save_gif"]
 
+ANIMATIONS = ("mp4", "gif", "html")
 POINTS = 48  # largest number of points of a distribution in `frames`
 
 
@@ -136,24 +138,118 @@ def save_gif(
     >>> save_gif(history, tempfile.mkdtemp() + "/degrees.gif", n_frames=2).stat().st_size > 1000
     True
     """
-    from matplotlib.animation import PillowWriter
+    return _save(history, Path(path), "gif", layer, side, n_frames, seconds)
+
+
+def save_animation(
+    history: RunLike,
+    path: str | os.PathLike[str],
+    *,
+    layer: str | None = None,
+    side: str = "fan_in",
+    n_frames: int = 40,
+    seconds: float = 8.0,
+) -> Path:
+    """Write an animation of one layer's degrees and adjacency as .mp4, .gif or .html.
+
+    Parameters
+    ----------
+    history : History
+    path : path
+        Its ending says which: a film (needs the program ffmpeg), a GIF, or a page with a player
+        that loads nothing from elsewhere.
+    layer, side, n_frames, seconds
+        As for `save_gif`.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ValueError
+        As for `save_gif`; or if the ending is another, or ffmpeg is missing for .mp4.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = save_animation(history, tempfile.mkdtemp() + "/degrees.html", n_frames=2)
+    >>> path.read_text().startswith("<!doctype html>")
+    True
+    """
+    path = Path(path)
+    kind = path.suffix.lower().lstrip(".")
+    if kind not in ANIMATIONS:
+        raise ValueError(
+            f"expected a file ending in {', '.join('.' + k for k in ANIMATIONS)}, got {path.name!r}"
+        )
+    return _save(history, path, kind, layer, side, n_frames, seconds)
+
+
+def need_ffmpeg() -> None:
+    """Raise a ValueError if mp4 cannot be written here."""
+    if not shutil.which("ffmpeg"):
+        raise ValueError("mp4 needs the program ffmpeg, which is not installed: use gif or html")
+
+
+def _save(
+    history: RunLike,
+    path: Path,
+    kind: str,
+    layer: str | None,
+    side: str,
+    n_frames: int,
+    seconds: float,
+) -> Path:
+    """Write an animation of a kind, in one step."""
+    from matplotlib.animation import FFMpegWriter, PillowWriter
 
     if not seconds > 0:
         raise ValueError(f"expected seconds above 0, got {seconds}")
-    path = Path(path)
+    if kind == "mp4":
+        need_ffmpeg()
+    if kind == "html":
+        name = as_run(history).name
+        player = javascript_player(
+            history, layer=layer, side=side, n_frames=n_frames, seconds=seconds
+        )
+        page = HTML.format(name=html.escape(name), player=player)
+        with write_atomic(path, sync=False) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+        return path
     with (
         _animation(history, layer=layer, side=side, n_frames=n_frames) as (animation, n),
         TemporaryDirectory() as folder,
         write_atomic(path, sync=False) as temporary,
     ):
-        made = os.path.join(folder, "animation.gif")  # Pillow goes by the ending
-        animation.save(made, writer=PillowWriter(fps=max(1, round(n / seconds))), dpi=110)
+        made = os.path.join(folder, f"animation.{kind}")  # the writers go by the ending
+        fps = max(1, round(n / seconds))
+        if kind == "gif":
+            writer: Any = PillowWriter(fps=fps)
+        else:  # even numbers of pixels, as H.264 needs, and colours that every player knows
+            even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p"]
+            writer = FFMpegWriter(fps=fps, extra_args=even)
+        animation.save(made, writer=writer, dpi=110 if kind == "gif" else 160)
         shutil.copyfile(made, temporary)
     return path
 
 
+HTML = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Degrees and edges of {name}</title>
+<style>body {{ margin: 1rem; font-family: sans-serif; }} img {{ max-width: 100%; }}</style></head>
+<body>{player}</body></html>
+"""
+
+
 def javascript_player(
-    history: RunLike, *, layer: str | None = None, side: str = "fan_in", n_frames: int = 30
+    history: RunLike,
+    *,
+    layer: str | None = None,
+    side: str = "fan_in",
+    n_frames: int = 30,
+    seconds: float | None = None,
 ) -> str:
     """Return an animation of one layer's degrees and adjacency, in matplotlib's HTML player.
 
@@ -169,6 +265,8 @@ def javascript_player(
         ``"fan_in"`` or ``"fan_out"``.
     n_frames : int
         Largest number of epochs, evenly spaced. About 30 kB each.
+    seconds : float, optional
+        Duration of one loop; by default five epochs a second.
 
     Returns
     -------
@@ -186,10 +284,11 @@ def javascript_player(
     """
     settings = {"savefig.dpi": 100, "animation.embed_limit": 100}
     with (
-        _animation(history, layer=layer, side=side, n_frames=n_frames) as (animation, _),
+        _animation(history, layer=layer, side=side, n_frames=n_frames) as (animation, n),
         mpl.rc_context(cast("Any", settings)),
     ):
-        return str(animation.to_jshtml(fps=5, default_mode="loop"))
+        fps = 5 if seconds is None else max(1, round(n / seconds))
+        return str(animation.to_jshtml(fps=fps, default_mode="loop"))
 
 
 @contextmanager

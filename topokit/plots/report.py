@@ -88,6 +88,7 @@ def write_report(
     path: str | os.PathLike[str],
     *,
     bootstrap: int = BOOTSTRAP,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Path:
     """Write a self-contained HTML page, which loads nothing from the network or other files.
 
@@ -98,6 +99,8 @@ def write_report(
     path : path
     bootstrap : int
         Number of replicates for the p-values of the verdicts.
+    progress : callable, optional
+        Called with the name of a figure, its number from 0 and their number before it is drawn.
 
     Returns
     -------

@@ -1,0 +1,460 @@
+"""Summary figures: one run, or several conditions over seeds, in panels with one time axis.
+
+A figure of several panels takes `ax` like any other. The panels are placed inside it, as its
+``child_axes``; `ax` itself becomes a frame without ticks, whose title and labels hold for all of
+them. Without `ax` a new figure of the right size is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
+from numpy.typing import NDArray
+from scipy import stats
+
+from topokit.experiments.record import History, RunLike, as_run, conditions, score_column
+from topokit.measures import VERDICTS
+from topokit.plots.across import mean_over_seeds
+from topokit.plots.history import (
+    accuracy_over_epochs,
+    layer_of,
+    measure_over_epochs,
+    scores_of,
+)
+from topokit.plots.layer import degrees_of
+from topokit.plots.style import COLOURS, NULL
+
+if TYPE_CHECKING:
+    from topokit.graph import LayerGraph
+
+__all__ = ["PAGE", "runs_over_epochs", "summary", "summary_across"]
+
+PAGE = (7.2, 7.6)  # inches of a summary as wide as a page
+SCALES = ("linear", "log")
+GAP = 0.035  # of the height of the axes, between panels
+EPOCHS = 80  # largest number of epochs whose degrees are drawn
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+# Colours of the verdicts: stronger is further from random; green is less random than random.
+VERDICT_COLOURS = dict(
+    zip(
+        VERDICTS,
+        ("#e4e4e4", "#9ecae1", "#3182bd", "#08306b", "#c7e9c0", "#74c476", "#238b45", "#ffffff"),
+        strict=True,
+    )
+)
+MEASURES = {
+    "fan_in.dispersion": "fan-in\nvariance / mean",
+    "fan_in.maximum": "largest fan-in",
+    "normalized_spectral_gap": "normalized\nspectral gap",
+    "giant_share": "share of units in\nlargest component",
+    "turnover": "turnover",
+}
+"""What summaries draw of the measures recorded, and its label."""
+
+
+def summary(
+    history: RunLike,
+    *,
+    layer: str | None = None,
+    side: str = "fan_in",
+    scale: str = "linear",
+    ax: Axes | None = None,
+) -> Axes:
+    r"""Plot a run in one figure: degrees, verdicts, spectral gap, connectivity, turnover, accuracy.
+
+    From top to bottom: the degrees of one layer (median, quartiles, 5 to 95 %, range; dotted the
+    smallest and largest degree expected in a random graph), then for all layers the variance over
+    mean of the fan-in with the verdict of the scale-free test below it, the normalized spectral
+    gap, the share of units in the largest component and the turnover of edges, and last the
+    accuracy. What a run has not recorded is left out.
+
+    Parameters
+    ----------
+    history : History
+    layer : str, optional
+        Whose degrees are drawn; by default the first.
+    side : str
+        ``"fan_in"`` or ``"fan_out"``: which degrees.
+    scale : str
+        Of the time axis, ``"linear"`` or ``"log"`` (epoch 0 at its left end).
+    ax : Axes, optional
+        The panels are placed inside it; by default a new figure as wide as a page.
+
+    Returns
+    -------
+    Axes
+        The frame; its ``child_axes`` are the panels.
+
+    Raises
+    ------
+    ValueError
+        If the run has no such layer, or the side or scale is none of these.
+
+    Notes
+    -----
+    O(edges) for each of at most 80 epochs. The verdicts of a record have no bootstrap, so they are
+    never "power law".
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = summary(history, ax=Figure().add_subplot())
+    >>> len(ax.child_axes), ax.child_axes[1].get_ylabel()
+    (7, 'fan-in\nvariance / mean')
+    """
+    history = as_run(history)
+    layer = layer_of(history, layer)
+    _check(scale)
+    recorded = history.recorded
+    frame = history.measures
+    measured = set(frame.loc[frame["value"].notna(), "measure"])
+    wanted: list[tuple[str, float]] = [("degrees", 1.7)] if recorded and layer is not None else []
+    for name in MEASURES:
+        if name in measured and name != "fan_in.maximum":
+            wanted.append((name, 1.0))
+            if name == "fan_in.dispersion" and "power_law.verdict" in measured:
+                n_layers = frame.loc[frame["measure"] == "power_law.verdict", "layer"].nunique()
+                wanted.append(("verdict", 0.25 + 0.11 * min(n_layers, 20)))
+    if len(history.epochs) and score_column(history.epochs) is not None:
+        wanted.append(("score", 1.0))
+    ax = _frame(ax, f"Summary of {history.name}")
+    panels = _stack(ax, [height for _, height in wanted])
+    keyed: set[str] = set()
+    for (name, _), panel in zip(wanted, panels, strict=True):
+        if name == "degrees":
+            _draw_degrees(panel, history, str(layer), side, scale)
+        elif name == "verdict":
+            _draw_verdicts(panel, frame)
+        elif name == "score":
+            accuracy_over_epochs(history, ax=panel)
+        else:
+            measure_over_epochs(history, name, ax=panel)
+            panel.set_ylabel(MEASURES[name])
+            _gaps(panel)
+            if name == "fan_in.dispersion":
+                if (frame.loc[frame["measure"] == name, "value"] > 0).any():
+                    panel.set_yscale("log")
+            else:
+                panel.set_ylim(0, 1.08 * max(panel.dataLim.y1, 1e-9) if panel.has_data() else 1)
+        keyed |= _bare(panel, keyed)
+    _one_time_axis(panels, scale, recorded)
+    return ax
+
+
+def summary_across(
+    runs: pd.DataFrame | Mapping[str, Sequence[RunLike]] | Sequence[RunLike],
+    *,
+    arm: str = "arm",
+    layer: str | None = None,
+    scale: str = "linear",
+    ax: Axes | None = None,
+) -> Axes:
+    """Plot runs of several conditions in one figure: means over seeds with their 95 % intervals.
+
+    The panels, with one time axis: the accuracy, the variance over mean and the largest value of
+    the fan-in of one layer, its normalized spectral gap, its largest component and its turnover,
+    as far as they were recorded. The bands are Student's t intervals
+    (`topokit.experiments.statistics.mean_interval`); one seed has none.
+
+    Parameters
+    ----------
+    runs : sequence of History, dict of sequences, or pandas.DataFrame
+        Runs or their directories, where those that differ only in their seed form a condition; or
+        the runs of each condition by its name; or a frame as of `runs_over_epochs`.
+    arm : str
+        Of a frame: name of the column of conditions.
+    layer : str, optional
+        By default the first of each run. Not for frames.
+    scale : str
+        Of the time axis, ``"linear"`` or ``"log"`` (epoch 0 at its left end).
+    ax : Axes, optional
+        The panels are placed inside it; by default a new figure as wide as a page.
+
+    Returns
+    -------
+    Axes
+        The frame; its ``child_axes`` are the panels.
+
+    Raises
+    ------
+    ValueError
+        If a run has no such layer or the scale is neither; or a frame has no column ``epoch`` or
+        `arm`, or none of the columns that are drawn.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = summary_across({"SET": [history], "control": [history]}, ax=Figure().add_subplot())
+    >>> [line.get_label() for line in ax.child_axes[0].lines]
+    ['SET (n = 1)', 'control (n = 1)']
+    """
+    _check(scale)
+    if isinstance(runs, pd.DataFrame):
+        table = runs
+    else:
+        table, arm = runs_over_epochs(runs, layer=layer), "arm"
+    missing = [name for name in ("epoch", arm) if name not in table.columns]
+    known = [c for c in table.columns if c in MEASURES or "accuracy" in c or c in ("test_loss",)]
+    known = [c for c in known if table[c].notna().any()] if len(table) else known
+    if missing or not known:
+        raise ValueError(
+            f"expected columns epoch, {arm} and any of test_accuracy, {', '.join(MEASURES)}, got "
+            f"{', '.join(map(str, table.columns))}"
+        )
+    order = ["test_accuracy", *sorted(set(known) - set(MEASURES) - {"test_accuracy"}), *MEASURES]
+    known = [name for name in order if name in known]
+    most = table.groupby([arm, "epoch"]).size().max() if len(table) else 0
+    title = "Means over seeds, 95 % intervals" if most > 1 else "Conditions, one run each"
+    ax = _frame(ax, title)
+    panels = _stack(ax, [1.0] * len(known))
+    keyed: set[str] = set()
+    for name, panel in zip(known, panels, strict=True):
+        mean_over_seeds(table, name, arm=arm, ax=panel)
+        panel.set_ylabel(MEASURES.get(name, name.replace("_", " ")))
+        if name == "fan_in.dispersion":
+            panel.axhline(1, color=NULL, ls=":", lw=1, zorder=0)
+            if (table[name] > 0).any():
+                panel.set_yscale("log")
+        keyed |= _bare(panel, keyed)
+    _one_time_axis(panels, scale, sorted({int(e) for e in table["epoch"]}))
+    return ax
+
+
+def runs_over_epochs(
+    runs: Mapping[str, Sequence[RunLike]] | Sequence[RunLike], *, layer: str | None = None
+) -> pd.DataFrame:
+    """Return a frame with a row for each epoch of each run: score and measures of one layer.
+
+    Parameters
+    ----------
+    runs : sequence of History or dict of sequences
+        As for `summary_across`.
+    layer : str, optional
+        By default the first of each run.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``arm, run, seed, epoch``, the score (``test_accuracy``, or what the run was judged by) and
+        a column for each measure that summaries draw; nan where it was not taken.
+
+    Raises
+    ------
+    ValueError
+        If there is no run, or a run has no such layer.
+
+    Examples
+    --------
+    >>> frame = runs_over_epochs({"SET": [history]})
+    >>> frame["arm"].unique().tolist(), frame["epoch"].tolist()
+    (['SET'], [0, 1, 2])
+    """
+    if isinstance(runs, Mapping):
+        named = [(str(arm), as_run(run)) for arm, several in runs.items() for run in several]
+    else:
+        histories = [as_run(run) for run in runs]
+        named = list(zip(conditions(histories), histories, strict=True))
+    if not named:
+        raise ValueError("expected at least one run, got none")
+    tables = []
+    for arm, history in named:
+        mine = layer_of(history, layer)
+        frame = history.measures
+        frame = frame[(frame["layer"] == mine) & frame["measure"].isin(list(MEASURES))]
+        table = frame.pivot_table(index="epoch", columns="measure", values="value")
+        if len(history.epochs) and (column := score_column(history.epochs)) is not None:
+            label = column if column == "test_accuracy" else scores_of(history)[1]
+            scores = history.epochs.set_index("epoch")[column].rename(label)
+            table = table.join(scores, how="outer")
+        table = table.reset_index(names="epoch")
+        ids = {"arm": arm, "run": history.name, "seed": history.config.get("seed", 0)}
+        tables.append(table.assign(**ids))
+    found = pd.concat(tables, ignore_index=True)
+    for name in MEASURES:
+        if name not in found:
+            found[name] = np.nan
+    first = ["arm", "run", "seed", "epoch"]
+    return found[[*first, *(c for c in found.columns if c not in first)]]
+
+
+# --- panels --------------------------------------------------------------------------------------
+
+
+def _check(scale: str) -> None:
+    """Raise a ValueError unless the scale of the time axis is one that there is."""
+    if scale not in SCALES:
+        raise ValueError(f"expected scale 'linear' or 'log', got {scale!r}")
+
+
+def _frame(ax: Axes | None, title: str) -> Axes:
+    """Return the axes that hold the panels, without ticks, by default those of a new figure."""
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        ax = plt.figure(figsize=PAGE, layout="constrained").add_subplot()
+    ax.set(xticks=[], yticks=[], title=title)
+    ax.spines[:].set_visible(False)
+    ax.set_xlabel("epoch", labelpad=15)
+    return ax
+
+
+def _stack(ax: Axes, heights: Sequence[float]) -> list[Axes]:
+    """Return panels one below the other, of these relative heights, with a common time axis."""
+    room = 1 - GAP * max(len(heights) - 1, 0)
+    panels: list[Axes] = []
+    top = 1.0
+    for height in heights:
+        tall = room * height / sum(heights)
+        panels.append(ax.inset_axes((0, top - tall, 1, tall), sharex=panels[0] if panels else None))
+        top -= tall + GAP
+    return panels
+
+
+def _bare(panel: Axes, keyed: set[str]) -> set[str]:
+    """Remove what holds for all panels: title, label of the time axis, entries of earlier keys.
+
+    `keyed` are the entries so far; those that this panel adds are returned and shown beside it.
+    """
+    panel.set(title="", xlabel="")
+    panel.yaxis.label.set_fontsize("small")
+    old = panel.get_legend()
+    if old is None:
+        return set()
+    words = [text.get_text() for text in old.get_texts()]
+    handles = [handle for handle in old.legend_handles if handle is not None]
+    new = [(h, w) for h, w in zip(handles, words, strict=True) if w not in keyed]
+    old.remove()
+    if new:
+        panel.legend(
+            [handle for handle, _ in new], [word for _, word in new], loc="upper left",
+            bbox_to_anchor=(1.01, 1.04), borderaxespad=0, fontsize="x-small", frameon=False,
+            handlelength=1.8, ncols=1 + len(new) // 9,
+        )  # fmt: skip
+    return {word for _, word in new}
+
+
+def _gaps(panel: Axes) -> None:
+    """Interrupt lines where a layer is in pieces, its gap exactly 0, and mark those epochs."""
+    if "gap" not in panel.get_ylabel():
+        return
+    for line in list(panel.lines):
+        x, y = (np.asarray(values, float) for values in line.get_data())
+        apart = y == 0
+        if apart.any() and not apart.all() and x.size > 2:
+            line.set_data(x, np.where(apart, np.nan, y))
+            panel.plot(
+                x[apart], y[apart], ls="", marker="x", ms=2.5, color=line.get_color(),
+                clip_on=False, zorder=3,
+            )  # fmt: skip
+
+
+def _one_time_axis(panels: Sequence[Axes], scale: str, epochs: Sequence[int]) -> None:
+    """Scale the common time axis, label it at the lowest panel only, and align the labels."""
+    for panel in panels[:-1]:
+        panel.tick_params(labelbottom=False)
+    for i, panel in enumerate(panels):
+        panel.yaxis.set_label_coords(-0.075, 0.5)
+        panel.text(
+            -0.115, 1.03, "abcdefghijklmnop"[i], transform=panel.transAxes, weight="bold",
+            fontsize="medium", ha="right",
+        )  # fmt: skip
+        if panel.get_yscale() != "linear":
+            panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        if scale == "log":
+            panel.set_xscale("symlog", linthresh=1, linscale=0.4)
+            panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            panel.xaxis.set_minor_locator(NullLocator())
+        else:
+            panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        if epochs:
+            last = max(epochs)
+            margin = 0 if scale == "log" else 0.01 * max(last - min(epochs), 1)
+            panel.set_xlim(min(epochs) - margin, last + max(margin, 0.02 * max(last, 1)))
+
+
+def _draw_degrees(panel: Axes, history: History, layer: str, side: str, scale: str) -> None:
+    """Draw quantiles of the degrees of one layer over epochs, with the range of random graphs."""
+    epochs = _spaced(history.recorded, scale)
+    graphs = [history.topology(epoch)[layer] for epoch in epochs]
+    degrees = [degrees_of(graph, side)[0] for graph in graphs]
+    none = np.full(len(QUANTILES), np.nan)
+    table = np.array([np.quantile(d, QUANTILES) if d.size else none for d in degrees]).T
+    colour = COLOURS[0]
+    words = ("range", "5–95 %", "quartiles")
+    for i, (word, alpha) in enumerate(zip(words, (0.15, 0.25, 0.4), strict=True)):
+        panel.fill_between(
+            epochs, table[i], table[-1 - i], color=colour, alpha=alpha, lw=0, label=word
+        )
+    panel.plot(epochs, table[3], color=colour, ls="-", label="median")
+    panel.plot(epochs, table[-1], color=colour, ls="-", lw=0.6)
+    expected = np.array([_random_range(graph, side) for graph in graphs]).T
+    for row, label in zip(expected, (None, "range expected in\na random graph"), strict=True):
+        panel.plot(epochs, row, color=NULL, ls=":", lw=1, label=label)
+    panel.set_yscale("symlog", linthresh=1, linscale=0.4)
+    top = max(float(np.nanmax(table, initial=1)), float(np.nanmax(expected, initial=1)))
+    panel.set_ylim(0, 1.3 * top)
+    panel.set_ylabel(f"{side.replace('_', '-')} k of\n{layer}")
+    panel.legend()
+
+
+def _spaced(recorded: Sequence[int], scale: str) -> list[int]:
+    """Return up to `EPOCHS` recorded epochs, evenly spaced on the time axis, with both ends."""
+    n = len(recorded)
+    if scale == "log":
+        at = np.concatenate([[0], np.geomspace(1, max(n - 1, 1), EPOCHS - 1)])
+    else:
+        at = np.linspace(0, n - 1, EPOCHS)
+    return [recorded[i] for i in sorted({min(int(i), n - 1) for i in np.rint(at)})]
+
+
+def _random_range(graph: LayerGraph, side: str) -> tuple[float, float]:
+    """Return the median smallest and largest degree of a random layer of this size."""
+    # The degrees of n units are nearly independent, so the largest is below k with probability
+    # F(k)**n: its median is the quantile 2**(-1/n) of the hypergeometric law of one degree.
+    degrees, n_other = degrees_of(graph, side)
+    if not graph.n_edges or not degrees.size:
+        return np.nan, np.nan
+    law = stats.hypergeom(graph.n_in * graph.n_out, n_other, graph.n_edges)
+    half = -np.expm1(np.log(0.5) / degrees.size)
+    return float(law.ppf(half)), float(law.isf(half))
+
+
+def _draw_verdicts(panel: Axes, frame: pd.DataFrame) -> None:
+    """Draw the verdict on the fan-in of each layer as a strip over the epochs, one row a layer."""
+    rows = frame[(frame["measure"] == "power_law.verdict") & frame["value"].notna()]
+    layers = list(dict.fromkeys(rows["layer"]))
+    colours = ListedColormap(list(VERDICT_COLOURS.values()))
+    seen: set[int] = set()
+    for i, layer in enumerate(layers):
+        mine = rows[rows["layer"] == layer].sort_values("epoch")
+        epochs, codes = mine["epoch"].to_numpy(float), mine["value"].to_numpy(int)
+        panel.pcolormesh(
+            _edges(epochs), [i - 0.42, i + 0.42], codes[None, :], cmap=colours, vmin=-0.5,
+            vmax=len(VERDICTS) - 0.5, rasterized=True,
+        )  # fmt: skip
+        seen |= set(codes.tolist())
+    panel.set_yticks(range(len(layers)), layers if len(layers) <= 20 else [""] * len(layers))
+    panel.tick_params(axis="y", length=0, labelsize="xx-small")
+    panel.set(ylim=(len(layers) - 0.4, -0.6), ylabel="verdict")
+    panel.spines[:].set_visible(False)
+    keys: list[Any] = []
+    for code in sorted(seen):
+        word = VERDICTS[code] + ("\n(not bootstrapped)" if VERDICTS[code] == "heavy-tailed" else "")
+        keys.append(Patch(facecolor=VERDICT_COLOURS[VERDICTS[code]], edgecolor=NULL, lw=0.3,
+                          label=word))  # fmt: skip
+    panel.legend(handles=keys)
+
+
+def _edges(epochs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the limits of cells around epochs, halfway to their neighbours."""
+    middle = (epochs[1:] + epochs[:-1]) / 2
+    first = middle[0] if middle.size else epochs[0] + 0.5
+    last = middle[-1] if middle.size else epochs[0] - 0.5
+    return np.array([2 * epochs[0] - first, *middle, 2 * epochs[-1] - last])
