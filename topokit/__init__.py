@@ -42,7 +42,7 @@ _HOME = {
     "experiments.sweep": ("sweep", "SweepResult"),
     "experiments.compare": ("compare", "Comparison"),
     "read": ("topology_of",),
-    "classifier": ("SparseMLPClassifier",),
+    "estimators": ("SparseMLPClassifier", "SparseMLPRegressor"),
     "plots": ("LAYER_PLOTS", "HISTORY_PLOTS", "ACROSS_PLOTS"),
 }
 

@@ -9,10 +9,11 @@ from topokit import measures as measures
 from topokit import nn as nn
 from topokit import plots as plots
 from topokit import rules as rules
-from topokit.classifier import SparseMLPClassifier as SparseMLPClassifier
 from topokit.data import DATASETS as DATASETS
 from topokit.data import Data as Data
 from topokit.data import load_data as load_data
+from topokit.estimators import SparseMLPClassifier as SparseMLPClassifier
+from topokit.estimators import SparseMLPRegressor as SparseMLPRegressor
 from topokit.experiments.compare import Comparison as Comparison
 from topokit.experiments.compare import compare as compare
 from topokit.experiments.config import RECIPES as RECIPES

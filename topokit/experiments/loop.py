@@ -9,7 +9,7 @@ import math
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,6 @@ from topokit.graph import EdgeUpdate, Topology
 from topokit.graph.checksums import read_file, seal, unseal
 from topokit.nn.distributed import Processes, reduce_gradients
 from topokit.nn.engine import Engine, as_arrays, as_tensors
-from topokit.nn.layers import sparse_layers
 from topokit.rules import RULES, Rewiring, UpdateRule
 from topokit.rules.rewire import constant
 
@@ -254,7 +253,7 @@ def train(
     data: Data | tuple[Samples, Samples],
     plan: TrainPlan,
     processes: Processes | None = None,
-) -> Iterator[Epoch]:
+) -> Generator[Epoch]:
     """Train from `state` on and yield each epoch after its rewiring.
 
     The order within an epoch is fixed: train, evaluate, keep the graphs, rewire (never after the
@@ -436,12 +435,7 @@ def _shared_gradient(
 
     Each process computes it for its share of the samples, which may be none.
     """
-    own = Batch(
-        *(
-            None if each is None else each.tensor_split(processes.size)[processes.rank]
-            for each in batch
-        )
-    )
+    own = batch.share(processes.rank, processes.size)
     part = torch.zeros(1, dtype=torch.float64)
     if len(own.x):
         loss = objective.loss(model, own) * (len(own.x) / len(batch.x))

@@ -38,6 +38,12 @@ class Batch(NamedTuple):
     y: torch.Tensor
     weights: torch.Tensor | None = None
 
+    def share(self, rank: int, size: int) -> Batch:
+        """Return the part of one of several processes."""
+        x, y = (each.tensor_split(size)[rank] for each in (self.x, self.y))
+        weights = self.weights
+        return Batch(x, y, None if weights is None else weights.tensor_split(size)[rank])
+
 
 class Samples:
     """Samples from which batches are gathered, on the device on which the model is trained.
@@ -75,10 +81,11 @@ class Samples:
         change: Callable[[Any, np.random.Generator], Any] | None = None,
     ) -> None:
         self.device, self.change = torch.device(device), change
-        self._x: Any = sp.csr_array(x) if sp.issparse(x) else torch.from_numpy(x)
+        self.sparse = sp.issparse(x)
+        self._x: Any = x if self.sparse else torch.from_numpy(x)
         self._y = torch.from_numpy(y)
         self._weights = None if weights is None else torch.from_numpy(weights)
-        self.resident = not sp.issparse(x) and change is None and self._fits()
+        self.resident = not self.sparse and change is None and self._fits()
         if self.resident:
             self._x, self._y = self._x.to(self.device), self._y.to(self.device)
             self._weights = None if weights is None else self._moved(self._weights)
@@ -109,8 +116,8 @@ class Samples:
         """Return the samples at some positions."""
         at = torch.from_numpy(positions).to(self._y.device)
         part = object.__new__(Samples)
-        part.device, part.change, part.resident = self.device, self.change, self.resident
-        part._x = self._x[positions] if sp.issparse(self._x) else self._x[at]
+        part.__dict__.update(self.__dict__)
+        part._x = self._x[positions] if self.sparse else self._x[at]
         part._y = self._y[at]
         part._weights = None if self._weights is None else self._weights[at]
         return part
@@ -135,10 +142,10 @@ class Samples:
     @property
     def inputs(self) -> Any:
         """All inputs where rules look at them: a tensor, or these samples if they are sparse."""
-        return self if sp.issparse(self._x) else self._x
+        return self if self.sparse else self._x
 
     def _batch(self, at: Any, rng: np.random.Generator | None) -> Batch:
-        if sp.issparse(self._x):
+        if self.sparse:
             rows = at if isinstance(at, slice) else at.numpy()
             x = torch.from_numpy(self._x[rows].toarray())
         else:
