@@ -39,6 +39,14 @@ from topokit.graph.convert import from_scipy as from_scipy
 from topokit.graph.convert import load_topology as load_topology
 from topokit.graph.convert import save_topology as save_topology
 from topokit.graph.convert import to_networkx as to_networkx
+from topokit.graph.exchange import from_edge_index as from_edge_index
+from topokit.graph.exchange import from_igraph as from_igraph
+from topokit.graph.exchange import from_network_index as from_network_index
+from topokit.graph.exchange import from_rustworkx as from_rustworkx
+from topokit.graph.exchange import to_edge_index as to_edge_index
+from topokit.graph.exchange import to_igraph as to_igraph
+from topokit.graph.exchange import to_network_index as to_network_index
+from topokit.graph.exchange import to_rustworkx as to_rustworkx
 from topokit.measures import CHANGE_MEASURES as CHANGE_MEASURES
 from topokit.measures import LAYER_MEASURES as LAYER_MEASURES
 from topokit.measures import NETWORK_MEASURES as NETWORK_MEASURES
