@@ -16,6 +16,16 @@ _HOME = {
         "save_topology",
         "load_topology",
     ),
+    "graph.exchange": (
+        "to_igraph",
+        "from_igraph",
+        "to_rustworkx",
+        "from_rustworkx",
+        "to_edge_index",
+        "from_edge_index",
+        "to_network_index",
+        "from_network_index",
+    ),
     "generators": ("generate", "GENERATORS", "DENSITIES", "randomized_twin"),
     "measures": (
         "measure",
@@ -42,7 +52,7 @@ _HOME = {
     "experiments.sweep": ("sweep", "SweepResult"),
     "experiments.compare": ("compare", "Comparison"),
     "read": ("topology_of",),
-    "classifier": ("SparseMLPClassifier",),
+    "estimators": ("SparseMLPClassifier", "SparseMLPRegressor"),
     "plots": ("LAYER_PLOTS", "HISTORY_PLOTS", "ACROSS_PLOTS"),
 }
 

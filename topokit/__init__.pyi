@@ -9,10 +9,11 @@ from topokit import measures as measures
 from topokit import nn as nn
 from topokit import plots as plots
 from topokit import rules as rules
-from topokit.classifier import SparseMLPClassifier as SparseMLPClassifier
 from topokit.data import DATASETS as DATASETS
 from topokit.data import Data as Data
 from topokit.data import load_data as load_data
+from topokit.estimators import SparseMLPClassifier as SparseMLPClassifier
+from topokit.estimators import SparseMLPRegressor as SparseMLPRegressor
 from topokit.experiments.compare import Comparison as Comparison
 from topokit.experiments.compare import compare as compare
 from topokit.experiments.config import RECIPES as RECIPES
@@ -38,6 +39,14 @@ from topokit.graph.convert import from_scipy as from_scipy
 from topokit.graph.convert import load_topology as load_topology
 from topokit.graph.convert import save_topology as save_topology
 from topokit.graph.convert import to_networkx as to_networkx
+from topokit.graph.exchange import from_edge_index as from_edge_index
+from topokit.graph.exchange import from_igraph as from_igraph
+from topokit.graph.exchange import from_network_index as from_network_index
+from topokit.graph.exchange import from_rustworkx as from_rustworkx
+from topokit.graph.exchange import to_edge_index as to_edge_index
+from topokit.graph.exchange import to_igraph as to_igraph
+from topokit.graph.exchange import to_network_index as to_network_index
+from topokit.graph.exchange import to_rustworkx as to_rustworkx
 from topokit.measures import CHANGE_MEASURES as CHANGE_MEASURES
 from topokit.measures import LAYER_MEASURES as LAYER_MEASURES
 from topokit.measures import NETWORK_MEASURES as NETWORK_MEASURES

@@ -27,6 +27,7 @@ from topokit.foreign import (
 )
 from topokit.graph import Topology
 from topokit.graph.convert import (
+    SINGLE,
     from_coordinates,
     from_dense,
     printable_names,
@@ -465,12 +466,34 @@ def _graphml(path: Path, options: Reading) -> Topology:
     >>> _graphml(folder / "a.graphml", Reading())
     {'a': LayerGraph(3 -> 2, 6 edges)}
     """
-    from topokit.graph.graphml import read_graphml
+    from topokit.graph.xml import read_graphml
 
     options.needs_none("GraphML")
-    topology = read_graphml(path)
-    if len(topology) == 1:
-        return {path.stem: next(iter(topology.values()))}
+    return _named(read_graphml(path), path)
+
+
+def _gexf(path: Path, options: Reading) -> Topology:
+    """GEXF of Gephi: nodes as in GraphML.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> import networkx as nx
+    >>> nx.write_gexf(nx.complete_bipartite_graph(3, 2), folder / "a.gexf")
+    >>> _gexf(folder / "a.gexf", Reading())
+    {'a': LayerGraph(3 -> 2, 6 edges)}
+    """
+    from topokit.graph.xml import read_gexf
+
+    options.needs_none("GEXF")
+    return _named(read_gexf(path), path)
+
+
+def _named(topology: Topology, path: Path) -> Topology:
+    """Return a topology of a file whose one layer, if it has no name, is called like the file."""
+    if list(topology) == [SINGLE]:
+        return {path.stem: topology[SINGLE]}
     return topology
 
 
@@ -516,6 +539,7 @@ READERS: dict[str, Callable[[Path, Reading], Topology]] = {
     ".npy": _npy,
     ".mtx": _mtx,
     ".graphml": _graphml,
+    ".gexf": _gexf,
     ".pt": _torch_file,
     ".pth": _torch_file,
     ".ckpt": _torch_file,
@@ -530,6 +554,7 @@ EXPECTED = {
     ".npy": "a dense array",
     ".mtx": "a Matrix Market file",
     ".graphml": "a GraphML file",
+    ".gexf": "a GEXF file",
     ".safetensors": "a safetensors file",
     **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), _CHECKPOINT),
 }

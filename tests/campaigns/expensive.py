@@ -76,6 +76,12 @@ def expensive(folder):
     nodes = b"".join(b'<node id="%d"/>' % i for i in range(2_400_000))
     yield "GraphML", put("nodes.graphml", start + nodes + b"</graph></graphml>")
     yield "GraphML", put("deep.graphml", start + b"<a>" * (big // 3))
+    start = b'<gexf><graph><attributes class="node"><attribute id="k" title="type"/></attributes>'
+    nodes = b"".join(b'<node id="%d"/>' % i for i in range(2_400_000))
+    yield "GEXF", put("nodes.gexf", start + nodes + b"</graph></gexf>")
+    value = b'<attvalue for="k" value="1"/>'
+    nodes = b"".join(b'<node id="%d">%b</node>' % (i, value) for i in range(big // 56))
+    yield "GEXF", put("values.gexf", start + nodes + b"</graph></gexf>")
     body = b"\x80\x02}q\0(" + b"K\1K\1" * 2_000_000
     yield "torch .pt", zipped("ops.pt", [("a/data.pkl", body + b"u."), ("a/version", b"3")])
     yield (

@@ -126,6 +126,25 @@ def graphmls():
     )
 
 
+def gexfs():
+    import networkx as nx
+
+    import topokit as tk
+
+    graph = tk.to_networkx(topology())
+    yield "\n".join(nx.generate_gexf(graph)).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "own.gexf"
+        tk.save_topology(path, topology())
+        yield path.read_bytes()
+    yield (
+        b'<gexf version="1.3"><graph mode="static"><attributes class="node"><attribute id="0" '
+        b'title="type" type="boolean"><default>false</default></attribute></attributes><nodes>'
+        b'<node id="a"/><node id="b"><attvalues><attvalue for="0" value="true"/></attvalues>'
+        b'</node></nodes><edges><edge source="a" target="b"/></edges></graph></gexf>'
+    )
+
+
 def markets():
     import scipy.io
 
@@ -216,6 +235,7 @@ def beginnings():
         "data IDX, gzip": ("-idx.gz", [gzip.compress(idx())]),
         "recipe": (".toml", recipes("recipes")),
         "study": (".toml", [path.read_bytes() for path in list(STUDIES.values())[:4]]),
+        "GEXF": (".gexf", list(gexfs())),
     }
     assert torch.__version__
     return found

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from topokit.data import load_data
-from topokit.experiments.loop import TrainPlan, TrainState, _held_out, evaluate, train
+from topokit.experiments.loop import TrainPlan, TrainState, _held_out, train
+from topokit.experiments.samples import Samples, evaluate
 from topokit.graph import LayerGraph, same_edges
 from topokit.nn import sparse_layers
 from topokit.nn.engine import attach
@@ -51,7 +52,7 @@ def by_hand(state, data, name, **options):
             optimizer.step()
             engine.step()
         if len(held_out):
-            _, accuracy = evaluate(model, data.x_train[held_out], data.y_train[held_out])
+            _, accuracy = evaluate(model, Samples(data.x_train, data.y_train)[held_out])
         engine.end_epoch(accuracy)
     return engine
 

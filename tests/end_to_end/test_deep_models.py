@@ -156,7 +156,7 @@ def test_a_text_is_for_a_language_model_alone(recipe, settings):
 
 def test_loss_and_accuracy_of_a_text_are_means_over_characters(tmp_path):
     from topokit.data import load_data
-    from topokit.experiments.loop import evaluate
+    from topokit.experiments.samples import Samples, evaluate
 
     class Next(torch.nn.Module):
         def forward(self, x):
@@ -165,7 +165,7 @@ def test_loss_and_accuracy_of_a_text_are_means_over_characters(tmp_path):
     x = np.tile(np.arange(8, dtype=np.float32), (3, 1))
     y = np.tile(np.arange(1, 9), (3, 1))
     y[0, :4] = 0
-    loss, accuracy = evaluate(Next(), x, y)
+    loss, accuracy = evaluate(Next(), Samples(x, y))
     assert accuracy == 20 / 24
     right, wrong = np.log(96 + np.e) - 1, np.log(96 + np.e)
     assert loss == pytest.approx((20 * right + 4 * wrong) / 24, rel=1e-5)

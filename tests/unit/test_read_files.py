@@ -278,6 +278,7 @@ def test_every_format_is_read_by_every_entry_point(tmp_path, mask, capsys):
     np.save(tmp_path / "a.npy", mask.numpy())
     scipy.io.mmwrite(tmp_path / "a.mtx", graph.to_csr())
     nx.write_graphml(tk.to_networkx(graph), tmp_path / "a.graphml")
+    nx.write_gexf(tk.to_networkx(graph), tmp_path / "a.gexf")
     for end in ("pt", "pth", "ckpt", "bin"):
         torch.save({"a.weight": mask}, tmp_path / f"a.{end}")
     safetensors(tmp_path / "a.safetensors", {"a.weight": ("F32", mask)})
@@ -415,15 +416,78 @@ def test_conventions_of_graphml(tmp_path):
             topology_of(path)
 
 
+def gexf(path, attributes, nodes, edges, mode="static"):
+    path.write_text(
+        '<?xml version="1.0"?><gexf xmlns="http://gexf.net/1.3" version="1.3" '
+        'xmlns:viz="http://gexf.net/1.3/viz">'
+        f'<graph defaultedgetype="directed" mode="{mode}">{attributes}<nodes>{nodes}</nodes>'
+        f"<edges>{edges}</edges></graph></gexf>"
+    )
+    return path
+
+
+def test_conventions_of_gexf(tmp_path):
+    key = (
+        '<attributes class="{}" mode="static"><attribute id="0" title="{}" type="{}">'
+        "<default>{}</default></attribute></attributes>"
+    )
+    node = (
+        '<node id="{}" label="x"><attvalues><attvalue {}="0" value="{}"/></attvalues>'
+        '<viz:size value="3"/></node>'
+    )
+    edges = '<edge id="0" source="a" target="c"/><edge id="1" source="c" target="b"/>'
+    for name, kind, zero, one, said in (
+        ("bipartite", "integer", 0, 1, "for"), ("bipartite", "double", "0.0", "1.0", "for"),
+        ("type", "boolean", "false", "true", "for"), ("type", "boolean", "false", "true", "id"),
+    ):  # fmt: skip
+        nodes = '<node id="a"/><node id="b"/>' + node.format("c", said, one)
+        path = gexf(tmp_path / "g.gexf", key.format("node", name, kind, zero), nodes, edges)
+        assert topology_of(path)["g"].shape == (1, 2)
+        assert topology_of(path)["g"].n_edges == 2
+    keys, nodes = (
+        key.format("node", "type", "boolean", "false"),
+        nodes.replace('id="0" v', 'for="0" v'),
+    )
+    for wrong, words in (
+        ({"attributes": key.format("edge", "type", "boolean", "false")}, "got None on node 'a'"),
+        ({"edges": '<edge source="a" target="z"/>'}, "'a' - 'z', whose nodes are not both there"),
+        ({"edges": '<edge source="a" target="b"/>'}, "'a' - 'b' within one"),
+        ({"edges": '<edge source="a"/>'}, "no entry 'target'"),
+        ({"nodes": nodes + '<node id="a"/>'}, "two nodes 'a'"),
+        ({"nodes": '<node id="a"><nodes><node id="b"/></nodes></node>'}, "a node within a node"),
+        ({"nodes": node.format("a", "for", "true").replace("/></att", '/><attvalue for="0" '
+          'value="false"/></att')}, "two values of 'type' for one node"),
+        ({"mode": "dynamic"}, "a graph of the mode 'dynamic', expected a static one"),
+        ({"edges": "<edge"}, "ExpatError"),
+        ({"edges": "<a>" * 200}, "nested more than 100 deep"),
+        ({"edges": "</edges></graph><graph><edges>"}, "more than one graph"),
+    ):  # fmt: skip
+        path = gexf(
+            tmp_path / "g.gexf",
+            **{"attributes": keys, "nodes": nodes, "edges": edges, **wrong},
+        )
+        with pytest.raises(ValueError, match=f"expected a GEXF file, got: .*{words}"):
+            topology_of(path)
+    swapped = graphml(tmp_path / "a.gexf", "", "", "")
+    with pytest.raises(ValueError, match="expected a GEXF file, got: an XML file of 'graphml'"):
+        topology_of(swapped)
+
+
 def test_a_network_written_whole_is_read_as_its_layers(tmp_path):
     topology = tk.generate([6, 5, 4], "erdos_renyi", density=0.5, rng=0)
+    topology = {"encoder <&>\x1b": topology["fc1"], "decoder": topology["fc2"]}
     graph = tk.to_networkx(topology)
-    nx.write_graphml(graph, tmp_path / "n.graphml")
+    nx.write_graphml(tk.to_networkx({"a": topology["decoder"]}), tmp_path / "n.graphml")
+    assert list(topology_of(tmp_path / "n.graphml")) == ["a"]
     shuffled = nx.Graph()
     shuffled.add_nodes_from(reversed(list(graph.nodes(data=True))))
     shuffled.add_edges_from(graph.edges())
-    for found in (topology_of(tmp_path / "n.graphml"), as_topology(graph), as_topology(shuffled)):
-        assert list(found) == ["fc1", "fc2"]
+    for found in (as_topology(graph), as_topology(shuffled)):
+        assert found == topology
+    for name in ("n.graphml", "N.GEXF", "n.npz"):
+        tk.save_topology(tmp_path / name, topology)
+        found = tk.load_topology(tmp_path / name)
+        assert list(found) == ["encoder <&>\\x1b", "decoder"]
         assert list(found.values()) == list(topology.values())
     with pytest.raises(ValueError, match=r"the graph of one layer, got 2 layers"):
         tk.from_networkx(graph)
@@ -433,6 +497,18 @@ def test_a_network_written_whole_is_read_as_its_layers(tmp_path):
     sides = nx.Graph([(0, 1)])
     nx.set_node_attributes(sides, {0: False, 1: True}, "type")
     assert tk.from_networkx(sides).shape == (1, 1)
+
+
+def test_layers_that_do_not_chain_are_not_written_as_one_graph(tmp_path):
+    topology = tk.generate([6, 5, 4], "erdos_renyi", density=0.5, rng=0)
+    for wrong in (
+        {"a": topology["fc1"], "b": topology["fc1"]},
+        {"a": from_dense(np.zeros((0, 3)))},
+    ):
+        for name in ("n.graphml", "n.gexf"):
+            with pytest.raises(ValueError, match=r"expected layers"):
+                tk.save_topology(tmp_path / name, wrong)
+            assert not list(tmp_path.iterdir())
 
 
 # --- refusals -------------------------------------------------------------------------------------
@@ -609,6 +685,8 @@ def crafted(folder):
     nodes = '<!DOCTYPE g [<!ENTITY a "aaaa">]><graphml><graph></graph></graphml>'
     (folder / "entity.graphml").write_text(nodes)
     yield folder / "entity.graphml"
+    (folder / "entity.gexf").write_text(nodes.replace("graphml", "gexf"))
+    yield folder / "entity.gexf"
     overlap = {"a.weight": {"dtype": "U8", "shape": [2, 2], "data_offsets": [0, 4]}}
     overlap["b.weight"] = overlap["a.weight"]
     text = json.dumps(overlap).encode()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from topokit.experiments.samples import CLASSES, Batch, Classes, Numbers, Samples, evaluate
 from topokit.graph import EdgeUpdate, Topology
 from topokit.graph.checksums import read_file, seal, unseal
 from topokit.nn.distributed import Processes, reduce_gradients
 from topokit.nn.engine import Engine, as_arrays, as_tensors
-from topokit.nn.layers import sparse_layers
 from topokit.rules import RULES, Rewiring, UpdateRule
 from topokit.rules.rewire import constant
 
@@ -34,8 +35,6 @@ ENTRIES = {
     "model": dict, "optimizer": dict, "rngs": str, "dropout": torch.Tensor,
     "epoch": int, "step": int, "memory": dict,
 }  # fmt: skip
-EVALUATION_BATCH = 2000
-WIDEST_CELLS = 1 << 26  # samples times units of the widest layer that are evaluated at once
 
 
 @dataclass(frozen=True)
@@ -76,22 +75,32 @@ class TrainPlan(Rewiring):
 
     Parameters
     ----------
-    epochs, batch_size : int
+    epochs : int or None
+        None if the end is not known: then every epoch is followed by a rewiring, and schedules
+        must be constant.
+    batch_size : int
         The last batch of an epoch may be smaller.
     rule : UpdateRule or None
         How layers are rewired; ``None`` keeps the topology.
     lr : float or None
         Learning rate of the first epoch, scaled by ``lr_schedule(epoch, epochs)`` before each
         epoch; ``None`` leaves the optimizer alone.
+    objective : Classes or Numbers
+        What is asked of the model's outputs.
+    watch : callable, optional
+        ``watch(epoch, metrics) -> bool``, called after each evaluation and before the rewiring;
+        training ends there if it returns True.
     drop_fraction, schedule, every, stop, skip, final, grown_state
         As in `topokit.rules.Rewiring`.
     """
 
-    epochs: int
+    epochs: int | None
     batch_size: int
     rule: UpdateRule | None = None
     lr: float | None = None
     lr_schedule: Callable[[int, int], float] = constant
+    objective: Classes | Numbers = CLASSES
+    watch: Callable[[int, dict[str, float]], bool] | None = None
 
 
 @dataclass
@@ -240,8 +249,11 @@ def _first_line(error: Exception) -> str:
 
 
 def train(
-    state: TrainState, data: Data, plan: TrainPlan, processes: Processes | None = None
-) -> Iterator[Epoch]:
+    state: TrainState,
+    data: Data | tuple[Samples, Samples],
+    plan: TrainPlan,
+    processes: Processes | None = None,
+) -> Generator[Epoch]:
     """Train from `state` on and yield each epoch after its rewiring.
 
     The order within an epoch is fixed: train, evaluate, keep the graphs, rewire (never after the
@@ -251,7 +263,8 @@ def train(
     Parameters
     ----------
     state : TrainState
-    data : Data
+    data : Data, or tuple of Samples
+        What is trained on and what is evaluated on, the samples on the model's device.
     plan : TrainPlan
     processes : Processes, optional
         Processes that train together, made with ``gradients="sum"``. Each calls this with an equal
@@ -270,27 +283,31 @@ def train(
     FloatingPointError
         If the loss of a step is not finite; `state` is then of no use.
     """
-    x, y = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
+    given = data if isinstance(data, tuple) else Samples.of(data, device_of(state.model))
+    samples, others = given
     rule = RULES["static"]() if plan.rule is None else plan.rule
-    held_out = _held_out(len(x)) if "stalled" in rule.needs else np.empty(0, np.int64)
+    held_out = _held_out(len(samples)) if "stalled" in rule.needs else np.empty(0, np.int64)
     if "stalled" in rule.needs and not len(held_out):
         raise ValueError(
             "a rule that watches validation accuracy holds out a tenth of the training samples: "
-            f"expected at least 10 training samples, got {len(x)}"
+            f"expected at least 10 training samples, got {len(samples)}"
         )
-    if len(held_out):
-        rest = np.setdiff1d(np.arange(len(x)), held_out)
-        x, y = x[rest], y[rest]
-    batches = -(-len(x) // plan.batch_size)
+    watched = samples[held_out] if len(held_out) else None
+    if watched is not None:
+        samples = samples[np.setdiff1d(np.arange(len(samples)), held_out)]
+    batches = -(-len(samples) // plan.batch_size)
     by_steps = isinstance(plan.every, int)
+    total = plan.epochs
+    if total is not None and by_steps:
+        total *= batches
     engine = Engine(
         state.model,
         state.optimizer,
         rule,
         plan,
-        total=plan.epochs * batches if by_steps else plan.epochs,
+        total=total,
         epoch_steps=batches,
-        samples=x,
+        samples=samples.inputs,
         track_explored=by_steps,
         rng=state.rngs["rule"],
     )
@@ -300,31 +317,37 @@ def train(
     known = False  # whether the graphs of the epoch before are known, and at how many rewirings
     before = 0
     try:
-        for index in range(state.epoch, plan.epochs):
+        for index in itertools.count(state.epoch):
+            if plan.epochs is not None and index >= plan.epochs:
+                break
             start = time.perf_counter()
-            loss = _one_epoch(state, x, y, plan, data, processes)
+            loss = _one_epoch(state, samples, plan, processes)
             first = processes is None or processes.first
-            test_loss, accuracy = math.nan, math.nan
+            test_loss, score = math.nan, math.nan
             if first:
-                test_loss, accuracy = evaluate(state.model, data.x_test, data.y_test)
+                test_loss, score = evaluate(state.model, others, plan.objective)
             validation = None
-            if len(held_out) and first:
-                samples = data.x_train[held_out], data.y_train[held_out]
-                _, validation = evaluate(state.model, *samples)
+            if watched is not None and first:
+                _, validation = evaluate(state.model, watched, plan.objective)
             topology = engine.topology
             explored = engine.explored if by_steps else None
             since = engine.updates - before
             updates = None if not known or since > 1 else engine.last if since else {}
             known, before = True, engine.updates
             state.epoch = index + 1
-            engine.end_epoch(validation)
             metrics = {
                 "train_loss": loss,
                 "test_loss": test_loss,
-                "test_accuracy": accuracy,
-                "seconds": time.perf_counter() - start,
+                f"test_{plan.objective.score}": score,
+                "seconds": math.nan,
             }
+            ends = plan.watch is not None and plan.watch(index, metrics)
+            if not ends:
+                engine.end_epoch(validation)
+            metrics["seconds"] = time.perf_counter() - start
             yield Epoch(index, metrics, topology, explored, updates)
+            if ends:
+                break
     finally:
         engine.detach()
 
@@ -337,92 +360,85 @@ def _held_out(n: int) -> np.ndarray:
     return np.sort(np.random.default_rng(42).permutation(n)[: n // 10])
 
 
-def _loss(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Return the loss of a batch: the model's `batch_loss` if it has one, else cross-entropy."""
-    if hasattr(model, "batch_loss"):
-        return model.batch_loss(x)
-    return nn.functional.cross_entropy(model(x), y)
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a model's parameters.
 
-
-def evaluate(model: Any, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Return the mean cross-entropy (nats) and the accuracy of a model on samples.
-
-    Both are means over all classes that are to be told, of which a sample may have many, as the
-    next characters of a text. Of a model that learns without labels: its mean reconstruction error
-    per unit, and ``nan``.
+    Examples
+    --------
+    >>> device_of(nn.Linear(2, 1))
+    device(type='cpu')
     """
-    model.eval()
-    total, right = 0.0, 0
-    unlabelled = getattr(model, "reconstruction_error", None)
-    draws = torch.Generator().manual_seed(0)  # the same draws in every evaluation
-    widest = max((max(layer.graph.shape) for layer in sparse_layers(model).values()), default=1)
-    widest = max(widest, getattr(model, "cells", 1))
-    batch = max(1, min(EVALUATION_BATCH, WIDEST_CELLS // max(1, widest)))
-    with torch.no_grad():
-        for at in range(0, len(x), batch):
-            samples = torch.from_numpy(x[at : at + batch])
-            if unlabelled is not None:
-                total += float(unlabelled(samples, generator=draws).sum())
-                continue
-            target = torch.from_numpy(y[at : at + batch])
-            scores = model(samples)
-            total += float(nn.functional.cross_entropy(scores, target, reduction="sum"))
-            right += int((scores.argmax(dim=1) == target).sum())
-    return total / y.size, right / y.size if unlabelled is None else math.nan
+    return next(model.parameters()).device
 
 
 def _one_epoch(
-    state: TrainState,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    plan: TrainPlan,
-    data: Data,
-    processes: Processes | None,
+    state: TrainState, samples: Samples, plan: TrainPlan, processes: Processes | None
 ) -> float:
     """Train over all samples once and return the mean loss of the batches.
 
-    Images are augmented, if the data say so, from the stream that orders the samples.
+    Samples are changed, if they are to be, from the stream that orders them.
     """
     state.model.train()
     if processes is not None:
         _draw_apart(state, processes)
     if plan.lr is not None:
+        factor = 1.0 if plan.epochs is None else plan.lr_schedule(state.epoch, plan.epochs)
         for group in state.optimizer.param_groups:
-            group["lr"] = plan.lr * plan.lr_schedule(state.epoch, plan.epochs)
-    order = torch.from_numpy(state.rngs["order"].permutation(len(x)))
-    losses = []
-    for batch in order.split(plan.batch_size):
+            group["lr"] = plan.lr * factor
+    losses: list[float] = []
+    waiting: list[torch.Tensor] = []  # losses that are still on a device
+    often = 1 if samples.device.type == "cpu" else CHECKED_EVERY
+    for batch in samples.shuffled(plan.batch_size, state.rngs["order"]):
         state.optimizer.zero_grad(set_to_none=True)
-        samples, classes = x[batch], y[batch]
-        if data.augment is not None:
-            samples = torch.from_numpy(data.augmented(samples.numpy(), state.rngs["order"]))
-        if processes is None:
-            loss = _loss(state.model, samples, classes)
-            losses.append(float(loss.detach()))
-        else:
-            losses.append(_shared_gradient(state.model, samples, classes, processes))
         state.step += 1
-        if not math.isfinite(losses[-1]):
+        if processes is None:
+            loss = plan.objective.loss(state.model, batch)
+            waiting.append(loss.detach())
+            if len(waiting) >= often:
+                losses += _finite(state, waiting)
+            loss.backward()
+        else:
+            mean = _shared_gradient(state.model, batch, plan.objective, processes)
+            losses += _finite(state, [torch.tensor(mean, dtype=torch.float64)])
+        state.optimizer.step()  # its hook calls the engine, which rewires
+    return float(np.mean(losses + _finite(state, waiting)))
+
+
+CHECKED_EVERY = 50
+"""Steps after which losses are fetched from a device: each time, it waits for the CPU."""
+
+
+def _finite(state: TrainState, waiting: list[torch.Tensor]) -> list[float]:
+    """Return the losses of the last steps as numbers, and forget their tensors.
+
+    Raises
+    ------
+    FloatingPointError
+        If one is not finite.
+    """
+    losses = torch.stack(waiting).tolist() if len(waiting) > 1 else [float(v) for v in waiting]
+    for ago, loss in zip(range(len(losses))[::-1], losses, strict=True):
+        if not math.isfinite(loss):
             lr = state.optimizer.param_groups[0]["lr"]
             raise FloatingPointError(
-                f"the loss became {losses[-1]} at step {state.step} (epoch {state.epoch}); "
+                f"the loss became {loss} at step {state.step - ago} (epoch {state.epoch}); "
                 f"try a learning rate below {lr:g} (--set optimizer.lr={lr / 10:g})"
             )
-        if processes is None:
-            loss.backward()
-        state.optimizer.step()  # its hook calls the engine, which rewires
-    return float(np.mean(losses))
+    waiting.clear()
+    return losses
 
 
-def _shared_gradient(model: Any, x: torch.Tensor, y: torch.Tensor, processes: Processes) -> float:
+def _shared_gradient(
+    model: Any, batch: Batch, objective: Classes | Numbers, processes: Processes
+) -> float:
     """Leave the gradient of a batch's mean loss in every process, and return that loss.
 
     Each process computes it for its share of the samples, which may be none.
     """
-    own, targets = (each.tensor_split(processes.size)[processes.rank] for each in (x, y))
+    own = batch.share(processes.rank, processes.size)
     part = torch.zeros(1, dtype=torch.float64)
-    if len(own):
-        loss = _loss(model, own, targets) * (len(own) / len(x))
+    if len(own.x):
+        loss = objective.loss(model, own) * (len(own.x) / len(batch.x))
         loss.backward()
         part += float(loss.detach())
     reduce_gradients(model, group=processes.group, average=False)

@@ -10,7 +10,7 @@ import importlib
 import itertools
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
@@ -30,11 +30,13 @@ __all__ = [
     "as_graph",
     "as_topology",
     "channel_graph",
+    "edge_pairs",
     "from_coordinates",
     "from_dense",
     "from_networkx",
     "from_scipy",
     "load_topology",
+    "node_attributes",
     "printable_names",
     "save_topology",
     "stored_entries",
@@ -246,7 +248,8 @@ def to_networkx(graph_or_topology: GraphLike) -> nx.Graph:
 
     Nodes are integers. A layer has its input units first (``bipartite=0``), then its output
     units (``bipartite=1``). A topology whose layers chain has ``layer`` (0 for the network's
-    input) and ``unit`` on every node, and ``bipartite`` is the parity of the layer.
+    input) and ``unit`` on every node, ``layer_name`` on those that are not inputs, and
+    ``bipartite`` is the parity of the layer. `as_topology` reads all of them back.
 
     Parameters
     ----------
@@ -272,19 +275,51 @@ def to_networkx(graph_or_topology: GraphLike) -> nx.Graph:
     import networkx as nx
 
     topology = as_topology(graph_or_topology)
-    widths = check_chain(topology)
     result = nx.Graph()
-    starts = np.concatenate([[0], np.cumsum(widths)])
-    for layer, width in enumerate(widths):
-        result.add_nodes_from(
-            (int(starts[layer]) + unit, {"bipartite": layer % 2, "layer": layer, "unit": unit})
-            for unit in range(width)
-        )
-    for layer, graph in enumerate(topology.values()):
-        left = graph.indices + starts[layer]
-        right = graph.rows + starts[layer + 1]
-        result.add_edges_from(zip(left.tolist(), right.tolist(), strict=True))
+    result.add_nodes_from(enumerate(node_attributes(topology)))
+    result.add_edges_from(edge_pairs(topology).tolist())
     return result
+
+
+def node_attributes(topology: Topology) -> Iterator[dict[str, Any]]:
+    """Yield the attributes of each unit of a network, layer by layer: see `to_networkx`.
+
+    Raises
+    ------
+    ValueError
+        If the layers do not chain.
+
+    Examples
+    --------
+    >>> list(node_attributes({"a": LayerGraph.from_edge_ids([0], (1, 1))}))[1]
+    {'bipartite': 1, 'layer': 1, 'unit': 0, 'layer_name': 'a'}
+    """
+    names = ["", *topology]
+    for layer, width in enumerate(check_chain(topology)):
+        own = {"layer_name": names[layer]} if layer and list(topology) != [SINGLE] else {}
+        for unit in range(width):
+            yield {"bipartite": layer % 2, "layer": layer, "unit": unit, **own}
+
+
+def edge_pairs(topology: Topology) -> NDArray[np.int64]:
+    """Return the (n_edges, 2) ends of all edges, input unit first, units numbered by layers.
+
+    Raises
+    ------
+    ValueError
+        If the layers do not chain.
+
+    Examples
+    --------
+    >>> edge_pairs({"a": LayerGraph.from_edge_ids([1], (1, 2))}).tolist()
+    [[1, 2]]
+    """
+    starts = np.concatenate([[0], np.cumsum(check_chain(topology))])
+    pairs = [
+        np.stack([graph.indices + starts[layer], graph.rows + starts[layer + 1]], axis=1)
+        for layer, graph in enumerate(topology.values())
+    ]
+    return np.concatenate(pairs).astype(np.int64)
 
 
 def from_networkx(graph: nx.Graph) -> LayerGraph:
@@ -319,7 +354,7 @@ def topology_of_networkx(graph: nx.Graph) -> Topology:
     Examples
     --------
     >>> layer = LayerGraph.from_edge_ids([1, 2], (2, 2))
-    >>> topology_of_networkx(to_networkx({"a": layer, "b": layer})) == {"fc1": layer, "fc2": layer}
+    >>> topology_of_networkx(to_networkx({"a": layer, "b": layer})) == {"a": layer, "b": layer}
     True
     """
     position = {node: i for i, node in enumerate(graph)}
@@ -340,15 +375,16 @@ def topology_of_nodes(
     names : sequence
         Names of the nodes, for messages.
     attributes : sequence of mapping
-        Of each node: ``bipartite``, ``type``, ``layer`` and ``unit`` are looked at; see
-        `from_networkx`. ``layer`` counts if it agrees with ``bipartite`` or stands alone.
+        Of each node: ``bipartite``, ``type``, ``layer``, ``unit`` and ``layer_name`` are looked
+        at; see `from_networkx`. ``layer`` counts if it agrees with ``bipartite`` or stands alone.
     edges : (n_edges, 2) int64
         Positions of the two nodes of each edge.
 
     Returns
     -------
     dict of LayerGraph
-        ``layer``, or ``fc1``, ``fc2``, ... if there are several.
+        Named by ``layer_name``; without it ``layer``, or ``fc1``, ``fc2``, ... if there are
+        several.
 
     Raises
     ------
@@ -376,8 +412,21 @@ def topology_of_nodes(
     for i, (n_in, n_out) in enumerate(itertools.pairwise(widths.tolist())):
         mine = level[a] == i
         found.append(from_coordinates(order[b[mine]], order[a[mine]], (n_out, n_in)))
-    labels = [SINGLE] if len(found) == 1 else [f"fc{i}" for i in range(1, len(found) + 1)]
+    labels = _layer_names(level, attributes)
+    if len(labels) != len(found):
+        labels = [SINGLE] if len(found) == 1 else [f"fc{i}" for i in range(1, len(found) + 1)]
     return dict(zip(labels, found, strict=True))
+
+
+def _layer_names(level: NDArray[np.int64], attributes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names that the nodes of each layer but the first agree on, if they do."""
+    named: dict[int, set[Any]] = {}
+    for at, data in zip(level.tolist(), attributes, strict=True):
+        if at:
+            named.setdefault(at, set()).add(str(data.get("layer_name") or ""))
+    names = [next(iter(named[at])) for at in sorted(named) if len(named[at]) == 1]
+    good = len(names) == len(named) == len(set(names)) and all(names)
+    return names if good else []
 
 
 def _levels(names: Sequence[Any], attributes: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
@@ -455,8 +504,9 @@ def _numbering(
 def save_topology(path: str | os.PathLike[str], topology: GraphLike) -> None:
     """Write a topology to an ``.npz`` file: names, shapes and CSR arrays, no pickles.
 
-    The file is written under a temporary name in the same folder and renamed, so that it is never
-    incomplete.
+    A path that ends in ``.graphml`` or ``.gexf`` becomes a file of that format, for Gephi, igraph
+    and others. The file is written under a temporary name in the same folder and renamed, so that
+    it is never incomplete.
 
     Parameters
     ----------
@@ -469,6 +519,8 @@ def save_topology(path: str | os.PathLike[str], topology: GraphLike) -> None:
     ------
     TypeError
         If the arguments come in the other order, or `topology` holds no graphs.
+    ValueError
+        If GraphML or GEXF is to be written of layers that do not chain, or have no units.
 
     Examples
     --------
@@ -484,6 +536,11 @@ def save_topology(path: str | os.PathLike[str], topology: GraphLike) -> None:
             f"{type(path).__name__} as the path"
         )
     path, topology = Path(path), as_topology(topology)
+    if (suffix := path.suffix.lower()) in (".graphml", ".gexf"):
+        from topokit.graph.xml import write_xml
+
+        write_xml(path, topology, suffix)
+        return
     arrays: dict[str, Any] = {
         "format": np.array(FORMAT),
         "names": np.array(list(topology), dtype=np.str_),
@@ -619,10 +676,11 @@ def as_topology(source: GraphLike) -> Topology:
     Parameters
     ----------
     source
-        A topology (returned as it is), a layer graph, a scipy sparse matrix or a bipartite
-        networkx graph (named ``"layer"``), a dict of these; a torch model or state dict, as
+        A topology (returned as it is), a layer graph, a scipy sparse matrix or a graph of
+        networkx, igraph or rustworkx (named ``"layer"`` if it has one layer and no name), a dict
+        of these; a torch model or state dict, as
         `topokit.topology_of` reads it; a run (`topokit.History`, `topokit.Recording`) at its last
-        recorded epoch; an engine of `topokit.attach` or a fitted classifier; or the path of a run
+        recorded epoch; an engine of `topokit.attach` or a fitted estimator; or the path of a run
         directory or of a file that ``topokit analyze`` reads.
 
     Returns
@@ -720,6 +778,10 @@ def topology_and_previous(source: GraphLike) -> tuple[Topology, Topology | None]
         return {SINGLE: from_scipy(source)}, None
     if _is_networkx(source):
         return topology_of_networkx(source), None
+    if _is_exchanged(source):
+        from topokit.graph.exchange import topology_of_graph
+
+        return topology_of_graph(source), None
     recorded = getattr(source, "recorded", None)
     if isinstance(recorded, list):
         if not recorded:
@@ -733,8 +795,9 @@ def topology_and_previous(source: GraphLike) -> tuple[Topology, Topology | None]
             return topology_and_previous(held)
     hint = "; topokit.graph.convert.from_dense reads dense masks" if hasattr(source, "ndim") else ""
     raise TypeError(
-        "expected a layer graph, a topology (a dict of them), a model, a run, a scipy or networkx "
-        f"graph, or a path, got {type(source).__name__}{hint}"
+        "expected a layer graph, a topology (a dict of them), a model, a run, a graph of scipy, "
+        "networkx, igraph or rustworkx, or a path, got "
+        f"{type(source).__name__}{hint}"
     )
 
 
@@ -743,8 +806,15 @@ def _is_networkx(source: Any) -> bool:
     return networkx is not None and isinstance(source, networkx.Graph)
 
 
+def _is_exchanged(source: Any) -> bool:
+    """Return whether an object is a graph of igraph or rustworkx, without importing them."""
+    modules = {kind.__module__.partition(".")[0] for kind in type(source).__mro__}
+    return bool(modules & {"igraph", "rustworkx"})
+
+
 def _is_one_layer(source: Any) -> bool:
-    return isinstance(source, LayerGraph) or bool(sp.issparse(source)) or _is_networkx(source)
+    kinds = isinstance(source, LayerGraph) or bool(sp.issparse(source))
+    return kinds or _is_networkx(source) or _is_exchanged(source)
 
 
 def _read(source: Any) -> tuple[Topology, Topology | None]:
