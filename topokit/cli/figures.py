@@ -8,7 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from topokit.cli import console
-from topokit.cli.options import Json, some
+from topokit.cli.options import Json, Plugins, some
+from topokit.plugins import load_plugins
 
 __all__ = ["plot", "report"]
 
@@ -19,6 +20,7 @@ def plot(
     *,
     out: Path | None = None,
     formats: Annotated[str, Parameter(name="--formats")] = "png",
+    plugin: Plugins | None = None,
     json: Json = False,
 ) -> int:
     """Draw all figures of one or more runs.
@@ -37,6 +39,7 @@ def plot(
     from topokit.graph.files import safe_name
     from topokit.plots import save_figures
 
+    load_plugins(plugin or ())
     kinds = tuple(kind.strip() for kind in formats.split(",") if kind.strip())
     histories = [History.load(run) for path in some(runs) for run in runs_of(path)]
     names = [history.name for history in histories]
@@ -60,7 +63,7 @@ def plot(
     return 0
 
 
-def report(runs: list[Path], /, *, out: Path) -> int:
+def report(runs: list[Path], /, *, out: Path, plugin: Plugins | None = None) -> int:
     """Write one self-contained HTML page about one or more runs.
 
     Parameters
@@ -74,6 +77,7 @@ def report(runs: list[Path], /, *, out: Path) -> int:
     from topokit.experiments.sweep import runs_of
     from topokit.plots.report import write_report
 
+    load_plugins(plugin or ())
     histories = [History.load(run) for path in some(runs) for run in runs_of(path)]
     with console.working("writing the report"):
         write_report(histories, out)
