@@ -51,6 +51,7 @@ _HOME = {
     "experiments.study": ("Study", "load_study"),
     "experiments.sweep": ("sweep", "SweepResult"),
     "experiments.compare": ("compare", "Comparison"),
+    "plugins": ("register", "load_plugins"),
     "read": ("topology_of",),
     "estimators": ("SparseMLPClassifier", "SparseMLPRegressor"),
     "plots": ("LAYER_PLOTS", "HISTORY_PLOTS", "ACROSS_PLOTS"),

@@ -66,6 +66,8 @@ from topokit.nn.sparsify import sparsify as sparsify
 from topokit.plots import ACROSS_PLOTS as ACROSS_PLOTS
 from topokit.plots import HISTORY_PLOTS as HISTORY_PLOTS
 from topokit.plots import LAYER_PLOTS as LAYER_PLOTS
+from topokit.plugins import load_plugins as load_plugins
+from topokit.plugins import register as register
 from topokit.read import topology_of as topology_of
 from topokit.rules import RULES as RULES
 from topokit.rules import LayerView as LayerView

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 import numbers
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -18,10 +17,10 @@ __all__ = [
     "check_parameters",
     "choose",
     "hint",
-    "import_plugins",
     "is_integer",
     "is_number",
     "listed",
+    "nearest",
     "need",
     "parameters_of",
 ]
@@ -35,13 +34,14 @@ SUPPLIED = frozenset(
 
 
 def choose(kind: str, name: Any, table: Mapping[str, T]) -> T:
-    """Return the entry of a table; the error for an unknown name lists the nearest and all names.
+    """Return the entry of a table; the error for an unknown name has the nearest or all names.
 
     Parameters
     ----------
     kind : str
         What the table holds, in the singular ("rule", "data set"): used in the message.
     name : str
+        Or, where the table holds functions, a function, which is returned.
     table : mapping
 
     Returns
@@ -64,7 +64,29 @@ def choose(kind: str, name: Any, table: Mapping[str, T]) -> T:
     """
     if isinstance(name, str) and name in table:
         return table[name]
-    raise ValueError(f"unknown {kind} {name!r}; {hint(name, table)}{kind}s: {listed(table)}")
+    if callable(name) and all(map(callable, table.values())):
+        return cast("T", name)
+    raise ValueError(f"unknown {kind} {name!r}; {nearest(kind, name, table)}")
+
+
+def nearest(kind: str, name: Any, names: Iterable[str]) -> str:
+    """Return the name that may have been meant and, if there is none or few, all names.
+
+    Examples
+    --------
+    >>> nearest("rule", "katzz", ["katz", "set"])
+    "did you mean 'katz'? rules: katz, set"
+    >>> nearest("unit", "unit7x", [f"unit{i}" for i in range(44)])
+    "did you mean 'unit7'? (one of 44 units)"
+    """
+    names, near = list(names), hint(name, names)
+    if near and len(names) > MOST_LISTED:
+        return f"{near}(one of {len(names)} {kind}s)"
+    return f"{near}{kind}s: {listed(names)}"
+
+
+MOST_LISTED = 12
+"""Names listed in a message that has a suggestion; without one all are listed."""
 
 
 def as_generator(rng: Any, name: str = "rng") -> np.random.Generator:
@@ -263,29 +285,3 @@ def _in_words(annotation: Any) -> str:
     if annotation is Any:
         return "any value"
     return getattr(annotation, "__name__", str(annotation))
-
-
-def import_plugins(names: Iterable[str]) -> None:
-    """Import the modules that add a user's variants to the tables.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Names of modules; with none, nothing happens.
-
-    Raises
-    ------
-    ValueError
-        If a module cannot be imported.
-
-    Examples
-    --------
-    >>> import_plugins(["no_such_module"])
-    Traceback (most recent call last):
-    ValueError: plugin no_such_module: expected a module to import: No module named 'no_such_module'
-    """
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ValueError(f"plugin {name}: expected a module to import: {error}") from error

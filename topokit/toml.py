@@ -132,7 +132,8 @@ def _value(value: Any) -> str:
 def parse_assignment(text: str) -> tuple[tuple[str, ...], Any]:
     """Split ``section.key=value`` into its path and its value.
 
-    The value is read as TOML; if it is not valid TOML, it is taken as a string.
+    The value is read as TOML; if it is not valid TOML, it is taken as a string, or as a list of
+    strings if it is words in brackets.
 
     Raises
     ------
@@ -143,6 +144,8 @@ def parse_assignment(text: str) -> tuple[tuple[str, ...], Any]:
     --------
     >>> parse_assignment("rule.drop_fraction=0.2"), parse_assignment("rule.name=rigl")
     ((('rule', 'drop_fraction'), 0.2), (('rule', 'name'), 'rigl'))
+    >>> parse_assignment("measures.names=[turnover,fan_in.mean]")[1]
+    ['turnover', 'fan_in.mean']
     """
     path, equals, value = text.partition("=")
     parts = tuple(part.strip() for part in path.split("."))
@@ -151,7 +154,10 @@ def parse_assignment(text: str) -> tuple[tuple[str, ...], Any]:
     try:
         parsed = tomllib.loads(f"value = {value.strip()}")
     except (ValueError, RecursionError):
-        return parts, value.strip()
+        value = value.strip()
+        if re.fullmatch(r"\[\s*[A-Za-z_][\w.]*(\s*,\s*[A-Za-z_][\w.]*)*\s*\]", value):
+            return parts, [word.strip() for word in value[1:-1].split(",")]
+        return parts, value
     return parts, parsed["value"] if len(parsed) == 1 else value.strip()
 
 

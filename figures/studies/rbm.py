@@ -83,7 +83,7 @@ def likelihood(directory, name, seed, data_dir):
 
     from topokit.data import load_data
     from topokit.experiments.loop import read_checkpoint
-    from topokit.experiments.runs import STREAMS
+    from topokit.experiments.preparation import STREAMS
     from topokit.nn.models import MODELS
     from topokit.nn.rbm import annealed_log_partition, log_likelihood
     from topokit.read import topology_of

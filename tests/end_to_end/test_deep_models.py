@@ -55,13 +55,13 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, recipe):
 
 
 def test_augmentation_changes_training_alone(tmp_path):
-    from topokit.experiments.runs import _prepare
+    from topokit.experiments.preparation import prepare_run
 
     values = tiny("resnet20_cifar10").to_dict()
     augmented = RunConfig.from_dict(values)
     del values["data"]["augment"]
     configs = [RunConfig.from_dict(values), augmented]
-    parts = [_prepare(config, None) for config in configs]
+    parts = [prepare_run(config, None) for config in configs]
     assert np.array_equal(parts[0].data.x_train, parts[1].data.x_train)
     assert np.array_equal(parts[0].data.x_test, parts[1].data.x_test)
     histories = [run(config, tmp_path / str(i)) for i, config in enumerate(configs)]
@@ -96,14 +96,15 @@ def test_a_transformer_has_no_measures_of_a_chain(tmp_path):
 
 def test_batch_norm_is_for_one_process():
     from topokit.experiments.loop import _draw_apart
-    from topokit.experiments.runs import _build, _first_topology, _prepare
+    from topokit.experiments.preparation import first_topology, prepare_run
+    from topokit.experiments.runs import _build
 
     class Two:
         size, rank, first = 2, 0, True
 
     config = tiny("resnet20_cifar10")
-    parts = _prepare(config, None)
-    state = _build(config, _first_topology(config, parts), parts)
+    parts = prepare_run(config, None)
+    state = _build(config, first_topology(config, parts), parts)
     with pytest.raises(ValueError, match="expected one process for a model with batch norm"):
         _draw_apart(state, Two())
 

@@ -125,16 +125,16 @@ def test_more_epochs_may_be_accepted_and_other_widths_never(tmp_path):
 
 def test_other_samples_are_refused_or_accepted_and_recorded(tmp_path, monkeypatch):
     path = stopped(tmp_path / "run")
-    from topokit.experiments import runs
+    from topokit.experiments import preparation
 
-    original = runs.load_data
+    original = preparation.load_data
 
     def changed(*args, **kwargs):
         data = original(*args, **kwargs)
         data.x_train[3, 40] += 0.25
         return data
 
-    monkeypatch.setattr(runs, "load_data", changed)
+    monkeypatch.setattr(preparation, "load_data", changed)
     with pytest.raises(ValueError, match=r"the samples are not those .* --accept data"):
         resume(path)
     assert resume(path, accept=["data"]).recorded == [0, 1, 2, 3]

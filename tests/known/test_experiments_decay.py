@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from topokit.classifier import SparseMLPClassifier
+from topokit.estimators import SparseMLPClassifier
 from topokit.experiments.config import OptimizerSpec, RunConfig, load_recipe
 from topokit.experiments.runs import make_optimizer, resume, run
 

@@ -121,9 +121,7 @@ def test_works_in_pipelines_and_searches(digits):
     assert cross_val_score(pipe, x, y, cv=2).min() > 0.7
     search = GridSearchCV(pipe, {"sparsemlpclassifier__rule": ["set", "static"]}, cv=2).fit(x, y)
     assert search.best_score_ > 0.7
-    from topokit.classifier import SparseMLPClassifier as former
-
-    assert topokit.SparseMLPClassifier is SparseMLPClassifier is former
+    assert topokit.SparseMLPClassifier is SparseMLPClassifier
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,8 @@ def test_figures_are_the_same_when_made_twice(run, tmp_path):
 
 
 def test_an_unknown_format_is_refused(run, tmp_path):
-    with pytest.raises(ValueError, match="expected formats of png, pdf, svg, mp4, gif, html, got 'bmp'"):
+    formats = "png, pdf, svg, mp4, gif, html"
+    with pytest.raises(ValueError, match=f"expected formats of {formats}, got 'bmp'"):
         save_figures(run, tmp_path, formats=("bmp",))
 
 

@@ -7,6 +7,7 @@ import os
 import cyclopts
 
 from topokit.cli import console, figures, graphs, interrupts, runs, studies
+from topokit.plugins import told
 
 __all__ = ["app", "execute"]
 
@@ -32,6 +33,9 @@ for _command in (
 ):
     app.command(_command)
 app.command(graphs.list_, name="list")
+
+OURS = (ValueError, FloatingPointError, TypeError, OSError, MemoryError)
+"""Errors that a command ends with in a sentence; others are faults of topokit."""
 
 
 def execute(tokens: list[str]) -> int:
@@ -62,8 +66,13 @@ def _executed(tokens: list[str]) -> int:
         hint = _hint(error, tokens) or f"see '{_help(tokens)}'"
         console.complain(f"{_first_line(error)} ({hint})")
         return 2
-    except (ValueError, FloatingPointError, TypeError, OSError, MemoryError) as error:
+    except Exception as error:
         if os.environ.get("TOPOKIT_TRACEBACK"):
+            raise
+        if not isinstance(error, MemoryError) and (words := told(error)):
+            console.complain(words)
+            return 2
+        if not isinstance(error, OURS):
             raise
         words, code = console.sentence(error)
         console.complain(words)

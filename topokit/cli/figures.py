@@ -11,8 +11,9 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from topokit.cli import console
-from topokit.cli.options import Json, some
+from topokit.cli.options import Json, Plugins, some
 from topokit.foreign import printable
+from topokit.plugins import load_plugins
 
 __all__ = ["plot", "report"]
 
@@ -26,6 +27,7 @@ def plot(
     layer: str | None = None,
     size: str = "column",
     formats: Annotated[str, Parameter(name="--formats")] = "png",
+    plugin: Plugins | None = None,
     json: Json = False,
 ) -> int:
     """Draw figures of one or more runs, by default all.
@@ -50,6 +52,7 @@ def plot(
     from topokit.graph.files import safe_name
     from topokit.plots import save_figures
 
+    load_plugins(plugin or ())
     kinds = _words(formats)
     names = None if only is None else _words(only)
     if names == ():
@@ -84,7 +87,7 @@ def plot(
     return 0
 
 
-def report(runs: list[Path], /, *, out: Path) -> int:
+def report(runs: list[Path], /, *, out: Path, plugin: Plugins | None = None) -> int:
     """Write one self-contained HTML page about one or more runs.
 
     Parameters
@@ -98,6 +101,7 @@ def report(runs: list[Path], /, *, out: Path) -> int:
     from topokit.experiments.sweep import runs_of
     from topokit.plots.report import write_report
 
+    load_plugins(plugin or ())
     histories = [History.load(run) for path in some(runs) for run in runs_of(path)]
     with _progress("the report") as progress:
         write_report(histories, out, progress=progress)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from topokit.cli import console
 from topokit.cli.options import Json, Plugins, Settings
-from topokit.tables import import_plugins
+from topokit.plugins import load_plugins
 
 if TYPE_CHECKING:
     from topokit.generators import Description
@@ -63,7 +63,7 @@ def analyze(
     from topokit.plots.report import verdict_sentences
     from topokit.read import RUN_MEASURES, read_topologies, run_rows
 
-    import_plugins(plugin or ())
+    load_plugins(plugin or ())
     names = _measure_names(measures)
     if epoch is not None and target.is_file():
         raise ValueError(f"--epoch: expected a run, whose epochs are recorded, {target} is a file")
@@ -200,7 +200,7 @@ def generate(
     from topokit.generators import generate as generate_topology
     from topokit.graph.convert import save_topology
 
-    import_plugins(plugin or ())
+    load_plugins(plugin or ())
     try:
         sizes = [int(width) for width in widths.split(",")]
     except ValueError:
@@ -260,7 +260,7 @@ def list_(table: str | None = None, /, *, plugin: Plugins | None = None, json: J
     from topokit.cli.catalogue import TABLES, rows_of
     from topokit.tables import choose
 
-    import_plugins(plugin or ())
+    load_plugins(plugin or ())
     names = list(TABLES) if table is None else [table]
     for name in names:
         choose("table", name, TABLES)

@@ -15,7 +15,11 @@ Settings = Annotated[
 ]
 Plugins = Annotated[
     list[str],
-    Parameter(name="--plugin", help="Module that adds to the tables; may be repeated."),
+    Parameter(
+        name="--plugin",
+        help="Python file (./mine.py) or module of your own measures, rules, generators and plots. "
+        "Its code is run. May be repeated.",
+    ),
 ]
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
 Nproc = Annotated[

@@ -11,15 +11,16 @@ from cyclopts import Parameter
 
 from topokit.cli import console, interrupts
 from topokit.cli.options import DataDir, Json, Nproc, Plugins, Settings, some
-from topokit.tables import import_plugins
+from topokit.plugins import load_plugins, told
 
 __all__ = ["resume", "train", "verify"]
 
 Accept = Annotated[
-    list[Literal["config", "data"]],
+    list[Literal["config", "data", "plugins"]],
     Parameter(
         name="--accept",
-        help="Go on with an edited config.toml (config) or other samples (data).",
+        help="Go on with an edited config.toml (config), other samples (data) or other plugins "
+        "(plugins).",
     ),
 ]
 
@@ -55,19 +56,19 @@ def train(
     settings
         Keys of the configuration: KEY=VALUE ..., e.g. rule.drop_fraction=0.2.
     """
-    from topokit.experiments.config import load_recipe
+    from topokit.experiments.config import load_recipe, with_registered
     from topokit.experiments.record import History
     from topokit.experiments.rundir import RunDirectory
     from topokit.experiments.runs import resume as resume_run
     from topokit.experiments.runs import run, take_part
 
-    import_plugins(plugin or ())
+    plugins = load_plugins(plugin or ())
     changes = list(settings or [])
     if rule is not None:
         changes.insert(0, f'rule.name="{rule}"')
     if seed is not None:
         changes.append(f"seed={seed}")
-    config = load_recipe(recipe).override(changes)
+    config = with_registered(load_recipe(recipe).override(changes))
     name = f"{Path(recipe).stem}-seed{config.seed}"
     directory = out or _free_directory(Path("runs"), name, config.to_toml())
     there = RunDirectory(directory)
@@ -75,7 +76,7 @@ def train(
     if interrupted and there.done:
         console.note(f"{directory} holds this run, finished; nothing to do")
         return _finished(History.load(directory), directory, json)
-    with _resumable(directory), _several(nproc, data_dir, plugin, config) as processes:
+    with _resumable(directory), _several(nproc, data_dir, plugins, config) as processes:
         if processes is not None and not processes.first:
             take_part(processes, data_dir)
             return 0
@@ -90,11 +91,13 @@ def train(
     return _finished(history, directory, json)
 
 
-def _several(nproc: int | None, data_dir: Path | None, plugin: Any, config: Any) -> Any:
+def _several(
+    nproc: int | None, data_dir: Path | None, plugins: tuple[str, ...], config: Any
+) -> Any:
     """Return the context of the processes of a run, None if there are no others."""
     from topokit.experiments.processes import several
 
-    return several(nproc, data_dir=data_dir, plugins=plugin or (), threads=config.threads)
+    return several(nproc, data_dir=data_dir, plugins=plugins, threads=config.threads)
 
 
 def resume(
@@ -120,7 +123,7 @@ def resume(
     from topokit.experiments.runs import resume as resume_run
     from topokit.experiments.runs import take_part
 
-    import_plugins(plugin or ())
+    plugins = load_plugins(plugin or ())
     directory = RunDirectory.open(run)
     if directory.done:
         console.note(f"{run} is already finished; nothing to do")
@@ -128,7 +131,7 @@ def resume(
     if "config" not in (accept or ()):
         directory.compare(directory.read())  # before an edited configuration is used
     config = RunConfig.from_dict(directory.config())
-    with _resumable(run), _several(nproc, data_dir, plugin, config) as processes:
+    with _resumable(run), _several(nproc, data_dir, plugins, config) as processes:
         if processes is not None and not processes.first:
             take_part(processes, data_dir)
             return 0
@@ -152,8 +155,9 @@ def _resumable(directory: Path) -> Iterator[None]:
     with interrupts.saying(words):
         try:
             yield
-        except OSError as error:  # such as a full disk: the last checkpoint is intact
-            if (directory / "checkpoint.pt").is_file() and not isinstance(error, FileNotFoundError):
+        except Exception as error:  # such as a full disk: the last checkpoint is intact
+            ours = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+            if (directory / "checkpoint.pt").is_file() and (ours or told(error)):
                 command = f"topokit resume {console.shown(directory)}"
                 error.add_note(f"finished epochs are saved; continue: {command}")
             raise

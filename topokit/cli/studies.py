@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from topokit.cli import console, interrupts
 from topokit.cli.options import DataDir, Json, Plugins, some
-from topokit.tables import import_plugins
+from topokit.plugins import load_plugins
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,7 @@ def sweep(
     from topokit.experiments import sweep as sweeping
     from topokit.experiments.study import load_study
 
-    import_plugins(plugin or ())
+    load_plugins(plugin or ())
     planned = load_study(study, quick=quick)
     at = _part(part)
     repeat = f"topokit sweep {console.shown(study)} --out {console.shown(out)}"
@@ -177,6 +177,7 @@ def compare(
     measures: str | None = None,
     out: Path | None = None,
     seed: int = 0,
+    plugin: Plugins | None = None,
     json: Json = False,
 ) -> int:
     """Compare groups of runs over seeds: accuracy, edges, measures, and differences of pairs.
@@ -198,6 +199,7 @@ def compare(
 
     from topokit.experiments import compare as comparing
 
+    load_plugins(plugin or ())
     names = comparing.MEASURES if measures is None else tuple(measures.split(","))
     rng = np.random.default_rng(seed)
     found = comparing.compare(some(runs), measures=[n.strip() for n in names], rng=rng)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from topokit.plugins import core_measures, name_of
 from topokit.rules.rewire import SCHEDULES, Rewiring
 from topokit.tables import (
     check_parameters,
@@ -46,6 +47,7 @@ __all__ = [
     "parse_settings",
     "resolve",
     "to_toml",
+    "with_registered",
 ]
 
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
@@ -282,6 +284,9 @@ class MeasuresSpec:
     every : int or "log"
         With ``"log"`` at about ten epochs in each factor of ten, evenly on a logarithmic axis:
         see `is_log_spaced`.
+    also : tuple of str, optional
+        Taken in addition to `names`, at the same epochs. Measures registered by a plugin or a
+        script are entered here when a run begins, unless `names` or `also` is given.
     chosen : tuple of str
         Further, costlier measures, taken at the first and the last epoch, and every
         `chosen_every` epochs if that is given.
@@ -292,10 +297,12 @@ class MeasuresSpec:
     every: int | str = 1
     chosen: tuple[str, ...] = ()
     chosen_every: int | str | None = None
+    also: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.names is not None:
-            assign(self, names=_names("measures.names", self.names))
+        for key in ("names", "also"):
+            if getattr(self, key) is not None:
+                assign(self, **{key: _names(f"measures.{key}", getattr(self, key))})
         words = f'a positive integer or "{LOG}"'
         good = self.every == LOG or is_integer(self.every, 1)
         need(good, "measures.every", words, self.every)
@@ -306,7 +313,8 @@ class MeasuresSpec:
     def at(self, epoch: int, epochs: int, core: tuple[str, ...]) -> list[str]:
         """Return the names taken at `epoch` of `epochs`; `core` is used where `names` is None."""
         ends = epoch == epochs - 1
-        due = list(core if self.names is None else self.names)
+        wanted = (*(("core",) if self.names is None else self.names), *(self.also or ()))
+        due = [each for name in wanted for each in (core if name == "core" else (name,))]
         if not (ends or _is_due(epoch, self.every)):
             due = []
         if epoch == 0 or ends or (self.chosen_every and _is_due(epoch, self.chosen_every)):
@@ -467,26 +475,53 @@ class RunConfig:
         """Return the configuration as TOML text that `from_toml` reads back equal."""
         return to_toml(self.to_dict())
 
-    def override(self, assignments: Iterable[str]) -> RunConfig:
-        """Return a configuration with ``section.key=value`` assignments applied.
+    def override(
+        self, assignments: str | Iterable[str] | Mapping[str, Any] = (), /, **values: Any
+    ) -> RunConfig:
+        """Return a configuration with other values.
 
-        Values are TOML; what is not valid TOML is taken as a string, so ``rule.name=rigl`` needs
-        no quotes. A new choice (another rule, generator, data set or model) starts with its own
-        defaults: parameters of the old one are dropped. Setting one of `epsilon` and `density`
-        replaces the other, as does setting one of `weight_decay` and `decay_per_step` above 0.
+        A new choice (another rule, generator, data set or model) starts with its own defaults:
+        parameters of the old one are dropped. Setting one of `epsilon` and `density` replaces the
+        other, as does setting one of `weight_decay` and `decay_per_step` above 0.
+
+        Parameters
+        ----------
+        assignments : iterable of str, or mapping
+            ``section.key=value`` texts, whose values are TOML; what is not valid TOML is taken as a
+            string, so ``rule.name=rigl`` needs no quotes. Or a mapping of such keys to values.
+        **values
+            Keys without a section, such as ``epochs=3``, and sections: the name of another choice
+            (``rule="rigl"``), or a mapping of keys. A function of one's own in place of the name
+            of a rule, generator, data set, model or measure is registered under its own name.
+
+        Raises
+        ------
+        ValueError
+            If a key is unknown or a value does not fit.
+
+        Examples
+        --------
+        >>> config = load_recipe("set_mlp_digits")
+        >>> config = config.override({"rule.drop_fraction": 0.2}, epochs=3, topology="biregular")
+        >>> config.epochs, config.rule.drop_fraction, config.topology.generator
+        (3, 0.2, 'biregular')
         """
-        pairs = [parse_assignment(text) for text in assignments]
+        if isinstance(assignments, Mapping):
+            values = {**assignments, **values}
+            assignments = ()
+        texts = [assignments] if isinstance(assignments, str) else assignments
+        pairs = [parse_assignment(text) for text in texts] + list(_pairs(values))
         pairs.sort(key=lambda pair: _CHOICES.get(pair[0][0]) != ".".join(pair[0][1:]))
-        values = self.to_dict()
+        tables = self.to_dict()
         given = {path for path, _ in pairs}
         for path, value in pairs:
-            table = table_at(values, path)
+            table = table_at(tables, path)
             section, last = path[0], path[-1]
             if _CHOICES.get(section) == last and table.get(last) != value:
                 own = {item.name for item in fields(_SECTIONS[section])}
                 if value in WITHOUT_WIDTHS:
                     own -= {"widths"}
-                values[section] = table = {k: v for k, v in table.items() if k in own}
+                tables[section] = table = {k: v for k, v in table.items() if k in own}
             if section == "topology":
                 _one_budget(
                     table, last, value, {where[-1] for where in given if where[0] == section}
@@ -496,7 +531,49 @@ class RunConfig:
                     if (section, other) not in given:
                         table.pop(other, None)
             table[last] = value
-        return RunConfig.from_dict(values)
+        return RunConfig.from_dict(tables)
+
+
+_KINDS = {
+    "data.name": "data set", "model.name": "model", "topology.generator": "generator",
+    "topology.densities": "density allocation", "rule.name": "rule",
+}  # fmt: skip
+"""Keys whose value is a name in a table, and what the table holds."""
+
+
+def _pairs(values: Mapping[str, Any]) -> Iterable[tuple[tuple[str, ...], Any]]:
+    """Yield path and value of each key of a mapping; see `RunConfig.override`."""
+    for key, value in values.items():
+        if key in _SECTIONS and isinstance(value, Mapping):
+            yield from _pairs({f"{key}.{inner}": each for inner, each in value.items()})
+            continue
+        if key in _SECTIONS:  # the choice of the section
+            key = f"{key}.{_CHOICES.get(key, 'names' if key == 'measures' else 'name')}"
+        elif "." not in key and key not in (keys := [item.name for item in fields(RunConfig)]):
+            near = [
+                f"{section}.{item.name}"
+                for section, kind in _SECTIONS.items()
+                for item in fields(kind)
+                if item.name == key
+            ]
+            words = f"did you mean {near[0]!r}? " if near else hint(key, keys)
+            raise ValueError(f"unknown key {key!r}; {words}keys: {listed(keys)}")
+        if key in _KINDS:
+            value = name_of(_KINDS[key], value)
+        elif key.startswith("measures.") and (callable(value) or isinstance(value, list | tuple)):
+            each = [value] if callable(value) else value
+            value = [name_of("measure", name) for name in each]
+        elif callable(value):
+            raise ValueError(f"{key}: expected a value, got a function")
+        yield tuple(key.split(".")), list(value) if isinstance(value, tuple) else value
+
+
+def with_registered(config: RunConfig) -> RunConfig:
+    """Return a configuration that takes the registered measures too, unless it names measures."""
+    measures, registered = config.measures, core_measures()
+    if not registered or measures.names is not None or measures.also is not None:
+        return config
+    return replace(config, measures=replace(measures, also=registered))
 
 
 def _one_budget(table: dict[str, Any], key: str, value: Any, given: set[str]) -> None:
@@ -610,7 +687,8 @@ def resolve(config: RunConfig, tables: Mapping[str, Mapping[str, Callable[..., A
             f"topology.densities: expected one for each of {n_layers} layers, got {len(shares)}"
         )
     if "measures" in tables:
-        for name in (config.measures.names or ()) + config.measures.chosen:
+        spec = config.measures
+        for name in (spec.names or ()) + (spec.also or ()) + spec.chosen:
             choose("measure", name.partition(".")[0], tables["measures"])
     return config
 

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from topokit.nn.distributed import Processes
-from topokit.tables import import_plugins
+from topokit.plugins import load_plugins, told
 
 __all__ = ["launched", "several"]
 
@@ -188,7 +188,7 @@ def _other(
     try:
         from topokit.experiments.runs import take_part
 
-        import_plugins(plugins)
+        load_plugins(plugins)
         torch.set_num_threads(threads)
         pipe.send(STARTED)
         store = dist.TCPStore("127.0.0.1", port, nproc, is_master=False)
@@ -199,5 +199,7 @@ def _other(
         os._exit(1)  # another process has ended and says why
     except Exception as error:
         with suppress(OSError):
-            pipe.send((isinstance(error, REFUSED), str(error) or type(error).__name__))
+            plugin = told(error)
+            refused = bool(plugin) or isinstance(error, REFUSED)
+            pipe.send((refused, plugin or str(error) or type(error).__name__))
         os._exit(1)

@@ -82,6 +82,8 @@ class Record:
         Whether a part of a line follows.
     ended : bool
         Whether the mark of the end was there before the record was read.
+    plugins : list of dict
+        The plugins that were loaded, as the record has them; see `topokit.plugins.loaded`.
     """
 
     schema: int
@@ -95,6 +97,7 @@ class Record:
     size: int = 0
     torn: bool = False
     ended: bool = False
+    plugins: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def checks(self) -> dict[int, str] | None:
@@ -543,6 +546,7 @@ def readable_lines(content: bytes, path: Path) -> tuple[Record | None, str]:
             if values["kind"] == "run" and not i:
                 config, environment = values["config"], values["environment"]
                 record = Record(SCHEMA, values["run"], config, environment, values["data"])
+                record = replace(record, plugins=environment.get("plugins", []))
             elif record is None or values["before"] != last or values["run"] != record.run:
                 del epochs[-1:], starts[-1:]  # which of the two lines is wrong is not known
                 record = record if epochs else None

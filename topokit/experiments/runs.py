@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -19,60 +19,34 @@ import numpy as np
 import pandas as pd
 import torch
 
-from topokit.data import DATASETS, Data, load_data
 from topokit.experiments.config import (
     OPTIMIZERS,
-    WITHOUT_BUDGET,
     OptimizerSpec,
     RunConfig,
-    check_widths,
     load_recipe,
-    resolve,
+    with_registered,
 )
 from topokit.experiments.loop import Epoch, TrainPlan, TrainState, read_checkpoint, train
+from topokit.experiments.preparation import Parts, first_topology, prepare_run, resolve_names
 from topokit.experiments.record import EXPLORED, History
 from topokit.experiments.recorder import Recorder
 from topokit.experiments.rundir import Record, RunDirectory
 from topokit.experiments.upgrade import upgrade
-from topokit.generators import (
-    DENSITIES,
-    GENERATORS,
-    generate,
-    generate_layers,
-    layer_densities,
-)
-from topokit.generators.density import shapes_of
 from topokit.graph import EdgeUpdate, Topology
 from topokit.graph.checksums import read_seal, seal_in
 from topokit.graph.layergraph import chain_widths
-from topokit.measures import (
-    CHANGE_MEASURES,
-    CORE,
-    LAYER_MEASURES,
-    NETWORK_MEASURES,
-    measure,
-    prepare,
-)
+from topokit.measures import CORE, measure, prepare
 from topokit.nn.distributed import Processes
-from topokit.nn.initial_topology import INITIAL_TOPOLOGIES
 from topokit.nn.layers import sparse_layers
-from topokit.nn.models import (
-    LAYERS,
-    MODELS,
-    SEQUENCES,
-    UNSUPERVISED,
-    inputs_of,
-    layers_for,
-)
+from topokit.nn.models import MODELS
 from topokit.nn.states import topology_of_state
-from topokit.rules import RULES, SCHEDULES, Rewiring
+from topokit.plugins import loaded, unlike
+from topokit.rules import SCHEDULES, Rewiring, make_rule
 from topokit.tables import choose
 
 __all__ = ["Progress", "check", "make_optimizer", "resume", "run", "take_part"]
 
 Progress = Callable[[Epoch, pd.DataFrame], None]
-
-STREAMS = ("topology", "weights", "order", "rule", "dropout", "data")
 
 
 def run(
@@ -82,6 +56,7 @@ def run(
     data_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     processes: Processes | None = None,
+    **changes: Any,
 ) -> History:
     """Train a network and record the topology of every epoch.
 
@@ -102,6 +77,9 @@ def run(
     processes : Processes, optional
         Processes that train together, this one being the first: see
         `topokit.experiments.processes`.
+    **changes
+        Other values of the configuration, as for `RunConfig.override`: ``epochs=3``,
+        ``rule="rigl"``, ``rule=my_rule``, ``**{"rule.drop_fraction": 0.2}``.
 
     Returns
     -------
@@ -120,16 +98,18 @@ def run(
     Examples
     --------
     >>> import tempfile
-    >>> config = load_recipe("set_mlp_digits").override(["epochs=2", "model.widths=[64,30,10]"])
-    >>> history = run(config, tempfile.mkdtemp())
+    >>> widths = {"model.widths": [64, 30, 10]}
+    >>> history = run("set_mlp_digits", tempfile.mkdtemp(), epochs=2, **widths)
     >>> history.epochs["epoch"].tolist(), history.topology(0)["fc1"].n_in
     ([0, 1], 64)
     """
     config = config if isinstance(config, RunConfig) else load_recipe(config)
+    config = with_registered(config.override(changes) if changes else config)
     run_directory = RunDirectory(Path(directory))
     run_directory.check_free(config.to_toml())  # before the work, and again with the lock
-    parts = _prepare(config, data_dir)
-    state = _build(config, _first_topology(config, parts), parts)
+    parts = prepare_run(config, data_dir)
+    _plan(config)  # a rule that cannot be made is refused before anything is written
+    state = _build(config, first_topology(config, parts), parts)
     run_directory.path.mkdir(parents=True, exist_ok=True)
     with run_directory.lock():
         _create(run_directory, config, parts, processes)
@@ -137,7 +117,7 @@ def run(
 
 
 def _create(
-    run_directory: RunDirectory, config: RunConfig, parts: _Parts, processes: Processes | None
+    run_directory: RunDirectory, config: RunConfig, parts: Parts, processes: Processes | None
 ) -> None:
     environment = _environment(config, 1 if processes is None else processes.size)
     RunDirectory.create(
@@ -165,7 +145,8 @@ def resume(
         As for `run`; the number of processes may be another one than before.
     accept : iterable of str
         What may differ from the beginning of the run and is used from now on: ``"config"``, the
-        edited ``config.toml``, and ``"data"``, other samples. The record says where it changed.
+        edited ``config.toml``; ``"data"``, other samples; ``"plugins"``, other plugins, or none.
+        The record says where it changed.
 
     Returns
     -------
@@ -176,8 +157,9 @@ def resume(
     FileNotFoundError
         If there is no such directory, or the data set is missing.
     ValueError
-        If it is not a run directory, a file is damaged or missing, configuration, data or
-        checkpoint are not those of the run, or another process is writing to it.
+        If it is not a run directory, a file is damaged or missing, configuration, data, plugins
+        or checkpoint are not those of the run, or another process is writing to it. A run never
+        loads plugins by itself: see `topokit.load_plugins`.
 
     Examples
     --------
@@ -201,6 +183,9 @@ def resume(
             changed["config"] = text
         record = replace(record, **changed)
         run_directory.compare(record)
+        if other := unlike(record.plugins):
+            _check_plugins(run_directory, other, accept)
+            changed["plugins"] = loaded()
         config = RunConfig.from_dict(run_directory.config())
         parts = _prepared(config, data_dir, record)
         if not record.run and not record.lines and not run_directory.checkpoint.exists():
@@ -227,14 +212,27 @@ def resume(
         return _loop(config, state, parts, run_directory, progress, processes)
 
 
-ACCEPTED = {"config": "an edited config.toml", "data": "other samples"}
+ACCEPTED = {
+    "config": "an edited config.toml", "data": "other samples", "plugins": "other plugins",
+}  # fmt: skip
 """What a resumed run may be told to accept."""
 
 
-def _prepared(config: RunConfig, data_dir: str | os.PathLike[str] | None, record: Record) -> _Parts:
+def _check_plugins(run_directory: RunDirectory, other: list[str], accept: set[str]) -> None:
+    """Raise an error about other plugins than those of a run, unless they are accepted."""
+    if "plugins" not in accept:
+        raise ValueError(
+            f"run {run_directory.path} began with other plugins: {'; '.join(other)}. A run never "
+            "loads code by itself: name the plugins that you trust with --plugin FILE "
+            "(topokit.load_plugins in Python); '--accept plugins' goes on with those you name, or "
+            "with none"
+        )
+
+
+def _prepared(config: RunConfig, data_dir: str | os.PathLike[str] | None, record: Record) -> Parts:
     """Return the parts of a run that goes on; an unknown name may be that of a plugin."""
     try:
-        return _prepare(config, data_dir)
+        return prepare_run(config, data_dir)
     except ValueError as error:
         if not str(error).startswith("unknown"):
             raise
@@ -246,7 +244,7 @@ def _prepared(config: RunConfig, data_dir: str | os.PathLike[str] | None, record
 
 
 def _restored(
-    run_directory: RunDirectory, record: Record, config: RunConfig, parts: _Parts
+    run_directory: RunDirectory, record: Record, config: RunConfig, parts: Parts
 ) -> TrainState:
     """Return the state from which a run goes on: that of its checkpoint, or the first."""
     n_recorded = len(record.lines)
@@ -259,7 +257,7 @@ def _restored(
                 f"go on after {n_recorded} epochs; start it again in another folder: "
                 f"topokit train {run_directory.path / 'config.toml'} --out NEW"
             ) from None
-        return _build(config, _first_topology(config, parts), parts)
+        return _build(config, first_topology(config, parts), parts)
     check = None
     if record.schema > 1:
         known = 1 <= sealed <= n_recorded
@@ -294,14 +292,6 @@ def _restored(
     return state
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """Data and random streams, from which new and resumed runs are built."""
-
-    data: Data
-    rngs: dict[str, np.random.Generator]
-
-
 def check(
     config: RunConfig, *, data_dir: str | os.PathLike[str] | None = None, load: bool = True
 ) -> None:
@@ -324,106 +314,16 @@ def check(
     --------
     >>> check(load_recipe("set_mlp_digits").override(["rule.name=sett"]))
     Traceback (most recent call last):
-    ValueError: unknown rule 'sett'; did you mean 'set'? rules: ...
+    ValueError: unknown rule 'sett'; did you mean 'set'? ...
     """
     if load:
-        _prepare(config, data_dir)
+        prepare_run(config, data_dir)
     else:
-        _resolve(config)
+        resolve_names(config)
     _plan(config)
 
 
-def _resolve(config: RunConfig) -> None:
-    """Check the names and parameters of a configuration against all tables."""
-    resolve(
-        config,
-        tables={
-            "data": DATASETS,
-            "model": MODELS,
-            "topology": {**GENERATORS, **INITIAL_TOPOLOGIES},
-            "densities": DENSITIES,
-            "rule": RULES,
-            "measures": {**LAYER_MEASURES, **NETWORK_MEASURES, **CHANGE_MEASURES, EXPLORED: len},
-        },
-    )
-
-
-def _prepare(config: RunConfig, data_dir: str | os.PathLike[str] | None) -> _Parts:
-    """Check the configuration, then load the data and check that the widths match."""
-    _resolve(config)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    rngs = {
-        name: np.random.Generator(
-            np.random.PCG64(np.random.SeedSequence(config.seed, spawn_key=(i,)))
-        )
-        for i, name in enumerate(STREAMS)
-    }
-    folder = None if data_dir is None else Path(data_dir)
-    data = load_data(config.data.name, data_dir=folder, rng=rngs["data"], **config.data.params)
-    n_classes = 0 if config.model.name in UNSUPERVISED else data.n_classes
-    if not n_classes and config.model.name not in UNSUPERVISED:
-        raise ValueError(
-            f"data.name: model {config.model.name!r} expected a data set with labels, got "
-            f"{data.name!r}, which has none; {', '.join(sorted(UNSUPERVISED))} learns without"
-        )
-    if (data.y_train.ndim == 2) != (config.model.name in SEQUENCES):
-        kind = "one class for each sample" if data.y_train.ndim == 1 else "a class for each feature"
-        raise ValueError(
-            f"data.name: {data.name!r} has {kind}, which is not what model {config.model.name!r} "
-            f"learns; a class for each feature, as in 'text', is for {', '.join(SEQUENCES)} alone"
-        )
-    if config.model.name in LAYERS:
-        _layers(config, data)
-    else:
-        n_inputs = inputs_of(config.model.name, data.n_features, **config.model.params)
-        check_widths(config, n_features=data.n_features, n_classes=n_classes, n_inputs=n_inputs)
-    return _Parts(data, rngs)
-
-
-def _layers(config: RunConfig, data: Data) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the sparse layers of a model of `LAYERS`; checks data and budget."""
-    spec = config.topology
-    shapes = layers_for(
-        config.model.name,
-        n_features=data.n_features,
-        n_classes=data.n_classes,
-        image_shape=data.image_shape,
-        **config.model.params,
-    )
-    if spec.generator in INITIAL_TOPOLOGIES:
-        raise ValueError(
-            f"topology.generator: expected a generator for model {config.model.name!r}, got "
-            f"{spec.generator!r}, which needs a model with widths"
-        )
-    layer_densities(list(shapes.values()), **_budget(config))
-    return shapes
-
-
-def _budget(config: RunConfig) -> dict[str, Any]:
-    spec = config.topology
-    return {"epsilon": spec.epsilon, "density": spec.density, "densities": spec.densities}
-
-
-def _first_topology(config: RunConfig, parts: _Parts) -> Topology:
-    """Return the initial topology of a new run."""
-    spec, widths, rng = config.topology, config.model.widths, parts.rngs["topology"]
-    budget = _budget(config)
-    if config.model.name in LAYERS:
-        shapes = _layers(config, parts.data)
-        return generate_layers(shapes, spec.generator, **budget, rng=rng, **spec.params)
-    if spec.generator in INITIAL_TOPOLOGIES:
-        shares = None
-        if spec.generator not in WITHOUT_BUDGET:
-            shares = layer_densities(shapes_of(widths), **budget)
-        data = parts.data
-        return INITIAL_TOPOLOGIES[spec.generator](
-            data.x_train, data.y_train, widths=widths, density=shares, rng=rng, **spec.params
-        )
-    return generate(widths, spec.generator, **budget, rng=rng, **spec.params)
-
-
-def _build(config: RunConfig, topology: Topology, parts: _Parts) -> TrainState:
+def _build(config: RunConfig, topology: Topology, parts: Parts) -> TrainState:
     """Build model and optimizer from a topology, for a new or a resumed run."""
     dropout = torch.Generator()
     dropout.manual_seed(int(parts.rngs["dropout"].integers(2**62)))
@@ -483,7 +383,7 @@ def _plan(config: RunConfig) -> TrainPlan:
     return TrainPlan(
         epochs=config.epochs,
         batch_size=config.batch_size,
-        rule=RULES[spec.name](**spec.params),
+        rule=make_rule(spec.name, **spec.params),
         lr=config.optimizer.lr,
         lr_schedule=SCHEDULES[config.optimizer.lr_schedule],
         **{option.name: getattr(spec, option.name) for option in fields(Rewiring)},
@@ -493,7 +393,7 @@ def _plan(config: RunConfig) -> TrainPlan:
 def _loop(
     config: RunConfig,
     state: TrainState,
-    parts: _Parts,
+    parts: Parts,
     run_directory: RunDirectory,
     progress: Progress | None,
     processes: Processes | None,
@@ -544,7 +444,7 @@ def take_part(processes: Processes, data_dir: str | os.PathLike[str] | None = No
     """
     nothing: Any = None
     config, data, content = processes.from_first(nothing)
-    parts = _prepare(config, data_dir)
+    parts = prepare_run(config, data_dir)
     if parts.data.checksum() != data:
         raise ValueError("the samples are not those of the first process; use the same files")
     checkpoint = torch.load(io.BytesIO(content), weights_only=True)
@@ -602,6 +502,7 @@ def _measured(
 def _environment(config: RunConfig, nproc: int) -> dict[str, Any]:
     """Return versions, machine, seed and command: what is needed to repeat the run."""
     packages = ("topokit-nn", "torch", "numpy", "scipy", "numba", "pandas", "networkx")
+    plugins = loaded()
     return {
         "seed": config.seed,
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -611,4 +512,5 @@ def _environment(config: RunConfig, nproc: int) -> dict[str, Any]:
         "nproc": nproc,
         "threads": torch.get_num_threads(),
         "packages": {name: version(name) for name in packages},
+        **({"plugins": plugins} if plugins else {}),
     }

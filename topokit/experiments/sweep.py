@@ -12,14 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from topokit.experiments.config import RunConfig
+from topokit.experiments.config import RunConfig, with_registered
 from topokit.experiments.executors import as_completed, choose_pool, cores
 from topokit.experiments.record import History
 from topokit.experiments.rundir import RunDirectory
 from topokit.experiments.study import PlannedRun, Study, load_study
 from topokit.graph.checksums import read_file
 from topokit.graph.files import is_temporary, locked, write_atomic
-from topokit.tables import choose, import_plugins
+from topokit.plugins import for_workers, load_plugins, only_here, told
+from topokit.tables import choose
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -205,7 +206,8 @@ def sweep(
     data_dir : path, optional
         As for `topokit.experiments.runs.run`.
     plugins : tuple of str
-        Names of modules that add to the tables, imported by every worker.
+        Files or names of plugins, loaded here and by every worker; see `topokit.load_plugins`.
+        Modules that were imported here and registered something are loaded there too.
     part : (int, int), optional
         ``(i, n)`` runs the i-th of n parts of the study only, counted from 1. Parts may run at the
         same time, for example in the jobs of an array; `gather` collects their results.
@@ -250,10 +252,14 @@ def sweep(
         raise ValueError("expected at most one of executor, workers and scheduler")
     if workers is not None and workers < 1:
         raise ValueError(f"workers: expected at least 1, got {workers}")
-    import_plugins(plugins)
+    load_plugins(plugins)
+    plugins = for_workers()
     root = Path(directory).absolute()
     folder = None if data_dir is None else str(Path(data_dir).absolute())
     planned = _part_of(study.runs(), part)
+    planned = [replace(run, config=with_registered(run.config)) for run in planned]
+    if executor is None:
+        _check_visible(planned)
     for name in rerun:
         if name != DAMAGED:
             choose("run", name, {run.name: run for run in planned})
@@ -332,6 +338,25 @@ def gather(study: Study | str | os.PathLike[str], directory: str | os.PathLike[s
         failures = {name: reasons[name] for name in left if name in reasons}
         result = _result(study, planned, root, failures, None)
         return replace(result, unfinished=tuple(name for name in left if name not in reasons))
+
+
+def _check_visible(planned: list[PlannedRun]) -> None:
+    """Raise an error if runs need something registered in a notebook, which no worker has."""
+    names: dict[str, list[str]] = {"rule": [], "generator": [], "data set": [], "model": []}
+    names["measure"] = []
+    for run in planned:
+        config = run.config
+        names["rule"].append(config.rule.name)
+        names["generator"].append(config.topology.generator)
+        names["data set"].append(config.data.name)
+        names["model"].append(config.model.name)
+        names["measure"] += config.measures.at(0, 1, ())
+    if here := only_here(names):
+        raise ValueError(
+            f"{here} of this notebook or shell cannot be seen by other processes: put it into a "
+            'file and name that with plugins=["./FILE.py"], or run the sweep in this process with '
+            "executor=concurrent.futures.ThreadPoolExecutor(1)"
+        )
 
 
 def _reasons(path: Path) -> dict[str, str]:
@@ -594,7 +619,7 @@ def run_one(
     directory: str, config_toml: str, data_dir: str | None, plugins: tuple[str, ...]
 ) -> str | None:
     """Start or resume one run; return why it failed, or ``None``."""
-    import_plugins(plugins)
+    load_plugins(plugins)
     from topokit.experiments.runs import resume, run
 
     path, config = Path(directory), RunConfig.from_toml(config_toml)
@@ -609,7 +634,7 @@ def run_one(
         else:
             run(config, path, data_dir=data_dir)
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = told(error) or f"{type(error).__name__}: {error}"
         return f"{reason}; {_remedy(path)}" if known and isinstance(error, ValueError) else reason
     return None
 

@@ -163,7 +163,7 @@ NETWORKS: dict[str, Callable[..., list[LayerGraph]]] = {
 
 def generate(
     widths: Sequence[int],
-    generator: str,
+    generator: str | Callable[..., LayerGraph],
     *,
     density: float | None = None,
     epsilon: float | None = None,
@@ -177,8 +177,8 @@ def generate(
     ----------
     widths : sequence of int
         Units of each layer, input first.
-    generator : str
-        A name of `GENERATORS`.
+    generator : str or callable
+        A name of `GENERATORS`, or ``f(n_in, n_out, *, density, rng, **params) -> LayerGraph``.
     density : float, optional
         Edges over possible edges, in [0, 1]. Exactly one of `density`, `epsilon` and a list of
         `densities` is required.
@@ -225,7 +225,7 @@ def generate(
 
 def generate_layers(
     shapes: Mapping[str, Sequence[int]],
-    generator: str,
+    generator: str | Callable[..., LayerGraph],
     *,
     density: float | None = None,
     epsilon: float | None = None,
@@ -240,9 +240,9 @@ def generate_layers(
     shapes : mapping of str to sequence of int
         Dimensions of each layer's weight by name, ``(n_out, n_in)`` or ``(n_out, n_in, kh, kw)``. A
         convolution's graph has ``n_in kh kw`` input units.
-    generator : str
-        A name of `GENERATORS`. Families of `NETWORKS`, whose layers depend on each other, take the
-        layers in the order given.
+    generator : str or callable
+        A name of `GENERATORS`, or a function as for `generate`. Families of `NETWORKS`, whose
+        layers depend on each other, take the layers in the order given.
     density, epsilon, densities
         The budget, as for `generate`; kernels count in the allocation "erk".
     rng : numpy.random.Generator or int
@@ -268,20 +268,27 @@ def generate_layers(
     """
     rng = as_generator(rng)
     function = choose("generator", generator, GENERATORS)
-    _check_params(generator, function, params)
+    _check_params(_name(generator), function, params)
     shares = layer_densities(
         list(shapes.values()), density=density, epsilon=epsilon, densities=densities
     )
     sizes = [(shape[0], math.prod(shape[1:])) for shape in shapes.values()]
-    if generator in NETWORKS:
+    if isinstance(generator, str) and generator in NETWORKS:
         graphs = NETWORKS[generator](sizes, densities=shares, rng=rng, **params)
     else:
-        family = recorded(generator, function)
+        family = recorded(_name(generator), function)
         graphs = [
             family(n_in, n_out, density=share, rng=rng, **params)
             for (n_out, n_in), share in zip(sizes, shares, strict=True)
         ]
     return dict(zip(shapes, graphs, strict=True))
+
+
+def _name(generator: str | Callable[..., LayerGraph]) -> str:
+    """Return the name of a generator, which may be a function."""
+    if isinstance(generator, str):
+        return generator
+    return str(getattr(generator, "__name__", type(generator).__name__))
 
 
 def _check_params(name: str, function: Callable[..., Any], params: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ParamSpec
 
 from topokit.graph import LayerGraph
+from topokit.plugins import place_of
 from topokit.tables import as_generator
 
 __all__ = ["Provenance", "guarantee_of", "note", "provenance_of", "recorded", "separate_notes"]
@@ -70,6 +71,17 @@ def recorded(name: str, function: Callable[P, LayerGraph]) -> Callable[P, LayerG
             graph = function(*args, **kwargs)
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
+        if not isinstance(graph, LayerGraph):
+            raise TypeError(
+                f"generator {name!r}{place_of(function)}: expected it to return a LayerGraph, got "
+                f"{type(graph).__name__}"
+            )
+        wanted = given.arguments.get("n_out"), given.arguments.get("n_in")
+        if graph.shape != wanted and None not in wanted:
+            raise ValueError(
+                f"generator {name!r}{place_of(function)}: expected a graph from {wanted[1]} to "
+                f"{wanted[0]} units, got one from {graph.n_in} to {graph.n_out}"
+            )
         params: dict[str, Any] = {}
         for key, value in given.arguments.items():
             if signature.parameters[key].kind is inspect.Parameter.VAR_KEYWORD:

@@ -9,7 +9,10 @@ in the module of its kind and add a line to `LAYER_MEASURES`, `NETWORK_MEASURES`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 from typing import TYPE_CHECKING, Any
+
+from numpy import iscomplexobj
 
 from topokit.graph import EdgeUpdate, LayerGraph
 from topokit.graph.convert import GraphLike, as_topology, topology_and_previous
@@ -103,7 +106,8 @@ from topokit.measures.weighted import (
     synflow_score,
     weighted_gaps,
 )
-from topokit.tables import hint, listed
+from topokit.plugins import core_measures, place_of, table_for
+from topokit.tables import hint, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -260,51 +264,79 @@ NETWORK = "network"
 """Name in the column ``layer`` for measures of the whole network."""
 
 
-def _rows(layer: str, name: str, value: Any) -> Iterable[tuple[str, str, float]]:
-    """Yield the rows of one value; a tuple is flattened to one row for each field."""
+def _rows(
+    layer: str, name: str, value: Any, function: Callable[..., Any]
+) -> list[tuple[str, str, float]]:
+    """Return the rows of one value; a tuple is flattened to one row for each field."""
     fields = getattr(value, "_fields", None)
-    if fields is None:
-        yield layer, name, float(value)
-    else:
-        for field, part in zip(fields, value, strict=True):
-            yield layer, f"{name}.{field}", float(part)
+    parts = [value] if fields is None else list(value)
+    for part in parts:
+        if not (isinstance(part, Real) or getattr(part, "ndim", None) == 0) or iscomplexobj(part):
+            raise TypeError(
+                f"measure {name!r}{place_of(function)}: expected a number or a named tuple of "
+                f"numbers, got {type(value).__name__}{'' if part is value else f' {value!r}'}"
+            )
+    names = [name] if fields is None else [f"{name}.{field}" for field in fields]
+    return [(layer, each, float(part)) for each, part in zip(names, parts, strict=True)]
 
 
-def _check(names: Iterable[str]) -> None:
+def _tables(
+    names: Iterable[Any],
+) -> tuple[list[str], dict[str, dict[str, Callable[[Any], Any]]]]:
+    """Return names, "core" and functions replaced by theirs, and the tables with the functions."""
+    tables: dict[str, dict[str, Callable[[Any], Any]]] = {
+        "layer": LAYER_MEASURES, "network": NETWORK_MEASURES, "change": CHANGE_MEASURES
+    }  # fmt: skip
+    found: list[str] = []
+    own: dict[str, Callable[[Any], Any]] = {}
+    for name in names:
+        known = [key for table in tables.values() for key, f in table.items() if f is name]
+        if name == "core":
+            found += [*CORE, *core_measures()]
+        elif not callable(name) or known:
+            found.append(known[0] if known else name)
+        else:
+            key = getattr(name, "__name__", type(name).__name__)
+            if own.setdefault(key, name) is not name:
+                raise ValueError(f"names: expected functions of different names, got two {key!r}")
+            of = table_for("measure", key, name)
+            tables = {
+                scope: {k: f for k, f in table.items() if k != key}
+                for scope, table in tables.items()
+            }
+            tables[of][key] = name
+            found.append(key)
+    return list(dict.fromkeys(found)), tables
+
+
+def _check(names: Iterable[Any], tables: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise a ValueError if a name is in no table, or a measure lacks the field named."""
-    known = sorted({*LAYER_MEASURES, *NETWORK_MEASURES, *CHANGE_MEASURES})
+    known = sorted({name for table in tables.values() for name in table})
     for name in names:
         base, _, field = name.partition(".") if isinstance(name, str) else (name, "", "")
         if base not in known:
-            raise ValueError(
-                f"unknown measure {name!r}; {hint(base, known)}measures: {listed(known)}"
-            )
-        if field and field not in _fields(base):
-            fields = _fields(base)
+            raise ValueError(f"unknown measure {name!r}; {nearest('measure', base, known)}")
+        if field and field not in (fields := _fields(base, tables)):
             raise ValueError(
                 f"unknown field {field!r} of measure {base!r}; {hint(field, fields)}"
                 f"fields: {', '.join(fields) or 'none'}"
             )
 
 
-def _fields(name: str) -> tuple[str, ...]:
+def _fields(name: str, tables: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """Return the fields of a measure whose value is a named tuple; none for others."""
     tiny = LayerGraph.from_edge_ids([0], (1, 1))
+    arguments = {"layer": tiny, "network": {"fc1": tiny}, "change": EdgeUpdate.between(tiny, tiny)}
     found: list[str] = []
-    tables: tuple[tuple[Mapping[str, Callable[[Any], Any]], Any], ...] = (
-        (LAYER_MEASURES, tiny),
-        (NETWORK_MEASURES, {"fc1": tiny}),
-        (CHANGE_MEASURES, EdgeUpdate.between(tiny, tiny)),
-    )
-    for table, argument in tables:
+    for of, table in tables.items():
         if name in table:
-            found += getattr(table[name](argument), "_fields", ())
+            found += getattr(table[name](arguments[of]), "_fields", ())
     return tuple(found)
 
 
 def measure(
     topology: GraphLike,
-    names: Iterable[str] | None = None,
+    names: Iterable[str | Callable[..., Any]] | str | Callable[..., Any] | None = None,
     *,
     previous: GraphLike | None = None,
     changes: Mapping[str, EdgeUpdate] | None = None,
@@ -317,10 +349,12 @@ def measure(
         Or whatever `topokit.graph.convert.as_topology` reads: one layer's graph, a model or its
         state dict, the path of a file. A run is measured at its last recorded epoch and, unless
         `previous` is given, compared with the epoch recorded before.
-    names : iterable of str, optional
+    names : iterable of str or callable, optional
         Names in the tables `LAYER_MEASURES`, `NETWORK_MEASURES` and `CHANGE_MEASURES` (a name
-        in several tables selects all of them), or a single field such as ``"power_law.alpha"``.
-        By default `CORE`.
+        in several tables selects all of them), a single field such as ``"power_law.alpha"``, or
+        functions of one's own, such as ``f(graph) -> float`` (for which of the tables is decided
+        as in ``topokit.register.measure``). ``"core"``, the default, stands for `CORE` and the
+        measures registered.
     previous : dict of LayerGraph, optional
         The topology recorded before. Layers that are missing in it, or have another shape there,
         get no rows of change.
@@ -339,6 +373,8 @@ def measure(
     ------
     ValueError
         If a name is in no table; the message suggests the nearest names.
+    TypeError
+        If a measure returns no number.
 
     Examples
     --------
@@ -346,35 +382,39 @@ def measure(
     >>> frame = measure({"fc1": dense}, ["fan_in.mean", "components"])
     >>> frame.to_dict("split")["data"]
     [['fc1', 'fan_in.mean', 3.0], ['fc1', 'components', 1.0], ['network', 'components', 1.0]]
+    >>> def share_of_hubs(graph):
+    ...     return (graph.fan_out > 1).mean()
+    >>> measure({"fc1": dense}, [share_of_hubs])["value"].tolist()
+    [1.0]
     """
     import pandas as pd
 
     topology, before = topology_and_previous(topology)
     earlier = before if previous is None else as_topology(previous)
-    if isinstance(names, str):
-        names = [names]
-    wanted = list(CORE) if names is None else list(dict.fromkeys(names))
-    if names is not None:
-        _check(wanted)
+    if names is None or isinstance(names, str) or callable(names):
+        names = ["core" if names is None else names]
+    wanted, tables = _tables(names)
+    _check(wanted, tables)
     bases = list(dict.fromkeys(name.split(".")[0] for name in wanted))
     whole = {name for name in wanted if "." not in name}
     rows: list[tuple[str, str, float]] = []
 
-    def take(table: Mapping[str, Callable[[Any], Any]], layer: str, argument: Any) -> None:
+    def take(of: str, layer: str, argument: Any) -> None:
+        table = tables[of]
         for base in bases:
             if base in table:
-                found = _rows(layer, base, table[base](argument))
+                found = _rows(layer, base, table[base](argument), table[base])
                 rows.extend(row for row in found if base in whole or row[1] in wanted)
 
     for layer, graph in topology.items():
-        take(LAYER_MEASURES, layer, graph)
-    take(NETWORK_MEASURES, NETWORK, topology)
+        take("layer", layer, graph)
+    take("network", NETWORK, topology)
     for layer, graph in topology.items():
         old = None if earlier is None else earlier.get(layer)
         if changes is not None and layer in changes:
-            take(CHANGE_MEASURES, layer, changes[layer])
+            take("change", layer, changes[layer])
         elif old is not None and old.shape == graph.shape:
-            take(CHANGE_MEASURES, layer, EdgeUpdate.between(old, graph))
+            take("change", layer, EdgeUpdate.between(old, graph))
     return pd.DataFrame(rows, columns=["layer", "measure", "value"]).astype({"value": float})
 
 

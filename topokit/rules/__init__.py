@@ -6,7 +6,9 @@ whose keyword arguments are its hyper-parameters. Imports from `graph`; numpy on
 """
 
 from collections.abc import Callable
+from typing import Any
 
+from topokit.plugins import place_of
 from topokit.rules.published import (
     ctre_seq,
     ctre_sim,
@@ -37,6 +39,7 @@ from topokit.rules.rewire import (
 )
 from topokit.rules.structured import n_to_m, srigl
 from topokit.rules.topological import cht, chts, chtss
+from topokit.tables import choose
 
 __all__ = [
     "RULES",
@@ -46,6 +49,7 @@ __all__ = [
     "Rewiring",
     "UpdateRule",
     "drop_count",
+    "make_rule",
     "rewire",
     "rewire_network",
 ]
@@ -73,3 +77,35 @@ RULES: dict[str, Callable[..., UpdateRule]] = {
     "sensitivity": sensitivity,
     "gradient_ratio": gradient_ratio,
 }
+
+
+def make_rule(name: str | Callable[..., UpdateRule], **params: Any) -> UpdateRule:
+    """Return a rule of `RULES`, or that of a function of one's own, with parameters.
+
+    Parameters
+    ----------
+    name : str or callable
+        A key of `RULES`, or a function that returns an `UpdateRule`.
+    **params
+        Passed to it.
+
+    Raises
+    ------
+    ValueError
+        If no rule has that name.
+    TypeError
+        If the function does not return an `UpdateRule`.
+
+    Examples
+    --------
+    >>> type(make_rule("set")).__name__
+    'UpdateRule'
+    """
+    factory = choose("rule", name, RULES)
+    rule = factory(**params)
+    if not isinstance(rule, UpdateRule):
+        raise TypeError(
+            f"rule {getattr(factory, '__name__', name)!r}{place_of(factory)}: expected it to "
+            f"return an UpdateRule, got {type(rule).__name__}"
+        )
+    return rule

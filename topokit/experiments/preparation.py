@@ -1,0 +1,133 @@
+"""What a run needs before its model: checked names, data, random streams, the initial topology."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from topokit.data import DATASETS, Data, load_data
+from topokit.experiments.config import WITHOUT_BUDGET, RunConfig, check_widths, resolve
+from topokit.experiments.record import EXPLORED
+from topokit.generators import DENSITIES, GENERATORS, generate, generate_layers, layer_densities
+from topokit.generators.density import shapes_of
+from topokit.graph import Topology
+from topokit.measures import CHANGE_MEASURES, LAYER_MEASURES, NETWORK_MEASURES, prepare
+from topokit.nn.initial_topology import INITIAL_TOPOLOGIES
+from topokit.nn.models import LAYERS, MODELS, SEQUENCES, UNSUPERVISED, inputs_of, layers_for
+from topokit.plugins import place_of
+from topokit.rules import RULES
+
+__all__ = ["STREAMS", "Parts", "first_topology", "prepare_run", "resolve_names"]
+
+STREAMS = ("topology", "weights", "order", "rule", "dropout", "data")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Data and random streams, from which new and resumed runs are built."""
+
+    data: Data
+    rngs: dict[str, np.random.Generator]
+
+
+def resolve_names(config: RunConfig) -> None:
+    """Check the names and parameters of a configuration against all tables.
+
+    Measures that are not topokit's own are tried on a small network.
+    """
+    measures = {**LAYER_MEASURES, **NETWORK_MEASURES, **CHANGE_MEASURES}
+    resolve(
+        config,
+        tables={
+            "data": DATASETS,
+            "model": MODELS,
+            "topology": {**GENERATORS, **INITIAL_TOPOLOGIES},
+            "densities": DENSITIES,
+            "rule": RULES,
+            "measures": {**measures, EXPLORED: len, "core": len},
+        },
+    )
+    wanted = [name for name in config.measures.at(0, 1, ()) if name.partition(".")[0] in measures]
+    own = [name for name in wanted if place_of(measures[name.partition(".")[0]])]
+    if own:
+        prepare(own)
+
+
+def prepare_run(config: RunConfig, data_dir: str | os.PathLike[str] | None) -> Parts:
+    """Check the configuration, then load the data and check that the widths match."""
+    resolve_names(config)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    rngs = {
+        name: np.random.Generator(
+            np.random.PCG64(np.random.SeedSequence(config.seed, spawn_key=(i,)))
+        )
+        for i, name in enumerate(STREAMS)
+    }
+    folder = None if data_dir is None else Path(data_dir)
+    data = load_data(config.data.name, data_dir=folder, rng=rngs["data"], **config.data.params)
+    n_classes = 0 if config.model.name in UNSUPERVISED else data.n_classes
+    if not n_classes and config.model.name not in UNSUPERVISED:
+        raise ValueError(
+            f"data.name: model {config.model.name!r} expected a data set with labels, got "
+            f"{data.name!r}, which has none; {', '.join(sorted(UNSUPERVISED))} learns without"
+        )
+    if (data.y_train.ndim == 2) != (config.model.name in SEQUENCES):
+        kind = "one class for each sample" if data.y_train.ndim == 1 else "a class for each feature"
+        raise ValueError(
+            f"data.name: {data.name!r} has {kind}, which is not what model {config.model.name!r} "
+            f"learns; a class for each feature, as in 'text', is for {', '.join(SEQUENCES)} alone"
+        )
+    if config.model.name in LAYERS:
+        _layers(config, data)
+    else:
+        n_inputs = inputs_of(config.model.name, data.n_features, **config.model.params)
+        check_widths(config, n_features=data.n_features, n_classes=n_classes, n_inputs=n_inputs)
+    return Parts(data, rngs)
+
+
+def _layers(config: RunConfig, data: Data) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the sparse layers of a model of `LAYERS`; checks data and budget."""
+    spec = config.topology
+    shapes = layers_for(
+        config.model.name,
+        n_features=data.n_features,
+        n_classes=data.n_classes,
+        image_shape=data.image_shape,
+        **config.model.params,
+    )
+    if spec.generator in INITIAL_TOPOLOGIES:
+        raise ValueError(
+            f"topology.generator: expected a generator for model {config.model.name!r}, got "
+            f"{spec.generator!r}, which needs a model with widths"
+        )
+    layer_densities(list(shapes.values()), **_budget(config))
+    return shapes
+
+
+def _budget(config: RunConfig) -> dict[str, Any]:
+    spec = config.topology
+    return {"epsilon": spec.epsilon, "density": spec.density, "densities": spec.densities}
+
+
+def first_topology(config: RunConfig, parts: Parts) -> Topology:
+    """Return the initial topology of a new run."""
+    spec, widths, rng = config.topology, config.model.widths, parts.rngs["topology"]
+    budget = _budget(config)
+    if config.model.name in LAYERS:
+        shapes = _layers(config, parts.data)
+        return generate_layers(shapes, spec.generator, **budget, rng=rng, **spec.params)
+    if spec.generator in INITIAL_TOPOLOGIES:
+        shares = None
+        if spec.generator not in WITHOUT_BUDGET:
+            shares = layer_densities(shapes_of(widths), **budget)
+        data = parts.data
+        return INITIAL_TOPOLOGIES[spec.generator](
+            data.x_train, data.y_train, widths=widths, density=shares, rng=rng, **spec.params
+        )
+    return generate(widths, spec.generator, **budget, rng=rng, **spec.params)
