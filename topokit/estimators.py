@@ -571,8 +571,8 @@ class SparseMLPRegressor(RegressorMixin, _SparseMLP):
     ----------
     hidden_layer_sizes, generator, epsilon, density, densities, rule, rule_params, drop_fraction, \
     schedule, every, stop, skip, activation, dropout, learning_rate, momentum, weight_decay, \
-    decay_per_step, batch_size, max_iter, early_stopping, validation_fraction, n_iter_no_change, tol, measures, \
-    record_every, random_state
+    decay_per_step, batch_size, max_iter, early_stopping, validation_fraction, n_iter_no_change, \
+    tol, measures, record_every, random_state
         As for `SparseMLPClassifier`. Early stopping watches R² of the samples held out.
 
     Attributes

@@ -102,12 +102,12 @@ def sweep(
         for run, reason in result.failures.items():
             console.complain(f"{run} failed: {reason}")
         runs = "run" if n_done == 1 else "runs"
-        words = f"{n_done} {runs} done, {len(result.failures)} failed"
+        summary = f"{n_done} {runs} done, {len(result.failures)} failed"
         if left := len(result.unfinished):
-            words += f", {left} not finished yet"
+            summary += f", {left} not finished yet"
             some = ", ".join(result.unfinished[:3]) + (f" and {left - 3} more" * (left > 3))
             console.note(f"not finished yet, or interrupted: {some}; run their part (again)")
-        console.say(f"{words}; results are in {out}")
+        console.say(f"{summary}; results are in {out}")
         if at is None:
             console.say(f"next: topokit compare {console.shown(out)}")
         else:

@@ -332,9 +332,7 @@ def gather(study: Study | str | os.PathLike[str], directory: str | os.PathLike[s
         for path in sorted(root.glob("failures-*-of-*.json"), key=lambda p: p.lstat().st_mtime):
             reasons |= _reasons(path)
         planned = study.runs()
-        left = [
-            run.name for run in planned if not (root / "runs" / run.name / "DONE").is_file()
-        ]
+        left = [run.name for run in planned if not (root / "runs" / run.name / "DONE").is_file()]
         failures = {name: reasons[name] for name in left if name in reasons}
         result = _result(study, planned, root, failures, None)
         return replace(result, unfinished=tuple(name for name in left if name not in reasons))

@@ -205,8 +205,8 @@ def _dense(raw: bytes, at: int, sizes: list[int], fields: int, symmetry: str) ->
         return present.reshape(n_in, n_out).T
     found = np.zeros((n_out, n_in), bool)
     if symmetry == "hermitian":
-        at = np.cumsum(np.arange(n_out, 0, -1)) - np.arange(n_out, 0, -1)
-        _check_diagonal([column[at] for column in columns], symmetry)
+        diagonal = np.cumsum(np.arange(n_out, 0, -1)) - np.arange(n_out, 0, -1)
+        _check_diagonal([column[diagonal] for column in columns], symmetry)
     first = 1 if symmetry == "skew-symmetric" else 0
     upper = np.triu_indices(n_out, first)  # by rows of the transpose, as the file by columns
     found[upper[1], upper[0]] = present
