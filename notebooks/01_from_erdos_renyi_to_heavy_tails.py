@@ -116,7 +116,7 @@ for seed in range(SEEDS):
                     "var/mean": graph.fan_in.var() / graph.fan_in.mean(),
                     "verdict": fit.verdict,
                     "alpha": fit.alpha,
-                    "p": fit.p_value,
+                    "bootstrap": fit.p_text,
                 }
             )
 table = pd.DataFrame(rows).set_index(["rule", "layer", "seed"]).sort_index()
@@ -126,10 +126,12 @@ table.round(3)
 # ## Is it scale-free?
 #
 # The verdict is the result of several tests. If a random graph is not rejected, it is *random*. If it
-# is rejected without a heavy tail, *broad*. If the tail is heavier than exponential, *heavy-tailed*.
-# Only if in addition a bootstrap test does not reject the power law, the tail is long enough, and
-# neither a Poisson, an exponential nor a lognormal distribution fits it better, *power law*. The
-# notebook *How (not) to call a network scale-free* explains why all of these are needed.
+# is rejected without a heavy tail, *broad*. If a power law describes the tail better than laws with
+# exponential tails do (exponential, negative binomial, a bulk with hubs), *heavy-tailed*. Only if in
+# addition a bootstrap test does not reject the power law, the tail is long enough, and neither a
+# lognormal nor a stretched exponential law nor a power law with an exponential cut-off is better,
+# *power law*. The notebook *How (not) to call a network scale-free* explains why all of these are
+# needed.
 
 # %%
 verdicts = table.reset_index().groupby(["rule", "layer"])["verdict"]
@@ -180,4 +182,4 @@ last[(last["layer"] == "fc1") & (last["side"] == "fan-in")][
 # - The size of the effect depends on weight decay, on the number of steps and on the value of grown
 #   edges; the digits recipe was chosen because it shows the effect in a minute. The study
 #   `heavy_tails_map` compares sixteen settings.
-# - Heavy-tailed does not mean scale-free: see the column `p`.
+# - Heavy-tailed does not mean scale-free: see the column `bootstrap`, the p-value of the power law.

@@ -66,8 +66,8 @@ tk.plots.spectrum(first, ax=axes[1]);
 #
 # ## 2. Make a model sparse
 #
-# In any module, `Linear` and `Conv2d` layers are replaced by sparse ones that store one parameter for
-# each edge and nothing else. Layers named in `skip` stay dense.
+# In any module, linear layers, convolutions, attention and recurrent layers are replaced by sparse ones
+# that store their biases and one parameter for each edge. Layers named in `skip` stay dense.
 
 # %%
 model = nn.Sequential(
@@ -114,5 +114,5 @@ axes[1].set(xlabel="epoch", ylabel="fan-in variance / mean", title="Topology")
 axes[1].legend();
 
 # %% [markdown]
-# `engine.remove()` detaches the rule. To compare rules, replace `"set"` by `"rigl"`, `"ctre_sim"`,
+# `engine.detach()` ends the rewiring. To compare rules, replace `"set"` by `"rigl"`, `"ctre_sim"`,
 # `"random"` or any other of `topokit list rules`.

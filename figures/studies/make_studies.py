@@ -18,7 +18,7 @@ import pandas as pd
 from topokit.experiments.record import History
 from topokit.experiments.statistics import adjusted, mean_interval, paired, rank_correlation
 from topokit.experiments.sweep import sweep_frame
-from topokit.measures import LAYER_MEASURES
+from topokit.measures import LAYER_MEASURES, VERDICTS
 from topokit.measures.nulls import null_score
 from topokit.plots.across import accuracy_against, arms_side_by_side, mean_over_seeds
 from topokit.plots.style import figure as styled
@@ -218,8 +218,7 @@ def verdict_rows(frame, keys):
             row = dict(zip(keys, group, strict=True)) | {"layer": layer, "side": side}
             row |= {"n": interval.n, "dispersion": interval.mean, "sd": interval.sd}
             row |= {"low": interval.low, "high": interval.high}
-            names = ("random", "broad", "heavy-tailed", "power law")
-            row |= {name: int((verdicts == code).sum()) for code, name in enumerate(names)}
+            row |= {name: int((verdicts == code).sum()) for code, name in enumerate(VERDICTS)}
             row |= {k: others[k][part["run"]].median() for k in ("alpha", "versus_lognormal")}
             rows.append(row)
     return pd.DataFrame(rows)

@@ -6,9 +6,10 @@ from functools import partial
 
 import numpy as np
 import pytest
+from scipy.ndimage import affine_transform
 
 from topokit.data import DATASETS, Data, load_data
-from topokit.data.samples import crop_flip, pixel_order
+from topokit.data.samples import AUGMENTATIONS, crop_flip, pixel_order, rotate_shift_flip
 from topokit.experiments.config import load_recipe
 from topokit.experiments.runs import check
 from topokit.tables import parameters_of
@@ -260,6 +261,38 @@ def test_only_images_are_augmented(rng):
     assert np.array_equal(data.x_train, same.x_train)
     assert not np.array_equal(data.augmented(data.x_train[:9], rng), data.x_train[:9])
     assert same.augmented(same.x_train, rng) is same.x_train
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("shape", [(7, 8), (3, 8, 6), (1, 1)])
+def test_every_augmentation_returns_images_of_one_kind(name, shape, rng):
+    x = rng.random((5, math.prod(shape)), dtype=np.float32)
+    got = AUGMENTATIONS[name](x, shape, seeded())
+    assert (got.shape, got.dtype) == (x.shape, np.float32)
+    assert np.array_equal(got, AUGMENTATIONS[name](x, shape, seeded()))
+
+
+@pytest.mark.parametrize("shape", [(9, 12), (3, 10, 8)])
+def test_rotations_and_shifts_are_those_of_scipy(rng, shape):
+    height, width = shape[-2:]
+    x = rng.random((40, math.prod(shape)), dtype=np.float32)
+    got = rotate_shift_flip(x, shape, seeded(3)).reshape(40, -1, height, width)
+    draws = seeded(3)
+    angle = np.deg2rad(draws.uniform(-10, 10, 40))
+    shift = np.stack([height * draws.uniform(-0.1, 0.1, 40), width * draws.uniform(-0.1, 0.1, 40)])
+    mirrored = draws.random(40) < 0.5
+    centre = np.array([height - 1, width - 1]) / 2
+    for i, image in enumerate(x.reshape(40, -1, height, width)):
+        turn = np.array(
+            [[np.cos(angle[i]), -np.sin(angle[i])], [np.sin(angle[i]), np.cos(angle[i])]]
+        )
+        for channel, expected in enumerate(image):
+            moved = affine_transform(
+                expected, turn, centre + turn @ (shift[:, i] - centre), order=1, mode="nearest"
+            )
+            moved = moved[:, ::-1] if mirrored[i] else moved
+            assert np.allclose(got[i, channel], moved, atol=1e-5)
+    assert 0 < mirrored.sum() < 40
 
 
 def image_sets(folder):

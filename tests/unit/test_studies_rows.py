@@ -1,0 +1,79 @@
+"""Rows of single runs: what a study keeps of each run until others are added."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from topokit.graph import LayerGraph
+
+FOLDER = Path(__file__).parents[2] / "figures" / "studies"
+KEYS = ["arm", "seed"]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    spec = importlib.util.spec_from_file_location("rows", FOLDER / "rows.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_rows(arm, seed, done, value):
+    return pd.DataFrame(
+        [{"arm": arm, "seed": seed, "done": done, "epoch": e, "value": value} for e in range(done)]
+    )
+
+
+def values(table):
+    return table.groupby(KEYS)["value"].unique().map(list).to_dict()
+
+
+def test_runs_are_added_and_longer_ones_replace_shorter_ones(rows, tmp_path):
+    path = tmp_path / "table.csv"
+    first = pd.concat([run_rows("set", 0, 3, 1.0), run_rows("set", 1, 3, 2.0)])
+    rows.merged(path, first, KEYS)
+    text = path.read_text()
+    again = rows.merged(path, first, KEYS)
+    assert path.read_text() == text
+    assert values(again) == {("set", 0): [1], ("set", 1): [2]}
+    assert rows.merged(path, first.iloc[:0], KEYS).equals(again)  # no folder of runs at hand
+    more = pd.concat([
+        run_rows("set", 0, 2, 9.0),  # shorter: it does not replace
+        run_rows("set", 1, 5, 3.0),  # longer: it does, with all its rows
+        run_rows("static", 0, 3, 4.0),
+    ])  # fmt: skip
+    found = rows.merged(path, more, KEYS)
+    assert values(found) == {("set", 0): [1], ("set", 1): [3], ("static", 0): [4]}
+    assert found.groupby(KEYS).size().tolist() == [3, 5, 3]
+    equal = rows.merged(path, run_rows("set", 0, 3, 8.0), KEYS)
+    assert values(equal)["set", 0] == [8]
+
+
+def test_a_row_says_what_the_fit_says(rows):
+    rng = np.random.default_rng(0)
+    graph = LayerGraph.from_edge_ids(rng.choice(40 * 50, 300, replace=False), (40, 50))
+    row = rows.degree_row(graph, "fan_out", bootstrap=20)
+    assert row["n"] == 50
+    assert row["mean"] == pytest.approx(6)
+    assert row["verdict"] == "random"
+    assert row["replicates"] == 20
+    assert row["dispersion"] == pytest.approx(graph.fan_out.var(ddof=1) / 6, rel=0.05)
+    hub = LayerGraph.from_edge_ids(np.r_[np.arange(50), 50 * np.arange(1, 40)], (40, 50))
+    assert rows.degree_row(hub, "fan_in", bootstrap=20)["p"] != "0"
+
+
+@pytest.mark.parametrize("study", ["full_size_300"])
+def test_committed_rows_are_of_planned_runs(study):
+    from topokit.experiments.study import load_study
+
+    planned = {(r.arm, r.config.data.name, r.config.seed): r for r in load_study(study).runs()}
+    for part in ("degrees", "layers", "accuracy"):
+        table = pd.read_csv(FOLDER / f"{study}_{part}.csv")
+        for key, run in table.groupby(["arm", "data", "seed"]):
+            assert run["planned"].unique() == [planned[key].config.epochs]
+            assert run["epoch"].max() == run["done"].iloc[0] - 1
+            keys = [name for name in ("epoch", "layer", "side") if name in run]
+            assert not run.duplicated(keys).any()
