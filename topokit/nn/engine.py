@@ -174,10 +174,11 @@ class Engine(Schedule, Attached, Member):
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+        before, after = map(torch.compiler.disable, (self._before_step, self._after_step))
         for number, each in enumerate(self.optimizers):
             self._hooks += [
-                each.register_step_pre_hook(self._before_step),
-                each.register_step_post_hook(lambda o, *_, n=number: self._after_step(o, n)),
+                each.register_step_pre_hook(before),
+                each.register_step_post_hook(lambda o, *_, n=number: after(o, n)),
             ]
 
     def follow(self, optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer]) -> None:
