@@ -436,8 +436,11 @@ class Engine(Schedule, Attached, Member):
         -----
         A copy whose graph is overwritten in place by that of a rewired model, as
         ``AveragedModel`` does when it is not registered, is refused when it is next used or saved.
-        Averages by hand over ``parameters()`` alone cannot be noticed: register the copy. Averages
-        that are lists of tensors instead of a copy of the model cannot follow a graph.
+        Averages by hand over ``parameters()`` alone cannot be noticed: register the copy. Lists of
+        tensors, or one vector of all parameters, instead of a copy of the model cannot follow by
+        themselves. Move the values of each layer after a step that rewired (``engine.updates`` has
+        grown): ``mine[name] = engine.last[name].carry(mine[name], fill)``, an array of one number
+        for each edge, for the names in ``engine.last``.
 
         Examples
         --------
@@ -672,7 +675,12 @@ def attach(
     Optimizer state follows the edges: see `topokit.nn.optimizer_state`. That of LBFGS starts anew
     at each rewiring. Averages of weights follow if they are registered: see `Engine.average`. A
     state that is loaded into the model takes optimizer state, averages and memories with it. A copy
-    of the model is not rewired. A model converted to another number type or device after a step
+    of the model is not rewired. What a loop keeps of its own is by position, and after a rewiring
+    the same position is another edge: lists of averaged tensors, vectors of
+    ``torch.nn.utils.parameters_to_vector``. Written back into the model they put values on other
+    edges. This is not noticed, as sizes agree and as constraints on weights are written in the same
+    way: restore weights by ``load_state_dict``, or move your own arrays as `Engine.average` says.
+    A model converted to another number type or device after a step
     needs an optimizer that was, too: ``optimizer.load_state_dict(optimizer.state_dict())``. Models
     compiled by ``torch.compile`` can be rewired.
 
