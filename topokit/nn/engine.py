@@ -22,13 +22,14 @@ from topokit.graph import EdgeUpdate, LayerGraph, Topology, same_edges
 from topokit.nn.attached import Attached, unwrapped_all
 from topokit.nn.averages import check_average, follow, layers_of_copy
 from topokit.nn.captures import found_inf
-from topokit.nn.distributed import Member, bare, in_all_processes, refuse_divided
+from topokit.nn.distributed import Member, in_all_processes, refuse_divided
 from topokit.nn.layers import EdgeLayer, sparse_layers
 from topokit.nn.optimizer_state import carry_state, find_holders, stamp_of
 from topokit.nn.parameters import check_values
 from topokit.nn.rule_data import NEEDS, RuleData, as_arrays, as_tensors
 from topokit.nn.schedule import Schedule
 from topokit.nn.sparsify import sparsify
+from topokit.nn.wrappers import bare
 from topokit.rules import RULES, Rewiring, UpdateRule, rewire_network
 from topokit.rules.budget import without_growing
 from topokit.tables import as_generator, choose, is_integer, need
