@@ -46,7 +46,7 @@ def test_another_torch_is_refused_in_words(wrapper, name, monkeypatch):
     if name in wrapper.__dict__:
         where = wrapper
     monkeypatch.delattr(where, name)
-    message = rf"torch .* is not one .* \(it has no {name}\); .* reduce_gradients"
+    message = rf"torch .* is not one .* \(it has no {name}\); .*reduce_gradients"
     with pytest.raises(ValueError, match=message):
         check_torch(wrapper)
 
