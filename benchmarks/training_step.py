@@ -31,6 +31,7 @@ from topokit.nn.kernels import EdgeIndex, edge_product
 from topokit.nn.kernels.products import BLOCK_BYTES
 from topokit.nn.layers import sparse_layers
 from topokit.nn.models import set_mlp
+from topokit.nn.sparsify import sparsify
 from topokit.rules import RULES
 from topokit.rules.rewire import rewire_network
 
@@ -92,11 +93,21 @@ def sequential(layers) -> nn.Module:
     return nn.Sequential(*parts[:-1])
 
 
+def sparsified(topology: dict[str, LayerGraph], kernel: str) -> nn.Module:
+    """A user's ``torch.nn.Sequential`` with the same graphs."""
+    model = sequential(nn.Linear(graph.n_in, graph.n_out) for graph in topology.values())
+    graphs = iter(topology.values())
+    return sparsify(
+        model, generator=lambda *_, **__: next(graphs), density=0.5, kernel=kernel, rng=0
+    )
+
+
 def contenders(widths, epsilon, rng, device) -> dict[str, nn.Module]:
     """The same network in every installed implementation."""
     topology = random_topology(widths, epsilon, rng)
     models = {
         "topokit": set_mlp(topology, rng=rng, kernel="csr" if device == "cuda" else "auto"),
+        "topokit, sparsified": sparsified(topology, "csr" if device == "cuda" else "auto"),
         "dense torch": sequential(nn.Linear(a, b) for a, b in itertools.pairwise(widths)),
         "torch CSR": sequential(
             PlainCsrLinear(g) if g.density < 1 else nn.Linear(g.n_in, g.n_out)

@@ -675,3 +675,28 @@ def test_only_rules_with_a_momentum_window_mind_the_optimizers_momentum(rng):
         attach(model, optimizer, "set", every=1, rng=rng).detach()
         with pytest.raises(ValueError, match=f"expected a number below 1, got {momentum}"):
             attach(model, optimizer, "snfs", every=1, total=10, rng=rng)
+
+
+def test_a_rule_that_ablates_units_goes_on_from_its_state(rng):
+    """The number of edges that it shares among the units is in the engine's state."""
+    x, y = torch.randn(24, 20, generator=torch.Generator().manual_seed(0)), torch.arange(24) % 5
+
+    def start():
+        model = small_model(np.random.default_rng(0))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        return model, optimizer, attach(model, optimizer, "srigl", every=1, rng=1, gamma_sal=0.9)
+
+    model, optimizer, engine = start()
+    edges = model[0].nnz
+    fit(model, optimizer, x, y, 3)
+    states = copy.deepcopy([part.state_dict() for part in (model, optimizer, engine)])
+    again = start()
+    for part, state in zip(again, states, strict=True):
+        part.load_state_dict(state)
+    assert engine.memory["budget"]["0"].tolist() == [edges]
+    for which, by in ((model, optimizer), again[:2]):
+        fit(which, by, x, y, 4)
+    assert (again[0][0].graph.fan_in == 0).any()
+    for name, graph in engine.topology.items():
+        assert same_edges(graph, again[2].topology[name])
+        assert len(set(graph.fan_in) - {0}) == 1

@@ -267,6 +267,32 @@ def test_an_average_that_does_not_follow_is_refused_when_it_is_used(rng, kind, u
         use[used]()
 
 
+@pytest.mark.parametrize("rule", ["set", "granet"])
+def test_averages_kept_as_arrays_can_be_moved_by_hand(rule):
+    model = small()
+    optimizer = sgd(model.parameters())
+    options = {"final_density": 0.2} if rule == "granet" else {}
+    engine = attach(model, optimizer, rule, every=2, total=9, rng=0, **options)
+    copied = engine.average(AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.75)))
+    copied.update_parameters(model)
+    mine = {name: v.values.detach().numpy().copy() for name, v in sparse_layers(model).items()}
+    updates = 0
+    for seed in range(8):
+        optimizer.zero_grad()
+        backward(model, seed)
+        optimizer.step()
+        now = {name: v.values.detach().numpy() for name, v in sparse_layers(model).items()}
+        if engine.updates > updates:
+            updates = engine.updates
+            for name, update in engine.last.items():
+                mine[name] = update.carry(mine[name], now[name][update.grown])
+        mine = {name: kept + 0.25 * (now[name] - kept) for name, kept in mine.items()}
+        copied.update_parameters(model)
+    assert updates == 4
+    for kept, layer in zip(mine.values(), sparse_layers(copied).values(), strict=True):
+        np.testing.assert_allclose(kept, layer.values.detach().numpy(), rtol=1e-5, atol=1e-7)
+
+
 def test_only_a_copy_with_the_same_graphs_is_an_average(rng):
     model = small()
     optimizer = sgd(model.parameters())

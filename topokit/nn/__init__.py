@@ -14,6 +14,7 @@ from topokit.nn.conv import (
     SparseConvTranspose2d,
     SparseConvTranspose3d,
 )
+from topokit.nn.fused import Sequential
 from topokit.nn.layers import INITS, SparseLinear, explain_kernel, sparse_layers
 from topokit.nn.parameters import decay_groups
 from topokit.nn.rbm import SparseRBM
@@ -23,6 +24,7 @@ from topokit.nn.sparsity import SparsityReport, sparsity_report
 
 __all__ = [
     "INITS",
+    "Sequential",
     "SparseConv1d",
     "SparseConv2d",
     "SparseConv3d",

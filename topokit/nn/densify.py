@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
+from topokit.nn.fused import Sequential
 from topokit.nn.kinds import check_module
 from topokit.nn.layers import EdgeLayer, sparse_layers
 from topokit.nn.rbm import SparseRBM
@@ -89,6 +90,8 @@ def densify(model: nn.Module, *, masks: bool = False) -> nn.Module:
         module: _dense(module, masks) for module in model.modules() if isinstance(module, EdgeLayer)
     }
     for module in list(model.modules()):
+        if type(module) is Sequential:
+            module.__class__ = nn.Sequential  # type: ignore[assignment]  # its base
         for name, child in module._modules.items():
             if child in dense:
                 module._modules[name] = dense[child]

@@ -25,6 +25,16 @@ from torch import nn
 
 from topokit.graph import EdgeUpdate, LayerGraph
 from topokit.nn.layers import EdgeLayer, sparse_layers
+from topokit.nn.wrappers import (
+    WRAPPER,
+    bare,
+    check_torch,
+    fit_wrappers,
+    keep_graphs_local,
+    make_reducer,
+    refuse_join,
+    with_state,
+)
 
 __all__ = ["Processes", "reduce_gradients"]
 
@@ -34,8 +44,6 @@ P = ParamSpec("P")
 Changes = dict[str, tuple[EdgeUpdate, NDArray[Any]]]
 
 DIVIDED = ("FullyShardedDataParallel", "FSDPModule", "DTensor")
-WRAPPER = nn.parallel.DistributedDataParallel
-BUFFERS = ("indptr", "indices", "shape")
 
 
 class Processes:
@@ -341,14 +349,6 @@ def _feed(add: Callable[[bytes], None], value: Any, seen: dict[int, Any]) -> Non
         _feed(add, part, seen)
 
 
-# Models wrapped by torch.
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """Return the model that DistributedDataParallel wraps; others as they are."""
-    return model.module if isinstance(model, WRAPPER) else model
-
-
 def processes_of(
     model: nn.Module, group: Any = "world", gradients: str = "mean"
 ) -> Processes | None:
@@ -394,80 +394,6 @@ def refuse_divided(model: nn.Module) -> None:
             )
 
 
-def keep_graphs_local(
-    processes: Processes, model: nn.Module, layers: Mapping[str, EdgeLayer]
-) -> None:
-    """Keep DistributedDataParallel from sending the graphs at every forward pass.
-
-    The processes agree on the graphs. Sent anyway, in place, they would be checked and indexed
-    anew at every step. A later wrapper reads the attribute of the model that it wraps, an existing
-    one has read it already.
-    """
-    names = {f"{name}.{buffer}" if name else buffer for name in layers for buffer in BUFFERS}
-    known = getattr(model, "_ddp_params_and_buffers_to_ignore", ())
-    model._ddp_params_and_buffers_to_ignore = sorted({*known, *names})  # type: ignore[assignment]  # list
-    for wrapper in processes.wrappers(layers.values()):
-        inner = {id(layer) for layer in layers.values()}
-        for name, layer in sparse_layers(wrapper.module).items():
-            if id(layer) in inner:
-                wrapper.parameters_to_ignore |= {
-                    f"{name}.{buffer}" if name else buffer for buffer in BUFFERS
-                }
-        wrapper._assign_modules_buffers()  # it sends none only if this list was empty before
-
-
-def fit_wrappers(
-    processes: Processes, layers: Mapping[str, EdgeLayer], resized: Iterable[str]
-) -> None:
-    """Make DistributedDataParallel expect gradients of the layers' new lengths.
-
-    Raises
-    ------
-    ValueError
-        If a communication hook keeps a state for each bucket.
-    """
-    names = [*resized]
-    if not names:
-        return
-    for wrapper in processes.wrappers(layers[name] for name in names):
-        for hook in _with_state(wrapper):
-            raise ValueError(
-                f"the number of edges of {', '.join(names)} changed, and the communication hook "
-                f"{hook} keeps a state of the old sizes; use a hook without state, or a rule that "
-                "keeps the number of edges"
-            )
-        make_reducer(wrapper)
-
-
-def _with_state(wrapper: WRAPPER) -> list[str]:
-    """Return the names of communication hooks that have a state besides a process group."""
-    hooks = getattr(wrapper, "_comm_hooks", ())
-    return [
-        getattr(hook, "__name__", str(hook))
-        for hook, state in hooks
-        if not isinstance(state, type(None) | dist.ProcessGroup)
-    ]
-
-
-def make_reducer(wrapper: WRAPPER) -> None:
-    """Give DistributedDataParallel a reducer for the present sizes of its parameters.
-
-    A reducer copies gradients into buckets laid out for the lengths it was made with, and is called
-    by hooks on the parameters' gradient accumulators, which are new where a length changed
-    (`EdgeLayer.replace_graph`). So a new one is made, in the way DistributedDataParallel itself
-    makes one when it is unpickled. Not collective; O(parameters).
-    """
-    parameters, sparse = wrapper._build_params_for_reducer()
-    mapping = wrapper._build_debug_param_to_name_mapping(parameters)
-    wrapper._ddp_init_helper(parameters, sparse, mapping, wrapper.static_graph)
-    if wrapper.static_graph:
-        wrapper._static_graph_delay_allreduce_enqueued = False  # the next step is the first
-        wrapper.reducer._set_static_graph()
-        wrapper.logger._set_static_graph()  # type: ignore[union-attr]  # is set
-    for hook, state in getattr(wrapper, "_comm_hooks", ()):
-        dist._register_comm_hook(wrapper.reducer, state, hook)
-
-
 class Member:
     """What an engine has in common with those of other processes: part of `topokit.nn.engine`."""
 
@@ -511,8 +437,8 @@ class Member:
     def _fit_wrappers(self: Any, changes: Changes) -> None:
         """Make DistributedDataParallel expect the layers' new numbers of edges."""
         resized = [n for n, (update, _) in changes.items() if update.n_grown != update.n_dropped]
-        if self._processes is not None:
-            fit_wrappers(self._processes, self._layers, resized)
+        if self._processes is not None and resized:
+            fit_wrappers(self._processes.wrappers(self._layers[n] for n in resized), resized)
 
 
 def in_all_processes(make: Callable[P, E]) -> Callable[P, E]:
@@ -564,28 +490,17 @@ def agree_at_start(
         "samples": digest(samples is None),
     }
     processes.check_equal("graphs, weights, optimizer, rule and options", parts, UNEQUAL_START)
-    keep_graphs_local(processes, model, layers)
-    for wrapper in processes.wrappers(layers.values()):
-        if not _with_state(wrapper):
+    wrappers = processes.wrappers(layers.values())
+    for wrapper in wrappers:
+        check_torch(wrapper)
+    keep_graphs_local(wrappers, model, layers)
+    for wrapper in wrappers:
+        if not with_state(wrapper):
             make_reducer(wrapper)  # weights of other sizes may have been loaded
     if samples is not None and len({*processes.of_all(digest(samples))}) > 1:
         every = processes.to_first(samples.cpu())
         samples = torch.cat(every).to(samples.device) if every else samples
     return samples, processes.from_first(rng)
-
-
-def refuse_join(models: Iterable[WRAPPER]) -> None:
-    """Raise a ValueError within ``DistributedDataParallel.join``.
-
-    A process that has used up its data takes no further steps there, and could not rewire.
-    """
-    for wrapper in models:
-        if wrapper._join_config.enable:
-            raise ValueError(
-                "expected the same number of steps in every process, got a loop within "
-                "DistributedDataParallel.join; use a sampler that gives every process as many "
-                "batches (torch.utils.data.DistributedSampler)"
-            )
 
 
 def reduce_gradients(

@@ -22,13 +22,14 @@ from topokit.graph import EdgeUpdate, LayerGraph, Topology, same_edges
 from topokit.nn.attached import Attached, unwrapped_all
 from topokit.nn.averages import check_average, follow, layers_of_copy
 from topokit.nn.captures import found_inf
-from topokit.nn.distributed import Member, bare, in_all_processes, refuse_divided
+from topokit.nn.distributed import Member, in_all_processes, refuse_divided
 from topokit.nn.layers import EdgeLayer, sparse_layers
 from topokit.nn.optimizer_state import carry_state, find_holders, stamp_of
 from topokit.nn.parameters import check_values
 from topokit.nn.rule_data import NEEDS, RuleData, as_arrays, as_tensors
 from topokit.nn.schedule import Schedule
 from topokit.nn.sparsify import sparsify
+from topokit.nn.wrappers import bare
 from topokit.rules import RULES, Rewiring, UpdateRule, rewire_network
 from topokit.rules.budget import without_growing
 from topokit.tables import as_generator, choose, is_integer, need
@@ -174,10 +175,11 @@ class Engine(Schedule, Attached, Member):
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+        before, after = map(torch.compiler.disable, (self._before_step, self._after_step))
         for number, each in enumerate(self.optimizers):
             self._hooks += [
-                each.register_step_pre_hook(self._before_step),
-                each.register_step_post_hook(lambda o, *_, n=number: self._after_step(o, n)),
+                each.register_step_pre_hook(before),
+                each.register_step_post_hook(lambda o, *_, n=number: after(o, n)),
             ]
 
     def follow(self, optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer]) -> None:
@@ -435,8 +437,11 @@ class Engine(Schedule, Attached, Member):
         -----
         A copy whose graph is overwritten in place by that of a rewired model, as
         ``AveragedModel`` does when it is not registered, is refused when it is next used or saved.
-        Averages by hand over ``parameters()`` alone cannot be noticed: register the copy. Averages
-        that are lists of tensors instead of a copy of the model cannot follow a graph.
+        Averages by hand over ``parameters()`` alone cannot be noticed: register the copy. Lists of
+        tensors, or one vector of all parameters, instead of a copy of the model cannot follow by
+        themselves. Move the values of each layer after a step that rewired (``engine.updates`` has
+        grown): ``mine[name] = engine.last[name].carry(mine[name], fill)``, an array of one number
+        for each edge, for the names in ``engine.last``.
 
         Examples
         --------
@@ -671,7 +676,12 @@ def attach(
     Optimizer state follows the edges: see `topokit.nn.optimizer_state`. That of LBFGS starts anew
     at each rewiring. Averages of weights follow if they are registered: see `Engine.average`. A
     state that is loaded into the model takes optimizer state, averages and memories with it. A copy
-    of the model is not rewired. A model converted to another number type or device after a step
+    of the model is not rewired. What a loop keeps of its own is by position, and after a rewiring
+    the same position is another edge: lists of averaged tensors, vectors of
+    ``torch.nn.utils.parameters_to_vector``. Written back into the model they put values on other
+    edges. This is not noticed, as sizes agree and as constraints on weights are written in the same
+    way: restore weights by ``load_state_dict``, or move your own arrays as `Engine.average` says.
+    A model converted to another number type or device after a step
     needs an optimizer that was, too: ``optimizer.load_state_dict(optimizer.state_dict())``. Models
     compiled by ``torch.compile`` can be rewired.
 

@@ -14,6 +14,7 @@ from torch import nn
 from topokit.graph import Topology, check_chain
 from topokit.nn.activations import ACTIVATIONS, WithDropout
 from topokit.nn.conv import SparseConv2d
+from topokit.nn.fused import activated
 from topokit.nn.language import gpt, gpt_layers
 from topokit.nn.layers import SparseLinear
 from topokit.nn.rbm import set_rbm
@@ -133,15 +134,10 @@ def set_mlp(
 
 
 def _activated(layer: Any, activation: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Apply a layer and its activation; ReLU within the product's kernel unless a hook is set."""
-    if not isinstance(layer, SparseLinear):  # a dense copy by `topokit.densify`
-        return activation(layer(x))
-    hooked = any((layer._forward_hooks, activation._forward_hooks, activation._forward_pre_hooks))
-    if type(activation) is nn.ReLU and not hooked:
-        x = layer(x, relu=True)
-    else:
-        x = activation(layer(x))
-    layer.keep("outputs", x)
+    """Apply a layer, sparse or a dense copy of one, and its activation."""
+    x = activated(layer, activation, x)
+    if isinstance(layer, SparseLinear):
+        layer.keep("outputs", x)
     return x
 
 

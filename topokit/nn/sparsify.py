@@ -15,6 +15,7 @@ from topokit.generators.density import layer_densities
 from topokit.graph import LayerGraph
 from topokit.nn import conv
 from topokit.nn.attention import SparseMultiheadAttention, dense_only
+from topokit.nn.fused import fuse
 from topokit.nn.kinds import Weight, check_module, joined, weights_of
 from topokit.nn.layers import INITS, SparseLinear, initial_values, linear_of
 from topokit.nn.recurrent import SparseRecurrent, SparseRecurrentCell
@@ -116,7 +117,9 @@ def sparsify(
     biases are trained where the dense parameters were, frozen ones stay frozen. Forward and
     backward hooks, dtype, device, mode and names stay. Biases keep their values. A module that
     reads the weight of a layer in place of calling it (as attention in torchvision's Swin does)
-    gets a dense copy, with gradients at the edges: right, but without the saving.
+    gets a dense copy, with gradients at the edges: right, but without the saving. A
+    ``torch.nn.Sequential`` with a sparse linear layer before a ReLU becomes a
+    `topokit.nn.Sequential`, which computes both in one kernel.
 
     Examples
     --------
@@ -184,6 +187,7 @@ def sparsify(
                 module._modules[child_name] = replaced[child]
     model = replaced.get(model, model)
     dense_only(model)
+    fuse(model)
     made = sparsity_report(model, reasons=reasons)
     _warn(stayed, made.empty)
     if report is not None:

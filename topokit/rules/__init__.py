@@ -37,7 +37,7 @@ from topokit.rules.rewire import (
     rewire,
     rewire_network,
 )
-from topokit.rules.structured import n_to_m, srigl
+from topokit.rules.structured import block_sparse, n_to_m, srigl
 from topokit.rules.topological import cht, chts, chtss
 from topokit.tables import choose
 
@@ -64,6 +64,7 @@ RULES: dict[str, Callable[..., UpdateRule]] = {
     "rigl": rigl,
     "srigl": srigl,
     "n_to_m": n_to_m,
+    "block_sparse": block_sparse,
     "snfs": snfs,
     "mest": mest,
     "deep_r": deep_r,

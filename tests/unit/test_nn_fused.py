@@ -1,0 +1,244 @@
+"""A ReLU computed within the layer before it: the same numbers, and nobody notices."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import topokit as tk
+from topokit.nn import Sequential, SparseLinear, sparse_layers
+from topokit.nn import fused as fused_module
+from topokit.nn.fused import fuse, in_one_kernel
+from topokit.nn.models import set_mlp
+
+
+def plain(*, inplace=False, bias=True, seed=0):
+    rng = np.random.default_rng(seed)
+    parts = []
+    for n_in, n_out in ((12, 9), (9, 7), (7, 5)):
+        graph = tk.generate([n_in, n_out], "erdos_renyi", density=0.4, rng=rng)["fc1"]
+        layer = SparseLinear(graph, bias=bias, rng=rng)
+        if bias:
+            nn.init.normal_(layer.bias, generator=torch.Generator().manual_seed(seed))
+        parts += [layer, nn.ReLU(inplace), nn.Dropout(0.25)]
+    return nn.Sequential(nn.Flatten(), *parts[:-2])
+
+
+def fused(**options):
+    model = plain(**options)
+    fuse(model)
+    return model
+
+
+BATCH = torch.from_numpy(np.random.default_rng(1).standard_normal((16, 3, 4))).float()
+
+
+def trained(model, x=BATCH, steps=4):
+    """All that a training computes: losses, gradients of input and values, then of biases.
+
+    Biases stay 0: the sums that are their gradients are taken in another order.
+    """
+    torch.manual_seed(0)
+    values = [p for name, p in model.named_parameters() if "bias" not in name]
+    biases = [p for name, p in model.named_parameters() if "bias" in name]
+    optimizer = torch.optim.SGD(values, lr=0.1, momentum=0.9)
+    seen, sums = [], []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        x = x.clone().requires_grad_()
+        loss = nn.functional.cross_entropy(model(x), torch.arange(16) % 5)
+        loss.backward()
+        optimizer.step()
+        seen += [loss.detach(), x.grad, *(p.grad.clone() for p in values)]
+        sums += [p.grad.clone() for p in biases]
+        x = x.detach()
+    return [*seen, *model.parameters()], sums
+
+
+def same(some, others):
+    assert len(some) == len(others)
+    for a, b in zip(some, others, strict=True):
+        if isinstance(a, list):
+            for one, other in zip(a, b, strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+        else:
+            assert torch.equal(a, b)
+
+
+def same_training(some, others):
+    (exact, sums), (also_exact, other_sums) = some, others
+    same([*exact, sums], [*also_exact, other_sums])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("options", [{}, {"inplace": True}, {"bias": False}])
+def test_results_are_those_of_torch_bit_for_bit(options, dtype):
+    models = plain(**options).to(dtype), fused(**options).to(dtype)
+    same_training(*(trained(model, BATCH.to(dtype)) for model in models))
+    same_training(*(trained(model.eval(), BATCH.to(dtype)) for model in models))
+
+
+def test_the_pair_is_one_node_and_a_part_of_it_is_itself():
+    model, x = fused(), BATCH.flatten(1)
+    assert model[:3](x).grad_fn.name() == plain()[1](x).grad_fn.name() == "EdgeProductBackward"
+    assert plain()[:3](x).grad_fn.name() == "ReluBackward0"
+    assert type(model[:3]) is Sequential
+    assert (model[1](x) < 0).any()
+    assert (model[:2](x) < 0).any()  # the ReLU is not in it
+
+
+def test_names_types_copies_and_representation_stay():
+    model, other = fused(), plain()
+    assert list(model.state_dict()) == list(other.state_dict())
+    assert repr(model) == repr(other)
+    assert [type(part) for part in model] == [type(part) for part in other]
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert type(copied) is Sequential
+        same([copied.eval()(BATCH)], [other.eval()(BATCH)])
+    other.load_state_dict(model.state_dict())
+
+
+def hooks():
+    """What may be put around a layer or an activation, and undone: by name."""
+
+    def forward(module, seen):
+        return module.register_forward_hook(lambda m, i, o: seen.append(o.detach().clone()))
+
+    def before(module, seen):
+        return module.register_forward_pre_hook(
+            lambda m, a, k: seen.append((a[0].detach().clone(), len(k))), with_kwargs=True
+        )
+
+    def backward(module, seen):
+        return module.register_full_backward_hook(lambda m, i, o: seen.append(o[0].clone()))
+
+    def before_backward(module, seen):
+        return module.register_full_backward_pre_hook(lambda m, o: seen.append(o[0].clone()))
+
+    def everywhere(module, seen):
+        return nn.modules.module.register_module_forward_hook(
+            lambda m, i, o: seen.append(o.detach().clone()) if m is module else None
+        )
+
+    def own_forward(module, seen):
+        def call(x):
+            seen.append(type(module).forward(module, x).detach())
+            return type(module).forward(module, x)
+
+        module.forward = call
+
+    def changes_outputs(module, seen):
+        return module.register_forward_hook(lambda m, i, o: o - 0.5)
+
+    return [forward, before, backward, before_backward, everywhere, own_forward, changes_outputs]
+
+
+@pytest.mark.parametrize("which", [1, 2])
+@pytest.mark.parametrize("put", hooks(), ids=lambda put: put.__name__)
+@pytest.mark.parametrize("make", ["sequential", "set_mlp"])
+def test_what_is_put_around_a_module_sees_what_it_would_see(make, put, which):
+    if make == "sequential":
+        models = [plain(inplace=False), fused()]
+        parts = [model[which] for model in models]
+    else:
+        topology = tk.generate([12, 9, 5], "erdos_renyi", density=0.4, rng=0)
+        models = [set_mlp(topology, rng=1) for _ in range(2)]
+        parts = [(m.fc1, m.act1)[which - 1] for m in models]
+        unfused = nn.Sequential(nn.Flatten(), models[0].fc1, models[0].act1, models[0].fc2)
+        models[0] = unfused
+    seen, handles = ([], []), []
+    results = []
+    for model, part, found in zip(models, parts, seen, strict=True):
+        handle = put(part, found)
+        results.append(trained(model, steps=2))
+        handles.append(handle)
+        if handle is not None:
+            handle.remove()
+    same_training(*results)
+    assert len(seen[0]) == len(seen[1]) > 0 or put.__name__ == "changes_outputs"
+    for a, b in zip(*seen, strict=True):
+        assert torch.equal(a[0], b[0]) and a[1] == b[1] if type(a) is tuple else torch.equal(a, b)
+    assert not any(fused_module.EVERYWHERE)
+
+
+def test_only_exact_types_without_more_are_computed_together():
+    class Mine(nn.ReLU):
+        pass
+
+    class Layer(SparseLinear):
+        def forward(self, x):
+            return super().forward(x) - 1
+
+    layer = plain()[1]
+    assert in_one_kernel(layer, nn.ReLU(inplace=True))
+    assert not in_one_kernel(layer, Mine())
+    assert not in_one_kernel(Layer(layer.graph, rng=0), nn.ReLU())
+    assert not in_one_kernel(nn.Linear(3, 2), nn.ReLU())
+    model = fused()
+    model[2] = nn.Tanh()  # later
+    other = plain()
+    other[2] = nn.Tanh()
+    same_training(trained(model), trained(other))
+    untouched = nn.Sequential(layer, nn.Tanh())
+    fuse(untouched)
+    assert type(untouched) is nn.Sequential
+
+
+@pytest.mark.parametrize("rule", ["set", "rigl", "ctre_sim", "snfs", "path_weight"])
+def test_rules_see_the_same(rule):
+    changes = []
+    for model in (plain(), fused()):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        tk.attach(model, optimizer, rule, every=2, total=9, rng=0)
+        torch.manual_seed(0)
+        for _ in range(6):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(BATCH), torch.arange(16) % 5).backward()
+            optimizer.step()
+        changes.append([p for v in sparse_layers(model).values() for p in (v.indices, v.values)])
+    same(*changes)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_sparsify_leaves_it_and_densify_takes_it_away():
+    model = nn.Sequential(nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 5))
+    whole = nn.ModuleDict({"a": model, "b": nn.Sequential(nn.Linear(5, 4), nn.Tanh())})
+    tk.sparsify(whole, density=0.5, rng=0)
+    assert type(model) is Sequential
+    assert type(whole["b"]) is nn.Sequential
+    dense = tk.densify(model)
+    assert type(dense) is nn.Sequential
+    assert torch.allclose(dense(BATCH.flatten(1)), model(BATCH.flatten(1)), atol=1e-6)
+    torch.jit.script(dense)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_transformations_and_tracing():
+    model, x = fused().eval(), BATCH
+    expected = plain().eval()(x)
+    assert torch.allclose(torch.func.vmap(lambda one: model(one[None])[0])(x), expected, atol=1e-6)
+    traced = torch.jit.trace(model, x)
+    assert torch.allclose(traced(x), expected, atol=1e-6)
+    gradients = torch.func.grad(lambda x: model(x).square().sum())(x)
+    one = x.clone().requires_grad_()
+    plain().eval()(one).square().sum().backward()
+    assert torch.allclose(gradients, one.grad, atol=1e-6)
+    second = torch.autograd.functional.hessian(lambda v: model(v).square().sum(), x[:1])
+    other = plain().eval()
+    assert torch.allclose(
+        second, torch.autograd.functional.hessian(lambda v: other(v).square().sum(), x[:1])
+    )
+
+
+@pytest.mark.slow
+def test_compiled():
+    model, other = fused().eval(), plain().eval()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    assert torch.allclose(compiled(BATCH), other(BATCH), atol=1e-6)
+    exported = torch.export.export(model, (BATCH,)).module()
+    assert torch.allclose(exported(BATCH), other(BATCH), atol=1e-6)
