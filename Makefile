@@ -30,7 +30,8 @@ lint: setup
 
 # The documentation, in docs/_build/html; nothing is downloaded. A warning is an error.
 docs: setup
-	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -j 2 -b html docs docs/_build/html
+	rm -rf docs/_build
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 test: lint docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup

@@ -4,6 +4,7 @@ Matplotlib typesets a large part of TeX's mathematics. What it cannot typeset fa
 the formula and its page.
 """
 
+import re
 from functools import cache
 
 from docutils.nodes import SkipNode
@@ -60,11 +61,22 @@ def inline(self, node):
 
 
 def displayed(self, node):
-    """Write a formula on a line of its own."""
-    drawn, _ = svg(node.astext().replace(r"\frac", r"\dfrac"))
-    words = self.encode(node.astext()).replace('"', "&quot;")
-    self.body.append(f'<div class="math" role="img" aria-label="{words}">{drawn}</div>')
+    """Write a formula on a line of its own, one with cases on a line for each."""
+    formula = node.astext()
+    words = self.encode(formula).replace('"', "&quot;")
+    drawn = [svg(line.replace(r"\frac", r"\dfrac"))[0] for line in lines_of(formula)]
+    self.body.append(f'<div class="math" role="img" aria-label="{words}">{"<br>".join(drawn)}</div>')
     raise SkipNode
+
+
+def lines_of(formula):
+    r"""Return the lines of a formula: those of ``\begin{cases}``, which matplotlib lacks, or one."""
+    parts = re.fullmatch(r"(.*?)\\begin\{cases\}(.*)\\end\{cases\}(.*)", formula.strip(), flags=re.S)
+    if parts is None:
+        return [formula]
+    before, rows, after = parts.groups()
+    rows = [row.replace("&", r"\qquad ") for row in rows.split(r"\\") if row.strip()]
+    return [f"{before} {row.strip()} {after}" for row in rows]
 
 
 def setup(app):

@@ -16,6 +16,8 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 
 import topokit as tk
+from topokit.experiments.study import study_from
+from topokit.toml import parse_toml
 
 mpl.use("Agg")
 
@@ -103,21 +105,21 @@ def pages(docs: Path, fill: Any) -> Iterable[tuple[str, str | bytes]]:
 
 def data(docs: Path) -> dict[str, Any]:
     """Return what the examples draw: trained at the first build, read at later ones."""
-    run, study = cached(docs, RUN), cached(docs, STUDY)
-    run.parent.mkdir(exist_ok=True)
+    config = tk.load_recipe("set_mlp_digits").override(RUN)
+    study = study_from(parse_toml(STUDY))
+    plans = "\n".join(plan.config.to_toml() for plan in study.runs())
+    run = cached(docs, config.to_toml())
     if not (run / "DONE").is_file():
-        tk.run(tk.load_recipe("set_mlp_digits").override(RUN), run)
-    file = study.with_suffix(".toml")
-    file.write_text(STUDY, encoding="utf-8")
-    swept = tk.sweep(file, study, workers=2)
+        tk.run(config, run)
+    swept = tk.sweep(study, cached(docs, plans), workers=2)
     if swept.failures:
         raise RuntimeError(f"runs of the gallery failed: {swept.failures}")
     return {"history": tk.History.load(run), "frame": swept.frame}
 
 
-def cached(docs: Path, settings: object) -> Path:
-    """Return the folder of what is trained with these settings by this version of topokit."""
-    key = hashlib.sha256(repr((tk.__version__, settings)).encode()).hexdigest()[:12]
+def cached(docs: Path, configuration: str) -> Path:
+    """Return the folder of what this version of topokit trains with a complete configuration."""
+    key = hashlib.sha256(f"{tk.__version__}\n{configuration}".encode()).hexdigest()[:12]
     return docs / "_cache" / key
 
 

@@ -284,6 +284,10 @@ def portrait(graph: tk.LayerGraph) -> bytes:
 # --- Recipes, studies, tables and commands -------------------------------------------------------
 
 
+COLUMNS = ("name", "scope", "what", "parameters", "size")
+"""Of ``topokit list``; what else it prints is on the pages of the functions."""
+
+
 def recipes(fill: Any) -> Pages:
     """Yield the page of recipes and studies with their files, all tables, and the commands."""
     shipped = {name: (tk.load_recipe(name).about, path) for name, path in tk.RECIPES.items()}
@@ -294,7 +298,7 @@ def recipes(fill: Any) -> Pages:
     tables = {}
     for table in TABLES:
         rows = rows_of(table)
-        columns = list(dict.fromkeys(key for row in rows for key in row))
+        columns = [key for key in COLUMNS if any(row.get(key) for row in rows)]
         tables[table] = (columns, [{key: row.get(key, "") for key in columns} for row in rows])
     yield "recipes/tables.md", fill("tables.md", tables=tables)
 
@@ -302,7 +306,7 @@ def recipes(fill: Any) -> Pages:
 def help_of(command: str) -> str:
     """Return the help of a command as the command line prints it."""
     said = io.StringIO()
-    console = Console(file=said, width=88, color_system=None, legacy_windows=False)
+    console = Console(file=said, width=78, color_system=None, legacy_windows=False)
     app.help_print([command] if command else [], console=console)
     return "\n".join(line.rstrip() for line in said.getvalue().strip().splitlines())
 

@@ -1,0 +1,170 @@
+"""The documentation as built by ``make docs``: complete, its links hold, and a browser shows it.
+
+Skipped where the site has not been built; ``make test`` builds it first.
+"""
+
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+import topokit as tk
+
+ROOT = Path(tk.__file__).parent.parent
+SITE = ROOT / "docs/_build/html"
+BROWSER = next(
+    (
+        path
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (path := shutil.which(name))
+    ),
+    None,
+)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (SITE / "index.html").is_file(), reason="no site: make docs builds it"),
+]
+TABLES = ("GENERATORS", "RULES", "LAYER_MEASURES", "NETWORK_MEASURES", "CHANGE_MEASURES")
+TABLES += ("LAYER_PLOTS", "HISTORY_PLOTS", "ACROSS_PLOTS", "DENSITIES", "MODELS", "DATASETS")
+DRAWN = ("LAYER_PLOTS", "HISTORY_PLOTS", "ACROSS_PLOTS")
+
+
+class Page(html.parser.HTMLParser):
+    """Targets and anchors of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.loaded, self.anchors = [], [], set()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.anchors |= {given[key] for key in ("id", "name") if given.get(key)}
+        if tag == "a" and given.get("href"):
+            self.links.append(given["href"])
+        for key in ("src", "href"):
+            if tag in ("script", "img", "link", "iframe") and given.get(key):
+                self.loaded.append(given[key])
+
+
+read = cache(Page)
+
+
+def pages():
+    return sorted(path for path in SITE.rglob("*.html") if "_static" not in path.parts)
+
+
+def test_links_within_the_site_hold():
+    broken = []
+    for path in pages():
+        for link in read(path).links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if not target.is_file():
+                broken.append(f"{path.relative_to(SITE)}: {link}")
+            elif target.suffix == ".html" and unquote(parts.fragment) not in {
+                "", *read(target).anchors
+            }:  # fmt: skip
+                broken.append(f"{path.relative_to(SITE)}: {link} (no such anchor)")
+    assert broken == []
+
+
+def test_pages_load_nothing_from_elsewhere():
+    for path in pages():
+        for source in read(path).loaded:
+            parts = urlsplit(source)
+            assert parts.scheme in ("", "data"), f"{path}: {source}"
+            if parts.path and not parts.scheme:
+                assert (path.parent / unquote(parts.path)).is_file(), f"{path}: {source}"
+
+
+@pytest.mark.parametrize("name", tk.__all__)
+def test_every_public_name_has_a_page(name):
+    home = {path.stem for path in (SITE / "api").rglob("*.html")}
+    index = (SITE / "api/index.html").read_text(encoding="utf-8")
+    if name.isupper():
+        assert f"tk.{name}" in index
+    else:
+        assert {f"topokit.{name}", name} & home or (name == "Topology" and "topology" in home)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_entry_of_a_table_leads_to_its_page(table):
+    package = tk._MODULE_OF[table].split(".")[0]
+    text = (SITE / f"api/{package}.html").read_text(encoding="utf-8")
+    section = text[text.index(f'id="{table.lower().replace("_", "-")}"') :]
+    section = section[: section.index("</section>")]
+    for name in getattr(tk, table):
+        cell = re.search(rf"<td>.*?>{re.escape(name)}<.*?</td>", section)
+        assert cell, f"{table} on the page of topokit.{package} lacks {name}"
+        linked = re.search(r'href="generated/[^"]+"', cell.group(0))
+        # Loaders that one function makes, such as that of "mnist", have no page of their own.
+        assert linked or table == "DATASETS", f"{name}: no page"
+
+
+@pytest.mark.parametrize("table", DRAWN)
+def test_every_plot_is_in_the_gallery(table):
+    shown = (SITE / "gallery/index.html").read_text(encoding="utf-8")
+    for name in getattr(tk, table):
+        assert f'href="{name}.html"' in shown
+        assert (SITE / f"_images/{name}.png").is_file()
+        assert f"tk.plots.{name}(" in re.sub(
+            r"<[^>]+>", "", (SITE / f"gallery/{name}.html").read_text(encoding="utf-8")
+        )
+
+
+def test_every_family_is_drawn():
+    shown = (SITE / "topologies/index.html").read_text(encoding="utf-8")
+    for name in tk.GENERATORS:
+        assert f"/{name}.png" in shown, name
+
+
+VISIT = """
+<script>
+window.addEventListener("load", () => setTimeout(() => {
+  document.body.dataset.seen = JSON.stringify({
+    theme: document.documentElement.dataset.theme,
+    wide: document.documentElement.scrollWidth - window.innerWidth,
+    images: [...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src),
+    title: document.querySelector("h1").textContent,
+  });
+}, 500));
+</script>
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here to open the pages in")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 400])
+@pytest.mark.parametrize("name", ["index", "gallery/index", "api/generated/topokit.LayerGraph"])
+def test_a_browser_shows_it(name, width, theme, tmp_path):
+    page = SITE / f"{name}.html"
+    visited = page.with_name(f"{page.stem}-visited-{width}-{theme}.html")
+    text = page.read_text(encoding="utf-8").replace("</body>", VISIT + "</body>")
+    command = [
+        BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={width},900",
+        f"--user-data-dir={tmp_path}", "--enable-logging=stderr", "--virtual-time-budget=5000",
+        f"--blink-settings=preferredColorScheme={0 if theme == 'dark' else 1}",
+        "--dump-dom", visited.as_uri(),
+    ]  # fmt: skip
+    visited.write_text(text, encoding="utf-8")
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    finally:
+        visited.unlink()
+    noted = re.search(r'<body[^>]* data-seen="([^"]*)"', answer.stdout)
+    assert noted, answer.stderr[-2000:]
+    seen = json.loads(noted.group(1).replace("&quot;", '"').replace("&amp;", "&"))
+    assert [line for line in answer.stderr.splitlines() if "CONSOLE" in line] == []
+    assert seen["theme"] == theme
+    assert seen["images"] == []
+    assert seen["wide"] <= 0, "the page is wider than its window"
+    assert seen["title"]
