@@ -36,6 +36,7 @@ for _command in (
 ):
     app.command(_command)
 app.command(graphs.list_, name="list")
+app.command(runs.info)
 
 OURS = (ValueError, FloatingPointError, TypeError, OSError, MemoryError)
 """Errors that a command ends with in a sentence; others are faults of topokit."""
