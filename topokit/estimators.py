@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -20,7 +21,8 @@ from sklearn.utils.validation import (
 )
 
 from topokit.experiments.config import OptimizerSpec
-from topokit.experiments.loop import Epoch, TrainPlan, TrainState, train
+from topokit.experiments.environment import choose_device
+from topokit.experiments.loop import Epoch, TrainPlan, TrainState, device_of, move, train
 from topokit.experiments.record import Recording
 from topokit.experiments.runs import make_optimizer
 from topokit.experiments.samples import CLASSES, NUMBERS, Classes, Numbers, Samples
@@ -69,6 +71,7 @@ class _SparseMLP(BaseEstimator):
         tol: float = 1e-4,
         measures: Sequence[str] | None = None,
         record_every: int = 1,
+        device: str = "cpu",
         random_state: Any = None,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -97,6 +100,7 @@ class _SparseMLP(BaseEstimator):
         self.tol = tol
         self.measures = measures
         self.record_every = record_every
+        self.device = device
         self.random_state = random_state
 
     def __sklearn_tags__(self) -> Any:
@@ -141,7 +145,7 @@ class _SparseMLP(BaseEstimator):
             self._note(epoch)
         kept = {epoch.index: epoch.topology}
         self.model_, self.n_iter_ = state.model, state.epoch
-        self._training: dict[str, Any] | None = _without_dropout(state)
+        self._training: dict[str, Any] | None = _kept(state)
         if best is not None:
             self.model_, self.best_epoch_, self._training = best.model, best.epoch, None
             kept[best.epoch] = _topology(best.model)
@@ -173,7 +177,7 @@ class _SparseMLP(BaseEstimator):
         epochs = train(state, (samples, samples), self._plan(None, watch))
         self._note(next(epochs))
         epochs.close()
-        self._training = _without_dropout(state)
+        self._training = _kept(state)
         self.model_, self.n_iter_ = kept[0], state.epoch
         self.topology_ = _topology(self.model_)
         return self
@@ -211,7 +215,7 @@ class _SparseMLP(BaseEstimator):
     def _samples(self, x: Any, targets: Any, weights: Any) -> Samples:
         if weights is not None:
             weights = (weights / weights.mean()).astype(np.float32)
-        return Samples(x, targets, weights)
+        return Samples(x, targets, weights, device=choose_device(self.device))
 
     def _held_out(self, x: Any, targets: Any, weights: Any, seed: int) -> list[Samples]:
         """Return the samples to train on and those held out."""
@@ -239,22 +243,16 @@ class _SparseMLP(BaseEstimator):
         topology = generate(
             widths, self.generator, **budget, densities=self.densities, rng=streams[0]
         )
-        dropout = torch.Generator().manual_seed(int(streams[4].integers(2**62)))
+        device = choose_device(self.device)
+        dropout = torch.Generator(device).manual_seed(int(streams[4].integers(2**62)))
         model = set_mlp(
             topology,
             activation=self.activation,
             dropout=self.dropout,
             rng=streams[1],
             generator=dropout,
-        )
-        spec = OptimizerSpec(
-            "sgd",
-            self._rate,
-            self.momentum,
-            weight_decay=self.weight_decay,
-            decay_per_step=self.decay_per_step,
-        )
-        optimizer = make_optimizer(spec, model.parameters())
+        ).to(device)
+        optimizer = self._optimizer(model)
         return TrainState(model, optimizer, {"order": streams[2], "rule": streams[3]}, dropout)
 
     def _state(self) -> TrainState | None:
@@ -266,7 +264,34 @@ class _SparseMLP(BaseEstimator):
                 "early stopping kept the model of the best epoch and nothing to go on from: "
                 "expected partial_fit of a new estimator, or of one fitted without early_stopping"
             )
-        return TrainState(**self._training, dropout=self._training["model"].generator)
+        kept = dict(self._training)
+        model = kept["model"] = move(kept["model"], choose_device(self.device))
+        optimizer = self._optimizer(model)
+        optimizer.load_state_dict(kept.pop("optimizer"))
+        dropout: Any = model.generator
+        return TrainState(**kept, optimizer=optimizer, dropout=dropout)
+
+    def _optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+        spec = OptimizerSpec(
+            "sgd",
+            self._rate,
+            self.momentum,
+            weight_decay=self.weight_decay,
+            decay_per_step=self.decay_per_step,
+        )
+        return make_optimizer(spec, model.parameters())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled; models that are on a GPU load on machines without one."""
+        state = dict(super().__getstate__())
+        if getattr(self, "model_", None) is None or device_of(self.model_).type == "cpu":
+            return state
+        cpu = torch.device("cpu")
+        state["model_"] = move(copy.deepcopy(self.model_), cpu)
+        if self._training is not None:
+            model = move(copy.deepcopy(self._training["model"]), cpu)
+            state["_training"] = {**self._training, "model": model}
+        return state
 
     def _hidden(self) -> list[int]:
         """Return the numbers of hidden units."""
@@ -333,9 +358,9 @@ class _SparseMLP(BaseEstimator):
         samples: Any = validate_data(self, X, dtype=np.float32, accept_sparse="csr", reset=False)
         # In double precision, so that the result for a sample does not depend on its batch.
         model = copy.deepcopy(self.model_).double().eval()
-        x = Samples(samples, np.zeros(samples.shape[0], np.int64))
+        x = Samples(samples, np.zeros(samples.shape[0], np.int64), device=device_of(model))
         with torch.no_grad():
-            return torch.cat([model(part.double()) for part in x.split(BATCH)])
+            return torch.cat([model(part.double()) for part in x.split(BATCH)]).cpu()
 
 
 def _topology(model: Any) -> dict[str, Any]:
@@ -343,9 +368,17 @@ def _topology(model: Any) -> dict[str, Any]:
     return {name: model.get_submodule(name).graph for name in model.names}
 
 
-def _without_dropout(state: TrainState) -> dict[str, Any]:
-    """Return the fields of a state that is kept: the dropout stream is kept by the model."""
-    return {name: value for name, value in vars(state).items() if name != "dropout"}
+def _kept(state: TrainState) -> dict[str, Any]:
+    """Return the fields of a state that `partial_fit` goes on from.
+
+    The dropout stream is that of the model. An optimizer would lose its hooks when it is pickled;
+    its state does not, and is stored on the CPU.
+    """
+    fields = {name: value for name, value in vars(state).items() if name != "dropout"}
+    content = io.BytesIO()
+    torch.save(state.optimizer.state_dict(), content)
+    content.seek(0)
+    return fields | {"optimizer": torch.load(content, map_location="cpu", weights_only=True)}
 
 
 class _Best:
@@ -416,6 +449,8 @@ class SparseMLPClassifier(ClassifierMixin, _SparseMLP):
         Topology measures taken at each recorded epoch, names as in `topokit.measure`.
     record_every : int
         Epochs between recorded topologies; the first and the last are always kept.
+    device : {"cpu", "cuda", "auto"}
+        Where the network is trained and predicts: see `topokit.RunConfig`.
     random_state : int, numpy.random.RandomState or None
         Seed of all randomness: initial topology, weights, order of samples, rewiring, dropout.
 
@@ -572,7 +607,7 @@ class SparseMLPRegressor(RegressorMixin, _SparseMLP):
     hidden_layer_sizes, generator, epsilon, density, densities, rule, rule_params, drop_fraction, \
     schedule, every, stop, skip, activation, dropout, learning_rate, momentum, weight_decay, \
     decay_per_step, batch_size, max_iter, early_stopping, validation_fraction, n_iter_no_change, \
-    tol, measures, record_every, random_state
+    tol, measures, record_every, device, random_state
         As for `SparseMLPClassifier`. Early stopping watches R² of the samples held out.
 
     Attributes

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from topokit.data import load_data
+from topokit.foreign import ReadingNote
 
 
 def equal(a, b):
@@ -16,7 +17,7 @@ def seeded(seed=0):
 
 
 def test_csv(tmp_path, monkeypatch):
-    lines = [f"{i}, {2 * i}, {'cat' if i % 3 else 'dog'}" for i in range(30)]
+    lines = [f"{i}, {2 * i}, {'cat' if i % 3 else 'dog'}" for i in range(30)][::-1]
     (tmp_path / "points.csv").write_text("\n".join(["a, b, kind", *lines]))
     data = load_data("csv", data_dir=tmp_path, rng=seeded(), path="points.csv", scale="none")
     assert (data.x_train.shape, data.x_test.shape, data.n_classes) == ((24, 2), (6, 2), 2)
@@ -24,9 +25,9 @@ def test_csv(tmp_path, monkeypatch):
     by_name = load_data("csv", rng=seeded(), path=str(tmp_path / "points.csv"), label="kind")
     assert equal(by_name, load_data("csv", data_dir=tmp_path, rng=seeded(), path="points.csv"))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "bare.csv").write_text("\n".join(f"{i % 2},{i}" for i in range(20)))
+    (tmp_path / "bare.csv").write_text("\n".join(f"{i % 2},{2 * i}" for i in range(20)))
     bare = load_data("csv", rng=seeded(), path="bare.csv", label=0, header=False, scale="none")
-    assert np.array_equal(bare.y_test, bare.x_test[:, 0] % 2)
+    assert np.array_equal(bare.y_test, bare.x_test[:, 0] // 2 % 2)
 
 
 @pytest.mark.parametrize(
@@ -34,21 +35,25 @@ def test_csv(tmp_path, monkeypatch):
     [
         ("a,b\n1,0\n2,1\n", {"label": "c"}, "unknown column 'c'; columns: a, b"),
         ("a,b\n1,0\n2,1\n", {"label": 2}, r"data\.label: expected a column in 0\.\.1, got 2"),
-        ("a,b\nx,0\ny,1\n", {}, r"points\.csv: .* such as 'x' in column 'a', no numbers"),
-        ("a,b\n1,0\n,1\n", {}, r"points\.csv: .* no value in row 1, column 'a'"),
+        (
+            "a,b\nx,0\ny,1\n",
+            {},
+            r"points\.csv: .* got: 'x' in row 1 of the data, column 'a', no number; leave",
+        ),
+        ("a,b\n1,0\n,1\n", {}, r"points\.csv: .* no value in row 2 of the data, column 'a'"),
         ("", {}, r"points\.csv: expected a table .*, got: an empty file"),
         (
             "a,b\n1,2,3,4\n5\n6,7,8,9,10\n",
             {},
-            r"points\.csv: expected a table .*, got: Error tokenizing",
+            r"points\.csv: expected a table .*, got: 2 values in the first line and 4 in the next",
         ),
         (
-            "a,b\n1,0.5\n2,1.5\n3,0.5\n4,1.5\n",
+            "a,b\n2,0.5\n2,1.5\n3,0.5\n4,1.5\n",
             {},
             "expected classes as labels, got numbers such as",
         ),
         ("a,b\n1,0\n2,0\n", {}, "expected 2 to 2 classes among 2 labels, got 1"),
-        ("a,b\n1,0\n2,1\n3,2\n4,3\n5,4\n6,5\n", {}, "2 to 3 classes among 6 labels, got 6"),
+        ("a,b\n2,0\n2,1\n3,2\n4,3\n5,4\n6,5\n", {}, "2 to 3 classes among 6 labels, got 6"),
     ],
 )
 def test_bad_csv(tmp_path, text, params, message):
@@ -140,19 +145,36 @@ def test_a_column_that_numbers_the_rows_is_refused(tmp_path, rng):
     path, frame = tmp_path / "points.csv", table(rng)
     named = frame.rename_axis("id")
     shuffled = frame.sample(frac=1, random_state=0)
-    for index in (frame, named, frame.set_index(np.arange(1, 13)), shuffled):
+    sparse = frame.set_index(rng.permutation(1000)[:12]).rename_axis("ID")
+    for index in (frame, named, frame.set_index(np.arange(1, 13)), shuffled, sparse):
         index.to_csv(path)
         with pytest.raises(ValueError, match=r"numbers the rows; .*index=False.*data.drop=\["):
             load_csv(tmp_path)
-        drop = "id" if index is named else 0
+        drop = index.index.name or 0
         assert load_csv(tmp_path, drop=[drop]).n_features == 2
     frame.to_csv(path, header=False)
     with pytest.raises(ValueError, match="a first column without a name that numbers the rows"):
         load_csv(tmp_path, header=False)
-    frame.assign(a=np.arange(12)).to_csv(path, index=False)  # a feature with a name of its own
-    assert load_csv(tmp_path).n_features == 2
+    for place in (0, 1, 2):  # under any name, at any place
+        counted = frame.copy()
+        counted.insert(place, "t", np.arange(12.0))
+        counted.to_csv(path, index=False)
+        words = r"a column 't' that numbers .*data.drop=\[\"t\"\]; if it is a feature, shuffle"
+        with pytest.raises(ValueError, match=words):
+            load_csv(tmp_path)
+    counted.sample(frac=1, random_state=0).to_csv(path, index=False)
+    assert load_csv(tmp_path).n_features == 3
     with pytest.raises(ValueError, match="unknown column 'z'"):
         load_csv(tmp_path, drop=["z"])
+    path.write_text("a b kind\n" + "\n".join(f"{i} {i * i} 0.5 {i % 2}" for i in range(9)))
+    with pytest.raises(ValueError, match=r"no number|1 columns|classes"):
+        load_csv(tmp_path)
+    path.write_text("a,b,kind\n" + "\n".join(f"{i},{i * i},0.5,{i % 2}" for i in range(9)))
+    with pytest.raises(ValueError, match="3 values in the first line and 4 in the next: a decimal"):
+        load_csv(tmp_path)
+    path.write_text("a,b\n" + "1.5,0\n2,1\n" * 20 + "1,2,3\n")
+    with pytest.raises(ValueError, match=r"expected a table of numbers .* line 42"):
+        load_csv(tmp_path)
 
 
 def test_separators_are_recognised_and_said(tmp_path, rng):
@@ -160,32 +182,92 @@ def test_separators_are_recognised_and_said(tmp_path, rng):
     frame.to_csv(path, index=False)
     plain = load_csv(tmp_path)
     for separator, decimal, words in (
-        (";", ".", "separated by semicolons)"),
-        (";", ",", "separated by semicolons and decimal commas)"),
-        ("\t", ".", "separated by tabs)"),
-        ("|", ".", "separated by vertical bars)"),
+        (";", ".", "read with semicolons as separators$"),
+        (";", ",", "semicolons as separators, decimal commas$"),
+        ("\t", ".", "tabs as separators$"),
+        ("\t", ",", "tabs as separators, decimal commas$"),
+        ("|", ".", "vertical bars as separators$"),
     ):
         frame.to_csv(path, index=False, sep=separator, decimal=decimal)
-        data = load_csv(tmp_path)
+        with pytest.warns(ReadingNote, match=words):
+            data = load_csv(tmp_path)
         assert np.array_equal(data.x_train, plain.x_train)
-        assert words in data.source
-    assert "separated" not in plain.source
+        assert words[:-1].removeprefix("read with ") in data.source
+    assert "as separators" not in plain.source
+    frame.rename(columns={"a": "price, EUR"}).to_csv(path, index=False, sep=";")
+    with pytest.warns(ReadingNote, match="semicolons"):
+        assert load_csv(tmp_path).n_features == 2
 
 
-def test_headers_that_are_none_and_missing_headers(tmp_path, rng):
-    path, frame = tmp_path / "points.csv", table(rng)
-    frame.to_csv(path, index=False, header=False)
-    with pytest.raises(ValueError, match=r"first line of numbers .*data.header=false"):
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        (["1,234", "2,345", "987"], "may be a decimal point or divide thousands"),
+        (
+            ["1.234,5", "2.345,6", "7"],
+            "'1.234,5' in row 1 .* a number with a comma; save the table",
+        ),
+        (
+            ["0,5", "x", "7"],
+            "'0,5' in row 1 of the data, column 'a', no number, a number with a comma",
+        ),
+        (["5", "x", "7"], "'x' in row 2 of the data, column 'a', no number; leave"),
+    ],
+)
+def test_commas_that_are_not_clear_are_refused_in_words(tmp_path, cells, words):
+    rows = [f"{cell};{i % 2}" for i, cell in enumerate(cells * 3)]
+    (tmp_path / "points.csv").write_text("\n".join(["a;kind", *rows]))
+    with pytest.raises(ValueError, match=words):
         load_csv(tmp_path)
+    quoted = [f'"1,5",{i % 2}' for i in range(9)]
+    (tmp_path / "points.csv").write_text("\n".join(["a,kind", *quoted]))
+    with pytest.raises(ValueError, match=r"'1,5' in row 1 .* a number with a comma"):
+        load_csv(tmp_path)
+
+
+def test_headers_are_guessed_and_said(tmp_path, rng):
+    path, frame = tmp_path / "points.csv", table(rng)
     frame.to_csv(path, index=False)
-    with pytest.raises(ValueError, match=r"first line of names; set data.header=true"):
-        load_csv(tmp_path, header=False)
+    plain = load_csv(tmp_path)
+    words = frame.assign(kind=np.where(frame["kind"], "cat", "dog"))
+    for content in (frame, words):
+        content.to_csv(path, index=False, header=False)
+        with pytest.warns(ReadingNote, match="points.csv: read with no line of names"):
+            data = load_csv(tmp_path)
+        assert data.x_train.shape == plain.x_train.shape
+        assert load_csv(tmp_path, header=False).n_features == 2
+        with pytest.raises(ValueError, match=r"first line of numbers .*data.header=false"):
+            load_csv(tmp_path, header=True)
+        content.to_csv(path, index=False)
+        assert load_csv(tmp_path).n_features == 2
+        with pytest.raises(ValueError, match=r"first line of names; set data.header=true"):
+            load_csv(tmp_path, header=False)
     frame.set_axis([0, 1, 2], axis=1).to_csv(path, index=False)
+    with pytest.warns(ReadingNote, match="the first line as names"):
+        assert load_csv(tmp_path).n_features == 2
+    words.set_axis(["0", "1", "kind"], axis=1).to_csv(path, index=False)
     assert load_csv(tmp_path).n_features == 2
+    path.write_text(",1.5,0\n" + "0.5,1.5,1\n2,3,0\n" * 5)  # a missing value, not a name
+    with pytest.raises(ValueError, match="no value in row 1 of the data, column '0'"):
+        load_csv(tmp_path)
     for content in (b"a,b\0\n1,2\n", b",".join([b"a"] * 100_001) + b"\n", b"\xff\xfe\n1,2\n"):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="expected a table of numbers"):
             load_csv(tmp_path)
+
+
+def test_the_column_of_labels_is_found_by_name_or_is_the_last(tmp_path, rng):
+    path, frame = tmp_path / "points.csv", table(rng)
+    frame.to_csv(path, index=False)
+    plain = load_csv(tmp_path)
+    for name in ("label", "Class", "target", "y"):
+        frame[["kind", "a", "b"]].rename(columns={"kind": name}).to_csv(path, index=False)
+        with pytest.warns(ReadingNote, match=f"read with the column '{name}' as labels"):
+            assert equal(load_csv(tmp_path), plain)
+        assert equal(load_csv(tmp_path, label=name), plain)
+        assert equal(load_csv(tmp_path, label=0), plain)
+    frame.rename(columns={"a": "y", "b": "class"}).to_csv(path, index=False)
+    assert equal(load_csv(tmp_path), plain)
 
 
 @pytest.mark.parametrize("value", ["inf", "1e300"])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import warnings
+from typing import Any
 
 import cyclopts
 
 from topokit.cli import console, figures, graphs, interrupts, runs, studies
+from topokit.foreign import ReadingNote
 from topokit.plugins import told
 
 __all__ = ["app", "execute"]
@@ -33,6 +36,7 @@ for _command in (
 ):
     app.command(_command)
 app.command(graphs.list_, name="list")
+app.command(runs.info)
 
 OURS = (ValueError, FloatingPointError, TypeError, OSError, MemoryError)
 """Errors that a command ends with in a sentence; others are faults of topokit."""
@@ -52,9 +56,11 @@ def execute(tokens: list[str]) -> int:
 
 
 def _executed(tokens: list[str]) -> int:
-    """Run a command; print what went wrong, if anything."""
+    """Run a command; print what was noticed on the way, and what went wrong, if anything."""
     try:
-        code = app(tokens, exit_on_error=False, print_error=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _shown(warnings.showwarning)
+            code = app(tokens, exit_on_error=False, print_error=False)
     except KeyboardInterrupt as stop:
         interrupts.told()
         console.complain(str(stop) or "interrupted")
@@ -78,6 +84,18 @@ def _executed(tokens: list[str]) -> int:
         console.complain(words)
         return code
     return int(code) if isinstance(code, int) else 0
+
+
+def _shown(other: Any) -> Any:
+    """Return what shows a warning: notes on what was read as a line, others by `other`."""
+
+    def show(message: Any, category: Any, *place: Any) -> None:
+        if issubclass(category, ReadingNote):
+            console.note(str(message))
+        else:
+            other(message, category, *place)
+
+    return show
 
 
 def _first_line(error: Exception) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-__all__ = ["DataDir", "Json", "Nproc", "Plugins", "Settings", "some"]
+__all__ = ["DataDir", "Device", "Json", "Nproc", "Plugins", "Settings", "some"]
 
 Settings = Annotated[
     list[str],
@@ -32,6 +32,14 @@ Nproc = Annotated[
 ]
 DataDir = Annotated[
     Path | None, Parameter(name="--data-dir", help="Folder of data sets; by default TOPOKIT_DATA.")
+]
+Device = Annotated[
+    Literal["cpu", "cuda", "auto"] | None,
+    Parameter(
+        name="--device",
+        help="Where to train; by default as the configuration says, or on the CPU. See 'topokit "
+        "info'.",
+    ),
 ]
 
 

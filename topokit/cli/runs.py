@@ -1,4 +1,4 @@
-"""Commands for single runs: ``train``, ``resume`` and ``verify``."""
+"""Commands for single runs: ``train``, ``resume``, ``verify`` and ``info``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from topokit.cli import console, interrupts
-from topokit.cli.options import DataDir, Json, Nproc, Plugins, Settings, some
+from topokit.cli.options import DataDir, Device, Json, Nproc, Plugins, Settings, some
 from topokit.plugins import load_plugins, told
 
-__all__ = ["resume", "train", "verify"]
+__all__ = ["info", "resume", "train", "verify"]
 
 Accept = Annotated[
     list[Literal["config", "data", "plugins"]],
@@ -35,6 +35,7 @@ def train(
     rule: str | None = None,
     settings: Settings | None = None,
     nproc: Nproc = None,
+    device: Device = None,
     plugin: Plugins | None = None,
     json: Json = False,
 ) -> int:
@@ -68,6 +69,8 @@ def train(
         changes.insert(0, f'rule.name="{rule}"')
     if seed is not None:
         changes.append(f"seed={seed}")
+    if device is not None:
+        changes.append(f"device={device}")
     config = with_registered(load_recipe(recipe).override(changes))
     name = f"{Path(recipe).stem}-seed{config.seed}"
     directory = out or _free_directory(Path("runs"), name, config.to_toml())
@@ -85,7 +88,7 @@ def train(
             console.note(f"{directory} holds this run, interrupted; going on with it")
         with console.training(config, quiet=json) as progress:
             if interrupted:
-                history = resume_run(directory, progress=progress, **options)
+                history = resume_run(directory, progress=progress, device=config.device, **options)
             else:
                 history = run(config, directory, progress=progress, **options)
     return _finished(history, directory, json)
@@ -107,6 +110,7 @@ def resume(
     data_dir: DataDir = None,
     accept: Accept | None = None,
     nproc: Nproc = None,
+    device: Device = None,
     plugin: Plugins | None = None,
     json: Json = False,
 ) -> int:
@@ -137,7 +141,12 @@ def resume(
             return 0
         with console.training(config, quiet=json) as progress:
             history = resume_run(
-                run, data_dir=data_dir, progress=progress, accept=accept or (), processes=processes
+                run,
+                data_dir=data_dir,
+                progress=progress,
+                accept=accept or (),
+                processes=processes,
+                device=device,
             )
     return _finished(history, run, json)
 
@@ -210,3 +219,25 @@ def verify(*runs: Path, recover: bool = False, json: Json = False) -> int:
         for one in found:
             console.say(one.sentence())
     return 0 if all(one.intact for one in found) else 1
+
+
+def info(*, json: Json = False) -> int:
+    """Print versions, processors and data, and what a run would use."""
+    from topokit.experiments.environment import information
+
+    found = information()
+    if json:
+        console.print_json(found)
+        return 0
+    packages = ", ".join(f"{name} {number}" for name, number in found["packages"].items())
+    unset = "not set (TOPOKIT_DATA); the embedded digits need no files"
+    lines = {
+        "topokit": f"{packages}; Python {found['python']} on {found['platform']}",
+        "cores": f"{found['cores']}, of which a run uses {found['threads']} (threads=N)",
+        "GPUs": ", ".join(found["gpus"]) or f"none: {found['why']}",
+        "device": f"cpu, unless --device cuda or auto is given; auto means {found['auto']} here",
+        "data": found["data"] or unset,
+    }
+    for name, words in lines.items():
+        console.say(f"{name}: {words}")
+    return 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from topokit.cli import console, interrupts
-from topokit.cli.options import DataDir, Json, Plugins, some
+from topokit.cli.options import DataDir, Device, Json, Plugins, some
 from topokit.plugins import load_plugins
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def sweep(
     gather: bool = False,
     rerun: Annotated[list[str] | None, Parameter(name="--rerun")] = None,
     data_dir: DataDir = None,
+    device: Device = None,
     plugin: Plugins | None = None,
     json: Json = False,
 ) -> int:
@@ -66,11 +68,14 @@ def sweep(
 
     load_plugins(plugin or ())
     planned = load_study(study, quick=quick)
+    if device is not None:
+        planned = replace(planned, settings={**planned.settings, "device": device})
     at = _part(part)
     repeat = f"topokit sweep {console.shown(study)} --out {console.shown(out)}"
     repeat += " --quick" if quick else ""
     if gather:
         without = {"part": part, "rerun": rerun, "workers": workers, "scheduler": scheduler}
+        without["device"] = device
         for name, value in without.items():
             if value is not None:
                 raise ValueError(f"expected --gather alone, which runs nothing, got --{name} too")

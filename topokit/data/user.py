@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+import warnings
 from collections.abc import Sequence
+from csv import reader as read_rows
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from topokit.data.samples import SCALES, Data, Scale, read_npz, scaled, split, subsets
-from topokit.foreign import open_regular, refusals
+from topokit.foreign import ReadingNote, open_regular, refusals
 from topokit.tables import choose, need
 
 __all__ = ["csv", "npz", "openml", "user_file"]
@@ -58,19 +61,19 @@ def csv(
     data_dir: Path | None = None,
     rng: np.random.Generator,
     path: str,
-    label: str | int = -1,
-    header: bool = True,
+    label: str | int | None = None,
+    header: bool | None = None,
     drop: Sequence[str | int] = (),
     n_train: int | None = None,
     n_test: int | None = None,
     scale: Scale = "standard",
 ) -> Data:
-    r"""Load a user's table: comma-separated numbers with one column of class labels.
+    r"""Load a user's table: numbers with one column of class labels.
 
-    Semicolons, tabs and vertical bars are recognised as separators in the first line, and said in
-    the data's `source`; with semicolons, a comma may be the decimal point. A first column that
-    only counts the rows, such as the index that pandas writes, is refused: a network learns the
-    order of the rows from it.
+    Commas, semicolons, tabs and vertical bars are recognised as separators; with the others, a
+    comma may be the decimal point. What was recognised is said in a `topokit.foreign.ReadingNote`
+    and in the data's `source`. A column that numbers the rows, such as the index that pandas
+    writes, is refused: a network learns the order of the rows from it.
 
     Parameters
     ----------
@@ -80,11 +83,13 @@ def csv(
         Used for the split.
     path : str
         Relative to the folder of data sets or to the working directory, or absolute.
-    label : str or int
-        Name of the label column, or its position (the last one by default).
-    header : bool
-        Whether the first line contains the names of the columns. A first line of numbers only, or
-        of words only over columns of numbers, that says otherwise is refused.
+    label : str or int, optional
+        Name of the label column, or its position. By default the one called label, class, target
+        or y, if there is one such column, else the last.
+    header : bool, optional
+        Whether the first line contains the names of the columns; by default it does if a word
+        stands over a column of numbers, or over all columns. A given value that the lines
+        contradict is refused.
     drop : sequence of str or int
         Columns to leave out, by name or position.
     n_train, n_test : int, optional
@@ -107,84 +112,181 @@ def csv(
     >>> folder = Path(tempfile.mkdtemp())
     >>> rows = [f"{i},{i * i},{'odd' if i % 2 else 'even'}" for i in range(20)]
     >>> _ = (folder / "points.csv").write_text("\n".join(["a,b,kind", *rows]))
-    >>> data = csv(data_dir=folder, rng=np.random.default_rng(0), path="points.csv", label="kind")
+    >>> data = csv(
+    ...     data_dir=folder, rng=np.random.default_rng(0), path="points.csv", drop=["a"]
+    ... )
     >>> data.x_train.shape, data.n_classes
-    ((16, 2), 2)
+    ((16, 1), 2)
     """
     file = user_file(data_dir, path)
     with refusals(file, "a table of numbers and a column of labels"):
-        frame, read_as = _table(file, header)
-        for column in drop:
-            frame = frame.drop(columns=frame.columns[_position(frame, "data.drop", column)])
-        at = _position(frame, "data.label", label)
+        frame, said = _table(file, header)
+        position = [frame.columns[_position(frame, "data.drop", column)] for column in drop]
+        frame = frame.drop(columns=position)
+        at, words = _label(frame, label)
+        said += words
         names = [str(column) for column in frame.columns]
         missing = frame.isna().to_numpy()
         if missing.any():
             row, column = np.argwhere(missing)[0]
-            raise ValueError(f"no value in row {row}, column {names[column]!r}")
+            raise ValueError(
+                f"no value in row {row + 1} of the data, column {names[column]!r}; leave such rows "
+                "out, or fill them"
+            )
         y, x = frame.iloc[:, at], frame.drop(columns=frame.columns[at])
-        for column, kind in x.dtypes.items():
-            if kind.kind not in "iufb":
-                first = frame[column].iloc[0]
-                raise ValueError(f"{kind} such as {first!r} in column {str(column)!r}, no numbers")
-        if x.shape[1] and at != 0:
-            _refuse_row_numbers(x.iloc[:, 0], header)
+        for column in x:
+            _refuse_words(x[column])
+        for place, column in enumerate(x):
+            _refuse_row_numbers(x[column], first=place == 0)
         labels = y.astype(str) if y.dtype.kind not in "iufb" else y
         values = x.to_numpy(np.float64)
-        where = f"{file}{read_as}"
-        return _classified("csv", where, values, labels.to_numpy(), n_train, n_test, scale, rng)
+        where = f"{file} ({', '.join(said)})" if said else str(file)
+        data = _classified("csv", where, values, labels.to_numpy(), n_train, n_test, scale, rng)
+    if said:
+        warnings.warn(f"{file}: read with {', '.join(said)}", ReadingNote, stacklevel=2)
+    return data
 
 
 _WIDEST = 100_000
+_SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars", ",": "commas"}
+"""Separators and their names; the comma, which may be the decimal point, is tried last."""
+_LOOKED_AT = 20
 
 
-def _table(file: Path, header: bool) -> tuple[Any, str]:
-    """Return a file of separated values as a frame, and how it was read if not with commas."""
+def _table(file: Path, header: bool | None) -> tuple[Any, list[str]]:
+    """Return a file of separated values as a frame, and what was guessed."""
     import pandas as pd
 
     with open_regular(file) as raw:
-        first = raw.readline(2**22)
-        second = raw.readline(2**22)
-        if len(first) >= 2**22:
-            raise ValueError(f"a first line of more than {2**22:,} bytes")
-        if b"\0" in first + second:
+        lines, longest = _first_lines(raw)
+        if not lines:
+            raise ValueError("an empty file")
+        if longest >= 2**22:
+            raise ValueError(f"a line of more than {2**22:,} bytes")
+        if any("\0" in line for line in lines):
             raise ValueError("no text: it has bytes of value 0")
-        line = first.decode("utf-8-sig")
-        separator = next((s for s in ",;\t|" if s in line), ",")
-        if line.count(separator) >= _WIDEST:
-            raise ValueError(f"{line.count(separator) + 1:,} columns; at most {_WIDEST:,} are read")
-        decimal = "." if separator != ";" or b"," not in second else ","
-        fields = [field.strip().strip('"') for field in line.strip("\r\n").split(separator)]
-        numbers = [_is_numeric(field) for field in fields]
-        counts = fields == [str(i) for i in range(len(fields))]  # what pandas writes without names
-        if header and all(numbers) and not counts:
+        separator = _separator(lines)
+        if lines[0].count(separator) >= _WIDEST:
+            columns = lines[0].count(separator) + 1
+            raise ValueError(f"{columns:,} columns; at most {_WIDEST:,} are read")
+        cells = list(read_rows(lines, delimiter=separator, skipinitialspace=True))
+        decimal = "." if separator == "," else ","
+        numeric = [[_is_numeric(cell, decimal) for cell in row] for row in cells]
+        named = _has_names(cells, numeric)
+        if header is not None and header != named:
             raise ValueError(
                 "a first line of numbers in place of names; set data.header=false if it is a sample"
+                if header
+                else "a first line of names; set data.header=true"
             )
+        if len(cells) > 1 and len(cells[1]) > len(cells[0]):
+            raise ValueError(
+                f"{len(cells[0])} values in the first line and {len(cells[1])} in the next: a "
+                "decimal comma, or rows with numbers or names (which write.table(..., "
+                "row.names=FALSE) leaves out)"
+            )
+        options: dict[str, Any] = {
+            "header": 0 if named else None,
+            "skipinitialspace": True,
+            "sep": separator,
+            "encoding": "utf-8-sig",
+            "index_col": False,
+        }
         raw.seek(0)
-        frame = pd.read_csv(
-            raw,
-            header=0 if header else None,
-            skipinitialspace=True,
-            sep=separator,
-            decimal=decimal,
-            encoding="utf-8-sig",
-        )
-    if not header and len(frame) > 1 and not any(numbers):
-        below = [_is_numeric(str(value)) for value in frame.iloc[1]]
-        if all(below[:-1]) and len(below) > 1:
-            raise ValueError("a first line of names; set data.header=true")
-    word = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}.get(separator)
-    comma = " and decimal commas" if decimal == "," else ""
-    return frame, f" (separated by {word}{comma})" if word else ""
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # of rows that are too long
+            frame = pd.read_csv(raw, **options)
+        said = [] if separator == "," else [f"{_SEPARATORS[separator]} as separators"]
+        if separator != "," and _has_decimal_commas(frame):
+            raw.seek(0)
+            frame = pd.read_csv(raw, **options, decimal=",")
+            said.append("decimal commas")
+    if header is None and (not named or all(numeric[0])):
+        said.append("the first line as names" if named else "no line of names")
+    return frame, said
 
 
-def _is_numeric(text: str) -> bool:
+def _first_lines(raw: Any) -> tuple[list[str], int]:
+    """Return the first lines that are not blank, and the number of bytes of the longest."""
+    lines: list[bytes] = []
+    while len(lines) < _LOOKED_AT and (line := raw.readline(2**22)):
+        if line.strip():
+            lines.append(line)
+    text = b"".join(lines).decode("utf-8-sig")
+    return text.splitlines(), max(map(len, lines), default=0)
+
+
+def _separator(lines: list[str]) -> str:
+    """Return the separator that divides all of the first lines into as many columns."""
+    for separator in _SEPARATORS:
+        widths = {len(row) for row in read_rows(lines, delimiter=separator)}
+        if len(widths) == 1 and widths != {1}:
+            return separator
+    return max(_SEPARATORS, key=lambda s: (lines[0].count(s), s == ","))
+
+
+def _has_names(cells: list[list[str]], numeric: list[list[bool]]) -> bool:
+    """Return whether the first line has names: words over a column of numbers, or everywhere.
+
+    Numbers from 0 on count as names, too: pandas writes them where columns have none.
+    """
+    first, below = numeric[0], numeric[1:]
+    if not any(cell and not known for cell, known in zip(cells[0], first, strict=True)):
+        return cells[0] == [str(i) for i in range(len(first))] and len(first) > 1
+    numbered = [cell == str(i) for i, cell in enumerate(cells[0]) if first[i]]
+    if not any(first) or (len(numbered) > 1 and all(numbered)):
+        return True
+    columns = zip(first, *(row for row in below if len(row) == len(first)), strict=True)
+    return any(not column[0] and all(column[1:]) for column in columns if len(column) > 1)
+
+
+def _is_numeric(text: str, decimal: str = ".") -> bool:
+    """Return whether a cell is a number, or empty."""
     try:
-        float(text.replace(",", "."))
+        float(text.replace(decimal, ".") or 0)
     except ValueError:
         return False
     return True
+
+
+def _has_decimal_commas(frame: Any) -> bool:
+    """Return whether columns have numbers with a decimal comma.
+
+    Raises
+    ------
+    ValueError
+        If they could as well be thousands: "1,234".
+    """
+    found = []
+    for column in frame:
+        values = frame[column]
+        if values.dtype.kind in "iufb":
+            continue
+        texts = values.dropna().astype(str).str.strip()
+        if len(texts) and bool(texts.str.fullmatch(r"[-+]?\d*(,\d+)?([eE][-+]?\d+)?").all()):
+            found.append(texts[texts.str.contains(",")])
+    if found and all(
+        bool(texts.str.fullmatch(r"[-+]?[1-9]\d{0,2},\d{3}").all()) for texts in found
+    ):
+        raise ValueError(
+            f"numbers such as {found[0].iloc[0]!r}, whose comma may be a decimal point or divide "
+            "thousands; save the table with points"
+        )
+    return bool(found)
+
+
+_LABELS = ("label", "class", "target", "y")
+
+
+def _label(frame: Any, label: str | int | None) -> tuple[int, list[str]]:
+    """Return the position of the label column, and what was guessed."""
+    if label is not None:
+        return _position(frame, "data.label", label), []
+    names = [str(name) for name in frame.columns]
+    found = [at for at, name in enumerate(names) if name.strip().lower() in _LABELS]
+    if len(found) == 1 and found[0] != len(names) - 1:
+        return found[0], [f"the column {names[found[0]]!r} as labels"]
+    return len(names) - 1, []
 
 
 def _position(frame: Any, key: str, column: str | int) -> int:
@@ -198,25 +300,52 @@ def _position(frame: Any, key: str, column: str | int) -> int:
     return names.index(column)
 
 
-_ROW_WORDS = frozenset({"index", "id", "row", "idx", "no", "nr", "number"})
-
-
-def _refuse_row_numbers(column: Any, header: bool) -> None:
-    """Raise a ValueError if a first column counts the rows, or has no name and could do so."""
-    values, name = column.to_numpy(), str(column.name)
-    if values.dtype.kind not in "iu" or len(values) < 3:
+def _refuse_words(column: Any) -> None:
+    """Raise a ValueError if a column of features has anything but numbers."""
+    if column.dtype.kind in "iufb":
         return
-    nameless = not header or name.startswith("Unnamed: ")
-    counts = bool((np.diff(values) == 1).all())
-    if nameless and not counts:  # as an index that was shuffled with its rows
-        counts = header and np.unique(values).size == len(values)
-    if counts and (nameless or name.strip().lower() in _ROW_WORDS):
-        called = "a first column without a name" if nameless else f"a column {name!r}"
-        drop = "0" if nameless else repr(name)
-        raise ValueError(
-            f"{called} that numbers the rows; save the table without it (to_csv(..., index=False)) "
-            f"or leave it out with data.drop=[{drop}]" + (", or name it to keep it" * nameless)
-        )
+    texts = column.astype(str).str.strip()
+    row = next((i for i, text in enumerate(texts) if not _is_numeric(text)), 0)
+    value = texts.iloc[row]
+    comma = bool(re.fullmatch(r"[-+]?[\d.]*,\d+", value))
+    hint = ", a number with a comma; save the table with decimal points" if comma else ""
+    raise ValueError(
+        f"{value!r} in row {row + 1} of the data, column {str(column.name)!r}, no number{hint}; "
+        f"leave the column out with data.drop=[{_toml(column.name)}] if it is no feature"
+    )
+
+
+def _toml(name: Any) -> str:
+    """Return a column as a configuration names it."""
+    return str(name) if isinstance(name, int | np.integer) else f'"{name}"'
+
+
+_ROW_WORDS = frozenset({"index", "id", "row", "idx", "rownames", "row_names"})
+
+
+def _refuse_row_numbers(column: Any, *, first: bool) -> None:
+    """Raise a ValueError if a column numbers the rows.
+
+    That is a column of whole numbers called like one, or the first one without a name, that are
+    all different; and a column of any name that is 0, 1, 2, ... or 1, 2, 3, ...
+    """
+    values, name = column.to_numpy(), str(column.name)
+    if values.dtype.kind not in "iuf" or len(values) < 3 or (values != np.round(values)).any():
+        return
+    counts = values[0] in (0, 1) and bool((np.diff(values) == 1).all())
+    nameless = name.startswith("Unnamed: ") or (first and name == "0" and counts)
+    word = name.strip().lower() in _ROW_WORDS
+    if not counts and not ((nameless or word) and np.unique(values).size == len(values)):
+        return
+    called = "a column without a name" if nameless else f"a column {name!r}"
+    drop = _toml(column.name)
+    if nameless and first:
+        called, drop = "a first column without a name", "0"
+    keep = "" if nameless or word else "; if it is a feature, shuffle the rows of the table"
+    raise ValueError(
+        f"{called} that numbers the rows; save the table without it (to_csv(..., index=False)) "
+        f"or leave it out with data.drop=[{drop}]{keep}"
+    )
 
 
 def npz(

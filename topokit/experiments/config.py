@@ -53,6 +53,9 @@ __all__ = [
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 """Optimizers by name, and their classes in `torch.optim`."""
 
+DEVICES = ("cpu", "cuda", "auto")
+"""Where a run can be computed: see `topokit.experiments.environment.choose_device`."""
+
 DECAYS = ("weight_decay", "decay_per_step")
 """The two ways in which weights decay; an optimizer has at most one."""
 
@@ -383,6 +386,8 @@ class RunConfig:
         At least 0; every random stream of the run is derived from it.
     threads : int, optional
         Number of threads of a run; by default torch decides.
+    device : {"cpu", "cuda", "auto"}
+        Where the model is trained. A seed gives other sums in the last digits on another device.
     data, model, topology, optimizer, rule, measures
         The sections of the configuration; see `Spec` and the other dataclasses here.
     about : dict of str
@@ -412,6 +417,7 @@ class RunConfig:
     seed: int = 0
     batch_size: int = 100
     threads: int | None = None
+    device: str = "cpu"
     about: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -424,6 +430,7 @@ class RunConfig:
             assign(self, **{key: int(getattr(self, key))})
         good = self.threads is None or is_integer(self.threads, 1)
         need(good, "threads", "a positive integer", self.threads)
+        need(self.device in DEVICES, "device", '"cpu", "cuda" or "auto"', self.device)
         good = all(isinstance(text, str) for text in self.about.values())
         need(good, "about", "a table of strings", self.about)
         assign(self, about=dict(self.about))
@@ -456,10 +463,12 @@ class RunConfig:
             raise ValueError(f"{origin}: {error}" if is_file else str(error)) from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return nested dictionaries of TOML values; what is `None` is left out."""
+        """Return nested dictionaries of TOML values; what is `None` is left out, and the CPU."""
         plain: dict[str, Any] = {}
-        for key in ("epochs", "seed", "batch_size", "threads", "about", *_SECTIONS):
-            value = getattr(self, key)
+        for key in ("epochs", "seed", "batch_size", "threads", "device", "about", *_SECTIONS):
+            value: Any = getattr(self, key)
+            if (key, value) == ("device", "cpu"):
+                continue
             if key in _SECTIONS:
                 table = {f.name: getattr(value, f.name) for f in fields(value)}
                 params = dict(table.pop("params", {}))

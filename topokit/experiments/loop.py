@@ -154,7 +154,8 @@ class TrainState:
     def restore(self, checkpoint: dict[str, Any]) -> None:
         """Set the state to that of a checkpoint read by `read_checkpoint`.
 
-        The model must have been built from the checkpoint's topology.
+        The model must have been built from the checkpoint's topology. It may be on another device
+        than that of the checkpoint.
 
         Raises
         ------
@@ -170,7 +171,7 @@ class TrainState:
                 raise ValueError(f"expected random streams {', '.join(self.rngs)}, got {has}")
             for name, state in streams.items():
                 self.rngs[name].bit_generator.state = state
-            self.dropout.set_state(checkpoint["dropout"])
+            _set_stream(self.dropout, checkpoint["dropout"])
             self.memory = as_arrays(checkpoint["memory"])
         except Exception as error:  # torch and numpy raise errors of many kinds
             raise ValueError(f"the checkpoint does not fit the run: {_first_line(error)}") from None
@@ -229,7 +230,7 @@ def read_checkpoint(path: str | os.PathLike[str], check: str | None = None) -> d
         about = unseal(content)
         if check is not None and (about or {}).get("digest") != check:
             raise ValueError("it is not the one that was saved at this point of the run")
-        checkpoint = torch.load(io.BytesIO(content), weights_only=True)
+        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         missing = set(ENTRIES) - set(checkpoint)
     except Exception as error:
         raise ValueError(f"the checkpoint {path} is damaged: {_first_line(error)}") from error
@@ -242,6 +243,30 @@ def read_checkpoint(path: str | os.PathLike[str], check: str | None = None) -> d
                 f"{type(checkpoint[name]).__name__}"
             )
     return checkpoint
+
+
+def move(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move a model to a device, with the stream of its dropout; return it.
+
+    Examples
+    --------
+    >>> move(nn.Linear(2, 1), torch.device("cpu"))
+    Linear(in_features=2, out_features=1, bias=True)
+    """
+    before = getattr(model, "generator", None)
+    if before is not None and before.device.type != device.type:
+        model.generator = torch.Generator(device)  # type: ignore[assignment]
+        _set_stream(model.generator, before.get_state())  # type: ignore[arg-type]
+    return model.to(device)
+
+
+def _set_stream(generator: torch.Generator, state: torch.Tensor) -> None:
+    """Set a stream to a state; one of another device's gives a new stream that follows from it."""
+    if state.shape == generator.get_state().shape:
+        generator.set_state(state)
+    else:
+        seed = np.random.SeedSequence(np.frombuffer(state.numpy().tobytes(), np.uint8).tolist())
+        generator.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
 def _first_line(error: Exception) -> str:

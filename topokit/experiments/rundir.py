@@ -84,6 +84,8 @@ class Record:
         Whether the mark of the end was there before the record was read.
     plugins : list of dict
         The plugins that were loaded, as the record has them; see `topokit.plugins.loaded`.
+    device : str
+        Where the run was trained last.
     """
 
     schema: int
@@ -98,6 +100,7 @@ class Record:
     torn: bool = False
     ended: bool = False
     plugins: list[dict[str, str]] = field(default_factory=list)
+    device: str = "cpu"
 
     @property
     def checks(self) -> dict[int, str] | None:
@@ -546,7 +549,8 @@ def readable_lines(content: bytes, path: Path) -> tuple[Record | None, str]:
             if values["kind"] == "run" and not i:
                 config, environment = values["config"], values["environment"]
                 record = Record(SCHEMA, values["run"], config, environment, values["data"])
-                record = replace(record, plugins=environment.get("plugins", []))
+                device, plugins = environment.get("device", "cpu"), environment.get("plugins", [])
+                record = replace(record, plugins=plugins, device=device)
             elif record is None or values["before"] != last or values["run"] != record.run:
                 del epochs[-1:], starts[-1:]  # which of the two lines is wrong is not known
                 record = record if epochs else None
@@ -616,9 +620,10 @@ def shown(found: list[str]) -> str:
 
 
 def _same_config(there: Mapping[str, Any], config_toml: str) -> bool:
-    """Return whether two configurations give the same run: all but their texts is equal."""
+    """Return whether two configurations give the same run: all but texts and device is equal."""
     new = tomllib.loads(config_toml)
-    return {**there, "about": None} == {**new, "about": None}
+    apart = {"about": None, "device": None}
+    return {**there, **apart} == {**new, **apart}
 
 
 def epochs_of(config: str) -> int | None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
-import platform
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ from topokit.experiments.config import (
     load_recipe,
     with_registered,
 )
+from topokit.experiments.environment import choose_device, environment_of
 from topokit.experiments.loop import Epoch, TrainPlan, TrainState, read_checkpoint, train
 from topokit.experiments.preparation import Parts, first_topology, prepare_run, resolve_names
 from topokit.experiments.record import EXPLORED, History
@@ -45,6 +43,8 @@ from topokit.rules import SCHEDULES, Rewiring, make_rule
 from topokit.tables import choose
 
 __all__ = ["Progress", "check", "make_optimizer", "resume", "run", "take_part"]
+
+_log = logging.getLogger("topokit.experiments")
 
 Progress = Callable[[Epoch, pd.DataFrame], None]
 
@@ -107,19 +107,36 @@ def run(
     config = with_registered(config.override(changes) if changes else config)
     run_directory = RunDirectory(Path(directory))
     run_directory.check_free(config.to_toml())  # before the work, and again with the lock
+    device = _device(config.device, processes)
     parts = prepare_run(config, data_dir)
     _plan(config)  # a rule that cannot be made is refused before anything is written
-    state = _build(config, first_topology(config, parts), parts)
+    state = _build(config, first_topology(config, parts), parts, device)
     run_directory.path.mkdir(parents=True, exist_ok=True)
     with run_directory.lock():
-        _create(run_directory, config, parts, processes)
+        _create(run_directory, config, parts, processes, device)
         return _loop(config, state, parts, run_directory, progress, processes)
 
 
+def _device(setting: str, processes: Processes | None) -> torch.device:
+    """Return the device of a run; several processes train on the CPU."""
+    if processes is not None and processes.size > 1:
+        if setting == "cuda":
+            raise ValueError(
+                f"device: expected 'cpu' with {processes.size} processes, got 'cuda', on which one "
+                "process trains"
+            )
+        return torch.device("cpu")
+    return choose_device(setting)
+
+
 def _create(
-    run_directory: RunDirectory, config: RunConfig, parts: Parts, processes: Processes | None
+    run_directory: RunDirectory,
+    config: RunConfig,
+    parts: Parts,
+    processes: Processes | None,
+    device: torch.device,
 ) -> None:
-    environment = _environment(config, 1 if processes is None else processes.size)
+    environment = environment_of(config, 1 if processes is None else processes.size, device)
     RunDirectory.create(
         run_directory.path, config.to_toml(), environment, data=parts.data.checksum()
     )
@@ -132,6 +149,7 @@ def resume(
     progress: Progress | None = None,
     accept: Iterable[str] = (),
     processes: Processes | None = None,
+    device: str | None = None,
 ) -> History:
     """Continue a run from its last checkpoint; the result is that of an uninterrupted run.
 
@@ -147,6 +165,10 @@ def resume(
         What may differ from the beginning of the run and is used from now on: ``"config"``, the
         edited ``config.toml``; ``"data"``, other samples; ``"plugins"``, other plugins, or none.
         The record says where it changed.
+    device : {"cpu", "cuda", "auto"}, optional
+        Another one than the configuration's. From then on sums differ in the last digits, which
+        is said in the log, and dropout draws from a stream that follows from the saved one; the
+        record says where it changed.
 
     Returns
     -------
@@ -187,9 +209,10 @@ def resume(
             _check_plugins(run_directory, other, accept)
             changed["plugins"] = loaded()
         config = RunConfig.from_dict(run_directory.config())
+        where = _device(config.device if device is None else device, processes)
         parts = _prepared(config, data_dir, record)
         if not record.run and not record.lines and not run_directory.checkpoint.exists():
-            _create(run_directory, config, parts, processes)
+            _create(run_directory, config, parts, processes, where)
             record = run_directory.read()
         data = parts.data.checksum()
         if record.schema > 1 and data != record.data:
@@ -201,7 +224,12 @@ def resume(
                     f"data set, or 'topokit resume {run_directory.path} --accept data' goes on "
                     "with these"
                 )
-        state = _restored(run_directory, record, config, parts)
+        state = _restored(run_directory, record, config, parts, where)
+        if record.schema > 1 and where.type != record.device:
+            changed["device"] = where.type
+            words = "run %s goes on from epoch %d on device %s; before that it was trained on %s, "
+            words += "whose sums differ in the last digits"
+            _log.warning(words, run_directory.path, state.epoch, where.type, record.device)
         if record.schema < 2:
             upgrade(run_directory, record, data=data, epochs=state.epoch)
         record = run_directory.cut(run_directory.read(), state.epoch)
@@ -244,7 +272,11 @@ def _prepared(config: RunConfig, data_dir: str | os.PathLike[str] | None, record
 
 
 def _restored(
-    run_directory: RunDirectory, record: Record, config: RunConfig, parts: Parts
+    run_directory: RunDirectory,
+    record: Record,
+    config: RunConfig,
+    parts: Parts,
+    device: torch.device,
 ) -> TrainState:
     """Return the state from which a run goes on: that of its checkpoint, or the first."""
     n_recorded = len(record.lines)
@@ -257,7 +289,7 @@ def _restored(
                 f"go on after {n_recorded} epochs; start it again in another folder: "
                 f"topokit train {run_directory.path / 'config.toml'} --out NEW"
             ) from None
-        return _build(config, first_topology(config, parts), parts)
+        return _build(config, first_topology(config, parts), parts, device)
     check = None
     if record.schema > 1:
         known = 1 <= sealed <= n_recorded
@@ -274,7 +306,7 @@ def _restored(
         for name in list(topology):
             if f"{name}.indptr" not in checkpoint["model"]:
                 del topology[name]  # dense, such as the convolutions of a network that has some
-        state = _build(config, topology, parts)
+        state = _build(config, topology, parts, device)
         state.restore(checkpoint)
         layers = sparse_layers(state.model)
         widths = chain_widths({name: layer.graph for name, layer in layers.items()})
@@ -323,13 +355,13 @@ def check(
     _plan(config)
 
 
-def _build(config: RunConfig, topology: Topology, parts: Parts) -> TrainState:
+def _build(config: RunConfig, topology: Topology, parts: Parts, device: torch.device) -> TrainState:
     """Build model and optimizer from a topology, for a new or a resumed run."""
-    dropout = torch.Generator()
+    dropout = torch.Generator(device)
     dropout.manual_seed(int(parts.rngs["dropout"].integers(2**62)))
     model = MODELS[config.model.name](
         topology, rng=parts.rngs["weights"], generator=dropout, **config.model.params
-    )
+    ).to(device)
     optimizer = make_optimizer(config.optimizer, model.parameters())
     streams = {name: parts.rngs[name] for name in ("order", "rule")}
     return TrainState(model, optimizer, streams, dropout)
@@ -448,7 +480,8 @@ def take_part(processes: Processes, data_dir: str | os.PathLike[str] | None = No
     if parts.data.checksum() != data:
         raise ValueError("the samples are not those of the first process; use the same files")
     checkpoint = torch.load(io.BytesIO(content), weights_only=True)
-    state = _build(config, topology_of_state(checkpoint["model"]), parts)
+    topology = topology_of_state(checkpoint["model"])
+    state = _build(config, topology, parts, torch.device("cpu"))
     state.restore(checkpoint)
     for _ in train(state, parts.data, _plan(config), processes):
         pass
@@ -497,20 +530,3 @@ def _measured(
         )
         frame = pd.concat([frame, rows], ignore_index=True) if len(frame) else rows
     return frame
-
-
-def _environment(config: RunConfig, nproc: int) -> dict[str, Any]:
-    """Return versions, machine, seed and command: what is needed to repeat the run."""
-    packages = ("topokit-nn", "torch", "numpy", "scipy", "numba", "pandas", "networkx")
-    plugins = loaded()
-    return {
-        "seed": config.seed,
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "nproc": nproc,
-        "threads": torch.get_num_threads(),
-        "packages": {name: version(name) for name in packages},
-        **({"plugins": plugins} if plugins else {}),
-    }

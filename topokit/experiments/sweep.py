@@ -628,7 +628,7 @@ def run_one(
         if (path / "DONE").is_file():
             return None
         if known and not _is_free(path, config):
-            resume(path, data_dir=data_dir)
+            resume(path, data_dir=data_dir, device=config.device)
         else:
             run(config, path, data_dir=data_dir)
     except Exception as error:
