@@ -38,7 +38,7 @@ def test_a_missing_set_says_what_helps(tmp_path, monkeypatch, name):
 
 def test_unknown_set():
     with pytest.raises(
-        ValueError, match=r"unknown data set 'mnits'; did you mean 'mnist'\? data sets: "
+        ValueError, match=r"unknown data set 'mnits'; did you mean 'mnist'\? \(one of"
     ):
         load_data("mnits", rng=seeded())
 

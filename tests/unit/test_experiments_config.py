@@ -15,10 +15,9 @@ from topokit.experiments.config import (
     RunConfig,
     Spec,
     TopologySpec,
-    check_widths,
     load_recipe,
-    resolve,
 )
+from topokit.experiments.preparation import check_widths, resolve
 from topokit.rules import Rewiring
 
 MINIMAL = {

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from topokit.data import DATASETS
-from topokit.experiments.config import RECIPES, RunConfig, load_recipe, resolve
+from topokit.experiments.config import RECIPES, RunConfig, load_recipe
+from topokit.experiments.preparation import resolve
 from topokit.generators import GENERATORS, generate_layers
 from topokit.generators.density import layer_densities, shapes_of
 from topokit.graph import LayerGraph

@@ -9,15 +9,13 @@ import math
 import os
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -26,8 +24,6 @@ from topokit.foreign import printable
 if TYPE_CHECKING:
     import pandas as pd
 
-    from topokit.experiments.config import RunConfig
-    from topokit.experiments.loop import Epoch
     from topokit.experiments.record import History
 
 LINES = "\n\t"  # control characters that messages may have
@@ -296,49 +292,6 @@ def working(what: str, *, quiet: bool = False) -> Iterator[None]:
         return
     with ERR.status(_cell(what)):
         yield
-
-
-@contextmanager
-def training(
-    config: RunConfig, *, quiet: bool = False
-) -> Iterator[Callable[[Epoch, pd.DataFrame], None]]:
-    """Show a progress bar over epochs with the accuracy and the dispersion of the first layer.
-
-    If the output is not a terminal, print a line after about every tenth of the run instead.
-    """
-    start = time.perf_counter()
-    layer, measure = "fc1", "fan_in.dispersion"
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}", markup=False),
-        TimeRemainingColumn(),
-        console=ERR,
-        disable=quiet or not ERR.is_terminal,
-    ) as bar:
-        task = bar.add_task("epoch", total=config.epochs, state="preparing")
-
-        def progress(epoch: Epoch, frame: pd.DataFrame) -> None:
-            found = frame[(frame["layer"] == layer) & (frame["measure"] == measure)]["value"]
-            moving = f"{layer} fan-in var/mean {found.iloc[0]:.2f}" if len(found) else ""
-            state = f"{_score(epoch.metrics)}  {moving}"
-            bar.update(task, completed=epoch.index + 1, state=state)
-            tenth = max(1, config.epochs // 10)
-            due = (epoch.index + 1) % tenth == 0 or epoch.index + 1 == config.epochs
-            if due and not quiet and not ERR.is_terminal:
-                seconds = time.perf_counter() - start
-                note(f"epoch {epoch.index + 1}/{config.epochs}  {state}  {seconds:.0f} s")
-
-        yield progress
-
-
-def _score(metrics: Mapping[str, Any]) -> str:
-    """Return the accuracy of an epoch, or the error of a model that learns without labels."""
-    accuracy = metrics["test_accuracy"]
-    if math.isnan(accuracy):
-        return f"test error {metrics['test_loss']:.4f}"
-    return f"accuracy {accuracy:.4f}"
 
 
 def run_summary(history: History, directory: Path) -> dict[str, Any]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from topokit.cli import console, interrupts
 from topokit.cli.options import DataDir, Device, Json, Nproc, Plugins, Settings, some
 from topokit.plugins import load_plugins, told
+from topokit.progress import over_epochs
+
+if TYPE_CHECKING:
+    from topokit.experiments.config import RunConfig
 
 __all__ = ["info", "resume", "train", "verify"]
 
@@ -86,7 +90,7 @@ def train(
         options: Any = {"data_dir": data_dir, "processes": processes}
         if interrupted:
             console.note(f"{directory} holds this run, interrupted; going on with it")
-        with console.training(config, quiet=json) as progress:
+        with _epochs(config, json) as progress:
             if interrupted:
                 history = resume_run(directory, progress=progress, device=config.device, **options)
             else:
@@ -139,7 +143,7 @@ def resume(
         if processes is not None and not processes.first:
             take_part(processes, data_dir)
             return 0
-        with console.training(config, quiet=json) as progress:
+        with _epochs(config, json) as progress:
             history = resume_run(
                 run,
                 data_dir=data_dir,
@@ -149,6 +153,12 @@ def resume(
                 device=device,
             )
     return _finished(history, run, json)
+
+
+def _epochs(config: RunConfig, quiet: bool) -> AbstractContextManager[Callable[..., None]]:
+    """Return the context of the progress of a run."""
+    options: Any = {"console": console.ERR, "write": console.note}
+    return over_epochs(config.epochs, wanted=not quiet, **options)
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,11 +11,11 @@ from cyclopts import Parameter
 from topokit.cli import console, interrupts
 from topokit.cli.options import DataDir, Device, Json, Plugins, some
 from topokit.plugins import load_plugins
+from topokit.progress import over_runs
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from topokit.experiments.sweep import SweepProgress
 
 __all__ = ["compare", "sweep"]
 
@@ -81,13 +79,14 @@ def sweep(
                 raise ValueError(f"expected --gather alone, which runs nothing, got --{name} too")
         result = sweeping.gather(planned, out)
     else:
+        shown: Any = {"wanted": not json, "console": console.ERR, "write": console.note}
 
         def words() -> str:
             return (
                 f"interrupted; finished epochs are saved in {out}. Continue with the same command"
             )
 
-        with interrupts.saying(words), _sweeping(quiet=json) as progress:
+        with interrupts.saying(words), over_runs(**shown, lines=10**6) as progress:
             result = sweeping.sweep(
                 planned,
                 out,
@@ -141,38 +140,6 @@ def _part(text: str | None) -> tuple[int, int] | None:
     if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
         raise ValueError(f"expected --part i/n with 1 <= i <= n, such as 3/8, got {text!r}")
     return int(i), int(n)
-
-
-@contextmanager
-def _sweeping(*, quiet: bool) -> Iterator[Callable[[SweepProgress], None]]:
-    """Show runs done, running and failed, and the time left; as lines if not on a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (
-        TextColumn("runs"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[s]}", markup=False),
-    )
-    terminal = console.ERR.is_terminal
-    with Progress(*columns, console=console.ERR, disable=quiet or not terminal) as bar:
-        task = bar.add_task("runs", total=None, s="checking")
-
-        def progress(at: Any) -> None:
-            left = "" if at.seconds_left != at.seconds_left else f", {_span(at.seconds_left)} left"
-            words = f"{at.running} running, {at.failed} failed{left}"
-            bar.update(task, completed=at.done + at.failed, total=at.total, s=words)
-            if not quiet and not terminal:
-                console.note(f"{at.done}/{at.total} done, {words}  {at.last}".rstrip())
-
-        yield progress
-
-
-def _span(seconds: float) -> str:
-    """Return a duration in seconds, minutes or hours."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def compare(

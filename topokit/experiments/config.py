@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 from topokit.plugins import core_measures, name_of
 from topokit.rules.rewire import SCHEDULES, Rewiring
 from topokit.tables import (
-    check_parameters,
     choose,
     hint,
     is_integer,
@@ -39,13 +38,11 @@ __all__ = [
     "RunConfig",
     "Spec",
     "TopologySpec",
-    "check_widths",
     "choose",
     "is_log_spaced",
     "load_recipe",
     "parameters_of",
     "parse_settings",
-    "resolve",
     "to_toml",
     "with_registered",
 ]
@@ -361,7 +358,7 @@ RECIPES: dict[str, Path] = {
 }
 """Name of each shipped recipe and its TOML file."""
 
-_SECTIONS: dict[str, type] = {
+SECTIONS: dict[str, type] = {
     "data": Spec,
     "model": ModelSpec,
     "topology": TopologySpec,
@@ -443,9 +440,9 @@ class RunConfig:
         for key, value in values.items():
             if key not in known:
                 raise ValueError(f"unknown key {key!r}; {hint(key, known)}keys: {listed(known)}")
-            if key in _SECTIONS or key == "about":
+            if key in SECTIONS or key == "about":
                 need(isinstance(value, Mapping), key, f"a table [{key}]", value)
-            made[key] = _section(key, value) if key in _SECTIONS else value
+            made[key] = _section(key, value) if key in SECTIONS else value
         for key in ("epochs", "data", "model", "topology", "rule"):
             if key not in made:
                 raise ValueError(f"missing key {key!r}: a configuration needs it")
@@ -465,11 +462,11 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return nested dictionaries of TOML values; what is `None` is left out, and the CPU."""
         plain: dict[str, Any] = {}
-        for key in ("epochs", "seed", "batch_size", "threads", "device", "about", *_SECTIONS):
+        for key in ("epochs", "seed", "batch_size", "threads", "device", "about", *SECTIONS):
             value: Any = getattr(self, key)
             if (key, value) == ("device", "cpu"):
                 continue
-            if key in _SECTIONS:
+            if key in SECTIONS:
                 table = {f.name: getattr(value, f.name) for f in fields(value)}
                 params = dict(table.pop("params", {}))
                 table = {k: list(v) if isinstance(v, tuple) else v for k, v in table.items()}
@@ -527,7 +524,7 @@ class RunConfig:
             table = table_at(tables, path)
             section, last = path[0], path[-1]
             if _CHOICES.get(section) == last and table.get(last) != value:
-                own = {item.name for item in fields(_SECTIONS[section])}
+                own = {item.name for item in fields(SECTIONS[section])}
                 if value in WITHOUT_WIDTHS:
                     own -= {"widths"}
                 tables[section] = table = {k: v for k, v in table.items() if k in own}
@@ -553,15 +550,15 @@ _KINDS = {
 def _pairs(values: Mapping[str, Any]) -> Iterable[tuple[tuple[str, ...], Any]]:
     """Yield path and value of each key of a mapping; see `RunConfig.override`."""
     for key, value in values.items():
-        if key in _SECTIONS and isinstance(value, Mapping):
+        if key in SECTIONS and isinstance(value, Mapping):
             yield from _pairs({f"{key}.{inner}": each for inner, each in value.items()})
             continue
-        if key in _SECTIONS:  # the choice of the section
+        if key in SECTIONS:  # the choice of the section
             key = f"{key}.{_CHOICES.get(key, 'names' if key == 'measures' else 'name')}"
         elif "." not in key and key not in (keys := [item.name for item in fields(RunConfig)]):
             near = [
                 f"{section}.{item.name}"
-                for section, kind in _SECTIONS.items()
+                for section, kind in SECTIONS.items()
                 for item in fields(kind)
                 if item.name == key
             ]
@@ -597,7 +594,7 @@ def _one_budget(table: dict[str, Any], key: str, value: Any, given: set[str]) ->
 
 def _section(key: str, values: Mapping[str, Any]) -> Any:
     """Build the dataclass of one section; keys it does not know become parameters."""
-    kind = _SECTIONS[key]
+    kind = SECTIONS[key]
     own = {item.name for item in fields(kind)} - {"params"}
     others = {name: value for name, value in values.items() if name not in own}
     choice = _CHOICES.get(key)
@@ -647,96 +644,3 @@ def load_recipe(name_or_path: str | os.PathLike[str]) -> RunConfig:
     if path.suffix == ".toml" or (path.is_file() and str(name_or_path) not in RECIPES):
         return RunConfig.from_toml(path)
     return RunConfig.from_toml(choose("recipe", str(name_or_path), RECIPES))
-
-
-def resolve(config: RunConfig, tables: Mapping[str, Mapping[str, Callable[..., Any]]]) -> RunConfig:
-    """Check the names and parameters of a configuration against the tables, before any work.
-
-    Parameters
-    ----------
-    config : RunConfig
-    tables : mapping
-        ``{"data": DATASETS, "model": MODELS, "topology": GENERATORS, "densities": DENSITIES,
-        "rule": RULES, "measures": ...}``; sections without a table are not checked.
-
-    Returns
-    -------
-    RunConfig
-        `config` itself.
-
-    Raises
-    ------
-    ValueError
-        If a name is in no table, or a parameter is unknown, missing or of the wrong type.
-
-    Examples
-    --------
-    >>> def katz(*, n_paths: int = 3): ...
-    >>> config = load_recipe("static_mlp_digits").override(["rule.name=katzz"])
-    >>> resolve(config, {"rule": {"katz": katz}})
-    Traceback (most recent call last):
-    ValueError: unknown rule 'katzz'; did you mean 'katz'? rules: katz
-    """
-    choices = (
-        ("data", "data set", config.data.name, config.data.params),
-        ("model", "model", config.model.name, config.model.params),
-        ("topology", "generator", config.topology.generator, config.topology.params),
-        ("rule", "rule", config.rule.name, config.rule.params),
-    )
-    for section, kind, name, params in choices:
-        if section in tables:
-            reserved = {item.name for item in fields(_SECTIONS[section])} - {"params"}
-            chosen = choose(kind, name, tables[section])
-            check_parameters(kind, name, chosen, params, section=section, reserved=reserved)
-    shares, n_layers = config.topology.densities, len(config.model.widths) - 1
-    if isinstance(shares, str) and "densities" in tables:
-        choose("density allocation", shares, tables["densities"])
-    elif isinstance(shares, tuple) and config.model.widths and len(shares) != n_layers:
-        raise ValueError(
-            f"topology.densities: expected one for each of {n_layers} layers, got {len(shares)}"
-        )
-    if "measures" in tables:
-        spec = config.measures
-        for name in (spec.names or ()) + (spec.also or ()) + spec.chosen:
-            choose("measure", name.partition(".")[0], tables["measures"])
-    return config
-
-
-def check_widths(
-    config: RunConfig, *, n_features: int, n_classes: int, n_inputs: int | None = None
-) -> None:
-    """Check that the first and the last width fit the data.
-
-    Parameters
-    ----------
-    config : RunConfig
-    n_features : int
-        Number of features of the data.
-    n_classes : int
-        0 for data without labels; the last width is then not checked.
-    n_inputs : int, optional
-        Number of inputs of the first sparse layer if it differs from `n_features`, as after
-        convolutions.
-
-    Raises
-    ------
-    ValueError
-        If they do not fit; the message contains a setting that does.
-
-    Examples
-    --------
-    >>> check_widths(load_recipe("set_mlp_digits"), n_features=784, n_classes=10)
-    Traceback (most recent call last):
-    ValueError: model.widths: data set 'digits' has 784 features and 10 classes, got widths from 64
-    to 10; use --set model.widths=[784,1000,1000,1000,10]
-    """
-    widths = config.model.widths
-    right = (n_inputs or n_features, *widths[1:-1], n_classes or widths[-1])
-    if widths != right:
-        listed_widths = ",".join(map(str, right))
-        behind = "" if n_inputs in (None, n_features) else f" ({n_inputs} behind the convolutions)"
-        raise ValueError(
-            f"model.widths: data set {config.data.name!r} has {n_features} features{behind} and "
-            f"{n_classes or 'no'} classes, got widths from {widths[0]} to {widths[-1]}; "
-            f"use --set model.widths=[{listed_widths}]"
-        )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from topokit.data import DATASETS, Data, load_data
-from topokit.experiments.config import WITHOUT_BUDGET, RunConfig, check_widths, resolve
+from topokit.experiments.config import SECTIONS, WITHOUT_BUDGET, RunConfig
 from topokit.experiments.record import EXPLORED
 from topokit.generators import DENSITIES, GENERATORS, generate, generate_layers, layer_densities
 from topokit.generators.density import shapes_of
@@ -21,8 +22,12 @@ from topokit.nn.initial_topology import INITIAL_TOPOLOGIES
 from topokit.nn.models import LAYERS, MODELS, SEQUENCES, UNSUPERVISED, inputs_of, layers_for
 from topokit.plugins import place_of
 from topokit.rules import RULES
+from topokit.tables import check_parameters, choose
 
-__all__ = ["STREAMS", "Parts", "first_topology", "prepare_run", "resolve_names"]
+__all__ = [
+    "STREAMS", "Parts", "check_widths", "first_topology", "prepare_run", "resolve",
+    "resolve_names",
+]  # fmt: skip
 
 STREAMS = ("topology", "weights", "order", "rule", "dropout", "data")
 
@@ -131,3 +136,98 @@ def first_topology(config: RunConfig, parts: Parts) -> Topology:
             data.x_train, data.y_train, widths=widths, density=shares, rng=rng, **spec.params
         )
     return generate(widths, spec.generator, **budget, rng=rng, **spec.params)
+
+
+def resolve(config: RunConfig, tables: Mapping[str, Mapping[str, Callable[..., Any]]]) -> RunConfig:
+    """Check the names and parameters of a configuration against the tables, before any work.
+
+    Parameters
+    ----------
+    config : RunConfig
+    tables : mapping
+        ``{"data": DATASETS, "model": MODELS, "topology": GENERATORS, "densities": DENSITIES,
+        "rule": RULES, "measures": ...}``; sections without a table are not checked.
+
+    Returns
+    -------
+    RunConfig
+        `config` itself.
+
+    Raises
+    ------
+    ValueError
+        If a name is in no table, or a parameter is unknown, missing or of the wrong type.
+
+    Examples
+    --------
+    >>> def katz(*, n_paths: int = 3): ...
+    >>> from topokit.experiments.config import load_recipe
+    >>> config = load_recipe("static_mlp_digits").override(["rule.name=katzz"])
+    >>> resolve(config, {"rule": {"katz": katz}})
+    Traceback (most recent call last):
+    ValueError: unknown rule 'katzz'; did you mean 'katz'? rules: katz
+    """
+    choices = (
+        ("data", "data set", config.data.name, config.data.params),
+        ("model", "model", config.model.name, config.model.params),
+        ("topology", "generator", config.topology.generator, config.topology.params),
+        ("rule", "rule", config.rule.name, config.rule.params),
+    )
+    for section, kind, name, params in choices:
+        if section in tables:
+            reserved = {item.name for item in fields(SECTIONS[section])} - {"params"}
+            chosen = choose(kind, name, tables[section])
+            check_parameters(kind, name, chosen, params, section=section, reserved=reserved)
+    shares, n_layers = config.topology.densities, len(config.model.widths) - 1
+    if isinstance(shares, str) and "densities" in tables:
+        choose("density allocation", shares, tables["densities"])
+    elif isinstance(shares, tuple) and config.model.widths and len(shares) != n_layers:
+        raise ValueError(
+            f"topology.densities: expected one for each of {n_layers} layers, got {len(shares)}"
+        )
+    if "measures" in tables:
+        spec = config.measures
+        for name in (spec.names or ()) + (spec.also or ()) + spec.chosen:
+            choose("measure", name.partition(".")[0], tables["measures"])
+    return config
+
+
+def check_widths(
+    config: RunConfig, *, n_features: int, n_classes: int, n_inputs: int | None = None
+) -> None:
+    """Check that the first and the last width fit the data.
+
+    Parameters
+    ----------
+    config : RunConfig
+    n_features : int
+        Number of features of the data.
+    n_classes : int
+        0 for data without labels; the last width is then not checked.
+    n_inputs : int, optional
+        Number of inputs of the first sparse layer if it differs from `n_features`, as after
+        convolutions.
+
+    Raises
+    ------
+    ValueError
+        If they do not fit; the message contains a setting that does.
+
+    Examples
+    --------
+    >>> from topokit.experiments.config import load_recipe
+    >>> check_widths(load_recipe("set_mlp_digits"), n_features=784, n_classes=10)
+    Traceback (most recent call last):
+    ValueError: model.widths: data set 'digits' has 784 features and 10 classes, got widths from 64
+    to 10; use --set model.widths=[784,1000,1000,1000,10]
+    """
+    widths = config.model.widths
+    right = (n_inputs or n_features, *widths[1:-1], n_classes or widths[-1])
+    if widths != right:
+        listed_widths = ",".join(map(str, right))
+        behind = "" if n_inputs in (None, n_features) else f" ({n_inputs} behind the convolutions)"
+        raise ValueError(
+            f"model.widths: data set {config.data.name!r} has {n_features} features{behind} and "
+            f"{n_classes or 'no'} classes, got widths from {widths[0]} to {widths[-1]}; "
+            f"use --set model.widths=[{listed_widths}]"
+        )

@@ -39,6 +39,7 @@ from topokit.nn.layers import sparse_layers
 from topokit.nn.models import MODELS
 from topokit.nn.states import topology_of_state
 from topokit.plugins import loaded, unlike
+from topokit.progress import over_epochs
 from topokit.rules import SCHEDULES, Rewiring, make_rule
 from topokit.tables import choose
 
@@ -54,7 +55,7 @@ def run(
     directory: str | os.PathLike[str],
     *,
     data_dir: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     processes: Processes | None = None,
     **changes: Any,
 ) -> History:
@@ -72,8 +73,10 @@ def run(
         checkpoint.
     data_dir : path, optional
         Folder of data sets; else the environment variable ``TOPOKIT_DATA``.
-    progress : callable, optional
-        Called as ``progress(epoch, measures)`` after each recorded epoch.
+    progress : bool or callable, optional
+        Terminals and notebooks have a progress bar, on standard error; False: none, True: also
+        elsewhere, as lines. Or a function, called as ``progress(epoch, measures)`` after each
+        recorded epoch.
     processes : Processes, optional
         Processes that train together, this one being the first: see
         `topokit.experiments.processes`.
@@ -108,13 +111,14 @@ def run(
     run_directory = RunDirectory(Path(directory))
     run_directory.check_free(config.to_toml())  # before the work, and again with the lock
     device = _device(config.device, processes)
-    parts = prepare_run(config, data_dir)
-    _plan(config)  # a rule that cannot be made is refused before anything is written
-    state = _build(config, first_topology(config, parts), parts, device)
-    run_directory.path.mkdir(parents=True, exist_ok=True)
-    with run_directory.lock():
-        _create(run_directory, config, parts, processes, device)
-        return _loop(config, state, parts, run_directory, progress, processes)
+    with over_epochs(config.epochs, wanted=progress) as report:
+        parts = prepare_run(config, data_dir)
+        _plan(config)  # a rule that cannot be made is refused before anything is written
+        state = _build(config, first_topology(config, parts), parts, device)
+        run_directory.path.mkdir(parents=True, exist_ok=True)
+        with run_directory.lock():
+            _create(run_directory, config, parts, processes, device)
+            return _loop(config, state, parts, run_directory, report, processes)
 
 
 def _device(setting: str, processes: Processes | None) -> torch.device:
@@ -146,7 +150,7 @@ def resume(
     directory: str | os.PathLike[str],
     *,
     data_dir: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     accept: Iterable[str] = (),
     processes: Processes | None = None,
     device: str | None = None,
@@ -237,7 +241,8 @@ def resume(
             line = {"kind": "accepted", "run": record.run, "epoch": state.epoch}
             run_directory.add_line(line | {"what": what, "now": now}, record.last)
             record = run_directory.read()
-        return _loop(config, state, parts, run_directory, progress, processes)
+        with over_epochs(config.epochs, wanted=progress) as report:
+            return _loop(config, state, parts, run_directory, report, processes)
 
 
 ACCEPTED = {
@@ -427,7 +432,7 @@ def _loop(
     state: TrainState,
     parts: Parts,
     run_directory: RunDirectory,
-    progress: Progress | None,
+    progress: Progress,
     processes: Processes | None,
 ) -> History:
     """Train, measure and record until the last epoch; the checkpoint is always written last."""
@@ -452,8 +457,7 @@ def _loop(
             seconds=seconds,
         )
         run_directory.write("checkpoint.pt", content)
-        if progress is not None:
-            progress(epoch, frame)
+        progress(epoch, frame)
     run_directory.finish()
     return History.load(run_directory.path)
 

@@ -20,6 +20,7 @@ from topokit.experiments.study import PlannedRun, Study, load_study
 from topokit.graph.checksums import read_file
 from topokit.graph.files import is_temporary, locked, write_atomic
 from topokit.plugins import for_workers, load_plugins, only_here, told
+from topokit.progress import over_runs
 from topokit.tables import choose
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def sweep(
     plugins: tuple[str, ...] = (),
     part: tuple[int, int] | None = None,
     rerun: Sequence[str] = (),
-    progress: Callable[[SweepProgress], None] | None = None,
+    progress: Callable[[SweepProgress], None] | bool | None = None,
 ) -> SweepResult:
     """Run all unfinished runs of a study and collect one frame of all results.
 
@@ -214,8 +215,10 @@ def sweep(
     rerun : sequence of str
         Names of runs to train again from the start, or ``"damaged"`` for all that are damaged. What
         was there is moved to ``replaced/`` in the sweep's directory.
-    progress : callable, optional
-        Called with a `SweepProgress` at the start and whenever a run ends.
+    progress : bool or callable, optional
+        Terminals and notebooks have a progress bar, on standard error; False: none, True: also
+        elsewhere, as lines. Or a function, called with a `SweepProgress` at the start and whenever
+        a run ends.
 
     Returns
     -------
@@ -276,10 +279,11 @@ def sweep(
         }
         threads = max((run.config.threads or 1 for run in planned), default=1)
         n_workers = workers or max(1, cores() // threads)
-        note = _reporter(tasks, n_workers, progress)
-        failures = _run_all(
-            tasks, lambda: choose_pool(executor, scheduler, n_workers, threads), note
-        )
+        with over_runs(wanted=progress) as report:
+            note = _reporter(tasks, n_workers, report)
+            failures = _run_all(
+                tasks, lambda: choose_pool(executor, scheduler, n_workers, threads), note
+            )
         return _result(study, planned, root, failures, part)
 
 
@@ -506,15 +510,13 @@ Note = Callable[[str, str | None], None]  # called with a run that ended and why
 
 
 def _reporter(
-    tasks: Mapping[str, Task], workers: int, progress: Callable[[SweepProgress], None] | None
+    tasks: Mapping[str, Task], workers: int, progress: Callable[[SweepProgress], None]
 ) -> Note:
     """Report the start to `progress`; return a function that reports each run that ends."""
     found = sum((Path(task[0]) / "DONE").is_file() for task in tasks.values())
     start, done, failed = time.monotonic(), 0, 0
 
     def report(last: str) -> None:
-        if progress is None:
-            return
         left = len(tasks) - found - done - failed
         pace = (time.monotonic() - start) / (done + failed) if done + failed else float("nan")
         running = min(workers, left)
@@ -628,9 +630,9 @@ def run_one(
         if (path / "DONE").is_file():
             return None
         if known and not _is_free(path, config):
-            resume(path, data_dir=data_dir, device=config.device)
+            resume(path, data_dir=data_dir, device=config.device, progress=False)
         else:
-            run(config, path, data_dir=data_dir)
+            run(config, path, data_dir=data_dir, progress=False)
     except Exception as error:
         reason = told(error) or f"{type(error).__name__}: {error}"
         return f"{reason}; {_remedy(path)}" if known and isinstance(error, ValueError) else reason

@@ -13,6 +13,7 @@ from topokit.generators import randomized_twin
 from topokit.graph import LayerGraph, random_subset
 from topokit.graph.convert import GraphLike, as_graph
 from topokit.measures import LAYER_MEASURES, find_communities
+from topokit.progress import bar
 from topokit.tables import as_generator
 
 __all__ = [
@@ -269,10 +270,12 @@ def null_scores(
     if null not in NULLS:
         raise ValueError(f"expected null 'exact' or 'expected', got {null!r}")
     found: dict[str, list[float]] = {name: [] for name in measures}
-    for _ in range(twins):
-        sample = NULLS[null](graph, rng=rng)
-        for name, measure in measures.items():
-            found[name].append(float(measure(sample)))
+    with bar("null samples", delay=1.0) as step:
+        for i in range(twins):
+            sample = NULLS[null](graph, rng=rng)
+            for name, measure in measures.items():
+                found[name].append(float(measure(sample)))
+            step(i + 1, twins, "")
     return {
         name: _score(float(measure(graph)), np.array(found[name]))
         for name, measure in measures.items()

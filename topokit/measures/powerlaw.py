@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from topokit.progress import bar
 from topokit.tables import as_generator
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "sample_zeta",
     "tally",
 ]
+
+PARTS = 50  # of a bootstrap, to show how far it is
 
 NAN = float("nan")
 TERMS = 10  # summed directly before the Euler-Maclaurin remainder
@@ -292,18 +295,13 @@ def bootstrap_p(
     n = int(table.counts.sum())
     body = table.values < fit.xmin
     head_share = table.counts[body].cumsum() / max(int(table.counts[body].sum()), 1)
-    worse = bootstrap(
-        table.values[body].astype(float),
-        head_share,
-        fit.n_tail / n,
-        fit.alpha,
-        fit.xmin,
-        _cumulative(fit.alpha, int(fit.xmin), upper),
-        upper,
-        float(xmin or 0),
-        n,
-        replicates,
-        fit.ks_distance,
-        rng,
-    )
+    head = table.values[body].astype(float)
+    cumulative = _cumulative(fit.alpha, int(fit.xmin), upper)
+    law = fit.n_tail / n, fit.alpha, fit.xmin, cumulative, upper, float(xmin or 0), n
+    worse, each = 0, max(1, replicates // PARTS)
+    with bar("replicates", delay=1.0) as step:
+        for done in range(0, replicates, each):
+            some = min(each, replicates - done)
+            worse += bootstrap(head, head_share, *law, some, fit.ks_distance, rng)
+            step(done + some, replicates, "")
     return worse / replicates
