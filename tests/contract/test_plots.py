@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -19,7 +20,8 @@ from topokit.generators import erdos_renyi
 from topokit.graph import LayerGraph
 from topokit.measures import measure
 from topokit.plots import ACROSS_PLOTS, HISTORY_PLOTS, LAYER_PLOTS
-from topokit.plots.style import figure, save
+from topokit.plots.parts import covers, drawn_in
+from topokit.plots.style import figure, house_style, inches, save
 
 GRAPHS = {
     "random": erdos_renyi(30, 20, density=0.2, rng=np.random.default_rng(1)),
@@ -103,15 +105,180 @@ def test_a_plot_of_any_run_keeps_the_contract(name, history):
     check(lambda ax: HISTORY_PLOTS[name](history, ax=ax))
 
 
-@pytest.mark.parametrize("name", LAYER_PLOTS)
-def test_a_plot_without_axes_makes_a_new_figure(name):
+RUNS = pd.DataFrame(
+    [(f"condition {i}", seed, epoch, i + seed / 9, 0.5 + i / 10 + epoch / 100 + seed / 99)
+     for i in range(2) for seed in range(2) for epoch in range(2)],
+    columns=["arm", "seed", "epoch", "normalized_spectral_gap", "test_accuracy"],
+)  # fmt: skip
+PLOTS = {**LAYER_PLOTS, **HISTORY_PLOTS, **ACROSS_PLOTS}
+OVERVIEWS = ("summary", "summary_across", "growth_flow")  # of panels with looks of their own
+SINGLE = [name for name in PLOTS if name not in OVERVIEWS]
+FILLING = ("adjacency", "input_map", "degree_heatmap", "network")  # one graph fills the axes
+
+
+@pytest.fixture(scope="module")
+def plot():
+    """Draws a figure of any table by its name, from small data."""
+    rng = np.random.default_rng(2)
+    run = make_run([erdos_renyi(30, 20, density=0.2 + i / 99, rng=rng) for i in range(3)])
+    data = {**dict.fromkeys(LAYER_PLOTS, GRAPHS["random"]), **dict.fromkeys(HISTORY_PLOTS, run)}
+    return lambda name, **options: PLOTS[name](data.get(name, RUNS), **options)
+
+
+def artists(ax, gid):
+    """The artists with a mark, in an axes and its panels."""
+    return [found for found in ax.findobj() if found.get_gid() == gid]
+
+
+def looks(found):
+    """The colours of artists: one for each, or the darkest of its colour map."""
+    colours = set()
+    for artist in found:
+        mapped = getattr(artist, "get_array", lambda: None)() is not None
+        if mapped:
+            colour = artist.get_cmap()(1.0)
+        elif hasattr(artist, "get_facecolor"):
+            colour = artist.get_facecolor()
+        else:
+            colour = artist.get_color()
+        colours.add(to_hex(np.ravel(to_rgba_array(colour)[0])))
+    return colours
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_plot_without_axes_makes_a_new_figure(name, plot):
     mine = plt.figure().add_subplot()
-    ax = LAYER_PLOTS[name](GRAPHS["random"])
+    settings = dict(mpl.rcParams)
+    ax = plot(name)
     try:
         assert ax.figure is not mine.figure
-        assert not mine.has_data()
+        assert not any((mine.lines, mine.collections, mine.images, mine.patches))
+        assert not mine.get_title()
+        assert dict(mpl.rcParams) == settings
     finally:
         plt.close("all")
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_label_colour_and_properties_reach_the_artist(name, plot):
+    ax = Figure().add_subplot()
+    plot(name, ax=ax, label="mine", color="#123456", gid="given", alpha=0.75)
+    found = artists(ax, "given")
+    assert found
+    assert {artist.get_alpha() for artist in found} == {0.75}
+    assert any("mine" in text for text in texts(ax.figure))
+    drawn = [artist for artist in ax.findobj() if "#123456" in str(colours_of(artist))]
+    assert drawn
+
+
+def colours_of(artist):
+    """Every colour of an artist in hexadecimal digits, that at the end of its colour map too."""
+    found = []
+    for name in ("get_color", "get_facecolor", "get_edgecolor"):
+        if hasattr(artist, name):
+            found += [to_hex(colour) for colour in to_rgba_array(getattr(artist, name)())]
+    if hasattr(artist, "get_cmap"):
+        found += [to_hex(artist.get_cmap()(place)) for place in (0.0, 0.3, 1.0)]
+    return found
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_an_unknown_property_is_refused_by_name(name, plot):
+    with pytest.raises((AttributeError, TypeError), match="nonsense"):
+        plot(name, ax=Figure().add_subplot(), nonsense=1)
+
+
+@pytest.mark.parametrize("name", [name for name in SINGLE if name not in FILLING])
+def test_two_on_one_axes_have_two_colours_and_one_legend(name, plot):
+    ax = Figure(layout="constrained").add_subplot()
+    cycle = ["#aa0000", "#00aa00", "#0000aa", "#aaaa00", "#00aaaa"]
+    ax.set_prop_cycle(color=cycle)
+    plot(name, ax=ax, label="first run", gid="first")
+    plot(name, ax=ax, label="second run", gid="second")
+    if name == "verdict_timeline":  # the second run has rows of its own
+        rows = [text.get_text() for text in ax.get_yticklabels()]
+        assert rows == ["first run, fc1", "second run, fc1"]
+        return
+    first, second = artists(ax, "first"), artists(ax, "second")
+    assert first
+    assert looks(first).isdisjoint(looks(second))
+    words = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert any("first run" in word for word in words)
+    assert any("second run" in word for word in words)
+    assert len(set(words)) == len(words)
+    ax.figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize("name", FILLING)
+def test_a_figure_that_fills_its_axes_wants_an_empty_one(name, plot):
+    ax = Figure().add_subplot()
+    plot(name, ax=ax)
+    with pytest.raises(ValueError, match=f"expected an empty axes, since {name} fills it"):
+        plot(name, ax=ax)
+
+
+@pytest.mark.parametrize("name", [name for name in SINGLE if name not in FILLING])
+def test_colours_are_those_of_the_axes_cycle(name, plot):
+    ax = Figure().add_subplot()
+    ax.set_prop_cycle(color=["#ab12cd"])
+    with mpl.rc_context({"axes.prop_cycle": mpl.cycler(color=["#ab12cd"])}):
+        plot(name, ax=ax)
+    found = {colour for artist in ax.findobj() for colour in colours_of(artist)}
+    assert "#ab12cd" in found or name == "verdict_timeline"
+
+
+@pytest.mark.parametrize("name", ["degree_distribution", "degree_heatmap", "arms_side_by_side"])
+def test_a_figure_of_the_command_is_that_of_the_function_in_its_style(name, plot):
+    pictures = []
+    with figure(size="page") as ax:
+        plot(name, ax=ax)
+        save(ax, target := io.BytesIO(), format="rgba", dpi=50)
+        pictures.append(target.getvalue())
+    with house_style(size="page"):
+        ax = plot(name)
+    try:
+        save(ax, target := io.BytesIO(), format="rgba", dpi=50)
+    finally:
+        plt.close(ax.figure)
+    pictures.append(target.getvalue())
+    assert pictures[0] == pictures[1]
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_nothing_is_cut_off_and_legends_cover_nothing(name, plot):
+    with figure() as ax:
+        plot(name, ax=ax)
+        ax.figure.draw_without_rendering()
+        page = ax.figure.bbox
+        for text in ax.findobj(Text):
+            if text.get_visible() and text.get_text() and text in (ax.title, *ax.texts):
+                box = text.get_window_extent()
+                assert box.x0 >= page.x0 - 1
+                assert box.x1 <= page.x1 + 1
+                assert box.y1 <= page.y1 + 1
+        legend = ax.get_legend()
+        if legend is None:
+            return
+        box = legend.get_window_extent()
+        assert page.x0 - 1 <= box.x0 < box.x1 <= page.x1 + 1
+        assert page.y0 - 1 <= box.y0 < box.y1 <= page.y1 + 1
+        assert not [artist for artist in drawn_in(ax) if covers(box, artist)]
+
+
+def test_text_in_svg_is_text():
+    with figure() as ax:
+        LAYER_PLOTS["spectrum"](GRAPHS["random"], ax=ax)
+        save(ax, target := io.BytesIO(), format="svg")
+    assert ">Singular values of the biadjacency</text>" in target.getvalue().decode()
+
+
+def test_sizes_have_names():
+    assert inches("column")[0] < inches("page")[0] < 7.5
+    assert inches((4, 3)) == (4, 3)
+    with pytest.raises(ValueError, match="got 'colum'; did you mean 'column'"):
+        inches("colum")
+    with pytest.raises(ValueError, match="above 0 inches, got 0 and 3"):
+        inches((0, 3))
 
 
 def pixels(name, run):

@@ -3,7 +3,9 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from scipy import stats
 
 from topokit.experiments.statistics import mean_interval, rank_correlation
@@ -35,15 +37,17 @@ def ax():
 def test_points_are_the_runs_and_the_title_says_rho_and_n(runs, ax):
     last = runs[runs["epoch"] == 2]
     accuracy_against(last, "gap", ax=ax)
-    points = np.concatenate([dots.get_offsets() for dots in ax.collections])
+    dots = [dots for dots in ax.collections if isinstance(dots, PathCollection)]
+    points = np.concatenate([one.get_offsets() for one in dots])
     np.testing.assert_allclose(points, last[["gap", "test_accuracy"]].to_numpy())
     rho = stats.spearmanr(last["gap"], last["test_accuracy"]).statistic
     found = rank_correlation(last["gap"], last["test_accuracy"], rng=np.random.default_rng(0))
     assert f"ρ = {rho:.2f} [{found.low:.2f}, {found.high:.2f}]" in ax.get_title()
     assert ax.get_title().endswith("n = 12")
-    line = np.polyfit(last["gap"], last["test_accuracy"], 1)
-    x, y = ax.lines[0].get_data()
-    np.testing.assert_allclose(y, np.polyval(line, x))
+    bars = [bar.lines[2][1].get_segments()[0][:, 1] for bar in ax.containers]
+    wanted = [mean_interval(last[last["arm"] == arm]["test_accuracy"])[3:] for arm in "abc"]
+    np.testing.assert_allclose(bars, wanted)
+    assert not [line for line in ax.lines if line.get_linestyle() not in ("None", "none")]
 
 
 def test_names_of_many_conditions_overlap_neither_each_other_nor_the_axes(ax):
@@ -53,7 +57,8 @@ def test_names_of_many_conditions_overlap_neither_each_other_nor_the_axes(ax):
     frame = pd.DataFrame({"arm": names, "gap": gaps, "test_accuracy": points})
     accuracy_against(frame, "gap", ax=ax)
     assert sorted(text.get_text() for text in ax.texts) == sorted(names)
-    boxes = [text.get_window_extent() for text in ax.texts]
+    ax.figure.canvas.draw()
+    boxes = [Text.get_window_extent(text) for text in ax.texts]
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
     assert all(box.x0 >= ax.bbox.x0 for box in boxes)
 
@@ -100,7 +105,7 @@ def test_one_run_of_a_condition_has_no_bar(runs, ax):
 
 @pytest.mark.parametrize("name", ACROSS_PLOTS)
 def test_a_missing_column_is_named(name, runs, ax):
-    with pytest.raises(ValueError, match="without arm"):
+    with pytest.raises(ValueError, match="expected columns .*arm"):
         ACROSS_PLOTS[name](
             runs.drop(columns="arm").rename(columns={"gap": "normalized_spectral_gap"}), ax=ax
         )
@@ -113,3 +118,20 @@ def test_no_runs_are_an_empty_figure(name, ax):
     ax.figure.canvas.draw()
     assert ax.get_xlabel()
     assert ax.get_title()
+
+
+def test_published_values_stand_beside_the_runs(runs, ax):
+    last = runs[runs["epoch"] == 2]
+    arms_side_by_side(
+        last, published={"a": (0.8, 0.1), "b": 0.7}, published_label="published, 400 epochs", ax=ax
+    )
+    stars = {bar.lines[0].get_xydata()[0].tolist()[0] for bar in ax.containers[3:]}
+    assert stars == {0.8, 0.7}
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["published, 400 epochs"]
+    with pytest.raises(ValueError, match="published values of a, b, c, got one of 'd'"):
+        arms_side_by_side(last, published={"d": 1.0}, ax=ax)
+
+
+def test_a_misspelt_column_has_its_nearest_named(runs, ax):
+    with pytest.raises(ValueError, match="without test_acuracy; did you mean 'test_accuracy'"):
+        mean_over_seeds(runs, "test_acuracy", ax=ax)

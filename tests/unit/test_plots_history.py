@@ -7,14 +7,12 @@ from matplotlib.figure import Figure
 
 from topokit.experiments.record import Recording
 from topokit.generators import erdos_renyi
-from topokit.measures import measure
-from topokit.plots import save_figures
+from topokit.measures import VERDICTS, measure
+from topokit.plots import HISTORY_PLOTS, drawable, save_figures
+from topokit.plots.degrees import degree_evolution, degree_heatmap, degree_multiples
 from topokit.plots.history import (
     accuracy_against_measure,
     accuracy_over_epochs,
-    degree_evolution,
-    degree_heatmap,
-    degree_multiples,
     evenly_spaced,
     measure_over_epochs,
     spectrum_over_epochs,
@@ -80,21 +78,27 @@ NAN = float("nan")
         ({"test_loss": [3, 2, 1]}, "test loss"),
     ],
 )
-def test_what_a_record_has_of_accuracies_and_losses_is_drawn(columns, label, tmp_path):
+def test_what_a_record_has_of_accuracies_and_losses_is_drawn(columns, label):
     mine = recorded(**columns)
     assert accuracy_over_epochs(mine, ax=Figure().add_subplot()).get_ylabel() == label
     ax = accuracy_against_measure(mine, ax=Figure().add_subplot())
     assert ax.get_ylabel() == label
 
 
-def test_a_record_without_accuracies_and_losses(tmp_path):
+def test_a_record_without_accuracies_and_losses():
     mine = recorded(learning_rate=[1, 1, 1])
     for plot in (accuracy_over_epochs, accuracy_against_measure):
         with pytest.raises(ValueError, match="got the columns run, epoch, learning_rate; add some"):
             plot(mine, ax=Figure().add_subplot())
-    names = {path.stem for path in save_figures(mine, tmp_path)}
-    assert "turnover" in names
-    assert "accuracy_over_epochs" not in names
+    assert set(HISTORY_PLOTS) - set(drawable(mine)) == {
+        "accuracy_over_epochs",
+        "accuracy_against_measure",
+    }
+
+
+@pytest.mark.slow
+def test_the_page_of_a_record_without_accuracies_and_losses(tmp_path):
+    mine = recorded(learning_rate=[1, 1, 1])
     page = write_report([mine], tmp_path / "page.html", bootstrap=0).read_text(encoding="utf-8")
     assert "3 epochs (one run, one seed)" in page
 
@@ -103,16 +107,58 @@ def test_a_record_without_accuracies_and_losses(tmp_path):
 def test_a_measure_that_was_not_recorded_is_refused(plot, run, ax):
     with pytest.raises(ValueError, match=r"got 'fan_in.gni'; did you mean 'fan_in.gini'"):
         plot(run, "fan_in.gni", ax=ax)
-    with pytest.raises(ValueError, match=r"run run recorded, got 'fan_in'.*fan_in.dispersion"):
+    with pytest.raises(
+        ValueError, match=r"got 'fan_in'; it has the numbers fan_in.mean, .*dispersion"
+    ):
         plot(run, "fan_in", ax=ax)
 
 
-@pytest.mark.parametrize("plot", [measure_over_epochs, accuracy_against_measure])
-def test_by_default_a_measure_that_was_recorded_is_drawn(plot, run, ax):
+def test_by_default_a_measure_that_was_recorded_is_drawn(run, ax):
     chosen = run.measures[run.measures["measure"] == "fan_in.gini"]
     other = SimpleNamespace(**{**vars(run), "measures": chosen})
-    assert len(plot(other, ax=ax).lines[0].get_xdata()) == len(chosen)
-    assert len(chosen) == 5
+    assert len(measure_over_epochs(other, ax=ax).lines[0].get_xdata()) == len(chosen) == 5
+    (panel,) = accuracy_against_measure(other, ax=Figure().add_subplot()).child_axes
+    assert len(panel.collections[0].get_offsets()) == 5
+
+
+def with_values(run, values):
+    """The run with these values of one measure."""
+    frame = run.measures[run.measures["measure"] == "fan_in.gini"]
+    frame = frame.assign(measure="spectral_gap", value=values)
+    return SimpleNamespace(**{**vars(run), "measures": frame})
+
+
+def test_values_of_exactly_zero_and_undefined_ones_are_not_joined(run, ax):
+    measure_over_epochs(with_values(run, [0.3, 0.0, 0.2, NAN, 0.4]), ax=ax)
+    line, marks = ax.lines
+    np.testing.assert_array_equal(line.get_ydata(), [0.3, NAN, 0.2, NAN, 0.4])
+    assert line.get_markevery() == [0, 2, 4]  # values without neighbours
+    assert marks.get_xydata().tolist() == [[1, 0]]
+    assert marks.get_label() == "exactly 0"
+    assert marks.get_linestyle() == "None"
+
+
+def test_a_measure_that_is_always_zero_is_a_line(run, ax):
+    measure_over_epochs(with_values(run, [0.0] * 5), ax=ax)
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[0.0] * 5]
+
+
+def test_the_path_leaves_out_zeros_and_undefined_values(run, ax):
+    other = with_values(run, [0.3, 0.1, 0.0, NAN, 0.4])
+    (panel,) = accuracy_against_measure(other, "spectral_gap", ax=ax).child_axes
+    accuracy = run.epochs["test_accuracy"]
+    found = panel.collections[0].get_offsets().tolist()
+    assert found == [[0.3, accuracy[0]], [0.1, accuracy[1]], [0.4, accuracy[4]]]
+    np.testing.assert_array_equal(panel.lines[0].get_xdata(), [0.3, 0.1, NAN, 0.4])
+    marks = next(line for line in panel.lines if line.get_label() == "exactly 0")
+    assert marks.get_ydata().tolist() == [accuracy[2]]
+
+
+def test_a_long_path_is_thinned_and_keeps_its_ends(run, ax):
+    (panel,) = accuracy_against_measure(run, "fan_in.gini", n_epochs=3, ax=ax).child_axes
+    assert panel.collections[0].get_array().tolist() == [0, 2, 4]
+    with pytest.raises(ValueError, match="expected at least 1 epoch, got 0"):
+        accuracy_against_measure(run, n_epochs=0, ax=ax)
 
 
 def test_accuracy_is_drawn_as_recorded(run, ax):
@@ -124,8 +170,9 @@ def test_every_epoch_is_a_point_of_measure_and_accuracy(run, ax):
     accuracy_against_measure(run, "fan_in.dispersion", ax=ax)
     frame = run.measures[run.measures["measure"] == "fan_in.dispersion"]
     wanted = np.column_stack([frame["value"], run.epochs["test_accuracy"]])
-    np.testing.assert_array_equal(ax.collections[0].get_offsets(), wanted)
-    np.testing.assert_array_equal(ax.lines[0].get_xydata(), wanted)
+    (panel,) = ax.child_axes
+    np.testing.assert_array_equal(panel.collections[0].get_offsets(), wanted)
+    np.testing.assert_array_equal(panel.lines[0].get_xydata(), wanted)
 
 
 def test_turnover_starts_at_zero_and_has_room_above(run, ax):
@@ -159,7 +206,31 @@ def test_an_unknown_layer_is_refused(run, ax):
 def test_the_timeline_shows_the_codes_recorded(run, ax):
     verdict_timeline(run, ax=ax)
     frame = run.measures[run.measures["measure"] == "power_law.verdict"]
-    assert ax.images[0].get_array().tolist() == [frame["value"].tolist()]
+    assert ax.collections[0].get_array().tolist() == [frame["value"].tolist()]
+
+
+def test_the_legend_of_the_timeline_has_the_verdicts_that_occur(run, ax):
+    codes = [VERDICTS.index(name) for name in ("random", "broad", "heavy-tailed", "narrow")]
+    frame = run.measures[run.measures["measure"] == "power_law.verdict"]
+    other = SimpleNamespace(measures=frame.assign(value=[*codes, NAN]), recorded=[])
+    verdict_timeline(other, ax=ax)
+    words = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert words == ["random", "broad", "heavy-tailed (not bootstrapped)", "narrow"]
+
+
+def test_cells_are_as_wide_as_the_time_between_epochs(run, ax):
+    frame = run.measures[run.measures["measure"] == "power_law.verdict"]
+    other = SimpleNamespace(measures=frame.assign(epoch=[0, 1, 2, 10, 100]), recorded=[])
+    verdict_timeline(other, ax=ax)
+    sides = ax.collections[0].get_coordinates()[0, :, 0]
+    assert sides.tolist() == [-0.5, 0.5, 1.5, 6, 55, 145]
+
+
+def test_the_law_of_the_last_epoch_is_drawn_if_asked_for(run, ax):
+    degree_evolution(run, fit=True, ax=ax)
+    assert any("power law" in str(line.get_label()) for line in ax.lines)
+    other = degree_evolution(run, ax=Figure().add_subplot())
+    assert not any("power law" in str(line.get_label()) for line in other.lines)
 
 
 @pytest.mark.slow
@@ -175,6 +246,7 @@ def test_an_unknown_format_is_refused(run, tmp_path):
         save_figures(run, tmp_path, formats=("bmp",))
 
 
+@pytest.mark.slow
 def test_the_animation_is_one_more_file(run, tmp_path):
     assert [path.name for path in save_figures(run, tmp_path, formats=("gif",))] == [
         "degrees_and_edges.gif"

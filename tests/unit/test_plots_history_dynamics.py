@@ -7,12 +7,8 @@ from matplotlib.figure import Figure
 from topokit.generators import erdos_renyi
 from topokit.graph import LayerGraph
 from topokit.plots import HISTORY_PLOTS
-from topokit.plots.history import (
-    degree_heatmap,
-    degree_multiples,
-    edge_survival,
-    spectrum_over_epochs,
-)
+from topokit.plots.degrees import degree_heatmap, degree_multiples
+from topokit.plots.history import edge_survival, spectrum_over_epochs
 
 
 def run_of(*edge_sets, shape=(3, 4)):
@@ -50,7 +46,7 @@ def test_every_unit_is_in_one_cell_of_the_heatmap(ax):
     assert ax.lines[0].get_ydata() == pytest.approx([4 / 3] * 3)
 
 
-def test_panels_share_their_scales(ax):
+def test_panels_share_their_vertical_scale(ax):
     first, second = (
         LayerGraph.from_edge_ids(ids, shape) for ids, shape in (([0, 5], (3, 4)), ([1], (2, 3)))
     )
@@ -58,11 +54,11 @@ def test_panels_share_their_scales(ax):
     run = SimpleNamespace(recorded=[0, 1], topology=both.__getitem__)
     degree_multiples(run, ax=ax)
     assert [panel.get_title() for panel in ax.child_axes] == ["fc1", "fc2"]
-    assert len({panel.get_xlim() for panel in ax.child_axes}) == 1
+    assert len({panel.get_ylim() for panel in ax.child_axes}) == 1
 
 
 def test_leading_singular_values_are_those_of_numpy(ax):
-    run = run_of([0, 1, 2, 3], [0, 5, 10])
+    run = run_of([0, 1, 2, 7], [0, 5, 10])
     spectrum_over_epochs(run, n_values=2, ax=ax)
     for rank, line in enumerate(ax.lines):
         for epoch, value in enumerate(line.get_ydata()):
@@ -82,3 +78,30 @@ def test_leading_values_of_a_wide_layer_are_those_of_numpy_too(ax, rng):
 def test_an_unknown_layer_is_refused(name, ax):
     with pytest.raises(ValueError, match="expected a layer of fc1, got 'fc9'"):
         HISTORY_PLOTS[name](run_of([0]), layer="fc9", ax=ax)
+
+
+def test_a_curve_that_reaches_zero_ends_in_a_cross(ax):
+    edge_survival(run_of([0, 1], [2, 3], [4, 5], []), ax=ax)  # every edge lives for one epoch
+    curve, end = ax.lines
+    assert curve.get_xydata().tolist() == [[0, 1]]
+    assert end.get_label() == "none is left"
+    assert end.get_xdata().tolist() == [1]
+
+
+def test_units_without_edges_have_a_labelled_row(ax):
+    degree_heatmap(run_of([0, 1, 2, 3], [0, 1, 4, 7]), ax=ax)
+    ax.figure.canvas.draw()
+    ticks = dict(zip(ax.get_yticks(), (t.get_text() for t in ax.get_yticklabels()), strict=True))
+    assert ticks[0.5] == "0"
+    assert {"1", "2"} <= set(ticks.values())
+
+
+def test_two_runs_share_the_panels(ax):
+    first, second = run_of([0, 5], [0, 6]), run_of([1, 2, 3], [4, 5, 6])
+    degree_multiples(first, label="a", ax=ax)
+    degree_multiples(second, label="b", ax=ax)
+    (panel,) = ax.child_axes
+    words = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert {"a, epoch 1", "b, epoch 1"} <= set(words)
+    with pytest.raises(ValueError, match="expected an empty axes or one with panels for fc1"):
+        degree_multiples(first, ax=panel)

@@ -4,6 +4,7 @@ from matplotlib.figure import Figure
 
 from topokit.generators import erdos_renyi
 from topokit.graph import LayerGraph
+from topokit.measures import power_law_of
 from topokit.plots.layer import (
     adjacency,
     ccdf_band,
@@ -29,7 +30,7 @@ def line(ax, label):
 def test_the_distribution_is_the_share_of_units_with_degree_at_least_k(ax, rng, side):
     graph = erdos_renyi(50, 40, density=0.2, rng=rng)
     degree_distribution(graph, side=side, ax=ax)
-    k, share = line(ax, "this graph").get_data()
+    k, share = line(ax, "this graph (band: 95 %)").get_data()
     degrees = getattr(graph, side)
     assert np.allclose(share, [np.mean(degrees >= at) for at in k])
 
@@ -44,13 +45,15 @@ def test_the_null_is_the_exact_law_of_a_layer_of_that_size():
 
 def test_the_share_of_isolated_units_is_written(ax):
     degree_distribution(LayerGraph.from_edge_ids([0, 1, 2], (4, 4)), ax=ax)
-    assert [text.get_text() for text in ax.texts] == ["75.0 % isolated"]
+    assert "this graph (band: 95 %),\n75.0 % isolated" in ax.get_legend_handles_labels()[1]
 
 
 def test_the_first_graph_is_drawn_where_given(ax, rng):
     graph = erdos_renyi(20, 20, density=0.3, rng=rng)
     degree_distribution(graph, initial=graph, ax=ax)
-    assert np.array_equal(line(ax, "first epoch").get_ydata(), line(ax, "this graph").get_ydata())
+    assert np.array_equal(
+        line(ax, "first epoch").get_ydata(), line(ax, "this graph (band: 95 %)").get_ydata()
+    )
 
 
 def test_an_unknown_side_is_refused(ax):
@@ -62,7 +65,8 @@ def test_the_histogram_counts_every_unit_once(ax, rng):
     graph = erdos_renyi(30, 25, density=0.2, rng=rng)
     degree_histogram(graph, side="fan_out", ax=ax)
     heights = [bar.get_height() for bar in ax.patches]
-    assert heights == np.bincount(graph.fan_out).tolist()
+    assert heights == np.bincount(graph.fan_out)[graph.fan_out.min() :].tolist()
+    assert sum(heights) == 30
 
 
 def test_blocks_of_a_large_adjacency_are_densities(ax, rng):
@@ -106,10 +110,65 @@ def test_the_band_is_that_of_a_bootstrap(rng):
     np.testing.assert_allclose(high, np.quantile(shares, 0.975, axis=0), atol=0.011)
 
 
-def test_the_best_power_law_of_a_random_layer_carries_the_verdict(ax, rng):
-    degree_distribution(erdos_renyi(1000, 1000, density=0.01, rng=rng), ax=ax)
-    labels = [found.get_label() for found in ax.lines]
-    assert any("best power law" in label and "verdict: random" in label for label in labels)
+def test_the_null_is_drawn_in_steps_as_the_degrees_are(ax, rng):
+    graph = erdos_renyi(200, 150, density=0.2, rng=rng)
+    degree_distribution(graph, ax=ax)
+    null = line(ax, "random graph")
+    assert null.get_drawstyle() == line(ax, "this graph (band: 95 %)").get_drawstyle()
+    k, share = null_ccdf(graph, "fan_in")
+    found = dict(zip(k.tolist(), share.tolist(), strict=True))
+    assert all(found[at] == value for at, value in null.get_xydata().tolist())
+
+
+def test_limits_are_those_of_the_degrees(ax, rng):
+    degree_distribution(erdos_renyi(784, 1000, density=0.09, rng=rng), ax=ax)
+    low, high = ax.get_xlim()
+    assert 35 < low < 50
+    assert 95 < high < 115
+
+
+def law(ax):
+    """The steps of the best power law, or None, and what the legend says of it."""
+    (found,) = (one for one in ax.lines if "power law" in str(one.get_label()))
+    return (found if len(found.get_xdata()) else None), found.get_label()
+
+
+@pytest.mark.parametrize(
+    ("degrees", "words"),
+    [
+        (np.arange(41, 51), "(10 units in the tail)"),  # fitted by a power law with alpha > 20
+        (np.repeat(np.arange(41, 51), 10), "(tail from 4"),
+    ],
+)
+def test_no_law_is_drawn_over_a_short_tail(ax, degrees, words):
+    ids = np.concatenate([row * 60 + np.arange(k) for row, k in enumerate(degrees)])
+    degree_distribution(LayerGraph.from_edge_ids(ids, (degrees.size, 60)), ax=ax)
+    drawn, said = law(ax)
+    assert drawn is None
+    assert words in said or "units in the tail" in said
+    assert "verdict:" in said
+
+
+def test_the_law_is_the_one_that_was_fitted_up_to_the_largest_possible_degree(ax, rng):
+    degrees = np.minimum(rng.zipf(2.2, 600), 100)
+    ids = np.concatenate([row * 100 + np.arange(k) for row, k in enumerate(degrees)])
+    graph = LayerGraph.from_edge_ids(ids, (600, 100))
+    degree_distribution(graph, ax=ax)
+    drawn, said = law(ax)
+    fit = power_law_of(graph, "fan_in")
+    weights = np.arange(int(fit.xmin), 101.0) ** -fit.alpha
+    above = weights[::-1].cumsum()[::-1] / weights.sum() * fit.tail_share
+    np.testing.assert_allclose(drawn.get_ydata(), above[: drawn.get_ydata().size], rtol=1e-6)
+    assert f"α = {fit.alpha:.2f},\nk = {fit.xmin:.0f} to 100; verdict:" in said
+
+
+def test_two_maps_have_one_scale(rng):
+    first, last = (erdos_renyi(16, n, density=0.5, rng=rng) for n in (10, 30))
+    limits = []
+    for graph, other in ((first, last), (last, first)):
+        ax = input_map(graph, compared_with=other, ax=Figure().add_subplot())
+        limits.append(ax.images[0].get_clim())
+    assert limits[0] == limits[1]
 
 
 @pytest.mark.parametrize(("n_in", "n_out"), [(300, 300), (600, 200)])

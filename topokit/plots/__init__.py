@@ -27,13 +27,11 @@ from topokit.plots.animation import (
     save_animation,
     save_gif,
 )
+from topokit.plots.degrees import degree_evolution, degree_heatmap, degree_multiples
 from topokit.plots.growth import growth_flow
 from topokit.plots.history import (
     accuracy_against_measure,
     accuracy_over_epochs,
-    degree_evolution,
-    degree_heatmap,
-    degree_multiples,
     edge_survival,
     layer_of,
     measure_over_epochs,
@@ -124,16 +122,17 @@ CAPTIONS = {
     "fan-in (1 in a random graph) with its verdict, spectral gap, largest component, turnover of "
     "edges and accuracy. Crosses mark epochs at which a layer is in pieces.",
     "degree_evolution": "Degree distribution of the first layer at several epochs, from light "
-    "(first) to dark (last). A curve to the right of the dotted line has more units of high degree "
-    "than a random graph.",
+    "(first) to dark (last). A curve to the right of the dotted steps has more units of high "
+    "degree than a random graph.",
     "measure_over_epochs": "Variance over mean of the fan-in; about 1 in a random graph.",
     "accuracy_over_epochs": "Accuracy on the test set, measured before each rewiring.",
-    "accuracy_against_measure": "Accuracy against topology; the colour is the epoch. Neighbouring "
-    "epochs share most of their edges: this is the trajectory of one run, not a sample.",
+    "accuracy_against_measure": "Path of the run through accuracy and topology, a panel for each "
+    "layer, from light (first epoch, circle) to dark (last, square). Neighbouring epochs share "
+    "most of their edges: this is the trajectory of one run, not a sample.",
     "degree_heatmap": "Each column is an epoch; the colour is the share of units with that degree. "
     "A random graph is a band that does not move; hubs appear above it.",
-    "degree_multiples": "Degree distributions of all layers on common scales, from light (first "
-    "epoch) to dark (last).",
+    "degree_multiples": "Degree distributions of all layers, from light (first epoch) to dark "
+    "(last), each on a horizontal scale of its own.",
     "edge_survival": "Share of edges that reach a given age (Kaplan-Meier estimate; edges present "
     "at the last epoch are censored). A flat curve means that old edges are rarely dropped.",
     "growth_flow": "Edges grown in the first layer, and those of them still there ten epochs "
@@ -141,12 +140,12 @@ CAPTIONS = {
     "colour compares with edges grown at random: orange flows were kept more often than chance.",
     "spectrum_over_epochs": "Largest singular values of the first layer. The first follows the "
     "degrees and hubs; its distance to the second is the spectral gap.",
-    "network": "The last epoch: units in order of decreasing degree, hubs in orange. The grey "
-    "level is the share of edges present, relative to the densest pair of groups in each layer; a "
-    "random network is evenly grey.",
+    "network": "The last epoch. The height of a class of units is its share of the edges at its "
+    "column; bands are edges between classes. A random network is grey; hubs are units with more "
+    "edges than any in a random network of this size.",
     "turnover": "Share of edges that were absent at the previously recorded epoch.",
-    "verdict_timeline": "Verdict of the scale-free test on the fan-in, without bootstrap: darker "
-    "is further from random.",
+    "verdict_timeline": "Verdict of the scale-free test on the fan-in, without bootstrap: blue is "
+    "wider than random, green narrower.",
 }
 """Captions of history plots in the report; a plot without one gets its first docstring line."""
 

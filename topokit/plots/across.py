@@ -5,23 +5,36 @@ All take a tidy frame with a row for each run (or run and epoch), as written by 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
-from topokit.experiments.statistics import mean_interval, rank_correlation
-from topokit.plots.style import COLOURS, LINES, MARKERS, NULL, axes, whole_numbers
+from topokit.experiments.statistics import Interval, mean_interval, rank_correlation
+from topokit.plots.parts import (
+    legend,
+    legend_below,
+    named,
+    next_colour,
+    one_of_many,
+    reference,
+    styled,
+    title_of,
+    unless_used,
+)
+from topokit.plots.style import MARKERS, axes, whole_numbers
+from topokit.tables import hint
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["accuracy_against", "arms_side_by_side", "mean_over_seeds"]
 
-# Offsets of a name from its point, in typographic points, the preferred one first.
-PLACES = ((3, 3), (3, -8), (-3, 3), (-3, -8), (3, 10), (3, -15), (3, 17), (-3, 10))
 LISTED = 7  # conditions with a colour and marker each; if there are more, points are named
 
 
@@ -31,12 +44,17 @@ def accuracy_against(
     *,
     outcome: str = "test_accuracy",
     arm: str = "arm",
+    label: str | None = None,
+    color: Any = None,
     ax: Axes | None = None,
+    **kwargs: Any,
 ) -> Axes:
     """Plot an outcome of many runs against a measure of their topology, with rank correlation.
 
-    Read the interval of Spearman's rho in the title before the line, and ask whether the
-    conditions differ in something else too (density, components).
+    Each run is a dot. A condition of several runs has bars, the 95 % intervals of its means in both
+    directions. Read the interval of Spearman's rho in the title, and ask whether the conditions
+    differ in something else too (density, components): no line is drawn through the points, since
+    its slope would mix the conditions' differences with those between runs of one condition.
 
     Parameters
     ----------
@@ -45,7 +63,15 @@ def accuracy_against(
         value are left out.
     measure, outcome, arm : str
         Names of columns; `arm` is that of the conditions.
+    label : str, optional
+        Name of the runs in the legend, before that of the condition.
+    color : color, optional
+        Of all points; by default each of up to seven conditions takes the next of the axes'
+        colour cycle, and more share one colour and are named in the figure.
     ax : Axes, optional
+        By default that of a new figure.
+    **kwargs
+        Properties of the points, as of `matplotlib.axes.Axes.scatter`.
 
     Returns
     -------
@@ -66,38 +92,40 @@ def accuracy_against(
     >>> runs = pd.DataFrame({"arm": list("aabb"), "gap": [0.1, 0.2, 0.3, 0.4],
     ...                      "test_accuracy": [0.7, 0.8, 0.8, 0.9]})
     >>> ax = accuracy_against(runs, "gap", ax=Figure().add_subplot())
-    >>> ax.get_xlabel(), len(ax.collections)
-    ('gap', 2)
+    >>> ax.get_xlabel(), [text.get_text() for text in ax.get_legend().get_texts()]
+    ('gap', ['a', 'b'])
     """
-    ax = axes(ax)
     _need(frame, (measure, outcome, arm))
-    runs = frame.dropna(subset=[measure, outcome])
+    runs, ax = frame.dropna(subset=[measure, outcome]), axes(ax)
     arms = list(dict.fromkeys(runs[arm]))
-    named: dict[str, tuple[float, float]] = {}
+    few = len(arms) <= LISTED
+    shared = None if few or not arms else next_colour(ax, color)
+    centres: dict[str, tuple[float, float]] = {}
     for i, name in enumerate(arms):
         part = runs[runs[arm] == name]
-        few = len(arms) <= LISTED
-        ax.scatter(
-            part[measure],
-            part[outcome],
-            s=12,
-            color=COLOURS[i % 7] if few else COLOURS[0],
-            marker=MARKERS[i % 7] if few else "o",
-            alpha=0.8,
-            label=str(name),
-        )
-        if not few:
-            named[str(name)] = (part[measure].mean(), part[outcome].mean())
+        x, y = (part[column].to_numpy(float) for column in (measure, outcome))
+        colour = next_colour(ax, color) if few else shared
+        style = styled(
+            kwargs, PathCollection, s=12 if few else 7, color=colour, linewidth=0,
+            marker=MARKERS[i % 7] if few else "o", alpha=0.8 if few else 0.35,
+            label=named(label, str(name)) if few else None,
+        )  # fmt: skip
+        ax.scatter(x, y, **style)
+        across, up = mean_interval(x), mean_interval(y)
+        if up.n > 1:
+            ax.errorbar(
+                across.mean, up.mean, xerr=_half(across), yerr=_half(up), color=colour,
+                linestyle="none", marker="none" if few else ".", markersize=4, elinewidth=0.8,
+                capsize=1.5,
+            )  # fmt: skip
+        centres[str(name)] = (across.mean, up.mean)
+    ax.set(xlabel=measure.replace("_", " "), ylabel=outcome.replace("_", " "))
     x, y = (runs[column].to_numpy(float) for column in (measure, outcome))
-    if x.size >= 2 and np.ptp(x) > 0:
-        slope, offset = np.polyfit(x, y, 1)
-        ends = np.array([x.min(), x.max()])
-        ax.plot(ends, slope * ends + offset, color=NULL, ls="--", lw=1)
-    _name_points(ax, named)
-    if 0 < len(arms) <= LISTED:
-        ax.legend(loc="best")
-    title = f"Accuracy against topology, {_correlation(x, y)}"
-    ax.set(xlabel=measure.replace("_", " "), ylabel=outcome.replace("_", " "), title=title)
+    title_of(ax, f"{outcome.replace('_', ' ').capitalize()} against topology\n{_correlation(x, y)}")
+    if few:
+        legend(ax)
+    else:
+        _name_points(ax, centres, np.column_stack([x, y]))
     return ax
 
 
@@ -106,12 +134,15 @@ def mean_over_seeds(
     column: str = "test_accuracy",
     *,
     arm: str = "arm",
+    label: str | None = None,
+    color: Any = None,
     ax: Axes | None = None,
+    **kwargs: Any,
 ) -> Axes:
     """Plot the mean over seeds at each epoch, a line and a band for each condition.
 
     The band is the 95 % interval of `topokit.experiments.statistics.mean_interval`, which is wide
-    with few seeds. One seed has no band.
+    with few seeds; bands that overlap do not show that conditions are equal. One seed has no band.
 
     Parameters
     ----------
@@ -119,7 +150,15 @@ def mean_over_seeds(
         One row for each run and epoch, with columns ``epoch``, `column` and `arm`.
     column, arm : str
         Names of columns; `arm` is that of the conditions.
+    label : str, optional
+        Name of the runs in the legend, before that of the condition.
+    color : color, optional
+        Of all conditions, which then differ in their dashes; by default each takes the next of
+        the axes' colour cycle.
     ax : Axes, optional
+        By default that of a new figure.
+    **kwargs
+        Properties of the lines, as of `matplotlib.axes.Axes.plot`.
 
     Returns
     -------
@@ -140,23 +179,22 @@ def mean_over_seeds(
     >>> [round(float(y), 2) for y in ax.lines[0].get_ydata()]
     [0.55, 0.8]
     """
-    ax = axes(ax)
     _need(frame, ("epoch", column, arm))
-    seen = frame.dropna(subset=[column])
+    seen, ax = frame.dropna(subset=[column]), axes(ax)
     for i, name in enumerate(dict.fromkeys(seen[arm])):
         epochs = seen[seen[arm] == name].groupby("epoch")[column]
         found = {epoch: mean_interval(values.to_numpy(float)) for epoch, values in epochs}
-        colour = COLOURS[i % 7]
-        label = f"{name} (n = {max(one.n for one in found.values())})"
+        words = named(label, f"{name} (n = {max(one.n for one in found.values())})")
         means = [one.mean for one in found.values()]
-        ax.plot(list(found), means, color=colour, ls=LINES[i % 7], label=label)
+        style = styled(kwargs, **one_of_many(i, color), label=words)
+        (line,) = ax.plot(list(found), means, **style)
         some = {epoch: one for epoch, one in found.items() if one.n > 1}
         low, high = [one.low for one in some.values()], [one.high for one in some.values()]
-        ax.fill_between(list(some), low, high, color=colour, alpha=0.2, lw=0)
-    if len(seen):
-        ax.legend()
-    ax.set(xlabel="epoch", ylabel=column.replace("_", " "), title="Mean over seeds, 95 % interval")
+        ax.fill_between(list(some), low, high, color=line.get_color(), alpha=0.2, lw=0)
+    ax.set(xlabel="epoch", ylabel=column.replace("_", " "))
+    title_of(ax, "Mean over seeds, 95 % interval")
     whole_numbers(ax)
+    legend(ax)
     return ax
 
 
@@ -165,11 +203,17 @@ def arms_side_by_side(
     column: str = "test_accuracy",
     *,
     arm: str = "arm",
+    published: Mapping[str, float | tuple[float, float]] | None = None,
+    published_label: str = "published",
+    label: str | None = None,
+    color: Any = None,
     ax: Axes | None = None,
+    **kwargs: Any,
 ) -> Axes:
     """Plot a column of several conditions: each run as a dot, mean and 95 % interval below it.
 
-    The interval is that of `topokit.experiments.statistics.mean_interval`; one run has none.
+    The interval is that of `topokit.experiments.statistics.mean_interval`; one run has none. Dots
+    of one condition that spread more than the means of two differ call for more runs.
 
     Parameters
     ----------
@@ -177,7 +221,20 @@ def arms_side_by_side(
         One row for each run, with columns `column` and `arm`.
     column, arm : str
         Names of columns; `arm` is that of the conditions.
+    published : mapping of str to float or (float, float), optional
+        A published value of a condition, or value and standard deviation: an open star above the
+        runs, with a bar of one deviation to each side.
+    published_label : str
+        What the stars are in the legend, such as "published, 400 epochs (mean ± sd)".
+    label : str, optional
+        Name of the runs in the legend.
+    color : color, optional
+        By default the next of the axes' colour cycle. Further runs on the same axes are drawn in
+        the rows of their conditions, a little lower.
     ax : Axes, optional
+        By default that of a new figure.
+    **kwargs
+        Properties of the dots, as of `matplotlib.axes.Axes.plot`.
 
     Returns
     -------
@@ -186,7 +243,7 @@ def arms_side_by_side(
     Raises
     ------
     ValueError
-        If a column is missing.
+        If a column is missing, or a published value is of no condition.
 
     Examples
     --------
@@ -197,32 +254,63 @@ def arms_side_by_side(
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['set', 'static']
     """
-    ax = axes(ax)
     _need(frame, (column, arm))
     seen = frame.dropna(subset=[column])
-    arms = list(dict.fromkeys(seen[arm]))
+    arms = [str(name) for name in dict.fromkeys(seen[arm])]
+    for name in published or {}:
+        if name not in arms:
+            raise ValueError(
+                f"expected published values of {', '.join(arms)}, got one of {name!r}; "
+                f"{hint(name, arms)}".rstrip("; ")
+            )
+    ax = axes(ax)
+    rows = [text.get_text() for text in ax.get_yticklabels()] if ax.containers else []
+    turn = len({line.get_gid() for line in ax.lines if str(line.get_gid()).startswith("runs ")})
+    rows += [name for name in arms if name not in rows]
+    colour = next_colour(ax, color) if arms else color
     for i, name in enumerate(arms):
-        values = seen.loc[seen[arm] == name, column].to_numpy(float)
-        ax.plot(values, np.full(values.size, i), "o", ms=3, alpha=0.5, color=COLOURS[0])
+        row = rows.index(name) + 0.12 * turn
+        values = seen.loc[seen[arm].astype(str) == name, column].to_numpy(float)
+        style = styled(
+            kwargs, linestyle="none", marker="o", markersize=3, alpha=0.5, color=colour,
+            label=None if i or not label else label, gid=f"runs {turn}",
+        )  # fmt: skip
+        ax.plot(values, np.full(values.size, row), **style)
         found = mean_interval(values)
-        half = found.high - found.mean if found.n > 1 else 0.0
         ax.errorbar(
-            found.mean, i + 0.25, xerr=half, fmt="D", ms=3.5, color=COLOURS[1], capsize=2, lw=1
-        )
-    ax.set_yticks(range(len(arms)), [str(name) for name in arms])
+            found.mean, row + 0.25, xerr=_half(found), linestyle="none", marker="D",
+            markersize=3.5, color=colour, capsize=2, linewidth=1,
+        )  # fmt: skip
+    for name, value in (published or {}).items():
+        mean, deviation = value if isinstance(value, tuple) else (value, np.nan)
+        ax.errorbar(
+            mean, rows.index(name) - 0.22, xerr=None if np.isnan(deviation) else deviation,
+            capsize=2, elinewidth=0.8, markersize=7, markerfacecolor=ax.get_facecolor(),
+            label=unless_used(ax, published_label),
+            **reference("#333333", linestyle="none") | {"marker": "*"},
+        )  # fmt: skip
+    ax.set_yticks(range(len(rows)), rows)
     ylabel = "condition" if arm == "arm" else arm.replace("_", " ")
-    ax.set(ylim=(max(len(arms), 1) - 0.5, -0.5), ylabel=ylabel, xlabel=column.replace("_", " "))
-    ax.set_title("Runs (dots), mean and 95 % interval (diamonds)")
+    ax.set(ylim=(max(len(rows), 1) - 0.5, -0.5), ylabel=ylabel, xlabel=column.replace("_", " "))
+    title_of(ax, "Runs (dots), mean and 95 % interval (diamonds)")
+    legend_below(ax)
     return ax
+
+
+def _half(found: Interval) -> float:
+    """Return half the width of an interval; 0 if there is none."""
+    return found.high - found.mean if found.n > 1 else 0.0
 
 
 def _need(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
     """Raise a ValueError if a frame lacks one of the columns."""
-    missing = [name for name in columns if name not in frame.columns]
+    there = list(map(str, frame.columns))
+    missing = [name for name in columns if name not in there]
     if missing:
+        near = "".join(hint(name, there) for name in missing)
         raise ValueError(
-            f"expected columns {', '.join(columns)}, got {', '.join(map(str, frame.columns))} "
-            f"without {', '.join(missing)}"
+            f"expected columns {', '.join(columns)}, got {', '.join(there)} "
+            f"without {', '.join(missing)}{'; ' if near else ''}{near}".rstrip()
         )
 
 
@@ -236,24 +324,56 @@ def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
     return f"ρ = {found.rho:.2f}{interval}, {words}"
 
 
-def _name_points(ax: Axes, named: dict[str, tuple[float, float]]) -> None:
-    """Write each name beside its point, at the first offset where it covers no other name."""
-    # Idea: go through the points in order and try the offsets of `PLACES`, the preferred one first;
-    # keep the first at which the box of the text lies within the axes and overlaps no earlier box,
-    # or the preferred one if there is none.
+# Offsets of a name from its point, in typographic points, the preferred one first.
+PLACES = tuple(
+    (round(reach * np.cos(turn)), round(reach * np.sin(turn)))
+    for reach in (5, 11, 18, 26, 36, 48, 64)
+    for turn in np.pi * np.array([0.25, -0.25, 0.75, -0.75, 0.5, -0.5, 0.0, 1.0, 0.38, -0.38])
+)
+
+
+def _name_points(
+    ax: Axes, names: dict[str, tuple[float, float]], points: NDArray[np.float64]
+) -> None:
+    """Write each name near its point, where it covers no other name and as few points as may be."""
+    # Idea: go through the names in order and try the offsets of `PLACES`, the nearest first; keep
+    # the first at which the box of the text lies within the axes, overlaps no earlier box and
+    # covers no point. If there is none, keep the one within the axes and clear of the other names
+    # that covers the fewest points. A name that is not beside its point gets a thin line to it.
     # Cost: O(names squared) comparisons of boxes. There are a few dozen names at most, and a greedy
     # placement is deterministic, which a force-directed one is only with a seed.
-    if named:
-        ax.margins(y=0.15)  # room for names above the topmost points
-    ax.get_xlim()  # computes the limits, which determine the positions of points
+    ax.margins(x=0.08, y=0.15)  # room for names beside the outermost points
+    ax.get_xlim(), ax.get_ylim()  # computes the limits, which determine the positions of points
+    dots = ax.transData.transform(points)
     taken: list[Bbox] = []
-    for name, place in named.items():
-        text = ax.annotate(name, place, fontsize=6, xytext=PLACES[0], textcoords="offset points")
-        for dx, dy in (*PLACES, PLACES[0]):
+    for name, place in names.items():
+        text = ax.annotate(
+            name, place, fontsize=6, xytext=PLACES[0], textcoords="offset points",
+            va="center", arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "#999999",
+                                     "shrinkA": 0, "shrinkB": 1},
+        )  # fmt: skip
+        best, chosen = np.inf, PLACES[0]
+        for dx, dy in PLACES:
             text.set_position((dx, dy))
-            text.set_horizontalalignment("left" if dx > 0 else "right")
-            box = text.get_window_extent()
-            inside = box.x0 >= ax.bbox.x0 and box.y0 >= ax.bbox.y0  # not on the tick labels
-            if inside and not any(box.overlaps(other) for other in taken):
+            text.set_horizontalalignment("left" if dx > 0 else "right" if dx < 0 else "center")
+            box = Bbox.from_extents(*_text_box(text))
+            inside = ax.bbox.contains(box.x0, box.y0) and ax.bbox.contains(box.x1, box.y1)
+            cost = box.count_contains(dots) + (0 if inside else 2000)
+            cost += 1000 * sum(box.overlaps(other) for other in taken)
+            if cost < best:
+                best, chosen = cost, (dx, dy)
+            if best == 0:
                 break
-        taken.append(box)
+        dx, dy = chosen
+        text.set_position(chosen)
+        text.set_horizontalalignment("left" if dx > 0 else "right" if dx < 0 else "center")
+        taken.append(Bbox.from_extents(*_text_box(text)))
+        if np.hypot(dx, dy) < 8 and text.arrow_patch is not None:
+            text.arrow_patch.set_visible(False)
+
+
+def _text_box(text: Any) -> tuple[float, float, float, float]:
+    """Return the corners of a text without the line to its point."""
+    text.get_window_extent()  # puts the text in its place
+    box = Text.get_window_extent(text)
+    return box.x0, box.y0, box.x1, box.y1

@@ -1,15 +1,15 @@
-"""Figures of a run: degrees, measures, accuracy, lifetimes of edges and spectra over its epochs."""
+"""Figures of a run over its epochs: measures, accuracy, verdicts, lifetimes of edges, spectra."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
-from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PathCollection, QuadMesh
+from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy.sparse.linalg import svds
@@ -17,8 +17,24 @@ from scipy.sparse.linalg import svds
 from topokit.experiments.record import History, RunLike, as_run, score_column
 from topokit.graph import positions_in
 from topokit.measures import VERDICTS, singular_values
-from topokit.plots.layer import UNITS, degrees_of, draw_ccdf, null_ccdf
-from topokit.plots.style import COLOURS, LINES, MARKERS, NULL, axes, whole_numbers
+from topokit.plots.parts import (
+    draw_series,
+    epoch_limits,
+    legend,
+    legend_below,
+    named,
+    next_colour,
+    one_of_many,
+    panels,
+    reference,
+    scale_to,
+    shade,
+    share_y,
+    styled,
+    title_of,
+    unless_used,
+)
+from topokit.plots.style import NULL, axes, whole_numbers
 from topokit.tables import hint, listed
 
 if TYPE_CHECKING:
@@ -29,9 +45,6 @@ if TYPE_CHECKING:
 __all__ = [
     "accuracy_against_measure",
     "accuracy_over_epochs",
-    "degree_evolution",
-    "degree_heatmap",
-    "degree_multiples",
     "edge_survival",
     "evenly_spaced",
     "layer_of",
@@ -42,8 +55,19 @@ __all__ = [
     "verdict_timeline",
 ]
 
-SHOWN = 4  # verdicts with a colour of their own
 SMALL = 128  # up to this many units on the smaller side, spectra are computed densely
+# Wider than random is blue, less than random green, and without edges white.
+VERDICT_COLOURS = {
+    "random": "#e8e8e8",
+    "broad": "#9ecae1",
+    "heavy-tailed": "#2171b5",
+    "power law": "#08306b",
+    "narrow": "#c7e9c0",
+    "regular": "#74c476",
+    "complete": "#238b45",
+    "empty": "#ffffff",
+}
+WITHOUT_BOOTSTRAP = {"heavy-tailed": "heavy-tailed (not bootstrapped)"}
 
 
 # --- what the figures read from a history -------------------------------------------------------
@@ -101,10 +125,17 @@ def scores_of(history: History) -> tuple[NDArray[np.float64], str]:
 
 
 def _values(history: History, measure: str) -> dict[str, pd.DataFrame]:
-    """Return the defined values of a measure: for each layer a frame with epoch and value."""
+    """Return a measure: a frame with epoch and value for each layer that has a defined value.
+
+    Undefined values are kept between the first and the last that are defined.
+    """
     frame = history.measures
-    mine = frame[(frame["measure"] == measure) & frame["value"].notna()]
-    return {str(layer): part for layer, part in mine.groupby("layer", sort=False)}
+    found = {}
+    for layer, part in frame[frame["measure"] == measure].groupby("layer", sort=False):
+        defined = np.flatnonzero(part["value"].notna())
+        if defined.size:
+            found[str(layer)] = part.iloc[defined[0] : defined[-1] + 1]
+    return found
 
 
 def _chosen(history: History, measure: str | None, usual: str) -> str:
@@ -116,9 +147,11 @@ def _chosen(history: History, measure: str | None, usual: str) -> str:
     if measure is None:
         return next(iter(names), usual) if usual not in names else usual
     if names and measure not in names:
+        parts = [name for name in names if name.startswith(f"{measure}.")]
+        near = f"it has the numbers {', '.join(parts)}; " if parts else hint(measure, names)
         raise ValueError(
             f"expected a measure that run {history.name} recorded, got {measure!r}; "
-            f"{hint(measure, names)}recorded: {listed(names)}"
+            f"{near}recorded: {listed(names)}"
         )
     return measure
 
@@ -129,233 +162,22 @@ def _label(measure: str) -> str:
     return words.replace(".dispersion", " variance / mean").replace(".", ", ")
 
 
-# --- degrees -------------------------------------------------------------------------------------
-
-
-def degree_evolution(
-    history: RunLike,
-    *,
-    layer: str | None = None,
-    side: str = "fan_in",
-    n_epochs: int = 4,
-    ax: Axes | None = None,
-) -> Axes:
-    """Plot the degree distribution of one layer at several epochs, with the random-graph null.
-
-    Under a rule that keeps the graph random all curves follow the dotted null; under SET the
-    later, darker curves extend to the right of it.
-
-    Parameters
-    ----------
-    history : History
-    layer : str, optional
-        By default the first.
-    side : str
-        ``"fan_in"`` or ``"fan_out"``.
-    n_epochs : int
-        Number of epochs to draw, evenly spaced.
-    ax : Axes, optional
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If the run has no such layer or `n_epochs` is below 1.
-
-    Examples
-    --------
-    >>> from matplotlib.figure import Figure
-    >>> ax = degree_evolution(history, ax=Figure().add_subplot())
-    >>> ax.get_title()
-    'Degrees over epochs (fc1 fan-in)'
-    """
-    history, ax = as_run(history), axes(ax)
-    layer, word = layer_of(history, layer), side.replace("_", "-")
-    epochs = evenly_spaced(history, n_epochs)
-    if epochs and layer is not None:
-        graphs = [history.topology(epoch)[layer] for epoch in epochs]
-        _draw_distributions(ax, epochs, graphs, side, lightest=0.25, null_label="random graph")
-        n_units = degrees_of(graphs[-1], side)[0].size
-        ax.set(xscale="log", yscale="log", ylim=(0.5 / max(n_units, 1), 1.5))
-        ax.legend(loc="lower left")
-    ax.set(xlabel=f"{word} k", ylabel=f"share of {UNITS[side]} with {word} ≥ k")
-    ax.set_title(f"Degrees over epochs ({layer} {word})" if layer else "Degrees over epochs")
-    return ax
-
-
-def _draw_distributions(
-    ax: Axes,
-    epochs: Sequence[int],
-    graphs: Sequence[LayerGraph],
-    side: str,
-    *,
-    lightest: float,
-    null_label: str | None = None,
-) -> None:
-    """Draw the null of the first graph dotted and P(K >= k) of every graph, light to dark."""
-    if graphs[0].n_edges:
-        ax.plot(*null_ccdf(graphs[0], side), color=NULL, ls=":", label=null_label)
-    last = len(epochs) - 1
-    for i, (epoch, graph) in enumerate(zip(epochs, graphs, strict=True)):
-        draw_ccdf(
-            ax,
-            degrees_of(graph, side)[0],
-            color=COLOURS[0],
-            alpha=lightest + (1 - lightest) * i / max(last, 1),
-            ls=LINES[(last - i) % 4],
-            label=f"epoch {epoch}",
-        )
-
-
-def degree_heatmap(
-    history: RunLike,
-    *,
-    layer: str | None = None,
-    side: str = "fan_in",
-    n_epochs: int = 60,
-    ax: Axes | None = None,
-) -> Axes:
-    """Plot the degree distribution of one layer over epochs as a heat map, with the mean degree.
-
-    Each column is an epoch; the colour is the share of units whose degree is in the bin. A random
-    graph is a band that does not move; hubs are single cells above the band. Bins grow by factors
-    of about 1.2.
-
-    Parameters
-    ----------
-    history : History
-    layer : str, optional
-        By default the first.
-    side : str
-        ``"fan_in"`` or ``"fan_out"``.
-    n_epochs : int
-        Largest number of epochs to draw, evenly spaced.
-    ax : Axes, optional
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If the run has no such layer or `n_epochs` is below 1.
-
-    Examples
-    --------
-    >>> from matplotlib.figure import Figure
-    >>> ax = degree_heatmap(history, ax=Figure().add_subplot())
-    >>> ax.get_xlabel(), ax.get_ylabel()
-    ('epoch', 'fan-in k')
-    """
-    history, ax = as_run(history), axes(ax)
-    layer, word = layer_of(history, layer), side.replace("_", "-")
-    epochs = evenly_spaced(history, n_epochs)
-    if epochs and layer is not None:
-        degrees = [degrees_of(history.topology(epoch)[layer], side)[0] for epoch in epochs]
-        limits = _degree_bins(max([int(d.max(initial=0)) for d in degrees] + [1]))
-        shares = np.array(
-            [np.histogram(np.maximum(d, 0.5), bins=limits)[0] / max(d.size, 1) for d in degrees]
-        ).T
-        middle = [(a + b) / 2 for a, b in itertools.pairwise(epochs)]
-        sides = np.array([2 * epochs[0] - (middle or [epochs[0] + 0.5])[0], *middle])
-        sides = np.append(sides, 2 * epochs[-1] - sides[-1])
-        seen = np.ma.masked_equal(shares, 0)
-        lowest = float(seen.min()) if seen.count() else 1.0
-        norm = LogNorm(min(lowest, 0.5), 1)
-        mesh = ax.pcolormesh(sides, limits, seen, cmap="cividis_r", norm=norm, rasterized=True)
-        ax.figure.colorbar(mesh, ax=ax, label=f"share of {UNITS[side]}")
-        means = [d.mean() if d.size else np.nan for d in degrees]
-        ax.plot(epochs, means, color=COLOURS[1], lw=1, label="mean")
-        rows = np.flatnonzero(shares.any(axis=1))
-        ylim = (limits[rows[0]], limits[rows[-1] + 1]) if rows.size else None
-        ax.set(yscale="log", ylim=ylim)
-        ax.legend(loc="upper left", frameon=True, framealpha=0.7)
-    title = f"Degrees over epochs ({layer} {word})" if layer else "Degrees over epochs"
-    ax.set(xlabel="epoch", ylabel=f"{word} k", title=title)
-    whole_numbers(ax)
-    return ax
-
-
-def _degree_bins(largest: int) -> NDArray[np.float64]:
-    """Return limits of bins: one for isolated units, one for each small degree, then wider ones."""
-    steps = np.unique(np.round(np.geomspace(1, largest + 1, 4 + int(13 * np.log10(largest + 1)))))
-    end = [largest + 0.6] if steps[-1] <= largest else []
-    return np.concatenate([[0.4], steps - 0.4, end])
-
-
-def degree_multiples(
-    history: RunLike, *, side: str = "fan_in", n_epochs: int = 3, ax: Axes | None = None
-) -> Axes:
-    """Plot the degree distributions of every layer, one small panel for each, on common scales.
-
-    Each panel shows a few epochs from light (first) to dark (last), and the null dotted.
-
-    Parameters
-    ----------
-    history : History
-    side : str
-        ``"fan_in"`` or ``"fan_out"``.
-    n_epochs : int
-        Number of epochs to draw, evenly spaced.
-    ax : Axes, optional
-        The panels are placed inside it; its title and axis labels hold for all of them.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    ValueError
-        If `n_epochs` is below 1.
-
-    Examples
-    --------
-    >>> from matplotlib.figure import Figure
-    >>> ax = degree_multiples(history, ax=Figure().add_subplot())
-    >>> len(ax.child_axes)
-    2
-    """
-    history, ax = as_run(history), axes(ax)
-    word = side.replace("_", "-")
-    epochs = evenly_spaced(history, n_epochs)
-    ax.set(xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
-    if epochs:
-        topologies = [history.topology(epoch) for epoch in epochs]
-        names = list(topologies[-1])
-        graphs: list[list[LayerGraph]] = [[t[name] for t in topologies] for name in names]
-        largest = max(int(degrees_of(g, side)[0].max(initial=1)) for row in graphs for g in row)
-        smallest = min(0.5 / max(degrees_of(row[0], side)[0].size, 1) for row in graphs)
-        for i, (name, row) in enumerate(zip(names, graphs, strict=True)):
-            gap = 0.06 / len(names)
-            panel = ax.inset_axes((i / len(names) + gap, 0.1, 1 / len(names) - 2 * gap, 0.84))
-            _draw_distributions(panel, epochs, row, side, lightest=0.3)
-            panel.set(xscale="log", yscale="log", xlim=(0.8, 1.3 * largest), ylim=(smallest, 1.5))
-            panel.set_xticks([10.0**k for k in range(int(np.log10(0.7 * largest)) + 1)])
-            panel.set_title(name, fontsize="small", pad=2)
-            if i:
-                panel.set_yticklabels([])
-            if i == len(names) - 1 and row[0].n_edges:
-                panel.legend(loc="lower left", fontsize=5, handlelength=1.4)
-            panel.tick_params(labelsize=6)
-    ax.set_xlabel(f"{word} k", labelpad=2)
-    ax.set_ylabel(f"share of units with {word} ≥ k", labelpad=22 if epochs else None)
-    ax.set_title(f"Degrees of every layer ({word})")
-    return ax
-
-
 # --- measures and accuracy -----------------------------------------------------------------------
 
 
 def measure_over_epochs(
-    history: RunLike, measure: str | None = None, *, ax: Axes | None = None
+    history: RunLike,
+    measure: str | None = None,
+    *,
+    label: str | None = None,
+    color: Any = None,
+    ax: Axes | None = None,
+    **kwargs: Any,
 ) -> Axes:
-    """Plot one measure over epochs, a line for each layer; undefined values are left out.
+    """Plot one measure over epochs, a line for each layer.
+
+    Where a value is undefined the line has a gap. Values of exactly 0 among others, such as the
+    spectral gap of a layer that has fallen apart, are crosses and not joined to the line.
 
     Parameters
     ----------
@@ -363,7 +185,15 @@ def measure_over_epochs(
     measure : str, optional
         A name in ``history.measures``; by default ``"fan_in.dispersion"`` or, if it was not
         recorded, the first that was.
+    label : str, optional
+        Name of the run in the legend.
+    color : color, optional
+        Of all layers, which then differ in their dashes; by default each layer takes the next of
+        the axes' colour cycle.
     ax : Axes, optional
+        By default that of a new figure.
+    **kwargs
+        Properties of the lines, as of `matplotlib.axes.Axes.plot`.
 
     Returns
     -------
@@ -382,30 +212,54 @@ def measure_over_epochs(
     'fan-in variance / mean'
     """
     history = as_run(history)
-    return _over_epochs(history, _chosen(history, measure, "fan_in.dispersion"), axes(ax))
-
-
-def _over_epochs(history: History, measure: str, ax: Axes) -> Axes:
-    """Plot a measure over epochs, a line for each layer that has values of it."""
-    layers = _values(history, measure)
-    for i, (layer, part) in enumerate(layers.items()):
-        ax.plot(part["epoch"], part["value"], color=COLOURS[i % 7], ls=LINES[i % 7], label=layer)
-    if measure.endswith(".dispersion"):
-        ax.axhline(1, color=NULL, ls=":", lw=1, label="random graph")
-    if layers:
-        ax.legend()
-    ax.set(xlabel="epoch", ylabel=_label(measure), title="Topology over epochs")
-    whole_numbers(ax)
+    measure = _chosen(history, measure, "fan_in.dispersion")
+    ax = axes(ax)
+    _over_epochs(history, measure, ax, label, color, kwargs)
+    ax.set(xlabel="epoch", ylabel=_label(measure))
+    title_of(ax, "Topology over epochs")
+    legend(ax)
     return ax
 
 
-def turnover(history: RunLike, *, ax: Axes | None = None) -> Axes:
+def _over_epochs(
+    history: History, measure: str, ax: Axes, label: str | None, color: Any, given: dict[str, Any]
+) -> float:
+    """Plot a measure over epochs, a line for each layer; return the largest value."""
+    layers = _values(history, measure)
+    for i, (layer, part) in enumerate(layers.items()):
+        style = {**one_of_many(i, color), "label": named(label, layer)}
+        draw_series(ax, part["epoch"], part["value"], given, **style)
+    if measure.endswith(".dispersion") and layers:
+        ax.axhline(1, **reference(label=unless_used(ax, "random graph")))
+    whole_numbers(ax)
+    return max([float(part["value"].max()) for part in layers.values()] + [0.0])
+
+
+def turnover(
+    history: RunLike,
+    *,
+    label: str | None = None,
+    color: Any = None,
+    ax: Axes | None = None,
+    **kwargs: Any,
+) -> Axes:
     """Plot the share of edges absent at the previously recorded epoch, a line for each layer.
+
+    With a constant drop fraction the lines are level, a little below it; a falling line means that
+    a layer settles, and crosses at 0 are epochs in which no edge changed.
 
     Parameters
     ----------
     history : History
+    label : str, optional
+        Name of the run in the legend.
+    color : color, optional
+        Of all layers, which then differ in their dashes; by default each layer takes the next of
+        the axes' colour cycle.
     ax : Axes, optional
+        By default that of a new figure.
+    **kwargs
+        Properties of the lines, as of `matplotlib.axes.Axes.plot`.
 
     Returns
     -------
@@ -418,23 +272,43 @@ def turnover(history: RunLike, *, ax: Axes | None = None) -> Axes:
     >>> ax.get_title()
     'Turnover of edges'
     """
-    ax = _over_epochs(as_run(history), "turnover", axes(ax))  # the first epoch has none
-    highest = ax.dataLim.y1 if ax.has_data() else 0.0
-    top = 1.3 * highest if highest > 0 else 1.0
-    ax.set(ylabel="turnover (share of edges)", ylim=(0, top), title="Turnover of edges")
+    history = as_run(history)
+    ax = axes(ax)
+    before = ax.get_ylim()[1] if ax.has_data() else 0.0
+    highest = _over_epochs(history, "turnover", ax, label, color, kwargs)  # the first has none
+    top = max(before, 1.3 * highest) or 1.0
+    ax.set(xlabel="epoch", ylabel="turnover (share of edges)", ylim=(0, top))
+    title_of(ax, "Turnover of edges")
+    legend(ax)
     return ax
 
 
-def verdict_timeline(history: RunLike, *, ax: Axes | None = None) -> Axes:
+def verdict_timeline(
+    history: RunLike,
+    *,
+    label: str | None = None,
+    color: Any = None,
+    ax: Axes | None = None,
+    **kwargs: Any,
+) -> Axes:
     """Plot the verdict of the scale-free test on each layer's fan-in at every epoch.
 
-    Darker is further from random, green is narrower than random or without edges. The verdicts of
-    a record have no bootstrap, so they are never "power law".
+    Grey is random, blue is wider than random, green is narrower than random. The verdicts of a
+    record have no bootstrap: a layer called "heavy-tailed (not bootstrapped)" may be a power law,
+    which ``topokit report`` and `topokit.measures.fit_power_law` with ``bootstrap`` say. The legend
+    has the verdicts that occur; an epoch without one is left blank.
 
     Parameters
     ----------
     history : History
+    label : str, optional
+        Name of the run before those of its layers.
+    color : color, optional
+        Of "heavy-tailed", and pale of "broad"; by default blue. A second run adds its rows below.
     ax : Axes, optional
+        By default that of a new figure.
+    **kwargs
+        Properties of the cells, as of `matplotlib.axes.Axes.pcolormesh`.
 
     Returns
     -------
@@ -447,40 +321,69 @@ def verdict_timeline(history: RunLike, *, ax: Axes | None = None) -> Axes:
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['fc1', 'fc2']
     """
-    history, ax = as_run(history), axes(ax)
-    layers = _values(history, "power_law.verdict")
-    if layers:
-        epochs = sorted({int(e) for part in layers.values() for e in part["epoch"]})
-        grid = np.full((len(layers), len(epochs)), np.nan)
-        for row, part in enumerate(layers.values()):
-            grid[row, np.searchsorted(epochs, part["epoch"])] = part["value"]
-        # narrow, regular, complete and empty layers share a colour: their places follow 3
-        grid = np.where(grid >= SHOWN, float(SHOWN), grid)
-        colours = ListedColormap(["#f0f0f0", "#9ecae1", "#3182bd", "#08306b", "#a1d99b"])
-        extent = (epochs[0] - 0.5, epochs[-1] + 0.5, len(layers) - 0.5, -0.5)
-        norm = BoundaryNorm(np.arange(-0.5, SHOWN + 1), SHOWN + 1)
-        image = ax.imshow(
-            grid, cmap=colours, norm=norm, aspect="auto", extent=extent, interpolation="nearest"
-        )
-        ax.set_yticks(range(len(layers)), list(layers))
-        bar = ax.figure.colorbar(image, ax=ax, ticks=range(SHOWN + 1))
-        words = [*VERDICTS[:SHOWN], "less than random"]
-        words[2] += "\n(not bootstrapped)"
-        bar.ax.set_yticklabels(words)
-    ax.set(xlabel="epoch", ylabel="layer", title="Verdict on the fan-in")
+    history = as_run(history)
+    layers, ax = _values(history, "power_law.verdict"), axes(ax)
+    ax.set(xlabel="epoch", ylabel="layer")
+    title_of(ax, "Verdict on the fan-in")
     whole_numbers(ax)
+    if not layers:
+        return ax
+    above = any(isinstance(found, QuadMesh) for found in ax.collections)
+    rows = [text.get_text() for text in ax.get_yticklabels()] if above else []
+    epochs = sorted({int(e) for part in layers.values() for e in part["epoch"]})
+    grid = np.full((len(layers), len(epochs)), np.nan)
+    for row, part in zip(grid, layers.values(), strict=True):
+        row[np.searchsorted(epochs, part["epoch"])] = part["value"]
+    colours = dict(VERDICT_COLOURS)
+    if color is not None:
+        colours |= {"broad": shade(ax, color, 0.45), "heavy-tailed": color}
+    edges = len(rows) - 0.5 + np.arange(len(layers) + 1)
+    style = styled(
+        kwargs, QuadMesh, cmap=ListedColormap([colours[name] for name in VERDICTS]),
+        norm=BoundaryNorm(np.arange(-0.5, len(VERDICTS)), len(VERDICTS)),
+    )  # fmt: skip
+    ax.pcolormesh(epoch_limits(epochs), edges, np.ma.masked_invalid(grid), **style)
+    rows += [named(label, layer) for layer in layers]
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    old = ax.get_legend()
+    words = [text.get_text() for text in old.get_texts()] if old is not None else []
+    patches = list(old.legend_handles) if old is not None else []
+    for code in np.unique(grid[np.isfinite(grid)]).astype(int):
+        name = VERDICTS[code]
+        own = label if colours[name] != VERDICT_COLOURS[name] else None
+        word = named(own, WITHOUT_BOOTSTRAP.get(name, name))
+        if word not in words:
+            words.append(word)
+            patches.append(Patch(facecolor=colours[name], edgecolor=NULL, linewidth=0.4))
+    legend_below(ax, patches, words)
     return ax
 
 
-def accuracy_over_epochs(history: RunLike, *, ax: Axes | None = None) -> Axes:
+def accuracy_over_epochs(
+    history: RunLike,
+    *,
+    label: str | None = None,
+    color: Any = None,
+    ax: Axes | None = None,
+    **kwargs: Any,
+) -> Axes:
     """Plot the test accuracy after each epoch, or the test error of a model without labels.
 
-    Of a record without either, other accuracies or losses are drawn, named on the axis.
+    Of a record without either, other accuracies or losses are drawn, named on the axis. Differences
+    between runs that are smaller than the jumps between epochs need several seeds.
 
     Parameters
     ----------
     history : History
+    label : str, optional
+        Name of the run in the legend.
+    color : color, optional
+        By default the next of the axes' colour cycle, so that several runs can share an axes.
     ax : Axes, optional
+        By default that of a new figure.
+    **kwargs
+        Properties of the line, as of `matplotlib.axes.Axes.plot`.
 
     Returns
     -------
@@ -494,26 +397,40 @@ def accuracy_over_epochs(history: RunLike, *, ax: Axes | None = None) -> Axes:
     Examples
     --------
     >>> from matplotlib.figure import Figure
-    >>> ax = accuracy_over_epochs(history, ax=Figure().add_subplot())
-    >>> ax.lines[0].get_xdata().tolist()
-    [0, 1, 2]
+    >>> ax = accuracy_over_epochs(history, label="SET", ax=Figure().add_subplot())
+    >>> ax.lines[0].get_xdata().tolist(), ax.lines[0].get_label()
+    ([0.0, 1.0, 2.0], 'SET')
     """
-    history, ax = as_run(history), axes(ax)
-    scores, label = scores_of(history)
+    history = as_run(history)
+    scores, name = scores_of(history)
+    ax = axes(ax)
     if len(scores):
-        ax.plot(history.epochs["epoch"], scores, color=COLOURS[0])
-    ax.set(xlabel="epoch", ylabel=label, title=f"{label.capitalize()} over epochs")
+        style = {**one_of_many(0, color), "label": label}
+        draw_series(ax, history.epochs["epoch"], scores, kwargs, **style)
+    ax.set(xlabel="epoch", ylabel=name)
+    title_of(ax, f"{name.capitalize()} over epochs")
     whole_numbers(ax)
+    legend(ax)
     return ax
 
 
 def accuracy_against_measure(
-    history: RunLike, measure: str | None = None, *, ax: Axes | None = None
+    history: RunLike,
+    measure: str | None = None,
+    *,
+    n_epochs: int = 40,
+    label: str | None = None,
+    color: Any = None,
+    ax: Axes | None = None,
+    **kwargs: Any,
 ) -> Axes:
-    """Plot the test accuracy (or error) against a measure, a point for each epoch and layer.
+    """Plot the path of a run in the plane of a measure and the accuracy, a panel for each layer.
 
-    The colour is the epoch. Neighbouring epochs share most of their edges, so the points are the
-    trajectory of one run and not independent observations: a trend here is no correlation.
+    The path goes through up to `n_epochs` epochs, from light (first, a circle) to dark (last, a
+    square). Neighbouring epochs share most of their edges, so this is the trajectory of one run
+    and not a sample of independent points: a trend here is no correlation. Epochs at which the
+    measure is undefined, or exactly 0 as for a layer that has fallen apart, are not on the path;
+    those of value 0 are crosses at the left border.
 
     Parameters
     ----------
@@ -521,7 +438,17 @@ def accuracy_against_measure(
     measure : str, optional
         A name in ``history.measures``; by default ``"normalized_spectral_gap"`` or, if it was not
         recorded, the first that was.
+    n_epochs : int
+        Largest number of epochs on the path, evenly spaced, with the first and the last.
+    label : str, optional
+        Name of the run in the legend.
+    color : color, optional
+        Of the last epoch; by default the next of the axes' colour cycle. A second run with the
+        same layers is drawn into the same panels.
     ax : Axes, optional
+        By default that of a new figure. The panels are placed inside it.
+    **kwargs
+        Properties of the points, as of `matplotlib.axes.Axes.scatter`.
 
     Returns
     -------
@@ -530,61 +457,115 @@ def accuracy_against_measure(
     Raises
     ------
     ValueError
-        If the run recorded measures, but not this one; or neither accuracies nor losses.
+        If the run recorded measures, but not this one; neither accuracies nor losses; or if
+        `n_epochs` is below 1 or something else is drawn in the axes.
 
     Examples
     --------
     >>> from matplotlib.figure import Figure
     >>> ax = accuracy_against_measure(history, ax=Figure().add_subplot())
-    >>> ax.get_ylabel()
-    'test accuracy'
+    >>> ax.get_ylabel(), [panel.get_title() for panel in ax.child_axes]
+    ('test accuracy', ['fc1', 'fc2'])
     """
-    history, ax = as_run(history), axes(ax)
+    history = as_run(history)
+    if n_epochs < 1:
+        raise ValueError(f"expected at least 1 epoch, got {n_epochs}")
     measure = _chosen(history, measure, "normalized_spectral_gap")
     layers = _values(history, measure)
     scores, score = scores_of(history)
     accuracy = dict(zip(history.epochs["epoch"], scores, strict=True))
-    points = None
-    for i, (layer, part) in enumerate(layers.items()):
+    ax = axes(ax)
+    inside = panels(ax, layers) if layers else []
+    colour = next_colour(inside[0], color) if inside else color
+    norm = Normalize(min(accuracy, default=0), max(accuracy, default=1))
+    for panel, part in zip(inside, layers.values(), strict=True):
         part = part[part["epoch"].isin(accuracy)]
-        reached = [accuracy[e] for e in part["epoch"]]
-        points = ax.scatter(
-            part["value"],
-            reached,
-            c=part["epoch"],
-            cmap="cividis_r",  # the latest epochs are the darkest
-            vmin=0,
-            vmax=max(accuracy, default=1),
-            marker=MARKERS[i % 7],
-            s=9,
-            label=layer,
-        )
-        ax.plot(part["value"], reached, color=NULL, lw=0.4, alpha=0.5, zorder=0)
-    if points is not None:
-        ax.figure.colorbar(points, ax=ax, label="epoch", ticks=MaxNLocator("auto", integer=True))
-        legend = ax.legend(loc="lower left")
-        for handle in legend.legend_handles:
-            if isinstance(handle, PathCollection):
-                handle.set_array(None)
-                handle.set_facecolor(NULL)
-    ax.set(xlabel=_label(measure), ylabel=score, title=f"{score.capitalize()} against topology")
+        x, epochs = (part[name].to_numpy(float) for name in ("value", "epoch"))
+        y = np.array([accuracy[epoch] for epoch in part["epoch"]], float)
+        _draw_path(panel, x, y, epochs, n_epochs, norm, colour, label, kwargs)
+        panel.xaxis.set_major_locator(MaxNLocator(2))
+    ax.set(xlabel=_label(measure), ylabel=score)
+    title_of(ax, f"{score.capitalize()} against topology, epoch by epoch")
+    if inside:
+        share_y(inside)
+        if not any(one.get_label() == "<colorbar>" for one in ax.figure.axes):
+            shown = ScalarMappable(norm, scale_to(ax, colour if label is None else NULL))
+            bar = ax.figure.colorbar(shown, ax=ax, label="epoch")
+            bar.ax.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        entries = [panel.get_legend_handles_labels() for panel in inside]
+        every = {word: handle for pair in entries for handle, word in zip(*pair, strict=True)}
+        legend_below(ax, list(every.values()), list(every))
     return ax
+
+
+def _draw_path(
+    ax: Axes,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    epochs: NDArray[np.float64],
+    n: int,
+    norm: Normalize,
+    color: Any,
+    label: str | None,
+    given: dict[str, Any],
+) -> None:
+    """Draw points from light to dark, joined where no epoch between them is undefined or 0."""
+    apart = x == 0
+    on_path = np.isfinite(x) & np.isfinite(y) & ~apart
+    at = np.flatnonzero(on_path)
+    if at.size:
+        at = np.unique(at[np.linspace(0, at.size - 1, n).astype(int)]) if n > 1 else at[-1:]
+        breaks = np.flatnonzero(np.diff(np.cumsum(~on_path)[at])) + 1
+        ax.plot(
+            np.insert(x[at], breaks, np.nan), np.insert(y[at], breaks, np.nan),
+            **reference(shade(ax, color, 0.4), linestyle="-", linewidth=0.7, zorder=1),
+        )  # fmt: skip
+        style = styled(given, PathCollection, cmap=scale_to(ax, color), norm=norm, s=7, zorder=2)
+        ax.scatter(x[at], y[at], c=epochs[at], **style)
+        for end, marker, word in ((at[0], "o", "first epoch"), (at[-1], "s", "last epoch")):
+            face = ax.get_facecolor() if marker == "o" else color
+            ax.plot(
+                x[end], y[end], linestyle="none", marker=marker, markersize=4.5, color=color,
+                markerfacecolor=face, markeredgewidth=1, label=named(label, word), zorder=3,
+            )  # fmt: skip
+    if apart.any():
+        ax.plot(
+            np.full(apart.sum(), 0.025), y[apart], transform=ax.get_yaxis_transform(),
+            linestyle="none", marker="x", markersize=3, markeredgewidth=0.7, color=color,
+            label=named(label, "exactly 0"),
+        )  # fmt: skip
 
 
 # --- lifetimes of edges --------------------------------------------------------------------------
 
 
-def edge_survival(history: RunLike, *, ax: Axes | None = None) -> Axes:
+def edge_survival(
+    history: RunLike,
+    *,
+    label: str | None = None,
+    color: Any = None,
+    ax: Axes | None = None,
+    **kwargs: Any,
+) -> Axes:
     """Plot the share of edges that reach a given age, by Kaplan and Meier's estimate [1]_.
 
     Edges that are present at the last epoch are censored: only a lower bound of their lifetime is
     known. A straight line on the logarithmic axis means that the risk of being dropped does not
-    depend on age; a curve that flattens means that old edges are rarely dropped.
+    depend on age; a curve that flattens means that old edges are rarely dropped. A curve that
+    reaches 0 ends in a cross on the lower border.
 
     Parameters
     ----------
     history : History
+    label : str, optional
+        Name of the run in the legend.
+    color : color, optional
+        Of all layers, which then differ in their dashes; by default each layer takes the next of
+        the axes' colour cycle.
     ax : Axes, optional
+        By default that of a new figure.
+    **kwargs
+        Properties of the steps, as of `matplotlib.axes.Axes.step`.
 
     Returns
     -------
@@ -602,17 +583,26 @@ def edge_survival(history: RunLike, *, ax: Axes | None = None) -> Axes:
     >>> [float(y) for y in ax.lines[0].get_ydata()][:1]
     [1.0]
     """
-    history, ax = as_run(history), axes(ax)
-    lowest = 1.0
-    for i, (name, (age, share)) in enumerate(_kaplan_meier(history).items()):
-        style = {"color": COLOURS[i % 7], "ls": LINES[i % 7]}
-        ax.step(age, share, where="post", label=name, **style)  # type: ignore[arg-type]
-        lowest = min(lowest, float(share[share > 0].min(initial=1.0)))
-    if history.recorded:
-        ax.legend()
-        ax.set(yscale="log", ylim=(min(0.5, lowest) / 1.3, 1.3))
-    ax.set(xlabel="age (epochs)", ylabel="share of edges that survive", title="Survival of edges")
+    history = as_run(history)
+    found, ax = _kaplan_meier(history), axes(ax)
+    lowest = ax.get_ylim()[0] * 1.3 if ax.has_data() else 0.5
+    for i, (name, (age, share)) in enumerate(found.items()):
+        style = styled(kwargs, **one_of_many(i, color), label=named(label, name))
+        left = share > 0
+        (line,) = ax.step(age[left], share[left], where="post", **style)
+        lowest = min(lowest, float(share[left].min(initial=1.0)))
+        if not left.all():
+            ax.plot(
+                age[~left][:1], [0.02], transform=ax.get_xaxis_transform(), linestyle="none",
+                marker="x", markersize=4, color=line.get_color(),
+                label=unless_used(ax, "none is left"),
+            )  # fmt: skip
+    if found:
+        ax.set(yscale="log", ylim=(lowest / 1.3, 1.3))
+    ax.set(xlabel="age (epochs)", ylabel="share of edges that survive")
+    title_of(ax, "Survival of edges")
     whole_numbers(ax)
+    legend(ax)
     return ax
 
 
@@ -669,12 +659,16 @@ def spectrum_over_epochs(
     layer: str | None = None,
     n_epochs: int = 12,
     n_values: int = 8,
+    label: str | None = None,
+    color: Any = None,
     ax: Axes | None = None,
+    **kwargs: Any,
 ) -> Axes:
     """Plot the largest singular values of one layer over epochs, a line for each rank.
 
     The first value follows the mean degrees and the hubs; its distance to the second is the
-    spectral gap. As hubs grow, leading values separate one by one from the others.
+    spectral gap. As hubs grow, leading values separate one by one from the others. Dots are the
+    epochs at which the values were computed.
 
     Parameters
     ----------
@@ -685,7 +679,14 @@ def spectrum_over_epochs(
         Number of epochs to draw, evenly spaced.
     n_values : int
         Number of singular values at each epoch.
+    label : str, optional
+        Name of the run in the legend.
+    color : color, optional
+        Of the first value, and paler of the others; by default the next of the axes' colour cycle.
     ax : Axes, optional
+        By default that of a new figure.
+    **kwargs
+        Properties of the lines, as of `matplotlib.axes.Axes.plot`.
 
     Returns
     -------
@@ -694,7 +695,7 @@ def spectrum_over_epochs(
     Raises
     ------
     ValueError
-        If the run has no such layer or `n_epochs` is below 1.
+        If the run has no such layer, or `n_epochs` or `n_values` is below 1.
 
     Notes
     -----
@@ -708,21 +709,29 @@ def spectrum_over_epochs(
     >>> ax.get_ylabel()
     'singular value'
     """
-    history, ax = as_run(history), axes(ax)
+    history = as_run(history)
     layer = layer_of(history, layer)
-    epochs = evenly_spaced(history, n_epochs)
+    if n_values < 1:
+        raise ValueError(f"expected at least 1 singular value, got {n_values}")
+    epochs, ax = evenly_spaced(history, n_epochs), axes(ax)
     if epochs and layer is not None:
         graphs = [history.topology(epoch)[layer] for epoch in epochs]
         values = np.array([_leading(graph, n_values) for graph in graphs])
+        colour = next_colour(ax, color)
+        looks = ((colour, "-", "first"), (shade(ax, colour, 0.75), "--", "second"))
         for rank in range(values.shape[1]):
-            colour = (COLOURS[0], COLOURS[1])[rank] if rank < 2 else NULL
-            label = {0: "first", 1: "second", 2: "following"}.get(rank)
-            ax.plot(epochs, values[:, rank], color=colour, label=label, lw=1.4 - 0.1 * rank)
-        if values.size:
-            ax.legend()
-    title = f"Leading singular values ({layer})" if layer else "Leading singular values"
-    ax.set(xlabel="epoch", ylabel="singular value", title=title)
+            others = (shade(ax, colour, 0.4), "-", "following" if rank == 2 else "")
+            look, dashes, word = looks[rank] if rank < 2 else others
+            style = {
+                "color": look, "linestyle": dashes, "marker": "o", "markersize": 2.5,
+                "linewidth": 1.3 if rank < 2 else 0.7,
+                "label": named(label, word) if word else None,
+            }  # fmt: skip
+            draw_series(ax, epochs, values[:, rank], kwargs, **style)
+    ax.set(xlabel="epoch", ylabel="singular value")
+    title_of(ax, f"Leading singular values ({layer})" if layer else "Leading singular values")
     whole_numbers(ax)
+    legend(ax)
     return ax
 
 

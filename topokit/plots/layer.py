@@ -6,14 +6,31 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from scipy import stats
 
 from topokit.graph import LayerGraph
 from topokit.graph.convert import GraphLike, as_graph
 from topokit.graph.spectra import leading_singular_values
-from topokit.measures import ccdf, power_law_of, singular_values
-from topokit.plots.style import COLOURS, NULL, axes
+from topokit.measures import PowerLawFit, ccdf, power_law_of, singular_values
+from topokit.measures.powerlaw import log_zeta
+from topokit.measures.scalefree import HEAVY_TAIL
+from topokit.plots.parts import (
+    degree_axis,
+    empty_axes,
+    legend,
+    named,
+    next_colour,
+    reference,
+    scale_to,
+    shade,
+    styled,
+    title_of,
+    unless_used,
+)
+from topokit.plots.style import axes, whole_numbers
 
 __all__ = ["adjacency", "degree_distribution", "degree_histogram", "input_map", "spectrum"]
 
@@ -21,12 +38,20 @@ UNITS = {"fan_in": "output units", "fan_out": "input units"}
 BLOCKS = 400  # largest number of blocks along a side of an adjacency
 EXPECTED = 8  # mean number of edges in a block of a large layer; with fewer, noise dominates
 LARGEST_SPECTRUM = 1500  # up to this many units on the smaller side, all singular values are drawn
+SHORTEST = 0.3  # decades: a tail of less than a factor of two is no evidence for any law
+FALLING = ("upper right", "lower left", "center right", "center left")
+
+
+def side_of(side: str) -> str:
+    """Return `side` after checking that it is one."""
+    if side not in UNITS:
+        raise ValueError(f"expected side 'fan_in' or 'fan_out', got {side!r}")
+    return side
 
 
 def degrees_of(graph: LayerGraph, side: str) -> tuple[NDArray[np.int64], int]:
     """Return the degrees of one side and the number of units on the other."""
-    if side not in UNITS:
-        raise ValueError(f"expected side 'fan_in' or 'fan_out', got {side!r}")
+    side_of(side)
     return (graph.fan_in, graph.n_in) if side == "fan_in" else (graph.fan_out, graph.n_out)
 
 
@@ -48,6 +73,51 @@ def draw_ccdf(ax: Axes, degrees: NDArray[np.int64], **style: Any) -> None:
     """Draw P(K >= k) over the positive degrees as a step function."""
     k, share = ccdf(degrees)
     ax.step(k[k > 0], share[k > 0], where="pre", **style)
+
+
+def draw_null(ax: Axes, graph: LayerGraph, side: str, **style: Any) -> None:
+    """Draw P(K >= k) in a random layer as steps, as degrees are drawn, where it can be seen.
+
+    That is over the degrees between the quantiles that one unit in two layers of this size would
+    exceed. A null that the axes has already is not drawn again.
+    """
+    if not graph.n_edges:
+        return
+    k, share = null_ccdf(graph, side)
+    rare = 0.5 / max(degrees_of(graph, side)[0].size, 2)
+    below, above = int(np.sum(share > 1 - rare)), int(np.sum(share >= rare))
+    k, share = k[max(below - 1, 0) : max(above, 1)], share[max(below - 1, 0) : max(above, 1)]
+    label = style.pop("label", "random graph")
+    for line in ax.lines:
+        if line.get_gid() == "null" and np.array_equal(line.get_xydata(), np.c_[k, share]):
+            return
+    label = unless_used(ax, label) if label else None
+    ax.step(k, share, where="pre", **reference(gid="null", label=label, **style))
+
+
+def draw_law(ax: Axes, fit: PowerLawFit, color: Any, label: str | None = None) -> None:
+    """Draw P(K >= k) of the best power law over its tail, or say why none is drawn.
+
+    The law is that of the fit, which ends at the largest possible degree and is bent towards it.
+    """
+    if not np.isfinite(fit.alpha) or fit.n_tail < HEAVY_TAIL or fit.decades < SHORTEST:
+        why = f"{fit.n_tail} units in the tail"
+        if fit.n_tail >= HEAVY_TAIL:
+            why = f"tail from {fit.xmin:.0f} to {fit.maximum}"
+        words = f"no power law\n({why}); verdict:\n{fit.label}"
+        words = f"{label}: no power law, {fit.label}" if label else words
+        ax.plot([], [], **reference(linestyle="none", label=words))
+        return
+    k = np.arange(int(fit.xmin), fit.maximum + 1)
+    above = np.exp(log_zeta(fit.alpha, k, fit.upper) - log_zeta(fit.alpha, fit.xmin, fit.upper))
+    heavy = fit.verdict in ("heavy-tailed", "power law")
+    words = f"best power law, α = {fit.alpha:.2f},\nk = {fit.xmin:.0f} to {fit.upper:.0f}"
+    words = f"{label}: {words}; {fit.label}" if label else f"{words}; verdict:\n{fit.label}"
+    ax.step(
+        k, fit.tail_share * above, where="pre", color=color, linestyle="-.", marker="none",
+        linewidth=1.4 if heavy else 0.8,
+        label=words,
+    )  # fmt: skip
 
 
 def ccdf_band(
@@ -73,15 +143,20 @@ def degree_distribution(
     side: str = "fan_in",
     initial: GraphLike | None = None,
     title: str | None = None,
+    label: str | None = None,
+    color: Any = None,
     ax: Axes | None = None,
+    **kwargs: Any,
 ) -> Axes:
     """Plot the share of units with degree at least k on log-log axes, with the random-graph null.
 
-    Compare the steps with the dotted line: the degrees of a random graph fall off like the null,
+    Compare the steps with the dotted ones: the degrees of a random graph fall off like the null,
     a heavy tail extends to the right of it. The band is the pointwise 95 % bootstrap interval of
-    the steps. The best-fitting power law is drawn from its x_min (vertical line) on, as a thin
-    line unless the verdict is at least "heavy-tailed": a power law can be fitted to any degrees,
-    and where the steps depart from the line they do not follow it.
+    the steps. The best-fitting power law (dash-dotted) is drawn from its x_min on, thin unless the
+    verdict is at least "heavy-tailed": a power law can be fitted to any degrees, and where the
+    steps depart from it they do not follow it. It is the law that was fitted, on degrees up to the
+    number of units on the other side, and bends down towards that number. With fewer than 20 units
+    in the tail, or a tail of less than a factor of two, none is drawn, and the legend says so.
 
     Parameters
     ----------
@@ -92,7 +167,14 @@ def degree_distribution(
     initial : LayerGraph, optional
         A graph to compare with, usually that of the first epoch.
     title : str, optional
+    label : str, optional
+        Name of the graph in the legend, by default "this graph".
+    color : color, optional
+        By default the next of the axes' colour cycle, so that several graphs can share an axes.
     ax : Axes, optional
+        By default that of a new figure.
+    **kwargs
+        Properties of the steps, as of `matplotlib.axes.Axes.step`.
 
     Returns
     -------
@@ -107,60 +189,63 @@ def degree_distribution(
     --------
     >>> from matplotlib.figure import Figure
     >>> graph = LayerGraph.from_edge_ids([0, 1, 5, 7], (3, 3))
-    >>> degree_distribution(graph, ax=Figure().add_subplot()).get_xlabel()
-    'fan-in k'
+    >>> ax = degree_distribution(graph, label="mine", ax=Figure().add_subplot())
+    >>> ax.get_xlabel(), [line.get_label() for line in ax.lines][:2]
+    ('fan-in k', ['random graph', 'mine'])
     """
-    graph, ax = as_graph(graph), axes(ax)
+    graph = as_graph(graph)
     initial = None if initial is None else as_graph(initial)
     degrees, _ = degrees_of(graph, side)
+    ax, word = axes(ax), side.replace("_", "-")
     if graph.n_edges:
-        ax.plot(*null_ccdf(graph, side), color=NULL, ls=":", label="random graph")
+        colour = next_colour(ax, color)
+        draw_null(ax, graph, side)
         if initial is not None and initial.n_edges:
-            before, _ = degrees_of(initial, side)
-            draw_ccdf(ax, before, color=COLOURS[1], ls="--", label="first epoch")
-        ax.fill_between(
-            *ccdf_band(degrees), step="pre", color=COLOURS[0], alpha=0.18, lw=0, label="95 % band"
-        )
-        draw_ccdf(ax, degrees, color=COLOURS[0], label="this graph")
-        fit = power_law_of(graph, side)
-        if np.isfinite(fit.alpha):
-            heavy = fit.verdict in ("heavy-tailed", "power law")
-            k = np.arange(int(fit.xmin), min(int(fit.upper), 4 * fit.maximum) + 1)
-            law = np.cumsum((k / fit.xmin) ** -fit.alpha)
-            above = 1 - np.concatenate([[0], law[:-1]]) / law[-1]
-            shown = k <= fit.maximum
-            label = f"best power law, α = {fit.alpha:.2f}, k ≥ {fit.xmin:.0f}"
-            label += f"\nverdict: {fit.label}"
-            style: dict[str, Any] = {"color": COLOURS[2], "ls": "-.", "lw": 1.4 if heavy else 0.8}
-            ax.plot(k[shown], fit.tail_share * above[shown], label=label, **style)
-            ax.axvline(fit.xmin, ymax=0.85, color=COLOURS[2], ls=":", lw=0.8)
-        ax.set(xscale="log", yscale="log", ylim=(0.5 / max(degrees.size, 1), 1.5))
-        ax.legend(loc="lower left")
+            draw_ccdf(
+                ax, degrees_of(initial, side)[0], color=shade(ax, colour, 0.6), linestyle="--",
+                marker="none", label=named(label, "first epoch"),
+            )  # fmt: skip
+        ax.fill_between(*ccdf_band(degrees), step="pre", facecolor=colour, alpha=0.18, lw=0)
         isolated = np.mean(degrees == 0)
-        if isolated:
-            ax.annotate(
-                f"{100 * isolated:.1f} % isolated",
-                (0.97, 0.95),
-                xycoords="axes fraction",
-                ha="right",
-                va="top",
-                fontsize="small",
-            )
-    word = side.replace("_", "-")
-    ax.set(xlabel=f"{word} k", ylabel=f"share of {UNITS[side]} with {word} ≥ k")
-    ax.set_title(title or f"Degree distribution ({word})")
+        name = label or "this graph (band: 95 %)"
+        name += f",{' ' if label else chr(10)}{100 * isolated:.1f} % isolated" if isolated else ""
+        style = styled(kwargs, color=colour, linestyle="-", marker="none", label=name)
+        draw_ccdf(ax, degrees, **style)
+        draw_law(ax, power_law_of(graph, side), colour, label)
+        degree_axis(ax)
+    ax.set(xlabel=f"{word} k", ylabel=f"share of units\nwith {word} ≥ k")
+    title_of(ax, title or f"Degree distribution ({word})")
+    legend(ax, corners=FALLING)
     return ax
 
 
-def degree_histogram(graph: GraphLike, *, side: str = "fan_in", ax: Axes | None = None) -> Axes:
+def degree_histogram(
+    graph: GraphLike,
+    *,
+    side: str = "fan_in",
+    label: str | None = None,
+    color: Any = None,
+    ax: Axes | None = None,
+    **kwargs: Any,
+) -> Axes:
     """Plot the number of units of each degree, with the expectation for a random graph.
+
+    Bars of a random graph follow the dotted steps; hubs are single units far to the right of them,
+    and a regular layer is one bar. A second graph on the same axes is drawn translucent.
 
     Parameters
     ----------
     graph : LayerGraph
     side : str
         ``"fan_in"`` (output units) or ``"fan_out"`` (input units).
+    label : str, optional
+        Name of the graph in the legend, by default "this graph".
+    color : color, optional
+        By default the next of the axes' colour cycle.
     ax : Axes, optional
+        By default that of a new figure.
+    **kwargs
+        Properties of the bars, as of `matplotlib.axes.Axes.bar`.
 
     Returns
     -------
@@ -178,20 +263,36 @@ def degree_histogram(graph: GraphLike, *, side: str = "fan_in", ax: Axes | None 
     >>> degree_histogram(graph, ax=Figure().add_subplot()).get_ylabel()
     'output units'
     """
-    graph, ax = as_graph(graph), axes(ax)
+    graph = as_graph(graph)
     degrees, n_other = degrees_of(graph, side)
+    ax = axes(ax)
     if degrees.size:
-        counts = np.bincount(degrees)
-        ax.bar(np.arange(counts.size), counts, width=1.0, color=COLOURS[0], label="this graph")
         law = stats.hypergeom(graph.n_in * graph.n_out, n_other, graph.n_edges)
-        k = np.arange(counts.size)
-        ax.plot(k, degrees.size * law.pmf(k), color=NULL, label="random graph")
-        ax.legend()
-    ax.set(xlabel=f"{side.replace('_', '-')} k", ylabel=UNITS[side], title="Degree histogram")
+        rare = 0.5 / degrees.size
+        colour, later = next_colour(ax, color), bool(ax.patches)
+        k = np.arange(degrees.min(), degrees.max() + 1)
+        style = styled(kwargs, Rectangle, color=colour, alpha=0.55 if later else None)
+        style = {"width": 1.0, "label": label or "this graph", **style}
+        ax.bar(k, np.bincount(degrees)[k], **style)
+        k = np.arange(int(law.ppf(rare)), int(law.isf(rare)) + 2)
+        expected = degrees.size * law.pmf(k)
+        name = unless_used(ax, "random graph")
+        ax.step(k, expected, where="mid", **reference(label=name, linewidth=1.2))
+    ax.set(xlabel=f"{side.replace('_', '-')} k", ylabel=UNITS[side])
+    title_of(ax, "Degree histogram")
+    whole_numbers(ax)
+    legend(ax)
     return ax
 
 
-def spectrum(graph: GraphLike, *, ax: Axes | None = None) -> Axes:
+def spectrum(
+    graph: GraphLike,
+    *,
+    label: str | None = None,
+    color: Any = None,
+    ax: Axes | None = None,
+    **kwargs: Any,
+) -> Axes:
     """Plot the singular values of the biadjacency matrix, with a random graph's and the bound.
 
     The first value reflects the mean degrees. The second, compared with the dashed bound, shows
@@ -203,7 +304,14 @@ def spectrum(graph: GraphLike, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     graph : LayerGraph
+    label : str, optional
+        Name of the graph in the legend, by default "this graph".
+    color : color, optional
+        By default the next of the axes' colour cycle.
     ax : Axes, optional
+        By default that of a new figure.
+    **kwargs
+        Properties of the points, as of `matplotlib.axes.Axes.plot`.
 
     Returns
     -------
@@ -226,23 +334,27 @@ def spectrum(graph: GraphLike, *, ax: Axes | None = None) -> Axes:
     >>> spectrum(LayerGraph.from_edge_ids(range(6), (2, 3)), ax=Figure().add_subplot()).get_ylabel()
     'singular value'
     """
-    graph, ax = as_graph(graph), axes(ax)
+    graph = as_graph(graph)
+    ax = axes(ax)
     whole = min(graph.shape) <= LARGEST_SPECTRUM
     values = singular_values(graph) if whole else np.array(leading_singular_values(graph))
     values = np.sort(values)[::-1]
-    label = "this graph" if whole else "this graph, first two"
-    ax.plot(np.arange(1, values.size + 1), values, ".", color=COLOURS[0], ms=3, label=label)
+    if values.size:
+        name = label or ("this graph" if whole else "this graph, first two")
+        style = {"color": next_colour(ax, color), "linestyle": "none", "marker": ".", "label": name}
+        ax.plot(np.arange(1, values.size + 1), values, **styled(kwargs, markersize=3, **style))
     bulk = random_bulk(graph)
     if bulk.size > 1:
-        label = "random graph (Marchenko–Pastur)"
-        ax.plot(np.arange(2, bulk.size + 1), bulk[1:], color=NULL, lw=1, label=label)
+        name = unless_used(ax, "random graph (Marchenko–Pastur)")
+        ax.plot(np.arange(2, bulk.size + 1), bulk[1:], **reference(linestyle="-", label=name))
     means = [d[d > 0].mean() if d.any() else 0.0 for d in (graph.fan_in, graph.fan_out)]
     if min(means) >= 1:
         bound = float(np.sqrt(means[0] - 1) + np.sqrt(means[1] - 1))
-        ax.axhline(bound, color=COLOURS[1], ls="--", lw=1, label="Ramanujan bound, mean degrees")
-    if values.size:
-        ax.legend()
-    ax.set(xlabel="rank", ylabel="singular value", title="Singular values of the biadjacency")
+        name = unless_used(ax, "Ramanujan bound, mean degrees")
+        ax.axhline(bound, **reference(linestyle="--", label=name))
+    ax.set(xlabel="rank", ylabel="singular value")
+    title_of(ax, "Singular values of the biadjacency")
+    legend(ax)
     return ax
 
 
@@ -272,21 +384,44 @@ def random_bulk(graph: LayerGraph) -> NDArray[np.float64]:
     return np.sqrt(np.maximum(np.interp(wanted, share / share[-1], squares), 0))
 
 
-def adjacency(graph: GraphLike, *, ax: Axes | None = None) -> Axes:
+def adjacency(
+    graph: GraphLike,
+    *,
+    compared_with: GraphLike | None = None,
+    label: str | None = None,
+    color: Any = None,
+    ax: Axes | None = None,
+    **kwargs: Any,
+) -> Axes:
     """Plot the adjacency matrix, both sides ordered by degree; large layers as block densities.
 
-    The grey level is the share of edges present in a block; hubs are in the upper left corner.
-    Up to 400 units on each side every cell is shown. Larger layers are divided into blocks that
-    contain 8 edges on average, since the densities of smaller blocks are mostly noise.
+    The darkness is the share of edges present in a block; hubs are in the upper left corner, and a
+    random graph is evenly grey, a little darker towards that corner. Up to 400 units on each side
+    every cell is shown. Larger layers are divided into blocks that contain 8 edges on average,
+    since the densities of smaller blocks are mostly noise.
 
     Parameters
     ----------
     graph : LayerGraph
+    compared_with : LayerGraph, optional
+        A graph drawn on another axes: both have one scale of colours if each is given the other.
+    label : str, optional
+        Name of the graph in the title.
+    color : color, optional
+        Of the densest block, by default black.
     ax : Axes, optional
+        An empty one; by default that of a new figure.
+    **kwargs
+        Properties of the image, as of `matplotlib.axes.Axes.imshow`.
 
     Returns
     -------
     Axes
+
+    Raises
+    ------
+    ValueError
+        If something is drawn in the axes already.
 
     Examples
     --------
@@ -294,22 +429,31 @@ def adjacency(graph: GraphLike, *, ax: Axes | None = None) -> Axes:
     >>> adjacency(LayerGraph.from_edge_ids([0], (1, 2)), ax=Figure().add_subplot()).get_title()
     'Adjacency, ordered by degree'
     """
-    graph, ax = as_graph(graph), axes(ax)
+    graph = as_graph(graph)
+    shown = [graph] if compared_with is None else [graph, as_graph(compared_with)]
+    ax = axes(ax)
+    empty_axes(ax, "adjacency")
     if graph.n_edges:
         whole = max(graph.shape) <= BLOCKS  # each block is one cell, and an edge is black
-        blocks = BLOCKS if whole else int(np.clip(np.sqrt(graph.n_edges / EXPECTED), 1, BLOCKS))
-        image = ax.imshow(
-            block_densities(graph, blocks),
-            cmap="Greys",
-            extent=(0, graph.n_in, graph.n_out, 0),
-            aspect="auto",
-            vmin=0,
-            vmax=1 if whole else None,
-            interpolation="nearest",
-        )
+        found = [block_densities(one, _blocks(one)) for one in shown]
+        style = styled(
+            kwargs, AxesImage, extent=(0, graph.n_in, graph.n_out, 0), aspect="auto", vmin=0,
+            vmax=1 if whole else max(densities.max(initial=0) for densities in found),
+            interpolation="nearest", cmap="Greys" if color is None else scale_to(ax, color),
+            label=label,
+        )  # fmt: skip
+        image = ax.imshow(found[0], **style)
         ax.figure.colorbar(image, ax=ax, label="density of the block")
-    ax.set(xlabel="input units", ylabel="output units", title="Adjacency, ordered by degree")
+    ax.set(xlabel="input units", ylabel="output units")
+    title_of(ax, "Adjacency, ordered by degree", label)
     return ax
+
+
+def _blocks(graph: LayerGraph) -> int:
+    """Return the number of blocks along the sides of a layer's adjacency."""
+    if max(graph.shape) <= BLOCKS:
+        return BLOCKS
+    return int(np.clip(np.sqrt(graph.n_edges / EXPECTED), 1, BLOCKS))
 
 
 def block_densities(graph: LayerGraph, blocks: int) -> NDArray[np.float64]:
@@ -353,9 +497,19 @@ def group_densities(
 
 
 def input_map(
-    graph: GraphLike, *, image_shape: tuple[int, int] | None = None, ax: Axes | None = None
+    graph: GraphLike,
+    *,
+    image_shape: tuple[int, int] | None = None,
+    compared_with: GraphLike | None = None,
+    label: str | None = None,
+    color: Any = None,
+    ax: Axes | None = None,
+    **kwargs: Any,
 ) -> Axes:
     """Plot the fan-out of the input units as an image: the number of edges of each pixel.
+
+    Bright pixels are read by many units. Under rules that find features, pixels at the border,
+    which are the same in all images, lose their edges.
 
     Parameters
     ----------
@@ -363,7 +517,16 @@ def input_map(
         The first layer of a network on images.
     image_shape : tuple of int, optional
         Height and width; by default square if the number of units allows it, else one row.
+    compared_with : LayerGraph, optional
+        A graph drawn on another axes: both have one scale of colours if each is given the other.
+    label : str, optional
+        Name of the graph in the title.
+    color : color, optional
+        Of the highest fan-out; by default the colour map cividis is used.
     ax : Axes, optional
+        An empty one; by default that of a new figure.
+    **kwargs
+        Properties of the image, as of `matplotlib.axes.Axes.imshow`.
 
     Returns
     -------
@@ -372,7 +535,8 @@ def input_map(
     Raises
     ------
     ValueError
-        If the number of pixels differs from the number of input units.
+        If the number of pixels differs from the number of input units, or something is drawn in
+        the axes already.
 
     Examples
     --------
@@ -380,13 +544,23 @@ def input_map(
     >>> input_map(LayerGraph.from_edge_ids([0], (1, 4)), ax=Figure().add_subplot()).get_title()
     'Edges of each input unit'
     """
-    graph, ax = as_graph(graph), axes(ax)
+    graph = as_graph(graph)
+    shown = [graph] if compared_with is None else [graph, as_graph(compared_with)]
     side = int(np.sqrt(graph.n_in))
     shape = image_shape or ((side, side) if side * side == graph.n_in else (1, graph.n_in))
     if shape[0] * shape[1] != graph.n_in:
         raise ValueError(f"expected an image of {graph.n_in} pixels, got {shape[0]} x {shape[1]}")
+    ax = axes(ax)
+    empty_axes(ax, "input_map")
     if graph.n_in:
-        image = ax.imshow(graph.fan_out.reshape(shape), cmap="cividis", aspect="auto")
+        seen = np.concatenate([one.fan_out for one in shown])
+        style = styled(
+            kwargs, AxesImage, cmap="cividis" if color is None else scale_to(ax, color),
+            aspect="auto" if 1 in shape else "equal", vmin=seen.min(), vmax=seen.max(),
+            interpolation="nearest", label=label,
+        )  # fmt: skip
+        image = ax.imshow(graph.fan_out.reshape(shape), **style)
         ax.figure.colorbar(image, ax=ax, label="fan-out")
-    ax.set(xlabel="column", ylabel="row", title="Edges of each input unit")
+    ax.set(xlabel="column", ylabel="row")
+    title_of(ax, "Edges of each input unit", label)
     return ax

@@ -195,4 +195,4 @@ def axes(ax: Axes | None) -> Axes:
 
 def whole_numbers(ax: Axes) -> None:
     """Place the ticks of the horizontal axis, usually epochs, at whole numbers only."""
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))

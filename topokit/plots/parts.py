@@ -1,0 +1,369 @@
+"""Parts that figures share: the next colour, legends that cover nothing, panels, values apart."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.cbook import STEP_LOOKUP_MAP, normalize_kwargs
+from matplotlib.collections import Collection, PathCollection
+from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.path import Path
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.transforms import Bbox, ScaledTranslation, blended_transform_factory
+from numpy.typing import ArrayLike, NDArray
+
+from topokit.plots.style import LINES, NULL
+
+__all__ = [
+    "covers",
+    "degree_axis",
+    "draw_series",
+    "drawn_in",
+    "empty_axes",
+    "epoch_limits",
+    "legend",
+    "legend_below",
+    "named",
+    "next_colour",
+    "one_of_many",
+    "panels",
+    "reference",
+    "scale_to",
+    "shade",
+    "share_y",
+    "styled",
+    "title_of",
+    "unless_used",
+]
+
+CORNERS = ("upper right", "lower left", "upper left", "lower right", "center right", "center left")
+POINT = 72.0  # typographic points in an inch
+
+
+# --- colours and styles --------------------------------------------------------------------------
+
+
+def next_colour(ax: Axes, color: Any = None) -> Any:
+    """Return `color` or, if it is ``None``, the next one in the axes' own cycle."""
+    if color is not None:
+        return color
+    (line,) = ax.plot([], [])  # the public way to ask for it
+    line.remove()
+    return line.get_color()
+
+
+def one_of_many(i: int, color: Any = None) -> dict[str, Any]:
+    """Return the style of the i-th line of a figure, for the axes' cycle to complete.
+
+    With a colour, that all lines share, they differ in their dashes.
+    """
+    if color is None:
+        return {}
+    return {"color": color, "linestyle": LINES[i % 6], "marker": "none"}
+
+
+def reference(color: Any = NULL, **style: Any) -> dict[str, Any]:
+    """Return the style of a line to compare with; it takes nothing from the colour cycle."""
+    return {"color": color, "marker": "none", "linestyle": ":", "linewidth": 1.0, **style}
+
+
+def styled(
+    given: Mapping[str, Any], artist: type[Artist] = Line2D, **defaults: Any
+) -> dict[str, Any]:
+    """Return the properties of an artist: the given ones, by any of their names, over defaults."""
+    return {**defaults, **normalize_kwargs(dict(given), artist)}
+
+
+def shade(ax: Axes, color: Any, share: float) -> str:
+    """Return a colour between that of the axes' ground (0) and `color` (1)."""
+    ground, full = np.array(to_rgb(ax.get_facecolor())), np.array(to_rgb(color))
+    return to_hex(np.clip(ground + share * (full - ground), 0, 1))
+
+
+def scale_to(ax: Axes, color: Any) -> LinearSegmentedColormap:
+    """Return a colour map from near the ground of the axes to `color`."""
+    ends = [shade(ax, color, 0.12), shade(ax, color, 0.55), to_hex(color)]
+    return LinearSegmentedColormap.from_list("to " + to_hex(color), ends)
+
+
+def named(label: str | None, name: str) -> str:
+    """Return the name of a part of what `label` names: "run A, fc1"."""
+    return f"{label}, {name}" if label else name
+
+
+def unless_used(ax: Axes, label: str) -> str:
+    """Return a label for the legend, hidden if the axes has it already."""
+    used = ax.get_legend_handles_labels()[1]
+    return f"_{label}" if label in used else label
+
+
+def title_of(ax: Axes, text: str, label: str | None = None) -> None:
+    """Set a title, after the name of what is drawn if it has one, wrapped where the figure ends."""
+    pad = 16.0 if ax.child_axes else None  # above the titles of panels
+    text = f"{label}: {text[:1].lower()}{text[1:]}" if label else text
+    ax.set_title(text, wrap=True, pad=pad)
+
+
+def empty_axes(ax: Axes, name: str) -> None:
+    """Raise a ValueError if something is drawn in the axes: the figure `name` would cover it."""
+    if ax.has_data():
+        raise ValueError(
+            f"expected an empty axes, since {name} fills it, got one with data; give each "
+            f"{name} an axes of its own, or leave ax out for a new figure"
+        )
+
+
+# --- axes of degrees -----------------------------------------------------------------------------
+
+
+class _Degrees(LogLocator):
+    """Ticks at 1, 2 and 5 times powers of ten, or at round numbers over less than a decade."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        self.set_params(subs=(1.0,) if vmax > 400 * max(vmin, 1e-12) else (1.0, 2.0, 5.0))
+        found = np.asarray(super().tick_values(vmin, vmax))
+        if vmax < 10 * vmin and not 2 < np.sum((found >= vmin) & (found <= vmax)) < 6:
+            return MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]).tick_values(vmin, vmax)
+        return found
+
+
+def degree_axis(ax: Axes) -> None:
+    """Make both axes logarithmic if they have data, the horizontal one with plain numbers."""
+    if not np.isfinite(ax.dataLim.minpos).all():  # only graphs without edges
+        return
+    ax.set(xscale="log", yscale="log")
+    ax.xaxis.set_major_locator(_Degrees())
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+# --- series over epochs --------------------------------------------------------------------------
+
+
+def draw_series(
+    ax: Axes, x: ArrayLike, y: ArrayLike, given: Mapping[str, Any], **defaults: Any
+) -> Line2D:
+    """Draw values over epochs; what is undefined or exactly 0 is not joined to the other values.
+
+    Undefined values leave a gap. Zeros among other values, such as the spectral gap of a layer
+    that has fallen apart, are crosses on the zero line; a series of zeros alone is a line. A value
+    without neighbours is a dot.
+    """
+    x, y = np.asarray(x, float), np.array(y, float)
+    apart = (y == 0) & bool(np.any(np.isfinite(y) & (y != 0)))
+    joined = np.where(apart, np.nan, y)
+    seen = np.concatenate([[False], np.isfinite(joined), [False]])
+    lonely = np.flatnonzero(seen[1:-1] & ~seen[:-2] & ~seen[2:])
+    style = styled(given, **defaults)
+    if lonely.size and style.get("marker") in (None, "", "None", "none", " "):
+        style |= {"marker": "o", "markersize": 2, "markevery": lonely.tolist()}
+    (line,) = ax.plot(x, joined, **style)
+    if apart.any():
+        label = unless_used(ax, "exactly 0")
+        ax.plot(
+            x[apart], y[apart], linestyle="none", marker="x", markersize=3.5, label=label,
+            color=line.get_color(), markeredgewidth=0.8, clip_on=False, gid="mark",
+        )  # fmt: skip
+    return line
+
+
+def epoch_limits(epochs: Sequence[int]) -> NDArray[np.float64]:
+    """Return the limits of a cell for each epoch, halfway to its neighbours.
+
+    Columns of a map are then as wide as the time that they stand for, also where epochs are
+    unevenly spaced.
+    """
+    middle = [(a + b) / 2 for a, b in itertools.pairwise(epochs)]
+    sides = [2 * epochs[0] - (middle or [epochs[0] + 0.5])[0], *middle]
+    return np.array([*sides, 2 * epochs[-1] - sides[-1]])
+
+
+# --- panels --------------------------------------------------------------------------------------
+
+
+def panels(ax: Axes, names: Iterable[str]) -> list[Axes]:
+    """Return a small axes for each name, in rows inside `ax`; those already there are used again.
+
+    Each has a horizontal axis of its own; vertical axes are labelled in the first column, and
+    `share_y` gives them one scale. The labels of `ax` hold for all panels: it leaves room for the
+    ticks in their `labelpad`.
+    """
+    names = list(names)
+    there = {panel.get_title(): panel for panel in ax.child_axes if isinstance(panel, Axes)}
+    if names and set(names) <= set(there):
+        return [there[name] for name in names]
+    if ax.has_data() or there:
+        raise ValueError(
+            f"expected an empty axes or one with panels for {', '.join(names)}, got one with "
+            + (f"panels for {', '.join(there)}" if there else "data")
+        )
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    box = ax.get_window_extent()
+    width, height = box.width / ax.figure.dpi, box.height / ax.figure.dpi
+    columns = int(np.clip(round(np.sqrt(len(names) * width / max(height, 0.1))), 1, len(names)))
+    rows = -(-len(names) // columns)
+    small = 6.0
+    gap_x, gap_y = 0.1 / max(width, 0.5), 0.32 / max(height, 0.5)
+    made = []
+    for i, name in enumerate(names):
+        row, column = divmod(i, columns)
+        w, h = (1 - gap_x * (columns - 1)) / columns, (1 - gap_y * (rows - 1)) / rows
+        panel = ax.inset_axes((column * (w + gap_x), (rows - 1 - row) * (h + gap_y), w, h))
+        panel.set_title(name, fontsize=7, pad=2)
+        panel.tick_params(labelsize=small, pad=1.5, labelleft=column == 0, which="both")
+        made.append(panel)
+    ax.xaxis.labelpad, ax.yaxis.labelpad = 2.2 * small, 4.2 * small
+    return made
+
+
+def share_y(inside: Sequence[Axes]) -> None:
+    """Give panels the vertical limits that hold the data of all of them."""
+    limits = np.array([panel.get_ylim() for panel in inside])
+    for panel in inside:
+        panel.set_ylim(limits[:, 0].min(), limits[:, 1].max())
+
+
+# --- legends -------------------------------------------------------------------------------------
+
+# Idea: matplotlib's "best" place is the least bad of nine, and says nothing if each of them covers
+# a curve. Here each corner is tried, and if in all of them the box meets something drawn, the
+# legend is placed below the axes, where the figure's layout makes room for it; an axes whose
+# figure has no such layout gets room above its curves instead.
+# Cost: a few milliseconds; in a figure of several axes some tens, for a first layout that gives
+# them nearly the size that they are going to have. Boxes are tested with a margin.
+MARGIN = 4.0  # points
+
+
+def legend(ax: Axes, *, corners: Iterable[Any] = CORNERS) -> Legend | None:
+    """Make one legend of everything labelled, where it covers nothing that is drawn."""
+    handles, labels = _entries(ax)
+    if not handles:
+        return None
+    before, page = ax.get_legend(), ax.get_figure(root=True)
+    if before is not None:
+        before.remove()
+    layout = None if page is None else page.get_layout_engine()
+    if page is not None and layout is not None and len(page.axes) > 1:
+        layout.execute(page)  # one axes alone hardly changes its size
+    ax.get_xlim(), ax.get_ylim()  # computes the limits, which determine where things are
+    found = ax.legend(handles, labels)
+    pad = MARGIN / POINT * ax.figure.dpi
+    room = ax.get_window_extent()
+    for corner in corners:
+        found.set_loc(corner)
+        box = found.get_window_extent().padded(pad)
+        fits = box.width < room.width + pad and box.height < room.height + pad
+        if fits and not any(covers(box, artist) for artist in drawn_in(ax)):
+            return found
+    if layout is not None:
+        return legend_below(ax)
+    return _legend_above_curves(ax)
+
+
+def legend_below(ax: Axes, *entries: Any) -> Legend | None:
+    """Make one legend below the label of the horizontal axis, in as many columns as fit.
+
+    `entries` are handles and labels, by default those of `ax`.
+    """
+    handles, labels = entries or _entries(ax)
+    if not handles:
+        return None
+    dpi = ax.figure.dpi
+    under = ax.xaxis.get_tightbbox()
+    bottom = ax.get_window_extent().y0
+    points = 4.0 if under is None else POINT * (bottom - under.y0) / dpi + 4.0
+    if ax.child_axes:  # the ticks of panels are below the axes, and its label is below them
+        points = max(points, ax.xaxis.labelpad + 14.0)
+    down = ScaledTranslation(0, -points / POINT, ax.figure.dpi_scale_trans)
+    alone = list(ax.figure.axes) == [ax]
+    across = ax.figure.transFigure if alone else ax.transAxes
+    return _in_columns(
+        ax, handles, labels, width=0.97 * (ax.figure.bbox if alone else ax.bbox).width,
+        loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=0.0,
+        bbox_transform=blended_transform_factory(across, ax.transAxes) + down,
+    )  # fmt: skip
+
+
+def _in_columns(ax: Axes, handles: Any, labels: Any, *, width: float, **place: Any) -> Legend:
+    """Make a legend with the largest number of columns that is not wider than `width`."""
+    for n in range(min(len(handles), 6), 0, -1):
+        found = ax.legend(handles, labels, ncols=n, **place)
+        if found.get_window_extent().width <= width:
+            break
+    return found
+
+
+def _legend_above_curves(ax: Axes) -> Legend:
+    """Make a legend at the top and raise the upper limit until the curves are below it."""
+    found = _in_columns(ax, *_entries(ax), width=ax.bbox.width, loc="upper center")
+    pad = 2 * MARGIN / POINT * ax.figure.dpi
+    share = (found.get_window_extent().height + pad) / ax.get_window_extent().height
+    if share < 0.6 and not ax.yaxis_inverted():
+        to = ax.yaxis.get_transform()
+        low, high = to.transform(np.array(ax.get_ylim()))
+        top = float(to.inverted().transform(np.array([low + (high - low) / (1 - share)]))[0])
+        ax.set_ylim(top=top)
+    return found
+
+
+def _entries(ax: Axes) -> tuple[list[Any], list[str]]:
+    """Return handles and labels of what is labelled, each label and look once, marks last."""
+    found: dict[Any, tuple[Any, str]] = {}
+    every = list(zip(*ax.get_legend_handles_labels(), strict=True))
+    for handle, label in sorted(every, key=lambda entry: _gid(entry[0]) == "mark"):
+        look = handle.get_color() if isinstance(handle, Line2D) else id(handle)
+        found.setdefault((label, str(look)), (handle, label))
+    return [handle for handle, _ in found.values()], [label for _, label in found.values()]
+
+
+def _gid(handle: Any) -> Any:
+    """Return the group of an artist; a container of several has none."""
+    return handle.get_gid() if isinstance(handle, Artist) else None
+
+
+def drawn_in(ax: Axes) -> list[Artist]:
+    """Return what a legend must not cover."""
+    return [
+        artist
+        for artist in (*ax.lines, *ax.collections, *ax.patches, *ax.texts)
+        if artist.get_visible()
+    ]
+
+
+def covers(box: Bbox, artist: Artist) -> bool:
+    """Return whether a box of the screen meets what is seen of an artist."""
+    if artist.get_clip_on() and artist.axes is not None:
+        seen = Bbox.intersection(box, artist.axes.bbox)
+        if seen is None:
+            return False
+        box = seen
+    if isinstance(artist, Line2D):
+        x, y = (np.asarray(v, float) for v in artist.get_data())
+        steps = STEP_LOOKUP_MAP[artist.get_drawstyle()](x, y)
+        points = _on_screen(artist.get_transform(), np.column_stack(steps))
+        if artist.get_linestyle() in ("None", "none", "", " "):
+            return bool(box.count_contains(points))
+        return len(points) > 1 and bool(Path(points).intersects_bbox(box, filled=False))
+    if isinstance(artist, PathCollection):
+        offsets: Any = np.ma.filled(np.ma.asarray(artist.get_offsets(), float), np.nan)
+        return bool(box.count_contains(_on_screen(artist.get_offset_transform(), offsets)))
+    if isinstance(artist, Collection):
+        to = artist.get_transform()
+        areas = (_on_screen(to, path.vertices) for path in artist.get_paths())
+        return any(len(area) and Path(area).intersects_bbox(box) for area in areas)
+    return bool(box.overlaps(artist.get_window_extent()))
+
+
+def _on_screen(transform: Any, points: Any) -> NDArray[np.float64]:
+    """Return the places of points on the screen, without those that have none."""
+    with np.errstate(all="ignore"):
+        found = np.asarray(transform.transform(np.asarray(points, float)))
+    return found[np.isfinite(found).all(axis=1)]
