@@ -1,4 +1,4 @@
-"""A self-contained HTML report on one or more runs: text, figures, tables, configuration."""
+"""A self-contained HTML report on one or more runs: findings first, then figures and tables."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import inspect
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,25 +24,35 @@ from topokit.experiments.record import (
     Recording,
     as_run,
     best_epoch,
+    conditions,
     score_column,
     unfinished,
 )
+from topokit.experiments.statistics import mean_interval, paired
 from topokit.graph import Topology
 from topokit.graph.files import write_atomic
 from topokit.measures import describe_fit, power_law_of
 from topokit.measures.scalefree import bootstrap_stream
-from topokit.plots import CAPTIONS, degree_distribution, drawable, frames, mean_over_seeds
+from topokit.plots import CAPTIONS, PAGE, degree_distribution, drawable, frames, summary_across
 from topokit.plots.history import scores_of
 from topokit.plots.style import figure, save
-from topokit.toml import to_toml
+from topokit.plots.tables import measure_tables
+from topokit.toml import flattened, to_toml
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from topokit.experiments.record import RunLike
 
 __all__ = ["verdict_sentences", "write_report"]
 
 BOOTSTRAP = 100
+DPI = 150  # of figures
 FRAMES = 60  # largest number of epochs in the player
+SHOWN = 4  # up to this many runs are all drawn, else the first one of each condition
+PAIRS = 4  # number of conditions up to which every pair is compared, else all with the first
+WIDEST = ("power law", "heavy-tailed", "broad")  # verdicts wider than random, the widest first
+Progress = Callable[[str, int, int], None]
 
 
 def verdict_sentences(
@@ -58,7 +71,13 @@ def verdict_sentences(
     Returns
     -------
     list of dict
-        ``layer``, ``side`` ("fan-in" or "fan-out"), ``verdict`` and ``sentence``.
+        ``layer``, ``side`` ("fan-in" or "fan-out"), ``verdict``, ``label`` (the verdict, with "(not
+        bootstrapped)" where a bootstrap could change it) and ``sentence``.
+
+    Notes
+    -----
+    The verdicts are those of `topokit.measures.degree_report` with the same number of replicates
+    and the streams of `topokit.measures.scalefree.bootstrap_stream`.
 
     Examples
     --------
@@ -77,6 +96,7 @@ def verdict_sentences(
                     "layer": layer,
                     "side": side.replace("_", "-"),
                     "verdict": fit.verdict,
+                    "label": fit.label,
                     "sentence": describe_fit(fit),
                 }
             )
@@ -88,14 +108,18 @@ def write_report(
     path: str | os.PathLike[str],
     *,
     bootstrap: int = BOOTSTRAP,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write a self-contained HTML page, which loads nothing from the network or other files.
+
+    The first screen says what was found: the verdict on the degrees of every layer, and the score
+    of each condition with its 95 % interval over seeds (runs that differ only in their seed form a
+    condition). Figures and tables follow, of several runs side by side.
 
     Parameters
     ----------
     histories : run or sequence of runs
-        A section for each, after a table that compares them if there are several.
+        Of more than four, the first of each condition is drawn; the tables hold all.
     path : path
     bootstrap : int
         Number of replicates for the p-values of the verdicts.
@@ -110,7 +134,7 @@ def write_report(
     Raises
     ------
     ValueError
-        If a run has not recorded an epoch.
+        If there is no run, or one has not recorded an epoch.
     """
     import jinja2
 
@@ -118,6 +142,8 @@ def write_report(
     if isinstance(histories, str | os.PathLike | History | Recording):
         histories = [histories]
     runs = [as_run(history) for history in histories]
+    if not runs:
+        raise ValueError("expected at least one run, got none")
     for history in runs:
         if not history.recorded:
             raise ValueError(f"run {history.name} has not recorded an epoch yet")
@@ -126,52 +152,104 @@ def write_report(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
+    arms = conditions(runs)
+    rows = [_run(h, i, arm, bootstrap) for i, (h, arm) in enumerate(zip(runs, arms, strict=True))]
+    shown = _shown(runs, arms)
+    data = json.dumps({"runs": [_player(runs[i]) for i in shown]}).replace("<", "\\u003c")
     page = environment.get_template("report.html.jinja").render(
-        title="topokit: " + ", ".join(history.name for history in runs),
+        title="topokit: " + _listed([history.name for history in runs], 3),
+        heading=_heading(runs, arms),
         version=topokit.__version__,
         bootstrap=bootstrap,
-        runs=[_run(history, i, bootstrap) for i, history in enumerate(runs)],
-        across=_across(runs) if len(runs) > 1 else [],
+        findings=_findings(rows),
+        compared=_compared(rows),
+        verdicts=_verdict_table(rows),
+        runs=rows,
+        shown=[rows[i] for i in shown],
+        wide=_wide(runs, progress),
+        gallery=_gallery([runs[i] for i in shown], progress, int(len(runs) > 1)),
+        player=Markup(data),
+        measures=measure_tables([runs[i] for i in shown]),
+        configuration=_configurations(runs),
     )
     with write_atomic(path, sync=False) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 
 
-def _run(history: History, number: int, bootstrap: int) -> dict[str, Any]:
-    """Return the template's values for one run: summary, verdicts, figures, tables."""
+def _shown(runs: Sequence[History], arms: Sequence[str]) -> list[int]:
+    """Return the positions of the runs that are drawn: all if there are few, else one an arm."""
+    return list(range(len(runs))) if len(runs) <= SHOWN else [arms.index(a) for a in _unique(arms)]
+
+
+def _unique(words: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(words))
+
+
+def _listed(words: Sequence[str], most: int) -> str:
+    """Return words as in a sentence, at most so many of them."""
+    words = [*words[:most], f"{len(words) - most} more"] if len(words) > most else list(words)
+    return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _heading(runs: Sequence[History], arms: Sequence[str]) -> str:
+    """Return the heading of the page: the run, or how many there are of which conditions."""
+    if len(runs) == 1:
+        return f"Run {runs[0].name}"
+    n = len(set(arms))
+    return f"{len(runs)} runs of {_listed(_unique(arms), 4)}" if n > 1 else f"{len(runs)} runs"
+
+
+# --- what was found ------------------------------------------------------------------------------
+
+
+def _run(history: History, number_: int, arm: str, bootstrap: int) -> dict[str, Any]:
+    """Return the values of one run: scores, verdicts, first layer, command."""
     epochs, recorded = history.epochs, history.recorded
     first, last = recorded[0], recorded[-1]
-    scores, _ = _scores(history)
-    best = best_epoch(epochs) if score_column(epochs) else len(epochs) - 1
+    column = score_column(epochs)
+    scores, label = _scores(history)
+    best = best_epoch(epochs) if column else len(epochs) - 1
     seed = int(history.config.get("seed", 0))
-    n_edges = sum(graph.n_edges for graph in history.topology(last).values())
-    verdicts: list[dict[str, Any]] = []
-    for epoch in dict.fromkeys((first, last)):
-        rows = verdict_sentences(history.topology(epoch), bootstrap=bootstrap, seed=seed)
-        for row in rows:
-            row["reason"] = row["sentence"].partition(": ")[2]
-        verdicts.append({"epoch": epoch, "rows": rows})
+    topology = history.topology(last)
+    verdicts = {
+        epoch: verdict_sentences(history.topology(epoch), bootstrap=bootstrap, seed=seed)
+        for epoch in dict.fromkeys((first, last))
+    }
     return {
         "name": history.name,
-        "anchor": f"run-{number}",
+        "condition": arm,
+        "anchor": f"run-{number_}",
         "rule": history.config.get("rule", {}).get("name", "–"),
         "epochs": unfinished(history).removesuffix(" epochs") or len(epochs),
+        "unfinished": unfinished(history),
+        "label": label,
+        "value": float(epochs[column].iloc[-1]) if column else float("nan"),
         "final": scores[-1],
         "best": scores[best],
-        "best_epoch": int(epochs["epoch"].iloc[best]) if score_column(epochs) else "–",
-        "edges": f"{n_edges:,}",
+        "best_epoch": int(epochs["epoch"].iloc[best]) if column else "–",
+        "edges": sum(graph.n_edges for graph in topology.values()),
         "seed": seed,
-        "summary": _summary(history, verdicts),
+        "first_layer": next(iter(topology)),
+        "dispersion": _last(history, "fan_in.dispersion"),
+        "gap": _last(history, "normalized_spectral_gap"),
         "verdicts": verdicts,
-        "n_tests": sum(len(when["rows"]) for when in verdicts),
-        "player": Markup(json.dumps(_player(history)).replace("<", "\\u003c")),
-        "figures": _figures(history),
-        "tables": [_table(history, first, last)],
+        "n_tests": sum(map(len, verdicts.values())),
         "command": history.environment.get("command", "not recorded"),
-        "config": to_toml(history.config),
         "environment": json.dumps(history.environment, indent=2),
     }
+
+
+def _last(history: History, measure: str) -> float:
+    """Return a measure of the first layer at the last epoch that has it, nan if none has."""
+    frame = history.measures
+    layer = next(iter(history.topology(history.recorded[-1])))
+    mine = frame[(frame["layer"] == layer) & (frame["measure"] == measure)]
+    return float(mine.sort_values("epoch")["value"].iloc[-1]) if len(mine) else float("nan")
 
 
 def _scores(history: History) -> tuple[list[str], str]:
@@ -180,6 +258,159 @@ def _scores(history: History) -> tuple[list[str], str]:
         return ["–"] * len(history.epochs), "score"
     scores, label = scores_of(history)
     return [f"{score:.4f}" if np.isfinite(score) else "–" for score in scores], label
+
+
+def _findings(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return what was found: for each condition its name and verdicts, for one run its score."""
+    found = []
+    for arm in _unique([row["condition"] for row in rows]):
+        mine = [row for row in rows if row["condition"] == arm]
+        words = _verdicts_in_words(mine)
+        several = len(rows) > 1
+        found.append([f"{arm}:" if several else "", words if several else _capital(words)])
+    if len(rows) == 1:
+        (row,) = rows
+        if row["final"] != "–":
+            done = (
+                f"Unfinished: {row['unfinished']} reached" if row["unfinished"] else "It ended at"
+            )
+            article = "an" if row["label"][0] in "aeiou" else "a"
+            score = f"{row['final']} (best {row['best']} at epoch {row['best_epoch']})"
+            found.append(["", f"{done} {article} {row['label']} of {score}; one run, one seed."])
+        elif row["unfinished"]:
+            found.append(["", f"Unfinished: {row['unfinished']}."])
+    elif any(row["unfinished"] for row in rows):
+        names = [f"{row['name']} ({row['unfinished']})" for row in rows if row["unfinished"]]
+        found.append(["Unfinished:", f"{_listed(names, 5)}."])
+    return found
+
+
+def _verdicts_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return sentences on which degrees are wider than random at the last epoch of these runs."""
+    seen: dict[tuple[str, str], Counter[str]] = {}
+    for row in rows:
+        for verdict in list(row["verdicts"].values())[-1]:
+            key = verdict["layer"], verdict["side"]
+            seen.setdefault(key, Counter())[verdict["label"]] += 1
+    epochs = {list(row["verdicts"])[-1] for row in rows}
+    when = f"at epoch {epochs.pop()}" if len(epochs) == 1 else "at the end"
+    parts, left = [], len(seen)
+    for label in (f"{word}{more}" for word in WIDEST for more in ("", " (not bootstrapped)")):
+        names = []
+        for (layer, side), counts in seen.items():
+            if counts.most_common(1)[0][0] == label:
+                of = f" (in {counts[label]} of {len(rows)} runs)" if len(rows) > 1 else ""
+                names.append(f"{layer} {side}{of}")
+        if names:
+            left -= len(names)
+            verb = "follows a" if label == "power law" else "is"
+            verb = verb if len(names) == 1 else {"is": "are"}.get(verb, "follow a")
+            parts.append(f"{_listed(names, 6)} {verb} {label}")
+    if not parts:
+        return f"{when} no layer has degrees wider than those of a random graph."
+    rest = f"; {left} of {len(seen)} are not wider than random" if left else ""
+    power = any("power law" in part for part in parts)
+    return f"{when} {'; '.join(parts)}{rest}.{'' if power else ' None follows a power law.'}"
+
+
+def _compared(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the tables of conditions and of pairs of them, with 95 % intervals over seeds."""
+    arms = _unique([row["condition"] for row in rows])
+    groups = {arm: [row for row in rows if row["condition"] == arm] for arm in arms}
+    labels = _unique([row["label"] for row in rows])
+    layer = rows[0]["first_layer"]
+    table = []
+    for arm, mine in groups.items():
+        table.append(
+            [
+                arm, len(mine), _interval([row["value"] for row in mine], 4),
+                _interval([row["dispersion"] for row in mine], 2),
+                _interval([row["gap"] for row in mine], 3),
+                f"{np.mean([row['edges'] for row in mine]):,.0f}",
+            ]
+        )  # fmt: skip
+    pairs = list(combinations(arms, 2)) if len(arms) <= PAIRS else [(arms[0], b) for b in arms[1:]]
+    differences = []
+    for first, second in pairs:
+        a, b = ({row["seed"]: row["value"] for row in groups[arm]} for arm in (first, second))
+        seeds = [seed for seed in a if seed in b and np.isfinite(a[seed] - b[seed])]
+        if not seeds or groups[first][0]["label"] != groups[second][0]["label"]:
+            continue
+        found = paired([a[s] for s in seeds], [b[s] for s in seeds], rng=0)
+        if found.n > 1:
+            text = f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+        else:
+            text = f"{a[seeds[0]] - b[seeds[0]]:+.4f} (no interval)"
+        differences.append([f"{first} − {second}", text, len(seeds)])
+    return {
+        "heads": [
+            "condition", "runs", _listed(labels, 2), f"fan-in variance / mean, {layer}",
+            f"normalized spectral gap, {layer}", "edges",
+        ],
+        "rows": table,
+        "pairs": differences,
+        "label": _listed(labels, 2),
+        "single": all(len(mine) == 1 for mine in groups.values()),
+    }  # fmt: skip
+
+
+def _interval(values: Sequence[float], digits: int) -> str:
+    """Return a mean and its 95 % interval as text; one value has none."""
+    found = mean_interval(values)
+    if not found.n:
+        return "–"
+    text = f"{found.mean:.{digits}f}"
+    return text if found.n < 2 else f"{text} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+
+
+def _verdict_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return verdicts as a table: a row for each layer and side, a column for each condition."""
+    arms = _unique([row["condition"] for row in rows])
+    cells: dict[tuple[str, str], dict[str, list[list[str]]]] = {}
+    for row in rows:
+        epochs = list(row["verdicts"].values())
+        for before, after in zip(epochs[0], epochs[-1], strict=True):
+            sides = cells.setdefault((after["layer"], after["side"]), {arm: [] for arm in arms})
+            sides[row["condition"]].append([before["label"], after["label"]])
+    table = []
+    for (layer, side), by_arm in cells.items():
+        line = [_verdict_cell(by_arm[arm]) for arm in arms]
+        table.append({"layer": layer, "side": side, "cells": line})
+    return {"heads": arms, "rows": table}
+
+
+def _verdict_cell(pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Return verdicts at the first and the last epoch, counted where there are several runs."""
+    before, after = (Counter(pair[i] for pair in pairs) for i in (0, 1))
+    words = [
+        [(w.partition(" (")[0], w if n == len(pairs) else f"{w} {n}/{len(pairs)}")
+         for w, n in counts.most_common()]
+        for counts in (before, after)
+    ]  # fmt: skip
+    return {"before": words[0], "after": words[1], "moved": before != after}
+
+
+def _configurations(runs: Sequence[History]) -> dict[str, Any]:
+    """Return the configuration of one run, or what several share and a table of what differs."""
+    if len(runs) == 1:
+        return {"shared": to_toml(runs[0].config), "heads": [], "rows": []}
+    flat = [flattened(run.config) for run in runs]
+    keys = list(dict.fromkeys(key for config in flat for key in config))
+    differ = [k for k in keys if any(c.get(k, "–") != flat[0].get(k, "–") for c in flat)]
+    told = [key for key in differ if not key.startswith("about.")]
+    shared = {key: flat[0][key] for key in keys if key not in differ}
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in shared.items()]
+    return {
+        "shared": "\n".join(lines),
+        "heads": ["run", *told],
+        "rows": [
+            [run.name, *(str(c.get(k, "–")) for k in told)]
+            for run, c in zip(runs, flat, strict=True)
+        ],
+    }
+
+
+# --- pictures ------------------------------------------------------------------------------------
 
 
 def _player(history: History) -> dict[str, Any]:
@@ -227,101 +458,63 @@ def _bytes(rows: list[list[int]]) -> str:
     return base64.b64encode(np.array(rows, np.uint8).tobytes()).decode("ascii")
 
 
-def _across(histories: Sequence[History]) -> list[dict[str, str]]:
-    """Draw the accuracy and the first layer's dispersion of all runs, a figure each."""
-    import pandas as pd
-
-    scored: dict[str, list[pd.DataFrame]] = {}
-    moving = []
-    for history in histories:
-        if score_column(history.epochs) is not None:
-            scores, label = scores_of(history)
-            columns = {"epoch": history.epochs["epoch"], "score": scores, "arm": history.name}
-            scored.setdefault(label, []).append(pd.DataFrame(columns))
-        measures = history.measures
-        first = next(iter(history.topology(history.recorded[0])))
-        rows = measures[(measures["layer"] == first) & (measures["measure"] == "fan_in.dispersion")]
-        moving.append(rows[["epoch", "value"]].assign(arm=history.name))
-    spread = "fan-in variance / mean, first layer"
-    drawn = [
-        *((f"{label.capitalize()} of each run over epochs.",
-           pd.concat(frames).rename(columns={"score": label}), label,
-           f"{label.capitalize()}, all runs") for label, frames in scored.items()),
-        ("Variance over mean of the first layer's fan-in; about 1 in a random graph.",
-         pd.concat(moving).rename(columns={"value": spread}), spread, "Topology, all runs"),
-    ]  # fmt: skip
-    return [
-        {
-            "data": _png(partial(_titled, frame, column, title)),
-            "alt": f"Plot of all runs. {caption}",
-            "caption": caption,
-        }
-        for caption, frame, column, title in drawn
-        if column in frame.columns
-    ]
-
-
-def _titled(frame: Any, column: str, title: str, *, ax: Any) -> None:
-    """Draw `column` of several runs under a title."""
-    mean_over_seeds(frame, column, ax=ax)
-    ax.set_title(title)
-
-
-def _summary(history: History, verdicts: list[dict[str, Any]]) -> str:
-    """Return two sentences on the outcome of a run."""
-    start, end = verdicts[0], verdicts[-1]
-    moved = [
-        f"{b['layer']} {b['side']} ({a['verdict']} → {b['verdict']})"
-        for a, b in zip(start["rows"], end["rows"], strict=True)
-        if a["verdict"] != b["verdict"]
-    ]
-    change = (
-        f"Between epoch {start['epoch']} and {end['epoch']} the verdict changed for "
-        + ", ".join(moved)
-        if moved
-        else f"No verdict changed between epoch {start['epoch']} and {end['epoch']}"
+def _wide(runs: Sequence[History], progress: Progress | None) -> list[dict[str, str]]:
+    """Draw the conditions compared, if there are several runs."""
+    if len(runs) == 1:
+        return []
+    if progress is not None:
+        progress("summary across runs", 0, 1)
+    caption = (
+        "All runs on one time axis: score, and of the first layer variance over mean of the fan-in "
+        "(1 in a random graph), largest fan-in, spectral gap, largest component and turnover. "
+        "Lines are means over seeds, bands 95 % intervals; a condition of one seed has no band."
     )
-    part = unfinished(history)
-    if score_column(history.epochs) is None:
-        done = f"Unfinished: {part}" if part else f"{len(history.epochs)} epochs"
-        return f"{done} (one run, one seed). {change}."
-    scores, label = _scores(history)
-    article = "an" if label[0] in "aeiou" else "a"
-    done = f"Unfinished: {part} reached" if part else f"{len(history.epochs)} epochs ended at"
-    return f"{done} {article} {label} of {scores[-1]} (one run, one seed). {change}."
+    found = {
+        "name": "Conditions compared",
+        "caption": caption,
+        "alt": f"Plot of all runs. {caption}",
+    }
+    return [found | {"data": _pngs([partial(summary_across, runs)], size=PAGE)[0]}]
 
 
-def _figures(history: History) -> list[dict[str, str]]:
-    """Draw every history plot and the last degrees of every layer as base64 PNG."""
-    drawn = [
-        (name, CAPTIONS.get(name) or _first_line(plot), partial(plot, history))
+def _gallery(runs: Sequence[History], progress: Progress | None, done: int) -> list[dict[str, Any]]:
+    """Draw every figure of every run; those of one name are together, with common axes."""
+    drawn: dict[str, list[tuple[History, str, Callable[..., Any]]]] = {}
+    for history in runs:
+        for name, caption, draw in _figures(history):
+            drawn.setdefault(name, []).append((history, caption, draw))
+    found = []
+    for i, (name, several) in enumerate(drawn.items()):
+        if progress is not None:
+            progress(name, i + done, len(drawn) + done)
+        wide = name == "summary"
+        data = _pngs([draw for _, _, draw in several], size=PAGE if wide else "column")
+        pictures = [
+            {"run": h.name, "alt": f"Plot of {h.name}: {name}. {caption}", "data": png}
+            for (h, caption, _), png in zip(several, data, strict=True)
+        ]
+        entry = {"name": name, "caption": several[0][1], "wide": wide, "pictures": pictures}
+        found.append(entry)
+    return found
+
+
+def _figures(history: History) -> list[tuple[str, str, Callable[..., Any]]]:
+    """Return name, caption and function of every history plot and of the degrees of each layer."""
+    drawn: list[tuple[str, str, Callable[..., Any]]] = [
+        (name.replace("_", " "), CAPTIONS.get(name) or _first_line(plot), partial(plot, history))
         for name, plot in drawable(history).items()
     ]
     first, last = (history.topology(history.recorded[i]) for i in (0, -1))
     for layer, graph in last.items():
         for side in ("fan_in", "fan_out"):
             word = side.replace("_", "-")
-            drawn.append(
-                (
-                    f"degrees of {layer}, {word}",
-                    f"{layer}: {word} at the last epoch, at the first epoch and of a random graph.",
-                    partial(
-                        degree_distribution,
-                        graph,
-                        side=side,
-                        initial=first[layer],
-                        title=f"{layer} {word}, last epoch",
-                    ),
-                )
+            caption = (
+                f"{layer}: {word} at the last epoch, at the first epoch and of a random graph."
             )
-    return [
-        {
-            "data": _png(draw),
-            "alt": f"Plot of {history.name}: {name.replace('_', ' ')}. {caption}",
-            "caption": caption,
-        }
-        for name, caption, draw in drawn
-    ]
+            title = f"{layer} {word}, last epoch"
+            draw = partial(degree_distribution, graph, side=side, initial=first[layer], title=title)
+            drawn.append((f"degrees of {layer}, {word}", caption, draw))
+    return drawn
 
 
 def _first_line(plot: Callable[..., Any]) -> str:
@@ -329,37 +522,32 @@ def _first_line(plot: Callable[..., Any]) -> str:
     return (inspect.getdoc(plot) or "").partition("\n")[0]
 
 
-def _png(draw: Callable[..., Any]) -> str:
-    """Return a figure as base64 PNG."""
-    with figure() as ax:
-        draw(ax=ax)
-        buffer = io.BytesIO()
-        save(ax, buffer, format="png", dpi=150, metadata={"Software": "topokit"})
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+def _pngs(draws: Sequence[Callable[..., Any]], *, size: str | tuple[float, float]) -> list[str]:
+    """Return figures as base64 PNG, with the same limits where they have the same axes."""
+    found = []
+    with ExitStack() as stack:
+        drawn = []
+        for draw in draws:
+            ax = stack.enter_context(figure(size=size))
+            draw(ax=ax)
+            drawn.append(ax)
+        for axis in ("x", "y"):
+            _same_limits(drawn, axis)
+        for ax in drawn:
+            buffer = io.BytesIO()
+            save(ax, buffer, format="png", dpi=DPI, metadata={"Software": "topokit"})
+            found.append(base64.b64encode(buffer.getvalue()).decode("ascii"))
+    return found
 
 
-def _table(history: History, first: int, last: int) -> dict[str, Any]:
-    """Return a table of every measure at the first and the last epoch, a column for each layer."""
-    frame = history.measures
-    layers = list(dict.fromkeys(frame["layer"]))
-    measured = sorted({int(e) for e in frame["epoch"]} & {first, last})
-    cells = {
-        (epoch, measure, layer): value
-        for epoch, layer, measure, value in frame[frame["epoch"].isin(measured)][
-            ["epoch", "layer", "measure", "value"]
-        ].itertuples(index=False)
-    }
-    rows = [
-        [measure, *(_arrow(cells, measured, measure, layer) for layer in layers)]
-        for measure in dict.fromkeys(key[1] for key in cells)
-    ]
-    caption = f"Measures at epochs {' → '.join(map(str, measured))}; a dash means undefined."
-    return {"caption": caption, "heads": ["measure", *layers], "rows": rows}
-
-
-def _arrow(cells: dict[Any, float], epochs: list[int], measure: str, layer: str) -> str:
-    """Return the values of a measure at `epochs`, joined by arrows."""
-    values = [cells.get((epoch, measure, layer)) for epoch in epochs]
-    if all(value is None for value in values):
-        return ""
-    return " → ".join("–" if v is None or np.isnan(v) else f"{v:.4g}" for v in values)
+def _same_limits(drawn: Sequence[Axes], axis: str) -> None:
+    """Give axes without panels of their own, of one scale and direction, common limits."""
+    alike = {(getattr(ax, f"get_{axis}scale")(), getattr(ax, f"get_{axis}label")(),
+              getattr(ax, f"{axis}axis_inverted")()) for ax in drawn}  # fmt: skip
+    if len(drawn) < 2 or len(alike) > 1 or any(ax.child_axes for ax in drawn):
+        return
+    limits = np.array([getattr(ax, f"get_{axis}lim")() for ax in drawn])
+    low, high = limits.min(), limits.max()
+    turned = getattr(drawn[0], f"{axis}axis_inverted")()
+    for ax in drawn:
+        getattr(ax, f"set_{axis}lim")((high, low) if turned else (low, high))

@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -139,10 +139,9 @@ def summary(
             panel.set_ylabel(MEASURES[name])
             _gaps(panel)
             if name == "fan_in.dispersion":
-                if (frame.loc[frame["measure"] == name, "value"] > 0).any():
-                    panel.set_yscale("log")
+                _log(panel, frame.loc[frame["measure"] == name, "value"])
             else:
-                panel.set_ylim(0, 1.08 * max(panel.dataLim.y1, 1e-9) if panel.has_data() else 1)
+                panel.set_ylim(0, 1.08 * panel.dataLim.y1 if panel.dataLim.y1 > 0 else 1)
         keyed |= _bare(panel, keyed)
     _one_time_axis(panels, scale, recorded)
     return ax
@@ -220,8 +219,7 @@ def summary_across(
         panel.set_ylabel(MEASURES.get(name, name.replace("_", " ")))
         if name == "fan_in.dispersion":
             panel.axhline(1, color=NULL, ls=":", lw=1, zorder=0)
-            if (table[name] > 0).any():
-                panel.set_yscale("log")
+            _log(panel, table[name])
         keyed |= _bare(panel, keyed)
     _one_time_axis(panels, scale, sorted({int(e) for e in table["epoch"]}))
     return ax
@@ -338,6 +336,15 @@ def _bare(panel: Axes, keyed: set[str]) -> set[str]:
             handlelength=1.8, ncols=1 + len(new) // 9,
         )  # fmt: skip
     return {word for _, word in new}
+
+
+def _log(panel: Axes, values: pd.Series) -> None:
+    """Make the axis of ratios logarithmic, at least from 1/2 to 2, if a value allows it."""
+    good = values[values > 0]
+    if len(good):
+        panel.set_yscale("log")
+        panel.set_ylim(min(0.5, 0.8 * good.min()), max(2.0, 1.25 * good.max()))
+        panel.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _gaps(panel: Axes) -> None:
