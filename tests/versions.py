@@ -24,6 +24,8 @@ TOOLS = (
 TESTS = ("-m", "not slow", "-n", "2", "--dist", "loadgroup", "-q")
 # Old releases use what their own, newer, dependencies deprecate.
 OLD = ("-W", "ignore::DeprecationWarning", "-W", "ignore::PendingDeprecationWarning")
+# torch says so of Python 3.13.0 wherever it compiles.
+NEW = ("-W", "ignore:Guards may run slower:RuntimeWarning")
 
 
 def requirements(end: str) -> list[str]:
@@ -59,8 +61,8 @@ def main() -> int:
         subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "-e", ROOT], check=True)
         note.write_text(text, encoding="utf-8")
     subprocess.run([python, "-m", "pip", "list", "--format=freeze"], check=True)
-    old = OLD if options.end == "oldest" else ()
-    command = [python, "-m", "pytest", *old, *(arguments[at + 1 :] or TESTS)]
+    quiet = OLD if options.end == "oldest" else NEW
+    command = [python, "-m", "pytest", *quiet, *(arguments[at + 1 :] or TESTS)]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
 
 

@@ -4,7 +4,8 @@ Afterwards the same command is given again. It must go on and end with the resul
 uninterrupted run, bit for bit; no temporary file may be left.
 
 Commands run in forks of this process, which has imported everything, so that an attempt takes a
-fraction of a second. A sweep runs in one process here: a kill ends it and its worker at once.
+fraction of a second. A sweep runs in one process there: a kill ends it and its worker at once. A
+few sweeps run with their pool of workers, of which one is killed: the sweep itself has to go on.
 """
 
 import errno
@@ -12,12 +13,13 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from concurrent.futures import Executor, Future
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -45,6 +47,7 @@ seeds = [0, 1]
 [settings]
 """
 KILLED = 137
+SECONDS = 5.0  # about those from the start of a worker to its first run
 OTHERS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}  # and open
 
 
@@ -149,6 +152,36 @@ def attempt(words, folder, *, at=0, act=kill, later=False, seconds=None):
     return code, log.read_text(errors="replace"), counted
 
 
+def workers_of(pid):
+    """Return the processes of a pool that a process has started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(c) for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
+
+
+def worker_killed(words, folder, seconds, rng):
+    """Run a sweep with two workers and kill one; return the sweep's exit code and what it said.
+
+    Half of the time while the workers import, half of the time after a run has begun.
+    """
+    begun = rng.random() < 0.5
+    command = [sys.executable, "-W", "ignore", "-m", "topokit", *words, "--workers", "2"]
+    with (folder.parent / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        found = []
+        while process.poll() is None and not found:
+            time.sleep(0.01)
+            with suppress(OSError):
+                found = workers_of(process.pid)
+        while process.poll() is None and begun and not any(folder.glob("runs/*/record.jsonl")):
+            time.sleep(0.002)
+        time.sleep(seconds / 20 if begun else seconds)
+        with suppress(OSError):
+            found = workers_of(process.pid) or found
+            os.kill(rng.choice(found), signal.SIGKILL)
+        code = process.wait()
+    return code, (folder.parent / "log").read_text(errors="replace")
+
+
 def train_command(folder):
     settings = [f"{key}={value}" for key, value in TINY.items()]
     return ["train", "set_mlp_digits", "--out", str(folder), "--json", "--set", *settings]
@@ -220,18 +253,27 @@ def campaign(count, seed, commands=tuple(COMMANDS)):
                 ],
                 "disk full for one operation": [{"at": at, "act": full} for at in every[::4]],
             }
+            if command == "sweep":
+                plans["a worker killed"] = [
+                    {"worker": rng.uniform(0, SECONDS)} for _ in range(count // 10)
+                ]
             for kind, attempts in plans.items():
                 seen = Counter()
                 for number, plan in enumerate(attempts):
                     folder = root / command / f"{kind[:9].replace(' ', '-')}-{number}" / "out"
                     folder.parent.mkdir(exist_ok=True)
                     words = COMMANDS[command](folder)
-                    code, said, _ = attempt(words, folder, **plan)
+                    if "worker" in plan:
+                        code, said = worker_killed(words, folder, plan["worker"], rng)
+                    else:
+                        code, said, _ = attempt(words, folder, **plan)
                     outcome, why = gone_on(words, folder, expected)
                     if "act" in plan and code not in (0, KILLED):
                         good = code == 1 and "No space left on device" in said
                         if "Traceback" in said or not good:
                             outcome, why = "bad message", said
+                    if "worker" in plan and code != 0:
+                        outcome, why = "the sweep ended", said
                     seen[outcome] += 1
                     if outcome != "same":
                         faults.append(f"{command}, {kind}, {plan.get('at', '')}: {outcome}: {why}")

@@ -335,6 +335,7 @@ def test_tensors_without_memory_have_the_right_shapes():
         assert copy.deepcopy(model).to("meta")(x.to("meta")).shape == (len(x), 3)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # in torch's own checks
 @pytest.mark.parametrize("name", ["product", "transposed_product", "edge_sums"])
 def test_operators_keep_torchs_rules(rng, name):
     graph = random_graph(rng, 6, 5, 13)
