@@ -5,8 +5,8 @@
 DIR has the folders ``w0``, ``w1``, ... with ``epoch_000``, ``epoch_050``, ... and in each the files
 ``weight_l0.npz``, ... of github.com/Shiweiliuiiiiiii/Sparse_Topology_Distance, folder ``topo``:
 weights of 784-784-784-784-10 as (inputs, outputs), with a last row of biases. Writes
-``released.csv`` beside itself and prints it. The complete output layer is left out. ``log_p`` is the
-one-tailed p of the correlation of logarithms, which is below 0.05 before training already.
+``released.csv`` beside itself and prints it. The complete output layer is left out. ``log_p`` is
+the one-tailed p of the correlation of logarithms, which is below 0.05 before training already.
 """
 
 import argparse
