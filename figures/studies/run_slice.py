@@ -3,9 +3,9 @@
     python figures/studies/run_slice.py STUDY SWEEP 'coupled-0-*seed1' 'static-*' --until 22:05
 
 Patterns name runs (one that matches none lists some names) and are taken in order. SWEEP is the
-folder of a sweep: the runs are those that ``topokit sweep STUDY --out SWEEP`` would make, which goes
-on with them, and so does this script when it is called again. Runs that are cut off stay as they
-are after their last epoch.
+folder of a sweep: the runs are those that ``topokit sweep STUDY --out SWEEP`` would make, which
+goes on with them, and so does this script when it is called again. Runs that are cut off stay as
+they are after their last epoch.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def chosen(study, patterns):
         names = [name for name in planned if fnmatchcase(name, pattern)]
         if not names:
             some = ", ".join(list(planned)[:3])
-            raise SystemExit(f"expected a pattern of runs of {study} ({some}, ...), got {pattern!r}")
+            raise SystemExit(f"expected a pattern of run names ({some}, ...), got {pattern!r}")
         found |= {name: planned[name] for name in names}
     return found
 
