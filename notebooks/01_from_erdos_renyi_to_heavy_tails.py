@@ -175,11 +175,11 @@ last[(last["layer"] == "fc1") & (last["side"] == "fan-in")][
 #
 # - The degrees depart from those of a random graph only if edges are selected by magnitude; in the
 #   static control they do not change.
-# - The effect is strongest in the first layer (variance over mean above 25 with every seed), and
-#   still its verdict depends on the seed: the distribution of its hubs ends abruptly, which no
-#   heavy-tailed distribution describes well. A broad distribution need not be heavy-tailed, and a
-#   heavy-tailed one need not be a power law.
+# - The effect is strongest in the first layer: variance over mean above 25 and a heavy tail with each
+#   of the three seeds. Still it is no power law, which the bootstrap rejects. A broad distribution
+#   need not be heavy-tailed, and a heavy-tailed one need not be a power law.
 # - The size of the effect depends on weight decay, on the number of steps and on the value of grown
 #   edges; the digits recipe was chosen because it shows the effect in a minute. The study
-#   `heavy_tails_map` compares sixteen settings.
+#   `heavy_tails_map` compares sixteen settings, and the study `full_size_300` follows the degrees over
+#   1,000 epochs on all of MNIST ([first results](../figures/STUDIES.md)).
 # - Heavy-tailed does not mean scale-free: see the column `bootstrap`, the p-value of the power law.

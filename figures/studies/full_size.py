@@ -31,6 +31,7 @@ KEYS = ["arm", "data", "seed"]
 LAYERS = ("fc1", "fc2", "fc3")
 SIDES = ("fan_in", "fan_out")
 GAPS = ["normalized_spectral_gap", "algebraic_connectivity"]
+FLOOR = 1e-5  # smaller p-values are drawn here
 LATE = 50  # last epochs over which accuracy is averaged
 PAIRS = (
     ("H1", "per-step-0", "static", "log_dispersion"),
@@ -169,9 +170,10 @@ def draw(name, degrees, layers, accuracy, data="mnist"):
             ax.set_title(f"{layer}, fan-in")
         axes[0, 0].set_ylabel("variance over mean")
         for ax, layer in zip(axes[1], LAYERS, strict=True):
-            _lines(ax, _side(parts[0], layer, "fan_in"), "linear_p")
+            part = _side(parts[0], layer, "fan_in")
+            _lines(ax, part.assign(linear_p=part["linear_p"].clip(lower=FLOOR)), "linear_p")
             ax.axhline(0.05, color="#777777", lw=0.8, ls="--")
-            ax.set(yscale="log", ylim=(1e-5, 1.5), title=f"{layer}, the published statistic")
+            ax.set(yscale="log", ylim=(FLOOR / 2, 1.5), title=f"{layer}, the published statistic")
         axes[1, 0].set_ylabel("one-tailed p, histogram against d^-2.5")
         _spread(axes[2, 0], parts[0], "fc1", "fan_out")
         axes[2, 0].set(title="fc1, fan-out (pixels)", ylabel="variance over mean")

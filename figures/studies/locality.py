@@ -75,7 +75,8 @@ def ranks(table, column):
     for group in np.unique(groups):
         own = rankdata(table[column].to_numpy()[groups == group])
         found[groups == group] = (own - own.mean()) / own.size
-    return found / np.linalg.norm(found)
+    length = np.linalg.norm(found)
+    return found / length if length else np.full(len(table), np.nan)
 
 
 def correlations(families):

@@ -5,15 +5,18 @@
 DIR has the folders ``w0``, ``w1``, ... with ``epoch_000``, ``epoch_050``, ... and in each the files
 ``weight_l0.npz``, ... of github.com/Shiweiliuiiiiiii/Sparse_Topology_Distance, folder ``topo``:
 weights of 784-784-784-784-10 as (inputs, outputs), with a last row of biases. Writes
-``released.csv`` beside itself and prints it. The complete output layer is left out.
+``released.csv`` beside itself and prints it. The complete output layer is left out. ``log_p`` is
+the one-tailed p of the correlation of logarithms, which is below 0.05 before training already.
 """
 
 import argparse
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from rows import degree_row, write
+from scipy.stats import pearsonr
 
 import topokit as tk
 
@@ -21,6 +24,12 @@ import topokit as tk
 def layer_of(path):
     """Return the graph of a file of weights, without the biases in its last row."""
     return tk.from_scipy(sp.load_npz(path).tocsr()[:-1].T)
+
+
+def log_p(degrees):
+    """Return the one-tailed p of the correlation of the histogram and the degree, in logarithms."""
+    values, counts = np.unique(degrees[degrees > 0], return_counts=True)
+    return pearsonr(-np.log(values), np.log(counts), alternative="greater").pvalue
 
 
 def main():
@@ -37,7 +46,9 @@ def main():
             "layer": f"fc{int(path.stem[-1]) + 1}",
             "edges": graph.n_edges,
         }
-        rows += [{**name, "side": s, **degree_row(graph, s)} for s in ("fan_in", "fan_out")]
+        for side, degrees in (("fan_in", graph.fan_in), ("fan_out", graph.fan_out)):
+            row = {"side": side, **degree_row(graph, side), "log_p": log_p(degrees)}
+            rows.append(name | row)
     write("released", pd.DataFrame(rows))
 
 
