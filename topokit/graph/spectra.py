@@ -50,7 +50,7 @@ SMALL = 1e-6  # below this share of the first, a squared value has lost digits: 
 FIRST_STEPS = 400  # steps after which band-like graphs are solved by factoring
 STEPS, WORK = 30_000, 4_000_000_000  # largest number of steps, and of steps times edges and units
 FILL = 20_000_000  # units times bandwidth up to which a factorisation is cheap
-LARGE = 3_000_000  # edges above which the residual need only be 1e-6
+LARGE = 300_000  # edges above which the residual need only be 1e-6
 
 
 class Joined(NamedTuple):
@@ -204,7 +204,7 @@ def top_pair(
     op : Operator
     bound : float
         At least the largest eigenvalue of the operator before deflation. Tolerances are relative
-        to it: residual 1e-9, estimated error of the value 1e-13 (1e-6 and 1e-11 above 3 million
+        to it: residual 1e-9, estimated error of the value 1e-13 (1e-6 and 1e-11 above 300,000
         edges).
     start : (n,) float64, optional
         Initial vector; by default normal numbers, always the same.
