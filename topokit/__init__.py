@@ -26,6 +26,7 @@ _HOME = {
         "to_network_index",
         "from_network_index",
     ),
+    "graph.networks": ("describe",),
     "generators": ("generate", "GENERATORS", "DENSITIES", "randomized_twin"),
     "measures": (
         "measure",

@@ -47,6 +47,7 @@ from topokit.graph.exchange import to_edge_index as to_edge_index
 from topokit.graph.exchange import to_igraph as to_igraph
 from topokit.graph.exchange import to_network_index as to_network_index
 from topokit.graph.exchange import to_rustworkx as to_rustworkx
+from topokit.graph.networks import describe as describe
 from topokit.measures import CHANGE_MEASURES as CHANGE_MEASURES
 from topokit.measures import LAYER_MEASURES as LAYER_MEASURES
 from topokit.measures import NETWORK_MEASURES as NETWORK_MEASURES

@@ -34,6 +34,7 @@ from topokit.graph.convert import (
     stored_entries,
     topology_of_arrays,
 )
+from topokit.tables import Table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -547,6 +548,7 @@ READERS: dict[str, Callable[[Path, Reading], Topology]] = {
     ".safetensors": _safetensors,
 }
 """Functions from a path and how to read it to a topology, by the ending of the file."""
+READERS = Table("format", READERS)
 
 _CHECKPOINT = "a torch checkpoint of tensors only"
 EXPECTED = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import html
 import inspect
 import numbers
 import types
@@ -12,7 +13,11 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from topokit.foreign import printable
+
 __all__ = [
+    "Table",
+    "as_html",
     "as_generator",
     "check_parameters",
     "choose",
@@ -23,6 +28,8 @@ __all__ = [
     "nearest",
     "need",
     "parameters_of",
+    "plural",
+    "sparkline",
 ]
 
 T = TypeVar("T")
@@ -81,12 +88,109 @@ def nearest(kind: str, name: Any, names: Iterable[str]) -> str:
     """
     names, near = list(names), hint(name, names)
     if near and len(names) > MOST_LISTED:
-        return f"{near}(one of {len(names)} {kind}s)"
-    return f"{near}{kind}s: {listed(names)}"
+        return f"{near}(one of {len(names)} {plural(kind)})"
+    return f"{near}{plural(kind)}: {listed(names)}"
+
+
+def plural(kind: str) -> str:
+    """Return the plural of a noun: "rules", "studies"."""
+    return f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
 
 
 MOST_LISTED = 12
 """Names listed in a message that has a suggestion; without one all are listed."""
+
+
+class Table(dict[str, T]):
+    """A dict of named entries that is short to look at, and suggests names.
+
+    Parameters
+    ----------
+    kind : str
+        What it holds, in the singular.
+    entries : mapping
+
+    Examples
+    --------
+    >>> rules = Table("rule", {"set": 1, "katz": 2})
+    >>> rules
+    2 rules: set, katz
+    >>> rules["kat"]
+    Traceback (most recent call last):
+    KeyError: "unknown rule 'kat'; did you mean 'katz'? rules: katz, set"
+    """
+
+    def __init__(self, kind: str, entries: Mapping[str, T]) -> None:
+        super().__init__(entries)
+        self.kind = kind
+
+    def __missing__(self, name: Any) -> T:
+        raise KeyError(f"unknown {self.kind} {name!r}; {nearest(self.kind, name, self)}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Table, (self.kind, dict(self))
+
+    def __repr__(self) -> str:
+        return f"{len(self)} {plural(self.kind)}: {', '.join(self)}"
+
+    def _repr_html_(self) -> str:
+        rows = {
+            name: (inspect.getdoc(entry) or "").partition("\n")[0] if callable(entry) else entry
+            for name, entry in self.items()
+        }
+        return as_html(f"{len(self)} {plural(self.kind)}", rows)
+
+
+def as_html(title: str, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
+    """Return a small table for a notebook: names and values, or a row for each mapping.
+
+    Texts are escaped; numbers have four significant digits.
+
+    Examples
+    --------
+    >>> as_html("x", {"a<b": 0.123456})
+    '<table><caption>x</caption><tr><th>a&lt;b</th><td>0.1235</td></tr></table>'
+    """
+    if isinstance(rows, Mapping):
+        body = [_html_row([name, value]) for name, value in rows.items()]
+    else:
+        heads = list(dict.fromkeys(key for row in rows for key in row))
+        body = [_html_row([head, *(row.get(head, "") for row in rows)]) for head in heads]
+    return f"<table><caption>{_html(title)}</caption>{''.join(body)}</table>"
+
+
+def _html_row(cells: Sequence[Any]) -> str:
+    return (
+        f"<tr><th>{_html(cells[0])}</th>"
+        + "".join(f"<td>{_html(cell)}</td>" for cell in cells[1:])
+        + "</tr>"
+    )
+
+
+def _html(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else printable(str(value))
+    return html.escape(text)
+
+
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Any, *, bins: int = 24) -> str:
+    """Return a histogram as a line of bars, with the range of values.
+
+    Examples
+    --------
+    >>> sparkline([1, 1, 1, 2, 3, 3])
+    '1 █▃▆ 3'
+    """
+    array = np.asarray(values)
+    if not array.size:
+        return "no units"
+    low, high = int(array.min()), int(array.max())
+    counts, _ = np.histogram(array, bins=min(bins, high - low + 1), range=(low - 0.5, high + 0.5))
+    heights = np.ceil(counts / counts.max() * len(BARS)).astype(int)
+    bars = "".join(BARS[height - 1] if height else " " for height in heights)
+    return f"{low} {bars} {high}"
 
 
 def as_generator(rng: Any, name: str = "rng") -> np.random.Generator:

@@ -18,7 +18,7 @@ from topokit.data.samples import Data, Loader
 from topokit.data.synthetic import synthetic
 from topokit.data.text import text
 from topokit.data.user import csv, npz, openml
-from topokit.tables import as_generator, choose
+from topokit.tables import Table, as_generator, choose
 
 __all__ = ["DATASETS", "Data", "load_data"]
 
@@ -56,6 +56,7 @@ DATASETS: dict[str, Loader] = {
     "openml": openml,
 }
 """Loader of each data set: a function of `data_dir`, `rng` and its own parameters."""
+DATASETS = Table("data set", DATASETS)
 
 
 def load_data(

@@ -232,6 +232,10 @@ class Data:
     source: str = ""
     augment: str | None = None
 
+    def __repr__(self) -> str:
+        sizes = f"{len(self.x_train)} training and {len(self.x_test)} test samples"
+        return f"Data({self.name!r}, {sizes}, {self.n_features} features, {self.n_classes} classes)"
+
     def __post_init__(self) -> None:
         for part in ("train", "test"):
             x = np.ascontiguousarray(getattr(self, f"x_{part}"), np.float32)

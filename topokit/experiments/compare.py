@@ -54,6 +54,13 @@ class Comparison:
     groups: pd.DataFrame
     pairs: pd.DataFrame
 
+    def __repr__(self) -> str:
+        sizes = f"{len(self.runs)} runs, {len(self.groups)} groups, {len(self.pairs)} pairs"
+        return f"Comparison({sizes})"
+
+    def _repr_html_(self) -> str:
+        return self.groups.to_html(index=False) + self.pairs.to_html(index=False)
+
 
 def compare(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],

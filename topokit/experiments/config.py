@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 from topokit.plugins import core_measures, name_of
 from topokit.rules.rewire import SCHEDULES, Rewiring
 from topokit.tables import (
+    Table,
+    as_html,
     choose,
     hint,
     is_integer,
@@ -21,6 +23,7 @@ from topokit.tables import (
     parameters_of,
 )
 from topokit.toml import (
+    flattened,
     parse_assignment,
     parse_settings,
     parse_toml,
@@ -357,6 +360,7 @@ RECIPES: dict[str, Path] = {
     path.stem: path for path in sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
 }
 """Name of each shipped recipe and its TOML file."""
+RECIPES = Table("recipe", RECIPES)
 
 SECTIONS: dict[str, type] = {
     "data": Spec,
@@ -369,7 +373,7 @@ SECTIONS: dict[str, type] = {
 _CHOICES = {"data": "name", "model": "name", "topology": "generator", "rule": "name"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RunConfig:
     """Everything that decides the result of a run; equal configurations give equal runs.
 
@@ -431,6 +435,19 @@ class RunConfig:
         good = all(isinstance(text, str) for text in self.about.values())
         need(good, "about", "a table of strings", self.about)
         assign(self, about=dict(self.about))
+
+    def __repr__(self) -> str:
+        widths = "-".join(map(str, self.model.widths))
+        model = f"{self.model.name} {widths}".rstrip()
+        budgets = (f" {key}={getattr(self.topology, key)}" for key in ("epsilon", "density"))
+        budget = "".join(words for words in budgets if not words.endswith("None"))
+        return (
+            f"RunConfig({self.rule.name} on {self.data.name}, {model}, "
+            f"{self.topology.generator}{budget}, {self.epochs} epochs, seed {self.seed})"
+        )
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self), flattened(self.to_dict()))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from topokit.experiments.rundir import MEASURE_COLUMNS, RunDirectory
 from topokit.graph import Topology, snapshots
 from topokit.measures import measure
+from topokit.tables import as_html
 from topokit.toml import flattened
 
 __all__ = [
@@ -185,7 +186,7 @@ def conditions(histories: Sequence[History]) -> list[str]:
     return labels if len(set(labels)) > 1 else ["all runs"] * len(labels)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class History:
     """The record of a run: its frames, and the topology of every recorded epoch.
 
@@ -241,6 +242,28 @@ class History:
         config = tomllib.loads(record.config)
         path, checks = run.path.resolve(), record.checks
         return cls(epochs, measures, path, config, record.environment, checks, record.timing())
+
+    def __repr__(self) -> str:
+        facts = self._facts()
+        words = [f"{key} {value}" for key, value in facts.items() if key != "run"]
+        return f"History({', '.join([repr(self.name), *words])})"
+
+    def _repr_html_(self) -> str:
+        return as_html("History", self._facts() | {"directory": self.directory})
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what is shown of a run."""
+        facts: dict[str, Any] = {"run": self.name}
+        facts["epochs"] = unfinished(self).replace(" epochs", "") or len(self.epochs)
+        for section, key in (("rule", "name"), ("data", "name"), ("topology", "generator")):
+            if key in self.config.get(section, {}):
+                facts[section] = self.config[section][key]
+        if "seed" in self.config:
+            facts["seed"] = self.config["seed"]
+        column = score_column(self.epochs) if len(self.epochs) else None
+        if column is not None:
+            facts[column] = f"{float(self.epochs[column].iloc[-1]):.4g}"
+        return facts
 
     @property
     def name(self) -> str:

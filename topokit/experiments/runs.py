@@ -32,7 +32,7 @@ from topokit.experiments.rundir import Record, RunDirectory
 from topokit.experiments.upgrade import upgrade
 from topokit.graph import EdgeUpdate, Topology
 from topokit.graph.checksums import read_seal, seal_in
-from topokit.graph.layergraph import chain_widths
+from topokit.graph.networks import chain_widths
 from topokit.measures import CORE, measure, prepare
 from topokit.nn.distributed import Processes
 from topokit.nn.layers import sparse_layers

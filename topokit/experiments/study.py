@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from topokit.experiments.config import RunConfig, load_recipe
-from topokit.tables import choose, hint, listed
+from topokit.tables import Table, choose, hint, listed
 from topokit.toml import flattened, read_toml, to_toml
 
 __all__ = ["STUDIES", "PlannedRun", "Study", "load_study", "study_from"]
@@ -21,6 +21,7 @@ STUDIES: dict[str, Path] = {
     for path in sorted((Path(__file__).parent.parent / "recipes/studies").glob("*.toml"))
 }
 """The shipped studies: name and TOML file."""
+STUDIES = Table("study", STUDIES)
 
 _TABLES = ("study", "base", "settings", "grid", "arms", "quick")
 _STUDY = ("name", "title", "description", "recipe", "seeds", "measures")
@@ -36,7 +37,7 @@ class PlannedRun:
     config: RunConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Study:
     """A set of runs: every condition in every cell of a grid, with every seed.
 
@@ -68,6 +69,12 @@ class Study:
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
+
+    def __repr__(self) -> str:
+        sizes = {"conditions": len(self.arms), "seeds": len(self.seeds)}
+        sizes |= {f"values of {key}": len(values) for key, values in self.grid.items()}
+        words = ", ".join(f"{n} {what}" for what, n in sizes.items() if n)
+        return f"Study({self.name!r}, {words})"
 
     def runs(self) -> list[PlannedRun]:
         """Return all runs with their configurations, ordered by condition, cell and seed.

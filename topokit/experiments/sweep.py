@@ -21,7 +21,7 @@ from topokit.graph.checksums import read_file
 from topokit.graph.files import is_temporary, locked, write_atomic
 from topokit.plugins import for_workers, load_plugins, only_here, told
 from topokit.progress import over_runs
-from topokit.tables import choose
+from topokit.tables import as_html, choose
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,6 +107,13 @@ class SweepResult:
     frame: pd.DataFrame
     failures: dict[str, str]
     unfinished: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        n_runs = self.frame["run"].nunique()
+        return f"SweepResult({str(self.directory)!r}, {n_runs} runs, {len(self.failures)} failed)"
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self), self.failures)
 
 
 def runs_of(directory: str | os.PathLike[str]) -> list[Path]:

@@ -80,7 +80,7 @@ from topokit.generators.structured import (
     x_net,
 )
 from topokit.graph import LayerGraph, Topology
-from topokit.tables import as_generator, choose, hint, listed, parameters_of
+from topokit.tables import Table, as_generator, choose, hint, listed, parameters_of
 
 __all__ = [
     "DENSITIES",
@@ -152,6 +152,7 @@ GENERATORS: dict[str, Callable[..., LayerGraph]] = {
 
 `rng` may be an integer seed. `describe` reports how each graph that they return was made.
 """
+GENERATORS = Table("generator", GENERATORS)
 
 NETWORKS: dict[str, Callable[..., list[LayerGraph]]] = {
     "butterfly": butterfly_network,
@@ -159,6 +160,7 @@ NETWORKS: dict[str, Callable[..., list[LayerGraph]]] = {
     "radix": radix_network,
 }
 """Families whose layers depend on each other: ``(shapes, *, densities, rng, **params)``."""
+NETWORKS = Table("generator", NETWORKS)
 
 
 def generate(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topokit.generators.sampling import check_density, check_sizes
-from topokit.tables import choose
+from topokit.tables import Table, choose
 
 __all__ = [
     "DENSITIES",
@@ -338,3 +338,4 @@ DENSITIES: dict[str, Callable[..., list[float]]] = {
     "equal_fan_in": equal_fan_in_densities,
 }
 """How layers share a budget, by name: ``(shapes, *, density) -> densities``."""
+DENSITIES = Table("allocation", DENSITIES)

@@ -8,15 +8,13 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec
+from typing import Any
 
 from topokit.graph import LayerGraph
 from topokit.plugins import place_of
 from topokit.tables import as_generator
 
 __all__ = ["Provenance", "guarantee_of", "note", "provenance_of", "recorded", "separate_notes"]
-
-P = ParamSpec("P")
 
 _NOTES: ContextVar[list[str] | None] = ContextVar("notes", default=None)
 
@@ -57,18 +55,30 @@ def provenance_of(graph: LayerGraph) -> Provenance | None:
     return graph._cache.get("provenance")
 
 
-def recorded(name: str, function: Callable[P, LayerGraph]) -> Callable[P, LayerGraph]:
-    """Wrap a family: record the provenance of each graph; accept an integer as `rng`."""
-    if getattr(function, "recorded_as", None) == name:
-        return function
-    signature = inspect.signature(function)
+class Family:
+    """A generator by its name, which records how each graph was made.
 
-    @functools.wraps(function)
-    def build(*args: P.args, **kwargs: P.kwargs) -> LayerGraph:
+    Called as the generator itself; an integer is accepted as `rng`. It has the signature and the
+    documentation of the generator, and can be pickled if that can be imported.
+    """
+
+    def __init__(self, name: str, function: Callable[..., LayerGraph]) -> None:
+        functools.update_wrapper(self, function)
+        self.recorded_as, self.function = name, function
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Family, (self.recorded_as, self.function)
+
+    def __repr__(self) -> str:
+        return f"<generator {self.recorded_as}>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> LayerGraph:
+        name, function = self.recorded_as, self.function
         if "rng" in kwargs:
             kwargs["rng"] = as_generator(kwargs["rng"])
         with separate_notes() as notes:
             graph = function(*args, **kwargs)
+        signature = inspect.signature(function)
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         if not isinstance(graph, LayerGraph):
@@ -97,8 +107,12 @@ def recorded(name: str, function: Callable[P, LayerGraph]) -> Callable[P, LayerG
         )
         return graph
 
-    build.recorded_as = name  # type: ignore[attr-defined]
-    return build
+
+def recorded(name: str, function: Callable[..., LayerGraph]) -> Callable[..., LayerGraph]:
+    """Return a generator that records the provenance of each graph."""
+    if isinstance(function, Family) and function.recorded_as == name:
+        return function
+    return Family(name, function)
 
 
 def guarantee_of(function: Callable[..., Any]) -> str:

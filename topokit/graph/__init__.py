@@ -11,8 +11,6 @@ from topokit.graph.layergraph import (
     EdgeUpdate,
     LayerGraph,
     Topology,
-    chain_widths,
-    check_chain,
     check_per_edge,
     distinct,
     positions_in,
@@ -23,6 +21,7 @@ from topokit.graph.layergraph import (
     top_absent,
     union,
 )
+from topokit.graph.networks import chain_widths, check_chain, describe
 
 __all__ = [
     "EdgeUpdate",
@@ -31,6 +30,7 @@ __all__ = [
     "chain_widths",
     "check_chain",
     "check_per_edge",
+    "describe",
     "distinct",
     "positions_in",
     "random_subset",

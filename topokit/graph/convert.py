@@ -20,7 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from topokit.foreign import check_units, printable, read_arrays, refusals
 from topokit.graph.files import write_atomic
-from topokit.graph.layergraph import LayerGraph, Topology, check_chain, distinct
+from topokit.graph.layergraph import LayerGraph, Topology, distinct
+from topokit.graph.networks import check_chain
 
 if TYPE_CHECKING:
     import networkx as nx

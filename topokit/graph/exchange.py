@@ -22,7 +22,8 @@ from topokit.graph.convert import (
     node_attributes,
     topology_of_nodes,
 )
-from topokit.graph.layergraph import LayerGraph, Topology, check_chain
+from topokit.graph.layergraph import LayerGraph, Topology
+from topokit.graph.networks import check_chain
 
 __all__ = [
     "from_edge_index",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import operator
-import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +12,12 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
+from topokit.tables import as_html, sparkline
+
 __all__ = [
     "EdgeUpdate",
     "LayerGraph",
     "Topology",
-    "chain_widths",
-    "check_chain",
     "check_per_edge",
     "distinct",
     "integers",
@@ -319,6 +317,13 @@ class LayerGraph:
     def __repr__(self) -> str:
         return f"LayerGraph({self.n_in} -> {self.n_out}, {self.n_edges} edges)"
 
+    def _repr_html_(self) -> str:
+        from topokit.graph.networks import describe
+
+        facts: dict[Any, Any] = describe(self).iloc[0].to_dict()
+        bars = {side: sparkline(getattr(self, side)) for side in ("fan_in", "fan_out")}
+        return as_html(repr(self), {**facts, **{f"units of each {k}": v for k, v in bars.items()}})
+
 
 Topology = dict[str, LayerGraph]
 """All layer graphs of a network, input to output; names as in ``named_modules()``."""
@@ -328,93 +333,6 @@ def same_edges(a: LayerGraph, b: LayerGraph) -> bool:
     """Return whether two graphs have the same shape and the same edges."""
     pairs = ((a.indptr, b.indptr), (a.indices, b.indices))
     return a is b or (a.shape == b.shape and all(np.array_equal(x, y) for x, y in pairs))
-
-
-def chain_widths(topology: Mapping[str, LayerGraph]) -> list[int] | None:
-    """Return the widths ``[n_0, ..., n_L]`` if each layer feeds the next, else ``None``.
-
-    Whether it does is read from the widths, and for attention from the names: queries, keys and
-    values of one module (`PROJECTIONS`) read the same units, so a network with them is no chain
-    even where all widths are equal.
-
-    Examples
-    --------
-    >>> layer = LayerGraph.from_edge_ids([], (3, 2))
-    >>> chain_widths({"fc1": layer}), chain_widths({"fc1": layer, "fc2": layer})
-    ([2, 3], None)
-    """
-    graphs = list(topology.values())
-    if not graphs or any(a.n_out != b.n_in for a, b in itertools.pairwise(graphs)):
-        return None
-    if side_by_side(topology):
-        return None
-    return [graphs[0].n_in] + [graph.n_out for graph in graphs]
-
-
-PROJECTIONS = re.compile("(to_|w_?)?(q|k|v|query|key|value)(_proj)?", re.IGNORECASE)
-"""Usual names of the layers of an attention that make queries, keys and values."""
-
-
-def side_by_side(names: Iterable[str]) -> tuple[str, str] | None:
-    """Return two layers of one module that read the same units, by their names; None without any.
-
-    Examples
-    --------
-    >>> side_by_side(["block1.attention.q_proj", "block1.attention.k_proj", "fc"])
-    ('block1.attention.q_proj', 'block1.attention.k_proj')
-    >>> side_by_side(["fc1", "fc2"]) is None
-    True
-    """
-    seen: dict[str, str] = {}
-    for name in names:
-        parent, _, leaf = name.rpartition(".")
-        if PROJECTIONS.fullmatch(leaf) and seen.setdefault(parent, name) != name:
-            return seen[parent], name
-    return None
-
-
-def check_chain(topology: Mapping[str, LayerGraph], what: str = "") -> list[int]:
-    """Return the widths of layers that chain; raise a ValueError if they do not.
-
-    Parameters
-    ----------
-    topology : dict of LayerGraph
-    what : str, optional
-        What needs such layers, for the message.
-
-    Returns
-    -------
-    list of int
-        As `chain_widths`.
-
-    Raises
-    ------
-    ValueError
-        If the layers do not chain, or there are none.
-
-    Examples
-    --------
-    >>> layer = LayerGraph.from_edge_ids([], (3, 2))
-    >>> check_chain({"fc1": layer})
-    [2, 3]
-    >>> check_chain({"fc1": layer, "fc2": layer})
-    Traceback (most recent call last):
-    ValueError: expected layers that chain (n_out of each equal to n_in of the next), got
-    fc1: 2 -> 3, fc2: 2 -> 3
-    """
-    widths = chain_widths(topology)
-    if widths is None:
-        layers = ", ".join(f"{name}: {g.n_in} -> {g.n_out}" for name, g in topology.items())
-        if beside := side_by_side(topology):
-            raise ValueError(
-                f"{what + ': ' if what else ''}expected layers that chain, got an attention, whose "
-                f"layers {beside[0]} and {beside[1]} read the same units"
-            )
-        raise ValueError(
-            f"{what + ': ' if what else ''}expected layers that chain (n_out of each equal to "
-            f"n_in of the next), got {layers or 'no layers'}"
-        )
-    return widths
 
 
 def check_per_edge(
@@ -561,6 +479,10 @@ class EdgeUpdate:
         moved = per_edge[self.source]
         moved[self.grown] = fill
         return moved
+
+    def __repr__(self) -> str:
+        graph = f"{self.after.n_in} -> {self.after.n_out}"
+        return f"EdgeUpdate({graph}, {self.n_dropped} edges dropped, {self.n_grown} grown)"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, EdgeUpdate):

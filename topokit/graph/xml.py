@@ -14,7 +14,8 @@ import numpy as np
 from topokit.foreign import open_regular, printable
 from topokit.graph.convert import edge_pairs, node_attributes, topology_of_nodes
 from topokit.graph.files import write_atomic
-from topokit.graph.layergraph import Topology, check_chain
+from topokit.graph.layergraph import Topology
+from topokit.graph.networks import check_chain
 
 __all__ = ["read_gexf", "read_graphml", "write_xml"]
 

@@ -107,7 +107,7 @@ from topokit.measures.weighted import (
     weighted_gaps,
 )
 from topokit.plugins import core_measures, place_of, table_for
-from topokit.tables import hint, nearest
+from topokit.tables import Table, hint, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -222,6 +222,7 @@ LAYER_MEASURES: dict[str, Callable[[Any], Any]] = {
     "distances": distances,
     "robustness": robustness,
 }
+LAYER_MEASURES = Table("measure", LAYER_MEASURES)
 
 NETWORK_MEASURES: dict[str, Callable[[Any], Any]] = {
     "network_spectral_gap": network_spectral_gap,
@@ -232,12 +233,14 @@ NETWORK_MEASURES: dict[str, Callable[[Any], Any]] = {
     "active_flow": active_flow,
     "hub_alignment": hub_alignment,
 }
+NETWORK_MEASURES = Table("measure", NETWORK_MEASURES)
 
 CHANGE_MEASURES: dict[str, Callable[[EdgeUpdate], Any]] = {
     "turnover": turnover,
     "jaccard": jaccard,
     "jaccard_excess": jaccard_excess,
 }
+CHANGE_MEASURES = Table("measure", CHANGE_MEASURES)
 
 
 CORE: tuple[str, ...] = (

@@ -24,7 +24,7 @@ from topokit.measures.scalefree import (
     describe_fit,
     power_law_of,
 )
-from topokit.tables import as_generator, is_integer
+from topokit.tables import as_generator, as_html, is_integer
 
 __all__ = [
     "BinomialDistance",
@@ -88,6 +88,16 @@ class DegreeReport:
     aic: dict[str, float]
     tier: str
     sentence: str
+
+    def __repr__(self) -> str:
+        return f"DegreeReport({self.side!r}, {self.tier!r}: {self.sentence})"
+
+    def _repr_html_(self) -> str:
+        facts = {"tier": self.tier, "sentence": self.sentence, "gini": self.gini}
+        facts |= {"binomial distance": self.binomial.distance, "p of the maximum": self.maximum_p}
+        facts |= {f"tail index, {key}": value for key, value in self.tail._asdict().items()}
+        facts |= {f"AIC, {law}": value for law, value in self.aic.items()}
+        return as_html(f"Degrees, {self.side}: {self.fit.label}", facts)
 
 
 def _holds(fit: PowerLawFit) -> dict[str, bool]:

@@ -22,7 +22,7 @@ from topokit.measures.powerlaw import (
     tally,
 )
 from topokit.measures.rivals import LikelihoodRatio, compare, lognormal_likelihood
-from topokit.tables import as_generator
+from topokit.tables import as_generator, as_html
 
 __all__ = [
     "PowerLaw",
@@ -139,6 +139,12 @@ class PowerLawFit:
             f"n_tail={self.n_tail}, ks_distance={self.ks_distance:.4g}, p: {p}, "
             f"failed={self.failed!r})"
         )
+
+    def _repr_html_(self) -> str:
+        names = ("alpha", "alpha_error", "xmin", "n", "n_tail", "ks_distance", "dispersion")
+        facts = {name: getattr(self, name) for name in names}
+        facts["p"] = self.p_text if self.replicates else "not bootstrapped"
+        return as_html(f"PowerLawFit: {self.label}", facts | {"failed": "; ".join(self.failed)})
 
     @property
     def p_text(self) -> str:

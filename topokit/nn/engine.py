@@ -32,7 +32,7 @@ from topokit.nn.sparsify import sparsify
 from topokit.nn.wrappers import bare
 from topokit.rules import RULES, Rewiring, UpdateRule, rewire_network
 from topokit.rules.budget import without_growing
-from topokit.tables import as_generator, choose, is_integer, need
+from topokit.tables import as_generator, as_html, choose, is_integer, need
 
 __all__ = ["Engine", "as_arrays", "as_tensors", "attach", "sparsify"]
 
@@ -135,6 +135,14 @@ class Engine(Schedule, Attached, Member):
         if recorder is not None:
             recorder(0, self.topology)
         self._switch_capture()
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "rule": self.name, "every": self.options.every, "steps": self.steps,
+            "rewirings": self.updates,
+            **{name: f"{layer.nnz} edges" for name, layer in self._layers.items()},
+        }  # fmt: skip
+        return as_html("Engine", facts)
 
     def __repr__(self) -> str:
         every = self.options.every

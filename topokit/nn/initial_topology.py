@@ -14,6 +14,7 @@ from topokit.graph import LayerGraph, Topology, chain_widths
 from topokit.graph.convert import as_topology
 from topokit.rules.budget import global_lowest
 from topokit.rules.drop import lowest
+from topokit.tables import Table
 
 __all__ = ["INITIAL_TOPOLOGIES", "from_file", "snip"]
 
@@ -261,3 +262,4 @@ def _most_sensitive(
 
 INITIAL_TOPOLOGIES: dict[str, Callable[..., Topology]] = {"file": from_file, "snip": snip}
 """Functions ``(x, y, /, *, widths, density, rng, **params) -> Topology`` by name."""
+INITIAL_TOPOLOGIES = Table("initial topology", INITIAL_TOPOLOGIES)

@@ -19,7 +19,7 @@ from topokit.nn.language import gpt, gpt_layers
 from topokit.nn.layers import SparseLinear
 from topokit.nn.rbm import set_rbm
 from topokit.nn.residual import resnet, resnet_layers, wide_resnet, wide_resnet_layers
-from topokit.tables import as_generator, parameters_of
+from topokit.tables import Table, as_generator, parameters_of
 
 __all__ = [
     "LAYERS",
@@ -338,6 +338,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "gpt": gpt,
 }
 """Functions ``(topology, *, rng, generator, **options) -> module`` that build a model, by name."""
+MODELS = Table("model", MODELS)
 
 LAYERS: dict[str, Callable[..., dict[str, tuple[int, ...]]]] = {
     "resnet": resnet_layers,

@@ -50,7 +50,7 @@ from topokit.plots.network import network
 from topokit.plots.style import SIZES, figure, house_style, inches
 from topokit.plots.style import save as save_axes
 from topokit.plots.summary import PAGE, runs_over_epochs, summary, summary_across
-from topokit.tables import choose
+from topokit.tables import Table, choose
 
 if TYPE_CHECKING:
     from topokit.experiments.record import History, RunLike
@@ -100,6 +100,7 @@ LAYER_PLOTS: dict[str, Callable[..., Axes]] = {
     "adjacency": adjacency,
     "input_map": input_map,
 }
+LAYER_PLOTS = Table("plot", LAYER_PLOTS)
 
 HISTORY_PLOTS: dict[str, Callable[..., Axes]] = {
     "summary": summary,
@@ -116,6 +117,7 @@ HISTORY_PLOTS: dict[str, Callable[..., Axes]] = {
     "spectrum_over_epochs": spectrum_over_epochs,
     "network": network,
 }
+HISTORY_PLOTS = Table("plot", HISTORY_PLOTS)
 
 CAPTIONS = {
     "summary": "The run on one time axis: degrees of the first layer, variance over mean of the "
@@ -156,6 +158,7 @@ ACROSS_PLOTS: dict[str, Callable[..., Axes]] = {
     "arms_side_by_side": arms_side_by_side,
 }
 """Figures of a tidy frame with many runs."""
+ACROSS_PLOTS = Table("plot", ACROSS_PLOTS)
 
 OF_SCORES = ("accuracy_over_epochs", "accuracy_against_measure")
 

@@ -39,7 +39,7 @@ from topokit.rules.rewire import (
 )
 from topokit.rules.structured import block_sparse, n_to_m, srigl
 from topokit.rules.topological import cht, chts, chtss
-from topokit.tables import choose
+from topokit.tables import Table, choose
 
 __all__ = [
     "RULES",
@@ -78,6 +78,7 @@ RULES: dict[str, Callable[..., UpdateRule]] = {
     "sensitivity": sensitivity,
     "gradient_ratio": gradient_ratio,
 }
+RULES = Table("rule", RULES)
 
 
 def make_rule(name: str | Callable[..., UpdateRule], **params: Any) -> UpdateRule:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from topokit.graph import positions_in
 from topokit.rules.rewire import Init, LayerView, zeros
-from topokit.tables import choose
+from topokit.tables import Table, choose
 
 __all__ = [
     "INITS",
@@ -114,6 +114,7 @@ INITS: dict[str, Init] = {
     "half_std": half_std,
 }
 """Initial values by name, of grown edges and of whole layers."""
+INITS = Table("init", INITS)
 
 
 def init_named(name: str) -> Init:

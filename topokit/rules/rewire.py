@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topokit.graph import EdgeUpdate, LayerGraph, check_per_edge, sorted_ids
-from topokit.tables import choose, is_integer, is_number, need
+from topokit.tables import Table, choose, is_integer, is_number, need
 
 __all__ = [
     "LayerView",
@@ -294,6 +294,11 @@ class UpdateRule(NamedTuple):
     memory: Mapping[str, Memory] | None = None
     step: Step | None = None
 
+    def __repr__(self) -> str:
+        names = {key: getattr(value, "__name__", value) for key, value in self._asdict().items()}
+        shown = [f"{key}={value}" for key, value in names.items() if value]
+        return f"UpdateRule({', '.join(shown)})"
+
 
 def rewire(
     view: LayerView,
@@ -426,6 +431,7 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "linear": linear,
 }
 """``(step, total) -> factor`` in [0, 1] by which the initial drop fraction is multiplied."""
+SCHEDULES = Table("schedule", SCHEDULES)
 
 
 @dataclass(frozen=True, kw_only=True)

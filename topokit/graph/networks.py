@@ -1,0 +1,157 @@
+"""Networks of layer graphs: layers that form a chain, and a table of what they are."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from topokit.graph.layergraph import LayerGraph
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from topokit.graph.convert import GraphLike
+
+__all__ = ["chain_widths", "check_chain", "describe", "side_by_side"]
+
+
+def describe(source: GraphLike) -> pd.DataFrame:
+    """Return a table of the layers of a network: sizes, edges, density and degrees.
+
+    Parameters
+    ----------
+    source : dict of LayerGraph
+        Or whatever `topokit.graph.convert.as_topology` reads: a graph, a model, a path.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each layer, named by it, and one for the whole ``"network"`` if there are several.
+        Columns ``n_in, n_out, edges, density`` and the smallest, mean and largest ``fan_in`` and
+        ``fan_out``, which are nan for a side without units. Cost O(edges).
+
+    Examples
+    --------
+    >>> graph = LayerGraph.from_edge_ids([0, 1, 2, 4], (2, 3))
+    >>> describe({"fc1": graph})[["edges", "fan_in_min", "fan_in_max"]].values.tolist()
+    [[4, 1, 3]]
+    """
+    import pandas as pd
+
+    from topokit.graph.convert import as_topology
+
+    topology = as_topology(source)
+    rows = {name: _facts(graph) for name, graph in topology.items()}
+    if len(topology) > 1:
+        edges = sum(graph.n_edges for graph in topology.values())
+        possible = sum(graph.n_out * graph.n_in for graph in topology.values())
+        density = edges / possible if possible else float("nan")
+        rows["network"] = {"edges": edges, "density": density}
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    frame.index.name = "layer"
+    whole = [name for name in frame if name not in ("density", "fan_in_mean", "fan_out_mean")]
+    return frame.astype(dict.fromkeys(whole, "Int64"))
+
+
+def _facts(graph: LayerGraph) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "n_in": graph.n_in, "n_out": graph.n_out, "edges": graph.n_edges, "density": graph.density
+    }  # fmt: skip
+    for side in ("fan_in", "fan_out"):
+        degrees = getattr(graph, side)
+        some = degrees.size > 0
+        facts[f"{side}_min"] = int(degrees.min()) if some else None
+        facts[f"{side}_mean"] = float(np.mean(degrees)) if some else float("nan")
+        facts[f"{side}_max"] = int(degrees.max()) if some else None
+    return facts
+
+
+def chain_widths(topology: Mapping[str, LayerGraph]) -> list[int] | None:
+    """Return the widths ``[n_0, ..., n_L]`` if each layer feeds the next, else ``None``.
+
+    Whether it does is read from the widths, and for attention from the names: queries, keys and
+    values of one module (`PROJECTIONS`) read the same units, so a network with them is no chain
+    even where all widths are equal.
+
+    Examples
+    --------
+    >>> layer = LayerGraph.from_edge_ids([], (3, 2))
+    >>> chain_widths({"fc1": layer}), chain_widths({"fc1": layer, "fc2": layer})
+    ([2, 3], None)
+    """
+    graphs = list(topology.values())
+    if not graphs or any(a.n_out != b.n_in for a, b in itertools.pairwise(graphs)):
+        return None
+    if side_by_side(topology):
+        return None
+    return [graphs[0].n_in] + [graph.n_out for graph in graphs]
+
+
+PROJECTIONS = re.compile("(to_|w_?)?(q|k|v|query|key|value)(_proj)?", re.IGNORECASE)
+"""Usual names of the layers of an attention that make queries, keys and values."""
+
+
+def side_by_side(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return two layers of one module that read the same units, by their names; None without any.
+
+    Examples
+    --------
+    >>> side_by_side(["block1.attention.q_proj", "block1.attention.k_proj", "fc"])
+    ('block1.attention.q_proj', 'block1.attention.k_proj')
+    >>> side_by_side(["fc1", "fc2"]) is None
+    True
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        parent, _, leaf = name.rpartition(".")
+        if PROJECTIONS.fullmatch(leaf) and seen.setdefault(parent, name) != name:
+            return seen[parent], name
+    return None
+
+
+def check_chain(topology: Mapping[str, LayerGraph], what: str = "") -> list[int]:
+    """Return the widths of layers that chain; raise a ValueError if they do not.
+
+    Parameters
+    ----------
+    topology : dict of LayerGraph
+    what : str, optional
+        What needs such layers, for the message.
+
+    Returns
+    -------
+    list of int
+        As `chain_widths`.
+
+    Raises
+    ------
+    ValueError
+        If the layers do not chain, or there are none.
+
+    Examples
+    --------
+    >>> layer = LayerGraph.from_edge_ids([], (3, 2))
+    >>> check_chain({"fc1": layer})
+    [2, 3]
+    >>> check_chain({"fc1": layer, "fc2": layer})
+    Traceback (most recent call last):
+    ValueError: expected layers that chain (n_out of each equal to n_in of the next), got
+    fc1: 2 -> 3, fc2: 2 -> 3
+    """
+    widths = chain_widths(topology)
+    if widths is None:
+        layers = ", ".join(f"{name}: {g.n_in} -> {g.n_out}" for name, g in topology.items())
+        if beside := side_by_side(topology):
+            raise ValueError(
+                f"{what + ': ' if what else ''}expected layers that chain, got an attention, whose "
+                f"layers {beside[0]} and {beside[1]} read the same units"
+            )
+        raise ValueError(
+            f"{what + ': ' if what else ''}expected layers that chain (n_out of each equal to "
+            f"n_in of the next), got {layers or 'no layers'}"
+        )
+    return widths
