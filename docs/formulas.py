@@ -18,7 +18,7 @@ EM = 1.05  # of a formula, in those of the text around it
 FONT = FontProperties(math_fontfamily="stix", size=SIZE)
 LETTER = {Outline.MOVETO: "M", Outline.LINETO: "L", Outline.CURVE3: "Q", Outline.CURVE4: "C"}
 
-KNOWN = {r"\text{": r"\mathrm{", r"\qquad": r"\ \ \ \ ", r"\quad": r"\ \ ", r"\le ": r"\leq ",
+KNOWN = {r"\qquad": r"\ \ \ \ ", r"\quad": r"\ \ ", r"\le ": r"\leq ",
          r"\ge ": r"\geq "}  # fmt: skip
 
 
