@@ -72,7 +72,7 @@ def displayed(self, node):
 
 
 def lines_of(formula):
-    r"""Return the lines of a formula: those of ``\begin{cases}``, which matplotlib lacks, or one."""
+    r"""Return the lines of a formula: of ``\begin{cases}``, which matplotlib lacks, or one."""
     parts = re.fullmatch(
         r"(.*?)\\begin\{cases\}(.*)\\end\{cases\}(.*)", formula.strip(), flags=re.S
     )

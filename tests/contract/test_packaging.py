@@ -8,17 +8,16 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
 
 import topokit
 
 ROOT = Path(topokit.__file__).parent.parent
-pytest.importorskip("hatchling")
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """The files of the source distribution, and its metadata."""
+    pytest.importorskip("hatchling")
     folder = tmp_path_factory.mktemp("sdist")
     command = [sys.executable, "-m", "hatchling", "build", "--target", "sdist"]
     subprocess.run([*command, "--directory", folder], cwd=ROOT, check=True, capture_output=True)
@@ -64,6 +63,7 @@ def test_classifiers_exist():
 
 
 def test_the_citation_names_this_version():
+    yaml = pytest.importorskip("yaml")
     said = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert said["cff-version"] == "1.2.0"
     assert said["version"] == topokit.__version__
