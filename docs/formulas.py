@@ -18,7 +18,7 @@ EM = 1.05  # of a formula, in those of the text around it
 FONT = FontProperties(math_fontfamily="stix", size=SIZE)
 LETTER = {Outline.MOVETO: "M", Outline.LINETO: "L", Outline.CURVE3: "Q", Outline.CURVE4: "C"}
 
-KNOWN = {r"\text{": r"\mathrm{", r"\qquad": r"\ \ \ \ ", r"\quad": r"\ \ ", r"\le ": r"\leq ",
+KNOWN = {r"\qquad": r"\ \ \ \ ", r"\quad": r"\ \ ", r"\le ": r"\leq ",
          r"\ge ": r"\geq "}  # fmt: skip
 
 
@@ -65,13 +65,17 @@ def displayed(self, node):
     formula = node.astext()
     words = self.encode(formula).replace('"', "&quot;")
     drawn = [svg(line.replace(r"\frac", r"\dfrac"))[0] for line in lines_of(formula)]
-    self.body.append(f'<div class="math" role="img" aria-label="{words}">{"<br>".join(drawn)}</div>')
+    self.body.append(
+        f'<div class="math" role="img" aria-label="{words}">{"<br>".join(drawn)}</div>'
+    )
     raise SkipNode
 
 
 def lines_of(formula):
-    r"""Return the lines of a formula: those of ``\begin{cases}``, which matplotlib lacks, or one."""
-    parts = re.fullmatch(r"(.*?)\\begin\{cases\}(.*)\\end\{cases\}(.*)", formula.strip(), flags=re.S)
+    r"""Return the lines of a formula: of ``\begin{cases}``, which matplotlib lacks, or one."""
+    parts = re.fullmatch(
+        r"(.*?)\\begin\{cases\}(.*)\\end\{cases\}(.*)", formula.strip(), flags=re.S
+    )
     if parts is None:
         return [formula]
     before, rows, after = parts.groups()

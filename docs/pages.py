@@ -152,6 +152,7 @@ def api(fill: Any) -> Pages:
     values = {name: getattr(tk, name) for name in tk.__all__}
     tables = {name: value for name, value in values.items() if isinstance(value, Mapping)}
     names = [n for n, value in values.items() if n not in tables and not inspect.ismodule(value)]
+    objects = [name for name in names if not callable(values[name])]
     grouped = {name for group in GROUPS.values() for name in group}
     groups = {**GROUPS, "Further names": [name for name in names if name not in grouped]}
     places = {}
@@ -165,14 +166,20 @@ def api(fill: Any) -> Pages:
         fill(
             "api-index.md",
             groups={
-                title: [f"topokit.{name}" for name in group if name in names]
+                title: [
+                    f"topokit.{name}" for name in group if name in names and name not in objects
+                ]
                 for title, group in groups.items()
             },
+            objects={name: first_line(values[name]) for name in objects},
             tables=places,
             subpackages=SUBPACKAGES,
         ),
     )
     yield "api/topology.md", fill("api-topology.md")
+    for name in objects:
+        kind = type(values[name])
+        yield f"api/{name}.md", fill("api-object.md", name=name, kind=kind)
     yield "api/cli.md", fill("api-cli.md", about=inspect.getdoc(tk.cli))
     for name in SUBPACKAGES:
         yield f"api/{name}.md", subpackage(name, fill)
