@@ -324,15 +324,18 @@ def _in_columns(ax: Axes, handles: Any, labels: Any, *, width: float, **place: A
 
 
 def _legend_above_curves(ax: Axes) -> Legend:
-    """Make a legend at the top and raise the upper limit until the curves are below it."""
+    """Make a legend at the top and raise the upper limit until the curves are below it.
+
+    Where that would need more than a third of the axes, or the axis is logarithmic, the legend is
+    where matplotlib finds it to cover least.
+    """
     found = _in_columns(ax, *_entries(ax), width=ax.bbox.width, loc="upper center")
     pad = 2 * MARGIN / POINT * ax.figure.dpi
     share = (found.get_window_extent().height + pad) / ax.get_window_extent().height
-    if share < 0.6 and not ax.yaxis_inverted():
-        to = ax.yaxis.get_transform()
-        low, high = to.transform(np.array(ax.get_ylim()))
-        top = float(to.inverted().transform(np.array([low + (high - low) / (1 - share)]))[0])
-        ax.set_ylim(top=top)
+    if share > 1 / 3 or ax.get_yscale() != "linear" or ax.yaxis_inverted():
+        return ax.legend(*_entries(ax), loc="best", frameon=True, framealpha=0.7)
+    low, high = ax.get_ylim()
+    ax.set_ylim(top=low + (max(high, ax.dataLim.y1) - low) / (1 - share))
     return found
 
 
