@@ -326,7 +326,8 @@ def _draw_units_and_edges(
     for x_of, (column, height) in enumerate(zip(columns, heights, strict=True)):
         hub = _classes(column) == 4
         hubs |= bool(hub.any())
-        colours = [COLOURS[1] if one else color or COLOURS[0] for one in hub]
+        usual = COLOURS[0] if color is None else color
+        colours = [COLOURS[1] if one else usual for one in hub]
         ax.scatter(
             np.full(height.size, x_of), height, s=4 + 60 * column.degrees / most, c=colours,
             zorder=3, lw=0.4, edgecolors=[ax.get_facecolor()],
