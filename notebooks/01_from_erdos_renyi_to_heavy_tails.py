@@ -81,8 +81,9 @@ tk.plots.measure_over_epochs(moving, ax=ax);
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(6.5, 3), layout="constrained")
-tk.plots.input_map(moving.topology(0)["fc1"], ax=axes[0])
-tk.plots.input_map(moving.topology(-1)["fc1"], ax=axes[1])
+first, last = (moving.topology(epoch)["fc1"] for epoch in (0, -1))
+tk.plots.input_map(first, compared_with=last, ax=axes[0])  # one scale of colours
+tk.plots.input_map(last, compared_with=first, ax=axes[1])
 axes[0].set_title("at the start")
 axes[1].set_title("at the end");
 

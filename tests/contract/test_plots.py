@@ -250,12 +250,10 @@ def test_nothing_is_cut_off_and_legends_cover_nothing(name, plot):
         plot(name, ax=ax)
         ax.figure.draw_without_rendering()
         page = ax.figure.bbox
-        for text in ax.findobj(Text):
-            if text.get_visible() and text.get_text() and text in (ax.title, *ax.texts):
-                box = text.get_window_extent()
-                assert box.x0 >= page.x0 - 1
-                assert box.x1 <= page.x1 + 1
-                assert box.y1 <= page.y1 + 1
+        for text in (ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts):
+            box = text.get_window_extent()
+            assert page.x0 - 1 <= box.x0 <= box.x1 <= page.x1 + 1, text.get_text()
+            assert page.y0 - 1 <= box.y0 <= box.y1 <= page.y1 + 1, text.get_text()
         legend = ax.get_legend()
         if legend is None:
             return

@@ -30,6 +30,7 @@ from topokit.plots.parts import (
     scale_to,
     shade,
     share_y,
+    short_names,
     styled,
     title_of,
     unless_used,
@@ -226,7 +227,8 @@ def _over_epochs(
 ) -> float:
     """Plot a measure over epochs, a line for each layer; return the largest value."""
     layers = _values(history, measure)
-    for i, (layer, part) in enumerate(layers.items()):
+    names = short_names(layers)
+    for i, (layer, part) in enumerate(zip(names, layers.values(), strict=True)):
         style = {**one_of_many(i, color), "label": named(label, layer)}
         draw_series(ax, part["epoch"], part["value"], given, **style)
     if measure.endswith(".dispersion") and layers:
@@ -586,7 +588,8 @@ def edge_survival(
     history = as_run(history)
     found, ax = _kaplan_meier(history), axes(ax)
     lowest = ax.get_ylim()[0] * 1.3 if ax.has_data() else 0.5
-    for i, (name, (age, share)) in enumerate(found.items()):
+    names = short_names(found)
+    for i, (name, (age, share)) in enumerate(zip(names, found.values(), strict=True)):
         style = styled(kwargs, **one_of_many(i, color), label=named(label, name))
         left = share > 0
         (line,) = ax.step(age[left], share[left], where="post", **style)
@@ -595,7 +598,7 @@ def edge_survival(
             ax.plot(
                 age[~left][:1], [0.02], transform=ax.get_xaxis_transform(), linestyle="none",
                 marker="x", markersize=4, color=line.get_color(),
-                label=unless_used(ax, "none is left"),
+                label=unless_used(ax, "none is left"), gid="mark",
             )  # fmt: skip
     if found:
         ax.set(yscale="log", ylim=(lowest / 1.3, 1.3))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -21,7 +20,14 @@ from topokit.experiments.record import History, as_run
 from topokit.graph import LayerGraph
 from topokit.graph.convert import GraphLike, as_topology
 from topokit.plots.layer import degree_ranks
-from topokit.plots.parts import empty_axes, legend_below, shade, styled, title_of
+from topokit.plots.parts import (
+    empty_axes,
+    legend_below,
+    shade,
+    short_names,
+    styled,
+    title_of,
+)
 from topokit.plots.style import COLOURS, NULL, axes
 
 __all__ = ["network"]
@@ -50,7 +56,7 @@ TOGETHER = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("q", "k"
 # of its own.
 # Cost: O(edges) to count; at most 25 bands for each layer, whatever its size.
 
-CLASSES = ("without edges", "fewer than random", "as in a random network", "more", "hubs")
+CLASSES = ("no edges", "fewer", "usual", "more", "hubs")
 CLASS_COLOURS = ("#ffffff", COLOURS[5], "#b5b5b5", COLOURS[4], COLOURS[1])
 
 
@@ -153,7 +159,9 @@ def network(
     skipping = max([layer.right - layer.left for layer in layers] + [1]) > 1
     ax.set(xlim=(-0.3, max(len(columns), 1) - 0.7), ylim=(-0.04, 1.06 + RISE * skipping))
     ax.set(yticks=[], xlabel="layer and number of units")
-    ax.set_ylabel("units by degree, highest on top" if exact else "edge ends by degree class")
+    ax.set_ylabel(
+        "units by degree,\nhighest on top" if exact else "share of edges\nby degree class"
+    )
     ax.spines[:].set_visible(False)
     title_of(ax, title, label)
     _label_columns(ax, columns)
@@ -281,19 +289,11 @@ def _label_columns(ax: Axes, columns: Sequence[_Column]) -> None:
     place = ax.get_window_extent().width / max(len(labels), 1)
     texts = ax.get_xticklabels()
     if any(text.get_window_extent().width > 0.95 * place for text in texts):
-        names = [_short(column.name) for column in columns]
-        if len(set(names)) < len(names):
-            names = [column.name for column in columns]
+        names = short_names([column.name for column in columns], always=True)
         labels = [f"{n}, {c.degrees.size}" for n, c in zip(names, columns, strict=True)]
         ax.set_xticks(range(len(labels)), labels, rotation=90)
         points = 72 * place / ax.figure.dpi
         ax.tick_params(axis="x", labelsize=min(texts[0].get_fontsize(), max(0.8 * points, 3.0)))
-
-
-def _short(name: str) -> str:
-    """Return a name whose parts but the last are their first letter and number."""
-    *head, last = name.split(".")
-    return ".".join([*(re.sub(r"^(\w)[^\W\d]*", r"\1", word) for word in head), last])
 
 
 # --- every unit and edge -------------------------------------------------------------------------
@@ -326,7 +326,8 @@ def _draw_units_and_edges(
     for x_of, (column, height) in enumerate(zip(columns, heights, strict=True)):
         hub = _classes(column) == 4
         hubs |= bool(hub.any())
-        colours = [COLOURS[1] if one else color or COLOURS[0] for one in hub]
+        usual = COLOURS[0] if color is None else color
+        colours = [COLOURS[1] if one else usual for one in hub]
         ax.scatter(
             np.full(height.size, x_of), height, s=4 + 60 * column.degrees / most, c=colours,
             zorder=3, lw=0.4, edgecolors=[ax.get_facecolor()],
@@ -393,8 +394,8 @@ def _draw_classes(
     seen = np.bincount(np.concatenate(classes), minlength=5) if classes else np.zeros(5, int)
     shown = [kind for kind in (4, 3, 2, 1, 0) if seen[kind]]
     entries = [Patch(facecolor=colours[kind], edgecolor=NULL, linewidth=0.4) for kind in shown]
-    words = [f"{CLASSES[kind]} ({seen[kind]:,} units)" for kind in shown]
-    legend_below(ax, entries, words)
+    words = [f"{CLASSES[kind]} ({seen[kind]:,})" for kind in shown]
+    legend_below(ax, entries, words, title="edges of units, compared with a random network")
 
 
 def _spans(column: _Column, own: NDArray[np.int64]) -> dict[int, Span]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -38,6 +40,7 @@ __all__ = [
     "scale_to",
     "shade",
     "share_y",
+    "short_names",
     "styled",
     "title_of",
     "unless_used",
@@ -98,6 +101,23 @@ def named(label: str | None, name: str) -> str:
     return f"{label}, {name}" if label else name
 
 
+def short_names(names: Iterable[str], *, always: bool = False) -> list[str]:
+    """Return names of layers, shortened if they are long and more than six (or `always`).
+
+    Parts but the last keep their first letter and their number: "s1.b2.conv1". Names that would
+    then be equal stay as they are.
+    """
+    names = list(names)
+    if not always and (len(names) <= 6 or max(map(len, names)) <= 12):
+        return names
+    found = []
+    for name in names:
+        *head, last = name.split(".")
+        words = [re.sub(r"^(\w)[^\W\d]*", r"\1", word) for word in head]
+        found.append(".".join([*words, last]))
+    return found if len(set(found)) == len(found) else names
+
+
 def unless_used(ax: Axes, label: str) -> str:
     """Return a label for the legend, hidden if the axes has it already."""
     used = ax.get_legend_handles_labels()[1]
@@ -106,7 +126,7 @@ def unless_used(ax: Axes, label: str) -> str:
 
 def title_of(ax: Axes, text: str, label: str | None = None) -> None:
     """Set a title, after the name of what is drawn if it has one, wrapped where the figure ends."""
-    pad = 16.0 if ax.child_axes else None  # above the titles of panels
+    pad = 2.0 * mpl.rcParams["font.size"] if ax.child_axes else None  # above the titles of panels
     text = f"{label}: {text[:1].lower()}{text[1:]}" if label else text
     ax.set_title(text, wrap=True, pad=pad)
 
@@ -195,7 +215,7 @@ def panels(ax: Axes, names: Iterable[str]) -> list[Axes]:
     `share_y` gives them one scale. The labels of `ax` hold for all panels: it leaves room for the
     ticks in their `labelpad`.
     """
-    names = list(names)
+    names = short_names(names)
     there = {panel.get_title(): panel for panel in ax.child_axes if isinstance(panel, Axes)}
     if names and set(names) <= set(there):
         return [there[name] for name in names]
@@ -210,14 +230,15 @@ def panels(ax: Axes, names: Iterable[str]) -> list[Axes]:
     width, height = box.width / ax.figure.dpi, box.height / ax.figure.dpi
     columns = int(np.clip(round(np.sqrt(len(names) * width / max(height, 0.1))), 1, len(names)))
     rows = -(-len(names) // columns)
-    small = 6.0
-    gap_x, gap_y = 0.1 / max(width, 0.5), 0.32 / max(height, 0.5)
+    base = float(mpl.rcParams["font.size"])
+    small = 0.75 * base
+    gap_x, gap_y = 0.0125 * base / max(width, 0.5), 0.04 * base / max(height, 0.5)
     made = []
     for i, name in enumerate(names):
         row, column = divmod(i, columns)
         w, h = (1 - gap_x * (columns - 1)) / columns, (1 - gap_y * (rows - 1)) / rows
         panel = ax.inset_axes((column * (w + gap_x), (rows - 1 - row) * (h + gap_y), w, h))
-        panel.set_title(name, fontsize=7, pad=2)
+        panel.set_title(name, fontsize=0.875 * base, pad=2)
         panel.tick_params(labelsize=small, pad=1.5, labelleft=column == 0, which="both")
         made.append(panel)
     ax.xaxis.labelpad, ax.yaxis.labelpad = 2.2 * small, 4.2 * small
@@ -268,7 +289,7 @@ def legend(ax: Axes, *, corners: Iterable[Any] = CORNERS) -> Legend | None:
     return _legend_above_curves(ax)
 
 
-def legend_below(ax: Axes, *entries: Any) -> Legend | None:
+def legend_below(ax: Axes, *entries: Any, title: str | None = None) -> Legend | None:
     """Make one legend below the label of the horizontal axis, in as many columns as fit.
 
     `entries` are handles and labels, by default those of `ax`.
@@ -288,6 +309,7 @@ def legend_below(ax: Axes, *entries: Any) -> Legend | None:
     return _in_columns(
         ax, handles, labels, width=0.97 * (ax.figure.bbox if alone else ax.bbox).width,
         loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=0.0,
+        title=title, title_fontsize="small",
         bbox_transform=blended_transform_factory(across, ax.transAxes) + down,
     )  # fmt: skip
 
@@ -302,15 +324,18 @@ def _in_columns(ax: Axes, handles: Any, labels: Any, *, width: float, **place: A
 
 
 def _legend_above_curves(ax: Axes) -> Legend:
-    """Make a legend at the top and raise the upper limit until the curves are below it."""
+    """Make a legend at the top and raise the upper limit until the curves are below it.
+
+    Where that would need more than a third of the axes, or the axis is logarithmic, the legend is
+    where matplotlib finds it to cover least.
+    """
     found = _in_columns(ax, *_entries(ax), width=ax.bbox.width, loc="upper center")
     pad = 2 * MARGIN / POINT * ax.figure.dpi
     share = (found.get_window_extent().height + pad) / ax.get_window_extent().height
-    if share < 0.6 and not ax.yaxis_inverted():
-        to = ax.yaxis.get_transform()
-        low, high = to.transform(np.array(ax.get_ylim()))
-        top = float(to.inverted().transform(np.array([low + (high - low) / (1 - share)]))[0])
-        ax.set_ylim(top=top)
+    if share > 1 / 3 or ax.get_yscale() != "linear" or ax.yaxis_inverted():
+        return ax.legend(*_entries(ax), loc="best", frameon=True, framealpha=0.7)
+    low, high = ax.get_ylim()
+    ax.set_ylim(top=low + (max(high, ax.dataLim.y1) - low) / (1 - share))
     return found
 
 
