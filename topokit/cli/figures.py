@@ -103,8 +103,11 @@ def report(runs: list[Path], /, *, out: Path, plugin: Plugins | None = None) -> 
 
     load_plugins(plugin or ())
     histories = [History.load(run) for path in some(runs) for run in runs_of(path)]
+    found: list[str] = []
     with _progress("the report") as progress:
-        write_report(histories, out, progress=progress)
+        write_report(histories, out, progress=progress, tell=found.append)
+    for sentence in found:
+        console.say(sentence)
     console.say(str(out))
     return 0
 

@@ -48,6 +48,7 @@ __all__ = ["verdict_sentences", "write_report"]
 
 BOOTSTRAP = 100
 DPI = 150  # of figures
+LAYERS = 8  # largest number of layers whose degrees have figures of their own
 FRAMES = 60  # largest number of epochs in the player
 SHOWN = 4  # up to this many runs are all drawn, else the first one of each condition
 PAIRS = 4  # number of conditions up to which every pair is compared, else all with the first
@@ -109,6 +110,7 @@ def write_report(
     *,
     bootstrap: int = BOOTSTRAP,
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Path:
     """Write a self-contained HTML page, which loads nothing from the network or other files.
 
@@ -125,6 +127,8 @@ def write_report(
         Number of replicates for the p-values of the verdicts.
     progress : callable, optional
         Called with the name of a figure, its number from 0 and their number before it is drawn.
+    tell : callable, optional
+        Called with each sentence on what was found, before figures are drawn.
 
     Returns
     -------
@@ -154,6 +158,10 @@ def write_report(
     )
     arms = conditions(runs)
     rows = [_run(h, i, arm, bootstrap) for i, (h, arm) in enumerate(zip(runs, arms, strict=True))]
+    findings = _findings(rows)
+    if tell is not None:
+        for name, sentence in findings:
+            tell(f"{name} {sentence}".strip())
     shown = _shown(runs, arms)
     data = json.dumps({"runs": [_player(runs[i]) for i in shown]}).replace("<", "\\u003c")
     page = environment.get_template("report.html.jinja").render(
@@ -161,7 +169,7 @@ def write_report(
         heading=_heading(runs, arms),
         version=topokit.__version__,
         bootstrap=bootstrap,
-        findings=_findings(rows),
+        findings=findings,
         compared=_compared(rows),
         verdicts=_verdict_table(rows),
         runs=rows,
@@ -169,6 +177,7 @@ def write_report(
         wide=_wide(runs, progress),
         gallery=_gallery([runs[i] for i in shown], progress, int(len(runs) > 1)),
         player=Markup(data),
+        layers_left=max(0, *(len(run.topology(run.recorded[-1])) - LAYERS for run in runs), 0),
         measures=measure_tables([runs[i] for i in shown]),
         configuration=_configurations(runs),
     )
@@ -190,10 +199,6 @@ def _listed(words: Sequence[str], most: int) -> str:
     """Return words as in a sentence, at most so many of them."""
     words = [*words[:most], f"{len(words) - most} more"] if len(words) > most else list(words)
     return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
-
-
-def _capital(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]
 
 
 def _heading(runs: Sequence[History], arms: Sequence[str]) -> str:
@@ -263,11 +268,14 @@ def _scores(history: History) -> tuple[list[str], str]:
 def _findings(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Return what was found: for each condition its name and verdicts, for one run its score."""
     found = []
+    alike: dict[str, list[str]] = {}  # conditions of which the same is found are told together
     for arm in _unique([row["condition"] for row in rows]):
-        mine = [row for row in rows if row["condition"] == arm]
-        words = _verdicts_in_words(mine)
+        words = _verdicts_in_words([row for row in rows if row["condition"] == arm])
+        alike.setdefault(words, []).append(arm)
+    for words, arms in alike.items():
         several = len(rows) > 1
-        found.append([f"{arm}:" if several else "", words if several else _capital(words)])
+        name = f"{_listed(arms, 6)}:" if several else ""
+        found.append([name, words if several else words[:1].upper() + words[1:]])
     if len(rows) == 1:
         (row,) = rows
         if row["final"] != "–":
@@ -494,18 +502,19 @@ def _gallery(runs: Sequence[History], progress: Progress | None, done: int) -> l
             for (h, caption, _), png in zip(several, data, strict=True)
         ]
         entry = {"name": name, "caption": several[0][1], "wide": wide, "pictures": pictures}
+        entry["layer"] = name.startswith("degrees of ")
         found.append(entry)
     return found
 
 
 def _figures(history: History) -> list[tuple[str, str, Callable[..., Any]]]:
-    """Return name, caption and function of every history plot and of the degrees of each layer."""
+    """Return name, caption and function of the history plots and the degrees of the layers."""
     drawn: list[tuple[str, str, Callable[..., Any]]] = [
         (name.replace("_", " "), CAPTIONS.get(name) or _first_line(plot), partial(plot, history))
         for name, plot in drawable(history).items()
     ]
     first, last = (history.topology(history.recorded[i]) for i in (0, -1))
-    for layer, graph in last.items():
+    for layer, graph in list(last.items())[:LAYERS]:
         for side in ("fan_in", "fan_out"):
             word = side.replace("_", "-")
             caption = (
