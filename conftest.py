@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 NEED_A_RUN = tuple(
-    f"topokit.plots.{module}"
-    for module in ("animation", "degrees", "growth", "history", "summary")
+    f"topokit.plots.{module}" for module in ("animation", "degrees", "growth", "history", "summary")
 )
 
 
