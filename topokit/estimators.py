@@ -21,8 +21,8 @@ from sklearn.utils.validation import (
 )
 
 from topokit.experiments.config import OptimizerSpec
-from topokit.experiments.environment import choose_device
 from topokit.experiments.loop import Epoch, TrainPlan, TrainState, device_of, move, train
+from topokit.experiments.preparation import choose_device
 from topokit.experiments.record import Recording
 from topokit.experiments.runs import make_optimizer
 from topokit.experiments.samples import CLASSES, NUMBERS, Classes, Numbers, Samples

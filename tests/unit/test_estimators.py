@@ -266,6 +266,19 @@ def test_a_part_goes_on_after_fit(kind, digits, diabetes):
 
 
 @KINDS
+def test_what_decays_per_step_still_does_in_a_copy(kind, digits, diabetes):
+    model, x, y = made(
+        kind, digits, diabetes, decay_per_step=0.05, weight_decay=0, rule="static", max_iter=2
+    )
+    model.fit(x, y)
+    twin, without = pickle.loads(pickle.dumps(model)), copy.deepcopy(model)
+    without.set_params(decay_per_step=0.0).partial_fit(x, y)
+    expected = outputs(model.partial_fit(x, y), x)
+    np.testing.assert_array_equal(outputs(twin.partial_fit(x, y), x), expected)
+    assert not np.allclose(outputs(without, x), expected)
+
+
+@KINDS
 def test_early_stopping_keeps_the_best_epoch(kind, digits, diabetes):
     model, x, y = made(
         kind, digits, diabetes, max_iter=200, early_stopping=True, n_iter_no_change=4, tol=0.0

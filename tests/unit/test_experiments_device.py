@@ -14,11 +14,10 @@ import scipy.sparse as sp
 import torch
 
 from topokit.cli import main
-from topokit.experiments import environment
+from topokit.experiments import preparation
 from topokit.experiments.config import RunConfig, load_recipe
-from topokit.experiments.environment import choose_device, information
 from topokit.experiments.loop import _set_stream, move, read_checkpoint
-from topokit.experiments.preparation import first_topology, prepare_run
+from topokit.experiments.preparation import choose_device, first_topology, information, prepare_run
 from topokit.experiments.record import History
 from topokit.experiments.runs import _build, resume, run
 from topokit.experiments.samples import CLASSES, NUMBERS, Batch, Samples, evaluate
@@ -304,4 +303,4 @@ def test_info_says_what_is_there(capsys, no_gpu):
     found = json.loads(capsys.readouterr().out)
     assert found == information()
     assert found["threads"] == torch.get_num_threads()
-    assert set(found["packages"]) <= {*environment.PACKAGES, *environment.OPTIONAL}
+    assert set(found["packages"]) <= {*preparation.PACKAGES, *preparation.OPTIONAL}

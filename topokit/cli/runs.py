@@ -233,7 +233,7 @@ def verify(*runs: Path, recover: bool = False, json: Json = False) -> int:
 
 def info(*, json: Json = False) -> int:
     """Print versions, processors and data, and what a run would use."""
-    from topokit.experiments.environment import information
+    from topokit.experiments.preparation import information
 
     found = information()
     if json:

@@ -54,7 +54,7 @@ OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 """Optimizers by name, and their classes in `torch.optim`."""
 
 DEVICES = ("cpu", "cuda", "auto")
-"""Where a run can be computed: see `topokit.experiments.environment.choose_device`."""
+"""Where a run can be computed: see `topokit.experiments.preparation.choose_device`."""
 
 DECAYS = ("weight_decay", "decay_per_step")
 """The two ways in which weights decay; an optimizer has at most one."""

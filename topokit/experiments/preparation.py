@@ -1,10 +1,16 @@
-"""What a run needs before its model: checked names, data, random streams, the initial topology."""
+"""What a run needs before its model: device, checked names, data, streams, initial topology."""
 
 from __future__ import annotations
 
+import logging
 import os
+import platform
+import shlex
+import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +18,7 @@ import numpy as np
 import torch
 
 from topokit.data import DATASETS, Data, load_data
-from topokit.experiments.config import SECTIONS, WITHOUT_BUDGET, RunConfig
+from topokit.experiments.config import DEVICES, SECTIONS, WITHOUT_BUDGET, RunConfig
 from topokit.experiments.record import EXPLORED
 from topokit.generators import DENSITIES, GENERATORS, generate, generate_layers, layer_densities
 from topokit.generators.density import shapes_of
@@ -20,14 +26,19 @@ from topokit.graph import Topology
 from topokit.measures import CHANGE_MEASURES, LAYER_MEASURES, NETWORK_MEASURES, prepare
 from topokit.nn.initial_topology import INITIAL_TOPOLOGIES
 from topokit.nn.models import LAYERS, MODELS, SEQUENCES, UNSUPERVISED, inputs_of, layers_for
-from topokit.plugins import place_of
+from topokit.plugins import loaded, place_of
 from topokit.rules import RULES
 from topokit.tables import check_parameters, choose
 
 __all__ = [
-    "STREAMS", "Parts", "check_widths", "first_topology", "prepare_run", "resolve",
-    "resolve_names",
+    "STREAMS", "Parts", "check_widths", "choose_device", "environment_of", "first_topology",
+    "information", "prepare_run", "resolve", "resolve_names",
 ]  # fmt: skip
+
+PACKAGES = ("topokit-nn", "torch", "numpy", "scipy", "numba", "pandas", "networkx")
+OPTIONAL = ("scikit-learn", "triton", "igraph", "rustworkx", "dask", "lightning", "skorch")
+
+_log = logging.getLogger("topokit.experiments")
 
 STREAMS = ("topology", "weights", "order", "rule", "dropout", "data")
 
@@ -231,3 +242,119 @@ def check_widths(
             f"{n_classes or 'no'} classes, got widths from {widths[0]} to {widths[-1]}; "
             f"use --set model.widths=[{listed_widths}]"
         )
+
+
+def choose_device(setting: str) -> torch.device:
+    """Return the device that a setting means on this machine.
+
+    Parameters
+    ----------
+    setting : {"cpu", "cuda", "auto"}
+        ``"cuda"`` is the first GPU that torch finds (``CUDA_VISIBLE_DEVICES`` chooses among
+        several); ``"auto"`` is that, if there is one, else the CPU, and is said in the log.
+
+    Returns
+    -------
+    torch.device
+
+    Raises
+    ------
+    ValueError
+        If the setting is another one, or ``"cuda"`` and torch finds no GPU.
+
+    Examples
+    --------
+    >>> choose_device("cpu")
+    device(type='cpu')
+    """
+    choose("device", setting, dict.fromkeys(DEVICES))
+    why = _without_cuda()
+    if setting == "cuda" and why:
+        raise ValueError(
+            f"device: expected a GPU for 'cuda', got none: {why}; use device 'cpu', or 'auto' for "
+            "whatever there is"
+        )
+    if setting == "auto":
+        chosen, reason = ("cpu", why) if why else ("cuda", torch.cuda.get_device_name(0))
+        _log.info("device auto: %s (%s)", chosen, reason)
+        return torch.device(chosen)
+    return torch.device(setting)
+
+
+def _without_cuda() -> str:
+    """Return why there is no GPU to use; "" if there is one."""
+    if torch.cuda.is_available():
+        return ""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"torch {torch.__version__} was built without CUDA"
+    return f"torch {torch.__version__} finds no CUDA device"
+
+
+def environment_of(config: RunConfig, nproc: int, device: torch.device) -> dict[str, Any]:
+    """Return versions, machine, device, seed and command: what is needed to repeat the run.
+
+    Parameters
+    ----------
+    config : RunConfig
+    nproc : int
+        Number of processes that train together.
+    device : torch.device
+    """
+    plugins = loaded()
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    return {
+        "seed": config.seed,
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device.type,
+        **gpu,
+        "nproc": nproc,
+        "threads": torch.get_num_threads(),
+        "packages": _versions(PACKAGES),
+        **({"plugins": plugins} if plugins else {}),
+    }
+
+
+def information() -> dict[str, Any]:
+    """Return what is on this machine, and what runs would use.
+
+    Returns
+    -------
+    dict
+        ``python``, ``platform``, ``packages`` (versions; of optional ones only those that are
+        there), ``cores``, ``threads`` (of a run, unless it sets them), ``gpus`` (names and
+        memory), ``auto`` (the device that the setting ``"auto"`` means here) and ``why``.
+
+    Examples
+    --------
+    >>> found = information()
+    >>> found["auto"] in ("cpu", "cuda"), "torch" in found["packages"]
+    (True, True)
+    """
+    why = _without_cuda()
+    cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    there = getattr(os, "sched_getaffinity", None)
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": _versions((*PACKAGES, *OPTIONAL)),
+        "cores": len(there(0)) if there else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [f"{card.name}, {card.total_memory / 2**30:.0f} GiB" for card in cards],
+        "auto": "cpu" if why else "cuda",
+        "why": why or cards[0].name,
+        "data": os.environ.get("TOPOKIT_DATA", ""),
+    }
+
+
+def _versions(names: tuple[str, ...]) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

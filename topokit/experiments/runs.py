@@ -23,9 +23,15 @@ from topokit.experiments.config import (
     load_recipe,
     with_registered,
 )
-from topokit.experiments.environment import choose_device, environment_of
 from topokit.experiments.loop import Epoch, TrainPlan, TrainState, read_checkpoint, train
-from topokit.experiments.preparation import Parts, first_topology, prepare_run, resolve_names
+from topokit.experiments.preparation import (
+    Parts,
+    choose_device,
+    environment_of,
+    first_topology,
+    prepare_run,
+    resolve_names,
+)
 from topokit.experiments.record import EXPLORED, History
 from topokit.experiments.recorder import Recorder
 from topokit.experiments.rundir import Record, RunDirectory
