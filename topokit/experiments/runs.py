@@ -30,6 +30,7 @@ from topokit.experiments.record import EXPLORED, History
 from topokit.experiments.recorder import Recorder
 from topokit.experiments.rundir import Record, RunDirectory
 from topokit.experiments.upgrade import upgrade
+from topokit.foreign import shell_word
 from topokit.graph import EdgeUpdate, Topology
 from topokit.graph.checksums import read_seal, seal_in
 from topokit.graph.networks import chain_widths
@@ -225,8 +226,8 @@ def resume(
                 raise ValueError(
                     f"the samples are not those that run {run_directory.path} began with (their "
                     f"checksum is {data[:8]} and was {record.data[:8]}); restore the files of the "
-                    f"data set, or 'topokit resume {run_directory.path} --accept data' goes on "
-                    "with these"
+                    f"data set, or 'topokit resume {shell_word(run_directory.path)} --accept data' "
+                    "goes on with these"
                 )
         state = _restored(run_directory, record, config, parts, where)
         if record.schema > 1 and where.type != record.device:
@@ -292,7 +293,7 @@ def _restored(
             raise ValueError(
                 f"the checkpoint of run {run_directory.path} is missing, without which it cannot "
                 f"go on after {n_recorded} epochs; start it again in another folder: "
-                f"topokit train {run_directory.path / 'config.toml'} --out NEW"
+                f"topokit train {shell_word(run_directory.path / 'config.toml')} --out NEW"
             ) from None
         return _build(config, first_topology(config, parts), parts, device)
     check = None
@@ -322,8 +323,9 @@ def _restored(
         if record.schema > 1 and record.config != run_directory.read().config:
             raise ValueError(
                 f"run {run_directory.path} cannot go on with the edited config.toml: its "
-                f"checkpoint does not fit ({error}); 'topokit verify {run_directory.path} "
-                "--recover' puts the configuration of the run back"
+                f"checkpoint does not fit ({error}); 'topokit verify "
+                f"{shell_word(run_directory.path)} --recover' puts the configuration of the run "
+                "back"
             ) from None
         raise run_directory.damaged("checkpoint.pt", error) from None
     return state
