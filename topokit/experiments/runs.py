@@ -29,6 +29,7 @@ from topokit.experiments.preparation import Parts, first_topology, prepare_run, 
 from topokit.experiments.record import EXPLORED, History
 from topokit.experiments.recorder import Recorder
 from topokit.experiments.rundir import Record, RunDirectory
+from topokit.experiments.tracking import Tracker, tracked
 from topokit.experiments.upgrade import upgrade
 from topokit.foreign import shell_word
 from topokit.graph import EdgeUpdate, Topology
@@ -57,6 +58,7 @@ def run(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     progress: Progress | bool | None = None,
+    tracker: Tracker | None = None,
     processes: Processes | None = None,
     **changes: Any,
 ) -> History:
@@ -78,6 +80,10 @@ def run(
         Terminals and notebooks have a progress bar, on standard error; False: none, True: also
         elsewhere, as lines. Or a function, called as ``progress(epoch, measures)`` after each
         recorded epoch.
+    tracker : object, optional
+        Where each epoch is logged too, such as a run of Weights & Biases, a writer of TensorBoard,
+        the module ``mlflow`` or a function ``log(values, step)``: see
+        `topokit.experiments.tracking.logger_of`.
     processes : Processes, optional
         Processes that train together, this one being the first: see
         `topokit.experiments.processes`.
@@ -112,7 +118,8 @@ def run(
     run_directory = RunDirectory(Path(directory))
     run_directory.check_free(config.to_toml())  # before the work, and again with the lock
     device = _device(config.device, processes)
-    with over_epochs(config.epochs, wanted=progress) as report:
+    with over_epochs(config.epochs, wanted=progress) as shown:
+        report = tracked(shown, tracker)
         parts = prepare_run(config, data_dir)
         _plan(config)  # a rule that cannot be made is refused before anything is written
         state = _build(config, first_topology(config, parts), parts, device)
@@ -152,6 +159,7 @@ def resume(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     progress: Progress | bool | None = None,
+    tracker: Tracker | None = None,
     accept: Iterable[str] = (),
     processes: Processes | None = None,
     device: str | None = None,
@@ -164,7 +172,7 @@ def resume(
     ----------
     directory : path
         A run directory. A finished run is returned as it is.
-    data_dir, progress, processes
+    data_dir, progress, tracker, processes
         As for `run`; the number of processes may be another one than before.
     accept : iterable of str
         What may differ from the beginning of the run and is used from now on: ``"config"``, the
@@ -242,7 +250,8 @@ def resume(
             line = {"kind": "accepted", "run": record.run, "epoch": state.epoch}
             run_directory.add_line(line | {"what": what, "now": now}, record.last)
             record = run_directory.read()
-        with over_epochs(config.epochs, wanted=progress) as report:
+        with over_epochs(config.epochs, wanted=progress) as shown:
+            report = tracked(shown, tracker)
             return _loop(config, state, parts, run_directory, report, processes)
 
 
