@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shlex
 import stat
 import struct
 import unicodedata
@@ -145,6 +146,18 @@ def _reason(error: Exception) -> str:
 
 
 CONTROLS = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories; Cf has those that reverse text
+
+
+def shell_word(word: Any) -> str:
+    """Return a path or word as it is typed in a shell, for commands that a user may copy.
+
+    Examples
+    --------
+    >>> shell_word("my runs/a"), shell_word("-x")
+    ("'my runs/a'", './-x')
+    """
+    text = str(word)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def printable(text: str, keep: str = "") -> str:

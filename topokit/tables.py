@@ -331,7 +331,7 @@ def check_parameters(
     Traceback (most recent call last):
     ValueError: rule.n_paths: expected int, got 'two'
     """
-    accepted = parameters_of(function)
+    accepted, reserved = parameters_of(function), set(reserved)
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values()):
         return
     for key, value in given.items():
@@ -340,6 +340,7 @@ def check_parameters(
             raise ValueError(
                 f"unknown key '{section}.{key}'; {hint(key, [*accepted, *reserved])}"
                 f"parameters of {kind} {name!r}: {listed(words)}"
+                + (f"; further keys of [{section}]: {listed(reserved)}" if reserved else "")
             )
         annotation = accepted[key].annotation
         if not _fits(value, annotation):

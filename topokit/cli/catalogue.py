@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from topokit import tables
 
-__all__ = ["TABLES", "rows_of"]
+__all__ = ["NOTES", "TABLES", "about", "rows_of"]
 
 
 def _generators() -> Mapping[str, Any]:
@@ -114,6 +115,35 @@ def rows_of(table: str) -> list[dict[str, str]]:
         own[table](name) if table in own else {"name": name, **_function_row(entry)}
         for name, entry in TABLES[table]().items()
     ]
+
+
+def about(table: str, name: str) -> tuple[dict[str, str], str]:
+    """Return the row of one entry and all that is written about it."""
+    entries = TABLES[table]()
+    if name not in entries:  # a measure, without its scope
+        name = next((each for each in entries if each.startswith(f"{name} (")), name)
+    entry = tables.choose(table.rstrip("s"), name, entries)
+    row = next(row for row in rows_of(table) if row["name"] == name)
+    if not callable(entry):  # a recipe or study
+        return row, entry.read_text(encoding="utf-8").rstrip()
+    signature = f"parameters: {row['parameters']}\n\n" if row.get("parameters") else ""
+    return row, f"{name}\n\n{signature}{inspect.getdoc(entry) or ''}"
+
+
+def _rule_options() -> str:
+    """Return the options that every rule has in a configuration."""
+    from topokit.experiments.config import RuleSpec
+
+    options = ", ".join(
+        f"{item.name}={item.default!r}"
+        for item in dataclasses.fields(RuleSpec)
+        if item.name not in ("name", "params")
+    )
+    return f"every rule also has: {options}; for example --set rule.drop_fraction=0.2"
+
+
+NOTES: dict[str, Callable[[], str]] = {"rules": _rule_options}
+"""What is said below a table."""
 
 
 def _recipe_row(name: str) -> dict[str, str]:

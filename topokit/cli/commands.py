@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from difflib import get_close_matches
 from typing import Any
 
 import cyclopts
@@ -69,8 +70,12 @@ def _executed(tokens: list[str]) -> int:
         if isinstance(error, cyclopts.UnusedCliTokensError):
             console.complain(_too_many(error, tokens))
             return 2
-        hint = _hint(error, tokens) or f"see '{_help(tokens)}'"
-        console.complain(f"{_first_line(error)} ({hint})")
+        key, words = _hint(error, tokens), _first_line(error)
+        if key:  # which of our options is spelt alike is then no help
+            words = words.partition(" Did you mean")[0]
+        else:
+            key = f"see '{_help(tokens)}'"
+        console.complain(f"{words} ({key})")
         return 2
     except Exception as error:
         if os.environ.get("TOPOKIT_TRACEBACK"):
@@ -130,7 +135,8 @@ def _hint(error: cyclopts.CycloptsError, tokens: list[str]) -> str:
     option, _, value = str(token and (token.keyword or token.value)).partition("=")
     name = option.lstrip("-").replace("-", "_")
     keys = flattened(load_recipe("set_mlp_digits").to_dict())
-    key = next((key for key in keys if key == name or key.endswith(f".{name}")), None)
+    ends = {key.rpartition(".")[2]: key for key in reversed(keys)} | {key: key for key in keys}
+    key = next((ends[end] for end in get_close_matches(name, ends, n=1, cutoff=0.8)), None)
     after = tokens[tokens.index(option) + 1 :] if option in tokens else []
     if not value and after and not after[0].startswith("-"):
         value = after[0]

@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import os
-import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from topokit.foreign import printable
+from topokit.foreign import shell_word as shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,12 +106,6 @@ SUMMARY = {
     "largest fan-in": "fan_in.maximum",
     "normalized gap": "normalized_spectral_gap",
 }
-
-
-def shown(path: Any) -> str:
-    """Return a path or word as it is typed in a shell, for commands that a user may copy."""
-    word = str(path)
-    return shlex.quote(f"./{word}" if word.startswith("-") else word)
 
 
 def say(text: str) -> None:

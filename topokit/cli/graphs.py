@@ -22,10 +22,10 @@ def analyze(
     *,
     measures: str | None = None,
     epoch: int | None = None,
-    bootstrap: int = 100,
+    bootstrap: int | None = None,
     deep: bool = False,
     nulls: int = 0,
-    seed: int = 0,
+    seed: int | None = None,
     transpose: bool | None = None,
     entry: str | None = None,
     plugin: Plugins | None = None,
@@ -43,7 +43,7 @@ def analyze(
     epoch
         A recorded epoch of a run, by default the last; -2 is the last but one.
     bootstrap
-        Number of replicates for the power-law p-values; 0 skips them.
+        Number of replicates for the power-law p-values, by default 100; 0 skips them.
     deep
         Also report every step of the scale-free test for each layer and side: distance from a
         random layer, tail indices, four distributions fitted to all degrees, tiers.
@@ -51,7 +51,7 @@ def analyze(
         Number of null samples (degree-preserving randomisations) for z-scores of the
         size-dependent measures; 0 skips them.
     seed
-        Seed of the bootstrap and of the null samples.
+        Seed of the bootstrap and of the null samples, by default 0.
     transpose
         Matrices of the file have input units as rows, as the SET authors' files do.
     entry
@@ -67,6 +67,14 @@ def analyze(
     names = _measure_names(measures)
     if epoch is not None and target.is_file():
         raise ValueError(f"--epoch: expected a run, whose epochs are recorded, {target} is a file")
+    wanted = names is None or any(name.startswith(("power_law", "core")) for name in names)
+    if bootstrap is not None and not (wanted or deep):
+        raise ValueError(f"--bootstrap: no fit of a power law is asked for with {measures}")
+    if deep and bootstrap == 0:
+        raise ValueError("--bootstrap: expected at least 1 with --deep, got 0")
+    if seed is not None and not (deep or nulls or (wanted and bootstrap != 0)):
+        raise ValueError("--seed: nothing is drawn at random without bootstrap or null samples")
+    bootstrap, seed = 100 if bootstrap is None else bootstrap, seed or 0
     epoch = -1 if epoch is None else epoch
     topology, previous, about = read_topologies(target, epoch, transpose=transpose, entry=entry)
     found: dict[str, Any] = {"target": str(target), **about}
@@ -76,13 +84,12 @@ def analyze(
     if of_run:
         rows = pd.DataFrame(run_rows(target, of_run, epoch), columns=frame.columns)
         frame = pd.concat([frame, rows], ignore_index=True) if len(frame) else rows
-    wanted = names is None or any(name.startswith("power_law") for name in names)
     found["measures"] = frame.to_dict("records")
     found["verdicts"] = []
     if wanted and not deep:
         found["verdicts"] = verdict_sentences(topology, bootstrap=bootstrap, seed=seed)
     if deep:
-        found |= _deep(topology, max(bootstrap, 1), seed)
+        found |= _deep(topology, bootstrap, seed)
     if nulls:
         found["nulls"] = _null_rows(topology, nulls, seed)
     if json:
@@ -249,27 +256,55 @@ def _described(layer: str, facts: Description) -> dict[str, Any]:
     }
 
 
-def list_(table: str | None = None, /, *, plugin: Plugins | None = None, json: Json = False) -> int:
+def list_(
+    table: str | None = None,
+    name: str | None = None,
+    /,
+    *,
+    plugin: Plugins | None = None,
+    json: Json = False,
+) -> int:
     """List generators, initial topologies, rules, measures, plots, data sets, recipes and more.
 
     Parameters
     ----------
     table
-        The name of one table; by default all are listed.
+        The name of one table; by default all tables, with the numbers of their entries.
+    name
+        One entry of it, to read all about.
     """
-    from topokit.cli.catalogue import TABLES, rows_of
+    from topokit.cli.catalogue import NOTES, TABLES, about, rows_of
     from topokit.tables import choose
 
     load_plugins(plugin or ())
-    names = list(TABLES) if table is None else [table]
-    for name in names:
-        choose("table", name, TABLES)
-    listing = {name: rows_of(name) for name in names}
+    if table is None:
+        if json:
+            console.print_json({each: rows_of(each) for each in TABLES})
+            return 0
+        counts = [{"table": each, "entries": len(entries())} for each, entries in TABLES.items()]
+        console.print_rows(counts, title="tables")
+        console.say("next: topokit list TABLE, and topokit list TABLE NAME for one entry")
+        return 0
+    choose("table", table, TABLES)
+    if name is not None:
+        row, text = about(table, name)
+        if json:
+            console.print_json(row)
+        else:
+            console.say(text)
+        return 0
+    rows = rows_of(table)
     if json:
-        console.print_json(listing if table is None else listing[table])
-    else:
-        for name, rows in listing.items():
-            console.print_rows(rows, title=name)
+        console.print_json(rows)
+        return 0
+    short: list[dict[str, Any]] = [
+        {key: row[key] for key in ("name", "scope", "what") if key in row} for row in rows
+    ]
+    for row, brief in zip(rows, short, strict=True):
+        brief["what"] += f" [{row['parameters']}]" if row.get("parameters") else ""
+    console.print_rows(short, title=table)
+    if table in NOTES:
+        console.say(NOTES[table]())
     return 0
 
 

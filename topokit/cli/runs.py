@@ -35,6 +35,7 @@ def train(
     *,
     out: Path | None = None,
     data_dir: DataDir = None,
+    epochs: int | None = None,
     seed: int | None = None,
     rule: str | None = None,
     settings: Settings | None = None,
@@ -54,6 +55,8 @@ def train(
     out
         Directory for the run, a new one or that of the same run, interrupted; by default
         runs/RECIPE-seedN. A finished run is left as it is.
+    epochs
+        Replaces the number of epochs of the recipe.
     seed
         Replaces the seed of the recipe. The same seed gives the same result.
     rule
@@ -69,10 +72,15 @@ def train(
 
     plugins = load_plugins(plugin or ())
     changes = list(settings or [])
-    if rule is not None:
-        changes.insert(0, f'rule.name="{rule}"')
-    if seed is not None:
-        changes.append(f"seed={seed}")
+    keys = [change.partition("=")[0].strip() for change in changes]
+    quoted = None if rule is None else f'"{rule}"'
+    for option, key, value in (
+        ("epochs", "epochs", epochs), ("seed", "seed", seed), ("rule", "rule.name", quoted)
+    ):  # fmt: skip
+        if value is not None and key in keys:
+            raise ValueError(f"--{option}: {key} is given with --set too; give it once")
+        if value is not None:
+            changes.insert(0, f"{key}={value}")
     if device is not None:
         changes.append(f"device={device}")
     config = with_registered(load_recipe(recipe).override(changes))

@@ -147,7 +147,9 @@ def compare(
     /,
     *,
     measures: str | None = None,
+    reference: str | None = None,
     out: Path | None = None,
+    csv: Path | None = None,
     seed: int = 0,
     plugin: Plugins | None = None,
     json: Json = False,
@@ -159,11 +161,15 @@ def compare(
     Parameters
     ----------
     runs
-        Run directories and sweeps.
+        Run directories, sweeps and folders of runs.
     measures
         Comma-separated, such as fc1/fan_in.dispersion; without a layer the mean over layers.
+    reference
+        The group with which all others are compared, by its name in the table.
     out
         File for a figure of all runs, e.g. compare.png.
+    csv
+        Folder for the tables as groups.csv, pairs.csv and runs.csv.
     seed
         Seed of the permutation tests.
     """
@@ -174,7 +180,9 @@ def compare(
     load_plugins(plugin or ())
     names = comparing.MEASURES if measures is None else tuple(measures.split(","))
     rng = np.random.default_rng(seed)
-    found = comparing.compare(some(runs), measures=[n.strip() for n in names], rng=rng)
+    found = comparing.compare(
+        some(runs), measures=[n.strip() for n in names], reference=reference, rng=rng
+    )
     _note_runs(found.runs)
     if out is not None:
         from topokit.plots.across import arms_side_by_side
@@ -190,6 +198,10 @@ def compare(
         with figure(size=(3.5, 1.2 + 0.28 * len(found.groups))) as ax:
             arms_side_by_side(shown, metrics[0], arm="group", ax=ax)
             save(ax, out, dpi=200)
+    if csv is not None:
+        csv.mkdir(parents=True, exist_ok=True)
+        for name in ("groups", "pairs", "runs"):
+            getattr(found, name).to_csv(csv / f"{name}.csv", index=False)
     groups: Any = found.groups.to_dict("records")
     pairs: Any = found.pairs.to_dict("records")
     if json:
@@ -199,6 +211,7 @@ def compare(
     console.print_rows(groups, title="means over seeds; 95 % interval of value from low to high")
     if pairs:
         console.print_rows(pairs, title="value of group minus other, over shared seeds")
-    if out is not None:
-        console.say(str(out))
+    for path in (out, csv):
+        if path is not None:
+            console.say(str(path))
     return 0

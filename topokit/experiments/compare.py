@@ -20,7 +20,7 @@ from topokit.experiments.record import (
 )
 from topokit.experiments.statistics import adjusted, mean_interval, paired
 from topokit.experiments.sweep import runs_of
-from topokit.tables import as_generator
+from topokit.tables import as_generator, choose, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +66,7 @@ def compare(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     measures: Iterable[str] = MEASURES,
+    reference: str | None = None,
     rng: np.random.Generator | int,
 ) -> Comparison:
     """Compare groups of runs: metric, edges and measures over seeds, and differences of pairs.
@@ -77,9 +78,13 @@ def compare(
     Parameters
     ----------
     paths : path or iterable of path
-        Run directories and sweeps.
+        Run directories, sweeps and folders of runs. Groups are in the order given, those of a
+        sweep in the order of its study.
     measures : iterable of str
         Such as ``"fc1/fan_in.dispersion"``; without a layer the mean over layers.
+    reference : str, optional
+        The group with which every other is compared, as ``other``. By default all pairs of up to
+        six groups are compared, and of more all with the first.
     rng : numpy.random.Generator or int
         Draws permutations where groups share more than 12 seeds.
 
@@ -90,7 +95,8 @@ def compare(
     Raises
     ------
     ValueError
-        If there are no runs, one is given twice, or one has not recorded an epoch.
+        If there are no runs, one is given twice, or one has not recorded an epoch; if no run has
+        recorded a measure, or there is no group of the name `reference`.
     FileNotFoundError
         If a path does not exist.
 
@@ -114,7 +120,8 @@ def compare(
 
     rng = as_generator(rng)
     wanted = list(measures)
-    runs = run_rows(paths, measures=wanted)
+    histories, runs = _rows(paths, wanted)
+    _check_measures(histories, wanted)
     groups = []
     for group, part in runs.groupby("group", sort=False):
         interval = mean_interval(part["value"])
@@ -123,7 +130,12 @@ def compare(
         groups.append(row | part[["best", "edges", *wanted]].mean().to_dict())
     metrics = {row["group"]: row["metric"] for row in groups}
     labels = list(metrics)
-    both = combinations(labels, 2) if len(labels) <= ALL_PAIRS else ((labels[0], b) for b in labels)
+    both: Iterable[tuple[str, str]] = combinations(labels, 2)
+    if reference is not None:
+        choose("group", reference, metrics)
+        both = ((label, reference) for label in labels)
+    elif len(labels) > ALL_PAIRS:
+        both = ((labels[0], label) for label in labels)
     pairs = []
     for first, second in both:
         a, b = (
@@ -166,6 +178,13 @@ def run_rows(
     ValueError, FileNotFoundError
         As for `compare`.
     """
+    return _rows(paths, list(measures))[1]
+
+
+def _rows(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], measures: list[str]
+) -> tuple[list[History], pd.DataFrame]:
+    """Return the runs, and the table of `run_rows`."""
     import pandas as pd
 
     paths = [paths] if isinstance(paths, str | os.PathLike) else paths
@@ -198,12 +217,31 @@ def run_rows(
             "edges": sum(graph.n_edges for graph in history.topology(-1).values()),
         }
         rows.append(row | {name: _measured(history.measures, name) for name in measures})
-    return pd.DataFrame(rows)
+    return [history for history, _ in found], pd.DataFrame(rows)
 
 
 def _condition(run: Path, given: Path) -> str:
     """Return condition and grid cell of a run in a sweep, from its folder; "" outside a sweep."""
-    return without_seed(run.name) if run != given else ""
+    return without_seed(run.name) if (given / "study.toml").is_file() else ""
+
+
+def _check_measures(runs: list[History], measures: Iterable[str]) -> None:
+    """Raise a ValueError about a measure that no run has recorded."""
+    layers: set[str] = set()
+    known: set[str] = set()
+    for run in runs:
+        layers |= set(run.measures["layer"])
+        known |= set(run.measures["measure"])
+    for name in measures:
+        layer, _, measure = name.rpartition("/")
+        if name in MEASURES:  # the default: nan where it was not recorded
+            continue
+        if measure not in known:
+            raise ValueError(
+                f"no run has recorded {measure!r}; {nearest('measure', measure, known)}"
+            )
+        if layer and layer not in layers:
+            raise ValueError(f"no run has a layer {layer!r}; {nearest('layer', layer, layers)}")
 
 
 def _measured(frame: pd.DataFrame, name: str) -> float:

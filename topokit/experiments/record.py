@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from topokit.experiments.rundir import MEASURE_COLUMNS, RunDirectory
+from topokit.experiments.views import RunViews
 from topokit.graph import Topology, snapshots
 from topokit.measures import measure
 from topokit.tables import as_html
@@ -187,7 +188,7 @@ def conditions(histories: Sequence[History]) -> list[str]:
 
 
 @dataclass(frozen=True, repr=False)
-class History:
+class History(RunViews):
     """The record of a run: its frames, and the topology of every recorded epoch.
 
     Parameters
@@ -211,6 +212,10 @@ class History:
     -----
     The topology of an epoch is the one its accuracy was measured on: epoch 0 has the initial
     topology when a rule rewires between epochs.
+
+    ``history["fc1"]`` has the measures of a layer, ``history["test_accuracy"]`` a column of
+    `epochs`, ``history[-1]`` a topology and ``history[10:]`` the same run from its eleventh
+    recorded epoch on.
     """
 
     epochs: pd.DataFrame
@@ -365,7 +370,7 @@ def _at(recorded: list[int], epoch: int) -> int:
     return recorded[epoch] if -len(recorded) <= epoch < 0 else epoch
 
 
-class Recording:
+class Recording(RunViews):
     """A history in memory, with the attributes of `topokit.History` that plots and tables read.
 
     Call it with a step (or epoch) and a topology, for example as the `recorder` of
@@ -454,6 +459,14 @@ class Recording:
     def recorded(self) -> list[int]:
         """Epochs whose topology is kept."""
         return sorted(self.topologies)
+
+    def _part(self, epochs: set[int]) -> Recording:
+        part = Recording(self.names, every=self.every, name=self.name)
+        part.config, part.environment = self.config, self.environment
+        part.topologies = {e: kept for e, kept in self.topologies.items() if e in epochs}
+        part._rows = {e: row for e, row in self._rows.items() if e in epochs}
+        part._frames = {e: frame for e, frame in self._frames.items() if e in epochs}
+        return part
 
     def topology(self, epoch: int) -> Topology:
         """Return all layer graphs of a recorded epoch; negative numbers count from the end.

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from topokit.foreign import shell_word
 from topokit.graph import snapshots
 from topokit.graph.checksums import (
     check_regular,
@@ -198,7 +199,7 @@ class RunDirectory:
                 elif not self._begun():
                     return
                 else:
-                    hint = f"'topokit resume {path}' continues that run"
+                    hint = f"'topokit resume {shell_word(path)}' continues that run"
         raise ValueError(f"expected a new or empty folder, {path} is there already; {hint}")
 
     def holds(self, config_toml: str) -> bool:
@@ -335,7 +336,8 @@ class RunDirectory:
             raise ValueError(
                 f"config.toml of run {self.path} is not the one it was made with"
                 f"{shown(differences(record.config, self.config_text()))}; 'topokit verify "
-                f"{self.path} --recover' puts that back, 'topokit resume {self.path} --accept "
+                f"{shell_word(self.path)} --recover' puts that back, 'topokit resume "
+                f"{shell_word(self.path)} --accept "
                 "config' continues an unfinished run with the new one"
             )
         if self._content("environment.json") != as_json(record.environment):
@@ -376,8 +378,8 @@ class RunDirectory:
         if words.startswith("expected a regular file"):
             return ValueError(words)
         return ValueError(
-            f"{name} of run {self.path} is damaged: {words}; 'topokit verify {self.path}' says "
-            "what can be recovered"
+            f"{name} of run {self.path} is damaged: {words}; 'topokit verify "
+            f"{shell_word(self.path)}' says what can be recovered"
         )
 
     # The end of a run.
@@ -519,8 +521,8 @@ def read_lines(content: bytes, path: Path) -> Record:
     record, problem = readable_lines(content, path)
     if record is None or problem:
         raise ValueError(
-            f"record.jsonl of run {path} is damaged: {problem}; 'topokit verify {path}' says what "
-            "can be recovered"
+            f"record.jsonl of run {path} is damaged: {problem}; 'topokit verify "
+            f"{shell_word(path)}' says what can be recovered"
         )
     return record
 

@@ -35,7 +35,9 @@ from topokit.experiments.preparation import (
 from topokit.experiments.record import EXPLORED, History
 from topokit.experiments.recorder import Recorder
 from topokit.experiments.rundir import Record, RunDirectory
+from topokit.experiments.tracking import Tracker, tracked
 from topokit.experiments.upgrade import upgrade
+from topokit.foreign import shell_word
 from topokit.graph import EdgeUpdate, Topology
 from topokit.graph.checksums import read_seal, seal_in
 from topokit.graph.networks import chain_widths
@@ -62,6 +64,7 @@ def run(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     progress: Progress | bool | None = None,
+    tracker: Tracker | None = None,
     processes: Processes | None = None,
     **changes: Any,
 ) -> History:
@@ -83,6 +86,10 @@ def run(
         Terminals and notebooks have a progress bar, on standard error; False: none, True: also
         elsewhere, as lines. Or a function, called as ``progress(epoch, measures)`` after each
         recorded epoch.
+    tracker : object, optional
+        Where each epoch is logged too, such as a run of Weights & Biases, a writer of TensorBoard,
+        the module ``mlflow`` or a function ``log(values, step)``: see
+        `topokit.experiments.tracking.logger_of`.
     processes : Processes, optional
         Processes that train together, this one being the first: see
         `topokit.experiments.processes`.
@@ -117,7 +124,8 @@ def run(
     run_directory = RunDirectory(Path(directory))
     run_directory.check_free(config.to_toml())  # before the work, and again with the lock
     device = _device(config.device, processes)
-    with over_epochs(config.epochs, wanted=progress) as report:
+    with over_epochs(config.epochs, wanted=progress) as shown:
+        report = tracked(shown, tracker)
         parts = prepare_run(config, data_dir)
         _plan(config)  # a rule that cannot be made is refused before anything is written
         state = _build(config, first_topology(config, parts), parts, device)
@@ -157,6 +165,7 @@ def resume(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     progress: Progress | bool | None = None,
+    tracker: Tracker | None = None,
     accept: Iterable[str] = (),
     processes: Processes | None = None,
     device: str | None = None,
@@ -169,7 +178,7 @@ def resume(
     ----------
     directory : path
         A run directory. A finished run is returned as it is.
-    data_dir, progress, processes
+    data_dir, progress, tracker, processes
         As for `run`; the number of processes may be another one than before.
     accept : iterable of str
         What may differ from the beginning of the run and is used from now on: ``"config"``, the
@@ -231,8 +240,8 @@ def resume(
                 raise ValueError(
                     f"the samples are not those that run {run_directory.path} began with (their "
                     f"checksum is {data[:8]} and was {record.data[:8]}); restore the files of the "
-                    f"data set, or 'topokit resume {run_directory.path} --accept data' goes on "
-                    "with these"
+                    f"data set, or 'topokit resume {shell_word(run_directory.path)} --accept data' "
+                    "goes on with these"
                 )
         state = _restored(run_directory, record, config, parts, where)
         if record.schema > 1 and where.type != record.device:
@@ -247,7 +256,8 @@ def resume(
             line = {"kind": "accepted", "run": record.run, "epoch": state.epoch}
             run_directory.add_line(line | {"what": what, "now": now}, record.last)
             record = run_directory.read()
-        with over_epochs(config.epochs, wanted=progress) as report:
+        with over_epochs(config.epochs, wanted=progress) as shown:
+            report = tracked(shown, tracker)
             return _loop(config, state, parts, run_directory, report, processes)
 
 
@@ -298,7 +308,7 @@ def _restored(
             raise ValueError(
                 f"the checkpoint of run {run_directory.path} is missing, without which it cannot "
                 f"go on after {n_recorded} epochs; start it again in another folder: "
-                f"topokit train {run_directory.path / 'config.toml'} --out NEW"
+                f"topokit train {shell_word(run_directory.path / 'config.toml')} --out NEW"
             ) from None
         return _build(config, first_topology(config, parts), parts, device)
     check = None
@@ -328,8 +338,9 @@ def _restored(
         if record.schema > 1 and record.config != run_directory.read().config:
             raise ValueError(
                 f"run {run_directory.path} cannot go on with the edited config.toml: its "
-                f"checkpoint does not fit ({error}); 'topokit verify {run_directory.path} "
-                "--recover' puts the configuration of the run back"
+                f"checkpoint does not fit ({error}); 'topokit verify "
+                f"{shell_word(run_directory.path)} --recover' puts the configuration of the run "
+                "back"
             ) from None
         raise run_directory.damaged("checkpoint.pt", error) from None
     return state

@@ -117,17 +117,17 @@ class SweepResult:
 
 
 def runs_of(directory: str | os.PathLike[str]) -> list[Path]:
-    """Return the directories of a sweep's finished runs, or the directory itself if it is a run.
+    """Return the finished runs of a sweep, the runs in a folder, or the directory of one run.
 
     Parameters
     ----------
     directory : path
-        A sweep or a run.
+        A sweep, a run, or a folder of runs.
 
     Returns
     -------
     list of Path
-        In alphabetical order.
+        Those of a sweep in the order of its study, those of a folder of runs in alphabetical order.
 
     Raises
     ------
@@ -141,10 +141,22 @@ def runs_of(directory: str | os.PathLike[str]) -> list[Path]:
         found = sorted(done.parent for done in path.glob("runs/*/DONE"))
         if not found:
             raise ValueError(f"no run of the sweep {path} has finished yet")
-        return found
-    if not (path / "config.toml").is_file() and any(path.glob("*/config.toml")):
-        raise ValueError(f"expected a run or a sweep, {path} holds several runs: name {path}/*")
+        order = _order(path)
+        return sorted(found, key=lambda run: order.get(run.name, len(order)))
+    if not (path / "config.toml").is_file():
+        found = sorted(config.parent for config in path.glob("*/config.toml"))
+        if found and not (path / "record.jsonl").is_file():
+            return [RunDirectory.open(run).path for run in found]
     return [RunDirectory.open(path).path]
+
+
+def _order(path: Path) -> dict[str, int]:
+    """Return the position of each run of a sweep in its study; none if that cannot be read."""
+    try:
+        planned = load_study(path / "study.toml").runs()
+    except (ValueError, TypeError):  # of another version
+        return {}
+    return {run.name: i for i, run in enumerate(planned)}
 
 
 def sweep_frame(directory: str | os.PathLike[str]) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from topokit.experiments.rundir import (
     shown,
 )
 from topokit.experiments.upgrade import frame_of, lines_of, read_old
+from topokit.foreign import shell_word
 from topokit.graph import snapshots
 from topokit.graph.checksums import digest, read_file, seal_in, stamped, unseal
 
@@ -195,7 +196,9 @@ class _Check:
     ) -> None:
         state = LOST if action is None else POSSIBLE
         words = str(problem).removeprefix(f"{file} of run {self.run.path} is damaged: ")
-        words = words.removesuffix(f"; 'topokit verify {self.run.path}' says what can be recovered")
+        words = words.removesuffix(
+            f"; 'topokit verify {shell_word(self.run.path)}' says what can be recovered"
+        )
         self.found.append((Finding(file, words, state, remedy), action or _nothing))
 
     def all(self) -> _Check:
