@@ -326,6 +326,7 @@ DOCUMENTS = {
     "CONTRIBUTING.md": "contributing.md",
     "figures/README.md": "figures.md",
     "figures/STUDIES.md": "studies.md",
+    "figures/studies/PLAN.md": "plan.md",
     "figures/studies/madelon.md": "madelon.md",
     "figures/studies/rbm.md": "rbm.md",
     "benchmarks/RESULTS.md": "benchmarks.md",
@@ -337,7 +338,7 @@ DOCUMENTS = {
 """Documents kept elsewhere in the repository, and their names in ``documents/``."""
 
 BELOW = {
-    "studies.md": ("madelon", "rbm"),
+    "studies.md": ("plan", "madelon", "rbm"),
     "benchmarks.md": ("benchmarks-generators", "benchmarks-verdicts"),
 }
 """Pages that stand below another one in the navigation."""
