@@ -123,17 +123,17 @@ CAPTIONS = {
     "summary": "The run on one time axis: degrees of the first layer, variance over mean of the "
     "fan-in (1 in a random graph) with its verdict, spectral gap, largest component, turnover of "
     "edges and accuracy. Crosses mark epochs at which a layer is in pieces.",
-    "degree_evolution": "Degree distribution of the first layer at several epochs, from light "
-    "(first) to dark (last). A curve to the right of the dotted steps has more units of high "
+    "degree_evolution": "Degree distribution of the first layer at several epochs, from faint "
+    "(first) to strong (last). A curve to the right of the dotted steps has more units of high "
     "degree than a random graph.",
     "measure_over_epochs": "Variance over mean of the fan-in; about 1 in a random graph.",
     "accuracy_over_epochs": "Accuracy on the test set, measured before each rewiring.",
     "accuracy_against_measure": "Path of the run through accuracy and topology, a panel for each "
-    "layer, from light (first epoch, circle) to dark (last, square). Neighbouring epochs share "
+    "layer, from faint (first epoch, circle) to strong (last, square). Neighbouring epochs share "
     "most of their edges: this is the trajectory of one run, not a sample.",
     "degree_heatmap": "Each column is an epoch; the colour is the share of units with that degree. "
     "A random graph is a band that does not move; hubs appear above it.",
-    "degree_multiples": "Degree distributions of all layers, from light (first epoch) to dark "
+    "degree_multiples": "Degree distributions of all layers, from faint (first epoch) to strong "
     "(last), each on a horizontal scale of its own.",
     "edge_survival": "Share of edges that reach a given age (Kaplan-Meier estimate; edges present "
     "at the last epoch are censored). A flat curve means that old edges are rarely dropped.",

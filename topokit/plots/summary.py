@@ -8,25 +8,22 @@ them. Without `ax` a new figure of the right size is made.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
-from numpy.typing import NDArray
 from scipy import stats
 
 from topokit.experiments.record import History, RunLike, as_run, conditions, score_column
-from topokit.measures import VERDICTS
 from topokit.plots.across import mean_over_seeds
 from topokit.plots.history import (
     accuracy_over_epochs,
     layer_of,
     measure_over_epochs,
     scores_of,
+    verdict_timeline,
 )
 from topokit.plots.layer import degrees_of
 from topokit.plots.style import COLOURS, NULL
@@ -41,14 +38,6 @@ SCALES = ("linear", "log")
 GAP = 0.035  # of the height of the axes, between panels
 EPOCHS = 80  # largest number of epochs whose degrees are drawn
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-# Colours of the verdicts: stronger is further from random; green is less random than random.
-VERDICT_COLOURS = dict(
-    zip(
-        VERDICTS,
-        ("#e4e4e4", "#9ecae1", "#3182bd", "#08306b", "#c7e9c0", "#74c476", "#238b45", "#ffffff"),
-        strict=True,
-    )
-)
 MEASURES = {
     "fan_in.dispersion": "fan-in\nvariance / mean",
     "fan_in.maximum": "largest fan-in",
@@ -131,13 +120,15 @@ def summary(
         if name == "degrees":
             _draw_degrees(panel, history, str(layer), side, scale)
         elif name == "verdict":
-            _draw_verdicts(panel, frame)
+            verdict_timeline(history, ax=panel)
+            panel.set_ylabel("verdict")
+            panel.tick_params(axis="y", length=0, labelsize="xx-small")
+            panel.spines[:].set_visible(False)
         elif name == "score":
             accuracy_over_epochs(history, ax=panel)
         else:
             measure_over_epochs(history, name, ax=panel)
             panel.set_ylabel(MEASURES[name])
-            _gaps(panel)
             if name == "fan_in.dispersion":
                 _log(panel, frame.loc[frame["measure"] == name, "value"])
             else:
@@ -347,21 +338,6 @@ def _log(panel: Axes, values: pd.Series) -> None:
         panel.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _gaps(panel: Axes) -> None:
-    """Interrupt lines where a layer is in pieces, its gap exactly 0, and mark those epochs."""
-    if "gap" not in panel.get_ylabel():
-        return
-    for line in list(panel.lines):
-        x, y = (np.asarray(values, float) for values in line.get_data())
-        apart = y == 0
-        if apart.any() and not apart.all() and x.size > 2:
-            line.set_data(x, np.where(apart, np.nan, y))
-            panel.plot(
-                x[apart], y[apart], ls="", marker="x", ms=2.5, color=line.get_color(),
-                clip_on=False, zorder=3,
-            )  # fmt: skip
-
-
 def _one_time_axis(panels: Sequence[Axes], scale: str, epochs: Sequence[int]) -> None:
     """Scale the common time axis, label it at the lowest panel only, and align the labels."""
     for panel in panels[:-1]:
@@ -431,37 +407,3 @@ def _random_range(graph: LayerGraph, side: str) -> tuple[float, float]:
     law = stats.hypergeom(graph.n_in * graph.n_out, n_other, graph.n_edges)
     half = -np.expm1(np.log(0.5) / degrees.size)
     return float(law.ppf(half)), float(law.isf(half))
-
-
-def _draw_verdicts(panel: Axes, frame: pd.DataFrame) -> None:
-    """Draw the verdict on the fan-in of each layer as a strip over the epochs, one row a layer."""
-    rows = frame[(frame["measure"] == "power_law.verdict") & frame["value"].notna()]
-    layers = list(dict.fromkeys(rows["layer"]))
-    colours = ListedColormap(list(VERDICT_COLOURS.values()))
-    seen: set[int] = set()
-    for i, layer in enumerate(layers):
-        mine = rows[rows["layer"] == layer].sort_values("epoch")
-        epochs, codes = mine["epoch"].to_numpy(float), mine["value"].to_numpy(int)
-        panel.pcolormesh(
-            _edges(epochs), [i - 0.42, i + 0.42], codes[None, :], cmap=colours, vmin=-0.5,
-            vmax=len(VERDICTS) - 0.5, rasterized=True,
-        )  # fmt: skip
-        seen |= set(codes.tolist())
-    panel.set_yticks(range(len(layers)), layers if len(layers) <= 20 else [""] * len(layers))
-    panel.tick_params(axis="y", length=0, labelsize="xx-small")
-    panel.set(ylim=(len(layers) - 0.4, -0.6), ylabel="verdict")
-    panel.spines[:].set_visible(False)
-    keys: list[Any] = []
-    for code in sorted(seen):
-        word = VERDICTS[code] + ("\n(not bootstrapped)" if VERDICTS[code] == "heavy-tailed" else "")
-        keys.append(Patch(facecolor=VERDICT_COLOURS[VERDICTS[code]], edgecolor=NULL, lw=0.3,
-                          label=word))  # fmt: skip
-    panel.legend(handles=keys)
-
-
-def _edges(epochs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the limits of cells around epochs, halfway to their neighbours."""
-    middle = (epochs[1:] + epochs[:-1]) / 2
-    first = middle[0] if middle.size else epochs[0] + 0.5
-    last = middle[-1] if middle.size else epochs[0] - 0.5
-    return np.array([2 * epochs[0] - first, *middle, 2 * epochs[-1] - last])
