@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ __all__ = [
     "ARGUMENTS",
     "BLOCK_BYTES",
     "HEADER",
+    "Choice",
     "Dropout",
     "EdgeGradient",
     "ProductBackward",
@@ -209,13 +211,84 @@ def run_kernel(arguments: Arguments, *, item_bytes: int, bounds: Bounds, work: i
     work : int
         Number of multiplications, which decides between one thread and all.
     """
-    threads = 1 if work < SERIAL_WORK else torch.get_num_threads()
+    kernel, most = _NUMBERS[type(arguments)], 1 if work < SERIAL_WORK else torch.get_num_threads()
+    choice, threads = None, most
+    if most > 1:
+        key = kernel, item_bytes, work.bit_length(), most
+        choice = _CHOICES.get(key) or _CHOICES.setdefault(key, Choice())
+        threads = most if choice.many else 1
     rows = bounds(1 if threads == 1 else PARTS_PER_THREAD * threads)
-    fields = (
-        0, len(rows) - 1, ctypes.addressof(rows), item_bytes, _NUMBERS[type(arguments)], *arguments,
-    )  # fmt: skip
+    fields = (0, len(rows) - 1, ctypes.addressof(rows), item_bytes, kernel, *arguments)
     record = (ctypes.c_int64 * len(fields))(*fields)
+    start = perf_counter()
     _run_on_threads(_entry(), ctypes.addressof(record), threads)
+    if choice is not None:
+        choice.note((perf_counter() - start) / work)
+
+
+# A parallel region ends when its last thread has come. Where other programs use the cores, that
+# thread waits for its turn, some milliseconds, while a kernel takes a tenth of one: two threads
+# were 14 times slower than one. So one thread is tried now and then, and when several have become
+# much slower; what was faster is kept. Results do not depend on the number of threads.
+
+BLOCK_CALLS, TRIAL_CALLS, BLOCKS_BETWEEN = 16, 8, 32
+MUCH_SLOWER, WORTH_LEAVING = 2.0, 0.85  # one thread has to be clearly faster to be kept
+
+
+class Choice:
+    """Whether kernels of a kind and size run on several threads or on one: what is faster now.
+
+    Attributes
+    ----------
+    many : bool
+        Whether the next call should use several threads.
+
+    Notes
+    -----
+    Calls are counted in blocks of `BLOCK_CALLS`, whose slowest call is left out. Every
+    `BLOCKS_BETWEEN` blocks, after the first, and after one that took `MUCH_SLOWER` times as long as
+    that before, the other way is tried for `TRIAL_CALLS`. On idle cores that costs less than a
+    hundredth.
+
+    Examples
+    --------
+    >>> choice = Choice()
+    >>> for _ in range(200):
+    ...     choice.note(14.0 if choice.many else 1.0)
+    >>> choice.many
+    False
+    """
+
+    def __init__(self) -> None:
+        self.many = True
+        self._trial = False
+        self._before = 0.0  # seconds of a call in the block before
+        self._total, self._most, self._calls = 0.0, 0.0, 0
+        self._blocks = BLOCKS_BETWEEN - 1
+
+    def note(self, seconds: float) -> None:
+        """Note how long a call took, for a unit of work."""
+        self._total += seconds
+        self._most = max(self._most, seconds)
+        self._calls += 1
+        if self._calls < (TRIAL_CALLS if self._trial else BLOCK_CALLS):
+            return
+        mean = (self._total - self._most) / (self._calls - 1)
+        self._total, self._most, self._calls = 0.0, 0.0, 0
+        if self._trial:
+            self._trial, self._blocks = False, 0
+            if mean >= (self._before if self.many else WORTH_LEAVING * self._before):
+                self.many = not self.many
+                return
+        else:
+            self._blocks += 1
+            slower = self._before and mean > MUCH_SLOWER * self._before
+            if slower or self._blocks >= BLOCKS_BETWEEN:
+                self._trial, self.many = True, not self.many
+        self._before = mean
+
+
+_CHOICES: dict[tuple[int, int, int, int], Choice] = {}
 
 
 # Threads claim the parts of a record by an atomic counter, its first field, so any number of them
