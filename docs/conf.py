@@ -93,8 +93,20 @@ def _own_members_only(app, what, name, obj, skip, options):
     return True if not str(module).startswith("topokit") else None
 
 
+def _public_name(app, env, node, content):
+    """Let a name in a docstring lead to the page of the public name, in whatever module it is."""
+    target = node.get("reftarget", "")
+    if node.get("refdomain") != "py" or target.partition(".")[0] not in topokit.__all__:
+        return None
+    domain, page = env.get_domain("py"), node.get("refdoc", "index")
+    return domain.resolve_xref(
+        env, page, app.builder, node["reftype"], f"topokit.{target}", node, content
+    )
+
+
 def setup(app):
     """Write the generated pages before the sources are read."""
     app.connect("config-inited", _write_pages)
     app.connect("autodoc-skip-member", _own_members_only)
+    app.connect("missing-reference", _public_name)
     return {"parallel_read_safe": True}

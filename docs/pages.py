@@ -95,7 +95,7 @@ GROUPS = {
         *("LayerGraph", "Topology", "EdgeUpdate"),
         *("topology_of", "load_topology", "save_topology"),
     ),
-    "Making graphs": ("generate", "randomized_twin"),
+    "Making graphs": ("generate", "describe", "randomized_twin"),
     "Measuring": (
         *("measure", "degree_report", "DegreeReport", "fit_power_law", "PowerLawFit"),
         *("null_scores", "NullScore", "topology_distance"),
@@ -103,6 +103,13 @@ GROUPS = {
     "Training in your own loop": ("sparsify", "densify", "attach", "Engine", "UpdateRule"),
     "Runs": ("run", "resume", "RunConfig", "load_recipe", "History", "Recording"),
     "Studies": ("Study", "load_study", "sweep", "SweepResult", "compare", "Comparison"),
+    "Estimators of scikit-learn": ("SparseMLPClassifier", "SparseMLPRegressor"),
+    "Data": ("load_data", "Data"),
+    "Other libraries of graphs": (
+        *("from_scipy", "from_networkx", "to_networkx", "from_igraph", "to_igraph"),
+        *("from_rustworkx", "to_rustworkx", "from_edge_index", "to_edge_index"),
+        *("from_network_index", "to_network_index"),
+    ),
 }
 """Public names by what they are for; names of no group come last, under "Further names"."""
 
