@@ -475,3 +475,20 @@ def test_plugins_of_installed_packages_are_offered_by_name(tmp_path, monkeypatch
     assert "mine" in RULES
     assert plugins.loaded()[0]["path"].endswith("plugin.py")
     assert plugins.for_workers() == ("better",)
+
+
+def test_a_function_is_a_rule_of_attach():
+    import torch
+
+    def own(*, shy: bool = False):
+        return RULES["set"]()
+
+    model = tk.sparsify(torch.nn.Sequential(torch.nn.Linear(20, 20)), density=0.3, rng=0)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    assert "own every 2 steps" in repr(tk.attach(model, optimizer, own, every=2, shy=True, rng=0))
+    other = tk.sparsify(torch.nn.Sequential(torch.nn.Linear(20, 20)), density=0.3, rng=0)
+    optimizer = torch.optim.SGD(other.parameters(), 0.1)
+    with pytest.raises(TypeError, match=r"rule '<lambda>'.*: expected it to return an UpdateRule"):
+        tk.attach(other, optimizer, lambda: 3, every=2, rng=0)
+    with pytest.raises(ValueError, match="unknown rule 'sett'; did you mean 'set'"):
+        tk.attach(other, optimizer, "sett", every=2, rng=0)

@@ -30,7 +30,7 @@ from topokit.nn.rule_data import NEEDS, RuleData, as_arrays, as_tensors
 from topokit.nn.schedule import Schedule
 from topokit.nn.sparsify import sparsify
 from topokit.nn.wrappers import bare
-from topokit.rules import RULES, Rewiring, UpdateRule, rewire_network
+from topokit.rules import Rewiring, UpdateRule, make_rule, rewire_network
 from topokit.rules.budget import without_growing
 from topokit.tables import as_generator, as_html, choose, is_integer, need
 
@@ -573,7 +573,7 @@ class Engine(Schedule, Attached, Member):
 def attach(
     model: nn.Module,
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
-    rule: str | UpdateRule = "set",
+    rule: str | UpdateRule | Callable[..., UpdateRule] = "set",
     *,
     every: int | str,
     drop_fraction: float = 0.3,
@@ -608,8 +608,8 @@ def attach(
         when each that holds such values has made one since the step counted last, so that no
         rewiring comes between a backward pass and a step. For weight decay see
         `topokit.nn.decay_groups`.
-    rule : str or UpdateRule
-        A name of `topokit.RULES` with its `params`, or a rule.
+    rule : str, callable or UpdateRule
+        A name of `topokit.RULES` or a function that returns a rule, with its `params`; or a rule.
     every : int or "epoch"
         Optimizer steps between rewirings (an epoch's worth for SET); with ``"epoch"`` the loop
         calls ``engine.end_epoch()`` after each epoch.
@@ -720,9 +720,9 @@ def attach(
     """
     if not sparse_layers(model):
         raise ValueError("expected a model with sparse layers, got none; see topokit.sparsify")
-    name = rule if isinstance(rule, str) else None
-    if isinstance(rule, str):
-        rule = choose("rule", rule, RULES)(**params)
+    name = rule if isinstance(rule, str) else getattr(rule, "__name__", None)
+    if not isinstance(rule, UpdateRule):
+        rule = make_rule(rule, **params)
     elif params:
         raise ValueError(f"expected parameters of a rule named, got {sorted(params)} with a rule")
     options = Rewiring(
