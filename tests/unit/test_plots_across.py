@@ -105,7 +105,7 @@ def test_one_run_of_a_condition_has_no_bar(runs, ax):
 
 @pytest.mark.parametrize("name", ACROSS_PLOTS)
 def test_a_missing_column_is_named(name, runs, ax):
-    with pytest.raises(ValueError, match="expected columns .*arm"):
+    with pytest.raises(ValueError, match=r"expected columns .*arm"):
         ACROSS_PLOTS[name](
             runs.drop(columns="arm").rename(columns={"gap": "normalized_spectral_gap"}), ax=ax
         )
