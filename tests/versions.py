@@ -23,7 +23,10 @@ TOOLS = (
 )  # fmt: skip
 TESTS = ("-m", "not slow", "-n", "2", "--dist", "loadgroup", "-q")
 # Old releases use what their own, newer, dependencies deprecate.
-OLD = ("-W", "ignore::DeprecationWarning", "-W", "ignore::PendingDeprecationWarning")
+OLD = (
+    "-W", "ignore::DeprecationWarning", "-W", "ignore::PendingDeprecationWarning",
+    "-W", "ignore:Please use `torch.vmap`:FutureWarning",
+)  # fmt: skip
 # torch says so of Python 3.13.0 wherever it compiles.
 NEW = ("-W", "ignore:Guards may run slower:RuntimeWarning")
 

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from tests.campaigns import bitflips, damages
 
 
@@ -9,6 +11,7 @@ def faults(lines):
     return [line for line in lines if re.match("- ", line)]
 
 
+@pytest.mark.slow
 def test_damaged_run_directories_give_the_same_result_or_are_refused():
     lines = damages.campaign(14, 1)
     assert faults(lines) == []

@@ -11,6 +11,7 @@ def faults(lines):
     return [line for line in lines if line.startswith("- ")]
 
 
+@pytest.mark.slow
 def test_measures_agree_with_oracles_on_every_kind_of_graph():
     lines = measures.campaign(len(measures.KINDS), 1)
     assert faults(lines) == []

@@ -35,6 +35,7 @@ print("null", *randomized_twin(graph, rng=0).indices)
 """
 
 
+@pytest.mark.slow
 def test_everything_runs_where_no_cache_can_be_written(tmp_path):
     assert len(COMPILED) >= 4
     environment = {"PYTHONPATH": str(PACKAGE.parent), "HOME": str(tmp_path)}

@@ -128,7 +128,7 @@ class EdgeLayer(nn.Module):
         compiled program or a transformation has them as inputs.
         """
         if composed(self.values):
-            return Edges(self.indptr, self.indices, *self._graph_shape)
+            return Edges(self.indptr, self.indices, *self._graph_shape, self.indices.shape[-1])
         return self.index
 
     @property

@@ -57,11 +57,7 @@ class Edges(NamedTuple):
     indices: torch.Tensor
     n_out: int
     n_in: int
-
-    @property
-    def n_edges(self) -> int:
-        """Number of edges."""
-        return self.indices.shape[-1]
+    n_edges: int  # a field: torch 2.6 cannot compile properties of named tuples
 
 
 _transformed = torch._C._are_functorch_transforms_active
@@ -132,7 +128,7 @@ def edges_of(index: EdgeIndex, device: torch.device) -> Edges:
         torch.from_numpy(np.array(array)).to(device) for array in (graph.indptr, graph.indices)
     )
     _kept(_INDICES, indptr, indices, graph.n_in, lambda: index)
-    return Edges(indptr, indices, graph.n_out, graph.n_in)
+    return Edges(indptr, indices, graph.n_out, graph.n_in, graph.n_edges)
 
 
 def index_of(indptr: torch.Tensor, indices: torch.Tensor, n_in: int) -> EdgeIndex:
