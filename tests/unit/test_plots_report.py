@@ -15,7 +15,7 @@ from topokit.measures import degree_report, describe_fit, measure
 from topokit.measures.scalefree import bootstrap_stream
 from topokit.plots import HISTORY_PLOTS, report
 from topokit.plots.report import CAPTIONS, verdict_sentences, write_report
-from topokit.plots.tables import measure_tables
+from topokit.plots.tables import compared, measure_tables
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -95,7 +95,7 @@ def test_conditions_are_compared_with_the_intervals_of_student(run, tmp_path):
         one.name, one.config = f"{name}-seed{seed}", {"seed": seed, "rule": {"name": name}}
         one.epochs = run.epochs.assign(test_accuracy=[0.5, 0.6, final])
         runs.append(one)
-    found = report._compared(
+    found = compared(
         [
             report._run(r, i, a, 0)
             for i, (r, a) in enumerate(zip(runs, conditions(runs), strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -288,7 +289,22 @@ def javascript_player(
         mpl.rc_context(cast("Any", settings)),
     ):
         fps = 5 if seconds is None else max(1, round(n / seconds))
-        return str(animation.to_jshtml(fps=fps, default_mode="loop"))
+        return _without_icons(str(animation.to_jshtml(fps=fps, default_mode="loop")))
+
+
+SIGNS = {
+    "fa-minus": "−", "fa-fast-backward": "|◀", "fa-step-backward": "◂",
+    "fa-play fa-flip-horizontal": "◀", "fa-pause": "❚❚", "fa-play": "▶", "fa-step-forward": "▸",
+    "fa-fast-forward": "▶|", "fa-plus": "+",
+}  # fmt: skip
+
+
+def _without_icons(player: str) -> str:
+    """Return matplotlib's player with signs on its buttons instead of icons from the network."""
+    player = re.sub(r"<link[^>]*>", "", player)
+    return re.sub(
+        r'<i class="fa ([^"]*)"></i>', lambda found: SIGNS.get(found[1], found[1]), player
+    )
 
 
 @contextmanager

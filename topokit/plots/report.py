@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,6 @@ from topokit.experiments.record import (
     score_column,
     unfinished,
 )
-from topokit.experiments.statistics import mean_interval, paired
 from topokit.graph import Topology
 from topokit.graph.files import write_atomic
 from topokit.measures import describe_fit, power_law_of
@@ -36,8 +34,14 @@ from topokit.measures.scalefree import bootstrap_stream
 from topokit.plots import CAPTIONS, PAGE, degree_distribution, drawable, frames, summary_across
 from topokit.plots.history import scores_of
 from topokit.plots.style import figure, save
-from topokit.plots.tables import measure_tables
-from topokit.toml import flattened, to_toml
+from topokit.plots.tables import (
+    compared,
+    configurations,
+    listed_words,
+    measure_tables,
+    unique,
+    verdict_table,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +55,6 @@ DPI = 150  # of figures
 LAYERS = 8  # largest number of layers whose degrees have figures of their own
 FRAMES = 60  # largest number of epochs in the player
 SHOWN = 4  # up to this many runs are all drawn, else the first one of each condition
-PAIRS = 4  # number of conditions up to which every pair is compared, else all with the first
 WIDEST = ("power law", "heavy-tailed", "broad")  # verdicts wider than random, the widest first
 Progress = Callable[[str, int, int], None]
 
@@ -165,13 +168,13 @@ def write_report(
     shown = _shown(runs, arms)
     data = json.dumps({"runs": [_player(runs[i]) for i in shown]}).replace("<", "\\u003c")
     page = environment.get_template("report.html.jinja").render(
-        title="topokit: " + _listed([history.name for history in runs], 3),
+        title="topokit: " + listed_words([history.name for history in runs], 3),
         heading=_heading(runs, arms),
         version=topokit.__version__,
         bootstrap=bootstrap,
         findings=findings,
-        compared=_compared(rows),
-        verdicts=_verdict_table(rows),
+        compared=compared(rows),
+        verdicts=verdict_table(rows),
         runs=rows,
         shown=[rows[i] for i in shown],
         wide=_wide(runs, progress),
@@ -179,7 +182,7 @@ def write_report(
         player=Markup(data),
         layers_left=max(0, *(len(run.topology(run.recorded[-1])) - LAYERS for run in runs), 0),
         measures=measure_tables([runs[i] for i in shown]),
-        configuration=_configurations(runs),
+        configuration=configurations(runs),
     )
     with write_atomic(path, sync=False) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -188,17 +191,7 @@ def write_report(
 
 def _shown(runs: Sequence[History], arms: Sequence[str]) -> list[int]:
     """Return the positions of the runs that are drawn: all if there are few, else one an arm."""
-    return list(range(len(runs))) if len(runs) <= SHOWN else [arms.index(a) for a in _unique(arms)]
-
-
-def _unique(words: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(words))
-
-
-def _listed(words: Sequence[str], most: int) -> str:
-    """Return words as in a sentence, at most so many of them."""
-    words = [*words[:most], f"{len(words) - most} more"] if len(words) > most else list(words)
-    return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
+    return list(range(len(runs))) if len(runs) <= SHOWN else [arms.index(a) for a in unique(arms)]
 
 
 def _heading(runs: Sequence[History], arms: Sequence[str]) -> str:
@@ -206,7 +199,7 @@ def _heading(runs: Sequence[History], arms: Sequence[str]) -> str:
     if len(runs) == 1:
         return f"Run {runs[0].name}"
     n = len(set(arms))
-    return f"{len(runs)} runs of {_listed(_unique(arms), 4)}" if n > 1 else f"{len(runs)} runs"
+    return f"{len(runs)} runs of {listed_words(unique(arms), 4)}" if n > 1 else f"{len(runs)} runs"
 
 
 # --- what was found ------------------------------------------------------------------------------
@@ -269,12 +262,12 @@ def _findings(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Return what was found: for each condition its name and verdicts, for one run its score."""
     found = []
     alike: dict[str, list[str]] = {}  # conditions of which the same is found are told together
-    for arm in _unique([row["condition"] for row in rows]):
+    for arm in unique([row["condition"] for row in rows]):
         words = _verdicts_in_words([row for row in rows if row["condition"] == arm])
         alike.setdefault(words, []).append(arm)
     for words, arms in alike.items():
         several = len(rows) > 1
-        name = f"{_listed(arms, 6)}:" if several else ""
+        name = f"{listed_words(arms, 6)}:" if several else ""
         found.append([name, words if several else words[:1].upper() + words[1:]])
     if len(rows) == 1:
         (row,) = rows
@@ -289,7 +282,7 @@ def _findings(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
             found.append(["", f"Unfinished: {row['unfinished']}."])
     elif any(row["unfinished"] for row in rows):
         names = [f"{row['name']} ({row['unfinished']})" for row in rows if row["unfinished"]]
-        found.append(["Unfinished:", f"{_listed(names, 5)}."])
+        found.append(["Unfinished:", f"{listed_words(names, 5)}."])
     return found
 
 
@@ -313,109 +306,12 @@ def _verdicts_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
             left -= len(names)
             verb = "follows a" if label == "power law" else "is"
             verb = verb if len(names) == 1 else {"is": "are"}.get(verb, "follow a")
-            parts.append(f"{_listed(names, 6)} {verb} {label}")
+            parts.append(f"{listed_words(names, 6)} {verb} {label}")
     if not parts:
         return f"{when} no layer has degrees wider than those of a random graph."
     rest = f"; {left} of {len(seen)} are not wider than random" if left else ""
     power = any("power law" in part for part in parts)
     return f"{when} {'; '.join(parts)}{rest}.{'' if power else ' None follows a power law.'}"
-
-
-def _compared(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the tables of conditions and of pairs of them, with 95 % intervals over seeds."""
-    arms = _unique([row["condition"] for row in rows])
-    groups = {arm: [row for row in rows if row["condition"] == arm] for arm in arms}
-    labels = _unique([row["label"] for row in rows])
-    layer = rows[0]["first_layer"]
-    table = []
-    for arm, mine in groups.items():
-        table.append(
-            [
-                arm, len(mine), _interval([row["value"] for row in mine], 4),
-                _interval([row["dispersion"] for row in mine], 2),
-                _interval([row["gap"] for row in mine], 3),
-                f"{np.mean([row['edges'] for row in mine]):,.0f}",
-            ]
-        )  # fmt: skip
-    pairs = list(combinations(arms, 2)) if len(arms) <= PAIRS else [(arms[0], b) for b in arms[1:]]
-    differences = []
-    for first, second in pairs:
-        a, b = ({row["seed"]: row["value"] for row in groups[arm]} for arm in (first, second))
-        seeds = [seed for seed in a if seed in b and np.isfinite(a[seed] - b[seed])]
-        if not seeds or groups[first][0]["label"] != groups[second][0]["label"]:
-            continue
-        found = paired([a[s] for s in seeds], [b[s] for s in seeds], rng=0)
-        if found.n > 1:
-            text = f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
-        else:
-            text = f"{a[seeds[0]] - b[seeds[0]]:+.4f} (no interval)"
-        differences.append([f"{first} − {second}", text, len(seeds)])
-    return {
-        "heads": [
-            "condition", "runs", _listed(labels, 2), f"fan-in variance / mean, {layer}",
-            f"normalized spectral gap, {layer}", "edges",
-        ],
-        "rows": table,
-        "pairs": differences,
-        "label": _listed(labels, 2),
-        "single": all(len(mine) == 1 for mine in groups.values()),
-    }  # fmt: skip
-
-
-def _interval(values: Sequence[float], digits: int) -> str:
-    """Return a mean and its 95 % interval as text; one value has none."""
-    found = mean_interval(values)
-    if not found.n:
-        return "–"
-    text = f"{found.mean:.{digits}f}"
-    return text if found.n < 2 else f"{text} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
-
-
-def _verdict_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return verdicts as a table: a row for each layer and side, a column for each condition."""
-    arms = _unique([row["condition"] for row in rows])
-    cells: dict[tuple[str, str], dict[str, list[list[str]]]] = {}
-    for row in rows:
-        epochs = list(row["verdicts"].values())
-        for before, after in zip(epochs[0], epochs[-1], strict=True):
-            sides = cells.setdefault((after["layer"], after["side"]), {arm: [] for arm in arms})
-            sides[row["condition"]].append([before["label"], after["label"]])
-    table = []
-    for (layer, side), by_arm in cells.items():
-        line = [_verdict_cell(by_arm[arm]) for arm in arms]
-        table.append({"layer": layer, "side": side, "cells": line})
-    return {"heads": arms, "rows": table}
-
-
-def _verdict_cell(pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """Return verdicts at the first and the last epoch, counted where there are several runs."""
-    before, after = (Counter(pair[i] for pair in pairs) for i in (0, 1))
-    words = [
-        [(w.partition(" (")[0], w if n == len(pairs) else f"{w} {n}/{len(pairs)}")
-         for w, n in counts.most_common()]
-        for counts in (before, after)
-    ]  # fmt: skip
-    return {"before": words[0], "after": words[1], "moved": before != after}
-
-
-def _configurations(runs: Sequence[History]) -> dict[str, Any]:
-    """Return the configuration of one run, or what several share and a table of what differs."""
-    if len(runs) == 1:
-        return {"shared": to_toml(runs[0].config), "heads": [], "rows": []}
-    flat = [flattened(run.config) for run in runs]
-    keys = list(dict.fromkeys(key for config in flat for key in config))
-    differ = [k for k in keys if any(c.get(k, "–") != flat[0].get(k, "–") for c in flat)]
-    told = [key for key in differ if not key.startswith("about.")]
-    shared = {key: flat[0][key] for key in keys if key not in differ}
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in shared.items()]
-    return {
-        "shared": "\n".join(lines),
-        "heads": ["run", *told],
-        "rows": [
-            [run.name, *(str(c.get(k, "–")) for k in told)]
-            for run, c in zip(runs, flat, strict=True)
-        ],
-    }
 
 
 # --- pictures ------------------------------------------------------------------------------------

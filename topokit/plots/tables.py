@@ -1,18 +1,33 @@
-"""Tables of measures for the report: a row for each layer and run, columns by family."""
+"""Tables of the report: conditions compared, verdicts, measures and configurations."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from topokit.experiments.statistics import mean_interval, paired
 from topokit.measures import CHANGE_MEASURES, NETWORK, VERDICTS
+from topokit.toml import flattened, to_toml
 
 if TYPE_CHECKING:
     from topokit.experiments.record import History
 
-__all__ = ["measure_tables", "number"]
+__all__ = [
+    "compared",
+    "configurations",
+    "listed_words",
+    "measure_tables",
+    "number",
+    "unique",
+    "verdict_table",
+]
+
+PAIRS = 4  # number of conditions up to which every pair is compared, else all with the first
 
 COLUMNS = 8  # largest number of measures in a table
 FAMILIES = {
@@ -123,3 +138,111 @@ def number(value: float, measure: str) -> str:
     if measure.endswith("_p") and value == 0:
         return "< 1e-300"
     return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e9 else f"{value:.4g}"
+
+
+def compared(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the tables of conditions and of pairs of them, with 95 % intervals over seeds."""
+    arms = unique([row["condition"] for row in rows])
+    groups = {arm: [row for row in rows if row["condition"] == arm] for arm in arms}
+    labels = unique([row["label"] for row in rows])
+    layer = rows[0]["first_layer"]
+    table = []
+    for arm, mine in groups.items():
+        table.append(
+            [
+                arm, len(mine), _interval([row["value"] for row in mine], 4),
+                _interval([row["dispersion"] for row in mine], 2),
+                _interval([row["gap"] for row in mine], 3),
+                f"{np.mean([row['edges'] for row in mine]):,.0f}",
+            ]
+        )  # fmt: skip
+    pairs = list(combinations(arms, 2)) if len(arms) <= PAIRS else [(arms[0], b) for b in arms[1:]]
+    differences = []
+    for first, second in pairs:
+        a, b = ({row["seed"]: row["value"] for row in groups[arm]} for arm in (first, second))
+        seeds = [seed for seed in a if seed in b and np.isfinite(a[seed] - b[seed])]
+        if not seeds or groups[first][0]["label"] != groups[second][0]["label"]:
+            continue
+        found = paired([a[s] for s in seeds], [b[s] for s in seeds], rng=0)
+        if found.n > 1:
+            text = f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+        else:
+            text = f"{a[seeds[0]] - b[seeds[0]]:+.4f} (no interval)"
+        differences.append([f"{first} − {second}", text, len(seeds)])
+    return {
+        "heads": [
+            "condition", "runs", listed_words(labels, 2), f"fan-in variance / mean, {layer}",
+            f"normalized spectral gap, {layer}", "edges",
+        ],
+        "rows": table,
+        "pairs": differences,
+        "label": listed_words(labels, 2),
+        "single": all(len(mine) == 1 for mine in groups.values()),
+    }  # fmt: skip
+
+
+def _interval(values: Sequence[float], digits: int) -> str:
+    """Return a mean and its 95 % interval as text; one value has none."""
+    found = mean_interval(values)
+    if not found.n:
+        return "–"
+    text = f"{found.mean:.{digits}f}"
+    return text if found.n < 2 else f"{text} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+
+
+def verdict_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return verdicts as a table: a row for each layer and side, a column for each condition."""
+    arms = unique([row["condition"] for row in rows])
+    cells: dict[tuple[str, str], dict[str, list[list[str]]]] = {}
+    for row in rows:
+        epochs = list(row["verdicts"].values())
+        for before, after in zip(epochs[0], epochs[-1], strict=True):
+            sides = cells.setdefault((after["layer"], after["side"]), {arm: [] for arm in arms})
+            sides[row["condition"]].append([before["label"], after["label"]])
+    table = []
+    for (layer, side), by_arm in cells.items():
+        line = [_verdict_cell(by_arm[arm]) for arm in arms]
+        table.append({"layer": layer, "side": side, "cells": line})
+    return {"heads": arms, "rows": table}
+
+
+def _verdict_cell(pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Return verdicts at the first and the last epoch, counted where there are several runs."""
+    before, after = (Counter(pair[i] for pair in pairs) for i in (0, 1))
+    words = [
+        [(w.partition(" (")[0], w if n == len(pairs) else f"{w} {n}/{len(pairs)}")
+         for w, n in counts.most_common()]
+        for counts in (before, after)
+    ]  # fmt: skip
+    return {"before": words[0], "after": words[1], "moved": before != after}
+
+
+def configurations(runs: Sequence[History]) -> dict[str, Any]:
+    """Return the configuration of one run, or what several share and a table of what differs."""
+    if len(runs) == 1:
+        return {"shared": to_toml(runs[0].config), "heads": [], "rows": []}
+    flat = [flattened(run.config) for run in runs]
+    keys = list(dict.fromkeys(key for config in flat for key in config))
+    differ = [k for k in keys if any(c.get(k, "–") != flat[0].get(k, "–") for c in flat)]
+    told = [key for key in differ if not key.startswith("about.")]
+    shared = {key: flat[0][key] for key in keys if key not in differ}
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in shared.items()]
+    return {
+        "shared": "\n".join(lines),
+        "heads": ["run", *told],
+        "rows": [
+            [run.name, *(str(c.get(k, "–")) for k in told)]
+            for run, c in zip(runs, flat, strict=True)
+        ],
+    }
+
+
+def unique(words: Sequence[str]) -> list[str]:
+    """Return the words in order, each once."""
+    return list(dict.fromkeys(words))
+
+
+def listed_words(words: Sequence[str], most: int) -> str:
+    """Return words as in a sentence, at most so many of them."""
+    words = [*words[:most], f"{len(words) - most} more"] if len(words) > most else list(words)
+    return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)

@@ -1,0 +1,149 @@
+"""Summaries, the flow of grown edges, and which figures are saved."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from tests.contract.test_plots import make_run
+from topokit.experiments.record import Recording, conditions
+from topokit.experiments.statistics import mean_interval
+from topokit.generators import erdos_renyi
+from topokit.graph import LayerGraph
+from topokit.plots import growth, save_figures
+from topokit.plots.animation import save_animation
+from topokit.plots.summary import runs_over_epochs, summary, summary_across
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Two conditions of two seeds each."""
+    rng = np.random.default_rng(5)
+    found = []
+    for name, density in (("set", 0.2), ("static", 0.3)):
+        for seed in range(2):
+            run = make_run([erdos_renyi(30, 20, density=density, rng=rng) for _ in range(3)])
+            run.name = f"{name}-seed{seed}"
+            run.config = {"rule": {"name": name}, "seed": seed}
+            run.epochs = run.epochs.assign(test_accuracy=[0.5, 0.6, 0.7 + 0.1 * seed])
+            found.append(run)
+    return found
+
+
+def test_runs_that_differ_in_their_seed_are_one_condition(runs):
+    assert conditions(runs) == ["set", "set", "static", "static"]
+    same = [Recording(name="a"), Recording(name="b")]
+    for run in same:
+        run.config = {"rule": {"name": "set"}, "seed": 1}
+    assert conditions(same) == ["all runs", "all runs"]
+    same[1].config = {"rule": {"name": "rigl"}, "seed": 1}
+    assert conditions(same) == ["a", "b"]
+    same[1].name = "a"
+    assert conditions(same) == ["rule.name=set", "rule.name=rigl"]
+
+
+def test_the_bands_across_conditions_are_intervals_over_seeds(runs):
+    ax = summary_across(runs, ax=Figure().add_subplot())
+    panel = ax.child_axes[0]
+    assert [line.get_label() for line in panel.lines] == ["set (n = 2)", "static (n = 2)"]
+    np.testing.assert_allclose(panel.lines[0].get_ydata(), [0.5, 0.6, 0.75])
+    found = mean_interval([0.7, 0.8])
+    points = panel.collections[0].get_paths()[0].vertices
+    last = points[points[:, 0] == 2, 1]
+    np.testing.assert_allclose([last.min(), last.max()], [found.low, found.high])
+
+
+def test_a_frame_of_runs_has_their_measures(runs):
+    frame = runs_over_epochs(runs)
+    rows = runs[3].measures
+    mine = rows[(rows["measure"] == "fan_in.dispersion") & (rows["epoch"] == 2)]["value"]
+    row = frame[(frame["arm"] == "static") & (frame["seed"] == 1) & (frame["epoch"] == 2)]
+    assert row["fan_in.dispersion"].tolist() == mine.tolist()
+    assert row["test_accuracy"].tolist() == pytest.approx([0.8])
+    with pytest.raises(ValueError, match="expected at least one run, got none"):
+        runs_over_epochs([])
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_panels_share_the_time_axis(runs, scale):
+    ax = summary(runs[0], scale=scale, ax=Figure().add_subplot())
+    limits = {panel.get_xlim() for panel in ax.child_axes}
+    assert len(limits) == 1
+    assert [panel.get_ylabel() for panel in ax.child_axes][-1] == "test accuracy"
+    with pytest.raises(ValueError, match="expected scale 'linear' or 'log', got 'sqrt'"):
+        summary(runs[0], scale="sqrt")
+
+
+def test_flows_count_edges_by_the_degrees_before_they_were_grown():
+    # Ten units on each side; the first of each is the hub. Of three edges grown, one goes from
+    # the hub of the inputs to that of the outputs, two between other units; one of them is kept.
+    before = LayerGraph.from_edge_ids([1, 2, 10, 20], (10, 10))
+    grown = [0, 55, 99]
+    after = LayerGraph.from_edge_ids(sorted([1, 2, 10, 20, *grown]), (10, 10))
+    later = LayerGraph.from_edge_ids([1, 2, 10, 20, 55], (10, 10))
+    found, kept = growth._flows(make_run([before, after, later]), "fc1", 1)
+    assert found.observed[0, 0] == 1
+    assert found.observed.sum() == 3
+    assert kept.observed.sum() == 1
+    np.testing.assert_allclose(found.expected.sum(), 3)
+    # one cell of 100 is between the hubs, and 96 cells are free for the edges grown
+    np.testing.assert_allclose(found.expected[0, 0], 3 / 96)
+
+
+def test_uniform_growth_is_as_expected():
+    rng = np.random.default_rng(0)
+    run = make_run([erdos_renyi(60, 50, density=0.1, rng=rng)])
+    for _ in range(60):
+        run.topologies.append({"fc1": erdos_renyi(60, 50, density=0.1, rng=rng)})
+    found, _ = growth._flows(run, "fc1", 1)
+    error = (found.observed - found.expected) / np.sqrt(found.expected)
+    assert found.observed.sum() > 15000
+    assert np.abs(error).max() < 4
+
+
+def test_only_what_is_asked_for_is_drawn_and_told(runs, tmp_path):
+    told = []
+    names = ["turnover", "spectrum"]
+    paths = save_figures(
+        runs[0], tmp_path, only=names, layer="fc1", size="page", formats=("png", "svg"),
+        progress=lambda *what: told.append(what),
+    )  # fmt: skip
+    assert [path.name for path in paths] == [
+        "turnover.png", "turnover.svg", "spectrum_fc1.png", "spectrum_fc1.svg"
+    ]  # fmt: skip
+    assert told == [("turnover", 0, 2), ("spectrum_fc1", 1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"only": ["turnovr"]}, "unknown figure 'turnovr'; did you mean 'turnover'"),
+        ({"only": ["turnover"], "layer": "fc1"}, "layer 'fc1' has no effect on turnover"),
+        ({"layer": "fc9"}, "expected a layer of fc1, got 'fc9'"),
+        ({"size": "poster"}, "expected size 'column', 'page'"),
+    ],
+)
+def test_what_has_no_meaning_is_refused_before_a_file_is_written(runs, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        save_figures(runs[0], tmp_path / "figures", **options)
+    assert not (tmp_path / "figures").exists()
+
+
+def test_an_mp4_needs_ffmpeg_and_says_so(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ValueError, match="mp4 needs the program ffmpeg, which is not installed"):
+        save_figures(runs[0], tmp_path, formats=("mp4",))
+    with pytest.raises(
+        ValueError, match=r"expected a file ending in .mp4, .gif, .html, got 'a.avi'"
+    ):
+        save_animation(runs[0], tmp_path / "a.avi")
+
+
+def test_an_animation_as_a_page_loads_nothing(runs, tmp_path):
+    page = save_animation(runs[0], tmp_path / "a.html", n_frames=2).read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64") == 2
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "fa-" not in page
+    assert "▶</button>" in re.sub(r"\s", "", page)
