@@ -90,7 +90,7 @@ def expensive(folder):
     )
     yield "torch .bin, before 1.6", put("ops.bin", b"\x80\x02]" + b"]" * big)
     yield "data .csv", put("long.csv", b"a,b\n" + b"1,1\n2,2\n" * (big // 8))
-    text = b"a,b\n" + b"".join(b"%d,%d\n" % (i % 7, i // 2) for i in range(5_200_000))
+    text = b"a,b\n" + b"".join(b"%d,%d\n" % (i % 7, i // 3) for i in range(5_200_000))
     yield "data .csv", put("classes.csv", text[: text.rindex(b"\n", 0, big) + 1])
     numbers = np.random.default_rng(0).permutation(5_400_000)
     yield "data .csv", put("index.csv", b",b\n" + b"".join(b"%d,1\n" % i for i in numbers)[:big])

@@ -285,6 +285,8 @@ def test_torchs_default_compiler(kind, kernel):
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("kind", ["linear", "conv"])
 def test_exported_programs_take_any_batch(kind, kernel):
+    if kind == "conv" and torch.__version__ < "2.7":
+        pytest.skip("torch 2.6 excludes a batch of 2**63 - 1")
     model, x = network(kind, kernel)
     sizes = ({0: torch.export.Dim("batch", min=2)},)
     program = torch.export.export(model, (x,), dynamic_shapes=sizes)

@@ -62,6 +62,9 @@ def test_settings_do_not_overwrite_values_by_tables():
     [
         ("x = " + "[" * 20_000, "nested too deeply"),
         ("x = " + "9" * 5000, "integer string|limit"),
+        ("a" + ".a" * 64 + " = 1", "a key of more than 64 parts"),
+        ("[a" + " . 'a'" * 90_000 + "]", "more than 262,144|a key of more than 64 parts"),
+        ("x = {" + '"a".' * 64 + "a = 1}", "a key of more than 64 parts"),
         ("x = 1\n" * 2, "overwrite"),
         ("#" * 2**18 + "#", "more than 262,144"),
         ("x = \x00", "Invalid value|Illegal character"),
