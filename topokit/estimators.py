@@ -28,7 +28,7 @@ from topokit.experiments.runs import make_optimizer
 from topokit.experiments.samples import CLASSES, NUMBERS, Classes, Numbers, Samples
 from topokit.generators import generate
 from topokit.nn.models import set_mlp
-from topokit.rules import RULES, SCHEDULES, Rewiring
+from topokit.rules import RULES, SCHEDULES, Rewiring, make_rule
 from topokit.tables import check_parameters, choose, is_integer, is_number, need
 
 __all__ = ["SparseMLPClassifier", "SparseMLPRegressor"]
@@ -332,7 +332,7 @@ class _SparseMLP(BaseEstimator):
         return TrainPlan(
             epochs=epochs,
             batch_size=self.batch_size,
-            rule=RULES[self.rule](**(self.rule_params or {})),
+            rule=make_rule(self.rule, **(self.rule_params or {})),
             lr=self._rate,
             lr_schedule=SCHEDULES["cosine"],
             objective=self._objective,
@@ -416,7 +416,8 @@ class SparseMLPClassifier(ClassifierMixin, _SparseMLP):
     densities : str or None
         How the edges are divided among the layers, a name in `topokit.DENSITIES`.
     rule : str
-        How layers are rewired, a name in `topokit.RULES`; ``"static"`` keeps the initial topology.
+        How layers are rewired, a name in `topokit.RULES` or a function that returns an `UpdateRule`;
+        ``"static"`` keeps the initial topology.
     rule_params : dict or None
         Parameters of the rule.
     drop_fraction, schedule, stop, skip
