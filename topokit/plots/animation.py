@@ -22,8 +22,8 @@ from topokit.experiments.record import as_run
 from topokit.graph.files import write_atomic
 from topokit.measures import ccdf
 from topokit.plots.history import evenly_spaced, layer_of
-from topokit.plots.layer import UNITS, block_densities, degrees_of, null_ccdf
-from topokit.plots.style import COLOURS, NULL, RC
+from topokit.plots.layer import UNITS, block_densities, degrees_of, draw_null, null_ccdf
+from topokit.plots.style import COLOURS, RC
 
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
@@ -326,8 +326,7 @@ def _animation(
         fig = Figure(figsize=(7, 2.9), layout="constrained")
         FigureCanvasAgg(fig)
         left, right = fig.subplots(1, 2)
-        if graphs[0].n_edges:
-            left.plot(*null_ccdf(graphs[0], side), color=NULL, ls=":", label="random graph")
+        draw_null(left, graphs[0], side)
         left.step(*curves[0], where="pre", color=COLOURS[1], ls="--", label="first epoch")
         (line,) = left.step(*curves[0], where="pre", color=COLOURS[0], label="this epoch")
         largest = max([float(k[-1]) for k, _ in curves if k.size] + [1.0])
