@@ -416,8 +416,8 @@ class SparseMLPClassifier(ClassifierMixin, _SparseMLP):
     densities : str or None
         How the edges are divided among the layers, a name in `topokit.DENSITIES`.
     rule : str
-        How layers are rewired, a name in `topokit.RULES` or a function that returns an `UpdateRule`;
-        ``"static"`` keeps the initial topology.
+        How layers are rewired, a name in `topokit.RULES` or a function that returns an
+        `UpdateRule`; ``"static"`` keeps the initial topology.
     rule_params : dict or None
         Parameters of the rule.
     drop_fraction, schedule, stop, skip
