@@ -19,6 +19,7 @@ MEANS = {
 PAIRS = [
     "er_to_heavy_tails_pairs",
     "heavy_tails_map_effects",
+    "locality_pairs",
     "spectral_gap_accuracy_pairs",
     "tutorial_table_pairs",
 ]

@@ -77,3 +77,18 @@ def test_committed_rows_are_of_planned_runs(study):
             assert run["epoch"].max() == run["done"].iloc[0] - 1
             keys = [name for name in ("epoch", "layer", "side") if name in run]
             assert not run.duplicated(keys).any()
+
+
+def test_committed_runs_of_the_locality_study_are_whole_seeds():
+    from topokit.experiments.study import load_study
+
+    table = pd.read_csv(FOLDER / "locality_runs.csv")
+    keys = ["data", "shuffled", "density", "arm", "seed"]
+    assert not table.duplicated(keys).any()
+    study = load_study("locality")
+    assert set(table["arm"]) == set(study.arms)
+    counts = table.groupby("seed").size()
+    assert (counts == len(study.runs()) // len(study.seeds)).all()
+    # paired: the same seed has the same graphs on original and on shuffled pixels
+    gaps = table.groupby([key for key in keys if key != "shuffled"])["normalized_spectral_gap"]
+    assert (gaps.nunique() == 1).all()
