@@ -310,8 +310,7 @@ class _SparseMLP(BaseEstimator):
         counts |= {"record_every": self.record_every, "n_iter_no_change": self.n_iter_no_change}
         self._hidden()
         for name, value in counts.items():
-            if value < 1:
-                raise ValueError(f"{name}: expected a positive number, got {value!r}")
+            need(is_integer(value, 1), name, "a positive whole number", value)
 
     @property
     def _rate(self) -> float:

@@ -57,6 +57,9 @@ def test_the_number_of_epochs_is_an_option(tmp_path, capsys):
         ("--epochs 2 --set epochs=3", "--epochs: epochs is given with --set too; give it once"),
         ("--seed 2 --set seed=3", "--seed: seed is given with --set too"),
         ("--rule set --set rule.name=rigl", "--rule: rule.name is given with --set too"),
+        ("--epochs 2.5", "--epochs: expected a whole number, got 2.5"),
+        ("--seed 1.0", "--seed: expected a whole number, got 1.0"),
+        ("--nproc x", "--nproc: expected a whole number, got x"),
         ("--set rule.zeta=0.3", "further keys of [rule]: drop_fraction, every, final"),
     ],
 )
@@ -65,6 +68,20 @@ def test_what_is_meant_is_said(words, expected, capsys, tmp_path, monkeypatch):
     told = refused(capsys, "train", *words.split())
     assert expected in told
     assert "Did you mean --nproc" not in told
+
+
+def test_no_number_is_rounded(capsys):
+    """cyclopts rounds 2.5 to 2 for a parameter of type int."""
+    for command in (
+        "analyze x --epoch -1.5",
+        "analyze x --nulls 2.5",
+        "analyze x --bootstrap 9.9",
+        "generate x --widths 9,9 --seed 0.5",
+        "sweep x --out y --workers 1.5",
+        "compare x --seed 1.5",
+    ):
+        told = refused(capsys, *command.split())
+        assert f"expected a whole number, got {command.split()[-1]}" in told, command
 
 
 def test_no_stray_options(capsys):

@@ -374,8 +374,8 @@ def test_help_shows_only_options_that_mean_something(capsys, command):
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["train", "--epochs", "2"], "--set epochs=2"),
-        (["train", "--epochs=2"], "--set epochs=2"),
+        (["train", "--threads", "2"], "--set threads=2"),
+        (["train", "--threads=2"], "--set threads=2"),
         (["train", "--batch-size", "7"], "--set batch_size=7"),
         (["train", "--lr", "0.1"], "--set optimizer.lr=0.1"),
         (["train", "--nonsense"], "see 'topokit train --help'"),

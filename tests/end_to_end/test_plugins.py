@@ -279,6 +279,8 @@ def test_a_plugin_that_cannot_be_loaded_says_where(code, words, tmp_path, monkey
          "64 to 20 units, got one from 2 to 2"),
         ("topology.generator=array", "generator 'array' (bad.py, line 15): expected it to return "
          "a LayerGraph, got list"),
+        ("topology.generator=few", "generator 'few' (bad.py, line 18): expected round(density * "
+         "n_in * n_out) = "),
     ],
 )  # fmt: skip
 def test_a_wrong_function_is_one_sentence_before_anything_is_written(
@@ -301,6 +303,9 @@ def test_a_wrong_function_is_one_sentence_before_anything_is_written(
         @tk.register.generator
         def array(n_in, n_out, *, density, rng):
             return [1]
+        @tk.register.generator
+        def few(n_in, n_out, *, density, rng):
+            return tk.LayerGraph.from_edge_ids([0], (n_out, n_in))
     """
     monkeypatch.chdir(tmp_path)
     write(tmp_path, code, "bad.py")

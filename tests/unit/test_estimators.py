@@ -130,7 +130,9 @@ def test_works_in_pipelines_and_searches(digits):
         ({"rule": "sett"}, "unknown rule 'sett'; did you mean 'set'"),
         ({"rule_params": {"inti": "zeros"}}, "unknown key 'rule_params.inti'; did you mean 'init'"),
         ({"schedule": "wave"}, "unknown drop-fraction schedule 'wave'"),
-        ({"max_iter": 0}, "max_iter: expected a positive number, got 0"),
+        ({"max_iter": 0}, "max_iter: expected a positive whole number, got 0"),
+        ({"max_iter": 2.5}, "max_iter: expected a positive whole number, got 2.5"),
+        ({"batch_size": True}, "batch_size: expected a positive whole number, got True"),
         ({"every": 0}, 'every: expected "epoch" or a positive number of steps, got 0'),
         (
             {"hidden_layer_sizes": (3, 0)},
@@ -331,7 +333,7 @@ def test_classes_of_parts_are_known_from_the_first_on(digits):
             "validation_fraction: expected a number above 0 and below 1",
         ),
         ({"validation_fraction": 1e-9}, None),
-        ({"n_iter_no_change": 0}, "n_iter_no_change: expected a positive number"),
+        ({"n_iter_no_change": 0}, "n_iter_no_change: expected a positive whole number"),
     ],
 )
 def test_wrong_settings_of_early_stopping_are_refused(kind, params, message, digits, diabetes):

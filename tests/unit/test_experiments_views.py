@@ -61,6 +61,12 @@ def test_slices_and_epochs(history, make):
     assert run[5:].recorded == []
     with pytest.raises(ValueError, match=r"0 was not recorded|expected a recorded epoch"):
         part.topology(0)
+    for between in (lambda: run[1.5], lambda: run.topology(0.5)):
+        with pytest.raises(ValueError, match="epoch: expected a whole number"):
+            between()
+    for derived in (iter, lambda run: "fc1" in run):
+        with pytest.raises(TypeError, match="is not"):
+            derived(run)
 
 
 @pytest.mark.parametrize("make", [lambda history: history, lambda _: recording()])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topokit.cli import console
-from topokit.cli.options import Json, Plugins, Settings
+from topokit.cli.options import Json, MaybeWhole, Plugins, Settings, Whole
 from topokit.plugins import load_plugins
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ def analyze(
     /,
     *,
     measures: str | None = None,
-    epoch: int | None = None,
-    bootstrap: int | None = None,
+    epoch: MaybeWhole = None,
+    bootstrap: MaybeWhole = None,
     deep: bool = False,
-    nulls: int = 0,
-    seed: int | None = None,
+    nulls: Whole = 0,
+    seed: MaybeWhole = None,
     transpose: bool | None = None,
     entry: str | None = None,
     plugin: Plugins | None = None,
@@ -171,7 +171,7 @@ def generate(
     density: float | None = None,
     epsilon: float | None = None,
     densities: str | None = None,
-    seed: int = 0,
+    seed: Whole = 0,
     out: Path | None = None,
     settings: Settings | None = None,
     plugin: Plugins | None = None,

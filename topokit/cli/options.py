@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-__all__ = ["DataDir", "Device", "Json", "Nproc", "Plugins", "Settings", "some"]
+__all__ = [
+    "DataDir",
+    "Device",
+    "Json",
+    "MaybeWhole",
+    "Nproc",
+    "Plugins",
+    "Settings",
+    "Whole",
+    "some",
+]
+
+
+def _whole(_: Any, tokens: Sequence[Any]) -> int:
+    """Return a whole number; cyclopts would round 2.5 to 2."""
+    value = tokens[0].value
+    try:
+        return int(value)
+    except ValueError:
+        raise ValueError(f"expected a whole number, got {value}") from None
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
+MaybeWhole = Annotated[int | None, Parameter(converter=_whole)]
 
 Settings = Annotated[
     list[str],
@@ -25,6 +49,7 @@ Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON."
 Nproc = Annotated[
     int | None,
     Parameter(
+        converter=_whole,
         name="--nproc",
         help="Processes that train together, each on its share of every batch; under torchrun, "
         "those it started.",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from topokit.cli import console, interrupts
-from topokit.cli.options import DataDir, Device, Json, Nproc, Plugins, Settings, some
+from topokit.cli.options import DataDir, Device, Json, MaybeWhole, Nproc, Plugins, Settings, some
 from topokit.plugins import load_plugins, told
 from topokit.progress import over_epochs
 
@@ -35,8 +35,8 @@ def train(
     *,
     out: Path | None = None,
     data_dir: DataDir = None,
-    epochs: int | None = None,
-    seed: int | None = None,
+    epochs: MaybeWhole = None,
+    seed: MaybeWhole = None,
     rule: str | None = None,
     settings: Settings | None = None,
     nproc: Nproc = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from topokit.cli import console, interrupts
-from topokit.cli.options import DataDir, Device, Json, Plugins, some
+from topokit.cli.options import DataDir, Device, Json, MaybeWhole, Plugins, Whole, some
 from topokit.plugins import load_plugins
 from topokit.progress import over_runs
 
@@ -25,7 +25,7 @@ def sweep(
     /,
     *,
     out: Path,
-    workers: int | None = None,
+    workers: MaybeWhole = None,
     scheduler: str | None = None,
     quick: bool = False,
     part: str | None = None,
@@ -150,7 +150,7 @@ def compare(
     reference: str | None = None,
     out: Path | None = None,
     csv: Path | None = None,
-    seed: int = 0,
+    seed: Whole = 0,
     plugin: Plugins | None = None,
     json: Json = False,
 ) -> int:

@@ -364,9 +364,16 @@ class History(RunViews):
         ).reset_index()
 
 
+def _whole(epoch: int) -> int:
+    """Return the number of an epoch; raise a ValueError for one between two epochs."""
+    if int(epoch) != epoch:
+        raise ValueError(f"epoch: expected a whole number, got {epoch}")
+    return int(epoch)
+
+
 def _at(recorded: list[int], epoch: int) -> int:
     """Return the number of an epoch; negative numbers count the recorded epochs from the end."""
-    epoch = int(epoch)
+    epoch = _whole(epoch)
     return recorded[epoch] if -len(recorded) <= epoch < 0 else epoch
 
 
@@ -429,7 +436,7 @@ class Recording(RunViews):
 
     def keep(self, epoch: int, topology: Topology) -> None:
         """Measure and keep a topology, whatever `every` is."""
-        epoch = int(epoch)
+        epoch = _whole(epoch)
         before = [e for e in self.recorded if e < epoch]
         self.topologies[epoch] = dict(topology)
         self._rows.setdefault(epoch, {})
@@ -440,7 +447,7 @@ class Recording(RunViews):
 
     def note(self, epoch: int, **metrics: float) -> None:
         """Add numbers of an epoch; each name becomes a column of `epochs`."""
-        self._rows.setdefault(int(epoch), {}).update(metrics)
+        self._rows.setdefault(_whole(epoch), {}).update(metrics)
 
     @property
     def epochs(self) -> pd.DataFrame:

@@ -19,6 +19,11 @@ SUMMARY = ("fan_in.dispersion", "fan_out.dispersion", "fan_in.maximum", "normali
 class RunViews:
     """Methods of a record that has frames ``epochs`` and ``measures`` and topologies."""
 
+    # A run is neither a list of epochs nor one of layers: `for` and `in` are refused, which Python
+    # would otherwise derive from `__getitem__`.
+    __iter__ = None
+    __contains__ = None
+
     def __getitem__(self, key: str | int | slice) -> Any:
         """Return a layer's measures, a column of epochs, a topology, or the run's part of a slice.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -92,6 +93,14 @@ class Family:
                 f"generator {name!r}{place_of(function)}: expected a graph from {wanted[1]} to "
                 f"{wanted[0]} units, got one from {graph.n_in} to {graph.n_out}"
             )
+        if (place := place_of(function)) and None not in wanted and "density" in given.arguments:
+            # Topokit's own are tested to be exact; of others it is not known.
+            due = round(given.arguments["density"] * math.prod(wanted))
+            if graph.n_edges != due:
+                raise ValueError(
+                    f"generator {name!r}{place}: expected round(density * n_in * n_out) = {due:,} "
+                    f"edges, got {graph.n_edges:,}"
+                )
         params: dict[str, Any] = {}
         for key, value in given.arguments.items():
             if signature.parameters[key].kind is inspect.Parameter.VAR_KEYWORD:
