@@ -361,7 +361,7 @@ class _Check:
                 problem = str(error)
             self.add(
                 name, problem, "put back what the record says",
-                lambda name=name, right=right: self._replace(name, right),  # type: ignore[misc]
+                functools.partial(self._replace, name, right),
             )  # fmt: skip
 
     def _topologies(self, record: Record) -> None:
@@ -378,7 +378,7 @@ class _Check:
                 if not self.finished and 0 < self.saved <= epoch:
                     words = f"go back to the first {epoch} epochs, resume does the others again"
                     kept = record.lines[:epoch]
-                    self.add(file, error, words, lambda kept=kept: self._cut(kept))  # type: ignore[misc]
+                    self.add(file, error, words, functools.partial(self._cut, kept))
                     return
                 words = "its graphs, and those up to the next keyframe, are lost"
                 self.add(file, error, words)
@@ -403,7 +403,7 @@ class _Check:
             problem = self._export_problem(name, mark or {})
             if problem:
                 words = "write it again from the record"
-                self.add(name, problem, words, lambda name=name: self._finish(name))  # type: ignore[misc]
+                self.add(name, problem, words, functools.partial(self._finish, name))
 
     def _other_record(self, record: Record, mark: dict[str, Any]) -> None:
         """Say what to do about a record that is whole, but not the one the run ended with."""
