@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import math
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -87,20 +86,22 @@ class Family:
                 f"generator {name!r}{place_of(function)}: expected it to return a LayerGraph, got "
                 f"{type(graph).__name__}"
             )
-        wanted = given.arguments.get("n_out"), given.arguments.get("n_in")
-        if graph.shape != wanted and None not in wanted:
-            raise ValueError(
-                f"generator {name!r}{place_of(function)}: expected a graph from {wanted[1]} to "
-                f"{wanted[0]} units, got one from {graph.n_in} to {graph.n_out}"
-            )
-        if (place := place_of(function)) and None not in wanted and "density" in given.arguments:
-            # Topokit's own are tested to be exact; of others it is not known.
-            due = round(given.arguments["density"] * math.prod(wanted))
-            if graph.n_edges != due:
+        n_out, n_in = given.arguments.get("n_out"), given.arguments.get("n_in")
+        if n_out is not None and n_in is not None:
+            place = place_of(function)
+            if graph.shape != (n_out, n_in):
                 raise ValueError(
-                    f"generator {name!r}{place}: expected round(density * n_in * n_out) = {due:,} "
-                    f"edges, got {graph.n_edges:,}"
+                    f"generator {name!r}{place}: expected a graph from {n_in} to {n_out} units, "
+                    f"got one from {graph.n_in} to {graph.n_out}"
                 )
+            # Topokit's own are tested to be exact; of others it is not known.
+            if place and "density" in given.arguments:
+                due = round(given.arguments["density"] * n_out * n_in)
+                if graph.n_edges != due:
+                    raise ValueError(
+                        f"generator {name!r}{place}: expected round(density * n_in * n_out) = "
+                        f"{due:,} edges, got {graph.n_edges:,}"
+                    )
         params: dict[str, Any] = {}
         for key, value in given.arguments.items():
             if signature.parameters[key].kind is inspect.Parameter.VAR_KEYWORD:
