@@ -174,7 +174,11 @@ def _read_any(source: Any, options: Reading) -> tuple[Topology, Topology | None]
     if isinstance(source, nn.Module):
         options.needs_none("a module")
         return topology_of_module(source), None
-    raise TypeError(f"expected a torch module, a state dict or a path, got {type(source).__name__}")
+    raise TypeError(
+        f"expected a torch module, a state dict or a path, got {type(source).__name__}; topokit."
+        "measure and figures take matrices and graphs of other libraries directly, and "
+        "topokit.from_scipy, from_networkx and the like convert them"
+    )
 
 
 def read_topologies(

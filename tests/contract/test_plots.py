@@ -114,6 +114,7 @@ PLOTS = {**LAYER_PLOTS, **HISTORY_PLOTS, **ACROSS_PLOTS}
 OVERVIEWS = ("summary", "summary_across", "growth_flow")  # of panels with looks of their own
 SINGLE = [name for name in PLOTS if name not in OVERVIEWS]
 FILLING = ("adjacency", "input_map", "degree_heatmap", "network")  # one graph fills the axes
+SHARED = [name for name in SINGLE if name not in FILLING]
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +189,7 @@ def test_an_unknown_property_is_refused_by_name(name, plot):
         plot(name, ax=Figure().add_subplot(), nonsense=1)
 
 
-@pytest.mark.parametrize("name", [name for name in SINGLE if name not in FILLING])
+@pytest.mark.parametrize("name", SHARED)
 def test_two_on_one_axes_have_two_colours_and_one_legend(name, plot):
     ax = Figure(layout="constrained").add_subplot()
     cycle = ["#aa0000", "#00aa00", "#0000aa", "#aaaa00", "#00aaaa"]
@@ -209,7 +210,23 @@ def test_two_on_one_axes_have_two_colours_and_one_legend(name, plot):
     ax.figure.draw_without_rendering()
 
 
-@pytest.mark.parametrize("name", FILLING)
+@pytest.mark.parametrize("name", [name for name in SHARED if name in HISTORY_PLOTS])
+def test_all_of_a_second_run_is_in_sight(name):
+    """The first one fixes no limits, neither of the axes nor of panels in it."""
+    ax = Figure(layout="constrained").add_subplot()
+    for seed, density in enumerate((0.5, 0.2)):
+        rng = np.random.default_rng(seed)
+        run = make_run([erdos_renyi(30, 20, density=density + i / 99, rng=rng) for i in range(3)])
+        run.epochs["test_accuracy"] -= 0.3 * seed
+        PLOTS[name](run, ax=ax, label=f"run {seed}")
+    for one in (ax, *ax.child_axes):
+        if one.has_data():
+            low, high = sorted(one.get_ylim())
+            assert low <= one.dataLim.y0, name
+            assert one.dataLim.y1 <= high, name
+
+
+@pytest.mark.parametrize("name", [*FILLING, *OVERVIEWS])
 def test_a_figure_that_fills_its_axes_wants_an_empty_one(name, plot):
     ax = Figure().add_subplot()
     plot(name, ax=ax)
@@ -217,7 +234,7 @@ def test_a_figure_that_fills_its_axes_wants_an_empty_one(name, plot):
         plot(name, ax=ax)
 
 
-@pytest.mark.parametrize("name", [name for name in SINGLE if name not in FILLING])
+@pytest.mark.parametrize("name", SHARED)
 def test_colours_are_those_of_the_axes_cycle(name, plot):
     ax = Figure().add_subplot()
     ax.set_prop_cycle(color=["#ab12cd"])

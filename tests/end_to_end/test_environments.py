@@ -374,15 +374,13 @@ def test_help_shows_only_options_that_mean_something(capsys, command):
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["train", "--threads", "2"], "--set threads=2"),
-        (["train", "--threads=2"], "--set threads=2"),
         (["train", "--batch-size", "7"], "--set batch_size=7"),
         (["train", "--lr", "0.1"], "--set optimizer.lr=0.1"),
         (["train", "--nonsense"], "see 'topokit train --help'"),
         (["list", "--epochs", "2"], "see 'topokit list --help'"),
         (["nonsense"], "see 'topokit --help'"),
         (["train", "epochs=2", "seed=1"], "follow --set: --set epochs=2 seed=1"),
-        (["list", "rules", "b"], "expected no further argument, got b (see 'topokit list --help')"),
+        (["info", "b"], "expected no further argument, got b (see 'topokit info --help')"),
     ],
 )
 def test_a_configuration_key_given_as_an_option(capsys, words, hint):
@@ -398,8 +396,7 @@ def test_options_without_effect_and_folders_of_runs(tmp_path, capsys, a_run):
     capsys.readouterr()
     assert main(["analyze", str(a_run), "--epoch", "0", "--measures", "turnover"]) == 0
     assert "turnover compares with an earlier epoch" in capsys.readouterr().err.replace("\n", " ")
-    assert main(["compare", str(a_run.parent)]) == 2
-    assert f"name {a_run.parent}/*" in capsys.readouterr().err.replace("\n", " ")
+    assert main(["compare", str(a_run.parent)]) == 0
     twins = [str(tmp_path / side / "run") for side in "ab"]
     for twin in twins:
         RunDirectory.create(twin, (a_run / "config.toml").read_text(), {})

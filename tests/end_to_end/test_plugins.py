@@ -387,20 +387,21 @@ def test_functions_are_accepted_where_names_are(tmp_path):
         return float(update.grown.sum())
 
     def own(n_in, n_out, *, density, rng, shift: int = 0):
-        return tk.LayerGraph.from_edge_ids([shift], (n_out, n_in))
+        chosen = range(shift, shift + round(density * n_in * n_out))
+        return tk.LayerGraph.from_edge_ids(chosen, (n_out, n_in))
 
     def rule(*, every_other: bool = False):
         return RULES["set"]()
 
     topology = tk.generate([4, 3, 2], own, density=0.5, shift=1, rng=0)
-    assert topology["fc1"].edge_ids.tolist() == [1]
+    assert topology["fc1"].edge_ids.tolist() == [1, 2, 3, 4, 5, 6]
     frame = measure(topology, [edges, layers, grown, "components"], previous=topology)
-    assert frame.query("measure == 'edges'")["value"].tolist() == [1.0, 1.0]
+    assert frame.query("measure == 'edges'")["value"].tolist() == [6.0, 3.0]
     assert frame.query("measure == 'layers'")[["layer", "value"]].values.tolist() == [
         ["network", 2.0]
     ]
     assert frame.query("measure == 'grown'")["value"].tolist() == [0.0, 0.0]
-    assert measure(topology, edges)["value"].tolist() == [1.0, 1.0]
+    assert measure(topology, edges)["value"].tolist() == [6.0, 3.0]
     assert len(measure(topology, ["core", edges])) == len(measure(topology)) + 2
     with pytest.raises(ValueError, match="unknown parameter 'shif' of generator 'own'"):
         tk.generate([4, 3], own, density=0.5, shif=1, rng=0)

@@ -1,5 +1,7 @@
 """Tables of results: no number is cut and no text is lost, however narrow the terminal is."""
 
+import re
+
 import pytest
 
 from topokit.cli import console
@@ -41,3 +43,12 @@ def test_a_table_that_fits_is_one(printed):
     text = printed(rows, 60)
     assert text.count("layer") == 1
     assert "normalized_spectral_gap" in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120])
+def test_heads_are_folded_where_a_word_ends(printed, width):
+    names = ("test_accuracy", "fc1/fan_in.dispersion", "permutation_p", "normalized_spectral_gap")
+    text = printed([{"group": "a" * 24, **dict.fromkeys(names, 0.123456)}], width)
+    heads = [line for line in text.splitlines() if "0.1235" not in line and "─" not in line]
+    words = {word for name in names for word in re.split("[/._]", name)}
+    assert words <= {*re.split(r"[/._\s]", " ".join(heads))}

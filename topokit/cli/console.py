@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -250,10 +251,21 @@ def _table(rows: list[Mapping[str, Any]], widths: Mapping[str, int | None], titl
     for column, width in widths.items():
         numeric = all(isinstance(row.get(column, 0), int | float) for row in rows)
         justify: Any = "right" if numeric else "left"
-        table.add_column(_cell(column), justify=justify, overflow="fold", width=width)
+        head = _cell(column) if width is None else Text(_broken(printable(column), width))
+        table.add_column(head, justify=justify, overflow="fold", width=width)
     for row in rows:
         table.add_row(*(_cell(number(row[c])) if c in row else "" for c in widths))
     return table
+
+
+def _broken(head: str, width: int) -> str:
+    """Return a head in lines that end at its points, strokes and blanks where they are near."""
+    lines = [""]
+    for part in re.findall(r"[^/._ ]*[/._ ]?", head):
+        if len(lines[-1] + part.rstrip()) > width and lines[-1]:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def _cell(text: str) -> Text:

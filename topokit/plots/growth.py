@@ -18,6 +18,7 @@ from topokit.experiments.record import RunLike, as_run
 from topokit.graph import positions_in
 from topokit.plots.history import layer_of
 from topokit.plots.layer import degree_ranks
+from topokit.plots.parts import empty_axes
 from topokit.plots.style import NULL, axes
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def growth_flow(
     Raises
     ------
     ValueError
-        If the run has no such layer or `survived` is below 1.
+        If the run has no such layer, `survived` is below 1, or something is drawn in the axes.
 
     Notes
     -----
@@ -90,6 +91,7 @@ def growth_flow(
         raise ValueError(f"expected survived to be at least 1 epoch, got {survived}")
     layer = layer_of(history, layer)
     ax = axes(ax)
+    empty_axes(ax, "growth_flow")
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     survived = max(1, min(survived, len(history.recorded) - 2))

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -509,7 +510,8 @@ def input_map(
     """Plot the fan-out of the input units as an image: the number of edges of each pixel.
 
     Bright pixels are read by many units. Under rules that find features, pixels at the border,
-    which are the same in all images, lose their edges.
+    which are the same in all images, lose their edges. Units are in the order in which the network
+    reads them: under ``data.shuffle_pixels`` neighbours here are no neighbours in the image.
 
     Parameters
     ----------
@@ -561,6 +563,8 @@ def input_map(
         )  # fmt: skip
         image = ax.imshow(graph.fan_out.reshape(shape), **style)
         ax.figure.colorbar(image, ax=ax, label="fan-out")
+    for axis in (ax.xaxis, ax.yaxis):  # whole numbers, also where there is one row
+        axis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     ax.set(xlabel="column", ylabel="row")
     title_of(ax, "Edges of each input unit", label)
     return ax

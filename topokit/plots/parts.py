@@ -133,7 +133,7 @@ def title_of(ax: Axes, text: str, label: str | None = None) -> None:
 
 def empty_axes(ax: Axes, name: str) -> None:
     """Raise a ValueError if something is drawn in the axes: the figure `name` would cover it."""
-    if ax.has_data():
+    if ax.has_data() or ax.child_axes:
         raise ValueError(
             f"expected an empty axes, since {name} fills it, got one with data; give each "
             f"{name} an axes of its own, or leave ax out for a new figure"
@@ -246,7 +246,9 @@ def panels(ax: Axes, names: Iterable[str]) -> list[Axes]:
 
 
 def share_y(inside: Sequence[Axes]) -> None:
-    """Give panels the vertical limits that hold the data of all of them."""
+    """Give panels the vertical limits that hold the data of all of them, and of earlier calls."""
+    for panel in inside:
+        panel.autoscale(axis="y")  # an earlier call fixed the limits
     limits = np.array([panel.get_ylim() for panel in inside])
     for panel in inside:
         panel.set_ylim(limits[:, 0].min(), limits[:, 1].max())

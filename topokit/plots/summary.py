@@ -26,6 +26,7 @@ from topokit.plots.history import (
     verdict_timeline,
 )
 from topokit.plots.layer import degrees_of
+from topokit.plots.parts import empty_axes
 from topokit.plots.style import COLOURS, NULL
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def summary(
                 wanted.append(("verdict", 0.25 + 0.11 * min(n_layers, 20)))
     if len(history.epochs) and score_column(history.epochs) is not None:
         wanted.append(("score", 1.0))
-    ax = _frame(ax, f"Summary of {history.name}")
+    ax = _frame(ax, "summary", f"Summary of {history.name}")
     panels = _stack(ax, [height for _, height in wanted])
     keyed: set[str] = set()
     for (name, _), panel in zip(wanted, panels, strict=True):
@@ -202,7 +203,7 @@ def summary_across(
     known = [name for name in order if name in known]
     most = table.groupby([arm, "epoch"]).size().max() if len(table) else 0
     title = "Means over seeds, 95 % intervals" if most > 1 else "Conditions, one run each"
-    ax = _frame(ax, title)
+    ax = _frame(ax, "summary_across", title)
     panels = _stack(ax, [1.0] * len(known))
     keyed: set[str] = set()
     for name, panel in zip(known, panels, strict=True):
@@ -282,8 +283,10 @@ def _check(scale: str) -> None:
         raise ValueError(f"expected scale 'linear' or 'log', got {scale!r}")
 
 
-def _frame(ax: Axes | None, title: str) -> Axes:
+def _frame(ax: Axes | None, name: str, title: str) -> Axes:
     """Return the axes that hold the panels, without ticks, by default those of a new figure."""
+    if ax is not None:
+        empty_axes(ax, name)
     if ax is None:
         import matplotlib.pyplot as plt
 
