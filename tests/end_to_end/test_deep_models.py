@@ -104,7 +104,7 @@ def test_batch_norm_is_for_one_process():
 
     config = tiny("resnet20_cifar10")
     parts = prepare_run(config, None)
-    state = _build(config, first_topology(config, parts), parts)
+    state = _build(config, first_topology(config, parts), parts, torch.device("cpu"))
     with pytest.raises(ValueError, match="expected one process for a model with batch norm"):
         _draw_apart(state, Two())
 

@@ -257,6 +257,7 @@ def test_a_full_disk_while_training_says_how_to_continue(tmp_path, monkeypatch, 
 HOSTILE = [
     "x/../../../victim/holiday", "\x1b[31mred\x1b]0;title\x07", "\r\x08over", "\x9b2J", "[/bold]",
     "[red]", "<script>alert(1)</script>", "--><b>", "&amp;", "a\nb", "\u202ekcab", "é層", "C:\\x",
+    "$\\frac{$",
 ]  # fmt: skip
 BAD = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
 
@@ -279,7 +280,7 @@ def hostile_history():
 
     recording = Recording(["fan_in"], name="<i>\x1b[31m run")
     for epoch in range(2):
-        recording(epoch, named(*HOSTILE[:2], *HOSTILE[4:8]))
+        recording(epoch, named(*HOSTILE[:2], *HOSTILE[4:8], HOSTILE[-1]))
         recording.note(epoch, test_accuracy=0.5, test_loss=1.0, train_loss=1.0)
     return recording
 

@@ -110,7 +110,7 @@ def test_a_run_without_labels_is_shown_by_its_error(tmp_path, capsys):
         assert "test error" in (ax.get_ylabel(), ax.get_xlabel())
         assert ax.get_title().startswith("Test error")
     page = write_report([history], tmp_path / "page.html", bootstrap=0).read_text(encoding="utf-8")
-    assert "5 epochs ended at a test error of" in page
+    assert f"It ended at a test error of {errors.iloc[-1]:.4f}" in page
     assert f"<td>{errors.min():.4f}</td>" in page
 
 

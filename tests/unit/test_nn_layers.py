@@ -228,9 +228,12 @@ def test_initial_values_have_the_stated_spread(rng):
         "he": (2 / 25) ** 0.5, "he_dense_uniform": (2 / 500) ** 0.5,
         "glorot": (2 / (25 + 20)) ** 0.5, "normal": 0.1, "zeros": 0.0, "normal_rbm": 0.05,
         "he_normal": (2 / 500) ** 0.5, "he_uniform": (2 / 500) ** 0.5, "half_std": 0.0,
+        "glorot_dense_uniform": (2 / (400 + 500)) ** 0.5,
     }  # fmt: skip
     assert spread == pytest.approx(expected, rel=0.05)
-    with pytest.raises(ValueError, match=r"unknown init 'xavier'; inits: glorot, half_std, he,"):
+    with pytest.raises(
+        ValueError, match=r"unknown init 'xavier'; inits: glorot, glorot_dense_uniform,"
+    ):
         SparseLinear(graph, init="xavier", rng=rng)
     with pytest.raises(ValueError, match="expected a kernel of"):
         SparseLinear(graph, kernel="fast", rng=rng)

@@ -100,7 +100,8 @@ def test_a_record_without_accuracies_and_losses():
 def test_the_page_of_a_record_without_accuracies_and_losses(tmp_path):
     mine = recorded(learning_rate=[1, 1, 1])
     page = write_report([mine], tmp_path / "page.html", bootstrap=0).read_text(encoding="utf-8")
-    assert "3 epochs (one run, one seed)" in page
+    assert "one run, so there is no interval" in page
+    assert "<td>–</td>" in page  # no score
 
 
 @pytest.mark.parametrize("plot", [measure_over_epochs, accuracy_against_measure])

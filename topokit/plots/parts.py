@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import matplotlib as mpl
@@ -16,6 +18,7 @@ from matplotlib.collections import Collection, PathCollection
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
+from matplotlib.mathtext import MathTextParser
 from matplotlib.path import Path
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from matplotlib.transforms import Bbox, ScaledTranslation, blended_transform_factory
@@ -265,6 +268,15 @@ def share_y(inside: Sequence[Axes]) -> None:
 MARGIN = 4.0  # points
 
 
+@contextmanager
+def _measured() -> Iterator[None]:
+    """Measure texts without a warning of characters that the font lacks; they become a box."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
+@_measured()
 def legend(ax: Axes, *, corners: Iterable[Any] = CORNERS) -> Legend | None:
     """Make one legend of everything labelled, where it covers nothing that is drawn."""
     handles, labels = _entries(ax)
@@ -275,7 +287,8 @@ def legend(ax: Axes, *, corners: Iterable[Any] = CORNERS) -> Legend | None:
         before.remove()
     layout = None if page is None else page.get_layout_engine()
     if page is not None and layout is not None and len(page.axes) > 1:
-        layout.execute(page)  # one axes alone hardly changes its size
+        with suppress(ValueError):  # of a title with dollar signs that is no formula
+            layout.execute(page)  # one axes alone hardly changes its size
     ax.get_xlim(), ax.get_ylim()  # computes the limits, which determine where things are
     found = ax.legend(handles, labels)
     pad = MARGIN / POINT * ax.figure.dpi
@@ -291,6 +304,7 @@ def legend(ax: Axes, *, corners: Iterable[Any] = CORNERS) -> Legend | None:
     return _legend_above_curves(ax)
 
 
+@_measured()
 def legend_below(ax: Axes, *entries: Any, title: str | None = None) -> Legend | None:
     """Make one legend below the label of the horizontal axis, in as many columns as fit.
 
@@ -300,7 +314,9 @@ def legend_below(ax: Axes, *entries: Any, title: str | None = None) -> Legend | 
     if not handles:
         return None
     dpi = ax.figure.dpi
-    under = ax.xaxis.get_tightbbox()
+    under = None
+    with suppress(ValueError):  # as above, of a label of a tick
+        under = ax.xaxis.get_tightbbox()
     bottom = ax.get_window_extent().y0
     points = 4.0 if under is None else POINT * (bottom - under.y0) / dpi + 4.0
     if ax.child_axes:  # the ticks of panels are below the axes, and its label is below them
@@ -348,7 +364,17 @@ def _entries(ax: Axes) -> tuple[list[Any], list[str]]:
     for handle, label in sorted(every, key=lambda entry: _gid(entry[0]) == "mark"):
         look = handle.get_color() if isinstance(handle, Line2D) else id(handle)
         found.setdefault((label, str(look)), (handle, label))
-    return [handle for handle, _ in found.values()], [label for _, label in found.values()]
+    return [handle for handle, _ in found.values()], [_shown(name) for _, name in found.values()]
+
+
+def _shown(label: str) -> str:
+    """Return a label whose dollar signs are text if they enclose no formula."""
+    if label.count("$") > 1:
+        try:
+            MathTextParser("path").parse(label)
+        except ValueError:
+            return label.replace("$", r"\$")
+    return label
 
 
 def _gid(handle: Any) -> Any:

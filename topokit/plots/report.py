@@ -310,8 +310,13 @@ def _verdicts_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
     if not parts:
         return f"{when} no layer has degrees wider than those of a random graph."
     rest = f"; {left} of {len(seen)} are not wider than random" if left else ""
-    power = any("power law" in part for part in parts)
-    return f"{when} {'; '.join(parts)}{rest}.{'' if power else ' None follows a power law.'}"
+    labels = {label for counts in seen.values() for label in counts}
+    power = " None follows a power law."
+    if "power law" in labels:
+        power = ""
+    elif any(label.endswith("(not bootstrapped)") for label in labels):
+        power = " Whether any is a power law was not tested: there was no bootstrap."
+    return f"{when} {'; '.join(parts)}{rest}.{power}"
 
 
 # --- pictures ------------------------------------------------------------------------------------
