@@ -231,9 +231,7 @@ def test_initial_values_have_the_stated_spread(rng):
         "glorot_dense_uniform": (2 / (400 + 500)) ** 0.5,
     }  # fmt: skip
     assert spread == pytest.approx(expected, rel=0.05)
-    with pytest.raises(
-        ValueError, match=r"unknown init 'xavier'; inits: glorot, glorot_dense_uniform,"
-    ):
+    with pytest.raises(ValueError, match="unknown init 'xavier'; inits: glorot, glorot_d"):
         SparseLinear(graph, init="xavier", rng=rng)
     with pytest.raises(ValueError, match="expected a kernel of"):
         SparseLinear(graph, kernel="fast", rng=rng)
