@@ -155,7 +155,8 @@ class Engine(Schedule, Attached, Member):
         done = f"{self.steps} steps and {self.updates} rewirings so far"
         return (
             f"Engine: {self.name} {often}, {done}{'' if self._hooks else ', detached'}\n"
-            f"  {len(names)} sparse layers ({shown}), {edges} edges, {kinds}"
+            f"  {len(names)} sparse layer{'s' if len(names) > 1 else ''}"
+            f"{f' ({shown})' if shown else ''}, {edges} edges, {kinds}"
         )
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
