@@ -19,6 +19,7 @@ __all__ = [
     "Table",
     "as_html",
     "as_generator",
+    "check_names",
     "check_parameters",
     "choose",
     "hint",
@@ -290,6 +291,51 @@ def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         for name, parameter in inspect.signature(function).parameters.items()
         if name not in SUPPLIED and parameter.kind not in left_out
     }
+
+
+def check_names(
+    kind: str,
+    name: str,
+    function: Callable[..., Any],
+    given: Iterable[str],
+    *,
+    others: Iterable[str] = (),
+) -> None:
+    """Check that a function of a table has the parameters given to it, and gets those it needs.
+
+    Parameters
+    ----------
+    kind, name : str
+        What was chosen ("rule", "set"), for the message.
+    function : callable
+    given : iterable of str
+    others : iterable of str
+        Further names that may have been meant.
+
+    Raises
+    ------
+    ValueError
+
+    Examples
+    --------
+    >>> def katz(*, n_paths: int = 3): ...
+    >>> check_names("rule", "katz", katz, ["n_path"])
+    Traceback (most recent call last):
+    ValueError: unknown parameter 'n_path' of rule 'katz'; did you mean 'n_paths'? parameters:
+    n_paths
+    """
+    known, given = parameters_of(function), list(given)
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
+        return
+    for key in given:
+        if key not in known:
+            raise ValueError(
+                f"unknown parameter {key!r} of {kind} {name!r}; {hint(key, [*known, *others])}"
+                f"parameters: {listed(known)}"
+            )
+    for key, parameter in known.items():
+        if parameter.default is inspect.Parameter.empty and key not in given:
+            raise ValueError(f"{kind} {name!r} needs the parameter {key!r}")
 
 
 def check_parameters(

@@ -215,7 +215,9 @@ def test_two_processes_in_one_run_directory(finished, capsys, tmp_path):
 def test_an_existing_run_is_never_overwritten(finished, capsys):
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     words = fails(capsys, "train", "set_mlp_digits", "--out", finished, *SMALL, "seed=77")
-    assert "it holds a run with another configuration; choose another --out" in words
+    told = "it holds a run with another configuration (seed is 77 and was "
+    assert told in words
+    assert "choose another --out" in words
     assert main(["train", "set_mlp_digits", "--out", str(finished), *SMALL]) == 0
     printed = capsys.readouterr()
     assert "finished; nothing to do" in printed.err.replace("\n", " ")

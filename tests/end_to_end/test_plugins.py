@@ -8,6 +8,7 @@ import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -371,6 +372,26 @@ def test_the_record_of_a_stranger_cannot_break_the_message(capsys):
     strange = [None, 3, {"path": 7}, {"sha256": []}, {"path": "\x1b[2J", "sha256": "x"}]
     assert all(isinstance(line, str) for line in plugins.unlike(strange))
     assert plugins.unlike({"a": 1}) == plugins.unlike(None) == []
+
+
+def test_a_plot_that_draws_elsewhere_is_refused_and_not_an_empty_picture(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    code = """
+        import matplotlib.pyplot as plt
+        import topokit as tk
+        @tk.register.plot
+        def elsewhere(history, *, ax=None):
+            return plt.figure().add_subplot()
+    """
+    write(tmp_path, code, "bad.py")
+    tk.run("set_mlp_digits", "run", epochs=1, **{"model.widths": [64, 20, 10]})
+    for words in (("plot", "run", "--only", "elsewhere"), ("report", "run", "--out", "x.html")):
+        assert topokit(*words, "--plugin", "bad.py") == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert "plot 'elsewhere' (bad.py, line 4): expected it to draw in the axes" in told
+    plt.close("all")
 
 
 # --- in a notebook -------------------------------------------------------------------------------

@@ -554,6 +554,8 @@ def test_invalid_input_is_refused_with_a_message(rng):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for message, options in {
         "did you mean 'rigl'": {"rule": "rigle"},
+        "parameter 'drop_fractoin' of rule 'set'; did you mean 'drop_f": {"drop_fractoin": 0.1},
+        "unknown parameter 'inti' of rule 'set'; did you mean 'init'": {"inti": "zeros"},
         'every: expected "epoch" or a positive number of steps, got 0': {"every": 0},
         "total: expected a positive whole number, got 0": {"total": 0},
         "drop_fraction: expected a number from 0 to 1, got 2": {"drop_fraction": 2},

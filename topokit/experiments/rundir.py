@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from topokit.foreign import shell_word
+from topokit.foreign import printable, shell_word
 from topokit.graph import snapshots
 from topokit.graph.checksums import (
     check_regular,
@@ -195,7 +195,14 @@ class RunDirectory:
                 return
             if "config.toml" in names and names <= FILES and names & MADE:
                 if not _same_config(self.config(), config_toml):
-                    hint = "it holds a run with another configuration; choose another --out"
+                    there = (path / "config.toml").read_text(encoding="utf-8")
+                    texts = ("about.", "device ")  # which may differ
+                    found = [printable(words) for words in differences(there, config_toml)]
+                    found = [words for words in found if not words.startswith(texts)]
+                    words = ", ".join([*found[:3], *(["..."] if len(found) > 3 else [])])
+                    hint = (
+                        f"it holds a run with another configuration ({words}); choose another --out"
+                    )
                 elif not self._begun():
                     return
                 else:

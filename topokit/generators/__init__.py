@@ -8,7 +8,6 @@ module of its kind and add a line to the table behind `GENERATORS`. Imports from
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -80,7 +79,7 @@ from topokit.generators.structured import (
     x_net,
 )
 from topokit.graph import LayerGraph, Topology
-from topokit.tables import Table, as_generator, choose, hint, listed, parameters_of
+from topokit.tables import Table, as_generator, check_names, choose
 
 __all__ = [
     "DENSITIES",
@@ -270,7 +269,7 @@ def generate_layers(
     """
     rng = as_generator(rng)
     function = choose("generator", generator, GENERATORS)
-    _check_params(_name(generator), function, params)
+    check_names("generator", _name(generator), function, params)
     shares = layer_densities(
         list(shapes.values()), density=density, epsilon=epsilon, densities=densities
     )
@@ -291,19 +290,3 @@ def _name(generator: str | Callable[..., LayerGraph]) -> str:
     if isinstance(generator, str):
         return generator
     return str(getattr(generator, "__name__", type(generator).__name__))
-
-
-def _check_params(name: str, function: Callable[..., Any], params: dict[str, Any]) -> None:
-    """Raise a ValueError if the generator has no such parameter, or needs one that is missing."""
-    known = parameters_of(function)
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
-        return
-    for key in params:
-        if key not in known:
-            raise ValueError(
-                f"unknown parameter {key!r} of generator {name!r}; {hint(key, known)}"
-                f"parameters: {listed(known)}"
-            )
-    for key, parameter in known.items():
-        if parameter.default is inspect.Parameter.empty and key not in params:
-            raise ValueError(f"generator {name!r} needs the parameter {key!r}")

@@ -7,6 +7,7 @@ rewirings is collected by `topokit.nn.rule_data`.
 
 from __future__ import annotations
 
+import inspect
 import json
 import warnings
 import weakref
@@ -30,9 +31,9 @@ from topokit.nn.rule_data import NEEDS, RuleData, as_arrays, as_tensors
 from topokit.nn.schedule import Schedule
 from topokit.nn.sparsify import sparsify
 from topokit.nn.wrappers import bare
-from topokit.rules import Rewiring, UpdateRule, make_rule, rewire_network
+from topokit.rules import RULES, Rewiring, UpdateRule, make_rule, rewire_network
 from topokit.rules.budget import without_growing
-from topokit.tables import as_generator, as_html, choose, is_integer, need
+from topokit.tables import as_generator, as_html, check_names, choose, is_integer, need
 
 __all__ = ["Engine", "as_arrays", "as_tensors", "attach", "sparsify"]
 
@@ -154,7 +155,8 @@ class Engine(Schedule, Attached, Member):
         done = f"{self.steps} steps and {self.updates} rewirings so far"
         return (
             f"Engine: {self.name} {often}, {done}{'' if self._hooks else ', detached'}\n"
-            f"  {len(names)} sparse layers ({shown}), {edges} edges, {kinds}"
+            f"  {len(names)} sparse layer{'s' if len(names) > 1 else ''}"
+            f"{f' ({shown})' if shown else ''}, {edges} edges, {kinds}"
         )
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
@@ -722,6 +724,8 @@ def attach(
         raise ValueError("expected a model with sparse layers, got none; see topokit.sparsify")
     name = rule if isinstance(rule, str) else getattr(rule, "__name__", None)
     if not isinstance(rule, UpdateRule):
+        factory = choose("rule", rule, RULES)
+        check_names("rule", str(name), factory, params, others=inspect.signature(attach).parameters)
         rule = make_rule(rule, **params)
     elif params:
         raise ValueError(f"expected parameters of a rule named, got {sorted(params)} with a rule")

@@ -47,6 +47,7 @@ from topokit.plots.layer import (
     spectrum,
 )
 from topokit.plots.network import network
+from topokit.plots.parts import draw_in
 from topokit.plots.style import SIZES, figure, house_style, inches
 from topokit.plots.style import save as save_axes
 from topokit.plots.summary import PAGE, runs_over_epochs, summary, summary_across
@@ -250,7 +251,7 @@ def save_figures(
         if progress is not None:
             progress(name, i, total)
         with figure(size=inches_) as ax:
-            draw(ax=ax)
+            draw_in(draw, ax)
             for kind in stills:
                 path = directory / f"{name}.{kind}"
                 save_axes(ax, path, dpi=200, metadata=_NO_DATES[kind])

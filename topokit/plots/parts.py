@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
+<<<<<<< HEAD
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+=======
+from collections.abc import Callable, Iterable, Mapping, Sequence
+>>>>>>> h-N
 from typing import Any
 
 import matplotlib as mpl
@@ -25,12 +30,14 @@ from matplotlib.transforms import Bbox, ScaledTranslation, blended_transform_fac
 from numpy.typing import ArrayLike, NDArray
 
 from topokit.plots.style import LINES, NULL
+from topokit.plugins import place_of
 
 __all__ = [
     "covers",
     "degree_axis",
     "draw_series",
     "drawn_in",
+    "draw_in",
     "empty_axes",
     "epoch_limits",
     "legend",
@@ -132,6 +139,19 @@ def title_of(ax: Axes, text: str, label: str | None = None) -> None:
     pad = 2.0 * mpl.rcParams["font.size"] if ax.child_axes else None  # above the titles of panels
     text = f"{label}: {text[:1].lower()}{text[1:]}" if label else text
     ax.set_title(text, wrap=True, pad=pad)
+
+
+def draw_in(draw: Callable[..., Any], ax: Axes) -> None:
+    """Draw a figure in the axes; raise a ValueError if a plot of one's own drew nothing there."""
+    function = draw.func if isinstance(draw, functools.partial) else draw
+    before = len(ax.get_children())
+    draw(ax=ax)
+    place = place_of(function)
+    if place and not ax.get_title() and len(ax.get_children()) == before:
+        raise ValueError(
+            f"plot {getattr(function, '__name__', draw)!r}{place}: expected it to draw in the axes "
+            "given as ax, found nothing there"
+        )
 
 
 def empty_axes(ax: Axes, name: str) -> None:

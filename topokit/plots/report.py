@@ -33,6 +33,7 @@ from topokit.measures import describe_fit, power_law_of
 from topokit.measures.scalefree import bootstrap_stream
 from topokit.plots import CAPTIONS, PAGE, degree_distribution, drawable, frames, summary_across
 from topokit.plots.history import scores_of
+from topokit.plots.parts import draw_in
 from topokit.plots.style import figure, save
 from topokit.plots.tables import (
     compared,
@@ -439,7 +440,7 @@ def _pngs(draws: Sequence[Callable[..., Any]], *, size: str | tuple[float, float
         drawn = []
         for draw in draws:
             ax = stack.enter_context(figure(size=size))
-            draw(ax=ax)
+            draw_in(draw, ax)
             drawn.append(ax)
         for axis in ("x", "y"):
             _same_limits(drawn, axis)

@@ -39,7 +39,7 @@ from topokit.rules.rewire import (
 )
 from topokit.rules.structured import block_sparse, n_to_m, srigl
 from topokit.rules.topological import cht, chts, chtss
-from topokit.tables import Table, choose
+from topokit.tables import Table, check_names, choose
 
 __all__ = [
     "RULES",
@@ -94,7 +94,7 @@ def make_rule(name: str | Callable[..., UpdateRule], **params: Any) -> UpdateRul
     Raises
     ------
     ValueError
-        If no rule has that name.
+        If no rule has that name, or the rule has no such parameter.
     TypeError
         If the function does not return an `UpdateRule`.
 
@@ -104,6 +104,8 @@ def make_rule(name: str | Callable[..., UpdateRule], **params: Any) -> UpdateRul
     'UpdateRule'
     """
     factory = choose("rule", name, RULES)
+    called = name if isinstance(name, str) else getattr(name, "__name__", type(name).__name__)
+    check_names("rule", called, factory, params)
     rule = factory(**params)
     if not isinstance(rule, UpdateRule):
         raise TypeError(
