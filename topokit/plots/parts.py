@@ -5,13 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-<<<<<<< HEAD
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-=======
-from collections.abc import Callable, Iterable, Mapping, Sequence
->>>>>>> h-N
 from typing import Any
 
 import matplotlib as mpl
