@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 TOOLS = (
-    "pytest", "pytest-xdist", "hypothesis", "pytest-benchmark", "igraph", "powerlaw", "distributed",
+    "pytest", "pytest-xdist", "hypothesis", "pytest-benchmark", "igraph", "rustworkx", "powerlaw", "distributed",
     "jupytext",
 )  # fmt: skip
 TESTS = ("-m", "not slow", "-n", "2", "--dist", "loadgroup", "-q")
