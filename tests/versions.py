@@ -18,8 +18,8 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 TOOLS = (
-    "pytest", "pytest-xdist", "hypothesis", "pytest-benchmark", "igraph", "rustworkx", "powerlaw", "distributed",
-    "jupytext",
+    "pytest", "pytest-xdist", "hypothesis", "pytest-benchmark", "igraph", "rustworkx", "powerlaw",
+    "distributed", "jupytext",
 )  # fmt: skip
 TESTS = ("-m", "not slow", "-n", "2", "--dist", "loadgroup", "-q")
 # Old releases use what their own, newer, dependencies deprecate.
