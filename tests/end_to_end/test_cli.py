@@ -116,6 +116,8 @@ def test_a_plugin_adds_to_the_tables(capsys, tmp_path, monkeypatch):
     (tmp_path / "plugin_of_this_test.py").write_text(textwrap.dedent(code))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("topokit.measures.LAYER_MEASURES", dict(LAYER_MEASURES))
+    for state in ("_LOADED", "_HOW"):
+        monkeypatch.setattr(f"topokit.plugins.{state}", {})
     words = ("list", "measures", "--plugin", "plugin_of_this_test", "--json")
     rows = {row["name"]: row for row in json.loads(prints(capsys, *words))}
     assert rows["twice"]["what"] == "Twice the number of edges."

@@ -65,6 +65,8 @@ def clean():
     """Nothing is registered or loaded before and after a test."""
     tables = [dict(table) for table in TABLES]
     path, modules = list(sys.path), set(sys.modules)
+    for state in (plugins._LOADED, plugins._HOW, plugins._REGISTERED, plugins._CORE):
+        state.clear()  # of other tests in this process
     yield
     for table, before in zip(TABLES, tables, strict=True):
         table.clear()
