@@ -100,8 +100,8 @@ class Family:
                 if graph.n_edges != due:
                     raise ValueError(
                         f"generator {name!r}{place}: expected round(density * n_in * n_out) = "
-                        f"{due:,} edges, or a note (topokit.generators.provenance.note) that says why "
-                        f"there are others, got {graph.n_edges:,}"
+                        f"{due:,} edges, or a note that says why there are others "
+                        f"(topokit.generators.provenance.note), got {graph.n_edges:,}"
                     )
         params: dict[str, Any] = {}
         for key, value in given.arguments.items():

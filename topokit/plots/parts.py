@@ -14,6 +14,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.cbook import STEP_LOOKUP_MAP, normalize_kwargs
 from matplotlib.collections import Collection, PathCollection
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
@@ -50,6 +51,7 @@ __all__ = [
     "styled",
     "title_of",
     "unless_used",
+    "plain_degrees",
 ]
 
 CORNERS = ("upper right", "lower left", "upper left", "lower right", "center right", "center left")
@@ -178,9 +180,14 @@ def degree_axis(ax: Axes) -> None:
     if not np.isfinite(ax.dataLim.minpos).all():  # only graphs without edges
         return
     ax.set(xscale="log", yscale="log")
-    ax.xaxis.set_major_locator(_Degrees())
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    ax.xaxis.set_minor_locator(NullLocator())
+    plain_degrees(ax.xaxis)
+
+
+def plain_degrees(axis: Axis) -> None:
+    """Mark degrees on a logarithmic axis in plain numbers."""
+    axis.set_major_locator(_Degrees())
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 # --- series over epochs --------------------------------------------------------------------------

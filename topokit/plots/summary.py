@@ -26,7 +26,7 @@ from topokit.plots.history import (
     verdict_timeline,
 )
 from topokit.plots.layer import degrees_of
-from topokit.plots.parts import empty_axes
+from topokit.plots.parts import empty_axes, plain_degrees
 from topokit.plots.style import COLOURS, NULL
 
 if TYPE_CHECKING:
@@ -383,9 +383,15 @@ def _draw_degrees(panel: Axes, history: History, layer: str, side: str, scale: s
     expected = np.array([_random_range(graph, side) for graph in graphs]).T
     for row, label in zip(expected, (None, "range expected in\na random graph"), strict=True):
         panel.plot(epochs, row, color=NULL, ls=":", lw=1, label=label)
-    panel.set_yscale("symlog", linthresh=1, linscale=0.4)
     top = max(float(np.nanmax(table, initial=1)), float(np.nanmax(expected, initial=1)))
-    panel.set_ylim(0, 1.3 * top)
+    low = min(float(np.nanmin(table, initial=top)), float(np.nanmin(expected, initial=top)))
+    if low > 2:
+        panel.set_yscale("log")
+        panel.set_ylim(low / 1.3, 1.3 * top)
+        plain_degrees(panel.yaxis)
+    else:
+        panel.set_yscale("symlog", linthresh=1, linscale=0.4)
+        panel.set_ylim(0, 1.3 * top)
     panel.set_ylabel(f"{side.replace('_', '-')} k of\n{layer}")
     panel.legend()
 
