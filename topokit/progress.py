@@ -126,14 +126,20 @@ class _Terminal:
 
 
 class _Notebook:
-    """A bar of HTML below the cell, which needs no widgets."""
+    """A bar of HTML below the cell, which needs no widgets; one for all calls of a cell."""
+
+    latest: tuple[int, Any] | None = None  # the number of a cell's execution, and its bar
 
     def __init__(self, what: str) -> None:
+        from IPython import get_ipython
         from IPython.display import HTML, display
 
         self.what, self.html, self.last = what, HTML, -math.inf
         self.start = time.monotonic()
-        self.handle: Any = display(HTML(""), display_id=True)
+        cell = get_ipython().execution_count
+        if _Notebook.latest is None or _Notebook.latest[0] != cell:
+            _Notebook.latest = cell, display(HTML(""), display_id=True)
+        self.handle = _Notebook.latest[1]
 
     def step(self, done: int, total: int, text: str) -> None:
         now = time.monotonic()

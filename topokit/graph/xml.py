@@ -280,7 +280,8 @@ def write_xml(path: str | os.PathLike[str], topology: Topology, suffix: str) -> 
     with write_atomic(Path(path)) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write('<?xml version="1.0" encoding="UTF-8"?>\n')
         if gexf:
-            file.write('<gexf xmlns="http://gexf.net/1.3" version="1.3">\n')
+            # Version 1.2, which more readers know: networkx 3.3 does not know 1.3.
+            file.write('<gexf xmlns="http://www.gexf.net/1.2draft" version="1.2">\n')
             file.write('<graph defaultedgetype="undirected" mode="static">\n')
             file.write('<attributes class="node" mode="static">\n')
             for key, kind in _TYPES.items():
