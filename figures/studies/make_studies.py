@@ -2,10 +2,11 @@
 
     topokit sweep STUDY --data-dir DIR --out SWEEP
     python figures/studies/make_studies.py STUDY SWEEP
+    python figures/studies/make_studies.py STUDY
 
-Writes ``STUDY_*.csv`` and ``STUDY.png`` beside itself and prints the tables. Intervals are 95 %:
-Student's t for means and paired differences, the bootstrap of `rank_correlation` for correlations.
-Bootstraps and permutations have seed 0.
+The first form writes ``STUDY*.csv`` beside itself and prints the tables; both draw ``STUDY.png``
+from these tables. Intervals are 95 %: Student's t for means and paired differences, the bootstrap
+of `rank_correlation` for correlations. Bootstraps and permutations have seed 0.
 """
 
 import argparse
@@ -20,12 +21,15 @@ from topokit.experiments.statistics import adjusted, mean_interval, paired, rank
 from topokit.experiments.sweep import sweep_frame
 from topokit.measures import LAYER_MEASURES, VERDICTS
 from topokit.measures.nulls import null_score
-from topokit.plots.across import accuracy_against, arms_side_by_side, mean_over_seeds
+from topokit.plots.across import accuracy_against, arms_side_by_side
+from topokit.plots.parts import legend_below
 from topokit.plots.style import figure as styled
 from topokit.plots.style import save
 
 HERE = Path(__file__).parent
+# Means and deviations of the published logs, after as many epochs as ours.
 PUBLISHED = {"set": (0.8256, 0.0091), "static": (0.8060, 0.0061), "dense": (0.825, float("nan"))}
+MAP = ["topology.epsilon", "rule.drop_fraction", "optimizer.weight_decay", "rule.init"]
 FEATURES = (
     "normalized_spectral_gap",
     "spectral_gap",
@@ -46,6 +50,12 @@ def write(name, table):
     table.to_csv(HERE / f"{name}.csv", index=False, float_format="%.6g")
     shown = table.round(4).to_string(index=False, max_rows=60)
     print(f"\n{name} ({len(table)} rows)\n{shown}", flush=True)
+
+
+def read(name):
+    """Return a table that was written, or none if it was not."""
+    path = HERE / f"{name}.csv"
+    return pd.read_csv(path) if path.is_file() else None
 
 
 def final(frame, measure, layer="network"):
@@ -71,6 +81,19 @@ def draw(name, *plots, size=(3.7, 2.7), columns=3):
         for plot, ax in zip(plots, panels, strict=False):
             plot(ax)
         save(panels[0], HERE / f"{name}.png", dpi=150, metadata={"Software": "topokit"})
+
+
+def over_epochs(table, ax):
+    """Draw a table of means over epochs with their intervals, a line and band for each condition.
+
+    As `mean_over_seeds` draws it from single runs.
+    """
+    for arm, part in table.groupby("arm", sort=False):
+        (line,) = ax.plot(part["epoch"], part["mean"], label=f"{arm} (n = {part['n'].max()})")
+        ax.fill_between(
+            part["epoch"], part["low"], part["high"], color=line.get_color(), alpha=0.2, lw=0
+        )
+    ax.set(xlabel="epoch", title="Mean over seeds, 95 % interval")
 
 
 def pairs_of(table, column="value", first=None):
@@ -105,11 +128,48 @@ def tutorial_table(frame):
         )
     write("tutorial_table", pd.DataFrame(rows))
     write("tutorial_table_pairs", pairs_of(last))
-    draw(
-        "tutorial_table",
-        lambda ax: mean_over_seeds(curves(frame), ax=ax),
-        lambda ax: arms_side_by_side(last.rename(columns={"value": "test_accuracy"}), ax=ax),
-    )
+    runs = last.rename(columns={"value": "accuracy"}).assign(epochs=last["epoch"] + 1)
+    write("tutorial_table_runs", runs[["arm", "epochs", "seed", "accuracy"]])
+    rows = [
+        {"arm": arm, "epoch": epoch, **mean_interval(part["test_accuracy"])._asdict()}
+        for (arm, epoch), part in curves(frame).groupby(["arm", "epoch"], sort=False)
+    ]
+    write("tutorial_table_epochs", pd.DataFrame(rows))
+
+
+def figure_of_tutorial():
+    """Draw accuracy beside that of the published logs after as many epochs, and its course.
+
+    Where single runs and the course were not kept, only means and intervals are drawn.
+    """
+    table, runs, epochs = (read(f"tutorial_table{part}") for part in ("", "_runs", "_epochs"))
+    for part in (table, runs):
+        if part is not None:
+            part["condition"] = part["arm"] + ", " + part["epochs"].astype(str) + " epochs"
+    published = {row.condition: PUBLISHED[row.arm] for row in table.itertuples()}
+    label = f"here: mean and 95 % interval of {table['n'].max()} runs"
+    words = "published logs, as many epochs: mean ± sd of 5 (dense: no sd)"
+
+    def side_by_side(ax):
+        options = {"arm": "condition", "published": published, "published_label": words, "ax": ax}
+        if runs is not None:
+            arms_side_by_side(runs, "accuracy", **options)
+        else:
+            arms_side_by_side(table, "accuracy", color="C0", marker="none", **options)
+            half, places = table["high"] - table["accuracy"], np.arange(len(table)) + 0.25
+            style = {"fmt": "D", "color": "C0", "capsize": 2, "ms": 3.5, "lw": 1, "label": label}
+            ax.errorbar(table["accuracy"], places, xerr=half, **style)
+            ax.set_title("Accuracy here and in the published logs")
+            legend_below(ax)
+        ax.set_xlabel("test accuracy, last epoch")
+
+    def course(ax):
+        over_epochs(epochs, ax)
+        ax.set_ylabel("test accuracy")
+        legend_below(ax)
+
+    plots = [side_by_side] if epochs is None else [side_by_side, course]
+    draw("tutorial_table", *plots, size=(5.0, 2.8))
 
 
 def spectral_gap_accuracy(frame):
@@ -134,7 +194,6 @@ def spectral_gap_accuracy(frame):
     write("spectral_gap_accuracy_families", families)
     write("spectral_gap_accuracy_pairs", pairs_of_families(runs))
     write("spectral_gap_accuracy_correlations", correlations(families, runs))
-    figure_of_families(families)
 
 
 def pairs_of_families(runs):
@@ -182,24 +241,29 @@ def correlations(families, runs):
     return table
 
 
-def figure_of_families(families):
-    """Draw accuracy against the normalised gap: a panel for each set and density."""
-    renamed = families.rename(columns={"accuracy": "test_accuracy"})
-    densities = sorted(families["density"].unique())
-    chosen = [
-        (renamed[(renamed["data.name"] == data) & (renamed["density"] == density)], data, density)
-        for data, density in itertools.product(("mnist", "fashion_mnist"), densities)
-    ]
+def figure_of_families():
+    """Draw accuracy against the normalised gap: a panel for each set and density.
 
-    def panel(part, data, density):
+    The correlation is that of the families' means, since runs of one family are no independent
+    evidence of what differs between families.
+    """
+    runs = read("spectral_gap_accuracy_runs").rename(columns={"accuracy": "test_accuracy"})
+    both = ["normalized_spectral_gap", "test_accuracy"]
+
+    def panel(data, density):
+        part = runs[(runs["data.name"] == data) & (runs["density"] == density)]
+        means = part.groupby("arm", sort=False)[both].mean()
+        found = rank_correlation(means[both[0]], means[both[1]], rng=rng())
+        words = f"ρ = {found.rho:.2f} [{found.low:.2f}, {found.high:.2f}], n = {found.n} families"
+
         def plot(ax):
-            accuracy_against(part, "normalized_spectral_gap", ax=ax)
-            words = ax.get_title().partition(", ")[2]
+            accuracy_against(part, both[0], ax=ax)
             ax.set_title(f"{data}, density {density:g}\n{words}")
 
         return plot
 
-    draw("spectral_gap_accuracy", *(panel(*choice) for choice in chosen))
+    panels = itertools.product(("mnist", "fashion_mnist"), sorted(runs["density"].unique()))
+    draw("spectral_gap_accuracy", *(panel(*choice) for choice in panels), size=(4.6, 4.0))
 
 
 def verdict_rows(frame, keys):
@@ -252,26 +316,25 @@ def er_to_heavy_tails(frame, directory):
     ]
     write("er_to_heavy_tails_accuracy", pd.DataFrame(rows))
 
-    def panel(data, layer, side):
-        part = frame[(frame["layer"] == layer) & (frame["measure"] == f"{side}.dispersion")]
-        part = part[part["data.name"] == data].rename(columns={"value": "dispersion"})
+
+def figure_of_dispersion():
+    """Draw the dispersion of both sides of the first layer over the epochs, by set."""
+    table = read("er_to_heavy_tails_epochs")
+
+    def panel(data, side):
+        part = table[(table["layer"] == "fc1") & (table["side"] == side) & (table["data"] == data)]
 
         def plot(ax):
-            mean_over_seeds(part, "dispersion", ax=ax)
-            ax.axhline(1, color="#777777", lw=0.8, ls=":")
-            words = f"{data}, {layer} {side.replace('_', '-')}"
+            over_epochs(part, ax)
+            ax.axhline(1, color="#777777", lw=0.8, ls=":", label="a Poisson law")
+            words = f"{data}, fc1 {side.replace('_', '-')}"
             ax.set(title=words, ylabel="variance over mean")
+            legend_below(ax)
 
         return plot
 
-    draw(
-        "er_to_heavy_tails",
-        *(
-            panel(data, "fc1", side)
-            for data, side in itertools.product(("mnist", "fashion_mnist"), ("fan_in", "fan_out"))
-        ),
-        columns=2,
-    )
+    panels = itertools.product(("mnist", "fashion_mnist"), ("fan_in", "fan_out"))
+    draw("er_to_heavy_tails", *(panel(*choice) for choice in panels), columns=2)
 
 
 def null_samples(frame, directory):
@@ -298,16 +361,15 @@ def null_samples(frame, directory):
 
 def heavy_tails_map(frame):
     """Write the effect of each of four settings on the dispersion of the fan-in."""
-    keys = ["topology.epsilon", "rule.drop_fraction", "optimizer.weight_decay", "rule.init"]
-    write("heavy_tails_map", verdict_rows(frame, keys))
+    write("heavy_tails_map", verdict_rows(frame, MAP))
     rows = []
-    for key, layer in itertools.product(keys, ("fc1", "fc2", "fc3")):
+    for key, layer in itertools.product(MAP, ("fc1", "fc2", "fc3")):
         spread = final(frame, "fan_in.dispersion", layer)
         values = list(dict.fromkeys(spread[key]))
         if len(values) != 2:  # a part of the map
             continue
         low, high = values
-        others = [*(k for k in keys if k != key), "seed"]
+        others = [*(k for k in MAP if k != key), "seed"]
         both = [
             spread[spread[key] == v].set_index(others)["value"].sort_index() for v in (high, low)
         ]
@@ -317,12 +379,19 @@ def heavy_tails_map(frame):
     table["t_p_holm"] = adjusted(table["t_p"])
     write("heavy_tails_map_effects", table)
     spread = final(frame, "fan_in.dispersion", "fc1").rename(columns={"value": "dispersion"})
-    words = [f"eps {e:g}, zeta {z:g}, decay {w:g}, {i}" for e, z, w, i in spread[keys].to_numpy()]
+    write("heavy_tails_map_runs", spread[[*MAP, "seed", "dispersion"]])
+
+
+def figure_of_map():
+    """Draw the dispersion of the fan-in of the first layer in every cell of the map."""
+    runs = read("heavy_tails_map_runs")
+    if runs is None:
+        raise SystemExit("expected heavy_tails_map_runs.csv, got none; give the folder of a sweep")
+    cells = runs[MAP].itertuples(index=False)
+    runs["setting"] = [f"eps {e:g}, zeta {z:g}, decay {w:g}, {i}" for e, z, w, i in cells]
     draw(
         "heavy_tails_map",
-        lambda ax: arms_side_by_side(
-            spread.assign(setting=words), "dispersion", arm="setting", ax=ax
-        ),
+        lambda ax: arms_side_by_side(runs, "dispersion", arm="setting", ax=ax),
         size=(5.5, 4.0),
     )
 
@@ -330,19 +399,22 @@ def heavy_tails_map(frame):
 def main():
     """Read the command line."""
     studies = {
-        "tutorial_table": tutorial_table,
-        "spectral_gap_accuracy": spectral_gap_accuracy,
-        "er_to_heavy_tails": er_to_heavy_tails,
-        "heavy_tails_map": heavy_tails_map,
+        "tutorial_table": (tutorial_table, figure_of_tutorial),
+        "spectral_gap_accuracy": (spectral_gap_accuracy, figure_of_families),
+        "er_to_heavy_tails": (er_to_heavy_tails, figure_of_dispersion),
+        "heavy_tails_map": (heavy_tails_map, figure_of_map),
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", choices=studies)
-    parser.add_argument("sweep", type=Path)
+    parser.add_argument("sweep", type=Path, nargs="?")
     options = parser.parse_args()
-    frame, more = sweep_frame(options.sweep), ()
-    if options.study == "er_to_heavy_tails":
-        more = (options.sweep,)
-    studies[options.study](frame, *more)
+    tables, figure = studies[options.study]
+    if options.sweep is not None:
+        frame, more = sweep_frame(options.sweep), ()
+        if options.study == "er_to_heavy_tails":
+            more = (options.sweep,)
+        tables(frame, *more)
+    figure()
 
 
 if __name__ == "__main__":

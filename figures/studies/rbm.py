@@ -14,10 +14,10 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
+
+from topokit.plots import house_style
 
 COMMON = ["threads=1", "measures.names=['fan_in','fan_out']", "measures.every=20"]
 HERE = Path(__file__).parent
@@ -132,29 +132,22 @@ def table(frame):
 
 def picture(curves, path):
     """Draw the test error over epochs, a line for each seed."""
-    colours = {"set": "#0072B2", "static": "#D55E00"}
-    styles = {"set": "-", "static": "--"}
-    figure, panels = plt.subplots(1, len(SETS), figsize=(11, 3), layout="constrained")
-    for ax, name in zip(panels, SETS, strict=True):
-        for rule in RULES:
-            runs = [c for (data, other, _), c in curves.items() if (data, other) == (name, rule)]
-            for i, errors in enumerate(runs):
-                ax.plot(
-                    np.arange(1, len(errors) + 1),
-                    errors,
-                    color=colours[rule],
-                    ls=styles[rule],
-                    lw=0.9,
-                    label=LABELS[rule] if not i else None,
-                )
-        ax.set(xlabel="epochs", yscale="log", title=name)
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter(NullFormatter())
-        ax.grid(alpha=0.3, which="both")
-    panels[0].set_ylabel("test reconstruction error\n(mean square per unit)")
-    panels[0].legend()
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    with house_style(size=(11, 3)):
+        figure = Figure(layout="constrained")
+        panels = figure.subplots(1, len(SETS))
+        styles = dict(zip(RULES, mpl.rcParams["axes.prop_cycle"], strict=False))
+        for ax, name in zip(panels, SETS, strict=True):
+            for (data, rule, seed), errors in curves.items():
+                if data == name:
+                    label = None if seed else LABELS[rule]
+                    ax.plot(range(1, len(errors) + 1), errors, lw=0.9, label=label, **styles[rule])
+            ax.set(xlabel="epochs", yscale="log", title=name)
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter(NullFormatter())
+        panels[0].set_ylabel("test reconstruction error\n(mean square per unit)")
+        panels[0].legend()
+        figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
 def main():
