@@ -63,6 +63,19 @@ def test_names_of_many_conditions_overlap_neither_each_other_nor_the_axes(ax):
     assert all(box.x0 >= ax.bbox.x0 for box in boxes)
 
 
+def test_names_beside_each_other_keep_a_gap(ax):
+    names = [f"{'family' * (i % 3)} {i}" for i in range(14)]
+    gaps = np.linspace(0, 0.2, 14) + np.repeat([0, 0.5], 7)
+    points = np.random.default_rng(3).permutation(np.repeat([0.80, 0.81], 7))
+    accuracy_against(
+        pd.DataFrame({"arm": names, "gap": gaps, "test_accuracy": points}), "gap", ax=ax
+    )
+    ax.figure.canvas.draw()
+    boxes = [Text.get_window_extent(text) for text in ax.texts]
+    three = 3.0 / 72 * ax.figure.dpi
+    assert not any(a.padded(three, 0).overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
 def test_bands_are_intervals_of_the_mean(runs, ax):
     mean_over_seeds(runs, ax=ax)
     assert [line.get_label() for line in ax.lines] == ["a (n = 4)", "b (n = 4)", "c (n = 4)"]

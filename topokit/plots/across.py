@@ -344,6 +344,7 @@ def _name_points(
     # placement is deterministic, which a force-directed one is only with a seed.
     ax.margins(x=0.08, y=0.15)  # room for names beside the outermost points
     ax.get_xlim(), ax.get_ylim()  # computes the limits, which determine the positions of points
+    gap = 4.0 / 72 * ax.figure.dpi  # between names beside each other, in pixels
     dots = ax.transData.transform(points)
     taken: list[Bbox] = []
     for name, place in names.items():
@@ -359,7 +360,7 @@ def _name_points(
             box = Bbox.from_extents(*_text_box(text))
             inside = ax.bbox.contains(box.x0, box.y0) and ax.bbox.contains(box.x1, box.y1)
             cost = box.count_contains(dots) + (0 if inside else 2000)
-            cost += 1000 * sum(box.overlaps(other) for other in taken)
+            cost += 1000 * sum(box.padded(gap, 0).overlaps(other) for other in taken)
             if cost < best:
                 best, chosen = cost, (dx, dy)
             if best == 0:
