@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import torch
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.linear_model import Ridge
@@ -113,6 +114,18 @@ def test_history_holds_what_was_asked_for(digits):
     assert "turnover" in set(history.measures["measure"])
     with pytest.raises(ValueError, match=r"epoch 1 was not recorded; recorded: \[0, 4, 5\]"):
         history.topology(1)
+
+
+def test_read_only_samples(digits):
+    x, y = (np.array(part[:200], np.float32) for part in digits)
+    model = SparseMLPClassifier((20,), max_iter=2, random_state=0)
+    expected = model.fit(x, y).predict_proba(x)
+    x.flags.writeable = y.flags.writeable = False
+    torch.set_warn_always(True)  # by default torch warns once in a process
+    try:
+        assert np.array_equal(model.fit(x, y).predict_proba(x), expected)
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_works_in_pipelines_and_searches(digits):

@@ -64,6 +64,7 @@ def test_dense_networks_have_closed_forms(n):
     exact = 2 * n * (np.cos(np.pi / 5) - np.cos(2 * np.pi / 5))
     assert network_spectral_gap(three) == pytest.approx(exact, abs=1e-8)
     assert network_algebraic_connectivity(three) == pytest.approx(n * (2 - np.sqrt(2)), abs=1e-8)
+    assert network_spectral_gap({"fc1": complete(1, 1)}) == 1  # no other singular value
     two = {"fc1": complete(3, 4), "fc2": complete(2, 3)}
     assert network_spectral_gap(two) == pytest.approx(np.sqrt(18), abs=1e-10)
     assert network_algebraic_connectivity(two) == pytest.approx(3, abs=1e-10)

@@ -45,6 +45,11 @@ class Batch(NamedTuple):
         return Batch(x, y, None if weights is None else weights.tensor_split(size)[rank])
 
 
+def _tensor(array: NDArray[Any]) -> torch.Tensor:
+    """Return a tensor of an array; torch takes no read-only memory, which is copied."""
+    return torch.from_numpy(np.require(array, requirements="W"))
+
+
 class Samples:
     """Samples from which batches are gathered, on the device on which the model is trained.
 
@@ -82,9 +87,9 @@ class Samples:
     ) -> None:
         self.device, self.change = torch.device(device), change
         self.sparse = sp.issparse(x)
-        self._x: Any = x if self.sparse else torch.from_numpy(x)
-        self._y = torch.from_numpy(y)
-        self._weights = None if weights is None else torch.from_numpy(weights)
+        self._x: Any = x if self.sparse else _tensor(x)
+        self._y = _tensor(y)
+        self._weights = None if weights is None else _tensor(weights)
         self.resident = not self.sparse and change is None and self._fits()
         if self.resident:
             self._x, self._y = self._x.to(self.device), self._y.to(self.device)

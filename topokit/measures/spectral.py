@@ -453,6 +453,7 @@ def network_spectral_gap(topology: Topology, *, skips: Skips | None = None) -> f
     -------
     float
         ``nan`` if the layers do not chain, without edges, or if the iteration did not converge.
+        1 for two units and an edge, whose biadjacency matrix has one singular value.
         It rises when hubs appear; `network_normalized_gap` does not.
 
     Raises
@@ -481,7 +482,8 @@ def network_spectral_gap(topology: Topology, *, skips: Skips | None = None) -> f
         return NAN
     if units.degree.size <= 2 * DENSE:
         values = np.linalg.eigvalsh(units.matrix().toarray())
-        return float(values[-1] - values[-2])
+        # The one bipartite graph whose second eigenvalue is negative is an edge between two units.
+        return float(values[-1] - (values[-2] if values.size > 2 else 0.0))
     rows = np.repeat(units.degree[units.first :], np.diff(units.indptr))
     bound = float(np.sqrt((rows * units.degree[units.indices]).max()))
     operator = adjacency_operator(units)
