@@ -12,7 +12,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-import topokit  # noqa: E402
+import topokit  # noqa: E402 - found by the path above
 
 project = "topokit"
 author = "The authors of topokit"

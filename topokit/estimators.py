@@ -206,11 +206,11 @@ class _SparseMLP(BaseEstimator):
 
     def _learn_targets(self, y: Any, weights: Any) -> Any:
         """Note what the targets are like, and return them as the network learns them."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: both estimators define it
 
     @property
     def _n_outputs(self) -> int:
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: both estimators define it
 
     def _samples(self, x: Any, targets: Any, weights: Any) -> Samples:
         if weights is not None:

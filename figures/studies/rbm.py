@@ -116,7 +116,7 @@ def table(frame):
     yield "| " + heads.replace(", ", " | ") + " |"
     yield "|---" * 9 + "|"
     for name in SETS:
-        mine = frame[frame["data"] == name].set_index(["seed", "rule"]).unstack().dropna()  # noqa: PD010
+        mine = frame[frame["data"] == name].set_index(["seed", "rule"]).unstack().dropna()  # noqa: PD010 - of a table with one value a cell
         if len(mine) < 2:
             continue
         errors, nats = mine["test_error"], mine["log_likelihood"]

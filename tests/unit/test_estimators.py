@@ -258,12 +258,12 @@ def test_parts_are_learned_one_after_the_other(kind, digits, diabetes):
     assert not same_edges(start["fc1"], model.topology_["fc1"])
     assert same_edges(model.topology_["fc1"], model.history_.topology(-1)["fc1"])
     assert model.score(x, y) > (0.9 if kind == "classifier" else 0.4)
-    for twin in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
-        twin.partial_fit(x, y)
+    for copied in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        copied.partial_fit(x, y)
         before = outputs(model, x)
         again = clone(model)
-        assert twin.n_iter_ == 14
-        assert not np.array_equal(outputs(twin, x), before)
+        assert copied.n_iter_ == 14
+        assert not np.array_equal(outputs(copied, x), before)
         assert not hasattr(again, "model_")
     first, second = (pickle.loads(pickle.dumps(model)).partial_fit(x, y) for _ in range(2))
     np.testing.assert_array_equal(outputs(first, x), outputs(second, x))

@@ -106,7 +106,7 @@ def test_without_xarray_one_sentence(history, monkeypatch, tmp_path):
 def test_a_dataset_of_xarray(history, monkeypatch):
     """With xarray itself where it is installed, else with what it is given."""
     try:
-        import xarray  # noqa: F401
+        import xarray  # noqa: F401 - whether it is installed
     except ImportError:
         fake = types.ModuleType("xarray")
         fake.Dataset = lambda variables, coords, attrs: types.SimpleNamespace(

@@ -255,8 +255,9 @@ def move(model: nn.Module, device: torch.device) -> nn.Module:
     """
     before = getattr(model, "generator", None)
     if before is not None and before.device.type != device.type:
-        model.generator = torch.Generator(device)  # type: ignore[assignment]
-        _set_stream(model.generator, before.get_state())  # type: ignore[arg-type]
+        moved = torch.Generator(device)
+        _set_stream(moved, before.get_state())
+        model.generator = moved  # type: ignore[assignment]  # a module's attributes are tensors
     return model.to(device)
 
 

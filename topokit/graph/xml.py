@@ -68,7 +68,7 @@ class _Content:
 
     def own(self, tag: str, attributes: dict[str, str]) -> None:
         """Take an element that only this format has."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: every format defines it
 
     def declare(self, key: str, name: str) -> None:
         """Note the declaration of an attribute of nodes."""

@@ -256,7 +256,9 @@ def _own_mask(part: nn.Module, leaf: str, tensor: torch.Tensor) -> torch.Tensor 
 
 def _steps(part: nn.Module, leaf: str) -> Iterable[nn.Module]:
     """Return the parametrizations of one of a module's tensors."""
-    return part.parametrizations[leaf] if is_parametrized(part, leaf) else ()  # type: ignore[index]
+    if not is_parametrized(part, leaf):
+        return ()
+    return part.parametrizations[leaf]  # type: ignore[index]  # torch types it as a module
 
 
 def _fits(mask: torch.Tensor, tensor: torch.Tensor) -> bool:
