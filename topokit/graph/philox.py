@@ -105,7 +105,7 @@ def uniforms(key: np.uint64, at: NDArray[np.int64]) -> NDArray[np.float64]:
 def uniforms_where(key: np.uint64, first: int, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the numbers of `uniforms` at ``first + i`` for each i at which a flat mask is true."""
     result, count = np.empty(np.count_nonzero(mask), np.float64), 0
-    last, even, odd = np.int64(-1), np.uint64(0), np.uint64(0)
+    last, even, odd = -1, np.uint64(0), np.uint64(0)
     for i in range(mask.size):
         if mask[i]:
             at = first + i
