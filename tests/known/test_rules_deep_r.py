@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from topokit import attach
-from topokit.graph import LayerGraph, same_edges, sample_absent
+from topokit.graph import LayerGraph, same_edges
 from topokit.nn import SparseLinear
 from topokit.rules import RULES, LayerView
 from topokit.rules.drop import random as drop_random
 from topokit.rules.grow import uniform
 from topokit.rules.rewire import UpdateRule, per_layer
+from topokit.rules.stream import absent_drawn
 
 LR, L1, TEMPERATURE, STEPS = 0.05, 0.02, 1e-3, 60
 SHAPE = (6, 9)
@@ -50,7 +51,7 @@ def by_the_paper(model, x, y, temperature):
         active &= ~dormant
         n = np.count_nonzero(dormant)
         left = LayerGraph.from_edge_ids(np.flatnonzero(active), SHAPE)
-        chosen = sample_absent(left, n, rng) if n else np.empty(0, int)
+        chosen = absent_drawn(left, n, rng) if n else np.empty(0, int)
         active.flat[chosen] = True
         theta.flat[chosen] = 1e-12
         view = LayerView(left, np.zeros(left.n_edges))

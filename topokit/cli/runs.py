@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["info", "resume", "train", "verify"]
 
 Accept = Annotated[
-    list[Literal["config", "data", "plugins"]],
+    list[Literal["config", "data", "plugins", "growth"]],
     Parameter(
         name="--accept",
-        help="Go on with an edited config.toml (config), other samples (data) or other plugins "
-        "(plugins).",
+        help="Go on with an edited config.toml (config), other samples (data), other plugins "
+        "(plugins) or the present random stream of growth in a run of an earlier version (growth).",
     ),
 ]
 

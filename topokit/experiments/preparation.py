@@ -28,6 +28,7 @@ from topokit.nn.initial_topology import INITIAL_TOPOLOGIES
 from topokit.nn.models import LAYERS, MODELS, SEQUENCES, UNSUPERVISED, inputs_of, layers_for
 from topokit.plugins import loaded, place_of
 from topokit.rules import RULES
+from topokit.rules.stream import GROWTH
 from topokit.tables import check_parameters, choose
 
 __all__ = [
@@ -309,6 +310,7 @@ def environment_of(config: RunConfig, nproc: int, device: torch.device) -> dict[
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": device.type,
+        "growth": GROWTH,
         **gpu,
         "nproc": nproc,
         "threads": torch.get_num_threads(),

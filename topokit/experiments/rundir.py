@@ -87,6 +87,8 @@ class Record:
         The plugins that were loaded, as the record has them; see `topokit.plugins.loaded`.
     device : str
         Where the run was trained last.
+    growth : str
+        The random stream of growth (`topokit.rules.stream`); empty in runs from before it.
     """
 
     schema: int
@@ -102,6 +104,7 @@ class Record:
     ended: bool = False
     plugins: list[dict[str, str]] = field(default_factory=list)
     device: str = "cpu"
+    growth: str = ""
 
     @property
     def checks(self) -> dict[int, str] | None:
@@ -560,6 +563,7 @@ def readable_lines(content: bytes, path: Path) -> tuple[Record | None, str]:
                 record = Record(SCHEMA, values["run"], config, environment, values["data"])
                 device, plugins = environment.get("device", "cpu"), environment.get("plugins", [])
                 record = replace(record, plugins=plugins, device=device)
+                record = replace(record, growth=environment.get("growth", ""))
             elif record is None or values["before"] != last or values["run"] != record.run:
                 del epochs[-1:], starts[-1:]  # which of the two lines is wrong is not known
                 record = record if epochs else None

@@ -49,6 +49,7 @@ from topokit.nn.states import topology_of_state
 from topokit.plugins import loaded, unlike
 from topokit.progress import over_epochs
 from topokit.rules import SCHEDULES, Rewiring, make_rule
+from topokit.rules.stream import GROWTH
 from topokit.tables import choose
 
 __all__ = ["Progress", "check", "make_optimizer", "resume", "run", "take_part"]
@@ -182,8 +183,9 @@ def resume(
         As for `run`; the number of processes may be another one than before.
     accept : iterable of str
         What may differ from the beginning of the run and is used from now on: ``"config"``, the
-        edited ``config.toml``; ``"data"``, other samples; ``"plugins"``, other plugins, or none.
-        The record says where it changed.
+        edited ``config.toml``; ``"data"``, other samples; ``"plugins"``, other plugins, or none;
+        ``"growth"``, the present random stream of growth in a run that has drawn from that of an
+        earlier version. The record says where it changed.
     device : {"cpu", "cuda", "auto"}, optional
         Another one than the configuration's. From then on sums differ in the last digits, which
         is said in the log, and dropout draws from a stream that follows from the saved one; the
@@ -243,7 +245,19 @@ def resume(
                     f"data set, or 'topokit resume {shell_word(run_directory.path)} --accept data' "
                     "goes on with these"
                 )
+        unused = parts.rngs["rule"].bit_generator.state
         state = _restored(run_directory, record, config, parts, where)
+        if record.growth != GROWTH:
+            changed["growth"] = GROWTH
+            if state.rngs["rule"].bit_generator.state != unused and "growth" not in accept:
+                raise ValueError(
+                    f"run {run_directory.path} has drawn from the random stream of another version "
+                    "of topokit: rewiring would go on with other edges than an uninterrupted run; "
+                    f"start it again in another folder (topokit train "
+                    f"{shell_word(run_directory.path / 'config.toml')} --out NEW), or 'topokit "
+                    f"resume {shell_word(run_directory.path)} --accept growth' goes on with the "
+                    "present stream"
+                )
         if record.schema > 1 and where.type != record.device:
             changed["device"] = where.type
             words = "run %s goes on from epoch %d on device %s; before that it was trained on %s, "
@@ -263,6 +277,7 @@ def resume(
 
 ACCEPTED = {
     "config": "an edited config.toml", "data": "other samples", "plugins": "other plugins",
+    "growth": "another random stream of growth",
 }  # fmt: skip
 """What a resumed run may be told to accept."""
 

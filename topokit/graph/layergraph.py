@@ -20,6 +20,7 @@ __all__ = [
     "Topology",
     "check_per_edge",
     "distinct",
+    "pick_absent",
     "integers",
     "positions_in",
     "random_subset",
@@ -515,6 +516,37 @@ def sample_absent(graph: LayerGraph, k: int, rng: np.random.Generator) -> NDArra
     >>> sample_absent(graph, 2, np.random.default_rng(0)).tolist()
     [1, 3]
     """
+    return pick_absent(graph, k, lambda n, k: random_subset(n, k, rng))
+
+
+def pick_absent(
+    graph: LayerGraph, k: int, subset: Callable[[int, int], NDArray[np.int64]]
+) -> NDArray[np.int64]:
+    """Return `k` absent edges chosen by their ranks among all absent ones, in the order of ids.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+    k : int
+    subset : callable
+        ``subset(n_absent, k) -> (k,)`` distinct ranks from 0, increasing.
+
+    Returns
+    -------
+    (k,) int64
+        Edge ids, increasing.
+
+    Raises
+    ------
+    ValueError
+        If fewer than `k` edges are absent.
+
+    Examples
+    --------
+    >>> graph = LayerGraph.from_edge_ids([0, 2], (2, 3))
+    >>> pick_absent(graph, 2, lambda n, k: np.array([0, n - 1])).tolist()
+    [1, 5]
+    """
     from topokit.graph import kernels
 
     # The r-th absent cell has the id r + (edges with smaller ids). So k distinct ranks below the
@@ -524,7 +556,7 @@ def sample_absent(graph: LayerGraph, k: int, rng: np.random.Generator) -> NDArra
     n_absent = graph.n_absent
     if not 0 <= k <= n_absent:
         raise ValueError(f"cannot pick {k} absent edges: only {n_absent} are absent")
-    ranks = random_subset(n_absent, k, rng)
+    ranks = subset(n_absent, k)
     if graph.groups == 1:
         return kernels.past_edges(graph.indptr, graph.indices, graph.n_in, ranks)
     width = graph.n_in // graph.groups  # ranks count cells of the matrix of possible edges

@@ -33,6 +33,7 @@ from topokit.nn.sparsify import sparsify
 from topokit.nn.wrappers import bare
 from topokit.rules import RULES, Rewiring, UpdateRule, make_rule, rewire_network
 from topokit.rules.budget import without_growing
+from topokit.rules.stream import GROWTH
 from topokit.tables import as_generator, as_html, check_names, choose, is_integer, need
 
 __all__ = ["Engine", "as_arrays", "as_tensors", "attach", "sparsify"]
@@ -47,6 +48,11 @@ RESUMED = (
     "rewired: optimizer state, averages and the rule's memory follow the edges that are in both "
     "graphs, and start anew for the others; load the states of optimizer and engine, too, to go on "
     "exactly as from the saved step"
+)
+
+OTHER_STREAM = (
+    "the state was saved by another version of topokit, whose random growth drew from another "
+    "stream: later rewirings choose other edges than they would have without the interruption"
 )
 
 
@@ -522,6 +528,7 @@ class Engine(Schedule, Attached, Member):
             "graphs": dict(self._stamps),
             "memory": as_tensors(self.memory),
             "rng": json.dumps(self.rng.bit_generator.state),
+            "growth": GROWTH,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -542,6 +549,8 @@ class Engine(Schedule, Attached, Member):
                 "expected the model to have the graphs of the state, got others; load the states "
                 "of model and optimizer first"
             )
+        if state["updates"] and state.get("growth") != GROWTH:
+            warnings.warn(OTHER_STREAM, stacklevel=2)
         self.rng.bit_generator.state = json.loads(state["rng"])
         self.updates = state["updates"]
         self._stepped_since = set(state.get("stepped", ()))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topokit.rules.rewire import LayerView
+from topokit.rules.stream import stream_of
 
 __all__ = [
     "lowest",
@@ -170,7 +171,7 @@ def official_removal(values: ArrayLike, zeta: float) -> NDArray[np.int64]:
 
 def random(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Drop `n` edges uniformly at random, whatever their values: the control condition."""
-    return np.sort(rng.permutation(view.graph.n_edges)[:n]).astype(np.int64)
+    return stream_of(rng).subset(view.graph.n_edges, n)
 
 
 def softly(

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topokit.graph import LayerGraph, distinct, sample_absent, top_absent
+from topokit.graph import LayerGraph, distinct, top_absent
 from topokit.rules.rewire import LayerView
+from topokit.rules.stream import absent_drawn, stream_of
 
 __all__ = [
     "best_positive",
@@ -64,11 +65,12 @@ def best_positive(
     >>> best_positive(graph, 2, lambda rows: scores[rows], np.random.default_rng(0)).tolist()
     [1, 5]
     """
+    stream = stream_of(rng)
 
     def ranked(rows: slice) -> NDArray[Any]:
-        block = np.array(scores(rows), dtype=float)
-        rest = block <= 0
-        block[rest] = -rng.random(np.count_nonzero(rest))
+        block = np.array(scores(rows), dtype=float).ravel()
+        rest, first = block <= 0, rows.start * occupied.n_in
+        block[rest] = -stream.uniforms_where(rest, first=first)
         return block
 
     return top_absent(occupied, n, ranked)
@@ -79,8 +81,8 @@ def sample_by_score(
 ) -> NDArray[np.int64]:
     """Draw `n` absent edges without replacement, each draw in proportion to the scores.
 
-    The `n` largest of ``log(score) + Gumbel noise`` are such a sample. Cells of score 0 come
-    after all others, uniformly.
+    The `n` largest of ``log(score / e)``, e from an exponential law, are such a sample. Cells of
+    score 0 come after all others, uniformly.
 
     Parameters
     ----------
@@ -106,13 +108,15 @@ def sample_by_score(
     >>> sample_by_score(graph, 2, lambda rows: scores[rows], np.random.default_rng(0)).tolist()
     [1, 5]
     """
+    stream = stream_of(rng)
 
     def noisy(rows: slice) -> NDArray[Any]:
-        block = np.array(scores(rows), dtype=float)
-        some = block > 0
-        block[some] = np.log(block[some])
-        block[~some] = -1e4
-        return block + rng.gumbel(size=block.shape)
+        block, first = np.array(scores(rows), dtype=float).ravel(), rows.start * occupied.n_in
+        some, rest = block > 0, block <= 0
+        exponential = -np.log(stream.uniforms_where(some, first=first))
+        block[some] = np.log(block[some]) - np.log(exponential)
+        block[rest] = -1024 * (1 + stream.uniforms_where(rest, first=first))  # below any logarithm
+        return block
 
     return top_absent(occupied, n, noisy)
 
@@ -131,11 +135,11 @@ def _new_first(
     )
     missing = n - chosen.size
     fresh = min(missing, blocked.n_absent)
-    new = sample_absent(blocked, fresh, rng)
+    new = absent_drawn(blocked, fresh, rng)
     if fresh < missing:
         taken = distinct(np.concatenate([taken, new]))
         rest = LayerGraph.from_edge_ids(taken, occupied.shape, occupied.groups)
-        new = np.concatenate([new, sample_absent(rest, missing - fresh, rng)])
+        new = np.concatenate([new, absent_drawn(rest, missing - fresh, rng)])
     return np.sort(np.concatenate([chosen, new]))
 
 
@@ -143,7 +147,7 @@ def uniform(
     view: LayerView, occupied: LayerGraph, n: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Grow `n` edges drawn uniformly from all absent ones. O(n_edges + n log n)."""
-    return sample_absent(occupied, n, rng)
+    return absent_drawn(occupied, n, rng)
 
 
 def never_active(
@@ -220,5 +224,5 @@ def cosine_or_random(
     Activations are read only while the run has not stalled.
     """
     if view.required("stalled"):
-        return sample_absent(occupied, n, rng)
+        return absent_drawn(occupied, n, rng)
     return best_positive(occupied, n, cosine_scores(view), rng)

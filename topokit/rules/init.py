@@ -2,12 +2,16 @@
 
 The same functions are used for edges that a rule grows (`ids` are the grown ones, the view is that
 of the layer before) and for the initial weights of a layer (`ids` are all its edges, the view's
-values are zeros). In both cases `ids` increase, and the result has the shape of `ids`.
+values are zeros). In both cases `ids` increase, and the result has the shape of `ids`. Initial
+weights are drawn from a numpy generator, values of grown edges from a stream of numbers that every
+device computes alike: see `init_named`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,7 @@ from numpy.typing import NDArray
 
 from topokit.graph import positions_in
 from topokit.rules.rewire import Init, LayerView, zeros
+from topokit.rules.stream import Stream, stream_of
 from topokit.tables import Table, choose
 
 __all__ = [
@@ -31,39 +36,40 @@ __all__ = [
     "normal_rbm",
 ]
 
+Source = np.random.Generator | Stream
+Law = Callable[[LayerView, NDArray[np.int64], Source], NDArray[Any]]
 
-def he(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
+
+def he(view: LayerView, ids: NDArray[np.int64], rng: Source) -> NDArray[Any]:
     """Draw from N(0, 2 / mean fan-in of the graph)."""
     fan_in = max(1.0, view.graph.n_edges / max(1, view.graph.n_out))
     return rng.standard_normal(ids.size) * math.sqrt(2 / fan_in)
 
 
-def glorot(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
+def glorot(view: LayerView, ids: NDArray[np.int64], rng: Source) -> NDArray[Any]:
     """Draw uniformly with variance 2 / (mean fan-in + mean fan-out) of the graph."""
     graph, n_edges = view.graph, max(1, view.graph.n_edges)
     fans = n_edges / max(1, graph.n_out) + n_edges / max(1, graph.n_in)
     return rng.uniform(-1, 1, ids.size) * math.sqrt(6 / max(2.0, fans))
 
 
-def normal(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
+def normal(view: LayerView, ids: NDArray[np.int64], rng: Source) -> NDArray[Any]:
     """Draw from N(0, 0.1^2), as in the authors' sparse SET-MLP code."""
     return rng.standard_normal(ids.size) / 10
 
 
-def normal_rbm(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
+def normal_rbm(view: LayerView, ids: NDArray[np.int64], rng: Source) -> NDArray[Any]:
     """Draw from N(0, 0.05^2), as in the authors' SET-RBM code."""
     return rng.standard_normal(ids.size) / 20
 
 
-def he_uniform(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
+def he_uniform(view: LayerView, ids: NDArray[np.int64], rng: Source) -> NDArray[Any]:
     """Draw uniformly between ``-+ sqrt(6 / n_in)`` (dense fan-in), as in the authors' CTRE code."""
     bound = math.sqrt(6 / max(1, view.graph.n_in // view.graph.groups))
     return rng.uniform(-bound, bound, ids.size)
 
 
-def glorot_dense_uniform(
-    view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator
-) -> NDArray[Any]:
+def glorot_dense_uniform(view: LayerView, ids: NDArray[np.int64], rng: Source) -> NDArray[Any]:
     """Draw uniformly between ``-+ sqrt(6 / (n_in + n_out))``, as in the authors' Keras code of SET.
 
     This is the scale of the dense layer: at density d about ``sqrt(d)`` of that of `glorot`.
@@ -73,12 +79,12 @@ def glorot_dense_uniform(
     return rng.uniform(-bound, bound, ids.size)
 
 
-def he_normal(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
+def he_normal(view: LayerView, ids: NDArray[np.int64], rng: Source) -> NDArray[Any]:
     """Draw from N(0, 2 / n_in), as in the ``synapses`` package."""
     return rng.standard_normal(ids.size) * np.sqrt(2 / max(1, view.graph.n_in // view.graph.groups))
 
 
-def half_std(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
+def half_std(view: LayerView, ids: NDArray[np.int64], rng: Source) -> NDArray[Any]:
     """Draw from a normal law with half the standard deviation of the layer's weights.
 
     This is ``random_normal2`` in the authors' CTRE code.
@@ -101,7 +107,7 @@ def keep_regrown(init: Init) -> Init:
     return kept
 
 
-INITS: dict[str, Init] = {
+INITS: dict[str, Law] = {
     "zeros": zeros,
     "normal": normal,
     "normal_rbm": normal_rbm,
@@ -118,11 +124,29 @@ INITS = Table("init", INITS)
 
 
 def init_named(name: str) -> Init:
-    """Return the function of that name in `INITS`.
+    """Return the function of that name in `INITS` for edges that a rule grows.
+
+    Its numbers are those of the stream of growth (`topokit.rules.stream`), by one key from the
+    generator it is given; ``zeros`` draws none.
 
     Raises
     ------
     ValueError
         If there is none; the message lists the known names.
+
+    Examples
+    --------
+    >>> from topokit.graph import LayerGraph
+    >>> view = LayerView(LayerGraph.from_edge_ids(range(4), (2, 2)), np.ones(4))
+    >>> init_named("normal")(view, np.arange(3), np.random.default_rng(0)).round(3).tolist()
+    [0.013, 0.05, 0.005]
     """
-    return choose("init", name, INITS)
+    law = choose("init", name, INITS)
+    if law is zeros:
+        return zeros
+
+    @wraps(law)
+    def drawn(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
+        return law(view, ids, stream_of(rng))
+
+    return drawn

@@ -163,7 +163,7 @@ Plan = Callable[..., dict[str, tuple[int, int]]]
 Step = Callable[[LayerView, float, np.random.Generator], NDArray[Any]]
 
 
-def zeros(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
+def zeros(view: LayerView, ids: NDArray[np.int64], rng: object) -> NDArray[Any]:
     """Return zeros, in the dtype of the layer's values."""
     return np.zeros(ids.size, view.values.dtype)
 
@@ -345,7 +345,7 @@ def rewire(
     >>> update, values = rewire(view, RULES["set_magnitude"](), n_drop=1, n_grow=1,
     ...                         rng=np.random.default_rng(0))
     >>> update.after.edge_ids.tolist(), values.tolist()
-    ([0, 2, 5], [3.0, 2.0, 0.0])
+    ([0, 2, 4], [3.0, 2.0, 0.0])
     """
     # The order matters. First the rule drops; `pruned` is the graph without those edges. Then it
     # grows absent edges of `pruned`, so that a dropped edge may be grown again. Last, one merge

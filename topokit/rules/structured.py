@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from topokit.graph import LayerGraph, distinct, sample_absent, top_absent
+from topokit.graph import LayerGraph, distinct, top_absent
 from topokit.rules.budget import by_leaving
 from topokit.rules.drop import lowest, smallest_magnitude
 from topokit.rules.init import keep_regrown
@@ -22,6 +22,7 @@ from topokit.rules.rewire import (
     drop_count,
     zeros,
 )
+from topokit.rules.stream import absent_drawn, stream_of
 from topokit.tables import is_integer, is_number, need
 
 __all__ = ["best_of_each_block", "block_sparse", "n_to_m", "srigl"]
@@ -106,7 +107,7 @@ def _largest_gradients(
     n_in = occupied.n_in
     width, height = n_in // occupied.groups, max(1, occupied.n_out // occupied.groups)
     step = max(1, _BLOCK // max(1, n_in))
-    grown = [np.empty(0, np.int64)]
+    grown, stream = [np.empty(0, np.int64)], stream_of(rng)
     for start in range(0, occupied.n_out, step):
         lost = missing[start : start + step]
         if not lost.any():
@@ -118,7 +119,8 @@ def _largest_gradients(
             present = _inputs(occupied, unit)
             free = first + np.delete(np.arange(width), present - first)
             # best first within each block; those wanted are the first ones of their block
-            order = np.lexsort((rng.random(free.size), -scores[row, free], free // size))
+            ties = stream.uniforms(unit * n_in + free)
+            order = np.lexsort((ties, -scores[row, free], free // size))
             block = free[order] // size
             rank = np.arange(free.size) - np.searchsorted(block, block)
             grown.append(unit * n_in + free[order[rank < wanted(unit, present)[block]]])
@@ -469,7 +471,7 @@ def _random_blocks(
         n -= grown[-1].size
     while n:
         rest = LayerGraph.from_edge_ids(touched, blocks.shape)
-        some = sample_absent(rest, min(rest.n_absent, -(-n // size**2)), rng)
+        some = absent_drawn(rest, min(rest.n_absent, -(-n // size**2)), rng)
         grown.append(blocks.cells(rng.permutation(some))[:n])
         n -= grown[-1].size
         touched = distinct(np.concatenate([touched, some]))
