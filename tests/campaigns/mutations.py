@@ -272,6 +272,9 @@ def beginnings():
         "data .mat": (".mat", list(mats())),
         "data IDX": ("-idx", [idx()]),
         "data IDX, gzip": ("-idx.gz", [gzip.compress(idx())]),
+        "recipe": (".toml", recipes("recipes")),
+        "study": (".toml", [path.read_bytes() for path in list(STUDIES.values())[:4]]),
+        "GEXF": (".gexf", list(gexfs())),
         "data HIGGS": (".csv", [higgs()]),
         "data HIGGS, gzip": (".csv.gz", [gzip.compress(higgs())]),
         "data Isolet": (".data", [isolet()]),
@@ -281,9 +284,6 @@ def beginnings():
         "data binary, .npz": (".npz", made()),
         "data word counts": (".data", [counts()]),
         "data CIFAR-100": (".bin", [cifar100()]),
-        "recipe": (".toml", recipes("recipes")),
-        "study": (".toml", [path.read_bytes() for path in list(STUDIES.values())[:4]]),
-        "GEXF": (".gexf", list(gexfs())),
     }
     assert torch.__version__
     return found

@@ -38,7 +38,7 @@ def binary_set(
     made = f"{name}.npz"
     debd = f"{name}.{{}}.data"
     files = [debd, original, made] if in_debd else [original, made]
-    places = [f"{made} from github.com/mgermain/MADE, datasets"]
+    places = [f"{made} from github.com/mgermain/MADE"]
     if in_debd:
         both = f"{debd.format('train')} and {debd.format('test')}"
         places.insert(0, f"{both} from github.com/arranger1044/DEBD, datasets")
