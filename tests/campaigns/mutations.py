@@ -187,6 +187,45 @@ def recipes(folder):
     return [path.read_bytes() for path in found[:4]]
 
 
+def higgs():
+    rng = np.random.default_rng(3)
+    rows = np.column_stack([np.arange(20) % 2, rng.normal(size=(20, 28)).astype(np.float32)])
+    return "".join(",".join(f"{v:.18e}" for v in row) + "\n" for row in rows).encode()
+
+
+def isolet():
+    rng = np.random.default_rng(4)
+    rows = rng.uniform(-1, 1, (6, 617))
+    lines = [", ".join(f"{v:.4f}" for v in row) + f", {i + 1}.\n" for i, row in enumerate(rows)]
+    return "".join(lines).encode()
+
+
+def binary(form):
+    rows = np.random.default_rng(5).integers(0, 2, (12, 8)).astype(int)
+    if form == "libsvm":
+        lines = [" ".join(["+1", *(f"{i + 1}:1" for i in np.flatnonzero(row))]) for row in rows]
+    elif form == "amat":
+        lines = [" ".join(map(str, [*row, 1])) for row in rows]
+    else:
+        lines = [",".join(map(str, row)) for row in rows]
+    return "\n".join([*lines, ""]).encode()
+
+
+def made():
+    x = np.random.default_rng(5).integers(0, 2, (12, 8)).astype(np.float32)
+    return [saved(np.savez, train_data=x, test_data=x, inputsize=8)]
+
+
+def counts():
+    rows = np.argwhere(np.random.default_rng(6).random((9, 15)) < 0.5) + 1
+    return "".join(f"{i} {j} {1 + i * j % 3}\n" for i, j in rows).encode()
+
+
+def cifar100():
+    pixels = np.random.default_rng(7).integers(0, 256, (3, 3072))
+    return np.column_stack([np.arange(3), np.arange(3) * 5, pixels]).astype(np.uint8).tobytes()
+
+
 def idx():
     return bytes([0, 0, 8, 3, 0, 0, 0, 5, 0, 0, 0, 4, 0, 0, 0, 4]) + bytes(range(80))
 
@@ -236,6 +275,15 @@ def beginnings():
         "recipe": (".toml", recipes("recipes")),
         "study": (".toml", [path.read_bytes() for path in list(STUDIES.values())[:4]]),
         "GEXF": (".gexf", list(gexfs())),
+        "data HIGGS": (".csv", [higgs()]),
+        "data HIGGS, gzip": (".csv.gz", [gzip.compress(higgs())]),
+        "data Isolet": (".data", [isolet()]),
+        "data binary, commas": (".data", [binary("commas")]),
+        "data binary, spaces": (".amat", [binary("amat")]),
+        "data binary, LIBSVM": (".libsvm", [binary("libsvm")]),
+        "data binary, .npz": (".npz", made()),
+        "data word counts": (".data", [counts()]),
+        "data CIFAR-100": (".bin", [cifar100()]),
     }
     assert torch.__version__
     return found
@@ -387,11 +435,26 @@ def read(reader, path):
 
 def read_data(reader, path):
     import topokit as tk
-    from topokit.data.features import _read_mat
-    from topokit.data.images import read_idx
+    from topokit.data.binary import read_arrays, read_binary
+    from topokit.data.features import _read_mat, read_isolet
+    from topokit.data.higgs import read_higgs
+    from topokit.data.images import read_idx, read_records
+    from topokit.data.newsgroups import read_counts
 
     if reader == "data .mat":
         return _read_mat(Path(path))
+    if reader.startswith("data HIGGS"):
+        return read_higgs(Path(path), np.arange(20) % 3 > 0)
+    if reader == "data Isolet":
+        return read_isolet(Path(path), 6)
+    if reader == "data binary, .npz":
+        return read_arrays(Path(path), (12, 12), 8)
+    if reader.startswith("data binary"):
+        return read_binary(Path(path), 12, 8)
+    if reader == "data word counts":
+        return read_counts(Path(path), 9, 15)
+    if reader == "data CIFAR-100":
+        return read_records(Path(path), {"coarse labels": 20, "fine labels": 100}, 3)
     if reader.startswith("data IDX"):
         return read_idx(path, magic=2051)
     return tk.load_data(reader[6:], rng=0, path=path)

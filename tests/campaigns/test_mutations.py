@@ -5,7 +5,7 @@ from tests.campaigns.mutations import MEGABYTES, SECONDS, attacked, beginnings, 
 
 def test_mutated_files_are_read_or_refused_in_one_sentence():
     results = attacked(8, seed=1)
-    assert len(results) == len(beginnings()) == 23
+    assert len(results) == len(beginnings()) == 32
     for reader, rows in results.items():
         assert len(rows) == 8
         for row in rows:

@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.io
 from scipy.io import savemat
 
-from topokit.data import load_data
+from topokit.data import DATASETS, load_data
+from topokit.data.features import isolet_files
 from topokit.data.mat import read_mat
 
 
@@ -70,28 +73,91 @@ def test_every_flipped_byte_of_a_mat_is_refused_or_harmless(tmp_path):
             assert str(path) in str(error)  # noqa: PT017
 
 
-def test_mushrooms(tmp_path, rng):
-    folder = tmp_path / "mushrooms"
-    folder.mkdir()
-    rows = {part: rng.integers(0, 2, (n, 112)) for part, n in (("train", 30), ("test", 20))}
-    for part, x in rows.items():
-        np.savetxt(folder / f"mushrooms.{part}.data", x, fmt="%d", delimiter=",")
-    data = load_data("mushrooms", data_dir=tmp_path, rng=seeded())
-    assert np.array_equal(data.x_train, rows["train"])
-    assert np.array_equal(data.x_test, rows["test"])
-    assert data.n_classes == 0
-    assert set(data.y_train) == set(data.y_test) == {-1}
-    assert load_data("mushrooms", data_dir=tmp_path, rng=seeded(), n_train=7).x_train.shape[0] == 7
-    path = folder / "mushrooms.train.data"
-    for text, message in (
-        ("0,1\n1,0\n", "expected 112 columns of 0 and 1, got 2 columns"),
-        (",".join(["2"] * 112), "expected 112 columns of 0 and 1"),
-        ("0,1,x\n", "expected rows of 0 and 1, got: "),
-        ("0,1\n0\n", "expected rows of 0 and 1, got: "),
-    ):
-        path.write_text(text)
-        with pytest.raises(ValueError, match=rf"mushrooms\.train\.data: {message}"):
-            load_data("mushrooms", data_dir=tmp_path, rng=seeded())
+def isolet_rows(n, first=0):
+    """Lines as in the published files, and their values."""
+    rng = np.random.default_rng(first)
+    x = rng.uniform(-1, 1, (n, 617)).round(4).astype(np.float32)
+    y = (first + np.arange(n)) % 26 + 1
+    lines = [
+        ", ".join(f"{value:.4f}" for value in row) + f", {label}.\n"
+        for row, label in zip(x, y, strict=True)
+    ]
+    return x, y - 1, lines
+
+
+def write_isolet(folder, sizes=(60, 20)):
+    folder.mkdir(exist_ok=True)
+    found = []
+    for file, n in zip(("isolet1+2+3+4.data", "isolet5.data"), sizes, strict=True):
+        x, y, lines = isolet_rows(n, len(found))
+        (folder / file).write_text("".join(lines))
+        found += [x, y]
+    return found
+
+
+@pytest.mark.parametrize("place", ["isolet", ""])
+def test_isolet_has_a_test_part_of_other_speakers(tmp_path, place):
+    x, y, x_test, y_test = write_isolet(tmp_path / place)
+    load = isolet_files((60, 20))
+    data = load(data_dir=tmp_path, rng=seeded(), scale="none")
+    for part, expected in (("x_train", x), ("y_train", y), ("x_test", x_test), ("y_test", y_test)):
+        assert np.array_equal(getattr(data, part), expected)
+    assert (data.n_features, data.n_classes) == (617, 26)
+    assert len(load(data_dir=tmp_path, rng=seeded(), n_train=26).y_train) == 26
+    standard = load(data_dir=tmp_path, rng=seeded())
+    assert np.allclose(standard.x_train.mean(0), 0, atol=1e-5)
+
+
+def test_isolet_split_at_random(tmp_path):
+    x, _, x_test, _ = write_isolet(tmp_path)
+    load = isolet_files((60, 20))
+    data = load(data_dir=tmp_path, rng=seeded(), scale="none", parts="random")
+    assert (len(data.x_train), len(data.x_test)) == (64, 16)
+    rows = sorted(map(bytes, np.concatenate([data.x_train, data.x_test])))
+    assert rows == sorted(map(bytes, np.concatenate([x, x_test])))
+    few = load(data_dir=tmp_path, rng=seeded(), parts="random", n_train=30, n_test=26)
+    assert (len(few.x_train), len(few.x_test)) == (30, 26)
+    with pytest.raises(ValueError, match="unknown way to divide 'odd'"):
+        load(data_dir=tmp_path, rng=seeded(), parts="odd")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lines: lines[:-1], "59 lines, not 60"),
+        (lambda lines: [*lines, lines[0]], "more than 60 lines"),
+        (lambda lines: [*lines[:5], lines[5].replace(", ", " "), *lines[6:]], "line 6: 1 values"),
+        (lambda lines: [*lines[:5], lines[5][9:], *lines[6:]], "line 6: 617 values, not 618"),
+        (lambda lines: [*lines[:5], "7" + lines[5], *lines[6:]], "line 6: '7-0.|line 6: a feature"),
+        (
+            lambda lines: [*lines[:5], lines[5][:-3] + "27.\n"],
+            "line 6: a class that is not in 1..26",
+        ),
+        (lambda lines: [*lines[:5], lines[5][:-3] + "1.5\n"], "line 6: a class"),
+        (
+            lambda lines: [*lines[:5], lines[5].replace(", ", ", ?", 1)],
+            r"line 6: '\?.*', which is no",
+        ),
+    ],
+)
+def test_other_files_of_isolet_are_refused(tmp_path, change, message):
+    write_isolet(tmp_path)
+    path = tmp_path / "isolet1+2+3+4.data"
+    lines = change(path.read_text().splitlines(keepends=True))
+    path.write_text(
+        "".join([*lines, *isolet_rows(60)[2][len(lines) :]] if len(lines) == 6 else lines)
+    )
+    with pytest.raises(ValueError, match=message) as caught:
+        isolet_files((60, 20))(data_dir=tmp_path, rng=seeded())
+    expected = f"{path}: expected 60 rows of 617 features and a class in 1..26, got: "
+    assert str(caught.value).startswith(expected)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_published_sizes_of_isolet():
+    assert "6,238 + 1,559 spoken letters, 617 features" in DATASETS["isolet"].__doc__
+    with pytest.raises(FileNotFoundError, match=r"unpack the \.Z files with gzip -d"):
+        load_data("isolet", data_dir=Path("/nowhere"), rng=0)
 
 
 @pytest.mark.parametrize("compressed", [False, True])

@@ -183,6 +183,62 @@ def test_cifar10_in_its_binary_layout(tmp_path, place):
         load_data("cifar10", data_dir=tmp_path, rng=seeded())
 
 
+def write_cifar100(folder, monkeypatch, sizes=(60, 20)):
+    """Files with records of coarse label, fine label and pixels; returns what is in them."""
+    monkeypatch.setattr("topokit.data.images.CIFAR100_IMAGES", sizes)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for seed, (part, n) in enumerate(zip(("train", "test"), sizes, strict=True)):
+        pixels = cifar_images(n, seed)[0].reshape(n, -1)
+        fine = np.arange(n) * 7 % 100
+        records = np.column_stack([fine // 5, fine, pixels]).astype(np.uint8)
+        records.tofile(folder / f"{part}.bin")
+        found[part] = (pixels, fine)
+    return found
+
+
+@pytest.mark.parametrize("place", ["cifar-100-binary", "cifar100/cifar-100-binary", "cifar100"])
+def test_cifar100(tmp_path, monkeypatch, place):
+    found = write_cifar100(tmp_path / place, monkeypatch)
+    data = load_data("cifar100", data_dir=tmp_path, rng=seeded())
+    for part in ("train", "test"):
+        assert np.allclose(getattr(data, f"x_{part}"), found[part][0] / 255)
+        assert np.array_equal(getattr(data, f"y_{part}"), found[part][1])
+    assert (data.image_shape, data.n_classes) == ((3, 32, 32), 100)
+    coarse = load_data("cifar100", data_dir=tmp_path, rng=seeded(), labels="coarse")
+    assert np.array_equal(coarse.y_train, found["train"][1] // 5)
+    assert coarse.n_classes == 20
+    assert "coarse labels" in coarse.source
+    few = load_data("cifar100", data_dir=tmp_path, rng=seeded(), n_train=20, labels="coarse")
+    assert len(few.y_train) == 20
+    with pytest.raises(ValueError, match="unknown kind of labels 'course'"):
+        load_data("cifar100", data_dir=tmp_path, rng=seeded(), labels="course")
+
+
+def test_other_files_of_cifar100_are_refused(tmp_path, monkeypatch):
+    folder = tmp_path / "cifar-100-binary"
+    write_cifar100(folder, monkeypatch)
+    path = folder / "train.bin"
+    whole = path.read_bytes()
+    size = r"train\.bin: expected 60 records of 3074 bytes, got a file of"
+    for content, message in (
+        (whole[:-1], size),
+        (whole[:-3074], size),
+        (whole + whole[:3074], size),
+        (b"", size),
+        (b"\x80\x02}q\x01(U\tfilenames", size),
+        (bytes([20]) + whole[1:], r"train\.bin: expected coarse labels 0\.\.19, got 20"),
+        (whole[:1] + bytes([100]) + whole[2:], r"expected fine labels 0\.\.99, got 100"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message) as caught:
+            load_data("cifar100", data_dir=tmp_path, rng=seeded())
+        assert "\n" not in str(caught.value)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"cifar-100-binary.*pickles are never unpickled"):
+        load_data("cifar100", data_dir=tmp_path, rng=seeded())
+
+
 def write_jpegs(folder, **changes):
     """Flat images, which JPEG keeps nearly exactly."""
     from PIL import Image
@@ -295,20 +351,22 @@ def test_rotations_and_shifts_are_those_of_scipy(rng, shape):
     assert 0 < mirrored.sum() < 40
 
 
-def image_sets(folder):
+def image_sets(folder, monkeypatch):
     """A small data set of each loader of images, as a function of its options."""
     write_idx(folder / "mnist")
     write_idx(folder / "fashion-mnist", seed=1)
     write_cifar(folder / "cifar-10-batches-bin")
+    write_cifar100(folder / "cifar-100-binary", monkeypatch)
 
     def loaded(name, **options):
         return load_data(name, data_dir=folder, rng=seeded(), **options)
 
-    return {name: partial(loaded, name) for name in ("digits", "mnist", "fashion_mnist", "cifar10")}
+    names = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
+    return {name: partial(loaded, name) for name in names}
 
 
-def test_pixels_of_every_image_set_are_shuffled_alike(tmp_path):
-    sets = image_sets(tmp_path)
+def test_pixels_of_every_image_set_are_shuffled_alike(tmp_path, monkeypatch):
+    sets = image_sets(tmp_path, monkeypatch)
     with_option = {n for n, load in DATASETS.items() if "shuffle_pixels" in parameters_of(load)}
     assert with_option == set(sets)
     for name, load in sets.items():

@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from topokit.data.features import mat_features, mushrooms
-from topokit.data.images import cifar10, digits, idx_images
+from topokit.data.binary import binary_set
+from topokit.data.features import isolet_files, mat_features
+from topokit.data.higgs import higgs_table
+from topokit.data.images import cifar10, cifar100, digits, idx_images
+from topokit.data.newsgroups import bags_of_words
 from topokit.data.samples import Data, Loader
 from topokit.data.synthetic import synthetic
 from topokit.data.text import text
@@ -41,6 +44,7 @@ DATASETS: dict[str, Loader] = {
         "Xiao, Rasul, Vollgraf, Fashion-MNIST, arXiv 1708.07747, 2017.",
     ),
     "cifar10": cifar10,
+    "cifar100": cifar100,
     "madelon": mat_features("madelon", "madelon/madelon.mat", (2600, 500), 2, 600, _NIPS),
     "pcmac": mat_features("pcmac", "pcmac/PCMAC.mat", (1943, 3289), 2, 389, _FEATURES),
     "basehock": mat_features("basehock", "basehock/BASEHOCK.mat", (1993, 4862), 2, 399, _FEATURES),
@@ -48,7 +52,20 @@ DATASETS: dict[str, Loader] = {
     "lung_small": mat_features(
         "lung_small", "lung_small/lung_small.mat", (73, 325), 7, 24, _FEATURES
     ),
-    "mushrooms": mushrooms,
+    "isolet": isolet_files((6238, 1559)),
+    "isolet_small": mat_features(
+        "isolet_small", "isolet_small/Isolet.mat", (1560, 617), 26, 312, _FEATURES
+    ),
+    "higgs": higgs_table(11_000_000, 500_000),
+    "newsgroups": bags_of_words((11_269, 7505), 61_188, 20),
+    "adult": binary_set("adult", 123, (5000, 26_147), "a5a_{}.libsvm"),
+    "connect4": binary_set("connect4", 126, (16_000, 47_557), "connect-4_{}.libsvm"),
+    "dna": binary_set("dna", 180, (1400, 1186), "dna_scale_{}.libsvm", in_debd=False),
+    "mushrooms": binary_set("mushrooms", 112, (2000, 5624), "mushrooms_{}.libsvm"),
+    "nips": binary_set("nips", 500, (400, 1240), "nips-0-12_all_shuffled_bidon_target_{}.amat"),
+    "ocr_letters": binary_set("ocr_letters", 128, (32_152, 10_000), "ocr_letters_{}.txt"),
+    "rcv1": binary_set("rcv1", 150, (40_000, 150_000), "rcv1_all_subset.binary_{}_voc_150.amat"),
+    "web": binary_set("web", 300, (14_000, 32_561), "w6a_{}.libsvm", in_debd=False),
     "synthetic": synthetic,
     "text": text,
     "csv": csv,

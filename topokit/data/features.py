@@ -1,13 +1,16 @@
-"""Loaders of feature data sets: MATLAB files and mushrooms."""
+"""Loaders of feature data sets: MATLAB files, Isolet."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from topokit.data.mat import read_mat
+from topokit.data.rows import numbers_of
 from topokit.data.samples import (
     COMMON,
     SCALES,
@@ -19,9 +22,10 @@ from topokit.data.samples import (
     split,
     subsets,
 )
-from topokit.foreign import open_regular, refusals
+from topokit.foreign import refusals
+from topokit.tables import choose
 
-__all__ = ["mat_features", "mushrooms"]
+__all__ = ["isolet_files", "mat_features", "read_isolet"]
 
 
 def mat_features(
@@ -50,6 +54,7 @@ def mat_features(
         n_train: int | None = None,
         n_test: int = held_out,
         scale: Scale = "standard",
+        storage: Literal["dense", "sparse"] = "dense",
     ) -> Data:
         (path,) = find_files(name, data_dir, [(file, Path(file).name)], hint)
         x, y = _read_mat(path)
@@ -59,8 +64,11 @@ def mat_features(
                 f"{path}: expected X of shape {shape} and {n_classes} classes in Y, "
                 f"got {x.shape} and {classes.size}"
             )
-        x_train, y_train, x_test, y_test = split(name, x, codes, n_train, n_test, rng)
-        x_train, x_test = scaled(x_train, x_test, scale, float(x.max()))
+        largest = float(x.max())
+        choose("storage", storage, {"dense": 0, "sparse": 1})
+        samples: Any = sp.csr_array(x) if storage == "sparse" else x
+        x_train, y_train, x_test, y_test = split(name, samples, codes, n_train, n_test, rng)
+        x_train, x_test = scaled(x_train, x_test, scale, largest)
         source = f"{path}; stratified split; {SCALES[scale]}"
         return Data(name, x_train, y_train, x_test, y_test, n_classes, None, source)
 
@@ -76,6 +84,9 @@ def mat_features(
         The folder of data sets; by default ``TOPOKIT_DATA``.
     rng : numpy.random.Generator
         Used for the split.{COMMON}
+    storage : {{"dense", "sparse"}}
+        How samples are held: "sparse" keeps only values other than 0, for word counts, and makes
+        batches dense one at a time. Results are the same; not with "standard" and "global".
 
     Returns
     -------
@@ -107,26 +118,65 @@ def _read_mat(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     return x, y
 
 
-def mushrooms(
-    *,
-    data_dir: Path | None = None,
-    rng: np.random.Generator,
-    n_train: int | None = None,
-    n_test: int | None = None,
-) -> Data:
-    """Load mushrooms: 2,000 + 5,624 samples of 112 binary features, without labels.
+N_SPOKEN = 617
 
-    For density estimation: all labels are -1 and `n_classes` is 0. The 500 samples of the
-    validation part are not used.
+
+def isolet_files(sizes: tuple[int, int]) -> Loader:
+    """Return the loader of the two files of Isolet.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        Numbers of samples in both; files with other numbers are refused.
+    """
+    hint = (
+        "Get isolet.zip from archive.ics.uci.edu (data set 54), put what is in it into a folder "
+        "isolet/ there, and unpack the .Z files with gzip -d."
+    )
+
+    def load(
+        *,
+        data_dir: Path | None = None,
+        rng: np.random.Generator,
+        n_train: int | None = None,
+        n_test: int | None = None,
+        parts: Literal["speakers", "random"] = "speakers",
+        scale: Scale = "standard",
+    ) -> Data:
+        choose("way to divide", parts, {"speakers": 0, "random": 1})
+        names = ("isolet1+2+3+4.data", "isolet5.data")
+        files = find_files("isolet", data_dir, [(f"isolet/{n}", n) for n in names], hint)
+        found: list[Any] = []
+        for path, n in zip(files, sizes, strict=True):
+            found += read_isolet(path, n)
+        if parts == "speakers":
+            given = (found[0], found[1], found[2], found[3])
+            cut = subsets("isolet", given, n_train, n_test, "stratified", rng)
+        else:
+            x, y = np.concatenate(found[::2]), np.concatenate(found[1::2])
+            held_out = -(-len(y) // 5) if n_test is None else n_test
+            cut = split("isolet", x, y, n_train, held_out, rng)
+        x_train, x_test = scaled(cut[0], cut[2], scale, 1)
+        words = "speakers 121 to 150 for the test" if parts == "speakers" else "stratified split"
+        source = f"{files[0].parent}; {words}; {SCALES[scale]}"
+        return Data("isolet", x_train, cut[1], x_test, cut[3], 26, None, source)
+
+    load.__name__ = load.__qualname__ = "isolet"
+    n, held_out = sizes
+    load.__doc__ = f"""Load Isolet: {n:,} + {held_out:,} spoken letters, {N_SPOKEN} features.
+
+    Read from isolet1+2+3+4.data and isolet5.data: lines of features in [-1, 1] and the letter's
+    number, 1 to 26. The speakers of the second file, the test part, are not those of the first.
 
     Parameters
     ----------
     data_dir : path, optional
         The folder of data sets; by default ``TOPOKIT_DATA``.
     rng : numpy.random.Generator
-        Used for subsets only.
-    n_train, n_test : int, optional
-        Sizes of the parts, drawn from `rng`.
+        Used for subsets, and for the split into parts at random.{COMMON}
+    parts : {{"speakers", "random"}}
+        The test part is the second file, or a fifth of all samples at random, as in CTRE's code:
+        the same speakers are then in both parts, which is easier.
 
     Returns
     -------
@@ -134,26 +184,26 @@ def mushrooms(
 
     References
     ----------
-    .. [1] Larochelle, Murray, The neural autoregressive distribution estimator, 2011 (the split).
+    .. [1] Fanty, Cole, Spoken letter recognition, NIPS 1990.
 
     Examples
     --------
-    >>> mushrooms(data_dir=Path("/nowhere"), rng=np.random.default_rng(0))
+    >>> isolet(data_dir=Path("/nowhere"), rng=np.random.default_rng(0))
     Traceback (most recent call last):
-    FileNotFoundError: data set 'mushrooms' not found: looked in ...
+    FileNotFoundError: data set 'isolet' not found: looked in ...
     """
-    name = "mushrooms"
-    paths = [
-        (f"mushrooms/mushrooms.{part}.data", f"mushrooms.{part}.data") for part in ("train", "test")
-    ]
-    hint = "Get them from github.com/arranger1044/DEBD, datasets/mushrooms."
-    files = find_files(name, data_dir, paths, hint)
-    parts: list[Any] = []
-    for path in files:
-        with refusals(path, "rows of 0 and 1"), open_regular(path) as file:
-            x = np.loadtxt(file, np.float32, delimiter=",", ndmin=2)
-        if x.shape[1] != 112 or not np.isin(x, (0, 1)).all():
-            raise ValueError(f"{path}: expected 112 columns of 0 and 1, got {x.shape[1]} columns")
-        parts += [x, np.full(len(x), -1)]
-    cut = subsets(name, (parts[0], parts[1], parts[2], parts[3]), n_train, n_test, "", rng)
-    return Data(name, *cut, n_classes=0, source=f"{files[0].parent}; {SCALES['none']}")
+    return load
+
+
+def read_isolet(path: Path, n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return features and classes, from 0, of a file of Isolet with `n` samples."""
+    with refusals(path, f"{n:,} rows of {N_SPOKEN} features and a class in 1..26"):
+        values = numbers_of(path, values=N_SPOKEN + 1, separator=",", rows=n)
+        x, y = values[:, :-1], values[:, -1]
+        for strange, what in (
+            (np.abs(x).max(axis=1) > 1, "a feature beyond -1..1"),
+            (~np.isin(y, np.arange(1, 27)), "a class that is not in 1..26"),
+        ):
+            if strange.any():
+                raise ValueError(f"line {np.flatnonzero(strange)[0] + 1}: {what}")
+        return x, y.astype(np.int64) - 1

@@ -1,4 +1,4 @@
-"""Loaders of image data sets: the embedded digits, files in IDX format, CIFAR-10."""
+"""Loaders of image data sets: the embedded digits, files in IDX format, CIFAR."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import math
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,9 @@ from topokit.data.samples import (
     subsets,
 )
 from topokit.foreign import check_bytes, open_regular, refusals, size_of
+from topokit.tables import choose
 
-__all__ = ["cifar10", "digits", "idx_images", "read_idx"]
+__all__ = ["cifar10", "cifar100", "digits", "idx_images", "read_idx", "read_records"]
 
 
 def digits(
@@ -265,20 +266,120 @@ def cifar10(
 
 def _cifar_batches(files: list[Path]) -> tuple[Any, Any, Any, Any]:
     """Read records of a label byte and 3,072 pixel bytes; the last file is the test part."""
-    batches = []
-    for path in files:
-        with open_regular(path) as file:
-            content = np.fromfile(file, np.uint8)
-        if not content.size or content.size % 3073:
-            raise ValueError(
-                f"{path}: expected records of 3073 bytes, got a file of {content.size}"
-            )
-        records = content.reshape(-1, 3073)
-        if records[:, 0].max() > 9:
-            raise ValueError(f"{path}: expected labels 0..9, got {records[:, 0].max()}")
-        batches.append(records)
+    batches = [read_records(path, {"labels": 10}) for path in files]
     train, test = np.concatenate(batches[:-1]), batches[-1]
     return train[:, 1:], train[:, 0].astype(np.int64), test[:, 1:], test[:, 0].astype(np.int64)
+
+
+def read_records(path: Path, labels: dict[str, int], n: int | None = None) -> NDArray[np.uint8]:
+    """Return the records of a file of CIFAR: some bytes of labels, then 3,072 of pixels.
+
+    Parameters
+    ----------
+    path : path
+    labels : dict
+        The name of each byte of labels and its number of classes.
+    n : int, optional
+        How many records there must be.
+
+    Returns
+    -------
+    (n, n_labels + 3072) uint8
+    """
+    width = len(labels) + 3072
+    with open_regular(path) as file:
+        size = size_of(file)
+        if not size or size % width or (n is not None and size != n * width):
+            expected = "" if n is None else f"{n:,} "
+            raise ValueError(
+                f"{path}: expected {expected}records of {width} bytes, got a file of {size}"
+            )
+        records = np.fromfile(file, np.uint8).reshape(-1, width)
+    for at, (name, n_classes) in enumerate(labels.items()):
+        if records[:, at].max() >= n_classes:
+            raise ValueError(
+                f"{path}: expected {name} 0..{n_classes - 1}, got {records[:, at].max()}"
+            )
+    return records
+
+
+CIFAR100_IMAGES = (50_000, 10_000)
+"""Images for training and for the test."""
+
+
+def cifar100(
+    *,
+    data_dir: Path | None = None,
+    rng: np.random.Generator,
+    n_train: int | None = None,
+    n_test: int | None = None,
+    labels: Literal["fine", "coarse"] = "fine",
+    scale: Scale = "unit",
+    augment: Augment | None = None,
+    shuffle_pixels: int = 0,
+) -> Data:
+    """Load CIFAR-100: 50,000 + 10,000 colour images of 32 x 32 in 100 classes.
+
+    The official binary files train.bin and test.bin are read from cifar-100-binary, in the folder
+    of data sets or in its folder cifar100. The Python version consists of pickles, which are never
+    unpickled.
+
+    Parameters
+    ----------
+    data_dir : path, optional
+        The folder of data sets; by default ``TOPOKIT_DATA``.
+    rng : numpy.random.Generator
+        Used for subsets only.
+    n_train, n_test : int, optional
+        Sizes of the parts; stratified subsets drawn from `rng`.
+    labels : {"fine", "coarse"}
+        100 classes, or the 20 that each unite five of them.
+    scale : str
+        A key of `SCALES`.
+    augment : {"crop_flip", "rotate_shift_flip"}, optional
+        Change each batch of training images at random; see `AUGMENTATIONS`.
+    shuffle_pixels : int
+        0 leaves pixels where they are. Another number is the seed of one random order of pixels,
+        that of `topokit.data.samples.pixel_order`, for all images, training and test: neighbouring
+        features are then no neighbours in the image. Not with `augment`, which moves images.
+
+    Returns
+    -------
+    Data
+        Samples as in `cifar10`. The whole data set takes 740 MB.
+
+    References
+    ----------
+    .. [1] Krizhevsky, Learning multiple layers of features from tiny images, 2009.
+
+    Examples
+    --------
+    >>> cifar100(data_dir=Path("/nowhere"), rng=np.random.default_rng(0))
+    Traceback (most recent call last):
+    FileNotFoundError: data set 'cifar100' not found: looked in ...
+    """
+    name = "cifar100"
+    hint = (
+        "Get https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz (not the Python version, "
+        "whose pickles are never unpickled) and unpack it there."
+    )
+    places = ("cifar-100-binary/", "cifar100/cifar-100-binary/", "cifar100/")
+    paths = [tuple(place + file for place in places) for file in ("train.bin", "test.bin")]
+    files = find_files(name, data_dir, paths, hint)
+    kinds = {"coarse": 20, "fine": 100}
+    choose("kind of labels", labels, kinds)
+    columns = {f"{kind} labels": n for kind, n in kinds.items()}
+    parts: list[Any] = []
+    for path, n in zip(files, CIFAR100_IMAGES, strict=True):
+        records = read_records(path, columns, n)
+        parts += [records[:, 2:], records[:, list(kinds).index(labels)].astype(np.int64)]
+    found = subsets(
+        name, (parts[0], parts[1], parts[2], parts[3]), n_train, n_test, "stratified", rng
+    )
+    x_train, x_test = scaled(found[0], found[2], scale, 255)
+    source = f"{files[0].parent}; {labels} labels; {SCALES[scale]}"
+    cut = (x_train, found[1], x_test, found[3])
+    return image_data(name, cut, kinds[labels], (3, 32, 32), source, augment, shuffle_pixels)
 
 
 def _cifar_jpegs(path: Path) -> tuple[Any, Any, Any, Any]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from topokit.foreign import read_arrays, refusals
+from topokit.foreign import count_not_finite, read_arrays, refusals
 from topokit.graph.checksums import digest
 from topokit.tables import choose, is_integer, need
 
@@ -19,9 +20,11 @@ __all__ = [
     "AUGMENTATIONS",
     "SCALES",
     "Data",
+    "check_count",
     "find_files",
     "image_data",
     "pixel_order",
+    "rescale",
     "scaled",
     "split",
     "subsets",
@@ -34,7 +37,10 @@ SCALES: dict[str, str] = {
     "global": "all features by one mean and one deviation of the training part",
     "none": "as stored",
 }
-"""Ways to scale features; a constant feature is only shifted."""
+"""Ways to scale features; a constant feature is only shifted.
+
+Sparse samples have no "standard" and "global", which leave no zeros.
+"""
 
 
 def crop_flip(
@@ -196,7 +202,8 @@ class Data:
     ----------
     name : str
     x_train, x_test : (n, n_features) float32
-        Finite; images are flattened row by row (channels first where there are several).
+        Finite; images are flattened row by row (channels first where there are several). Sparse
+        arrays of scipy stay sparse (CSR): batches are made dense one at a time.
     y_train, y_test : (n,) or (n, length) int64
         Classes ``0..n_classes - 1``, one for each sample or, as for texts, several; all -1 where
         the data has no labels.
@@ -212,8 +219,8 @@ class Data:
     Raises
     ------
     ValueError
-        If shapes or labels do not match, a value is not finite, or data without images are to be
-        augmented.
+        If shapes or labels do not match, a value is not finite, or data without images, or sparse
+        ones, are to be augmented.
 
     Examples
     --------
@@ -223,9 +230,9 @@ class Data:
     """
 
     name: str
-    x_train: NDArray[np.float32]
+    x_train: Any
     y_train: NDArray[np.int64]
-    x_test: NDArray[np.float32]
+    x_test: Any
     y_test: NDArray[np.int64]
     n_classes: int
     image_shape: tuple[int, ...] | None = None
@@ -233,20 +240,21 @@ class Data:
     augment: str | None = None
 
     def __repr__(self) -> str:
-        sizes = f"{len(self.x_train)} training and {len(self.x_test)} test samples"
+        sizes = f"{len(self.y_train)} training and {len(self.y_test)} test samples"
         return f"Data({self.name!r}, {sizes}, {self.n_features} features, {self.n_classes} classes)"
 
     def __post_init__(self) -> None:
         for part in ("train", "test"):
-            x = np.ascontiguousarray(getattr(self, f"x_{part}"), np.float32)
+            x = _float32(getattr(self, f"x_{part}"))
             y = np.ascontiguousarray(getattr(self, f"y_{part}"), np.int64)
             where = f"data set {self.name!r}, {part} part"
-            if x.ndim != 2 or y.ndim not in (1, 2) or len(y) != len(x) or not (x.size and y.size):
+            fits = x.ndim == 2 and y.ndim in (1, 2) and len(y) == x.shape[0]
+            if not fits or 0 in x.shape or not y.size:
                 raise ValueError(
                     f"{where}: expected x (n, n_features) and y (n,) with n of at least 1, "
                     f"got {x.shape} and {y.shape}"
                 )
-            if not np.isfinite(x).all():
+            if count_not_finite(x.data if _is_sparse(x) else x):
                 raise ValueError(f"{where}: expected finite values, got nan or inf")
             low, high = (0, self.n_classes - 1) if self.n_classes else (-1, -1)
             if y.min() < low or y.max() > high:
@@ -270,6 +278,8 @@ class Data:
             choose("augmentation", self.augment, AUGMENTATIONS)
             if self.image_shape is None:
                 raise ValueError(f"data set {self.name!r}: expected images to augment, got none")
+            if _is_sparse(self.x_train):
+                raise ValueError(f"data set {self.name!r}: expected dense images to augment")
 
     def augmented(self, x: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
         """Return a batch of training samples as `augment` says; without it, `x` itself.
@@ -286,14 +296,38 @@ class Data:
 
     def checksum(self) -> str:
         """Return a checksum of all samples and labels. O(size)."""
-        arrays: list[NDArray[Any]] = [self.x_train, self.y_train, self.x_test, self.y_test]
+        arrays: list[NDArray[Any]] = [
+            *_stored(self.x_train), self.y_train, *_stored(self.x_test), self.y_test
+        ]  # fmt: skip
         shapes = repr([(array.shape, array.dtype.str) for array in arrays])
         return digest(shapes.encode(), *arrays)
 
     @property
     def n_features(self) -> int:
         """Number of features of a sample."""
-        return self.x_train.shape[1]
+        return int(self.x_train.shape[1])
+
+
+def _is_sparse(x: Any) -> bool:
+    return bool(sp.issparse(x))
+
+
+def _float32(x: Any) -> Any:
+    """Return samples as a contiguous or CSR array of float32; a new one only if needed."""
+    if not _is_sparse(x):
+        return np.ascontiguousarray(x, np.float32)
+    x = sp.csr_array(x, dtype=np.float32)
+    if not x.has_canonical_format:
+        x = x.copy()
+        x.sum_duplicates()
+    return x
+
+
+def _stored(x: Any) -> list[NDArray[Any]]:
+    """Return what samples consist of in memory, in types that are the same on all machines."""
+    if not _is_sparse(x):
+        return [x]
+    return [np.array(x.shape), x.indptr.astype(np.int64), x.indices.astype(np.int32), x.data]
 
 
 def image_data(
@@ -397,7 +431,7 @@ def _pick(y: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[np.int64
     return rng.permutation(np.concatenate(parts))
 
 
-def _check_count(name: str, key: str, n: int, available: int) -> None:
+def check_count(name: str, key: str, n: int, available: int) -> None:
     """Raise unless 1 <= n <= available."""
     if not 1 <= n <= available:
         raise ValueError(f"data set {name!r}: expected {key} in 1..{available}, got {n}")
@@ -411,7 +445,7 @@ def split(
     `n_train` None takes all samples outside the test part. Raises ValueError if there are not
     enough samples.
     """
-    _check_count(name, "n_test", n_test, len(y) - 1)
+    check_count(name, "n_test", n_test, len(y) - 1)
     test = _pick(y, n_test, rng)
     left = np.ones(len(y), bool)
     left[test] = False
@@ -419,7 +453,7 @@ def split(
     if n_train is None:
         train = rng.permutation(rest)
     else:
-        _check_count(name, "n_train", n_train, rest.size)
+        check_count(name, "n_train", n_train, rest.size)
         train = rest[_pick(y[rest], n_train, rng)]
     return x[train], y[train], x[test], y[test]
 
@@ -446,7 +480,7 @@ def subsets(
             order = np.arange(len(y))
             legacy.shuffle(order)
         if n is not None:
-            _check_count(name, key, n, len(y))
+            check_count(name, key, n, len(y))
             order = _pick(y, n, rng) if order is None else order[:n]
         taken += [x, y] if order is None else [x[order], y[order]]
     return taken[0], taken[1], taken[2], taken[3]
@@ -457,24 +491,63 @@ def scaled(train: Any, test: Any, scale: str, largest: float) -> tuple[Any, Any]
 
     `largest` is the largest possible value, by which ``"unit"`` divides.
     """
+    if _is_sparse(train):
+        return _scaled_sparse(train, test, scale, largest)
     x = [np.array(part, np.float32) for part in (train, test)]
+    rescale(x[0], x[1], scale, largest)
+    return x[0], x[1]
+
+
+def rescale(
+    train: NDArray[np.float32], test: NDArray[np.float32], scale: str, largest: float
+) -> None:
+    """Scale both parts as `scaled` does, in place."""
     if scale == "none":
-        return x[0], x[1]
+        return
     if scale == "unit":
         shift, width = np.zeros(()), np.full((), largest)
     elif scale == "minmax":
-        shift, width = x[0].min(axis=0), np.ptp(x[0], axis=0)
+        shift, width = train.min(axis=0), np.ptp(train, axis=0)
     elif scale in ("standard", "global"):
-        shift, width = _moments(x[0])
+        shift, width = _moments(train)
         if scale == "global":
             width = np.sqrt(np.mean(width**2) + np.var(shift))
             shift = np.asarray(shift.mean())
     else:
         raise ValueError(f"data.scale: expected one of {', '.join(SCALES)}, got {scale!r}")
     width = np.where(width > 0, width, 1)
-    for part in x:
+    for part in (train, test):
         part -= shift.astype(np.float32)
         part /= width.astype(np.float32)
+
+
+def _scaled_sparse(train: Any, test: Any, scale: str, largest: float) -> tuple[Any, Any]:
+    """Return both parts scaled, as sparse arrays with the values that dense ones would have."""
+    if scale not in SCALES or scale in ("standard", "global"):
+        why = ", which leaves no zeros" if scale in SCALES else ""
+        raise ValueError(
+            f"data.scale: expected one of unit, minmax, none for sparse samples, got {scale!r}{why}"
+        )
+    x: list[Any] = [sp.csr_array(part, dtype=np.float32, copy=True) for part in (train, test)]
+    if scale == "none":
+        return x[0], x[1]
+    n = x[0].shape[1]
+    shift, width = np.zeros(n, np.float32), np.full(n, largest, np.float32)
+    if scale == "minmax":
+        shift = x[0].min(axis=0).toarray().ravel()
+        width = x[0].max(axis=0).toarray().ravel() - shift
+    width = np.where(width > 0, width, 1).astype(np.float32)
+    shifted = np.flatnonzero(shift)  # features that are 0 in no training sample
+    ends = np.arange(shifted.size + 1)
+    places = sp.csr_array((np.ones(shifted.size, np.float32), shifted, ends), (shifted.size, n))
+    for i, part in enumerate(x):
+        moved = part[:, shifted].toarray()  # few, as each is there in all training samples
+        moved -= shift[shifted]
+        moved /= width[shifted]
+        part.data /= width[part.indices]
+        part.data[np.isin(part.indices, shifted)] = 0
+        x[i] = part + sp.csr_array(moved) @ places if shifted.size else part
+        x[i].eliminate_zeros()
     return x[0], x[1]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph, Topology, chain_widths
@@ -110,7 +111,7 @@ def snip(
 
     Parameters
     ----------
-    x : (n, widths[0]) array
+    x : (n, widths[0]) array, or scipy.sparse array
         Training samples.
     y : (n,) int array
         Their classes.
@@ -164,7 +165,7 @@ def snip(
     >>> topology["fc1"].fan_out
     array([3, 0, 0])
     """
-    x, y = np.asarray(x, np.float32), np.asarray(y)
+    x, y = _samples(x), np.asarray(y)
     if x.ndim != 2 or x.shape[1] != widths[0]:
         raise ValueError(
             f"the initial topology 'snip' needs a network whose first layer has the samples as "
@@ -183,10 +184,10 @@ def snip(
         raise ValueError(f"expected samples of at least 1, got {samples}")
     shapes = list(zip(widths[1:], widths[:-1], strict=True))
     counts = [max(1, round(d * a * b)) for d, (a, b) in zip(density, shapes, strict=True)]
-    batch = rng.permutation(len(x))[:samples]
+    batch = rng.permutation(x.shape[0])[:samples]
     dense = _Dense(shapes, int(rng.integers(2**62)), block_cells)
     most = [min(a * b, sum(counts)) for a, b in shapes] if budgets == "network" else counts
-    best = _most_sensitive(dense, x[batch], y[batch], most)
+    best = _most_sensitive(dense, _samples(x[batch], dense=True), y[batch], most)
     if budgets == "network":
         taken = global_lowest(
             {
@@ -201,6 +202,14 @@ def snip(
         f"fc{i}": LayerGraph.from_edge_ids(ids[lowest(-scores, n)], shape)
         for i, ((ids, scores), n, shape) in enumerate(zip(best, counts, shapes, strict=True), 1)
     }
+
+
+def _samples(x: Any, dense: bool = False) -> Any:
+    """Return samples as an array of float32, or, unless they are to be dense, a sparse one."""
+    sparse = bool(sp.issparse(x))
+    if sparse and not dense:
+        return x
+    return x.toarray() if sparse else np.asarray(x, np.float32)
 
 
 class _Dense:
