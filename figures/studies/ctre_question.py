@@ -140,7 +140,7 @@ def _density(runs):
 
 def draw(table):
     """Draw the accuracy of each condition over epsilon: sets below each other, weights beside."""
-    sets, inits = list(dict.fromkeys(table["data"])), ["he_dense_uniform", "he"]
+    sets, inits = list(dict.fromkeys(table["data"])), ["glorot_dense_uniform", "he"]
     arms = list(load_study(STUDY).arms)
     with styled(size=(8.5, 2.7 * len(sets))) as first:
         page = first.get_figure()
