@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["compare", "sweep"]
 
+GONE = dt.timedelta(hours=6)  # a time of day this long ago is past, an earlier one tomorrow's
+
 
 def sweep(
     study: str,
@@ -63,7 +65,8 @@ def sweep(
     only
         Run only the runs whose names match these patterns, such as 'set-*-seed0', in their order.
     until
-        Stop at this time of day, such as 22:05, after the epoch in which it comes.
+        Stop at this time of day, such as 22:05, after the epoch in which it comes. Nothing is begun
+        in the six hours after it, so that several such commands may follow each other.
     rerun
         Train a run again from the start, or all that are damaged with --rerun damaged; may be
         repeated. What was there is moved to replaced/.
@@ -75,7 +78,7 @@ def sweep(
     planned = load_study(study, quick=quick)
     if device is not None:
         planned = replace(planned, settings={**planned.settings, "device": device})
-    at, end = _part(part), _next(until)
+    at, end = _part(part), _end(until, dt.datetime.now())
     repeat = f"topokit sweep {console.shown(study)} --out {console.shown(out)}"
     repeat += " --quick" if quick else ""
     if gather:
@@ -153,17 +156,19 @@ def _part(text: str | None) -> tuple[int, int] | None:
     return int(i), int(n)
 
 
-def _next(text: str | None) -> dt.datetime | None:
-    """Return the next time that a clock shows HH:MM."""
+def _end(text: str | None, now: dt.datetime) -> dt.datetime | None:
+    """Return the next time that a clock shows HH:MM, or the last if it was `GONE` ago or less."""
     if text is None:
         return None
     try:
         at = dt.time.fromisoformat(text)
+        if at.tzinfo is not None:
+            raise ValueError
     except ValueError:
         raise ValueError(f"expected --until HH:MM, such as 22:05, got {text!r}") from None
-    now = dt.datetime.now(at.tzinfo)
     end = dt.datetime.combine(now.date(), at)
-    return end if end > now else end + dt.timedelta(days=1)
+    day = dt.timedelta(days=1)
+    return min(e for e in (end - day, end, end + day) if e >= now - GONE)
 
 
 def compare(
