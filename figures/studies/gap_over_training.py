@@ -102,25 +102,23 @@ def means(scores):
 
 def tests(scores):
     """Return the planned comparisons (G1 to G4) of each condition, layer and measure."""
-    last = scores[scores["epoch"] == scores["planned"] - 1]
     rows = []
-    for arm, layer, measure in itertools.product(LOOKS, LAYERS, MEASURES):
-        if arm == "static":
-            continue
-        places = [(scores["layer"] == layer) & (scores["measure"] == measure)]
-        own = last[places[0] & (last["arm"] == arm)].set_index("seed")
-        static = last[places[0] & (last["arm"] == "static")].set_index("seed")["value"]
-        name = {"arm": arm, "layer": layer, "measure": measure}
-        change = own["value"] - static[own.index]
-        rows.append(name | {"hypothesis": "G1", "what": "value - static", **_row(change)})
-        what = "G2" if arm in LEARNING else "G4"
-        rows.append(name | {"hypothesis": what, "what": "z, last epoch", **_row(own["z"])})
-        over = scores[places[0] & (scores["arm"] == arm) & (scores["epoch"] > 0)]
-        trend = [
-            float(spearmanr(run["epoch"], run["z"], nan_policy="omit").statistic)
-            for _, run in over.groupby("seed")
-        ]
-        rows.append(name | {"hypothesis": "G3", "what": "rho of z and epoch", **_row(trend)})
+    for (layer, measure), part in scores.groupby(["layer", "measure"], sort=False):
+        last = part[part["epoch"] == part["planned"] - 1].set_index("seed")
+        static = last[last["arm"] == "static"]["value"]
+        for arm in list(LOOKS)[1:]:
+            own = last[last["arm"] == arm]
+            name = {"arm": arm, "layer": layer, "measure": measure}
+            change = own["value"] - static[own.index]
+            rows.append(name | {"hypothesis": "G1", "what": "value - static", **_row(change)})
+            what = "G2" if arm in LEARNING else "G4"
+            rows.append(name | {"hypothesis": what, "what": "z, last epoch", **_row(own["z"])})
+            over = part[(part["arm"] == arm) & (part["epoch"] > 0)]
+            trend = [
+                float(spearmanr(run["epoch"], run["z"], nan_policy="omit").statistic)
+                for _, run in over.groupby("seed")
+            ]
+            rows.append(name | {"hypothesis": "G3", "what": "rho of z and epoch", **_row(trend)})
     table = pd.DataFrame(rows)
     tested = table["hypothesis"].isin(["G1", "G2"]) & table["arm"].isin(LEARNING)
     table.loc[tested, "t_p_holm"] = adjusted(table.loc[tested, "t_p"])
