@@ -58,13 +58,13 @@ class Study:
         Configuration keys and the values each takes; all combinations are run.
     arms : mapping
         Name of each condition and its settings, which may change several keys together.
+    seeds : tuple of int
     cases : mapping
         Name of each case and its settings, such as a data set with the widths of its networks. All
         conditions are run in every case; their settings come after those of the case.
     after : mapping
         Conditions that start from the finished runs of another one, and that one: their
         ``topology.run`` is its run with the same case, cell and seed.
-    seeds : tuple of int
 
     Examples
     --------
@@ -80,9 +80,9 @@ class Study:
     settings: Mapping[str, Any] = field(default_factory=dict)
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0,)
     cases: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     after: Mapping[str, str] = field(default_factory=dict)
-    seeds: tuple[int, ...] = (0,)
 
     def __repr__(self) -> str:
         sizes = {"conditions": len(self.arms), "cases": len(self.cases), "seeds": len(self.seeds)}
