@@ -5,12 +5,16 @@
     python figures/studies/make_studies.py STUDY
 
 The first form writes ``STUDY*.csv`` beside itself and prints the tables; both draw ``STUDY.png``
-from these tables. Intervals are 95 %: Student's t for means and paired differences, the bootstrap
-of `rank_correlation` for correlations. Bootstraps and permutations have seed 0.
+from these tables. Studies that keep rows of single runs have modules of their own, ``STUDY.py``; of
+these several sweeps may be given, with any finished runs. Intervals are 95 %: Student's t for means
+and paired differences, the bootstrap of `rank_correlation` for correlations. Bootstraps and
+permutations have seed 0.
 """
 
 import argparse
+import importlib
 import itertools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +38,7 @@ PUBLISHED = {
     ("dense", 50): (0.825, float("nan")),
     ("dense", 400): (0.8198, 0.0026),
 }
+OWN = ("mask_or_weights", "gap_over_training", "ctre_question")
 MAP = ["topology.epsilon", "rule.drop_fraction", "optimizer.weight_decay", "rule.init"]
 FEATURES = (
     "normalized_spectral_gap",
@@ -411,15 +416,20 @@ def main():
         "heavy_tails_map": (heavy_tails_map, figure_of_map),
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("study", choices=studies)
-    parser.add_argument("sweep", type=Path, nargs="?")
+    parser.add_argument("study", choices=[*studies, *OWN])
+    parser.add_argument("sweep", type=Path, nargs="*")
+    parser.add_argument("--data-dir", type=Path, default=os.environ.get("TOPOKIT_DATA"))
     options = parser.parse_args()
+    if options.study in OWN:
+        more = {"data_dir": options.data_dir} if options.study == "ctre_question" else {}
+        importlib.import_module(options.study).make(options.sweep, **more)
+        return
     tables, figure = studies[options.study]
-    if options.sweep is not None:
-        frame, more = sweep_frame(options.sweep), ()
-        if options.study == "er_to_heavy_tails":
-            more = (options.sweep,)
-        tables(frame, *more)
+    if len(options.sweep) > 1:
+        parser.error("expected one sweep of this study, whose tables are of one")
+    for sweep in options.sweep:
+        more = (sweep,) if options.study == "er_to_heavy_tails" else ()
+        tables(sweep_frame(sweep), *more)
     figure()
 
 

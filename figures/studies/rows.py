@@ -49,6 +49,56 @@ def degree_row(graph, side, bootstrap=1000):
     return row
 
 
+def epochs_until(accuracy, level, chance):
+    """Return after how many epochs an accuracy first reaches a level, interpolated; nan if never.
+
+    Parameters
+    ----------
+    accuracy : sequence of float
+        After the first, the second, ... epoch.
+    level, chance : float
+        `chance` is the accuracy before the first epoch.
+    """
+    known = np.r_[chance, np.asarray(accuracy, float)]
+    there = np.flatnonzero(known >= level)
+    if not there.size:
+        return float("nan")
+    after = int(there[0])
+    if after == 0:
+        return 0.0
+    below, above = known[after - 1 : after + 1]
+    return after - 1 + float((level - below) / (above - below))
+
+
+def finished(study, sweeps):
+    """Yield each planned run of a study that has finished in one of the sweeps, and its folder."""
+    for run in study.runs():
+        for sweep in sweeps:
+            path = sweep / "runs" / run.name
+            if (path / "DONE").is_file():
+                yield run, path
+                break
+
+
+def whole_seeds(table, conditions, by):
+    """Return the rows of the seeds for which all conditions have finished, within each group.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        With the columns ``arm`` and ``seed``.
+    conditions : iterable of str
+        All planned ones.
+    by : list of str
+        Columns that name a group, such as the data set.
+    """
+    wanted = set(conditions)
+    kept = [
+        part for _, part in table.groupby([*by, "seed"], sort=False) if wanted <= set(part["arm"])
+    ]
+    return pd.concat(kept, ignore_index=True) if kept else table.iloc[:0]
+
+
 def merged(path, new, keys, length="done"):
     """Return the rows of a table with those of further runs, and write them back.
 

@@ -87,6 +87,53 @@ def test_a_study_with_its_own_base():
     assert [run.name for run in study.runs()] == ["seed0"]
 
 
+CASES = {
+    "settings": {"epochs": 2},
+    "cases": [
+        {"name": "narrow", "settings": {"model.widths": [64, 20, 10], "topology.density": 0.3}},
+        {"name": "wide", "settings": {"model": {"widths": [64, 90, 10]}, "epochs": 4}},
+    ],
+    "arms": [
+        {"name": "set", "settings": {"epochs": 9}},
+        {"name": "again", "after": "set", "settings": {"topology.generator": "run"}},
+        {"name": "static", "settings": {"rule.name": "static"}},
+    ],
+    "grid": {"batch_size": [10, 20]},
+}
+
+
+def test_conditions_are_run_in_every_case():
+    study = made(**CASES)
+    runs = {run.name: run for run in study.runs()}
+    assert len(runs) == 3 * 2 * 2 * 2
+    assert list(runs)[:3] == [
+        "set-narrow-batch_size=10-seed0", "set-narrow-batch_size=10-seed1",
+        "set-narrow-batch_size=20-seed0",
+    ]  # fmt: skip
+    run = runs["static-wide-batch_size=20-seed1"]
+    assert run.cell == {"case": "wide", "batch_size": 20}
+    assert (run.config.epochs, run.config.model.widths) == (4, (64, 90, 10))
+    assert runs["static-narrow-batch_size=20-seed1"].config.epochs == 2
+    assert runs["set-wide-batch_size=20-seed1"].config.epochs == 9  # conditions come after cases
+
+
+def test_a_condition_starts_from_the_run_of_another_one():
+    runs = {run.name: run for run in made(**CASES).runs()}
+    run = runs["again-narrow-batch_size=20-seed1"]
+    assert run.after == run.config.topology.params["run"] == "set-narrow-batch_size=20-seed1"
+    assert run.config.topology.density is None  # the edges are those of that run
+    assert runs["static-narrow-batch_size=20-seed1"].after == ""
+    quick = study_from({"study": BASE, **CASES, "quick": {"cases": ["wide"]}}, quick=True)
+    assert {run.cell["case"] for run in quick.runs()} == {"wide"}
+
+
+def test_cases_survive_being_written():
+    study = made(**CASES)
+    again = study_from(tomllib.loads(study.to_toml()))
+    assert again.runs() == study.runs()
+    assert "2 cases" in repr(study)
+
+
 @pytest.mark.parametrize(
     ("tables", "words"),
     [
@@ -103,6 +150,15 @@ def test_a_study_with_its_own_base():
         ({"settings": 3}, "expected a table of configuration keys, got 3"),
         ({"arms": [{"title": "a"}]}, "arms: expected tables with a name and settings"),
         ({"arms": [{"name": "a"}, {"name": "a"}]}, "two conditions are named 'a'"),
+        ({"cases": [{"name": "a"}, {"name": "a"}]}, "two cases are named 'a'"),
+        ({"cases": [{"name": "a", "after": "b"}]}, "unknown key 'cases.after'"),
+        ({"arms": [{"name": "a", "after": "b"}]}, "unknown condition 'b'"),
+        ({"arms": [{"name": "a", "after": 3}]}, "arms.after: expected a name, got 3"),
+        ({"arms": [{"name": "a", "after": "a"}]}, "'a' is to start from 'a', which itself starts"),
+        (
+            {"grid": {"epochs": [1]}, "cases": [{"name": "a", "settings": {"epochs": 2}}]},
+            "grid.epochs: case 'a' sets this key too; set it once",
+        ),
         (
             {"grid": {"epochs": [1]}, "arms": [{"name": "a", "settings": {"epochs": 2}}]},
             "grid.epochs: condition 'a' sets this key too; set it once",
@@ -117,6 +173,12 @@ def test_errors_say_what_is_wrong(tables, words):
 def test_an_unknown_condition_in_quick():
     tables = {"study": BASE, "arms": [{"name": "set"}], "quick": {"arms": ["sets"]}}
     with pytest.raises(ValueError, match="unknown condition 'sets'; did you mean 'set'"):
+        study_from(tables, quick=True)
+
+
+def test_quick_keeps_what_a_condition_starts_from():
+    tables = {"study": BASE, **CASES, "quick": {"arms": ["again"]}}
+    with pytest.raises(ValueError, match="unknown condition 'set'"):
         study_from(tables, quick=True)
 
 

@@ -1,5 +1,6 @@
 """Sweeps on an executor in this process: what is run, kept, refused and recorded."""
 
+import datetime as dt
 import json
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
@@ -285,3 +286,99 @@ def _threads():
     import os
 
     return os.environ["OMP_NUM_THREADS"]
+
+
+STARTING = {
+    "arms": [
+        {"name": "again", "after": "set", "settings": {"topology.generator": "run"}},
+        {"name": "set"},
+    ]
+}
+
+
+def test_runs_that_start_from_others_come_after_them(tmp_path):
+    executor = Here()
+    result = sweep(small(**STARTING), tmp_path / "s", executor=executor)
+    assert [Path(path).name for path in executor.directories] == [
+        "set-seed0", "set-seed1", "again-seed0", "again-seed1",
+    ]  # fmt: skip
+    assert result.failures == {}
+    first, again = (History.load(tmp_path / f"s/runs/{arm}-seed1") for arm in ("set", "again"))
+    assert again.topology(0) == first.topology(-1)
+    assert again.config["topology"]["run"] == "set-seed1"
+
+
+def test_a_run_whose_source_is_missing_fails_and_is_run_later(tmp_path):
+    executor = Here()
+    study = small(**STARTING)
+    result = sweep(study, tmp_path / "s", executor=executor, only=["again-*"])
+    assert set(result.failures) == {"again-seed0", "again-seed1"}
+    assert "expected a finished run to start from" in result.failures["again-seed0"]
+    assert sweep(study, tmp_path / "s", executor=executor).failures == {}
+
+
+def test_cases_have_a_column(tmp_path):
+    study = small(cases=[{"name": "a"}, {"name": "b", "settings": {"optimizer.lr": 0.02}}])
+    frame = sweep(study, tmp_path / "s", executor=Here()).frame
+    assert list(frame)[:4] == ["run", "arm", "case", "seed"]
+    assert frame["case"].unique().tolist() == ["a", "b"]
+
+
+def test_only_the_runs_that_match_in_the_order_of_the_patterns(done, tmp_path):
+    executor = Here()
+    only = ["*=0.3-seed1", "*-seed0"]
+    result = sweep(STUDY, tmp_path / "s", executor=executor, only=only)
+    names = ["drop_fraction=0.3-seed1", "drop_fraction=0.1-seed0", "drop_fraction=0.3-seed0"]
+    assert [Path(path).name for path in executor.directories] == names
+    assert (result.unfinished, result.failures) == ((), {})
+    assert sorted(result.frame["run"].unique()) == sorted(names)
+    rest = sweep(STUDY, tmp_path / "s", executor=Here(), only=["*=0.1-*"])
+    pd.testing.assert_frame_equal(rest.frame, done.frame)  # of all finished runs, in their order
+    with pytest.raises(ValueError, match=r"names of runs \(drop.*and 1 more\), got 'seed7'"):
+        sweep(STUDY, tmp_path / "s", executor=Here(), only=["seed7"])
+    with pytest.raises(ValueError, match="at most one of part and only"):
+        sweep(STUDY, tmp_path / "s", executor=Here(), only=["*"], part=(1, 2))
+
+
+def test_runs_stop_in_time_and_go_on(done, tmp_path, monkeypatch):
+    now = [dt.datetime(2026, 1, 1, 12)]
+
+    class Clock(dt.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            now[0] += dt.timedelta(minutes=10)
+            return now[0]
+
+    monkeypatch.setattr("topokit.experiments.sweep.dt.datetime", Clock)
+    end = dt.datetime(2026, 1, 1, 12, 35)
+    seen, executor = [], Here()
+    result = sweep(
+        STUDY, tmp_path / "s", executor=executor, until=end, progress=seen.append
+    )  # 12:10 begins, 12:20 its first epoch ends; 12:30 the second run begins, 12:40 its first
+    first, second = (run.name for run in STUDY.runs()[:2])
+    assert result.failures == {}
+    assert result.unfinished == tuple(run.name for run in STUDY.runs()[1:])
+    assert result.frame["run"].unique().tolist() == [first]
+    assert len(History.load(tmp_path / "s/runs" / second).epochs) == 1
+    assert not (tmp_path / "s/runs" / STUDY.runs()[2].name).exists()
+    assert json.loads((tmp_path / "s/failures.json").read_text()) == {}
+    assert seen[-1].done == 1
+    monkeypatch.undo()
+    again = sweep(STUDY, tmp_path / "s", executor=executor)
+    pd.testing.assert_frame_equal(again.frame, done.frame)
+    assert again.unfinished == ()
+
+
+def test_a_run_that_ends_when_the_time_is_up_is_finished(tmp_path, monkeypatch):
+    now = iter(dt.datetime(2026, 1, 1, 12) + dt.timedelta(minutes=10 * i) for i in range(99))
+
+    class Clock(dt.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return next(now)
+
+    monkeypatch.setattr("topokit.experiments.sweep.dt.datetime", Clock)
+    end = dt.datetime(2026, 1, 1, 12, 20)  # after the first epoch of the first run, 12:10
+    result = sweep(small(), tmp_path / "s", executor=Here(), until=end)
+    assert result.unfinished == ("seed1",)
+    assert result.frame["run"].unique().tolist() == ["seed0"]

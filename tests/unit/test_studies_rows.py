@@ -52,6 +52,26 @@ def test_runs_are_added_and_longer_ones_replace_shorter_ones(rows, tmp_path):
     assert values(equal)["set", 0] == [8]
 
 
+@pytest.mark.parametrize(
+    ("level", "epochs"),
+    [(0.1, 0.0), (0.3, 0.5), (0.5, 1.0), (0.6, 2.5), (0.7, 3.0), (0.71, np.nan)],
+)
+def test_epochs_until_an_accuracy(rows, level, epochs):
+    found = rows.epochs_until([0.5, 0.5, 0.7, 0.2], level, chance=0.1)
+    assert found == pytest.approx(epochs, nan_ok=True)
+
+
+def test_seeds_are_whole_when_all_conditions_have_finished(rows):
+    table = pd.DataFrame(
+        [("a", "set", 0), ("a", "static", 0), ("a", "set", 1), ("b", "static", 1), ("b", "set", 1)],
+        columns=["data", "arm", "seed"],
+    )
+    kept = rows.whole_seeds(table, ["set", "static"], ["data"])
+    assert kept.groupby("data")["seed"].unique().map(list).to_dict() == {"a": [0], "b": [1]}
+    assert len(rows.whole_seeds(table, ["set", "rigl"], ["data"])) == 0
+    assert len(rows.whole_seeds(table, ["set", "static"], [])) == 5
+
+
 def test_a_row_says_what_the_fit_says(rows):
     rng = np.random.default_rng(0)
     graph = LayerGraph.from_edge_ids(rng.choice(40 * 50, 300, replace=False), (40, 50))

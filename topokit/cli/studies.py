@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["compare", "sweep"]
 
+GONE = dt.timedelta(hours=6)  # a time of day this long ago is past, an earlier one tomorrow's
+
 
 def sweep(
     study: str,
@@ -30,6 +33,8 @@ def sweep(
     quick: bool = False,
     part: str | None = None,
     gather: bool = False,
+    only: Annotated[list[str] | None, Parameter(name="--only", consume_multiple=True)] = None,
+    until: str | None = None,
     rerun: Annotated[list[str] | None, Parameter(name="--rerun")] = None,
     data_dir: DataDir = None,
     device: Device = None,
@@ -57,6 +62,11 @@ def sweep(
         the jobs of an array; afterwards --gather collects their results.
     gather
         Run nothing, only collect the results of all parts.
+    only
+        Run only the runs whose names match these patterns, such as 'set-*-seed0', in their order.
+    until
+        Stop at this time of day, such as 22:05, after the epoch in which it comes. Nothing is begun
+        in the six hours after it, so that several such commands may follow each other.
     rerun
         Train a run again from the start, or all that are damaged with --rerun damaged; may be
         repeated. What was there is moved to replaced/.
@@ -68,12 +78,12 @@ def sweep(
     planned = load_study(study, quick=quick)
     if device is not None:
         planned = replace(planned, settings={**planned.settings, "device": device})
-    at = _part(part)
+    at, end = _part(part), _end(until, dt.datetime.now())
     repeat = f"topokit sweep {console.shown(study)} --out {console.shown(out)}"
     repeat += " --quick" if quick else ""
     if gather:
         without = {"part": part, "rerun": rerun, "workers": workers, "scheduler": scheduler}
-        without["device"] = device
+        without |= {"device": device, "only": only, "until": until}
         for name, value in without.items():
             if value is not None:
                 raise ValueError(f"expected --gather alone, which runs nothing, got --{name} too")
@@ -95,13 +105,16 @@ def sweep(
                 data_dir=data_dir,
                 plugins=tuple(plugin or ()),
                 part=at,
+                only=tuple(only or ()),
+                until=end,
                 rerun=tuple(rerun or ()),
                 progress=progress,
             )
     n_done = result.frame["run"].nunique()
     if json:
         found = {"sweep": str(out), "done": n_done, "failures": result.failures}
-        console.print_json(found | ({"unfinished": result.unfinished} if gather else {}))
+        listed = {"unfinished": result.unfinished} if gather or end else {}
+        console.print_json(found | listed)
     else:
         for run, reason in result.failures.items():
             console.complain(f"{run} failed: {reason}")
@@ -110,13 +123,14 @@ def sweep(
         if left := len(result.unfinished):
             summary += f", {left} not finished yet"
             some = ", ".join(result.unfinished[:3]) + (f" and {left - 3} more" * (left > 3))
-            console.note(f"not finished yet, or interrupted: {some}; run their part (again)")
+            again = "the same command continues" if end else "run their part (again)"
+            console.note(f"not finished yet, or interrupted: {some}; {again}")
         console.say(f"{summary}; results are in {out}")
         if at is None:
             console.say(f"next: topokit compare {console.shown(out)}")
         else:
             console.say(f"next, when all {at[1]} parts are done: {repeat} --gather")
-    return 1 if result.failures or result.unfinished else 0
+    return 1 if result.failures or (result.unfinished and end is None) else 0
 
 
 def _note_runs(runs: pd.DataFrame) -> None:
@@ -140,6 +154,21 @@ def _part(text: str | None) -> tuple[int, int] | None:
     if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
         raise ValueError(f"expected --part i/n with 1 <= i <= n, such as 3/8, got {text!r}")
     return int(i), int(n)
+
+
+def _end(text: str | None, now: dt.datetime) -> dt.datetime | None:
+    """Return the next time that a clock shows HH:MM, or the last if it was `GONE` ago or less."""
+    if text is None:
+        return None
+    try:
+        at = dt.time.fromisoformat(text)
+        if at.tzinfo is not None:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"expected --until HH:MM, such as 22:05, got {text!r}") from None
+    end = dt.datetime.combine(now.date(), at)
+    day = dt.timedelta(days=1)
+    return min(e for e in (end - day, end, end + day) if e >= now - GONE)
 
 
 def compare(

@@ -59,7 +59,9 @@ DEVICES = ("cpu", "cuda", "auto")
 DECAYS = ("weight_decay", "decay_per_step")
 """The two ways in which weights decay; an optimizer has at most one."""
 
-WITHOUT_BUDGET = ("file",)
+WITHOUT_BUDGET = ("file", "run")
+"""Initial topologies that have the edges of a file or of another run."""
+
 WITHOUT_WIDTHS = ("resnet", "wide_resnet", "gpt")
 """Models whose layers follow from other parameters; those of `topokit.nn.models.LAYERS`."""
 
@@ -128,7 +130,7 @@ class TopologySpec:
 
     The budget is one of `epsilon`, `density` and a list of `densities`, one for each layer. With
     `epsilon` or `density`, `densities` names how the budget is divided among layers, from
-    `DENSITIES`. Only ``"file"`` takes no budget.
+    `DENSITIES`. Only ``"file"`` and ``"run"`` take no budget.
     """
 
     generator: str
@@ -149,7 +151,8 @@ class TopologySpec:
         if len(given) != (self.generator not in WITHOUT_BUDGET):
             words = " and ".join(f"{key} {value!r}" for key, value in given.items())
             raise ValueError(
-                f"topology: a topology from a file has the file's edges, got {words} with it"
+                f"topology: a topology from a {self.generator} has the {self.generator}'s edges, "
+                f"got {words} with it"
                 if self.generator in WITHOUT_BUDGET
                 else "topology: expected exactly one of epsilon and density, "
                 f"got {words or 'neither (nor a list of densities)'}"

@@ -24,7 +24,7 @@ from topokit.generators import DENSITIES, GENERATORS, generate, generate_layers,
 from topokit.generators.density import shapes_of
 from topokit.graph import Topology
 from topokit.measures import CHANGE_MEASURES, LAYER_MEASURES, NETWORK_MEASURES, prepare
-from topokit.nn.initial_topology import INITIAL_TOPOLOGIES
+from topokit.nn.initial_topology import INITIAL_TOPOLOGIES, check_start
 from topokit.nn.models import LAYERS, MODELS, SEQUENCES, UNSUPERVISED, inputs_of, layers_for
 from topokit.plugins import loaded, place_of
 from topokit.rules import RULES
@@ -33,7 +33,7 @@ from topokit.tables import check_parameters, choose
 
 __all__ = [
     "STREAMS", "Parts", "check_widths", "choose_device", "environment_of", "first_topology",
-    "information", "prepare_run", "resolve", "resolve_names",
+    "information", "prepare_run", "resolve", "resolve_names", "source_run",
 ]  # fmt: skip
 
 PACKAGES = ("topokit-nn", "torch", "numpy", "scipy", "numba", "pandas", "networkx")
@@ -69,6 +69,8 @@ def resolve_names(config: RunConfig) -> None:
             "measures": {**measures, EXPLORED: len, "core": len},
         },
     )
+    if config.topology.generator == "run":
+        check_start(**config.topology.params)
     wanted = [name for name in config.measures.at(0, 1, ()) if name.partition(".")[0] in measures]
     own = [name for name in wanted if place_of(measures[name.partition(".")[0]])]
     if own:
@@ -132,8 +134,15 @@ def _budget(config: RunConfig) -> dict[str, Any]:
     return {"epsilon": spec.epsilon, "density": spec.density, "densities": spec.densities}
 
 
-def first_topology(config: RunConfig, parts: Parts) -> Topology:
-    """Return the initial topology of a new run."""
+def source_run(config: RunConfig, folder: Path) -> Path | None:
+    """Return the run that a run in a folder starts from, if any: beside it, or anywhere."""
+    if config.topology.generator != "run":
+        return None
+    return folder / Path(str(config.topology.params["run"])).expanduser()
+
+
+def first_topology(config: RunConfig, parts: Parts, folder: Path | None = None) -> Topology:
+    """Return the initial topology of a new run, whose directory is in `folder`."""
     spec, widths, rng = config.topology, config.model.widths, parts.rngs["topology"]
     budget = _budget(config)
     if config.model.name in LAYERS:
@@ -143,9 +152,11 @@ def first_topology(config: RunConfig, parts: Parts) -> Topology:
         shares = None
         if spec.generator not in WITHOUT_BUDGET:
             shares = layer_densities(shapes_of(widths), **budget)
-        data = parts.data
+        data, params = parts.data, dict(spec.params)
+        if source := source_run(config, folder or Path()):
+            params["run"] = str(source)
         return INITIAL_TOPOLOGIES[spec.generator](
-            data.x_train, data.y_train, widths=widths, density=shares, rng=rng, **spec.params
+            data.x_train, data.y_train, widths=widths, density=shares, rng=rng, **params
         )
     return generate(widths, spec.generator, **budget, rng=rng, **spec.params)
 

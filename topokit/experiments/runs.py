@@ -31,10 +31,12 @@ from topokit.experiments.preparation import (
     first_topology,
     prepare_run,
     resolve_names,
+    source_run,
 )
 from topokit.experiments.record import EXPLORED, History
 from topokit.experiments.recorder import Recorder
 from topokit.experiments.rundir import Record, RunDirectory
+from topokit.experiments.start import take_over
 from topokit.experiments.tracking import Tracker, tracked
 from topokit.experiments.upgrade import upgrade
 from topokit.foreign import shell_word
@@ -129,7 +131,7 @@ def run(
         report = tracked(shown, tracker)
         parts = prepare_run(config, data_dir)
         _plan(config)  # a rule that cannot be made is refused before anything is written
-        state = _build(config, first_topology(config, parts), parts, device)
+        state = _first(config, parts, device, run_directory.path)
         run_directory.path.mkdir(parents=True, exist_ok=True)
         with run_directory.lock():
             _create(run_directory, config, parts, processes, device)
@@ -325,7 +327,7 @@ def _restored(
                 f"go on after {n_recorded} epochs; start it again in another folder: "
                 f"topokit train {shell_word(run_directory.path / 'config.toml')} --out NEW"
             ) from None
-        return _build(config, first_topology(config, parts), parts, device)
+        return _first(config, parts, device, run_directory.path)
     check = None
     if record.schema > 1:
         known = 1 <= sealed <= n_recorded
@@ -390,6 +392,15 @@ def check(
     else:
         resolve_names(config)
     _plan(config)
+
+
+def _first(config: RunConfig, parts: Parts, device: torch.device, path: Path) -> TrainState:
+    """Return the state in which a new run begins."""
+    folder = path.absolute().parent
+    state = _build(config, first_topology(config, parts, folder), parts, device)
+    if source := source_run(config, folder):
+        take_over(state.model, source, str(config.topology.params.get("weights", "fresh")))
+    return state
 
 
 def _build(config: RunConfig, topology: Topology, parts: Parts, device: torch.device) -> TrainState:

@@ -1,4 +1,4 @@
-"""Studies as TOML: a base recipe, conditions, a grid over configuration keys, and seeds."""
+"""Studies as TOML: a base recipe, conditions, cases, a grid over configuration keys, and seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from topokit.experiments.config import RunConfig, load_recipe
+from topokit.experiments.config import WITHOUT_BUDGET, RunConfig, load_recipe
 from topokit.tables import Table, choose, hint, listed
 from topokit.toml import flattened, read_toml, to_toml
 
@@ -23,23 +23,29 @@ STUDIES: dict[str, Path] = {
 """The shipped studies: name and TOML file."""
 STUDIES = Table("study", STUDIES)
 
-_TABLES = ("study", "base", "settings", "grid", "arms", "quick")
+_TABLES = ("study", "base", "settings", "cases", "grid", "arms", "quick")
 _STUDY = ("name", "title", "description", "recipe", "seeds", "measures")
+_BUDGETS = ("topology.epsilon", "topology.density", "topology.densities")
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a study: its name, condition, cell of the grid and complete configuration."""
+    """One run of a study: its name, condition, cell of the grid and complete configuration.
+
+    `cell` begins with ``"case"`` in a study that has cases. `after` is the name of the run of the
+    same study, if any, that must have finished before this one, which starts from it.
+    """
 
     name: str
     arm: str
     cell: Mapping[str, Any]
     config: RunConfig
+    after: str = ""
 
 
 @dataclass(frozen=True, repr=False)
 class Study:
-    """A set of runs: every condition in every cell of a grid, with every seed.
+    """A set of runs: every condition in every case and cell of a grid, with every seed.
 
     Parameters
     ----------
@@ -53,6 +59,12 @@ class Study:
     arms : mapping
         Name of each condition and its settings, which may change several keys together.
     seeds : tuple of int
+    cases : mapping
+        Name of each case and its settings, such as a data set with the widths of its networks. All
+        conditions are run in every case; their settings come after those of the case.
+    after : mapping
+        Conditions that start from the finished runs of another one, and that one: their
+        ``topology.run`` is its run with the same case, cell and seed.
 
     Examples
     --------
@@ -69,38 +81,56 @@ class Study:
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
+    cases: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    after: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        sizes = {"conditions": len(self.arms), "seeds": len(self.seeds)}
+        sizes = {"conditions": len(self.arms), "cases": len(self.cases), "seeds": len(self.seeds)}
         sizes |= {f"values of {key}": len(values) for key, values in self.grid.items()}
         words = ", ".join(f"{n} {what}" for what, n in sizes.items() if n)
         return f"Study({self.name!r}, {words})"
 
     def runs(self) -> list[PlannedRun]:
-        """Return all runs with their configurations, ordered by condition, cell and seed.
+        """Return all runs with their configurations, ordered by condition, case, cell and seed.
 
         Raises
         ------
         ValueError
             If a key or value is invalid, or two runs would have the same name.
         """
-        names = _short_names(tuple(self.grid))
         planned: list[PlannedRun] = []
-        for arm, settings in (self.arms or {"": {}}).items():
-            for values in itertools.product(*self.grid.values()):
-                cell = dict(zip(self.grid, values, strict=True))
-                label = [arm] if arm else []
-                label += [f"{names[key]}={_word(value)}" for key, value in cell.items()]
-                for seed in self.seeds:
-                    name = _slug("-".join([*label, f"seed{seed}"]))
-                    changes = {**self.settings, **settings, **cell, "seed": seed}
-                    planned.append(PlannedRun(name, arm, cell, self._config(name, changes)))
+        for arm in self.arms or ("",):
+            for case in self.cases or ("",):
+                for values in itertools.product(*self.grid.values()):
+                    cell = dict(zip(self.grid, values, strict=True))
+                    planned += [self._planned(arm, case, cell, seed) for seed in self.seeds]
         seen = set()
         for run in planned:
             if run.name in seen:
                 raise ValueError(f"two runs of the study would be named {run.name}")
             seen.add(run.name)
         return planned
+
+    def _planned(self, arm: str, case: str, cell: Mapping[str, Any], seed: int) -> PlannedRun:
+        """Return one run."""
+        own, name = self.arms.get(arm, {}), self._name(arm, case, cell, seed)
+        changes = {**self.settings, **self.cases.get(case, {})}
+        if own.get("topology.generator") in WITHOUT_BUDGET:  # the edges are those of the source
+            changes = {key: value for key, value in changes.items() if key not in _BUDGETS}
+        changes |= {**own, **cell, "seed": seed}
+        source = self.after.get(arm)
+        after = "" if source is None else self._name(source, case, cell, seed)
+        if after:
+            changes["topology.run"] = after
+        where = {"case": case, **cell} if case else cell
+        return PlannedRun(name, arm, where, self._config(name, changes), after)
+
+    def _name(self, arm: str, case: str, cell: Mapping[str, Any], seed: int) -> str:
+        """Return the name of a run, which is that of its folder."""
+        names = _short_names(tuple(self.grid))
+        label = [word for word in (arm, case) if word]
+        label += [f"{names[key]}={_word(value)}" for key, value in cell.items()]
+        return _slug("-".join([*label, f"seed{seed}"]))
 
     def _config(self, name: str, changes: Mapping[str, Any]) -> RunConfig:
         try:
@@ -116,9 +146,13 @@ class Study:
         for table in ("settings", "grid"):
             if values := getattr(self, table):
                 text += "\n" + to_toml({table: {k: _listed(v) for k, v in values.items()}})
-        for arm, settings in self.arms.items():
-            values = {"name": arm, "settings": dict(settings)}
-            text += "\n[[arms]]\n" + to_toml({"arm": values}).partition("\n")[2]
+        for table, named in (("cases", self.cases), ("arms", self.arms)):
+            for name, settings in named.items():
+                entry: dict[str, Any] = {"name": name}
+                if table == "arms" and name in self.after:
+                    entry["after"] = self.after[name]
+                entry["settings"] = dict(settings)
+                text += f"\n[[{table}]]\n" + to_toml({"one": entry}).partition("\n")[2]
         base = self.base.to_dict()
         flat = {key: value for key, value in base.items() if not isinstance(value, Mapping)}
         text += "\n" + to_toml({"base": flat})
@@ -177,8 +211,12 @@ def study_from(values: Mapping[str, Any], *, quick: bool = False) -> Study:
     and ``recipe``, unless the whole configuration is in ``[base]``. ``[settings]`` holds
     configuration keys for all runs, ``[grid]`` keys with lists of values, ``[[arms]]`` the
     conditions, each with a name and settings. ``[quick]`` may replace ``seeds`` and single keys of
-    ``grid`` and ``settings``, and select ``arms`` by name. Keys may be written with dots or as
-    nested tables.
+    ``grid`` and ``settings``, and select ``arms`` and ``cases`` by name. Keys may be written with
+    dots or as nested tables.
+
+    ``[[cases]]`` have a name and settings too: what differs between data sets, for example. A
+    condition with ``after = "NAME"`` starts from the finished run of the condition of that name
+    with the same case, cell and seed; its ``topology.generator`` is ``"run"``.
 
     Parameters
     ----------
@@ -214,31 +252,35 @@ def study_from(values: Mapping[str, Any], *, quick: bool = False) -> Study:
     if ("recipe" in about) == ("base" in values):
         raise ValueError("expected exactly one of study.recipe and a table [base]")
     base = RunConfig.from_dict(values["base"]) if "base" in values else load_recipe(about["recipe"])
-    arms: dict[str, Mapping[str, Any]] = {}
-    for arm in values.get("arms", []):
-        if not isinstance(arm, Mapping) or not isinstance(arm.get("name"), str):
-            raise ValueError(f"arms: expected tables with a name and settings, got {arm!r}")
-        _known(arm, ("name", "settings"), "arms.")
-        if arm["name"] in arms:
-            raise ValueError(f"arms: two conditions are named {arm['name']!r}")
-        arms[arm["name"]] = flattened(arm.get("settings", {}))
+    arms, after = _named(values, "arms", "condition", ("name", "settings", "after"))
+    cases, _ = _named(values, "cases", "case", ("name", "settings"))
     settings, grid = flattened(values.get("settings", {})), flattened(values.get("grid", {}))
     if "measures" in about:
         settings["measures.names"] = list(about["measures"])
     seeds = about.get("seeds", [0])
     if quick:
         less = values.get("quick", {})
-        _known(less, ("seeds", "settings", "grid", "arms"), "quick.")
+        _known(less, ("seeds", "settings", "grid", "arms", "cases"), "quick.")
         settings, grid = settings | flattened(less.get("settings", {})), dict(grid)
         grid |= flattened(less.get("grid", {}))
         seeds = less.get("seeds", seeds)
         arms = {name: choose("condition", name, arms) for name in less.get("arms", arms)}
+        cases = {name: choose("case", name, cases) for name in less.get("cases", cases)}
+        after = {name: source for name, source in after.items() if name in arms}
+    for name, source in after.items():
+        choose("condition", source, arms)
+        if source in after:
+            raise ValueError(
+                f"arms: condition {name!r} is to start from {source!r}, which itself starts from "
+                f"{after[source]!r}; expected one that starts from none"
+            )
     for key, choices in grid.items():
         if not isinstance(choices, list) or not choices:
             raise ValueError(f"grid.{key}: expected a list of values, got {choices!r}")
-        for arm, own in arms.items():
-            if key in own:
-                raise ValueError(f"grid.{key}: condition {arm!r} sets this key too; set it once")
+        for kind, named in (("condition", arms), ("case", cases)):
+            for name, own in named.items():
+                if key in own:
+                    raise ValueError(f"grid.{key}: {kind} {name!r} sets this key too; set it once")
     good = isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds)
     if not good:
         raise ValueError(f"study.seeds: expected a list of integers, got {seeds!r}")
@@ -250,8 +292,31 @@ def study_from(values: Mapping[str, Any], *, quick: bool = False) -> Study:
         settings=settings,
         grid={key: tuple(choices) for key, choices in grid.items()},
         arms=arms,
+        cases=cases,
+        after=after,
         seeds=tuple(seeds),
     )
+
+
+def _named(
+    values: Mapping[str, Any], table: str, kind: str, keys: tuple[str, ...]
+) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+    """Return the settings of each entry of a list of tables, and from which each starts."""
+    found: dict[str, Mapping[str, Any]] = {}
+    after: dict[str, str] = {}
+    for entry in values.get(table, []):
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
+            raise ValueError(f"{table}: expected tables with a name and settings, got {entry!r}")
+        _known(entry, keys, f"{table}.")
+        name = entry["name"]
+        if name in found:
+            raise ValueError(f"{table}: two {kind}s are named {name!r}")
+        found[name] = flattened(entry.get("settings", {}))
+        if "after" in entry:
+            if not isinstance(entry["after"], str):
+                raise ValueError(f"{table}.after: expected a name, got {entry['after']!r}")
+            after[name] = entry["after"]
+    return found, after
 
 
 def _known(values: Any, keys: tuple[str, ...], where: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import time
@@ -9,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from topokit.experiments.config import RunConfig, with_registered
 from topokit.experiments.executors import as_completed, choose_pool, cores
@@ -31,6 +33,7 @@ __all__ = ["SweepProgress", "SweepResult", "gather", "runs_of", "sweep", "sweep_
 METRICS = ("train_loss", "test_loss", "test_accuracy")  # columns of epochs that join the frame
 TRIES = 3  # a run whose worker was killed this many times, at the same epoch, counts as failed
 PATIENCE = 30.0  # seconds to wait for another process to release a run
+STOPPED = "stopped"  # what `run_one` returns of a run that is unfinished as its time is up
 DAMAGED = "damaged"  # the value of `rerun` that stands for all damaged runs
 
 # How a sweep works. Each run of the study has its own directory, and these directories are the
@@ -54,6 +57,13 @@ DAMAGED = "damaged"  # the value of `rerun` that stands for all damaged runs
 # 4. `_collected` reads all finished runs in the order of the plan. The frame does not depend on
 #    the order of completion, the number of workers or interruptions. A run that cannot be read is
 #    a failure, too.
+#
+# Runs that start from another run of the study are submitted when all others have ended; if that
+# one has not finished by then, they fail and say so.
+#
+# `only` and `until`: the chosen runs are done in the order of the patterns, and stopped after the
+# epoch in which the time is up, with its checkpoint, as an interruption would leave them. The frame
+# has all finished runs of the study.
 #
 # Parts: part i of n takes every n-th run of the plan, from the i-th on. Parts share the lock of the
 # sweep and write nothing but their runs and a list of failures of their own; `gather` does step 4.
@@ -93,14 +103,14 @@ class SweepResult:
     directory : Path
         Contains ``runs/``, ``sweep.parquet``, ``failures.json`` and ``study.toml``.
     frame : pandas.DataFrame
-        One row for each value: ``run``, ``arm``, a column for each key of the grid (lists as
-        text), ``seed``, ``epoch``, ``layer``, ``measure``, ``value``. Accuracy and losses are rows
-        of the layer ``"network"``.
+        One row for each value: ``run``, ``arm``, ``case`` if the study has cases, a column for
+        each key of the grid (lists as text), ``seed``, ``epoch``, ``layer``, ``measure``,
+        ``value``. Accuracy and losses are rows of the layer ``"network"``.
     failures : dict of str
         Name and reason of each failed run.
     unfinished : tuple of str
         Runs that have not been finished, but of which no failure was reported: none but after
-        `gather`.
+        `gather` and where the time was up.
     """
 
     directory: Path
@@ -197,6 +207,8 @@ def sweep(
     data_dir: str | os.PathLike[str] | None = None,
     plugins: tuple[str, ...] = (),
     part: tuple[int, int] | None = None,
+    only: Sequence[str] = (),
+    until: dt.datetime | None = None,
     rerun: Sequence[str] = (),
     progress: Callable[[SweepProgress], None] | bool | None = None,
 ) -> SweepResult:
@@ -231,6 +243,12 @@ def sweep(
     part : (int, int), optional
         ``(i, n)`` runs the i-th of n parts of the study only, counted from 1. Parts may run at the
         same time, for example in the jobs of an array; `gather` collects their results.
+    only : sequence of str
+        Run only runs whose names match one of these patterns, such as ``"set-*-seed0"``, in the
+        order of the patterns.
+    until : datetime.datetime, optional
+        Begin no epoch after this time, by this machine's clock. Runs that are not finished then can
+        be continued by the same call.
     rerun : sequence of str
         Names of runs to train again from the start, or ``"damaged"`` for all that are damaged. What
         was there is moved to ``replaced/`` in the sweep's directory.
@@ -278,8 +296,10 @@ def sweep(
     plugins = for_workers()
     root = Path(directory).absolute()
     folder = None if data_dir is None else str(Path(data_dir).absolute())
-    planned = _part_of(study.runs(), part)
-    planned = [replace(run, config=with_registered(run.config)) for run in planned]
+    if part is not None and only:
+        raise ValueError("expected at most one of part and only")
+    whole = [replace(run, config=with_registered(run.config)) for run in study.runs()]
+    planned = _chosen(_part_of(whole, part), only)
     if executor is None:
         _check_visible(planned)
     for name in rerun:
@@ -292,18 +312,24 @@ def sweep(
         with write_atomic(root / "study.toml") as temporary:
             temporary.write_text(study.to_toml(), encoding="utf-8")
         _replace(planned, root, rerun)
-        tasks = {
-            run.name: (str(root / "runs" / run.name), run.config.to_toml(), folder, plugins)
+        tasks: dict[str, Task] = {
+            run.name: (str(root / "runs" / run.name), run.config.to_toml(), folder, plugins, until)
             for run in planned
         }
         threads = max((run.config.threads or 1 for run in planned), default=1)
         n_workers = workers or max(1, cores() // threads)
         with over_runs(wanted=progress) as report:
             note = _reporter(tasks, n_workers, report)
-            failures = _run_all(
-                tasks, lambda: choose_pool(executor, scheduler, n_workers, threads), note
-            )
-        return _result(study, planned, root, failures, part)
+            failures: dict[str, str] = {}
+            for later in (False, True):
+                stage = {run.name: tasks[run.name] for run in planned if bool(run.after) == later}
+                failures |= _run_all(
+                    stage, lambda: choose_pool(executor, scheduler, n_workers, threads), note
+                )
+        result = _result(study, whole if only else planned, root, failures, part)
+        left = [run.name for run in planned if not (root / "runs" / run.name / "DONE").is_file()]
+        left = [name for name in left if name not in result.failures]
+        return replace(result, unfinished=tuple(left))
 
 
 def gather(study: Study | str | os.PathLike[str], directory: str | os.PathLike[str]) -> SweepResult:
@@ -402,6 +428,22 @@ def _part_of(planned: list[PlannedRun], part: tuple[int, int] | None) -> list[Pl
     return planned[i - 1 :: n]
 
 
+def _chosen(planned: list[PlannedRun], only: Sequence[str]) -> list[PlannedRun]:
+    """Return the runs of a plan that match, in the order of the patterns; all without patterns."""
+    if not only:
+        return planned
+    found: dict[str, PlannedRun] = {}
+    for pattern in only:
+        matching = {run.name: run for run in planned if fnmatchcase(run.name, pattern)}
+        if not matching:
+            names = _listed([run.name for run in planned])
+            raise ValueError(
+                f"only: expected a pattern of the names of runs ({names}), got {pattern!r}"
+            )
+        found |= {name: run for name, run in matching.items() if name not in found}
+    return list(found.values())
+
+
 def _check_folder(root: Path) -> None:
     """Raise an error if a folder holds files but no sweep has been made in it."""
     if not root.exists() or ((root / ".lock").is_file() and not (root / "config.toml").exists()):
@@ -443,7 +485,7 @@ def _result(
     part: tuple[int, int] | None,
 ) -> SweepResult:
     """Collect the finished runs, and write the frame and the failures."""
-    frame, damaged = _collected(planned, root, tuple(study.grid))
+    frame, damaged = _collected(planned, root, (*(("case",) if study.cases else ()), *study.grid))
     failures = failures | damaged
     failures = {run.name: failures[run.name] for run in planned if run.name in failures}
     name = "failures.json" if part is None else f"failures-{part[0]}-of-{part[1]}.json"
@@ -524,7 +566,7 @@ def _is_damaged(path: Path) -> bool:
     )
 
 
-Task = tuple[str, str, str | None, tuple[str, ...]]  # the arguments of `run_one`
+Task = tuple[str, str, str | None, tuple[str, ...], dt.datetime | None]  # arguments of `run_one`
 Note = Callable[[str, str | None], None]  # called with a run that ended and why it failed, if so
 
 
@@ -566,6 +608,8 @@ def _run_all(
                     lost[ended.name] = ended.error
                     continue
                 reason = ended.error or ended.result
+                if reason == STOPPED:
+                    continue
                 if reason:
                     failures[ended.name] = reason
                 note(ended.name, reason)
@@ -634,24 +678,41 @@ def _finished(path: Path, config: RunConfig) -> pd.DataFrame:
 # --- in a worker process -------------------------------------------------------------------------
 
 
+class _TimeIsUp(Exception):
+    """Raised after the epoch in which the time of a sweep is up."""
+
+
 def run_one(
-    directory: str, config_toml: str, data_dir: str | None, plugins: tuple[str, ...]
+    directory: str,
+    config_toml: str,
+    data_dir: str | None,
+    plugins: tuple[str, ...],
+    until: dt.datetime | None = None,
 ) -> str | None:
-    """Start or resume one run; return why it failed, or ``None``."""
+    """Start or resume one run; return why it failed, ``None``, or `STOPPED` if its time is up."""
     load_plugins(plugins)
     from topokit.experiments.runs import resume, run
 
     path, config = Path(directory), RunConfig.from_toml(config_toml)
     known = _is_run(path)
+
+    def in_time(epoch: Any = None, _: Any = None) -> None:
+        last = epoch is not None and epoch.index == config.epochs - 1
+        if until is not None and not last and dt.datetime.now(until.tzinfo) >= until:
+            raise _TimeIsUp
+
     try:
         if known:
             _wait_for_lock(path)
         if (path / "DONE").is_file():
             return None
+        in_time()
         if known and not _is_free(path, config):
-            resume(path, data_dir=data_dir, device=config.device, progress=False)
+            resume(path, data_dir=data_dir, device=config.device, progress=in_time)
         else:
-            run(config, path, data_dir=data_dir, progress=False)
+            run(config, path, data_dir=data_dir, progress=in_time)
+    except _TimeIsUp:
+        return STOPPED
     except Exception as error:
         reason = told(error) or f"{type(error).__name__}: {error}"
         return f"{reason}; {_remedy(path)}" if known and isinstance(error, ValueError) else reason

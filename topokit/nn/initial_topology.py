@@ -1,4 +1,4 @@
-"""Initial topologies from a file or from data."""
+"""Initial topologies from a file, from a finished run or from data."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from topokit.generators import randomized_twin
 from topokit.graph import LayerGraph, Topology, chain_widths
 from topokit.graph.convert import as_topology
 from topokit.rules.budget import global_lowest
 from topokit.rules.drop import lowest
-from topokit.tables import Table
+from topokit.tables import Table, choose
 
-__all__ = ["INITIAL_TOPOLOGIES", "from_file", "snip"]
+__all__ = ["INITIAL_TOPOLOGIES", "check_start", "from_file", "from_run", "snip"]
 
 Array = NDArray[Any]
 
@@ -82,6 +83,130 @@ def from_file(
             f"topology.path: expected layers of widths {list(widths)} in {source}, got {words}"
         )
     return {**convolutions, **layers}
+
+
+def from_run(
+    x: Array,
+    y: Array,
+    /,
+    *,
+    widths: Sequence[int],
+    density: Sequence[float] | None = None,
+    rng: np.random.Generator,
+    run: str,
+    edges: str = "same",
+    weights: str = "fresh",
+) -> Topology:
+    """Start from the last graphs of a finished run, as they are or rearranged, and its weights.
+
+    What a network has learnt is in its graph, in where the graph's hubs are, and in the weights;
+    `edges` and `weights` keep one without the others.
+
+    Parameters
+    ----------
+    x, y : array
+        Not used.
+    widths : sequence of int
+        Units of each layer, input first, that the run must have.
+    density : None
+        Not used: the edges are those of the run.
+    rng : numpy.random.Generator
+        Draws what `edges` rearranges.
+    run : str
+        A finished run: the name of a run beside this one (in the same folder), or a path.
+    edges : str
+        ``"same"``: all as they are. ``"null"``: a random graph in each layer, in which every unit
+        has its degrees (see `topokit.randomized_twin`). ``"moved"``: the graph of each layer with
+        its units on both sides in random order, so that degrees and structure are those of other
+        units; the same unit is no longer a hub of both its layers.
+    weights : str
+        ``"fresh"``: as any new network has. ``"signs"``: new absolute values with the signs of the
+        run's. ``"values"``: the run's, with its biases and all other parameters. The last two need
+        ``edges="same"``.
+
+    Returns
+    -------
+    dict of LayerGraph
+        Layers of the run. Weights are taken over by the run that is started.
+
+    Raises
+    ------
+    ValueError
+        If there is no finished run, its layers have other widths, or a choice is unknown.
+
+    Notes
+    -----
+    O(n_edges), for null samples 20 times that.
+
+    Examples
+    --------
+    >>> import tempfile, topokit as tk
+    >>> path = os.path.join(tempfile.mkdtemp(), "first")
+    >>> history = tk.run("set_mlp_digits", path, epochs=1, **{"model.widths": [64, 20, 10]})
+    >>> rng = np.random.default_rng(0)
+    >>> moved = from_run(
+    ...     np.empty(0), np.empty(0), widths=[64, 20, 10], run=path, edges="moved", rng=rng
+    ... )
+    >>> sorted(moved["fc1"].fan_in) == sorted(history.topology(-1)["fc1"].fan_in)
+    True
+    """
+    check_start(edges=edges, weights=weights)
+    source = Path(os.path.expanduser(run))
+    if not (source / "DONE").is_file():
+        raise ValueError(
+            f"topology.run: expected a finished run to start from at {source}, found "
+            f"{'an unfinished one' if (source / 'config.toml').is_file() else 'none'}"
+        )
+    found = as_topology(source)
+    if chain_widths(found) != list(widths):
+        words = ", ".join(f"{g.n_in} -> {g.n_out}" for g in found.values())
+        raise ValueError(
+            f"topology.run: expected layers of widths {list(widths)} in {source}, got {words}"
+        )
+    return {name: EDGES[edges](graph, rng) for name, graph in found.items()}
+
+
+def _same(graph: LayerGraph, rng: np.random.Generator) -> LayerGraph:
+    return graph
+
+
+def _null(graph: LayerGraph, rng: np.random.Generator) -> LayerGraph:
+    return randomized_twin(graph, rng=rng)
+
+
+def _moved(graph: LayerGraph, rng: np.random.Generator) -> LayerGraph:
+    """Return an isomorphic graph: the units of each side in random order."""
+    (n_out, n_in), ids = graph.shape, graph.edge_ids
+    rows, columns = rng.permutation(n_out)[ids // n_in], rng.permutation(n_in)[ids % n_in]
+    return LayerGraph.from_edge_ids(np.sort(rows * n_in + columns), graph.shape)
+
+
+EDGES: dict[str, Callable[[LayerGraph, np.random.Generator], LayerGraph]] = {
+    "same": _same, "null": _null, "moved": _moved,
+}  # fmt: skip
+"""What a run that starts from another one has of its graphs."""
+
+WEIGHTS = ("fresh", "signs", "values")
+"""What a run that starts from another one has of its weights."""
+
+
+def check_start(*, edges: str = "same", weights: str = "fresh", **_: Any) -> None:
+    """Raise a ValueError unless these are choices of `from_run` that go together.
+
+    Examples
+    --------
+    >>> check_start(edges="null", weights="signs")
+    Traceback (most recent call last):
+    ValueError: topology.weights: expected 'fresh' with edges 'null', whose edges are others than
+    those the weights belong to, got 'signs'
+    """
+    choose("choice of edges", edges, EDGES)
+    choose("choice of weights", weights, dict.fromkeys(WEIGHTS))
+    if edges != "same" and weights != "fresh":
+        raise ValueError(
+            f"topology.weights: expected 'fresh' with edges {edges!r}, whose edges are others than "
+            f"those the weights belong to, got {weights!r}"
+        )
 
 
 # SNIP scores every possible edge of a dense network, so its cost is that of dense training for one
@@ -269,6 +394,8 @@ def _most_sensitive(
     return result[::-1]
 
 
-INITIAL_TOPOLOGIES: dict[str, Callable[..., Topology]] = {"file": from_file, "snip": snip}
+INITIAL_TOPOLOGIES: dict[str, Callable[..., Topology]] = {
+    "file": from_file, "run": from_run, "snip": snip,
+}  # fmt: skip
 """Functions ``(x, y, /, *, widths, density, rng, **params) -> Topology`` by name."""
 INITIAL_TOPOLOGIES = Table("initial topology", INITIAL_TOPOLOGIES)

@@ -1,0 +1,86 @@
+"""Tables and figures of studies with rows of single runs, from very small sweeps of them."""
+
+import importlib
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from topokit.experiments.study import load_study
+from topokit.experiments.sweep import sweep
+
+FOLDER = Path(__file__).parents[2] / "figures" / "studies"
+LESS = {"epochs": 2, "data.n_train": 150, "data.n_test": 60, "batch_size": 50}
+STUDIES = {  # settings that make them small, and the tables that are made
+    "mask_or_weights": (
+        {"topology.densities": [0.05, 0.2, 0.2, 1.0], "model.widths": [784, 20, 20, 20, 10]},
+        ("epochs", "graphs", "conditions", "pairs"),
+    ),
+    "gap_over_training": (
+        {"topology.densities": [0.05, 0.2, 0.2, 1.0], "model.widths": [784, 20, 20, 20, 10]}
+        | {"epochs": 4},
+        ("scores", "accuracy", "means", "tests", "last"),
+    ),
+    "ctre_question": (
+        {"model.widths": [500, 20, 20, 20, 2]},
+        ("runs", "conditions", "pairs"),
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.parametrize("name", STUDIES)
+def test_tables_are_made_and_completed(name, data_dir, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    for module in (name, "rows"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    script = importlib.import_module(name)
+    monkeypatch.setattr(script, "HERE", tmp_path)
+    monkeypatch.setattr(sys.modules["rows"], "HERE", tmp_path)
+    settings, tables = STUDIES[name]
+    less = LESS | settings
+    if name == "ctre_question":
+        less = {key: value for key, value in less.items() if not key.startswith("data.")}
+    study = load_study(name)
+    own = {key: value for key, value in less.items() if key not in study.grid}
+    first = dict(list(study.cases.items())[:1])
+    small = replace(
+        study,
+        settings=study.settings | own | {"measures.every": 1},
+        cases={
+            case: {**values, **{k: v for k, v in own.items() if k in values}}
+            for case, values in first.items()
+        },
+        arms={
+            arm: {key: value for key, value in values.items() if key != "epochs"}
+            for arm, values in study.arms.items()
+        },
+        grid={key: values[:: len(values) - 1] for key, values in study.grid.items()},
+        seeds=(0, 1),
+    )
+    monkeypatch.setattr(script, "load_study", lambda _: small)
+    more = {"data_dir": data_dir} if name == "ctre_question" else {}
+    with ThreadPoolExecutor(1) as executor:
+        only = ["*-seed0", "*-seed1"]
+        options = {"executor": executor, "data_dir": data_dir, "only": only[:1]}
+        with pytest.raises(SystemExit, match="expected finished runs in the folders"):
+            script.make([tmp_path / "sweep"], **more)
+        assert sweep(small, tmp_path / "sweep", **options).failures == {}
+        script.make([tmp_path / "sweep"], **more)
+        one = {table: (tmp_path / f"{name}_{table}.csv").read_text() for table in tables}
+        options["only"] = only[1:]
+        sweep(small, tmp_path / "sweep", **options)
+    script.make([tmp_path / "sweep"], **more)
+    two = {table: (tmp_path / f"{name}_{table}.csv").read_text() for table in tables}
+    for table in tables:
+        assert len(two[table]) > len(one[table])
+    last = pd.read_csv(tmp_path / f"{name}_{tables[-1]}.csv")
+    assert set(last["n"].dropna()) == {2}
+    (tmp_path / f"{name}.png").unlink()
+    script.make([], **more)  # without the folders of runs: from the rows that are there
+    assert {t: (tmp_path / f"{name}_{t}.csv").read_text() for t in tables} == two
+    assert (tmp_path / f"{name}.png").is_file()
