@@ -35,6 +35,7 @@ templates_path = ["_templates"]
 default_role = "py:obj"  # single backticks in docstrings are names
 
 autosummary_generate = True
+autodoc_mock_imports = ["lightning", "skorch", "transformers"]  # read without them
 autodoc_typehints = "none"  # types are in the Parameters sections
 numpydoc_show_class_members = False  # the template of classes lists them
 numpydoc_xref_param_type = False

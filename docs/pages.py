@@ -23,6 +23,7 @@ import jinja2
 import matplotlib.pyplot as plt
 import nbformat
 from rich.console import Console
+from sphinx.ext.autodoc.mock import mock
 
 import topokit as tk
 from topokit.cli.catalogue import TABLES, rows_of
@@ -113,11 +114,14 @@ GROUPS = {
 }
 """Public names by what they are for; names of no group come last, under "Further names"."""
 
-MODULES = {"experiments": ("config", "record", "statistics", "study", "verify", "compare")}
+MODULES = {
+    "experiments": ("config", "record", "statistics", "study", "verify", "compare", "tracking")
+}
 """Modules of a subpackage that exports no names itself."""
 
 OPTIONAL = {"nn": ("lightning", "skorch", "transformers")}
-"""Modules that import a library which topokit does not require."""
+"""Modules for a library of the same name, which topokit does not require."""
+LIBRARIES = [name for modules in OPTIONAL.values() for name in modules]
 
 
 class Entry(NamedTuple):
@@ -215,17 +219,20 @@ def subpackage(name: str, fill: Any) -> str:
             Entry(str(key), home(entry) if entry else "", first_line(entry) if entry else "")
             for key, entry in called.items()
         ]
+    optional = {}
+    with mock(LIBRARIES):  # their pages are the same whether the libraries are installed or not
+        for part in OPTIONAL.get(name, ()):
+            module = importlib.import_module(f"topokit.{name}.{part}")
+            found = [getattr(module, one) for one in exported(module)]
+            optional[module.__name__] = (first_line(module), [home(value) for value in found])
+            values += found
     homes = sorted({full for value in values if callable(value) and (full := home(value))})
-    parts = {
-        f"topokit.{name}.{part}": ROOT / f"topokit/{name}/{part}.py"
-        for part in OPTIONAL.get(name, ())
-    }
     return fill(
         "api-subpackage.md",
         name=name,
         about=plain(inspect.getdoc(package) or ""),
         tables=tables,
-        optional={module: doc_of_file(path) for module, path in parts.items()},
+        optional=optional,
         listed=[full for full in homes if full.count(".") > 1],
         elsewhere=[full for full in homes if full.count(".") == 1],
     )
@@ -234,11 +241,6 @@ def subpackage(name: str, fill: Any) -> str:
 def exported(module: Any) -> list[str]:
     """Return the names that a module says it exports."""
     return list(getattr(module, "__all__", ()))
-
-
-def doc_of_file(path: Path) -> str:
-    """Return the first line of a module's docstring without importing it."""
-    return path.read_text(encoding="utf-8").partition('"""')[2].partition("\n")[0].strip('"')
 
 
 # --- Topologies ----------------------------------------------------------------------------------

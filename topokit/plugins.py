@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -128,6 +129,10 @@ class Register:
     [4.0]
     >>> tk.register.remove(edges_per_unit)
     """
+
+    def __repr__(self) -> str:
+        names = ", ".join(f"{kind} {name!r}" for kind, name in _REGISTERED)
+        return f"register: {names or 'nothing registered yet'}"
 
     def measure(
         self,
@@ -405,7 +410,8 @@ def load_plugins(names: str | Iterable[str]) -> tuple[str, ...]:
 
     Notes
     -----
-    A file that has not changed is loaded once in a process. Modules beside it can be imported by
+    A file that has not changed is loaded once in a process. One that registers nothing is
+    noted in the log (of the command line: printed). Modules beside it can be imported by
     it. A name in the current directory comes before an installed one, as with ``python -m``.
 
     Examples
@@ -428,10 +434,35 @@ def _load(name: str) -> str:
     if found is None or found.sha256 != checksum:
         for entry in [f for f in _REGISTERED.values() if _origin(f) == str(path)]:
             register.remove(entry)  # what it registered before it was changed
-        _execute(name, path)
+        before = _added()
+        if _execute(name, path) and _added() == before:
+            _note_nothing(name)
         _LOADED[str(path)] = Plugin(name, str(path), checksum)
         _HOW[str(path)] = str(path)
     return str(path)
+
+
+def _added() -> set[tuple[str, str, int]]:
+    """Return the entries of all tables that are not topokit's own."""
+    found = set()
+    for kind, places in TABLES.items():
+        for module, table in places.values():
+            entries = getattr(sys.modules.get(module), table, {})
+            found |= {
+                (kind, name, id(entry))
+                for name, entry in entries.items()
+                if not str(getattr(entry, "__module__", "")).startswith("topokit.")
+            }
+    return found
+
+
+def _note_nothing(name: str) -> None:
+    """Say that a plugin was loaded and registered nothing."""
+    logging.getLogger("topokit").warning(
+        "plugin %s: loaded, but it registers nothing; write @tk.register.measure (or rule, "
+        "generator, plot, ...) above a function of its own",
+        name,
+    )
 
 
 def _file_of(name: str) -> Path | None:
@@ -470,12 +501,15 @@ def _load_installed(name: str) -> str:
             f"plugin {name}: expected a Python file, a module here or an installed one, "
             f"found none{more}"
         ) from None
+    before, new = _added(), target not in sys.modules
     try:
         module = importlib.import_module(target)
         if name in offered and offered[name].attr:
             offered[name].load()()
     except Exception as error:
         raise _failed(name, Path(target), error) from error
+    if new and _added() == before:
+        _note_nothing(name)
     path = getattr(module, "__file__", None)
     checksum = _checksum(Path(path)) if path else ""
     _LOADED[str(path or target)] = Plugin(name, str(path or target), checksum)
@@ -483,15 +517,15 @@ def _load_installed(name: str) -> str:
     return name
 
 
-def _execute(name: str, path: Path) -> None:
-    """Execute the file of a plugin as a module."""
+def _execute(name: str, path: Path) -> bool:
+    """Execute the file of a plugin as a module, unless the user has imported it already."""
     package = path.name == "__init__.py"
     stem, folder = (path.parent.name, path.parent.parent) if package else (path.stem, path.parent)
     if str(folder) not in sys.path:
         sys.path.append(str(folder))  # at the end, where it hides no installed module
     module_name = _module_name(stem, path)
-    if module_name in sys.modules and str(path) not in _LOADED:  # imported by the user
-        return
+    if module_name in sys.modules and str(path) not in _LOADED:
+        return False
     places = [str(path.parent)] if package else None
     spec = importlib.util.spec_from_file_location(
         module_name, path, submodule_search_locations=places
@@ -505,6 +539,7 @@ def _execute(name: str, path: Path) -> None:
     except (Exception, SystemExit) as error:
         del sys.modules[module_name]
         raise _failed(name, path, error) from error
+    return True
 
 
 def _module_name(stem: str, path: Path) -> str:

@@ -39,6 +39,7 @@ def bar(
     wanted: bool | None = None,
     delay: float = 0.0,
     lines: int = 10,
+    estimate: bool = True,
     console: Console | None = None,
     write: Callable[[str], None] | None = None,
 ) -> Iterator[Step]:
@@ -58,6 +59,8 @@ def bar(
         Seconds before anything is shown, for calls that are mostly short.
     lines : int
         About how many lines there are where nobody watches.
+    estimate : bool
+        Whether the time left is estimated and shown; not where the text has an estimate.
     console : rich.console.Console, optional
         Instead of one on standard error; its bar stays when the block ends.
     write : callable, optional
@@ -84,9 +87,9 @@ def bar(
             return
         if not made:
             if place == "notebook":
-                made.append(_Notebook(what))
+                made.append(_Notebook(what, estimate))
             elif place == "terminal":
-                made.append(_Terminal(what, console))
+                made.append(_Terminal(what, estimate, console))
             else:
                 made.append(_Lines(what, lines, write))
         made[0].step(done, total, text)
@@ -102,7 +105,7 @@ def bar(
 class _Terminal:
     """A bar of rich."""
 
-    def __init__(self, what: str, console: Console | None) -> None:
+    def __init__(self, what: str, estimate: bool, console: Console | None) -> None:
         from rich import progress
         from rich.console import Console
 
@@ -111,7 +114,7 @@ class _Terminal:
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             progress.TextColumn("{task.fields[text]}", markup=False),
-            progress.TimeRemainingColumn(),
+            *([progress.TimeRemainingColumn()] if estimate else []),
             console=Console(stderr=True) if console is None else console,
             transient=console is None,
         )
@@ -130,11 +133,12 @@ class _Notebook:
 
     latest: tuple[int, Any] | None = None  # the number of a cell's execution, and its bar
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, estimate: bool) -> None:
         from IPython import get_ipython
         from IPython.display import HTML, display
 
         self.what, self.html, self.last = what, HTML, -math.inf
+        self.estimate = estimate
         self.start = time.monotonic()
         cell = get_ipython().execution_count
         if _Notebook.latest is None or _Notebook.latest[0] != cell:
@@ -146,7 +150,9 @@ class _Notebook:
         if now - self.last < PAUSE and done < total:
             return
         self.last = now
-        left = f", {_span((now - self.start) / done * (total - done))} left" if done else ""
+        left = ""
+        if done and self.estimate:
+            left = f", {_span((now - self.start) / done * (total - done))} left"
         words = html.escape(f"{self.what} {done}/{total}{left}  {text}")
         self.handle.update(
             self.html(f'<progress max="{total}" value="{done}"></progress> <code>{words}</code>')
@@ -233,7 +239,7 @@ def over_runs(
     if callable(wanted):
         yield wanted
         return
-    with bar("runs", wanted=wanted, **options) as step:
+    with bar("runs", wanted=wanted, estimate=False, **options) as step:
 
         def progress(at: Any) -> None:
             left = "" if math.isnan(at.seconds_left) else f", {_span(at.seconds_left)} left"

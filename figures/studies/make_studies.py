@@ -26,7 +26,7 @@ from topokit.experiments.sweep import sweep_frame
 from topokit.measures import LAYER_MEASURES, VERDICTS
 from topokit.measures.nulls import null_score
 from topokit.plots.across import accuracy_against, arms_side_by_side
-from topokit.plots.parts import legend_below
+from topokit.plots.parts import legend_below, title_of
 from topokit.plots.style import figure as styled
 from topokit.plots.style import save
 
@@ -106,6 +106,20 @@ def over_epochs(table, ax):
     ax.set(xlabel="epoch", title="Mean over seeds, 95 % interval")
 
 
+def runs_of(table):
+    """Say of how many runs the means of a table are."""
+    return f"mean and 95 % interval of {table['n'].max()} runs"
+
+
+def means_alone(table, column, label, *, ax, **options):
+    """Draw the means and intervals of a table, a row each, where single runs were not kept."""
+    arms_side_by_side(table, column, color="C0", marker="none", ax=ax, **options)
+    half, places = table["high"] - table[column], np.arange(len(table)) + 0.25
+    style = {"fmt": "D", "color": "C0", "capsize": 2, "ms": 3.5, "lw": 1, "label": label}
+    ax.errorbar(table[column], places, xerr=half, **style)
+    legend_below(ax)
+
+
 def pairs_of(table, column="value", first=None):
     """Compare all conditions of a table (or one with the others) pair by pair over seeds."""
     rows = []
@@ -158,7 +172,7 @@ def figure_of_tutorial():
             part["condition"] = part["arm"] + ", " + part["epochs"].astype(str) + " epochs"
     known = table.dropna(subset="published")
     published = {row.condition: (row.published, row.published_sd) for row in known.itertuples()}
-    label = f"here: mean and 95 % interval of {table['n'].max()} runs"
+    label = f"here: {runs_of(table)}"
     words = "published logs, as many epochs: mean ± sd of 5 (dense: no sd)"
 
     def side_by_side(ax):
@@ -166,12 +180,8 @@ def figure_of_tutorial():
         if runs is not None:
             arms_side_by_side(runs, "accuracy", **options)
         else:
-            arms_side_by_side(table, "accuracy", color="C0", marker="none", **options)
-            half, places = table["high"] - table["accuracy"], np.arange(len(table)) + 0.25
-            style = {"fmt": "D", "color": "C0", "capsize": 2, "ms": 3.5, "lw": 1, "label": label}
-            ax.errorbar(table["accuracy"], places, xerr=half, **style)
-            ax.set_title("Accuracy here and in the published logs")
-            legend_below(ax)
+            means_alone(table, "accuracy", label, **options)
+            title_of(ax, "Accuracy here and in the published logs")
         ax.set_xlabel("test accuracy, last epoch")
 
     def course(ax):
@@ -394,17 +404,27 @@ def heavy_tails_map(frame):
 
 
 def figure_of_map():
-    """Draw the dispersion of the fan-in of the first layer in every cell of the map."""
-    runs = read("heavy_tails_map_runs")
-    if runs is None:
-        raise SystemExit("expected heavy_tails_map_runs.csv, got none; give the folder of a sweep")
-    cells = runs[MAP].itertuples(index=False)
-    runs["setting"] = [f"eps {e:g}, zeta {z:g}, decay {w:g}, {i}" for e, z, w, i in cells]
-    draw(
-        "heavy_tails_map",
-        lambda ax: arms_side_by_side(runs, "dispersion", arm="setting", ax=ax),
-        size=(5.5, 4.0),
-    )
+    """Draw the dispersion of the fan-in of the first layer in every cell of the map.
+
+    Where single runs were not kept, only means and intervals are drawn.
+    """
+    runs, table = read("heavy_tails_map_runs"), read("heavy_tails_map")
+    table = table[(table["layer"] == "fc1") & (table["side"] == "fan-in")]
+    for part in (table, runs):
+        if part is not None:
+            cells = part[MAP].itertuples(index=False)
+            names = [f"eps {e:g}, zeta {z:g}, decay {w:g}, {i}" for e, z, w, i in cells]
+            part.insert(0, "setting", names)
+
+    def plot(ax):
+        if runs is not None:
+            arms_side_by_side(runs, "dispersion", arm="setting", ax=ax)
+        else:
+            means_alone(table, "dispersion", runs_of(table), arm="setting", ax=ax)
+        title_of(ax, "Fan-in of fc1 after the last epoch")
+        ax.set(ylabel="", xlabel="variance over mean (1 in a random graph)")
+
+    draw("heavy_tails_map", plot, size=(5.5, 4.0))
 
 
 def main():

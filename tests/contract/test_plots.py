@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axis import Axis
 from matplotlib.colors import to_hex, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -111,10 +113,11 @@ RUNS = pd.DataFrame(
     columns=["arm", "seed", "epoch", "normalized_spectral_gap", "test_accuracy"],
 )  # fmt: skip
 PLOTS = {**LAYER_PLOTS, **HISTORY_PLOTS, **ACROSS_PLOTS}
-OVERVIEWS = ("summary", "summary_across", "growth_flow")  # of panels with looks of their own
-SINGLE = [name for name in PLOTS if name not in OVERVIEWS]
-FILLING = ("adjacency", "input_map", "degree_heatmap", "network")  # one graph fills the axes
-SHARED = [name for name in SINGLE if name not in FILLING]
+FILLING = (  # one graph, run or table of runs fills the axes
+    *("adjacency", "input_map", "degree_heatmap", "network"),
+    *("summary", "summary_across", "growth_flow"),
+)
+SHARED = [name for name in PLOTS if name not in FILLING]
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +163,7 @@ def test_a_plot_without_axes_makes_a_new_figure(name, plot):
         plt.close("all")
 
 
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("name", PLOTS)
 def test_label_colour_and_properties_reach_the_artist(name, plot):
     ax = Figure().add_subplot()
     plot(name, ax=ax, label="mine", color="#123456", gid="given", alpha=0.75)
@@ -183,7 +186,7 @@ def colours_of(artist):
     return found
 
 
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("name", PLOTS)
 def test_an_unknown_property_is_refused_by_name(name, plot):
     with pytest.raises((AttributeError, TypeError), match="nonsense"):
         plot(name, ax=Figure().add_subplot(), nonsense=1)
@@ -226,7 +229,7 @@ def test_all_of_a_second_run_is_in_sight(name):
             assert one.dataLim.y1 <= high, name
 
 
-@pytest.mark.parametrize("name", [*FILLING, *OVERVIEWS])
+@pytest.mark.parametrize("name", FILLING)
 def test_a_figure_that_fills_its_axes_wants_an_empty_one(name, plot):
     ax = Figure().add_subplot()
     plot(name, ax=ax)
@@ -278,6 +281,65 @@ def test_nothing_is_cut_off_and_legends_cover_nothing(name, plot):
         assert page.x0 - 1 <= box.x0 < box.x1 <= page.x1 + 1
         assert page.y0 - 1 <= box.y0 < box.y1 <= page.y1 + 1
         assert not [artist for artist in drawn_in(ax) if covers(box, artist)]
+
+
+def of_layers(*graphs):
+    """A run of several layers, three epochs of each."""
+    topologies = [{f"fc{i + 1}": graph for i, graph in enumerate(graphs)} for _ in range(3)]
+    run = make_run([graphs[0]] * 3)
+    run.topologies = topologies
+    frames = [measure(topology).assign(run="run", epoch=e) for e, topology in enumerate(topologies)]
+    run.measures = pd.concat(frames, ignore_index=True)
+    return run
+
+
+def chain(*widths, density=0.3):
+    rng = np.random.default_rng(5)
+    pairs = itertools.pairwise(widths)
+    return [erdos_renyi(a, b, density=density, rng=rng) for a, b in pairs]
+
+
+def named_like_a_deep_network(run):
+    """The same run with the names of layers of a residual network."""
+    names = {f"fc{i + 1}": f"stage{i // 4}.block{i % 4}.conv1" for i in range(99)}
+    run.topologies = [{names[k]: g for k, g in each.items()} for each in run.topologies]
+    run.measures["layer"] = run.measures["layer"].replace(names)
+    return run
+
+
+DEPTHS = {
+    "four layers, one of them complete": lambda: of_layers(
+        *chain(30, 40, 40, 40), *chain(40, 10, density=1)
+    ),
+    "high degrees": lambda: of_layers(*chain(784, 100, 100, density=0.6), *chain(100, 10)),
+    "14 layers": lambda: named_like_a_deep_network(of_layers(*chain(30, *[24] * 13, 10))),
+}
+
+
+def texts_that_meet(figure):
+    """Pairs of texts that cover each other, of what is shown of a figure."""
+    figure.draw_without_rendering()
+    hidden = set()  # labels of ticks outside the limits
+    for axis in figure.findobj(Axis):
+        low, high = sorted(axis.get_view_interval())
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+            if not low <= tick.get_loc() <= high:
+                hidden |= {tick.label1, tick.label2}
+    shown = [text for text in figure.findobj(Text) if text.get_visible() and text not in hidden]
+    found = [(text.get_text(), text.get_window_extent()) for text in shown]
+    pairs = itertools.combinations([(text, box) for text, box in found if text.strip()], 2)
+    return [(a, b) for (a, one), (b, two) in pairs if one.padded(-1).overlaps(two.padded(-1))]
+
+
+DEEP = [pytest.param(kind, marks=pytest.mark.slow if "14" in kind else ()) for kind in DEPTHS]
+
+
+@pytest.mark.parametrize("kind", DEEP)
+@pytest.mark.parametrize("name", HISTORY_PLOTS)
+def test_texts_of_a_figure_are_apart(name, kind):
+    with figure(size=(7.2, 7.6) if name == "summary" else "column") as ax:
+        HISTORY_PLOTS[name](DEPTHS[kind](), ax=ax)
+    assert texts_that_meet(ax.figure) == []
 
 
 def test_text_in_svg_is_text():

@@ -38,6 +38,21 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("train my.csv", "--set data.name=csv data.path=my.csv"),
+        ("train my.TSV", "--set data.name=csv data.path=my.TSV"),
+        ("list set", "'set' is no table, but in one: topokit list rules set"),
+        ("list fan_in", "topokit list measures fan_in"),
+        ("list erdos_renyi", "topokit list generators erdos_renyi"),
+        ("list rule", "unknown table 'rule'; did you mean 'rules'?"),
+    ],
+)
+def test_what_stands_in_the_wrong_place_is_told_where_it_belongs(words, expected, capsys):
+    assert expected in refused(capsys, *words.split())
+
+
 # --- train ---------------------------------------------------------------------------------------
 
 

@@ -98,6 +98,17 @@ def test_every_public_name_has_a_page(name):
         assert {f"topokit.{name}", name, name.lower()} & home
 
 
+TRAINERS = ("lightning.rewiring", "skorch.Rewiring", "transformers.Rewiring")
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_callback_for_another_library_has_a_page(name):
+    text = (SITE / "api/nn.html").read_text(encoding="utf-8")
+    assert f'href="generated/topokit.nn.{name}.html' in text
+    page = (SITE / f"api/generated/topokit.nn.{name}.html").read_text(encoding="utf-8")
+    assert "rule" in page[page.index("Parameters") :]
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_every_entry_of_a_table_leads_to_its_page(table):
     package = tk._MODULE_OF[table].split(".")[0]

@@ -521,3 +521,59 @@ def test_a_function_is_a_rule_of_attach():
         tk.attach(other, optimizer, lambda: 3, every=2, rng=0)
     with pytest.raises(ValueError, match="unknown rule 'sett'; did you mean 'set'"):
         tk.attach(other, optimizer, "sett", every=2, rng=0)
+
+
+REGISTERS = {
+    "a function": ("def mine(graph):\n    return 1.0\n", False),
+    "nothing": ("LIMIT = 3\n", False),
+    "a measure": ("import topokit as tk\n@tk.register.measure\ndef m(graph): return 1.0\n", True),
+    "an entry of a table": (
+        "from topokit.rules import RULES\ndef other(): return RULES['set']()\n"
+        "RULES['other'] = other\n",
+        True,
+    ),
+    "a table, read": ("from topokit.plots import LAYER_PLOTS\nprint(len(LAYER_PLOTS))\n", False),
+}
+
+
+@pytest.mark.parametrize("kind", REGISTERS)
+def test_a_plugin_that_registers_nothing_is_noted(kind, tmp_path, caplog):
+    code, something = REGISTERS[kind]
+    path = tmp_path / "mine_or_not.py"
+    path.write_text(code)
+    for _ in range(2):  # said once: a file that has not changed is loaded once
+        plugins.load_plugins(str(path))
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == (not something)
+    assert all("mine_or_not.py: loaded, but it registers nothing" in words for words in said)
+
+
+UNKNOWN = (
+    ["analyze", "x.npz", "--measures", "qwerty"],
+    ["generate", "qwerty", "--widths", "4,4", "--density", "0.5"],
+    ["train", "set_mlp_digits", "--rule", "qwerty", "--out", "never"],
+)
+
+
+@pytest.mark.parametrize("command", UNKNOWN, ids=lambda words: words[0])
+def test_an_unknown_name_hints_at_plugins(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tk.save_topology("x.npz", {"fc1": tk.LayerGraph.from_edge_ids([0, 1], (2, 2))})
+    (tmp_path / "mine.py").write_text(textwrap.dedent(CODE))
+    assert main(command) == 2
+    assert "; one of your own is loaded with --plugin FILE.py" in capsys.readouterr().err
+    assert main([*command, "--plugin", "mine.py"]) == 2
+    said = capsys.readouterr().err
+    assert "unknown" in said
+    assert "--plugin FILE.py" not in said
+
+
+def test_what_was_registered_is_shown():
+    assert repr(tk.register) == "register: nothing registered yet"
+
+    @tk.register.measure
+    def mine(graph):
+        return 1.0
+
+    assert repr(tk.register) == "register: measure 'mine'"
+    tk.register.remove(mine)

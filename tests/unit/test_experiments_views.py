@@ -200,3 +200,10 @@ def test_a_tracker_that_fails_ends_no_run(tmp_path):
     assert history.recorded == [0, 1]
     assert calls == [0]
     assert ["the tracker failed at epoch 0" in str(one.message) for one in told] == [True]
+
+
+def test_a_recording_is_a_table_in_a_notebook():
+    shown = recording()._repr_html_()
+    for words in ("<td>mine</td>", "<td>3</td>", "fc1", "test_accuracy", "<td>0.7</td>"):
+        assert words in shown
+    assert "0.7" not in Recording(name="nothing yet")._repr_html_()

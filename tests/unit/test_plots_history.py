@@ -3,12 +3,15 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from matplotlib.figure import Figure
 
+from topokit.data.samples import pixel_order
 from topokit.experiments.record import Recording
 from topokit.generators import erdos_renyi
+from topokit.graph.convert import from_scipy
 from topokit.measures import VERDICTS, measure
-from topokit.plots import HISTORY_PLOTS, drawable, save_figures
+from topokit.plots import HISTORY_PLOTS, LAYER_PLOTS, drawable, input_map, save_figures
 from topokit.plots.degrees import degree_evolution, degree_heatmap, degree_multiples
 from topokit.plots.history import (
     accuracy_against_measure,
@@ -176,10 +179,10 @@ def test_every_epoch_is_a_point_of_measure_and_accuracy(run, ax):
     np.testing.assert_array_equal(panel.lines[0].get_xydata(), wanted)
 
 
-def test_turnover_starts_at_zero_and_has_room_above(run, ax):
+def test_turnover_starts_just_below_zero_and_has_room_above(run, ax):
     turnover(run, ax=ax)
     bottom, top = ax.get_ylim()
-    assert bottom == 0
+    assert -0.05 * top < bottom < 0
     assert top > 1.2 * max(ax.lines[0].get_ydata())
 
 
@@ -252,3 +255,56 @@ def test_the_animation_is_one_more_file(run, tmp_path):
     assert [path.name for path in save_figures(run, tmp_path, formats=("gif",))] == [
         "degrees_and_edges.gif"
     ]
+
+
+def test_the_colours_of_epochs_hold_for_a_longer_run_too(ax):
+    short, long = (
+        SimpleNamespace(
+            name="run",
+            recorded=list(range(n)),
+            epochs=pd.DataFrame({"epoch": range(n), "test_accuracy": np.linspace(0.1, 0.9, n)}),
+            measures=pd.DataFrame(
+                {"epoch": range(n), "layer": "fc1", "measure": "x", "value": np.arange(n) + 1.0}
+            ),
+        )
+        for n in (3, 9)
+    )
+    for name, run in (("short", short), ("long", long), ("again", short)):
+        accuracy_against_measure(run, "x", label=name, ax=ax)
+    (bar,) = (one for one in ax.figure.axes if one.get_label() == "<colorbar>")
+    ax.figure.draw_without_rendering()
+    assert bar.get_ylim() == (0, 8)
+    (panel,) = ax.child_axes
+    assert {points.get_clim() for points in panel.collections} == {(0, 8)}
+
+
+def test_a_turnover_of_nothing_is_seen_above_the_border(ax):
+    graph = erdos_renyi(20, 10, density=0.3, rng=np.random.default_rng(0))
+    recording = Recording(["turnover"])
+    for epoch in range(3):
+        recording(epoch, {"fc1": graph})
+    turnover(recording, ax=ax)
+    (line,) = (line for line in ax.lines if line.get_label() == "fc1")
+    assert set(line.get_ydata()) == {0.0}
+    assert ax.get_ylim()[0] < 0
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (3, 4, 4)])
+def test_the_input_map_of_a_run_puts_shuffled_pixels_back(shape, tmp_path, monkeypatch):
+    n = int(np.prod(shape))
+    degrees = np.arange(n) % 7
+    image = np.arange(10)[:, None] < degrees  # unit i has degrees[i] edges
+    drawn = []
+    monkeypatch.setitem(
+        LAYER_PLOTS, "input_map", lambda graph, **options: drawn.append(input_map(graph, **options))
+    )
+    for seed in (0, 3):
+        order = pixel_order(shape, seed) if seed else np.arange(n)
+        recording = Recording(name="run")
+        recording.config = {"data": {"name": "any", "shuffle_pixels": seed}}
+        second = erdos_renyi(10, 5, density=0.5, rng=np.random.default_rng(0))
+        recording(0, {"fc1": from_scipy(sp.csr_array(image[:, order])), "fc2": second})
+        save_figures(recording, tmp_path, only=["input_map"], layer="fc1")
+    first, shuffled = (ax.images[0].get_array() for ax in drawn)
+    assert first.tolist() == degrees.reshape(-1, *shape[-2:]).sum(axis=0).tolist()
+    assert shuffled.tolist() == first.tolist()

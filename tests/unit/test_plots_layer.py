@@ -4,6 +4,7 @@ from matplotlib.figure import Figure
 
 from topokit.generators import erdos_renyi
 from topokit.graph import LayerGraph
+from topokit.graph.convert import from_scipy
 from topokit.measures import power_law_of
 from topokit.plots.layer import (
     adjacency,
@@ -94,6 +95,34 @@ def test_a_pixel_of_the_input_map_is_a_fan_out(ax):
     graph = LayerGraph.from_edge_ids([0, 6, 7], (2, 6))
     input_map(graph, image_shape=(2, 3), ax=ax)
     assert ax.images[0].get_array().tolist() == [[2, 1, 0], [0, 0, 0]]
+
+
+def test_the_input_map_of_shuffled_pixels_is_that_of_the_image(ax):
+    image = LayerGraph.from_edge_ids([0, 6, 7], (2, 6))
+    order = np.array([3, 0, 5, 1, 4, 2])
+    shuffled = from_scipy(image.to_csr()[:, order])  # unit i reads pixel order[i]
+    input_map(shuffled, image_shape=(2, 3), order=order, ax=ax)
+    assert ax.images[0].get_array().tolist() == [[2, 1, 0], [0, 0, 0]]
+    with pytest.raises(ValueError, match="expected an order of 6 pixels"):
+        input_map(image, order=[0, 1, 2, 3, 4, 4], ax=Figure().add_subplot())
+
+
+def test_the_input_map_of_colours_adds_their_edges(ax):
+    graph = LayerGraph.from_edge_ids([0, 1, 4, 8], (1, 12))  # three channels of 2 x 2
+    input_map(graph, ax=ax)
+    assert ax.images[0].get_array().tolist() == [[3, 1], [0, 0]]
+
+
+@pytest.mark.parametrize("k", [1, 1000])
+def test_the_degrees_of_a_regular_layer_are_seen(k, ax):
+    graph = LayerGraph.from_edge_ids(np.arange(10 * k), (10, k))
+    degree_distribution(graph, label="mine", ax=ax)
+    (line,) = (line for line in ax.lines if line.get_label() == "mine")
+    assert line.get_xydata().tolist() == [[k, 1]]
+    assert line.get_marker() == "o"
+    assert ax.get_xlim()[1] < 10 * k
+    degree_distribution(LayerGraph.from_edge_ids(range(9), (9, 30000)), ax=ax)
+    assert ax.get_xlim()[0] < 1 <= k < ax.get_xlim()[1]
 
 
 def test_an_image_of_another_size_is_refused(ax):

@@ -1,8 +1,12 @@
 """Summaries, the flow of grown edges, and which figures are saved."""
 
+import importlib.util
 import re
 import shutil
+import sys
+from types import SimpleNamespace
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -13,7 +17,7 @@ from topokit.experiments.statistics import mean_interval
 from topokit.generators import erdos_renyi
 from topokit.graph import LayerGraph
 from topokit.plots import growth, save_figures
-from topokit.plots.animation import save_animation
+from topokit.plots.animation import need_ffmpeg, save_animation
 from topokit.plots.summary import runs_over_epochs, summary, summary_across
 
 
@@ -133,12 +137,35 @@ def test_what_has_no_meaning_is_refused_before_a_file_is_written(runs, tmp_path,
 
 def test_an_mp4_needs_ffmpeg_and_says_so(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(ValueError, match="mp4 needs the program ffmpeg, which is not installed"):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="mp4 needs the program ffmpeg, found none: install it"):
         save_figures(runs[0], tmp_path, formats=("mp4",))
     with pytest.raises(
         ValueError, match=r"expected a file ending in .mp4, .gif, .html, got 'a.avi'"
     ):
         save_animation(runs[0], tmp_path / "a.avi")
+
+
+@pytest.mark.parametrize(
+    ("here", "package", "found"),
+    [(True, True, "/bin/mine"), (True, False, "/bin/mine"), (False, True, "/theirs/ffmpeg")],
+)
+def test_ffmpeg_is_that_of_the_settings_or_of_the_package(here, package, found, monkeypatch):
+    brought = SimpleNamespace(get_ffmpeg_exe=lambda: "/theirs/ffmpeg", __spec__=True)
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", brought if package else None)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}" if here else None)
+    with mpl.rc_context({"animation.ffmpeg_path": "mine"}):
+        assert need_ffmpeg() == found
+
+
+@pytest.mark.slow
+def test_an_mp4_is_a_film(runs, tmp_path):
+    try:
+        need_ffmpeg()
+    except ValueError:
+        pytest.skip("no ffmpeg here")
+    film = save_animation(runs[0], tmp_path / "a.mp4", n_frames=2).read_bytes()
+    assert film[4:8] == b"ftyp"
 
 
 def test_an_animation_as_a_page_loads_nothing(runs, tmp_path):

@@ -111,6 +111,18 @@ def test_a_sweep_has_one_bar_and_its_runs_none(tmp_path, monkeypatch):
     assert "epoch" not in terminal.getvalue()
 
 
+@pytest.mark.parametrize("place", ["terminal", "notebook"])
+def test_a_sweep_has_one_estimate_of_the_time_left(place, monkeypatch):
+    at = {"done": 1, "running": 1, "failed": 0, "total": 4, "last": "set-0", "seconds_left": 50.0}
+    made = Notebook(monkeypatch) if place == "notebook" else watched(monkeypatch)
+    with progress.over_runs() as step:
+        step(types.SimpleNamespace(**at))
+    shown = made.shown[-2] if place == "notebook" else made.getvalue()
+    assert "50 s left" in shown
+    assert shown.count(" left") == 1
+    assert ":--" not in shown
+
+
 def test_a_bar_within_a_bar_is_not_shown(monkeypatch):
     terminal = watched(monkeypatch)
     with progress.bar("outer") as outer, progress.bar("inner") as inner:

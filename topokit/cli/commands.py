@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from difflib import get_close_matches
 from typing import Any
@@ -11,7 +12,7 @@ import cyclopts
 
 from topokit.cli import console, figures, graphs, interrupts, runs, studies
 from topokit.foreign import ReadingNote
-from topokit.plugins import told
+from topokit.plugins import TABLES, told
 
 __all__ = ["app", "execute"]
 
@@ -86,7 +87,7 @@ def _executed(tokens: list[str]) -> int:
         if not isinstance(error, OURS):
             raise
         words, code = console.sentence(error)
-        console.complain(words)
+        console.complain(words + _of_a_plugin(words, tokens))
         return code
     return int(code) if isinstance(code, int) else 0
 
@@ -113,6 +114,16 @@ def _help(tokens: list[str]) -> str:
     """Return the command that explains the command that was given, or the list of all."""
     known = bool(tokens) and not tokens[0].startswith("-") and tokens[0] in app
     return f"topokit {tokens[0]} --help" if known else "topokit --help"
+
+
+def _of_a_plugin(words: str, tokens: list[str]) -> str:
+    """Return how a variant of one's own is found, if a name is unknown and no plugin was given."""
+    unknown = re.match(r"unknown ([a-z ]+) '", words)
+    if unknown is None or unknown[1] not in {*TABLES, "figure"} or "did you mean" in words:
+        return ""
+    if any(word.partition("=")[0] == "--plugin" for word in tokens):
+        return ""
+    return f"; one of your own is loaded with --plugin FILE.py ('{_help(tokens)}')"
 
 
 def _too_many(error: cyclopts.UnusedCliTokensError, tokens: list[str]) -> str:

@@ -45,7 +45,7 @@ def plot(
     size
         Size of the figures: column (3.5 inches wide) or page (7.2).
     formats
-        Comma-separated: png, pdf, svg; gif, html or mp4 is an animation of a layer.
+        Comma-separated: png, pdf, svg; gif, html or mp4 (needs ffmpeg) is an animation of a layer.
     """
     from topokit.experiments.record import History
     from topokit.experiments.sweep import runs_of

@@ -285,6 +285,9 @@ def list_(
         console.print_rows(counts, title="tables")
         console.say("next: topokit list TABLE, and topokit list TABLE NAME for one entry")
         return 0
+    if table not in TABLES and (homes := [each for each in TABLES if table in TABLES[each]()]):
+        commands = " or ".join(f"topokit list {each} {table}" for each in homes)
+        raise ValueError(f"{table!r} is no table, but in one: {commands}")
     choose("table", table, TABLES)
     if name is not None:
         row, text = about(table, name)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["info", "resume", "train", "verify"]
 
+TABULAR = (".csv", ".tsv", ".txt", ".dat")  # endings of tables that a user may want to train on
+
 Accept = Annotated[
     list[Literal["config", "data", "plugins", "growth"]],
     Parameter(
@@ -71,6 +73,11 @@ def train(
     from topokit.experiments.runs import run, take_part
 
     plugins = load_plugins(plugin or ())
+    if Path(recipe).suffix.lower() in TABULAR:
+        raise ValueError(
+            f"expected a recipe or a TOML file, got a table of samples, {recipe}; train on it with "
+            f"topokit train --set data.name=csv data.path={console.shown(recipe)}"
+        )
     changes = list(settings or [])
     keys = [change.partition("=")[0].strip() for change in changes]
     quoted = None if rule is None else f'"{rule}"'

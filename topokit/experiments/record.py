@@ -492,6 +492,18 @@ class Recording(RunViews):
     def __repr__(self) -> str:
         return f"Recording({self.name!r}, {len(self.topologies)} topologies)"
 
+    def _repr_html_(self) -> str:
+        epochs = self.epochs
+        facts: dict[str, Any] = {"name": self.name, "topologies": len(self.topologies)}
+        if self.topologies:
+            facts["layers"] = ", ".join(self.topology(-1))
+        if self._frames:
+            facts["measures"] = self.measures["measure"].nunique()
+        if len(epochs):
+            last = epochs.iloc[-1].drop("run")
+            facts |= {str(name): f"{value:.4g}" for name, value in last.items()}
+        return as_html("Recording", facts)
+
 
 RunLike: TypeAlias = History | Recording | str | os.PathLike[str]
 

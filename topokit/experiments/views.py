@@ -5,13 +5,19 @@ from __future__ import annotations
 import copy
 import importlib
 import os
-from typing import Any
+from math import isqrt
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from topokit.data.samples import pixel_order
 from topokit.tables import choose, nearest
 
-__all__ = ["RunViews"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["RunViews", "shuffled_pixels"]
 
 SUMMARY = ("fan_in.dispersion", "fan_out.dispersion", "fan_in.maximum", "normalized_spectral_gap")
 
@@ -187,6 +193,20 @@ class RunViews:
             If xarray, or a library with which it writes such files, is not installed.
         """
         self.to_xarray().to_netcdf(path)
+
+
+def shuffled_pixels(run: Any) -> NDArray[np.int64] | None:
+    """Return the pixel that each input unit of a run reads, if its images were shuffled.
+
+    That is `topokit.data.samples.pixel_order` of the setting ``data.shuffle_pixels``, which sets of
+    square images have, with one or three channels; None for other runs.
+    """
+    seed = run.config.get("data", {}).get("shuffle_pixels", 0)
+    if not seed or not run.recorded:
+        return None
+    n = next(iter(run.topology(run.recorded[-1]).values())).n_in
+    channels = 1 if isqrt(n) ** 2 == n else 3
+    return pixel_order((channels, isqrt(n // channels), isqrt(n // channels)), seed)
 
 
 def _wide(rows: pd.DataFrame, columns: str) -> pd.DataFrame:

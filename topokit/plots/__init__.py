@@ -12,11 +12,12 @@ import os
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
 
 from topokit.experiments.record import as_run, score_column
+from topokit.experiments.views import shuffled_pixels
 from topokit.graph.files import safe_name
 from topokit.plots.across import accuracy_against, arms_side_by_side, mean_over_seeds
 from topokit.plots.animation import (
@@ -209,7 +210,8 @@ def save_figures(
         Created if it does not exist.
     formats : tuple of str
         Any of png, pdf, svg, and of gif, html and mp4, which are one animation of a layer's degrees
-        and edges; mp4 needs the program ffmpeg.
+        and edges; mp4 needs the program
+        ffmpeg, from your system or from ``pip install imageio-ffmpeg``.
     only : iterable of str, optional
         Names in `HISTORY_PLOTS`, and in `LAYER_PLOTS` for the graphs of the last epoch; by default
         all of the first and ``"degree_distribution"``.
@@ -295,17 +297,26 @@ def _chosen(
     first, last = history.topology(history.recorded[0]), history.topology(history.recorded[-1])
     for name in layered:
         for which in last if layer is None else (layer,):
-            jobs += _of_layer(name, which, first, last, history.recorded[-1], inches(size))
+            reads_images = name == "input_map" and which == next(iter(last))
+            options = {"order": shuffled_pixels(history)} if reads_images else {}
+            epoch = history.recorded[-1]
+            jobs += _of_layer(name, which, first, last, epoch, inches(size), options)
     return jobs
 
 
 def _of_layer(
-    name: str, layer: str, first: Topology, last: Topology, epoch: int, size: tuple[float, float]
+    name: str,
+    layer: str,
+    first: Topology,
+    last: Topology,
+    epoch: int,
+    size: tuple[float, float],
+    options: dict[str, Any],
 ) -> list[Job]:
     """Return the figures of one layer at the last epoch; its degrees are drawn for both sides."""
     safe = safe_name(layer, among=last)
     if name != DEGREES:
-        return [(f"{name}_{safe}", partial(LAYER_PLOTS[name], last[layer]), size)]
+        return [(f"{name}_{safe}", partial(LAYER_PLOTS[name], last[layer], **options), size)]
     jobs: list[Job] = []
     for side in ("fan_in", "fan_out"):
         title = f"{layer} {side.replace('_', '-')}, epoch {epoch}"

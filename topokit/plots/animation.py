@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import html
+import importlib.util
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
@@ -23,6 +24,7 @@ from topokit.graph.files import write_atomic
 from topokit.measures import ccdf
 from topokit.plots.history import evenly_spaced, layer_of
 from topokit.plots.layer import UNITS, block_densities, degrees_of, draw_null, null_ccdf
+from topokit.plots.parts import plain_degrees
 from topokit.plots.style import COLOURS, RC
 
 if TYPE_CHECKING:
@@ -157,8 +159,8 @@ def save_animation(
     ----------
     history : History
     path : path
-        Its ending says which: a film (needs the program ffmpeg), a GIF, or a page with a player
-        that loads nothing from elsewhere.
+        Its ending says which: a film (needs the program ffmpeg, which the package imageio-ffmpeg
+        brings too), a GIF, or a page with a player that loads nothing from elsewhere.
     layer, side, n_frames, seconds
         As for `save_gif`.
 
@@ -187,10 +189,22 @@ def save_animation(
     return _save(history, path, kind, layer, side, n_frames, seconds)
 
 
-def need_ffmpeg() -> None:
-    """Raise a ValueError if mp4 cannot be written here."""
-    if not shutil.which("ffmpeg"):
-        raise ValueError("mp4 needs the program ffmpeg, which is not installed: use gif or html")
+def need_ffmpeg() -> str:
+    """Return the path of the program ffmpeg; raise a ValueError if there is none.
+
+    It is matplotlib's setting ``animation.ffmpeg_path`` (by default ``ffmpeg`` on the search path),
+    else the one that the package imageio-ffmpeg brings with it.
+    """
+    found = shutil.which(str(mpl.rcParams["animation.ffmpeg_path"]))
+    if found is None and importlib.util.find_spec("imageio_ffmpeg") is not None:
+        with suppress(RuntimeError):  # it has none for this machine
+            found = str(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
+    if found is None:
+        raise ValueError(
+            "mp4 needs the program ffmpeg, found none: install it, or pip install imageio-ffmpeg, "
+            "or use gif or html"
+        )
+    return found
 
 
 def _save(
@@ -207,8 +221,7 @@ def _save(
 
     if not seconds > 0:
         raise ValueError(f"expected seconds above 0, got {seconds}")
-    if kind == "mp4":
-        need_ffmpeg()
+    program = need_ffmpeg() if kind == "mp4" else ""
     if kind == "html":
         name = as_run(history).name
         player = javascript_player(
@@ -222,6 +235,7 @@ def _save(
         _animation(history, layer=layer, side=side, n_frames=n_frames) as (animation, n),
         TemporaryDirectory() as folder,
         write_atomic(path, sync=False) as temporary,
+        mpl.rc_context({"animation.ffmpeg_path": program} if program else {}),
     ):
         made = os.path.join(folder, f"animation.{kind}")  # the writers go by the ending
         fps = max(1, round(n / seconds))
@@ -335,6 +349,7 @@ def _animation(
             xscale="log", yscale="log", xlim=(0.8, 1.3 * largest), ylim=(0.5 / n_units, 1.5),
             xlabel=f"{word} k", ylabel=f"share of {UNITS[side]} with {word} ≥ k",
         )  # fmt: skip
+        plain_degrees(left.xaxis)
         left.legend(loc="lower left")
         highest = max([float(cells.max(initial=0)) for cells in density] + [1e-12])
         n_out, n_in = graphs[0].shape

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap, Normalize
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ from topokit.experiments.record import RunLike, as_run
 from topokit.graph import positions_in
 from topokit.plots.history import layer_of
 from topokit.plots.layer import degree_ranks
-from topokit.plots.parts import empty_axes
+from topokit.plots.parts import empty_axes, styled, title_of
 from topokit.plots.style import NULL, axes
 
 if TYPE_CHECKING:
@@ -41,7 +43,14 @@ class Flow(NamedTuple):
 
 
 def growth_flow(
-    history: RunLike, *, layer: str | None = None, survived: int = 10, ax: Axes | None = None
+    history: RunLike,
+    *,
+    layer: str | None = None,
+    survived: int = 10,
+    label: str | None = None,
+    color: Any = None,
+    ax: Axes | None = None,
+    **kwargs: Any,
 ) -> Axes:
     """Plot where grown edges go, from input to output units of high, middle and low degree.
 
@@ -57,8 +66,16 @@ def growth_flow(
         By default the first.
     survived : int
         Number of epochs, 1 or more; a run with fewer is taken to its last.
+    label : str, optional
+        Name of the run in the title.
+    color : color, optional
+        Of flows of four times as many edges as chance gives, by default dark orange; flows of
+        fewer edges stay purple.
     ax : Axes, optional
-        The panels are placed inside it; its title and labels hold for both of them.
+        An empty one, in which the panels are placed; its title and labels hold for both of them.
+        By default that of a new figure.
+    **kwargs
+        Properties of the flows, as of `matplotlib.patches.PathPatch`.
 
     Returns
     -------
@@ -101,19 +118,29 @@ def growth_flow(
         f"grown:\n{grown.observed.sum():,.0f} edges",
         f"{later}:\n{kept.observed.sum():,.0f} edges",
     )
+    shades = ScalarMappable(Normalize(-LIMIT, LIMIT), _shades(color))
     for i, (flow, title) in enumerate(zip((grown, kept), titles, strict=True)):
         panel = ax.inset_axes((0.52 * i, 0.0, 0.48, 0.88))
-        _draw(panel, flow, names=i == 0)
+        _draw(panel, flow, shades, kwargs, names=i == 0)
         panel.set_title(title, fontsize="small", pad=2)
     bar = ax.inset_axes((1.03, 0.15, 0.025, 0.65))
-    shades = ScalarMappable(Normalize(-LIMIT, LIMIT), COLOURS)
     ax.figure.colorbar(shades, cax=bar, ticks=[-2, -1, 0, 1, 2])
     bar.set_yticklabels(["¼", "½", "1", "2", "4"])
     bar.set_ylabel("observed / random growth", fontsize="small")
     ax.set_xlabel("from input units (left) to output units (right)", labelpad=4)
     ax.set_ylabel("units by degree", labelpad=48)
-    ax.set_title(f"Where grown edges go ({layer})" if layer else "Where grown edges go")
+    title_of(ax, f"Where grown edges go ({layer})" if layer else "Where grown edges go", label)
     return ax
+
+
+def _shades(color: Any) -> Colormap:
+    """Return the colours from fewer edges than chance over white to more."""
+    usual = colormaps[COLOURS]
+    if color is None:
+        return usual
+    below = usual(np.linspace(0, 0.5, 128))
+    above = LinearSegmentedColormap.from_list("more", [below[-1], color])(np.linspace(0, 1, 128))
+    return ListedColormap(np.concatenate([below, above]))
 
 
 def _flows(history: History, layer: str | None, survived: int) -> tuple[Flow, Flow]:
@@ -162,7 +189,9 @@ def _classes(degrees: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.searchsorted(limits, middle).astype(np.int64)
 
 
-def _draw(panel: Axes, flow: Flow, *, names: bool) -> None:
+def _draw(
+    panel: Axes, flow: Flow, shades: ScalarMappable, given: Mapping[str, Any], *, names: bool
+) -> None:
     """Draw flows from the left column of classes to the right one."""
     total = flow.observed.sum()
     panel.set(xlim=(0, 1), ylim=(1.16, -0.04), xticks=[], yticks=[])
@@ -170,7 +199,6 @@ def _draw(panel: Axes, flow: Flow, *, names: bool) -> None:
     if not total:
         panel.text(0.5, 0.5, "none", ha="center", color=NULL)
         return
-    shades = ScalarMappable(Normalize(-LIMIT, LIMIT), COLOURS)
     width, space = flow.observed / total, 0.06
     left = np.concatenate([[0], np.cumsum(width.sum(axis=1) + space)])
     right = np.concatenate([[0], np.cumsum(width.sum(axis=0) + space)])
@@ -188,8 +216,8 @@ def _draw(panel: Axes, flow: Flow, *, names: bool) -> None:
             ratio = np.log2(flow.observed[i, j] / np.maximum(flow.expected[i, j], 1e-12))
         known = shades.to_rgba(np.clip([ratio], -LIMIT, LIMIT))[0]
         colour = "#cccccc" if few else known
-        panel.add_patch(PathPatch(_ribbon(float(from_[i]), float(to[j]), size), facecolor=colour,
-                                  edgecolor=NULL, lw=0.3))  # fmt: skip
+        style = styled(given, PathPatch, facecolor=colour, edgecolor=NULL, linewidth=0.3)
+        panel.add_patch(PathPatch(_ribbon(float(from_[i]), float(to[j]), size), **style))
         from_[i] += size
         to[j] += size
 

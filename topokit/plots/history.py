@@ -20,6 +20,7 @@ from topokit.measures import VERDICTS, singular_values
 from topokit.plots.parts import (
     draw_series,
     epoch_limits,
+    few_ticks,
     legend,
     legend_below,
     named,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from topokit.graph import LayerGraph
 
 __all__ = [
+    "FLOOR",
     "accuracy_against_measure",
     "accuracy_over_epochs",
     "edge_survival",
@@ -56,6 +58,7 @@ __all__ = [
     "verdict_timeline",
 ]
 
+FLOOR = 0.03  # of the height of an axes, below 0, so that a line at 0 is seen
 SMALL = 128  # up to this many units on the smaller side, spectra are computed densely
 # Wider than random is blue, less than random green, and without edges white.
 VERDICT_COLOURS = {
@@ -279,7 +282,7 @@ def turnover(
     before = ax.get_ylim()[1] if ax.has_data() else 0.0
     highest = _over_epochs(history, "turnover", ax, label, color, kwargs)  # the first has none
     top = max(before, 1.3 * highest) or 1.0
-    ax.set(xlabel="epoch", ylabel="turnover (share of edges)", ylim=(0, top))
+    ax.set(xlabel="epoch", ylabel="turnover (share of edges)", ylim=(-FLOOR * top, top))
     title_of(ax, "Turnover of edges")
     legend(ax)
     return ax
@@ -345,7 +348,7 @@ def verdict_timeline(
         norm=BoundaryNorm(np.arange(-0.5, len(VERDICTS)), len(VERDICTS)),
     )  # fmt: skip
     ax.pcolormesh(epoch_limits(epochs), edges, np.ma.masked_invalid(grid), **style)
-    rows += [named(label, layer) for layer in layers]
+    rows += [named(label, layer) for layer in short_names(layers)]
     ax.set_yticks(range(len(rows)), rows)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     old = ax.get_legend()
@@ -479,13 +482,13 @@ def accuracy_against_measure(
     ax = axes(ax)
     inside = panels(ax, layers) if layers else []
     colour = next_colour(inside[0], color) if inside else color
-    norm = Normalize(min(accuracy, default=0), max(accuracy, default=1))
+    norm = _norm_of_epochs(inside, list(accuracy))
     for panel, part in zip(inside, layers.values(), strict=True):
         part = part[part["epoch"].isin(accuracy)]
         x, epochs = (part[name].to_numpy(float) for name in ("value", "epoch"))
         y = np.array([accuracy[epoch] for epoch in part["epoch"]], float)
         _draw_path(panel, x, y, epochs, n_epochs, norm, colour, label, kwargs)
-        panel.xaxis.set_major_locator(MaxNLocator(2))
+        few_ticks(panel.xaxis)
     ax.set(xlabel=_label(measure), ylabel=score)
     title_of(ax, f"{score.capitalize()} against topology, epoch by epoch")
     if inside:
@@ -498,6 +501,17 @@ def accuracy_against_measure(
         every = {word: handle for pair in entries for handle, word in zip(*pair, strict=True)}
         legend_below(ax, list(every.values()), list(every))
     return ax
+
+
+def _norm_of_epochs(inside: list[Axes], epochs: list[int]) -> Normalize:
+    """Return the scale of epochs in panels, that of runs drawn before, made wider if need be."""
+    low, high = min(epochs, default=0), max(epochs, default=1)
+    points = [one for panel in inside for one in panel.collections if one.get_array() is not None]
+    if not points:
+        return Normalize(low, high)
+    norm: Any = points[0].norm
+    norm.vmin, norm.vmax = min(norm.vmin or 0, low), max(norm.vmax or 0, high)
+    return norm
 
 
 def _draw_path(

@@ -19,6 +19,7 @@ from topokit.measures import PowerLawFit, ccdf, power_law_of, singular_values
 from topokit.measures.powerlaw import log_zeta
 from topokit.measures.scalefree import HEAVY_TAIL
 from topokit.plots.parts import (
+    NO_MARKERS,
     degree_axis,
     empty_axes,
     legend,
@@ -73,7 +74,14 @@ def null_ccdf(graph: LayerGraph, side: str) -> tuple[NDArray[np.int64], NDArray[
 def draw_ccdf(ax: Axes, degrees: NDArray[np.int64], **style: Any) -> None:
     """Draw P(K >= k) over the positive degrees as a step function."""
     k, share = ccdf(degrees)
-    ax.step(k[k > 0], share[k > 0], where="pre", **style)
+    _steps(ax, k[k > 0], share[k > 0], style)
+
+
+def _steps(ax: Axes, k: NDArray[np.int64], share: NDArray[np.float64], style: Any) -> None:
+    """Draw shares of units as steps; if all units have one degree, there is one point."""
+    if k.size == 1 and style.get("marker") in NO_MARKERS:
+        style = {**style, "marker": "o", "markersize": 3.5}
+    ax.step(k, share, where="pre", **style)
 
 
 def draw_null(ax: Axes, graph: LayerGraph, side: str, **style: Any) -> None:
@@ -93,7 +101,7 @@ def draw_null(ax: Axes, graph: LayerGraph, side: str, **style: Any) -> None:
         if line.get_gid() == "null" and np.array_equal(line.get_xydata(), np.c_[k, share]):
             return
     label = unless_used(ax, label) if label else None
-    ax.step(k, share, where="pre", **reference(gid="null", label=label, **style))
+    _steps(ax, k, share, reference(gid="null", label=label, **style))
 
 
 def draw_law(ax: Axes, fit: PowerLawFit, color: Any, label: str | None = None) -> None:
@@ -500,7 +508,8 @@ def group_densities(
 def input_map(
     graph: GraphLike,
     *,
-    image_shape: tuple[int, int] | None = None,
+    image_shape: tuple[int, ...] | None = None,
+    order: NDArray[np.int64] | None = None,
     compared_with: GraphLike | None = None,
     label: str | None = None,
     color: Any = None,
@@ -510,15 +519,20 @@ def input_map(
     """Plot the fan-out of the input units as an image: the number of edges of each pixel.
 
     Bright pixels are read by many units. Under rules that find features, pixels at the border,
-    which are the same in all images, lose their edges. Units are in the order in which the network
-    reads them: under ``data.shuffle_pixels`` neighbours here are no neighbours in the image.
+    which are the same in all images, lose their edges. Of images with several channels the edges
+    of a pixel are those of all channels.
 
     Parameters
     ----------
     graph : LayerGraph
         The first layer of a network on images.
     image_shape : tuple of int, optional
-        Height and width; by default square if the number of units allows it, else one row.
+        Height and width, or channels, height and width; by default square, or square with three
+        channels, if the number of units allows it, else one row.
+    order : (n_in,) array of int, optional
+        The pixel that each input unit reads, by default in the order of the image. With the
+        setting ``data.shuffle_pixels`` it is ``topokit.data.samples.pixel_order(shape, seed)``,
+        which ``topokit plot`` finds in the run's configuration.
     compared_with : LayerGraph, optional
         A graph drawn on another axes: both have one scale of colours if each is given the other.
     label : str, optional
@@ -537,8 +551,8 @@ def input_map(
     Raises
     ------
     ValueError
-        If the number of pixels differs from the number of input units, or something is drawn in
-        the axes already.
+        If the number of pixels differs from the number of input units, `order` is no order of
+        them, or something is drawn in the axes already.
 
     Examples
     --------
@@ -548,23 +562,41 @@ def input_map(
     """
     graph = as_graph(graph)
     shown = [graph] if compared_with is None else [graph, as_graph(compared_with)]
-    side = int(np.sqrt(graph.n_in))
-    shape = image_shape or ((side, side) if side * side == graph.n_in else (1, graph.n_in))
-    if shape[0] * shape[1] != graph.n_in:
-        raise ValueError(f"expected an image of {graph.n_in} pixels, got {shape[0]} x {shape[1]}")
+    shape = image_shape or shape_of_image(graph.n_in)
+    if len(shape) not in (2, 3) or np.prod(shape) != graph.n_in:
+        words = " x ".join(map(str, shape))
+        raise ValueError(f"expected an image of {graph.n_in} pixels, got {words}")
+    place = np.arange(graph.n_in) if order is None else np.asarray(order)
+    if not np.array_equal(np.sort(place), np.arange(graph.n_in)):
+        raise ValueError(
+            f"expected an order of {graph.n_in} pixels, each of them once, got another"
+        )
     ax = axes(ax)
     empty_axes(ax, "input_map")
     if graph.n_in:
-        seen = np.concatenate([one.fan_out for one in shown])
+        images = []
+        for one in shown:
+            pixels = np.empty(graph.n_in, np.int64)
+            pixels[place] = one.fan_out
+            images.append(pixels.reshape(-1, *shape[-2:]).sum(axis=0))
         style = styled(
             kwargs, AxesImage, cmap="cividis" if color is None else scale_to(ax, color),
-            aspect="auto" if 1 in shape else "equal", vmin=seen.min(), vmax=seen.max(),
-            interpolation="nearest", label=label,
+            aspect="auto" if 1 in shape[-2:] else "equal", interpolation="nearest", label=label,
+            vmin=np.min(images), vmax=np.max(images),
         )  # fmt: skip
-        image = ax.imshow(graph.fan_out.reshape(shape), **style)
+        image = ax.imshow(images[0], **style)
         ax.figure.colorbar(image, ax=ax, label="fan-out")
     for axis in (ax.xaxis, ax.yaxis):  # whole numbers, also where there is one row
         axis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     ax.set(xlabel="column", ylabel="row")
     title_of(ax, "Edges of each input unit", label)
     return ax
+
+
+def shape_of_image(n: int) -> tuple[int, ...]:
+    """Return the shape of an image of n pixels: square, of three square channels, or one row."""
+    for channels in (1, 3):
+        side = int(np.sqrt(n / channels))
+        if n and channels * side * side == n:
+            return (side, side) if channels == 1 else (channels, side, side)
+    return (1, n)

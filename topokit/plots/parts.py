@@ -18,6 +18,7 @@ from matplotlib.axis import Axis
 from matplotlib.cbook import STEP_LOOKUP_MAP, normalize_kwargs
 from matplotlib.collections import Collection, PathCollection
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
+from matplotlib.font_manager import FontProperties
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.mathtext import MathTextParser
@@ -30,6 +31,7 @@ from topokit.plots.style import LINES, NULL
 from topokit.plugins import place_of
 
 __all__ = [
+    "NO_MARKERS",
     "covers",
     "degree_axis",
     "draw_series",
@@ -37,6 +39,7 @@ __all__ = [
     "draw_in",
     "empty_axes",
     "epoch_limits",
+    "few_ticks",
     "legend",
     "legend_below",
     "named",
@@ -56,6 +59,7 @@ __all__ = [
 
 CORNERS = ("upper right", "lower left", "upper left", "lower right", "center right", "center left")
 POINT = 72.0  # typographic points in an inch
+NO_MARKERS = (None, "", "None", "none", " ")
 
 
 # --- colours and styles --------------------------------------------------------------------------
@@ -165,21 +169,86 @@ def empty_axes(ax: Axes, name: str) -> None:
 
 
 class _Degrees(LogLocator):
-    """Ticks at 1, 2 and 5 times powers of ten, or at round numbers over less than a decade."""
+    """Ticks at 1, 2 and 5 times powers of ten, or at round numbers over less than a decade.
+
+    On a short horizontal axis there are fewer, so that their labels are apart.
+    """
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
-        self.set_params(subs=(1.0,) if vmax > 400 * max(vmin, 1e-12) else (1.0, 2.0, 5.0))
-        found = np.asarray(super().tick_values(vmin, vmax))
-        if vmax < 10 * vmin and not 2 < np.sum((found >= vmin) & (found <= vmax)) < 6:
-            return MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]).tick_values(vmin, vmax)
+        found = np.empty(0)
+        for subs in ((1.0,),) if vmax > 400 * max(vmin, 1e-12) else ((1.0, 2.0, 5.0), (1.0,)):
+            self.set_params(subs=subs)
+            found = np.asarray(super().tick_values(vmin, vmax))
+            found = found[(found >= vmin) & (found <= vmax)]
+            if _apart(self.axis, found, vmin, vmax):
+                break
+        if vmax < 10 * vmin and not 2 < found.size < 6:
+            for n in (4, 3, 2):
+                coarse: Any = MaxNLocator(n, integer=True, steps=[1, 2, 5, 10])
+                found = np.asarray(coarse.tick_values(vmin, vmax))
+                found = found[(found >= vmin) & (found <= vmax)]
+                if _apart(self.axis, found, vmin, vmax):
+                    break
+        while found.size > 2 and not _apart(self.axis, found, vmin, vmax):
+            found = found[::2]
         return found
 
 
+class _FewTicks(MaxNLocator):
+    """Two or three ticks away from the ends of a small axis, where labels would meet others.
+
+    There is one if the labels of two would meet.
+    """
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        margin = 0.12 * (vmax - vmin)
+        found = np.empty(0)
+        for n in (2, 3, 4, 6):
+            self.set_params(nbins=n)
+            found = np.asarray(super().tick_values(vmin, vmax))
+            found = found[(found >= vmin + margin) & (found <= vmax - margin)]
+            if found.size > 1:
+                break
+        if not _apart(self.axis, found, vmin, vmax, least=5):
+            found = found[[0, -1]]
+        return found if _apart(self.axis, found, vmin, vmax, least=5) else found[:1]
+
+
+def few_ticks(axis: Axis) -> None:
+    """Mark two or three values of a small axis, away from its ends."""
+    axis.set_major_locator(_FewTicks())
+
+
+def _apart(
+    axis: Any, ticks: NDArray[np.float64], vmin: float, vmax: float, *, least: int = 1
+) -> bool:
+    """Return whether the labels of ticks on a horizontal axis have gaps between them.
+
+    They are taken to have at least `least` characters.
+    """
+    if getattr(axis, "axis_name", "") != "x" or ticks.size < 2:
+        return True
+    room = axis.axes.bbox.width / axis.axes.figure.dpi * POINT
+    scale = np.log if axis.get_scale() == "log" else np.asarray
+    places = (scale(ticks) - scale(vmin)) / (scale(vmax) - scale(vmin)) * room
+    size = axis.get_tick_params("major").get("labelsize", mpl.rcParams["xtick.labelsize"])
+    size = FontProperties(size=size).get_size_in_points()
+    half = np.array([0.32 * size * max(len(f"{tick:g}"), least) for tick in ticks])
+    return bool(np.all(np.diff(places) > half[1:] + half[:-1] + 0.4 * size))
+
+
 def degree_axis(ax: Axes) -> None:
-    """Make both axes logarithmic if they have data, the horizontal one with plain numbers."""
+    """Make both axes logarithmic if they have data, the horizontal one with plain numbers.
+
+    Where all units have one degree, the axes are not stretched over decades around it.
+    """
     if not np.isfinite(ax.dataLim.minpos).all():  # only graphs without edges
         return
     ax.set(xscale="log", yscale="log")
+    if ax.dataLim.width == 0:
+        ax.set_xlim(ax.dataLim.x0 / 1.6, ax.dataLim.x0 * 1.6, auto=True)
+    if ax.dataLim.height == 0:
+        ax.set_ylim(ax.dataLim.y0 / 10, ax.dataLim.y0 * 1.5, auto=True)
     plain_degrees(ax.xaxis)
 
 
@@ -208,7 +277,7 @@ def draw_series(
     seen = np.concatenate([[False], np.isfinite(joined), [False]])
     lonely = np.flatnonzero(seen[1:-1] & ~seen[:-2] & ~seen[2:])
     style = styled(given, **defaults)
-    if lonely.size and style.get("marker") in (None, "", "None", "none", " "):
+    if lonely.size and style.get("marker") in NO_MARKERS:
         style |= {"marker": "o", "markersize": 2, "markevery": lonely.tolist()}
     (line,) = ax.plot(x, joined, **style)
     if apart.any():
@@ -253,29 +322,47 @@ def panels(ax: Axes, names: Iterable[str]) -> list[Axes]:
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     box = ax.get_window_extent()
-    width, height = box.width / ax.figure.dpi, box.height / ax.figure.dpi
-    columns = int(np.clip(round(np.sqrt(len(names) * width / max(height, 0.1))), 1, len(names)))
+    wanted = round(np.sqrt(len(names) * box.width / max(box.height, 1)))
+    columns = int(np.clip(wanted, 1, len(names)))
     rows = -(-len(names) // columns)
     base = float(mpl.rcParams["font.size"])
     small = 0.75 * base
-    gap_x, gap_y = 0.0125 * base / max(width, 0.5), 0.04 * base / max(height, 0.5)
     made = []
     for i, name in enumerate(names):
         row, column = divmod(i, columns)
-        w, h = (1 - gap_x * (columns - 1)) / columns, (1 - gap_y * (rows - 1)) / rows
-        panel = ax.inset_axes((column * (w + gap_x), (rows - 1 - row) * (h + gap_y), w, h))
-        panel.set_title(name, fontsize=0.875 * base, pad=2)
+        panel = ax.inset_axes((0, 0, 1, 1))
+        place = functools.partial(_in_grid, ax, (row, column), (rows, columns), base)
+        panel.set_axes_locator(place)
+        panel.set_title(name, fontsize=(0.875 if len(names) < 10 else 0.7) * base, pad=2)
         panel.tick_params(labelsize=small, pad=1.5, labelleft=column == 0, which="both")
         made.append(panel)
     ax.xaxis.labelpad, ax.yaxis.labelpad = 2.2 * small, 4.2 * small
     return made
 
 
+def _in_grid(
+    ax: Axes, cell: tuple[int, int], shape: tuple[int, int], base: float, panel: Any, renderer: Any
+) -> Bbox:
+    """Return the place of a panel in a figure; between panels there is room for titles and ticks.
+
+    It is asked for when the figure is drawn: the room is `base` times a constant also after a
+    legend below has made the axes smaller.
+    """
+    box, points = ax.bbox, ax.figure.dpi / POINT
+    gap_x, gap_y = 1.2 * base * points, 2.9 * base * points
+    (row, column), (rows, columns) = cell, shape
+    w = max(box.width - gap_x * (columns - 1), 0.1 * box.width) / columns
+    h = max(box.height - gap_y * (rows - 1), 0.1 * box.height) / rows
+    x, y = box.x0 + column * (w + gap_x), box.y0 + (rows - 1 - row) * (h + gap_y)
+    return Bbox.from_bounds(x, y, w, h).transformed(ax.figure.transSubfigure.inverted())
+
+
 def share_y(inside: Sequence[Axes]) -> None:
     """Give panels the vertical limits that hold the data of all of them, and of earlier calls."""
-    for panel in inside:
+    varied = [panel for panel in inside if panel.dataLim.height > 0] or inside
+    for panel in varied:
         panel.autoscale(axis="y")  # an earlier call fixed the limits
-    limits = np.array([panel.get_ylim() for panel in inside])
+    limits = np.array([panel.get_ylim() for panel in varied])
     for panel in inside:
         panel.set_ylim(limits[:, 0].min(), limits[:, 1].max())
 

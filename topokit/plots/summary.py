@@ -8,17 +8,20 @@ them. Without `ax` a new figure of the right size is made.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.transforms import ScaledTranslation
 from scipy import stats
 
 from topokit.experiments.record import History, RunLike, as_run, conditions, score_column
 from topokit.plots.across import mean_over_seeds
 from topokit.plots.history import (
+    FLOOR,
     accuracy_over_epochs,
     layer_of,
     measure_over_epochs,
@@ -26,8 +29,7 @@ from topokit.plots.history import (
     verdict_timeline,
 )
 from topokit.plots.layer import degrees_of
-from topokit.plots.parts import empty_axes, plain_degrees
-from topokit.plots.style import COLOURS, NULL
+from topokit.plots.parts import empty_axes, next_colour, plain_degrees, reference, styled
 
 if TYPE_CHECKING:
     from topokit.graph import LayerGraph
@@ -55,7 +57,10 @@ def summary(
     layer: str | None = None,
     side: str = "fan_in",
     scale: str = "linear",
+    label: str | None = None,
+    color: Any = None,
     ax: Axes | None = None,
+    **kwargs: Any,
 ) -> Axes:
     r"""Plot a run in one figure: degrees, verdicts, spectral gap, connectivity, turnover, accuracy.
 
@@ -74,8 +79,15 @@ def summary(
         ``"fan_in"`` or ``"fan_out"``: which degrees.
     scale : str
         Of the time axis, ``"linear"`` or ``"log"`` (epoch 0 at its left end).
+    label : str, optional
+        Name of the run in the title, by default its own.
+    color : color, optional
+        Of everything; layers then differ in their dashes. By default layers take the colours of
+        the colour cycle in every panel, and the degrees and the accuracy its first.
     ax : Axes, optional
-        The panels are placed inside it; by default a new figure as wide as a page.
+        An empty one, in which the panels are placed; by default a new figure as wide as a page.
+    **kwargs
+        Properties of the lines in all panels, as of `matplotlib.axes.Axes.plot`.
 
     Returns
     -------
@@ -85,7 +97,8 @@ def summary(
     Raises
     ------
     ValueError
-        If the run has no such layer, or the side or scale is none of these.
+        If the run has no such layer, the side or scale is none of these, or something is drawn in
+        the axes already.
 
     Notes
     -----
@@ -114,28 +127,31 @@ def summary(
                 wanted.append(("verdict", 0.25 + 0.11 * min(n_layers, 20)))
     if len(history.epochs) and score_column(history.epochs) is not None:
         wanted.append(("score", 1.0))
-    ax = _frame(ax, "summary", f"Summary of {history.name}")
+    ax = _frame(ax, "summary", f"Summary of {label or history.name}")
+    looks: dict[str, Any] = {"color": color, **kwargs}
     panels = _stack(ax, [height for _, height in wanted])
     keyed: set[str] = set()
     for (name, _), panel in zip(wanted, panels, strict=True):
         if name == "degrees":
-            _draw_degrees(panel, history, str(layer), side, scale)
+            _draw_degrees(panel, history, str(layer), side, scale, color, kwargs)
         elif name == "verdict":
-            verdict_timeline(history, ax=panel)
+            verdict_timeline(history, color=color, ax=panel)
             panel.set_ylabel("verdict")
             panel.tick_params(axis="y", length=0, labelsize="xx-small")
             panel.spines[:].set_visible(False)
         elif name == "score":
-            accuracy_over_epochs(history, ax=panel)
+            accuracy_over_epochs(history, ax=panel, **looks)
         else:
-            measure_over_epochs(history, name, ax=panel)
+            measure_over_epochs(history, name, ax=panel, **looks)
             panel.set_ylabel(MEASURES[name])
             if name == "fan_in.dispersion":
                 _log(panel, frame.loc[frame["measure"] == name, "value"])
             else:
-                panel.set_ylim(0, 1.08 * panel.dataLim.y1 if panel.dataLim.y1 > 0 else 1)
+                top = 1.08 * panel.dataLim.y1 if panel.dataLim.y1 > 0 else 1.0
+                panel.set_ylim(-FLOOR * top, top)
         keyed |= _bare(panel, keyed)
-    _one_time_axis(panels, scale, recorded)
+    found = dict(zip((name for name, _ in wanted), panels, strict=True))
+    _one_time_axis(panels, scale, recorded, rows=found.get("verdict"))
     return ax
 
 
@@ -145,7 +161,10 @@ def summary_across(
     arm: str = "arm",
     layer: str | None = None,
     scale: str = "linear",
+    label: str | None = None,
+    color: Any = None,
     ax: Axes | None = None,
+    **kwargs: Any,
 ) -> Axes:
     """Plot runs of several conditions in one figure: means over seeds with their 95 % intervals.
 
@@ -165,8 +184,15 @@ def summary_across(
         By default the first of each run. Not for frames.
     scale : str
         Of the time axis, ``"linear"`` or ``"log"`` (epoch 0 at its left end).
+    label : str, optional
+        Name of the runs in the legend, before that of the condition.
+    color : color, optional
+        Of all conditions, which then differ in their dashes; by default each takes the next of
+        the colour cycle.
     ax : Axes, optional
-        The panels are placed inside it; by default a new figure as wide as a page.
+        An empty one, in which the panels are placed; by default a new figure as wide as a page.
+    **kwargs
+        Properties of the lines in all panels, as of `matplotlib.axes.Axes.plot`.
 
     Returns
     -------
@@ -176,7 +202,8 @@ def summary_across(
     Raises
     ------
     ValueError
-        If a run has no such layer or the scale is neither; or a frame has no column ``epoch`` or
+        If a run has no such layer, the scale is neither, or something is drawn in the axes
+        already; or a frame has no column ``epoch`` or
         `arm`, or none of the columns that are drawn.
 
     Examples
@@ -207,10 +234,10 @@ def summary_across(
     panels = _stack(ax, [1.0] * len(known))
     keyed: set[str] = set()
     for name, panel in zip(known, panels, strict=True):
-        mean_over_seeds(table, name, arm=arm, ax=panel)
+        mean_over_seeds(table, name, arm=arm, label=label, color=color, ax=panel, **kwargs)
         panel.set_ylabel(MEASURES.get(name, name.replace("_", " ")))
         if name == "fan_in.dispersion":
-            panel.axhline(1, color=NULL, ls=":", lw=1, zorder=0)
+            panel.axhline(1, **reference(zorder=0))
             _log(panel, table[name])
         keyed |= _bare(panel, keyed)
     _one_time_axis(panels, scale, sorted({int(e) for e in table["epoch"]}))
@@ -338,17 +365,23 @@ def _log(panel: Axes, values: pd.Series) -> None:
     if len(good):
         panel.set_yscale("log")
         panel.set_ylim(min(0.5, 0.8 * good.min()), max(2.0, 1.25 * good.max()))
-        panel.yaxis.set_minor_formatter(NullFormatter())
+        plain_degrees(panel.yaxis)
 
 
-def _one_time_axis(panels: Sequence[Axes], scale: str, epochs: Sequence[int]) -> None:
-    """Scale the common time axis, label it at the lowest panel only, and align the labels."""
+def _one_time_axis(
+    panels: Sequence[Axes], scale: str, epochs: Sequence[int], *, rows: Axes | None = None
+) -> None:
+    """Scale the common time axis, label it at the lowest panel only, and align the labels.
+
+    `rows` is the panel with a row for each layer, if there is one.
+    """
     for panel in panels[:-1]:
         panel.tick_params(labelbottom=False)
     for i, panel in enumerate(panels):
-        panel.yaxis.set_label_coords(-0.075, 0.5)
+        if panel is not rows:  # whose names of layers may need more room
+            panel.yaxis.set_label_coords(0, 0.5, _left_of(panel, 3.4))
         panel.text(
-            -0.115, 1.03, "abcdefghijklmnop"[i], transform=panel.transAxes, weight="bold",
+            0, 1.03, "abcdefghijklmnop"[i], transform=_left_of(panel, 5.9), weight="bold",
             fontsize="medium", ha="right",
         )  # fmt: skip
         if panel.get_yscale() != "linear":
@@ -365,24 +398,39 @@ def _one_time_axis(panels: Sequence[Axes], scale: str, epochs: Sequence[int]) ->
             panel.set_xlim(min(epochs) - margin, last + max(margin, 0.02 * max(last, 1)))
 
 
-def _draw_degrees(panel: Axes, history: History, layer: str, side: str, scale: str) -> None:
+def _left_of(panel: Axes, distance: float) -> Any:
+    """Return the axes' coordinates, moved to the left by a multiple of the size of the font."""
+    inch = distance * float(mpl.rcParams["font.size"]) / 72
+    return panel.transAxes + ScaledTranslation(-inch, 0, panel.figure.dpi_scale_trans)
+
+
+def _draw_degrees(
+    panel: Axes,
+    history: History,
+    layer: str,
+    side: str,
+    scale: str,
+    color: Any,
+    given: Mapping[str, Any],
+) -> None:
     """Draw quantiles of the degrees of one layer over epochs, with the range of random graphs."""
     epochs = _spaced(history.recorded, scale)
     graphs = [history.topology(epoch)[layer] for epoch in epochs]
     degrees = [degrees_of(graph, side)[0] for graph in graphs]
     none = np.full(len(QUANTILES), np.nan)
     table = np.array([np.quantile(d, QUANTILES) if d.size else none for d in degrees]).T
-    colour = COLOURS[0]
+    colour = next_colour(panel, color)
     words = ("range", "5–95 %", "quartiles")
     for i, (word, alpha) in enumerate(zip(words, (0.15, 0.25, 0.4), strict=True)):
         panel.fill_between(
             epochs, table[i], table[-1 - i], color=colour, alpha=alpha, lw=0, label=word
         )
-    panel.plot(epochs, table[3], color=colour, ls="-", label="median")
-    panel.plot(epochs, table[-1], color=colour, ls="-", lw=0.6)
+    style = styled(given, color=colour, linestyle="-", marker="none", label="median")
+    panel.plot(epochs, table[3], **style)
+    panel.plot(epochs, table[-1], color=colour, ls="-", lw=0.6, marker="none")
     expected = np.array([_random_range(graph, side) for graph in graphs]).T
     for row, label in zip(expected, (None, "range expected in\na random graph"), strict=True):
-        panel.plot(epochs, row, color=NULL, ls=":", lw=1, label=label)
+        panel.plot(epochs, row, **reference(label=label))
     top = max(float(np.nanmax(table, initial=1)), float(np.nanmax(expected, initial=1)))
     low = min(float(np.nanmin(table, initial=top)), float(np.nanmin(expected, initial=top)))
     if low > 2:
