@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+# The module imports triton, which tests want in a process of its own; it has no examples.
+collect_ignore = ["topokit/nn/kernels/card_kernels.py"]
+
 NEED_A_RUN = tuple(
     f"topokit.plots.{module}" for module in ("animation", "degrees", "growth", "history", "summary")
 )

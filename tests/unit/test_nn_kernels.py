@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import topokit
 from tests.strategies import layer_graphs
 from topokit.graph import LayerGraph
+from topokit.nn import kernels
 from topokit.nn.activations import SReLU, dropped_out
 from topokit.nn.kernels import EdgeIndex, choose_kernel, edge_product, products
 from topokit.nn.kernels import threads as kernel_threads
@@ -45,7 +46,7 @@ def inputs(rng, graph, batch, dtype=torch.float64):
     return draw(batch, graph.n_in), draw(graph.n_edges), draw(graph.n_out)
 
 
-@pytest.mark.parametrize("name", list(PRODUCTS))
+@pytest.mark.parametrize("name", sorted({*PRODUCTS} - {"triton"}))  # that is in test_nn_card
 @given(graph=layer_graphs(), batch=st.integers(0, 20), seed=st.integers(0, 99))
 def test_every_product_equals_dense_algebra(name, graph, batch, seed):
     x, values, bias = inputs(np.random.default_rng(seed), graph, batch)
@@ -238,10 +239,46 @@ def test_auto_chooses_by_density_and_says_why(rng):
     complete = random_graph(rng, 10, 10, 100)
     assert choose_kernel("auto", complete) == ("dense", "the graph is complete")
     assert choose_kernel("csr", complete) == ("csr", "asked for")
-    assert choose_kernel("auto", middle, "cuda") == (
+    assert choose_kernel("auto", middle, "xpu") == (
         "dense",
-        "density 0.5 is above the crossover 0.05 assumed on cuda",
+        "density 0.5 is above the crossover 0.05 assumed on xpu",
     )
+
+
+@pytest.fixture
+def matmul():
+    """Torch's settings of products on a card, put back afterwards."""
+    before = torch.get_float32_matmul_precision()
+    yield torch.backends.cuda.matmul
+    torch.set_float32_matmul_precision(before)
+
+
+def test_auto_on_a_card_says_which_dense_product_it_compares_with(rng, matmul, monkeypatch):
+    graph = random_graph(rng, 100, 100, 400)  # 4 %
+    monkeypatch.setattr(kernels, "sparse_product", lambda kind: PRODUCTS["torch"])
+    assert choose_kernel("auto", graph, "cuda") == (
+        "csr",
+        "density 0.04 is below the crossover 0.05 assumed on cuda",
+    )
+    monkeypatch.setattr(kernels, "sparse_product", lambda kind: PRODUCTS["triton"])
+    half, single = torch.bfloat16, torch.float32
+    for dtype, tf32, batch, limit, choice, words in (
+        (single, False, 128, 0.2, "csr", "batches of 128 against dense float32"),
+        (torch.float64, True, 128, 0.2, "csr", "batches of 128 against dense float32"),
+        (single, True, 128, 0.06, "csr", "batches of 128 against dense TF32"),
+        (single, True, 1024, 0.025, "dense", "batches of 1024 against dense TF32"),
+        (half, False, 128, 0.02, "dense", "batches of 128 against dense float16 or bfloat16"),
+        (torch.float16, False, 1024, 0.01, "dense", "1024 against dense float16 or bfloat16"),
+    ):
+        matmul.allow_tf32 = tf32
+        chosen, reason = choose_kernel("auto", graph, "cuda", batch=batch, dtype=dtype)
+        assert chosen == choice
+        side = "below" if choice == "csr" else "above"
+        assert f"density 0.04 is {side} the crossover {limit:g} measured" in reason
+        assert words in reason
+    torch.set_float32_matmul_precision("high")
+    assert "TF32" in choose_kernel("auto", graph, "cuda")[1]
+    assert choose_kernel("auto", graph, "cpu")[0] == "csr"
 
 
 def test_invalid_input_is_refused_with_a_message(rng):

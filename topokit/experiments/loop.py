@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from topokit.experiments.captured import Steps, graphs_of
 from topokit.experiments.samples import CLASSES, Batch, Classes, Numbers, Samples, evaluate
 from topokit.graph import EdgeUpdate, Topology
 from topokit.graph.checksums import read_file, seal, unseal
@@ -60,6 +62,9 @@ class Epoch:
         What the rewiring since the epoch before changed, exactly; layers that kept their graph are
         left out. None if it is not known: in the first epoch, after a resume, and after several
         rewirings.
+    steps : dict or None
+        On a graphics card, how many of the epoch's steps were ``replayed``, and how many were
+        launched ``one_by_one`` for which reasons (see `topokit.experiments.captured`).
     """
 
     index: int
@@ -67,6 +72,7 @@ class Epoch:
     topology: Topology
     explored: dict[str, float] | None = None
     updates: dict[str, EdgeUpdate] | None = None
+    steps: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +170,7 @@ class TrainState:
         """
         try:
             self.model.load_state_dict(checkpoint["model"])
-            self.optimizer.load_state_dict(checkpoint["optimizer"])
+            self.optimizer.load_state_dict(_own_options(checkpoint["optimizer"], self.optimizer))
             streams = json.loads(checkpoint["rngs"])
             if set(streams) != set(self.rngs):
                 has = ", ".join(sorted(streams)) or "none"
@@ -203,6 +209,17 @@ class TrainState:
                         f"the checkpoint does not fit the run: the optimizer's state of parameter "
                         f"{at} is {'of another shape' if wrong else 'missing'}"
                     )
+
+
+OF_DEVICE = ("capturable", "fused", "foreach")
+"""Options of an optimizer that say how it computes, which depends on the device."""
+
+
+def _own_options(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return an optimizer's saved state with the options of this device."""
+    groups = zip(saved["param_groups"], optimizer.param_groups, strict=True)
+    own = [{**g, **{key: now[key] for key in OF_DEVICE if key in now}} for g, now in groups]
+    return {**saved, "param_groups": own}
 
 
 def read_checkpoint(path: str | os.PathLike[str], check: str | None = None) -> dict[str, Any]:
@@ -340,6 +357,7 @@ def train(
     engine.join(processes)
     engine.go_on(state.step, state.epoch, state.memory)
     state.memory = engine.memory
+    steps = _steps(state, engine, plan)
     known = False  # whether the graphs of the epoch before are known, and at how many rewirings
     before = 0
     try:
@@ -347,7 +365,7 @@ def train(
             if plan.epochs is not None and index >= plan.epochs:
                 break
             start = time.perf_counter()
-            loss = _one_epoch(state, samples, plan, processes)
+            loss = _one_epoch(state, samples, plan, processes, steps)
             first = processes is None or processes.first
             test_loss, score = math.nan, math.nan
             if first:
@@ -371,7 +389,8 @@ def train(
             if not ends:
                 engine.end_epoch(validation)
             metrics["seconds"] = time.perf_counter() - start
-            yield Epoch(index, metrics, topology, explored, updates)
+            made = None if steps is None else steps.report()
+            yield Epoch(index, metrics, topology, explored, updates, made)
             if ends:
                 break
     finally:
@@ -397,8 +416,28 @@ def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
+def _steps(state: TrainState, engine: Engine, plan: TrainPlan) -> Steps | None:
+    """Return the steps of a model that is on a device where they can be recorded."""
+    graphs = graphs_of(device_of(state.model))
+    if graphs is None:
+        return None
+    return Steps(
+        graphs,
+        state.model,
+        state.optimizer,
+        engine,
+        generator=state.dropout,
+        loss=plan.objective.loss,
+        size=plan.batch_size,
+    )
+
+
 def _one_epoch(
-    state: TrainState, samples: Samples, plan: TrainPlan, processes: Processes | None
+    state: TrainState,
+    samples: Samples,
+    plan: TrainPlan,
+    processes: Processes | None,
+    steps: Steps | None = None,
 ) -> float:
     """Train over all samples once and return the mean loss of the batches.
 
@@ -414,19 +453,32 @@ def _one_epoch(
     losses: list[float] = []
     waiting: list[torch.Tensor] = []  # losses that are still on a device
     often = 1 if samples.device.type == "cpu" else CHECKED_EVERY
-    for batch in samples.shuffled(plan.batch_size, state.rngs["order"]):
+
+    def usual(batch: Batch) -> None:
+        nonlocal losses
         state.optimizer.zero_grad(set_to_none=True)
+        loss = plan.objective.loss(state.model, batch)
+        waiting.append(loss.detach())
+        if len(waiting) >= often:
+            losses += _finite(state, waiting)
+        loss.backward()
+        state.optimizer.step()  # its hook calls the engine, which rewires
+
+    for batch in samples.shuffled(plan.batch_size, state.rngs["order"]):
         state.step += 1
-        if processes is None:
-            loss = plan.objective.loss(state.model, batch)
-            waiting.append(loss.detach())
-            if len(waiting) >= often:
-                losses += _finite(state, waiting)
-            loss.backward()
-        else:
+        if processes is not None:
+            state.optimizer.zero_grad(set_to_none=True)
             mean = _shared_gradient(state.model, batch, plan.objective, processes)
             losses += _finite(state, [torch.tensor(mean, dtype=torch.float64)])
-        state.optimizer.step()  # its hook calls the engine, which rewires
+            state.optimizer.step()
+        elif steps is None:
+            usual(batch)
+        elif steps.replays(batch):
+            waiting.append(steps.replay(batch))
+            if len(waiting) >= often:
+                losses += _finite(state, waiting)
+        else:
+            steps.usual(partial(usual, batch))
     return float(np.mean(losses + _finite(state, waiting)))
 
 

@@ -78,6 +78,7 @@ class Recorder:
         *,
         checkpoint: str = "",
         seconds: float = 0.0,
+        steps: Mapping[str, Any] | None = None,
     ) -> None:
         """Record one epoch.
 
@@ -96,6 +97,8 @@ class Recorder:
             Checksum of the checkpoint that will be saved after this epoch.
         seconds : float
             Time spent in measuring.
+        steps : mapping, optional
+            How the epoch's steps were launched on a graphics card.
         """
         run = self.run
         self._last = snapshots.append(
@@ -106,6 +109,7 @@ class Recorder:
             "kind": "epoch", "run": self._identity, "epoch": epoch, "metrics": metrics,
             "measures": list(zip(*columns, strict=True)), "seconds": seconds,
             "topology": self._last.check, "checkpoint": checkpoint,
+            **({} if steps is None else {"steps": dict(steps)}),
         }  # fmt: skip
         self._line = run.add_line(line, self._line)
         if self._explored is None:

@@ -439,10 +439,25 @@ def make_optimizer(
     if spec.name == "sgd":
         options |= {"momentum": spec.momentum, "nesterov": spec.nesterov}
     kind: Callable[..., torch.optim.Optimizer] = getattr(torch.optim, OPTIMIZERS[spec.name])
-    optimizer = kind(parameters, **options)
+    held = list(parameters)
+    options |= _options_on(held[0].device.type, spec.name)
+    optimizer = kind(held, **options)
     if spec.decay_per_step:
-        optimizer.register_step_pre_hook(partial(_shrink, 1 - spec.decay_per_step))
+        shrink: Any = partial(_shrink, 1 - spec.decay_per_step)
+        shrink.recorded = True  # all its work is on the device: see topokit.experiments.captured
+        optimizer.register_step_pre_hook(shrink)
     return optimizer
+
+
+def _options_on(device: str, optimizer: str) -> dict[str, bool]:
+    """Return how an optimizer computes on a type of device.
+
+    On a graphics card all parameters are changed by one kernel, and Adam's count of steps is there,
+    so that steps can be recorded.
+    """
+    if device != "cuda":
+        return {}
+    return {"fused": True} if optimizer == "sgd" else {"fused": True, "capturable": True}
 
 
 @torch.no_grad()
@@ -498,6 +513,7 @@ def _loop(
             changes,
             checkpoint=(seal_in(content) or {})["digest"],
             seconds=seconds,
+            steps=epoch.steps,
         )
         run_directory.write("checkpoint.pt", content)
         progress(epoch, frame)

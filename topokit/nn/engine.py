@@ -74,6 +74,8 @@ class Engine(Schedule, Attached, Member):
     ----------
     steps, epochs, updates : int
         Optimizer steps, epochs (`end_epoch`) and rewirings so far.
+    paused : bool
+        Whether the optimizers' hooks do nothing, while a step is being recorded.
     last : dict of EdgeUpdate
         The changes of the last rewiring; layers that kept their graph are left out.
     topology : dict of LayerGraph
@@ -120,6 +122,7 @@ class Engine(Schedule, Attached, Member):
         self.recorder, self.rng = recorder, rng
         self.name = name or f"{rule.drop.__name__}, {rule.grow.__name__}"
         self.updates = 0
+        self.paused = False
         self.last: dict[str, EdgeUpdate] = {}
         self._layers = sparse_layers(model)
         for skipped in options.skip:
@@ -253,6 +256,8 @@ class Engine(Schedule, Attached, Member):
         A step that is given a closure computes its gradients itself; those of the first call of
         the closure belong to the weights before the step.
         """
+        if self.paused:
+            return None
         self._tries += 1
         if found_inf(optimizer):
             return None
@@ -287,7 +292,7 @@ class Engine(Schedule, Attached, Member):
 
     def _after_step(self, optimizer: torch.optim.Optimizer, number: int) -> None:
         """Count a step once all optimizers have made one, and rewire if one is due."""
-        if found_inf(optimizer):
+        if self.paused or found_inf(optimizer):
             return
         for name in self._held(optimizer):
             layer = self._layers[name]
@@ -309,6 +314,21 @@ class Engine(Schedule, Attached, Member):
         if isinstance(every, int) and self.steps % every == 0 and self._is_due(self.steps):
             self.rewire()
         self._switch_capture()
+
+    def stepped(self) -> None:
+        """Count a step that was made without the optimizers' hooks, as by a recording of one."""
+        for number, each in enumerate(self.optimizers):
+            self._before_step(each, (), {})
+            self._after_step(each, number)
+
+    @property
+    def sees_steps(self) -> str:
+        """Why each step has to be made with the optimizers' hooks, in words; "" if it need not."""
+        if "sensitivity" in self._data.needs:
+            return f"the rule ({self.name}) adds up the gradients of all steps"
+        if self.rule.step is not None:
+            return f"the rule ({self.name}) takes part in every step"
+        return "several processes train together" if self._processes is not None else ""
 
     def end_epoch(self, accuracy: float | None = None) -> dict[str, EdgeUpdate]:
         """Count an epoch, and rewire if `every` is ``"epoch"``.

@@ -303,7 +303,8 @@ class EdgeLayer(nn.Module):
 
     def choose_kernel(self) -> tuple[str, str]:
         """Return the kernel in use and the reason in words."""
-        return choose_kernel(self.kernel, self.graph, self.values.device)
+        values = self.values
+        return choose_kernel(self.kernel, self.graph, values.device, dtype=values.dtype)
 
     def to_dense(self) -> torch.Tensor:
         """Return the (n_out, n_in) weight matrix, zeros where no edge is: O(n_out * n_in)."""

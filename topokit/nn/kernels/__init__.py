@@ -3,7 +3,8 @@ r"""The product behind a sparse layer, ``y = x W^T + b``, and the kernels that c
 W has entries at the edges of a graph only, and so has its gradient. A layer chooses by name:
 
 ``csr``
-    On the CPU the compiled kernels of `topokit.nn.kernels.cpu`, elsewhere ``torch.sparse``.
+    On the CPU the compiled kernels of `topokit.nn.kernels.cpu`, on graphics cards those of
+    `topokit.nn.kernels.card` (where triton is installed), elsewhere ``torch.sparse``.
 ``dense``
     The edges are scattered into an ``(n_out, n_in)`` matrix, which torch multiplies.
 ``auto``
@@ -13,7 +14,8 @@ The modules, from the layer down: this one checks the input and chooses (`edge_p
 `autograd` has the autograd function of eager training, and `ops` the operators of everything else;
 `products` has the ways of computing (`PRODUCTS`) and `EdgeIndex`, which derives the arrays they
 need from a graph; `threads` describes a kernel's arguments and runs it on torch's threads; `cpu` is
-the compiled code.
+the compiled code. For graphics cards `card` has the arrays of a graph and launches the kernels of
+`card_kernels`, which are written in Triton.
 
 **Two paths.** Ordinary training takes the autograd function: one node for product, bias and ReLU,
 and one backward kernel. Where torch follows the computation (`torch.compile`, ``torch.export``,
@@ -24,8 +26,9 @@ is compiled for one batch is right for another.
 
 **Number types.** float32 and float64 are computed as they are, float16 and bfloat16 in float32 and
 rounded once, complex64 and complex128 as products of real and imaginary parts; other types are
-refused. Under automatic mixed precision the product keeps the precision of the edge values, in
-every layer and kernel.
+refused. On a card the kernels take float16 and bfloat16 as they are, with sums in float32 that
+are rounded once. Under automatic mixed precision the product keeps the precision of the edge
+values, in every layer and kernel.
 
 **Arguments of a kernel.** A kernel gets one record of 64-bit integers: a header, then the kernel's
 own fields, named and explained in `topokit.nn.kernels.threads`. A field is an address, a size or a
@@ -66,8 +69,11 @@ compiled code against edits of the source. A fault put into any kernel must make
    threads.
 
 For another device none of this is needed: write a class in a new module with the interface of
-`topokit.nn.kernels.products.Product`, put it into `PRODUCTS`, and name it in `sparse_product`, the
-only place that chooses by device.
+`topokit.nn.kernels.products.Product`, put it into `PRODUCTS`, and say with `use_on_device` where it
+is to be used, as `card` does.
+
+The Triton kernels are tested on machines without a card by Triton's interpreter
+(``tests/unit/test_nn_card.py``), on a card by the same tests and by ``benchmarks/gpu.py``.
 """
 
 from __future__ import annotations
@@ -76,6 +82,7 @@ import numpy as np
 import torch
 
 from topokit.graph import LayerGraph, check_per_edge
+from topokit.nn.kernels import card  # noqa: F401  adds its way of computing to PRODUCTS
 from topokit.nn.kernels.autograd import EdgeProduct
 from topokit.nn.kernels.ops import (
     Edges,
@@ -102,10 +109,20 @@ KERNEL_CHOICES = ("auto", "csr", "dense")
 
 # Densities above which the dense product is faster, forward and backward, for batches of up to
 # LARGE_BATCH and for larger ones, whose rows no longer fit the first caches: measured on the CPU
-# by benchmarks/training_step.py --crossover. For other devices an assumption.
+# by benchmarks/training_step.py --crossover.
 CROSSOVER = (0.8, 0.35)
-ASSUMED_CROSSOVER = 0.05
 LARGE_BATCH = 256
+
+# The same on a graphics card with the kernels of `card`, by what the dense product computes in:
+# read off times of a prototype of these kernels on one H200 (2026-11-26, torch 2.11; a layer of
+# 3072 x 4000 units and batches of 128; 4096 x 4096 and batches of 1024), whose activations were
+# float32. The kernels themselves have not been measured; `benchmarks/gpu.py` measures them.
+ON_CARD = {
+    "float32": (0.2, 0.16),
+    "TF32": (0.06, 0.025),
+    "float16 or bfloat16": (0.02, 0.01),
+}
+ASSUMED_CROSSOVER = 0.05  # for other devices, and for torch.sparse on a card without triton
 
 
 def choose_kernel(
@@ -114,6 +131,7 @@ def choose_kernel(
     device: torch.device | str = "cpu",
     *,
     batch: int = 128,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[str, str]:
     """Return the kernel in use, ``"csr"`` or ``"dense"``, and the reason in words.
 
@@ -124,6 +142,11 @@ def choose_kernel(
     device : torch.device or str
     batch : int
         Number of samples.
+    dtype : torch.dtype
+        Number type of edge values and activations. On a graphics card dense products are several
+        times faster in half precision, and in float32 where torch may use TF32
+        (``torch.set_float32_matmul_precision``), so the choice depends on it; the reason says
+        which dense product was compared with.
 
     Returns
     -------
@@ -143,32 +166,55 @@ def choose_kernel(
     >>> graph = LayerGraph.from_edge_ids(range(0, 10**6, 100), (1000, 1000))
     >>> choose_kernel("auto", graph)
     ('csr', 'density 0.01 is below the crossover 0.8 measured on cpu, batch 128')
+    >>> choose_kernel("auto", graph, "cuda", dtype=torch.bfloat16)[0]
+    'csr'
     """
     kind = torch.device(device).type
-    choice = "dense" if _is_dense(kernel, graph, kind, batch) else "csr"
+    choice = "dense" if _is_dense(kernel, graph, kind, batch, dtype) else "csr"
     if kernel != "auto":
         return choice, "asked for"
     if graph.n_edges == graph.n_out * graph.n_in:
         return choice, "the graph is complete"
     side = "above" if choice == "dense" else "below"
-    origin = f"measured on cpu, batch {batch}" if kind == "cpu" else f"assumed on {kind}"
-    limit = _crossover(kind, batch)
+    limit, origin = _crossover(kind, batch, dtype)
     return choice, f"density {graph.density:.2g} is {side} the crossover {limit:g} {origin}"
 
 
-def _is_dense(kernel: str, graph: LayerGraph | Edges, kind: str, batch: int) -> bool:
+def _is_dense(
+    kernel: str, graph: LayerGraph | Edges, kind: str, batch: int, dtype: torch.dtype
+) -> bool:
     """Return whether the dense product is to be used: `choose_kernel` without the reason."""
     if kernel not in KERNEL_CHOICES:
         raise ValueError(f"expected a kernel of {', '.join(KERNEL_CHOICES)}, got {kernel!r}")
     if kernel != "auto":
         return kernel == "dense"
     cells = graph.n_out * graph.n_in
-    return graph.n_edges == cells or graph.n_edges > _crossover(kind, batch) * cells
+    return graph.n_edges == cells or graph.n_edges > _crossover(kind, batch, dtype)[0] * cells
 
 
-def _crossover(kind: str, batch: int) -> float:
-    """Return the density above which the dense product is faster."""
-    return CROSSOVER[batch > LARGE_BATCH] if kind == "cpu" else ASSUMED_CROSSOVER
+def _crossover(kind: str, batch: int, dtype: torch.dtype) -> tuple[float, str]:
+    """Return the density above which the dense product is faster, and how it is known."""
+    large = batch > LARGE_BATCH
+    if kind == "cpu":
+        return CROSSOVER[large], f"measured on cpu, batch {batch}"
+    if kind != "cuda" or sparse_product(kind) is not PRODUCTS["triton"]:
+        return ASSUMED_CROSSOVER, f"assumed on {kind}"
+    if dtype in (torch.float16, torch.bfloat16):
+        against = "float16 or bfloat16"
+    elif dtype == torch.float32 and _uses_tf32():
+        against = "TF32"
+    else:  # float64 was not measured: as float32
+        against = "float32"
+    known = f"measured with batches of {1024 if large else 128} against dense {against} on an H200"
+    return ON_CARD[against][large], known
+
+
+def _uses_tf32() -> bool:
+    """Return whether torch multiplies float32 matrices in TF32 on a card."""
+    settings = torch.backends.cuda.matmul
+    # Newer versions have two settings, and refuse to read the older once the newer was set.
+    precision = getattr(settings, "fp32_precision", None)
+    return settings.allow_tf32 if precision is None else precision == "tf32"
 
 
 def edge_product(
@@ -235,7 +281,7 @@ def edge_product(
     if x.ndim != 2:
         rows = x.reshape(-1, edges.n_in) if edges.n_in else x.new_zeros(_samples(x), 0)
     batch = 0 if follow else rows.shape[0]  # what is compiled for one batch is used for another
-    dense = _is_dense(kernel, edges, x.device.type, batch)
+    dense = _is_dense(kernel, edges, x.device.type, batch, x.dtype)
     if follow or x.is_complex():
         if not isinstance(index, Edges):
             index = edges_of(index, x.device)
@@ -245,7 +291,7 @@ def edge_product(
         way = PRODUCTS["dense"] if dense else sparse_product(x.device.type)
         if rows.stride(0) != 1 and rows.shape[0] > 1:
             rows = rows.t().contiguous().t()
-        if x.dtype in NATIVE or dense:
+        if x.dtype in way.dtypes:
             y = EdgeProduct.apply(rows, values, bias, index, relu, way)
         else:
             wide = None if bias is None else bias.float()

@@ -34,7 +34,7 @@ from torch.autograd import forward_ad
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from topokit.graph import LayerGraph
-from topokit.nn.kernels.products import NATIVE, EdgeIndex, sparse_product, units_first
+from topokit.nn.kernels.products import EdgeIndex, Product, sparse_product, units_first
 
 __all__ = [
     "Edges",
@@ -186,7 +186,7 @@ def _product(
     values: torch.Tensor, x: torch.Tensor, indptr: torch.Tensor, indices: torch.Tensor, n_in: int
 ) -> torch.Tensor:
     index, way = index_of(indptr, indices, n_in), sparse_product(x.device.type)
-    wide = _wide(x.dtype)
+    wide = _wide(x.dtype, way)
     y = way.product(_columns(x, wide), values.detach().to(wide), None, index, False)
     return y.to(x.dtype).contiguous()
 
@@ -195,7 +195,7 @@ def _transposed_product(
     values: torch.Tensor, g: torch.Tensor, indptr: torch.Tensor, indices: torch.Tensor, n_in: int
 ) -> torch.Tensor:
     index, way = index_of(indptr, indices, n_in), sparse_product(g.device.type)
-    wide = _wide(g.dtype)
+    wide = _wide(g.dtype, way)
     dx = way.transposed(_columns(g, wide), values.detach().to(wide), index)
     return dx.to(g.dtype).contiguous()
 
@@ -204,15 +204,15 @@ def _edge_sums(
     g: torch.Tensor, x: torch.Tensor, indptr: torch.Tensor, indices: torch.Tensor, n_in: int
 ) -> torch.Tensor:
     index, way = index_of(indptr, indices, n_in), sparse_product(x.device.type)
-    wide = _wide(x.dtype)
+    wide = _wide(x.dtype, way)
     values = x.new_empty(index.graph.n_edges, dtype=wide)
     _, sums, _ = way.gradients(_columns(g, wide), _columns(x, wide), values, index, False, False)
     return sums.to(x.dtype)
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """Return the number type in which the kernels compute."""
-    return dtype if dtype in NATIVE else torch.float32
+def _wide(dtype: torch.dtype, way: type[Product]) -> torch.dtype:
+    """Return the number type in which the kernels are to be given numbers."""
+    return dtype if dtype in way.dtypes else torch.float32
 
 
 def _columns(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

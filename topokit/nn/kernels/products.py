@@ -6,8 +6,9 @@ differentiable.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ __all__ = [
     "Product",
     "sparse_product",
     "units_first",
+    "use_on_device",
 ]
 
 NATIVE = (torch.float32, torch.float64)
@@ -51,6 +53,8 @@ FEW_OUTPUTS = 32
 Gradients = tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None]
 """Gradient of the input, if needed; of the edges' values; and the sums of the first over the
 batch, if the kernel had them at no cost."""
+
+Arrays = TypeVar("Arrays", bound=tuple[torch.Tensor, ...])
 
 
 class EdgeIndex:
@@ -76,7 +80,7 @@ class EdgeIndex:
         if graph.n_edges >= 2**31 or graph.n_out >= 2**31:
             raise ValueError(f"expected fewer than 2**31 edges and units, got {graph}")
         self.graph = graph
-        self._torch: dict[Any, Any] = {}
+        self._kept: dict[Any, Any] = {}
         self._bounds: dict[tuple[str, int], Any] = {}
 
     @cached_property
@@ -136,20 +140,51 @@ class EdgeIndex:
             self._bounds[side, parts] = equal_edge_bounds(pointers, parts)
         return self._bounds[side, parts]
 
+    def on(self, device: torch.device, make: Callable[..., Arrays]) -> Arrays:
+        """Return ``make(self, device)``, tensors made from the graph; kept after the first call."""
+        if (device, make) not in self._kept:
+            self._kept[device, make] = make(self, device)
+        return self._kept[device, make]
+
     def flat(self, device: torch.device) -> torch.Tensor:
         """Return the (n_edges,) int64 edge ids on a device; kept after the first call."""
-        if ("flat", device) not in self._torch:
-            self._torch["flat", device] = torch.from_numpy(self.graph.edge_ids).to(device)
-        return self._torch["flat", device]
+        return self.on(device, _edge_ids)[0]
 
     def csr(self, device: torch.device) -> tuple[torch.Tensor, ...]:
         """Return the CSR arrays and those of `transposed` as int64 tensors on a device; kept."""
-        if ("csr", device) not in self._torch:
-            arrays = (self.graph.indptr, self.graph.indices, *self.transposed)
-            self._torch["csr", device] = tuple(
-                torch.from_numpy(np.array(array, np.int64)).to(device) for array in arrays
-            )
-        return self._torch["csr", device]
+        return self.on(device, _csr)
+
+    def take_over(self, before: EdgeIndex) -> bool:
+        """Write this graph's tensors into the memory of those of another, which loses them.
+
+        A step that was recorded reads them there.
+
+        Returns
+        -------
+        bool
+            False, and nothing is changed, if one is of another size.
+        """
+        pairs = [
+            pair
+            for (device, make), old in before._kept.items()
+            for pair in zip(old, self.on(device, make), strict=True)
+        ]
+        if any(old.shape != new.shape for old, new in pairs):
+            return False
+        for old, new in pairs:
+            old.copy_(new)
+        self._kept.update(before._kept)
+        before._kept.clear()
+        return True
+
+
+def _edge_ids(index: EdgeIndex, device: torch.device) -> tuple[torch.Tensor, ...]:
+    return (torch.from_numpy(index.graph.edge_ids).to(device),)
+
+
+def _csr(index: EdgeIndex, device: torch.device) -> tuple[torch.Tensor, ...]:
+    arrays = (index.graph.indptr, index.graph.indices, *index.transposed)
+    return tuple(torch.from_numpy(np.array(array, np.int64)).to(device) for array in arrays)
 
 
 def _tile_pointers(graph: LayerGraph, count: int) -> NDArray[np.int64]:
@@ -173,6 +208,8 @@ class Product:
 
     A method may return tensors in uninitialised memory that it has filled completely.
     """
+
+    dtypes: tuple[torch.dtype, ...] = NATIVE  # number types that it takes
 
     @staticmethod
     def product(x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool) -> torch.Tensor:
@@ -342,6 +379,8 @@ class _TorchProduct(Product):
 class _DenseProduct(Product):
     """The product by a dense matrix with zeros between the edges: O(n_out * n_in) memory."""
 
+    dtypes = (*NATIVE, torch.float16, torch.bfloat16)
+
     @staticmethod
     def product(x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool) -> torch.Tensor:
         weight = _scattered(values, index)
@@ -393,7 +432,14 @@ PRODUCTS: dict[str, type[Product]] = {
 }
 """Ways to compute a product, by name."""
 
+_SPARSE = {"cpu": "compiled"}  # the sparse way of each type of device, else torch's
+
 
 def sparse_product(device: str) -> type[Product]:
-    """Return the sparse way for a type of device; add kernels of other devices here."""
-    return PRODUCTS["compiled" if device == "cpu" else "torch"]
+    """Return the sparse way for a type of device."""
+    return PRODUCTS[_SPARSE.get(device, "torch")]
+
+
+def use_on_device(device: str, name: str) -> None:
+    """Let a type of device have the sparse way of that name."""
+    _SPARSE[device] = name

@@ -1,0 +1,507 @@
+"""What a graphics card makes of training, against dense torch on the same card; under six minutes.
+
+Results are checked first: the tests of the kernels, and random shapes against float64. Then steps
+are recorded as CUDA graphs, ours and dense ones in float32 and TF32, and replayed in turns in one
+process; times are medians.
+
+    python benchmarks/gpu.py               # the table, as Markdown for benchmarks/RESULTS.md
+    python benchmarks/gpu.py --crossover   # densities where dense products become faster
+    python benchmarks/gpu.py --tune        # the table of topokit.nn.kernels.card for this card
+    python benchmarks/gpu.py --compile     # every kernel, for two kinds of cards, without a card
+    python benchmarks/gpu.py --dry         # tiny sizes in Triton's interpreter, without a card
+
+The last says only that the script runs: its times mean nothing. Where a card is needed and there is
+none, the script says so and ends with the exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from training_step import random_topology, sequential
+
+from topokit.data import Data
+from topokit.experiments.captured import CudaGraphs, _Layer
+from topokit.experiments.config import OptimizerSpec
+from topokit.experiments.loop import TrainPlan, TrainState, train
+from topokit.experiments.runs import make_optimizer
+from topokit.graph import LayerGraph
+from topokit.measures import measure
+from topokit.nn.engine import attach
+from topokit.nn.kernels import EdgeIndex, card
+from topokit.nn.kernels.products import PRODUCTS, use_on_device
+from topokit.nn.layers import sparse_layers
+from topokit.nn.models import set_mlp
+from topokit.rules import RULES
+
+DRY = "--dry" in sys.argv
+if DRY:
+    os.environ["TRITON_INTERPRET"] = "1"  # read where triton is imported, by the first kernel
+DEVICE = torch.device("cpu" if DRY else "cuda")
+MOST_SECONDS = 340  # after which no further row is begun
+BEGAN = time.monotonic()
+ROUNDS, TURN = (1, 1) if DRY else (15, 20)
+CIFAR, MNIST, WIDE, MILLION = (
+    ((4, 3, 3, 2), (4, 3, 2), (3, 4, 2), (5, 4, 2))
+    if DRY
+    else (
+        (3072, 4000, 1000, 4000, 10),
+        (784, 1000, 1000, 1000, 10),
+        (3072, 16000, 16000, 16000, 10),
+        (65536, 400_000, 300_000, 250_000, 10),
+    )
+)
+EPSILON = 1 if DRY else 20
+BATCH = 4 if DRY else 128
+MNIST_BATCH = 4 if DRY else 100
+SGD = OptimizerSpec("sgd", lr=0.01, momentum=0.9)
+TYPES = {
+    torch.float32: 2e-6, torch.float64: 1e-14, torch.float16: 2**-10, torch.bfloat16: 2**-7,
+}  # fmt: skip
+
+
+class Directly:
+    """In place of CUDA graphs without a card: a recorded function is called again."""
+
+    def apart(self, call: Callable[[], Any]) -> Any:
+        return call()
+
+    def record(self, call: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
+        return call
+
+
+def wait() -> None:
+    if not DRY:
+        torch.cuda.synchronize()
+
+
+def milliseconds(call: Callable[[], Any], times: int = 1) -> float:
+    """Time of a call, mean of several in a row; on a card from event to event."""
+    if DRY:
+        begin = time.perf_counter()
+        for _ in range(times):
+            call()
+        return (time.perf_counter() - begin) * 1e3 / times
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    for _ in range(times):
+        call()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / times
+
+
+def in_turns(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Median milliseconds of some functions, called in turns."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    wait()
+    for _ in range(ROUNDS):
+        for name, call in calls.items():
+            times[name].append(milliseconds(call, TURN))
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+# Correctness.
+
+
+def check_shapes(rng: np.random.Generator, seconds: float) -> tuple[int, dict[torch.dtype, float]]:
+    """Compare random shapes with float64 on the CPU; return their number and the largest errors."""
+    worst, count, began = dict.fromkeys(TYPES, 0.0), 0, time.monotonic()
+    way = PRODUCTS["triton"]
+    while time.monotonic() - began < seconds or count < 2:
+        most = 5 if DRY else 700
+        n_out, n_in = rng.integers(1, most, 2).tolist()
+        batch = int(rng.integers(1, 6 if DRY else 400)) if DRY or count % 7 else 1500
+        ids = rng.choice(n_out * n_in, int(rng.random() ** 3 * n_out * n_in), replace=False)
+        hub = np.arange(n_in) + n_in * int(rng.integers(n_out))  # a row that has all edges
+        graph = LayerGraph.from_edge_ids(np.union1d(ids, hub), (n_out, n_in))
+        index = EdgeIndex(graph)
+        dtype = list(TYPES)[count % len(TYPES)]
+        draw = lambda *shape: torch.from_numpy(rng.standard_normal(shape)).to(dtype)  # noqa: B023, E731  called here
+        values, x, g, bias = draw(graph.n_edges), draw(n_in, batch), draw(n_out, batch), draw(n_out)
+        there = [t.to(DEVICE) for t in (values, x, g, bias)]
+        v, xx, gg, b = there
+        dx, dv, sums = way.gradients(gg, xx, v, index, True, True)
+        first = way.gradients(gg, xx, v, index, False, False)[1]
+        again = way.gradients(gg, xx, v, index, True, True)
+        for one, two in zip((dx, dv, sums), again, strict=True):
+            if one is not None and not torch.equal(one, two):
+                raise SystemExit(f"not the same twice: {graph}, batch {batch}, {dtype}")
+        values, x, g, bias = (t.double() for t in (values, x, g, bias))
+        ids = torch.from_numpy(graph.edge_ids)
+        weight = torch.zeros(n_out * n_in, dtype=torch.float64).scatter(0, ids, values)
+        weight = weight.view(n_out, n_in)
+        masked, edges = (weight.T @ g) * (x > 0), (g @ x.T).reshape(-1)[ids]
+        pairs = [
+            (way.product(xx, v, b, index, True), (weight @ x + bias[:, None]).clamp(min=0)),
+            (way.transposed(gg, v, index), weight.T @ g),
+            (dx, masked), (dv, edges), (first, edges),
+            *([] if sums is None else [(sums, masked.sum(1))]),
+        ]  # fmt: skip
+        for ours, oracle in pairs:
+            error = float((ours.cpu().double() - oracle).norm() / (oracle.norm() + 1e-30))
+            worst[dtype] = max(worst[dtype], error)
+            if not error <= TYPES[dtype]:
+                raise SystemExit(f"wrong by {error:.1e}: {graph}, batch {batch}, {dtype}")
+        count += 1
+    return count, worst
+
+
+def check_tests() -> str:
+    """Run the kernels' tests on the card; return pytest's last line."""
+    file = "tests/unit/test_nn_card.py"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=150
+        )
+    except subprocess.TimeoutExpired:
+        return "not finished in 150 s"
+    if done.returncode:
+        raise SystemExit(f"the kernels' tests fail:\n{done.stdout[-3000:]}")
+    return done.stdout.strip().splitlines()[-1]
+
+
+# What is measured.
+
+
+def recorded(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
+    """Record a training step of a model, loss and optimizer included."""
+    optimizer = make_optimizer(SGD, model.parameters())
+    graphs = Directly() if DRY else CudaGraphs(DEVICE)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    for _ in range(3):
+        graphs.apart(step)
+    return graphs.record(step, torch.Generator())
+
+
+def batch_of(widths: tuple[int, ...], size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Samples in the memory order of the loop's batches."""
+    x = torch.randn(widths[0], size, device=DEVICE).t()
+    return x, torch.randint(0, widths[-1], (size,), device=DEVICE)
+
+
+def ours_of(widths: tuple[int, ...], epsilon: float) -> Any:
+    rng = np.random.default_rng(0)
+    return set_mlp(random_topology(widths, epsilon, rng), kernel="csr", rng=rng).to(DEVICE)
+
+
+def steps(widths: tuple[int, ...], size: int) -> dict[str, float]:
+    """Median milliseconds of a recorded step: ours, and dense in float32 and TF32."""
+    x, y = batch_of(widths, size)
+    calls = {"ours": recorded(ours_of(widths, EPSILON), x, y)}
+    pairs = list(itertools.pairwise(widths))
+    for name, tf32 in (("float32", False), ("TF32", True)):
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        dense = sequential(nn.Linear(a, b) for a, b in pairs).to(DEVICE)
+        calls[name] = recorded(dense, x, y)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return in_turns(calls)
+
+
+def rewiring() -> float:
+    """Median milliseconds of a SET rewiring of all layers, into the memory of recorded steps."""
+    model = ours_of(CIFAR, EPSILON)
+    x, y = batch_of(CIFAR, BATCH)
+    optimizer = make_optimizer(SGD, model.parameters())
+    engine = attach(model, optimizer, "set", every=10**9, rng=0)
+    nn.functional.cross_entropy(model(x), y).backward()
+    optimizer.step()
+    layers = [_Layer(layer, optimizer) for layer in sparse_layers(model).values()]
+
+    def once() -> None:
+        engine.rewire()
+        if not all(layer.moved() for layer in layers):
+            layers[:] = [_Layer(layer, optimizer) for layer in sparse_layers(model).values()]
+        wait()
+
+    once()
+    times = []
+    for _ in range(ROUNDS):
+        begin = time.perf_counter()
+        once()
+        times.append((time.perf_counter() - begin) * 1e3)
+    return statistics.median(times)
+
+
+def epoch() -> tuple[float, dict[str, Any] | None]:
+    """Median seconds of an epoch of the size of MNIST's by the training loop; how steps were made.
+
+    With training, evaluation and rewiring, and a tenth of the core measures of all layers.
+    """
+    rng = np.random.default_rng(0)
+    n = (14, 4) if DRY else (60_000, 10_000)
+    x, y = rng.random((sum(n), MNIST[0]), np.float32), rng.integers(0, MNIST[-1], sum(n))
+    data = Data("random", x[: n[0]], y[: n[0]], x[n[0] :], y[n[0] :], MNIST[-1])
+    model = ours_of(MNIST, EPSILON)
+    optimizer = make_optimizer(SGD, model.parameters())
+    streams = {name: np.random.default_rng(i) for i, name in enumerate(("order", "rule"))}
+    state = TrainState(model, optimizer, streams, torch.Generator(DEVICE))
+    plan = TrainPlan(epochs=2 if DRY else 7, batch_size=MNIST_BATCH, rule=RULES["set"](), lr=0.01)
+    done = list(train(state, data, plan))
+    begin = time.perf_counter()
+    measure(done[-1].topology)
+    tenth = (time.perf_counter() - begin) / 10
+    seconds = statistics.median(each.metrics["seconds"] for each in done[1:])
+    return seconds + tenth, done[-1].steps
+
+
+def million() -> tuple[float, float, int]:
+    """Milliseconds of a step, peak memory in GB, and links of the network of a million neurons."""
+    model = ours_of(MILLION, 1 if DRY else 5.5)
+    links = sum(layer.nnz for layer in sparse_layers(model).values())
+    x, y = batch_of(MILLION, BATCH)
+    if not DRY:
+        torch.cuda.reset_peak_memory_stats()
+    replay = recorded(model, x, y)
+    time_of_step = in_turns({"ours": replay})["ours"]
+    peak = 0.0 if DRY else torch.cuda.max_memory_allocated() / 1e9
+    return time_of_step, peak, links
+
+
+def free() -> None:
+    if not DRY:
+        torch.cuda.empty_cache()
+
+
+Row = tuple[str, str, str, str, str]
+
+
+def compared(what: str, found: dict[str, float], least: dict[str, float]) -> list[Row]:
+    rows = []
+    for name, target in least.items():
+        ratio = found[name] / found["ours"]
+        passed = "yes" if ratio >= target else "no"
+        measured = f"{found['ours']:.4f} ms, dense {name} {found[name]:.4f} ms"
+        rows.append((what, f"{target:g} × dense {name}", measured, f"{ratio:.2f} ×", passed))
+    return rows
+
+
+def at_most(what: str, target: float, value: float, unit: str, more: str = "") -> Row:
+    passed = "yes" if value <= target else "no"
+    ratio = f"{value / target:.2f} of it"
+    return what, f"at most {target:g} {unit}", f"{value:.4g} {unit}{more}", ratio, passed
+
+
+def table() -> None:
+    def of_steps(widths: tuple[int, ...], size: int, f32: float, tf32: float) -> list[Row]:
+        name = f"step {'-'.join(map(str, widths))}, epsilon {EPSILON}, batch {size}"
+        return compared(name, steps(widths, size), {"float32": f32, "TF32": tf32})
+
+    def of_rewiring() -> list[Row]:
+        return [at_most("SET rewiring of all CIFAR-10 layers", 2, rewiring(), "ms")]
+
+    def of_epoch() -> list[Row]:
+        seconds, made = epoch()
+        return [at_most("an epoch of the size of MNIST's", 0.25, seconds, "s", f"; steps {made}")]
+
+    def of_million() -> list[Row]:
+        step, peak, links = million()
+        name = f"step of {sum(MILLION):,} neurons, {links:,} links, batch {BATCH}"
+        return [at_most(name, 12, step, "ms"), at_most("its peak memory", 2, peak, "GB")]
+
+    parts: list[Callable[[], list[Row]]] = [
+        lambda: of_steps(CIFAR, BATCH, 5, 2.4),
+        lambda: of_steps(MNIST, MNIST_BATCH, 2.2, 1.2),
+        of_rewiring, of_epoch, of_million,
+        lambda: of_steps(WIDE, BATCH, 35, 14),
+    ]  # fmt: skip
+    print("| what | target | measured | ratio | passed |\n|---|---|---|---|---|")
+    for part in parts:
+        if time.monotonic() - BEGAN > MOST_SECONDS:
+            print("| not run | | the time was up | | no |")
+            continue
+        try:
+            rows = part()
+        except Exception as error:  # a row that fails does not take the others with it
+            rows = [("failed", "", str(error).partition("\n")[0][:200], "", "no")]
+        for row in rows:
+            print("| " + " | ".join(row) + " |", flush=True)
+        free()
+    print("| ten seeds together, MNIST network | at most 2 × one | not built | | no |")
+
+
+# Tables for the code.
+
+
+def layer(n_in: int, n_out: int, density: float) -> tuple[EdgeIndex, torch.Tensor]:
+    n_edges = int(density * n_in * n_out)
+    topology = random_topology((n_in, n_out), n_edges / (n_in + n_out), np.random.default_rng(0))
+    index = EdgeIndex(topology["fc1"])
+    return index, torch.randn(index.graph.n_edges, device=DEVICE)
+
+
+def tune() -> None:
+    """Print CONFIGURATIONS: for each kernel and block the fastest of some, in a layer of SET."""
+    index, values = layer(*((8, 9, 0.3) if DRY else (3072, 4000, 0.01)))
+    way, before = PRODUCTS["triton"], dict(card.CONFIGURATIONS)
+    edges_of, warps_of = ((4,), (1,)) if DRY else ((4, 8, 16, 32, 64), (1, 2, 4))
+    print("CONFIGURATIONS = {")
+    for kernel, rows in before.items():
+        print(f'    "{kernel}": (')
+        for samples in [4] if DRY else [row.samples for row in rows]:
+            x = torch.randn(index.graph.n_in, samples, device=DEVICE)
+            g = torch.randn(index.graph.n_out, samples, device=DEVICE)
+            call = {
+                "forward": lambda x=x: way.product(x, values, None, index, True),
+                "backward": lambda x=x, g=g: way.gradients(g, x, values, index, True, True),
+                "sampled": lambda x=x, g=g: way.gradients(g, x, values, index, False, False),
+            }[kernel]
+            found = {}
+            for edges in edges_of:
+                for warps in warps_of:
+                    if edges * samples > 16384:
+                        continue
+                    chosen = card.Configuration(samples, edges, warps)
+                    card.CONFIGURATIONS[kernel] = (chosen,)
+                    found[chosen] = in_turns({"it": call})["it"]
+            best = min(found, key=lambda key: found[key])
+            print(f"        Configuration{tuple(best)},  # {found[best] * 1e3:.1f} us", flush=True)
+        card.CONFIGURATIONS.update(before)
+        print("    ),")
+    print("}")
+
+
+def crossover() -> None:
+    """Print times of our product and of dense ones, forward and backward, over densities."""
+    sizes = [(8, 9, 3)] if DRY else [(3072, 4000, 128), (4096, 4096, 1024)]
+    kinds = {"float32": torch.float32, "TF32": torch.float32, "bfloat16": torch.bfloat16,
+             "float64": torch.float64}  # fmt: skip
+    print(
+        "| layer | batch | density | number type | ours ms | dense ms |\n|---|---|---|---|---|---|"
+    )
+    for n_in, n_out, size in sizes:
+        for density in (0.2,) if DRY else (0.005, 0.01, 0.02, 0.03, 0.06, 0.1, 0.2, 0.3):
+            index, values = layer(n_in, n_out, density)
+            for name, dtype in kinds.items():
+                v, weight = values.to(dtype), torch.randn(n_out, n_in, device=DEVICE, dtype=dtype)
+                x = torch.randn(n_in, size, device=DEVICE, dtype=dtype)
+                g = torch.randn(n_out, size, device=DEVICE, dtype=dtype)
+
+                def ours(v=v, x=x, g=g, index=index):
+                    PRODUCTS["triton"].product(x, v, None, index, True)
+                    PRODUCTS["triton"].gradients(g, x, v, index, True, True)
+
+                def dense(weight=weight, x=x, g=g):
+                    return weight @ x, weight.T @ g, g @ x.T
+
+                torch.backends.cuda.matmul.allow_tf32 = name == "TF32"
+                found = in_turns({"ours": ours, "dense": dense})
+                torch.backends.cuda.matmul.allow_tf32 = False
+                cells = (f"{n_in} x {n_out}", size, density, name)
+                times = (f"{found['ours']:.4f}", f"{found['dense']:.4f}")
+                print("| " + " | ".join(map(str, (*cells, *times))) + " |", flush=True)
+
+
+def compile_all() -> None:
+    """Compile each kernel in every form that `card` launches, and say how many."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    from topokit.nn.kernels import card_kernels as kernels
+
+    on_off = (False, True)
+    forms = {
+        kernels.forward: [
+            *(
+                {"PERMUTED": False, "BIAS": b, "RELU": r, "MASK": False}
+                for b in on_off
+                for r in on_off
+            ),
+            *({"PERMUTED": True, "BIAS": False, "RELU": False, "MASK": m} for m in on_off),
+        ],
+        kernels.backward: [{"MASK": m, "SUMS": m} for m in on_off],
+        kernels.sampled: [{"WHOLE": w} for w in on_off],
+        kernels.add_parts: [
+            *({"BIAS": b, "RELU": r, "MASK": False, "SUMS": False} for b in on_off for r in on_off),
+            *({"BIAS": False, "RELU": False, "MASK": True, "SUMS": m} for m in on_off),
+        ],
+    }  # fmt: skip
+    types = {"fp32": 90, "bf16": 90, "fp64": 80, "fp16": 80}
+    count = 0
+    for kernel, flags in forms.items():
+        names = kernel.arg_names
+        table = card.CONFIGURATIONS.get(kernel.__name__, card.CONFIGURATIONS["backward"])
+        for (kind, capability), form, split in itertools.product(types.items(), flags, on_off):
+            if split and "SPLIT" not in names:
+                continue
+            sums = "fp64" if kind == "fp64" else "fp32"
+            constants: dict[str, Any] = {
+                **form, "SPLIT": split, "ACC": getattr(kernels.tl, f"float{sums[2:]}"),
+                "EDGES": table[-1].edges, "BLOCK": table[-1].samples,
+            }  # fmt: skip
+            constants = {name: value for name, value in constants.items() if name in names}
+            arrays = dict.fromkeys(("parts", "units", "positions", "longer"), "*i32")
+            arrays["partial"] = f"*{sums}"
+            signature = {
+                name: "constexpr" if name in constants
+                else "i32" if name.startswith("n_") or name.endswith("stride") or name == "batch"
+                else arrays.get(name, f"*{kind}")
+                for name in names
+            }  # fmt: skip
+            at = {(names.index(name),): value for name, value in constants.items()}
+            source = triton.compiler.ASTSource(kernel, signature, at)
+            target = GPUTarget("cuda", capability, 32)
+            triton.compile(source, target=target, options={"num_warps": table[-1].warps})
+            count += 1
+    print(f"{count} forms of {len(forms)} kernels compile, for compute capabilities 8.0 and 9.0")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--crossover", action="store_true")
+    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--dry", action="store_true")
+    options = parser.parse_args()
+    if options.compile:
+        compile_all()
+        return
+    if DRY:
+        use_on_device("cpu", "triton")
+    elif not torch.cuda.is_available():
+        print(f"expected a graphics card, torch {torch.__version__} finds none; --dry runs without")
+        raise SystemExit(2)
+    import triton
+
+    name = "no card, Triton's interpreter" if DRY else torch.cuda.get_device_name()
+    today = datetime.datetime.now(tz=datetime.UTC).date()
+    print(
+        f"{name}; torch {torch.__version__}, CUDA {torch.version.cuda}, triton "
+        f"{triton.__version__}; {today}\n",
+        flush=True,
+    )
+    if options.tune or options.crossover:
+        tune() if options.tune else crossover()
+        return
+    if not DRY:
+        print(f"Tests of the kernels: {check_tests()}.")
+    count, worst = check_shapes(np.random.default_rng(0), 0 if DRY else 40)
+    errors = ", ".join(f"{str(k).removeprefix('torch.')} {v:.1e}" for k, v in worst.items())
+    print(f"{count} random shapes against float64, largest relative errors: {errors}.\n")
+    table()
+    print(f"\n{time.monotonic() - BEGAN:.0f} s in all.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,309 @@
+"""Training steps recorded once on a graphics card and replayed from then on.
+
+A step of a small network is some thirty kernels of a few microseconds each, which Python takes a
+millisecond or two to launch one by one. A CUDA graph launches them all at once. It repeats what was
+recorded: the same kernels, on the same memory, with the same numbers among their arguments. So
+
+- a batch is copied into the memory of the recorded one, and a batch of another size (the last of an
+  epoch) is computed as usual;
+- numbers that kernels were launched with, such as the learning rate, are compared before each
+  replay; after a change the step is recorded anew;
+- a rewiring gives layers new values, optimizer state and arrays of their graph. While the number of
+  edges stays, they are moved into the memory of those before (`_Layer.moved`); otherwise the step
+  is recorded anew;
+- the first steps, and the one after every change, are computed as usual: they make optimizer state
+  and compile kernels, which must not happen while recording;
+- dropout draws from a generator that the graph is told of; a replay moves it on as a step does;
+- what Python does in a step is not repeated. The engine's counting is called after each replay;
+  steps whose activations a rule looks at are computed as usual, and where anything else would be
+  left out, no step is recorded, and the run's record says why (`Steps.why`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from topokit.experiments.samples import Batch
+from topokit.nn.engine import Engine
+from topokit.nn.layers import sparse_layers
+
+__all__ = ["CudaGraphs", "Graphs", "Steps", "graphs_of"]
+
+_log = logging.getLogger("topokit.experiments")
+
+FIRST = 3  # steps computed as usual before the first is recorded
+KNOWN = ("torch.nn.", "topokit.")  # modules whose classes do all their work on the device
+OPTIMIZERS = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+
+
+class Graphs(Protocol):
+    """How work on a device is recorded."""
+
+    def apart(self, call: Callable[[], Any]) -> Any:
+        """Call a function where recording may follow it, and return its result."""
+
+    def record(self, call: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
+        """Record what a function does on the device, without doing it; return what replays it."""
+
+
+class CudaGraphs:
+    """Recording by CUDA graphs, in a stream of its own as torch asks for.
+
+    Parameters
+    ----------
+    device : torch.device
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device)
+
+    def apart(self, call: Callable[[], Any]) -> Any:
+        """Call a function in the stream that records; the others wait for it."""
+        others = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(others)
+        with torch.cuda.stream(self.stream):
+            result = call()
+        others.wait_stream(self.stream)
+        return result
+
+    def record(self, call: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
+        """Record a function that draws from a generator, or from none."""
+        graph = torch.cuda.CUDAGraph()
+        if generator.device.type == self.device.type:
+            graph.register_generator_state(generator)
+        with torch.cuda.graph(graph, stream=self.stream):
+            call()
+        return graph.replay
+
+
+def graphs_of(device: torch.device) -> Graphs | None:
+    """Return how steps are recorded on a device; None where they are not, as on the CPU.
+
+    Examples
+    --------
+    >>> graphs_of(torch.device("cpu")) is None
+    True
+    """
+    return CudaGraphs(device) if device.type == "cuda" else None
+
+
+class _Layer:
+    """The memory of a sparse layer that a recorded step uses."""
+
+    def __init__(self, layer: Any, optimizer: torch.optim.Optimizer) -> None:
+        self.layer, self.optimizer = layer, optimizer
+        self.index, self.values = layer.index, layer.values.detach()
+        self.state = self._tensors()
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        state = self.optimizer.state.get(self.layer.values, {})
+        return {name: entry for name, entry in state.items() if torch.is_tensor(entry)}
+
+    @torch.no_grad()
+    def moved(self) -> bool:
+        """Move what a rewiring has made into this memory; False if it does not fit."""
+        values = self.layer.values
+        if values.data_ptr() == self.values.data_ptr():
+            return True
+        state = self._tensors()
+        pairs = [(self.values, values.detach())]
+        pairs += [(old, state[name]) for name, old in self.state.items() if name in state]
+        if state.keys() != self.state.keys() or any(a.shape != b.shape for a, b in pairs):
+            return False
+        if not self.layer.index.take_over(self.index):
+            return False
+        for old, new in pairs:
+            if old is not new:
+                old.copy_(new)
+        self.optimizer.state[values].update(self.state)
+        self.index, values.data, values.grad = self.layer.index, self.values, None
+        return True
+
+
+class Steps:
+    """The training steps of a model, recorded and replayed where that is possible.
+
+    Parameters
+    ----------
+    graphs : Graphs
+    model : torch.nn.Module
+    optimizer : torch.optim.Optimizer
+    engine : Engine
+    generator : torch.Generator
+        That of the model's dropout.
+    loss : callable
+        ``loss(model, batch)``.
+    size : int
+        Samples of a full batch.
+
+    Attributes
+    ----------
+    why : str
+        Why no step is recorded, in words; "" if steps are.
+    """
+
+    def __init__(
+        self,
+        graphs: Graphs,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        engine: Engine,
+        *,
+        generator: torch.Generator,
+        loss: Callable[[Any, Batch], torch.Tensor],
+        size: int,
+    ) -> None:
+        self.graphs, self.model, self.optimizer, self.engine = graphs, model, optimizer, engine
+        self.generator, self._loss, self.size = generator, loss, size
+        self.why = why_not(model, optimizer, engine)
+        if self.why:
+            _log.info("training steps are launched one by one: %s", self.why)
+        self._sparse = list(sparse_layers(model).values())
+        self._usual = FIRST  # steps to be computed as usual before the next is recorded
+        self._batch: Batch | None = None
+        self._replay: Callable[[], None] | None = None
+        self._numbers: Any = None
+        self._layers: list[_Layer] = []
+        self._last = torch.empty(0)
+        self._made: Counter[str] = Counter()
+
+    def replays(self, batch: Batch) -> bool:
+        """Return whether the next step is to be a replay; records it if that is due."""
+        reason = self.why or self._not_now(batch)
+        if not reason:
+            self._check()
+            if self._replay is None and self._usual:
+                self._usual -= 1
+                reason = "first steps, and those after a change"
+            elif self._replay is None:
+                self._record(batch)
+                reason = self.why
+        self._made[reason] += 1
+        return not reason
+
+    def _not_now(self, batch: Batch) -> str:
+        if any(layer.capture for layer in self._sparse):
+            return "steps whose activations the rule looks at"
+        return "" if len(batch.x) == self.size else "smaller batches"
+
+    def _check(self) -> None:
+        """Forget the recording if it is not of the present numbers or memory."""
+        if self._replay is None:
+            return
+        same = self._numbers == _numbers(self.optimizer)
+        if not (same and all(layer.moved() for layer in self._layers)):
+            self._replay, self._usual = None, 1
+
+    def _record(self, batch: Batch) -> None:
+        """Record a step on memory of its own for the batch."""
+        if self._batch is None:
+            self._batch = _like(batch)
+        self._fill(batch)
+        self.engine.paused = True  # its hooks do nothing on the device
+        try:
+            self._replay = self.graphs.record(self._step, self.generator)
+        except RuntimeError as error:
+            first = str(error).partition("\n")[0]
+            self.why = f"torch could not record a step ({first})"
+            _log.warning("training steps are launched one by one: %s", self.why)
+            self._replay = None
+            return
+        finally:
+            self.engine.paused = False
+        self._numbers = _numbers(self.optimizer)
+        self._layers = [_Layer(layer, self.optimizer) for layer in self._sparse]
+
+    def _step(self) -> None:
+        """Make a step, as the loop does."""
+        self.optimizer.zero_grad(set_to_none=True)
+        assert self._batch is not None
+        loss = self._loss(self.model, self._batch)
+        loss.backward()
+        self.optimizer.step()
+        self._last = loss.detach()
+
+    def _fill(self, batch: Batch) -> None:
+        assert self._batch is not None
+        for own, part in zip(self._batch, batch, strict=True):
+            if own is not None:
+                own.copy_(part)
+
+    def replay(self, batch: Batch) -> torch.Tensor:
+        """Make a step by a replay, and return the loss."""
+        assert self._replay is not None
+        self._fill(batch)
+        self._replay()
+        loss = self._last.clone()
+        self.engine.stepped()
+        return loss
+
+    def usual(self, call: Callable[[], None]) -> None:
+        """Make a step as usual, by a function."""
+        self.graphs.apart(call)
+
+    def report(self) -> dict[str, Any]:
+        """Return how many steps were replayed since the last report, and why others were not."""
+        made, self._made = self._made, Counter()
+        replayed = made.pop("", 0)
+        return {"replayed": replayed, "one_by_one": dict(made)}
+
+
+def _like(batch: Batch) -> Batch:
+    """Return memory for batches of this size; of vectors in the order that products read."""
+
+    def memory(part: torch.Tensor) -> torch.Tensor:
+        return torch.empty_like(part.t().contiguous()).t() if part.ndim == 2 else part.clone()
+
+    x, y, weights = batch
+    return Batch(memory(x), y.clone(), None if weights is None else weights.clone())
+
+
+def _numbers(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Return the numbers that an optimizer's kernels are launched with."""
+    groups = optimizer.param_groups
+    return [{key: value for key, value in group.items() if key != "params"} for group in groups]
+
+
+def why_not(model: Any, optimizer: torch.optim.Optimizer, engine: Engine) -> str:
+    """Return why steps cannot be recorded, in words; "" if they can.
+
+    Examples
+    --------
+    >>> from topokit.graph import LayerGraph
+    >>> from topokit.nn import SparseLinear
+    >>> from topokit.nn.engine import attach
+    >>> graph = LayerGraph.from_edge_ids(range(0, 60, 3), (6, 10))
+    >>> model = nn.Sequential(SparseLinear(graph, rng=0))
+    >>> optimizer = torch.optim.Adagrad(model.parameters())
+    >>> why_not(model, optimizer, attach(model, optimizer, every=1, rng=1))
+    'the optimizer is Adagrad, and not one of SGD, Adam, AdamW'
+    """
+    if hasattr(model, "batch_loss"):
+        return f"{type(model).__name__} computes its loss itself, with states that it keeps"
+    modules = list(model.modules())
+    for module in modules:
+        kind = type(module)
+        if not f"{kind.__module__}.".startswith(KNOWN):
+            return f"{kind.__name__} is neither of torch nor of topokit, and may do work on the CPU"
+        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+        if any(hooks) or module._backward_pre_hooks:
+            return f"{kind.__name__} has hooks, which a replay does not call"
+    if type(optimizer) not in OPTIMIZERS:
+        names = ", ".join(kind.__name__ for kind in OPTIMIZERS)
+        return f"the optimizer is {type(optimizer).__name__}, and not one of {names}"
+    if not all(group.get("capturable", True) for group in optimizer.param_groups):
+        return f"the optimizer {type(optimizer).__name__} was made without capturable=True"
+    if any(torch.is_tensor(n) for group in _numbers(optimizer) for n in group.values()):
+        return "the optimizer has tensors among its options, whose changes would not be noticed"
+    hooks = {**optimizer._optimizer_step_pre_hooks, **optimizer._optimizer_step_post_hooks}
+    others = [hook for hook in hooks.values() if not getattr(hook, "recorded", False)]
+    if len(others) > 2:  # those of the engine
+        return "the optimizer has hooks, which a replay does not call"
+    return engine.sees_steps
