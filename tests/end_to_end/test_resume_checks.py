@@ -10,6 +10,7 @@ import torch
 
 from tests.end_to_end.test_resume import Stop, assert_same_run, stop_after
 from topokit.cli import main
+from topokit.experiments import preparation
 from topokit.experiments.config import load_recipe
 from topokit.experiments.record import History
 from topokit.experiments.rundir import RunDirectory
@@ -17,6 +18,7 @@ from topokit.experiments.runs import resume, run
 from topokit.experiments.verify import verify
 from topokit.graph.checksums import seal
 from topokit.rules import RULES
+from topokit.rules.stream import GROWTH
 
 TINY = ["data.n_train=60", "data.n_test=30", "model.widths=[64,14,10]", "epochs=4",
         "batch_size=30", "threads=1", 'measures.names=["fan_in"]']  # fmt: skip
@@ -139,6 +141,39 @@ def test_other_samples_are_refused_or_accepted_and_recorded(tmp_path, monkeypatc
         resume(path)
     assert resume(path, accept=["data"]).recorded == [0, 1, 2, 3]
     assert '"what": "data"' in (path / "record.jsonl").read_text()
+
+
+@pytest.mark.parametrize("rule", ["set", "random", "static"])
+def test_edges_drawn_from_another_stream_are_accepted_by_name(tmp_path, monkeypatch, capsys, rule):
+    more = [f"rule.name={rule}"]
+    run(config(*more), tmp_path / "whole")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(preparation, "GROWTH", "another")
+        path = stopped(tmp_path / "run", *more)
+    assert RunDirectory(path).read().growth == "another"
+    if rule == "static":
+        assert main(["resume", str(path)]) == 0
+        assert_same_run(path, tmp_path / "whole")
+    else:
+        before = (path / "record.jsonl").read_bytes()
+        assert main(["resume", str(path), "--accept", "data"]) == 2
+        assert "--accept growth" in capsys.readouterr().err
+        assert (path / "record.jsonl").read_bytes() == before
+        assert main(["resume", str(path), "--accept", "growth"]) == 0
+    assert RunDirectory(path).read().growth == GROWTH
+    assert History.load(path).recorded == [0, 1, 2, 3]
+    assert verify(path).intact
+
+
+def test_once_accepted_a_stream_is_that_of_the_run(tmp_path, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr(preparation, "GROWTH", "another")
+        path = stopped(tmp_path / "run")
+    with pytest.raises(Stop):
+        resume(path, accept="growth", progress=stop_after(2))
+    assert resume(path).recorded == [0, 1, 2, 3]
+    lines = (path / "record.jsonl").read_text().splitlines()
+    assert sum('"accepted"' in line for line in lines) == 1
 
 
 def test_a_rule_of_a_plugin_that_is_missing_is_named(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from topokit.graph import LayerGraph, same_edges
 from topokit.nn import SparseLinear, sparse_layers
 from topokit.nn.engine import attach, sparsify
 from topokit.rules import RULES
+from topokit.rules.stream import GROWTH
 
 
 def small(rng=0):
@@ -374,6 +376,33 @@ def test_a_state_of_model_optimizer_and_engine_goes_back_exactly(rng, rule, orde
             _ = [call(state) for call, state in load]
     for a, b in zip(*ends, strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("rule", "steps", "stream", "warned"),
+    [("set", 3, None, True), ("set", 3, "another", True), ("random", 3, None, True),
+     ("set", 3, GROWTH, False), ("set", 1, None, False), ("static", 3, None, False)],
+)  # fmt: skip
+def test_a_state_of_another_stream_of_growth_warns_if_it_has_drawn(rule, steps, stream, warned):
+    parts = []
+    for _ in range(2):
+        model = small()
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        parts.append([model, optimizer, attach(model, optimizer, rule, every=2, rng=1)])
+    fit(*parts[0][:2], steps=steps)
+    states = copy.deepcopy([part.state_dict() for part in parts[0]])
+    assert states[2]["growth"] == GROWTH
+    states[2]["growth"] = stream
+    if stream is None:
+        del states[2]["growth"]
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for part, state in zip(parts[1], states, strict=True):
+            part.load_state_dict(state)
+    words = [str(each.message) for each in seen]
+    assert any("random growth drew from another stream" in text for text in words) == warned
+    fit(*parts[1][:2], steps=2)
+    assert parts[1][2].updates == (steps + 2) // 2
 
 
 def test_states_of_different_steps_are_refused(rng):

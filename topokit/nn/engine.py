@@ -569,9 +569,11 @@ class Engine(Schedule, Attached, Member):
                 "expected the model to have the graphs of the state, got others; load the states "
                 "of model and optimizer first"
             )
-        if state["updates"] and state.get("growth") != GROWTH:
+        saved = json.loads(state["rng"])
+        drawn = state["updates"] and saved != self.rng.bit_generator.state
+        if drawn and state.get("growth") != GROWTH:
             warnings.warn(OTHER_STREAM, stacklevel=2)
-        self.rng.bit_generator.state = json.loads(state["rng"])
+        self.rng.bit_generator.state = saved
         self.updates = state["updates"]
         self._stepped_since = set(state.get("stepped", ()))
         self._data.forget_batches()

@@ -70,7 +70,8 @@ def best_positive(
     def ranked(rows: slice) -> NDArray[Any]:
         block = np.array(scores(rows), dtype=float).ravel()
         rest, first = block <= 0, rows.start * occupied.n_in
-        block[rest] = -stream.uniforms_where(rest, first=first)
+        drawn = stream.uniforms_where(rest, first=first)
+        block[rest] = np.negative(drawn, out=drawn)
         return block
 
     return top_absent(occupied, n, ranked)
@@ -115,7 +116,10 @@ def sample_by_score(
         some, rest = block > 0, block <= 0
         exponential = -np.log(stream.uniforms_where(some, first=first))
         block[some] = np.log(block[some]) - np.log(exponential)
-        block[rest] = -1024 * (1 + stream.uniforms_where(rest, first=first))  # below any logarithm
+        drawn = stream.uniforms_where(rest, first=first)
+        drawn += 1
+        drawn *= -1024  # below any logarithm
+        block[rest] = drawn
         return block
 
     return top_absent(occupied, n, noisy)

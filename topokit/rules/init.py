@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import wraps
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -122,12 +122,32 @@ INITS: dict[str, Law] = {
 """Initial values by name, of grown edges and of whole layers."""
 INITS = Table("init", INITS)
 
+_FROM_STREAM = frozenset(INITS.values()) - {zeros}
+"""Laws that need no more of a generator than a stream has; those of plugins may."""
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A law that draws from the stream of growth, by one key from the generator it is given."""
+
+    law: Law
+
+    @property
+    def __name__(self) -> str:
+        return self.law.__name__
+
+    def __call__(
+        self, view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[Any]:
+        return self.law(view, ids, stream_of(rng))
+
 
 def init_named(name: str) -> Init:
     """Return the function of that name in `INITS` for edges that a rule grows.
 
     Its numbers are those of the stream of growth (`topokit.rules.stream`), by one key from the
-    generator it is given; ``zeros`` draws none.
+    generator it is given; ``zeros`` draws none. A function, or an entry that a plugin has added,
+    is returned as it is and draws from the generator.
 
     Raises
     ------
@@ -142,11 +162,4 @@ def init_named(name: str) -> Init:
     [0.013, 0.05, 0.005]
     """
     law = choose("init", name, INITS)
-    if law is zeros:
-        return zeros
-
-    @wraps(law)
-    def drawn(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
-        return law(view, ids, stream_of(rng))
-
-    return drawn
+    return _Drawn(law) if law in _FROM_STREAM else law
