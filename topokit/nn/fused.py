@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -9,10 +10,11 @@ import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
 
+from topokit.nn.kernels import edge_chain
 from topokit.nn.kernels.ops import composed
 from topokit.nn.layers import SparseLinear
 
-__all__ = ["Sequential", "activated", "fuse"]
+__all__ = ["Sequential", "activated", "chained", "fuse"]
 
 # What a user may have put around a module, which then has to be called by itself.
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -71,16 +73,55 @@ def activated(layer: Any, activation: nn.Module, x: torch.Tensor) -> torch.Tenso
     return activation(layer(x))
 
 
-class Sequential(nn.Sequential):
-    """``torch.nn.Sequential`` in which a sparse layer computes the ReLU that follows it.
+def _chain_at(modules: Sequence[nn.Module], at: int) -> tuple[list[Any], int]:
+    """Return the sparse layers from `at` on that can be one chain, and the position after them.
 
-    Outputs, and gradients of inputs and edge values, are those of ``torch.nn.Sequential`` bit for
-    bit; gradients of biases up to rounding, as their sums over the batch are taken in another
-    order. A training step of sparse layers with ReLU takes about a twentieth less time. A pair of
-    which one module has hooks is computed one by one, so that they see what they would see
-    otherwise, and so is the whole where torch follows the computation (compilers, tracing).
-    `topokit.sparsify` gives this class to each ``torch.nn.Sequential`` in which it puts a sparse
-    layer before a ReLU.
+    A layer is given as the arguments of `topokit.nn.kernels.edge_chain`.
+    """
+    layers: list[Any] = []
+    relu, count = True, len(modules)
+    while relu and at < count:
+        layer: Any = modules[at]
+        if type(layer) is not SparseLinear or layer.calls is not None or not _plain(layer.__dict__):
+            break
+        relu = at + 1 < count and in_one_kernel(layer, modules[at + 1])
+        layers.append((layer.values, layer.bias, layer.index, layer.kernel, relu))
+        at += 1 + relu
+    return layers, at
+
+
+def chained(modules: Sequence[nn.Module], x: torch.Tensor) -> torch.Tensor | None:
+    """Apply sparse layers and the ReLUs between them as one node, or return None.
+
+    None where something else is among them, or has to see what goes through one of them.
+
+    Examples
+    --------
+    >>> from topokit.graph import LayerGraph
+    >>> layer = SparseLinear(LayerGraph.from_edge_ids([0, 2], (2, 2)), init="normal", rng=0)
+    >>> x = torch.ones(1, 2)
+    >>> bool((chained([layer, nn.ReLU(), layer], x) == layer(torch.relu(layer(x)))).all())
+    True
+    >>> chained([layer, nn.Tanh(), layer], x) is None
+    True
+    """
+    if any(EVERYWHERE) or x.device.type != "cpu" or composed(x):
+        return None
+    layers, after = _chain_at(modules, 0)
+    return edge_chain(x, layers) if after == len(modules) else None
+
+
+class Sequential(nn.Sequential):
+    """``torch.nn.Sequential`` in which sparse layers and their ReLUs are computed together.
+
+    Outputs, and gradients of inputs and edge values, are those of ``torch.nn.Sequential`` bit
+    for bit; gradients of biases up to rounding, as their sums over the batch are taken in
+    another order. A sparse layer computes the ReLU that follows it, and on the CPU layers that
+    follow each other are one node of torch's graph (`topokit.nn.kernels.edge_chain`). Modules
+    with hooks are computed one by one, so that they see what they would see otherwise, and so
+    is the whole where torch follows the computation (compilers, tracing). `topokit.sparsify`
+    gives this class to each ``torch.nn.Sequential`` in which it puts a sparse layer before a
+    ReLU.
 
     Parameters
     ----------
@@ -101,9 +142,14 @@ class Sequential(nn.Sequential):
             return super().forward(x)
         modules = list(self._modules.values())
         at, count = 0, len(modules)
+        together = x.device.type == "cpu" and not any(EVERYWHERE)
         while at < count:
             module: Any = modules[at]
-            if at + 1 < count and in_one_kernel(module, modules[at + 1]):
+            layers, after = _chain_at(modules, at) if together else ([], at)
+            y = edge_chain(x, layers) if len(layers) > 1 else None
+            if y is not None:
+                x, at = y, after
+            elif at + 1 < count and in_one_kernel(module, modules[at + 1]):
                 x = module(x, relu=True)
                 at += 2
             else:

@@ -14,7 +14,7 @@ from torch import nn
 from topokit.graph import Topology, check_chain
 from topokit.nn.activations import ACTIVATIONS, WithDropout
 from topokit.nn.conv import SparseConv2d
-from topokit.nn.fused import activated
+from topokit.nn.fused import activated, chained
 from topokit.nn.language import gpt, gpt_layers
 from topokit.nn.layers import SparseLinear
 from topokit.nn.rbm import set_rbm
@@ -55,9 +55,20 @@ class SparseMLP(WithDropout):
         for position, activation in enumerate(activations, start=1):
             self.add_module(f"act{position}", activation)
 
+    @property
+    def _parts(self) -> list[Any]:
+        """Layers and activations in the order in which they are applied."""
+        own, last = self._modules, len(self.names)
+        pairs = ((own[name], own.get(f"act{at}")) for at, name in enumerate(self.names, start=1))
+        return [part for pair in pairs for part in pair][: 2 * last - 1]
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (batch, ...) samples, flattened, to (batch, n_out) scores."""
         x = x.flatten(1)
+        if not (self.training and self.dropout):
+            y = chained(self._parts, x)
+            if y is not None:
+                return y
         for position, name in enumerate(self.names, start=1):
             layer: Any = self.get_submodule(name)
             if position == len(self.names):

@@ -11,18 +11,20 @@ W has entries at the edges of a graph only, and so has its gradient. A layer cho
     Whichever is faster, from a measured crossover; `choose_kernel` returns the reason.
 
 The modules, from the layer down: this one checks the input and chooses (`edge_product`);
-`autograd` has the autograd function of eager training, and `ops` the operators of everything else;
+`autograd` has the autograd function of eager training, `chain` that of several layers at once
+(`edge_chain`), and `ops` the operators of everything else;
 `products` has the ways of computing (`PRODUCTS`) and `EdgeIndex`, which derives the arrays they
 need from a graph; `threads` describes a kernel's arguments and runs it on torch's threads; `cpu` is
 the compiled code. For graphics cards `card` has the arrays of a graph and launches the kernels of
 `card_kernels`, which are written in Triton.
 
 **Two paths.** Ordinary training takes the autograd function: one node for product, bias and ReLU,
-and one backward kernel. Where torch follows the computation (`torch.compile`, ``torch.export``,
-``torch.func``, forward-mode differentiation, tracing), and for gradients that are differentiated
-again, the product is made of three operators of the library ``topokit``, each the derivative of the
-others, or with ``dense`` of torch's own. There ``auto`` chooses by the density alone, so that what
-is compiled for one batch is right for another.
+and one backward kernel; on the CPU one node for layers that follow each other, with one call of
+compiled code forward and one backward. Where torch follows the computation (`torch.compile`,
+``torch.export``, ``torch.func``, forward-mode differentiation, tracing), and for gradients that are
+differentiated again, the product is made of three operators of the library ``topokit``, each the
+derivative of the others, or with ``dense`` of torch's own. There ``auto`` chooses by the density
+alone, so that what is compiled for one batch is right for another.
 
 **Number types.** float32 and float64 are computed as they are, float16 and bfloat16 in float32 and
 rounded once, complex64 and complex128 as products of real and imaginary parts; other types are
@@ -78,12 +80,15 @@ The Triton kernels are tested on machines without a card by Triton's interpreter
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from topokit.graph import LayerGraph, check_per_edge
 from topokit.nn.kernels import card  # noqa: F401  adds its way of computing to PRODUCTS
 from topokit.nn.kernels.autograd import EdgeProduct
+from topokit.nn.kernels.chain import EdgeChain, Link
 from topokit.nn.kernels.ops import (
     Edges,
     autocast_on,
@@ -101,6 +106,7 @@ __all__ = [
     "Edges",
     "check_types",
     "choose_kernel",
+    "edge_chain",
     "edge_product",
 ]
 
@@ -123,6 +129,9 @@ ON_CARD = {
     "float16 or bfloat16": (0.02, 0.01),
 }
 ASSUMED_CROSSOVER = 0.05  # for other devices, and for torch.sparse on a card without triton
+
+Layer = tuple[torch.Tensor, torch.Tensor | None, EdgeIndex, str, bool]
+MOST_CELLS = 1 << 22  # activations of a chain that are held although no gradient needs them
 
 
 def choose_kernel(
@@ -297,6 +306,60 @@ def edge_product(
             wide = None if bias is None else bias.float()
             y = EdgeProduct.apply(rows.float(), values.float(), wide, index, relu, way).to(x.dtype)
     return y if x.ndim == 2 else y.reshape(*x.shape[:-1], edges.n_out)
+
+
+def edge_chain(x: torch.Tensor, layers: Sequence[Layer]) -> torch.Tensor | None:
+    """Return the output of layers that follow each other, computed as one node of torch's graph.
+
+    Values and gradients are those of `edge_product`, one layer after the other, bit for bit.
+
+    Parameters
+    ----------
+    x : (batch, n_in) tensor
+    layers : sequence of (values, bias, index, kernel, relu)
+        As for `edge_product`; with `relu` all but the last.
+
+    Returns
+    -------
+    (batch, n_out) tensor or None
+        None where the layers have to be computed one by one: on other devices than the CPU, in
+        other number types than float32 and float64, where torch follows the computation, without
+        samples, if the activations take much memory and are not needed for gradients, and if a
+        size or a type is wrong, so that the error is that of the layer.
+
+    Examples
+    --------
+    >>> graph = LayerGraph.from_edge_ids([0, 2, 3], (2, 2))
+    >>> values, index = torch.tensor([1.0, 2.0, 3.0]), EdgeIndex(graph)
+    >>> edge_chain(torch.ones(1, 2), [(values, None, index, "auto", True)] * 2)
+    tensor([[ 1., 17.]])
+    """
+    plain = isinstance(x, torch.Tensor) and x.ndim == 2 and x.dtype in NATIVE and len(x)
+    if not plain or composed(x) or autocast_on(x):
+        return None
+    width, batch, links = x.shape[1], x.shape[0], []
+    for values, bias, index, kernel, relu in layers:
+        graph = index.graph
+        for tensor, size in ((values, graph.n_edges), (bias, graph.n_out)):
+            if tensor is not None and (
+                without_memory(tensor)
+                or tensor.device.type != "cpu"
+                or tensor.dtype != x.dtype
+                or tensor.shape != (size,)
+            ):
+                return None
+        if graph.n_in != width or x.device.type != "cpu":
+            return None
+        width = graph.n_out
+        links.append(Link(index, relu, _is_dense(kernel, graph, "cpu", batch)))
+    if not torch.is_grad_enabled():
+        cells = batch * sum(link.edges.graph.n_out for link in links)
+        if cells > MOST_CELLS:
+            return None
+    if x.stride(0) != 1 and batch > 1:
+        x = x.t().contiguous().t()
+    parameters = [layer[0] for layer in layers] + [layer[1] for layer in layers]
+    return EdgeChain.apply(x, tuple(links), *parameters)
 
 
 DTYPES = (*NATIVE, torch.float16, torch.bfloat16, torch.complex64, torch.complex128)

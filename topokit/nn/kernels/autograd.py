@@ -12,7 +12,7 @@ import torch
 from topokit.nn.kernels import ops
 from topokit.nn.kernels.products import PRODUCTS, EdgeIndex, Product, units_first
 
-__all__ = ["EdgeProduct"]
+__all__ = ["EdgeProduct", "Masked", "is_unchanged", "maker_of"]
 
 # ReLU within the product, and its derivative without reading the memory again.
 #
@@ -23,7 +23,7 @@ __all__ = ["EdgeProduct"]
 #
 # 1. Forward, a product notes whether its input was made by a product with relu (`ctx.maker`).
 # 2. Backward, it sets dx to 0 where its input is 0, sums dx over the batch if its kernel can
-#    (that is the maker's bias gradient), and leaves a `_Masked` record of dx with the maker.
+#    (that is the maker's bias gradient), and leaves a `Masked` record of dx with the maker.
 # 3. The maker compares the gradient it gets with that record. If it is the same tensor, unchanged,
 #    masking and bias gradient are done. Otherwise (y was used twice, a hook changed the gradient)
 #    the maker masks the gradient; masking twice is harmless.
@@ -45,8 +45,7 @@ class EdgeProduct(torch.autograd.Function):
         ctx: Any, x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool, way: type[Product]
     ) -> torch.Tensor:
         """Compute the product; as one node of torch's graph."""
-        maker = x.grad_fn
-        ctx.maker = maker if getattr(maker, "relu", False) else None
+        ctx.maker = maker_of(x)
         y = way.product(units_first(x), values.detach(), bias, index, relu)
         # Torch refuses to change a view made here in place, as nn.ReLU(inplace=True) does: this is
         # a tensor of its own on the same memory. Saved is the tensor returned, whose changes count.
@@ -66,7 +65,7 @@ class EdgeProduct(torch.autograd.Function):
             return (*_differentiable(ctx, g), None, None, None)
         x, values, *output = ctx.saved_tensors
         needs_x, needs_values, needs_bias, *_ = ctx.needs_input_grad
-        done = ctx.relu and _is_unchanged(g, ctx.masked)
+        done = ctx.relu and is_unchanged(g, ctx.masked)
         dbias = ctx.masked.sums if done else None
         ctx.masked = None
         g = units_first(g)
@@ -83,9 +82,15 @@ class EdgeProduct(torch.autograd.Function):
         if dx is not None:
             dx = dx.t()
             if ctx.maker is not None:
-                ctx.maker.masked = _Masked(dx, dx._version, sums)
+                ctx.maker.masked = Masked(dx, dx._version, sums)
         gradients = dx, dvalues if needs_values else None, dbias if needs_bias else None
         return (*gradients, None, None, None)
+
+
+def maker_of(x: torch.Tensor) -> Any:
+    """Return the node of the product with ReLU that made a tensor, or None."""
+    maker = x.grad_fn
+    return maker if getattr(maker, "relu", False) else None
 
 
 def _differentiable(ctx: Any, g: torch.Tensor) -> tuple[Any, Any, Any]:
@@ -101,7 +106,7 @@ def _differentiable(ctx: Any, g: torch.Tensor) -> tuple[Any, Any, Any]:
     return dx, dvalues, g.sum(0) if needs_bias else None
 
 
-class _Masked(NamedTuple):
+class Masked(NamedTuple):
     """A gradient already set to 0 where an output is 0, and its sums over the batch."""
 
     gradient: torch.Tensor  # held, so that autograd does not add another gradient into it
@@ -109,7 +114,7 @@ class _Masked(NamedTuple):
     sums: torch.Tensor | None
 
 
-def _is_unchanged(g: torch.Tensor, masked: _Masked | None) -> bool:
+def is_unchanged(g: torch.Tensor, masked: Masked | None) -> bool:
     """Return whether a gradient is the recorded tensor, unchanged since."""
     if masked is None:
         return False

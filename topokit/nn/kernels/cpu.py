@@ -349,18 +349,25 @@ def _run_part(address, kernel, first, last, dtype):
 
 
 def _entry_of(digest: int) -> Callable[[int], int]:
-    """Return the function to compile, which claims parts of a record until none is left."""
+    """Return the function to compile, which claims parts of a record until none is left.
+
+    Then it goes on with the record of the next kernel, if there is one; only one thread may do so.
+    """
 
     def run_parts(address):
-        head = carray(_pointer(address), 1, _HEAD)[0]
-        bounds = _vector(head.bounds, head.n_parts + 1, np.int64)
-        part = _claim(address)  # next_part is the record's first field
-        while part < head.n_parts:
-            if head.item_bytes == 4:
-                _run_part(address, head.kernel, bounds[part], bounds[part + 1], np.float32)
-            else:
-                _run_part(address, head.kernel, bounds[part], bounds[part + 1], np.float64)
-            part = _claim(address)
+        while True:
+            head = carray(_pointer(address), 1, _HEAD)[0]
+            bounds = _vector(head.bounds, head.n_parts + 1, np.int64)
+            part = _claim(address)  # next_part is the record's first field
+            while part < head.n_parts:
+                if head.item_bytes == 4:
+                    _run_part(address, head.kernel, bounds[part], bounds[part + 1], np.float32)
+                else:
+                    _run_part(address, head.kernel, bounds[part], bounds[part + 1], np.float64)
+                part = _claim(address)
+            if head.next == 0:
+                break
+            address += head.next
         return digest
 
     return run_parts

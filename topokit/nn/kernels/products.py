@@ -18,6 +18,7 @@ from topokit.graph import LayerGraph
 from topokit.nn.kernels.threads import (
     BLOCK_BYTES,
     EdgeGradient,
+    Kernel,
     ProductBackward,
     ProductForward,
     equal_edge_bounds,
@@ -30,6 +31,10 @@ __all__ = [
     "PRODUCTS",
     "EdgeIndex",
     "Product",
+    "backward_kernel",
+    "edge_kernel",
+    "few_outputs",
+    "forward_kernel",
     "sparse_product",
     "units_first",
     "use_on_device",
@@ -82,6 +87,7 @@ class EdgeIndex:
         self.graph = graph
         self._kept: dict[Any, Any] = {}
         self._bounds: dict[tuple[str, int], Any] = {}
+        self.plans: dict[Any, Any] = {}  # of chains that begin here: `topokit.nn.kernels.chain`
 
     @cached_property
     def transposed(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
@@ -240,35 +246,78 @@ def _masked(dx: torch.Tensor, x: torch.Tensor, mask: bool) -> torch.Tensor:
     return dx
 
 
+# Kernels of a graph. Addresses are those of tensors of a batch, or 0 where they come later.
+
+
+def forward_kernel(
+    index: EdgeIndex, batch: int, item_bytes: int, *, relu: bool, **addresses: int
+) -> Kernel:
+    """Return the kernel of ``W x + bias``."""
+    row_pointers, n_tiles, tile_stride = index.tiles(_block_bytes(batch, item_bytes))
+    call = ProductForward(
+        **(dict.fromkeys(("x", "x_stride", "values", "bias", "y"), 0) | addresses),
+        row_pointers=row_pointers,
+        units=index.addresses[1],
+        batch=batch,
+        relu=relu,
+        n_tiles=n_tiles,
+        tile_stride=tile_stride,
+    )
+    return Kernel(call, item_bytes, index.row_bounds, index.graph.n_edges * batch)
+
+
+def edge_kernel(index: EdgeIndex, batch: int, item_bytes: int, **addresses: int) -> Kernel:
+    """Return the kernel of the gradients of the edges' values alone."""
+    row_pointers, n_tiles, tile_stride = index.tiles(_block_bytes(batch, item_bytes))
+    call = EdgeGradient(
+        **(dict.fromkeys(("x", "x_stride", "g", "g_stride", "gradient"), 0) | addresses),
+        row_pointers=row_pointers,
+        units=index.addresses[1],
+        batch=batch,
+        n_tiles=n_tiles,
+        tile_stride=tile_stride,
+    )
+    return Kernel(call, item_bytes, index.row_bounds, index.graph.n_edges * batch)
+
+
+def backward_kernel(
+    index: EdgeIndex, batch: int, item_bytes: int, *, mask: bool, **addresses: int
+) -> Kernel:
+    """Return the kernel of the gradients of input and values."""
+    column_pointers, units, positions = index.transposed_addresses
+    given = ("g", "g_stride", "values", "x", "x_stride", "dx", "gradient", "sums")
+    call = ProductBackward(
+        **(dict.fromkeys(given, 0) | addresses),
+        column_pointers=column_pointers,
+        units=units,
+        positions=positions,
+        batch=batch,
+        relu=mask,
+    )
+    return Kernel(call, item_bytes, index.column_bounds, index.graph.n_edges * batch)
+
+
 class _CompiledProduct(Product):
     """The product by the compiled kernels of `topokit.nn.kernels.cpu`."""
 
     @staticmethod
     def product(x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool) -> torch.Tensor:
-        graph, batch = index.graph, x.shape[1]
-        y = x.new_empty(graph.n_out, batch)
+        batch = x.shape[1]
+        y = x.new_empty(index.graph.n_out, batch)
         values = values.contiguous()
         bias = None if bias is None else bias.detach().contiguous()
-        row_pointers, n_tiles, tile_stride = index.tiles(_block_bytes(x))
-        call = ProductForward(
+        call = forward_kernel(
+            index,
+            batch,
+            x.element_size(),
+            relu=relu,
             x=x.data_ptr(),
             x_stride=x.stride(0),
-            row_pointers=row_pointers,
-            units=index.addresses[1],
             values=values.data_ptr(),
             bias=0 if bias is None else bias.data_ptr(),
             y=y.data_ptr(),
-            batch=batch,
-            relu=relu,
-            n_tiles=n_tiles,
-            tile_stride=tile_stride,
         )
-        run_kernel(
-            call,
-            item_bytes=x.element_size(),
-            bounds=index.row_bounds,
-            work=graph.n_edges * batch,
-        )
+        run_kernel(**call._asdict())
         return y
 
     @staticmethod
@@ -302,45 +351,29 @@ class _CompiledProduct(Product):
     def gradients(
         g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, mask: bool
     ) -> Gradients:
-        graph, batch = index.graph, x.shape[1]
+        graph, batch, item_bytes = index.graph, x.shape[1], x.element_size()
         dvalues = values.new_empty(graph.n_edges) if batch else values.new_zeros(graph.n_edges)
-        item_bytes, work = x.element_size(), graph.n_edges * batch
+        given = {
+            "g": g.data_ptr(), "g_stride": g.stride(0), "x": x.data_ptr(), "x_stride": x.stride(0),
+            "gradient": dvalues.data_ptr(),
+        }  # fmt: skip
         if not needs_x:
-            row_pointers, n_tiles, tile_stride = index.tiles(_block_bytes(x))
-            edge_gradient = EdgeGradient(
-                x=x.data_ptr(),
-                x_stride=x.stride(0),
-                row_pointers=row_pointers,
-                units=index.addresses[1],
-                g=g.data_ptr(),
-                g_stride=g.stride(0),
-                gradient=dvalues.data_ptr(),
-                batch=batch,
-                n_tiles=n_tiles,
-                tile_stride=tile_stride,
-            )
-            run_kernel(edge_gradient, item_bytes=item_bytes, bounds=index.row_bounds, work=work)
+            run_kernel(**edge_kernel(index, batch, item_bytes, **given)._asdict())
             return None, dvalues, None
-        column_pointers, units, positions = index.transposed_addresses
         values = values.contiguous()
         dx = x.new_empty(graph.n_in, batch)
         sums = x.new_empty(graph.n_in) if mask and batch else None
-        both = ProductBackward(
-            g=g.data_ptr(),
-            g_stride=g.stride(0),
-            column_pointers=column_pointers,
-            units=units,
-            positions=positions,
+        call = backward_kernel(
+            index,
+            batch,
+            item_bytes,
+            mask=mask,
+            **given,
             values=values.data_ptr(),
-            x=x.data_ptr(),
-            x_stride=x.stride(0),
             dx=dx.data_ptr(),
-            gradient=dvalues.data_ptr(),
-            batch=batch,
-            relu=mask,
             sums=0 if sums is None else sums.data_ptr(),
         )
-        run_kernel(both, item_bytes=item_bytes, bounds=index.column_bounds, work=work)
+        run_kernel(**call._asdict())
         return dx, dvalues, sums
 
 
@@ -397,17 +430,17 @@ class _DenseProduct(Product):
     ) -> Gradients:
         n_out, n_in = index.graph.shape
         complete = values.numel() == n_out * n_in
-        if (
-            complete
-            and n_out <= FEW_OUTPUTS
-            and needs_x
-            and x.device.type == "cpu"
-            and x.dtype in NATIVE
-        ):
+        if few_outputs(index) and needs_x and x.device.type == "cpu" and x.dtype in NATIVE:
             return _CompiledProduct.gradients(g, x, values, index, needs_x, mask)
         dx = _masked(_DenseProduct.transposed(g, values, index), x, mask) if needs_x else None
         full = (g @ x.t()).reshape(-1)
         return dx, full if complete else full[index.flat(full.device)], None
+
+
+def few_outputs(index: EdgeIndex) -> bool:
+    """Return whether the backward product of a graph is compiled although it is complete."""
+    graph = index.graph
+    return graph.n_out <= FEW_OUTPUTS and graph.n_edges == graph.n_out * graph.n_in
 
 
 def _scattered(values: torch.Tensor, index: EdgeIndex) -> torch.Tensor:
@@ -420,9 +453,9 @@ def _scattered(values: torch.Tensor, index: EdgeIndex) -> torch.Tensor:
     return weight.view(n_out, n_in)
 
 
-def _block_bytes(x: torch.Tensor) -> int:
+def _block_bytes(batch: int, item_bytes: int) -> int:
     """Return the bytes of a unit's batch that the kernels process at once."""
-    return min(x.shape[1] * x.element_size(), BLOCK_BYTES)
+    return min(batch * item_bytes, BLOCK_BYTES)
 
 
 PRODUCTS: dict[str, type[Product]] = {

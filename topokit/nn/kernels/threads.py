@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
@@ -26,6 +26,8 @@ __all__ = [
     "Choice",
     "Dropout",
     "EdgeGradient",
+    "Kernel",
+    "Kernels",
     "ProductBackward",
     "ProductForward",
     "SReLUBackward",
@@ -59,9 +61,10 @@ _log = logging.getLogger("topokit.nn")
 # flag of 0 or 1. An address that may be absent is then 0. A stride is the number of elements from
 # one unit to the next.
 
-HEADER = ("next_part", "n_parts", "bounds", "item_bytes", "kernel")
+HEADER = ("next_part", "n_parts", "bounds", "item_bytes", "kernel", "next")
 """Fields of every record: the next part to be claimed; the number of parts; address of their
-bounds; bytes of a number (4 or 8); the kernel's position in `ARGUMENTS`."""
+bounds; bytes of a number (4 or 8); the kernel's position in `ARGUMENTS`; and the distance in bytes
+to the record of a kernel that the same thread runs afterwards, or 0."""
 
 
 class ProductForward(NamedTuple):
@@ -211,17 +214,105 @@ def run_kernel(arguments: Arguments, *, item_bytes: int, bounds: Bounds, work: i
     work : int
         Number of multiplications, which decides between one thread and all.
     """
-    kernel, most = _NUMBERS[type(arguments)], 1 if work < SERIAL_WORK else torch.get_num_threads()
-    choice, threads = None, most
-    if most > 1:
-        key = kernel, item_bytes, work.bit_length(), most
-        choice = _CHOICES.get(key) or _CHOICES.setdefault(key, Choice())
-        threads = most if choice.many else 1
+    kernel, threads, choice = Kernel(arguments, item_bytes, bounds, work), 1, None
+    if work >= SERIAL_WORK and torch.get_num_threads() > 1:
+        threads, choice = _threads_for(kernel)
     rows = bounds(1 if threads == 1 else PARTS_PER_THREAD * threads)
-    fields = (0, len(rows) - 1, ctypes.addressof(rows), item_bytes, kernel, *arguments)
+    fields = _fields(kernel, rows, 0)
     record = (ctypes.c_int64 * len(fields))(*fields)
+    _run(ctypes.addressof(record), threads, choice, work)
+
+
+class Kernel(NamedTuple):
+    """A kernel to run: see `run_kernel`."""
+
+    arguments: Arguments
+    item_bytes: int
+    bounds: Bounds
+    work: int
+
+
+class Kernels:
+    """Kernels that run one after the other, with records that are made once.
+
+    On one thread they take one call of compiled code; with several each is run by `run_kernel`'s
+    rules.
+
+    Parameters
+    ----------
+    kernels : sequence of Kernel
+        Arguments that are not known yet may be 0.
+
+    Attributes
+    ----------
+    starts : list of int
+        Position of each kernel's own arguments in a record, the first of them at this position.
+
+    Examples
+    --------
+    >>> kernel = Kernel(Dropout(0, 0, 0, limit=5, scale=0), 4, equal_row_bounds(10), work=20)
+    >>> kernels = Kernels([kernel, kernel])
+    >>> record = kernels.record()
+    >>> [record[start + Dropout._fields.index("limit")] for start in kernels.starts]
+    [5, 5]
+    """
+
+    def __init__(self, kernels: Sequence[Kernel]) -> None:
+        self._kernels = list(kernels)
+        fields: list[int] = []
+        self.starts: list[int] = []
+        self._rows = []  # held, as the records have their addresses
+        for number, kernel in enumerate(self._kernels):
+            self._rows.append(kernel.bounds(1))
+            last = number + 1 == len(self._kernels)
+            own = _fields(kernel, self._rows[-1], 0)
+            distance = 0 if last else 8 * len(own)
+            self.starts.append(len(fields) + len(HEADER))
+            fields += _fields(kernel, self._rows[-1], distance)
+        self._type = ctypes.c_int64 * len(fields)
+        self._template = bytes(self._type(*fields))
+
+    def record(self) -> Any:
+        """Return records of all kernels, as one array of integers, for one call of `run`."""
+        return self._type.from_buffer_copy(self._template)
+
+    def run(self, record: Any) -> None:
+        """Run the kernels on arguments that are complete."""
+        address = ctypes.addressof(record)
+        if torch.get_num_threads() == 1:
+            _run_on_threads(_entry(), address, 1)
+            return
+        for kernel, start in zip(self._kernels, self.starts, strict=True):
+            head = start - len(HEADER)
+            threads, choice = 1, None
+            if kernel.work >= SERIAL_WORK:
+                threads, choice = _threads_for(kernel)
+            record[head + HEADER.index("next")] = 0
+            rows = kernel.bounds(1 if threads == 1 else PARTS_PER_THREAD * threads)
+            record[head + HEADER.index("n_parts")] = len(rows) - 1
+            record[head + HEADER.index("bounds")] = ctypes.addressof(rows)
+            _run(address + 8 * head, threads, choice, kernel.work)
+
+
+def _fields(kernel: Kernel, rows: Any, distance: int) -> tuple[int, ...]:
+    """Return the fields of a kernel's record."""
+    number, at = _NUMBERS[type(kernel.arguments)], ctypes.addressof(rows)
+    return (0, len(rows) - 1, at, kernel.item_bytes, number, distance, *kernel.arguments)
+
+
+def _threads_for(kernel: Kernel) -> tuple[int, Choice]:
+    """Return how many threads of several a kernel is to use now, and where that is decided."""
+    most = torch.get_num_threads()
+    number = _NUMBERS[type(kernel.arguments)]
+    key = number, kernel.item_bytes, kernel.work.bit_length(), most
+    choice = _CHOICES.get(key) or _CHOICES.setdefault(key, Choice())
+    return most if choice.many else 1, choice
+
+
+def _run(address: int, threads: int, choice: Choice | None, work: int) -> None:
+    """Run the kernel of a record, and note how long it took."""
     start = perf_counter()
-    _run_on_threads(_entry(), ctypes.addressof(record), threads)
+    _run_on_threads(_entry(), address, threads)
     if choice is not None:
         choice.note((perf_counter() - start) / work)
 
