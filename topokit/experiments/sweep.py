@@ -12,16 +12,17 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from topokit.experiments.config import RunConfig, with_registered
 from topokit.experiments.executors import as_completed, choose_pool, cores
 from topokit.experiments.record import History
 from topokit.experiments.rundir import RunDirectory
 from topokit.experiments.study import PlannedRun, Study, load_study
+from topokit.experiments.worker import DAMAGED, STOPPED, is_run, remedy, run_one
 from topokit.graph.checksums import read_file
 from topokit.graph.files import is_temporary, locked, write_atomic
-from topokit.plugins import for_workers, load_plugins, only_here, told
+from topokit.plugins import for_workers, load_plugins, only_here
 from topokit.progress import over_runs
 from topokit.tables import as_html, choose
 
@@ -32,9 +33,6 @@ __all__ = ["SweepProgress", "SweepResult", "gather", "runs_of", "sweep", "sweep_
 
 METRICS = ("train_loss", "test_loss", "test_accuracy")  # columns of epochs that join the frame
 TRIES = 3  # a run whose worker was killed this many times, at the same epoch, counts as failed
-PATIENCE = 30.0  # seconds to wait for another process to release a run
-STOPPED = "stopped"  # what `run_one` returns of a run that is unfinished as its time is up
-DAMAGED = "damaged"  # the value of `rerun` that stands for all damaged runs
 
 # How a sweep works. Each run of the study has its own directory, and these directories are the
 # whole state of the sweep: DONE marks a finished run, a checkpoint one that was started. There is
@@ -50,8 +48,8 @@ DAMAGED = "damaged"  # the value of `rerun` that stands for all damaged runs
 #    killed the worker; each is recorded as failed once it was lost `TRIES` times without having
 #    finished an epoch in between. That, and giving up after `TRIES` pools that did not start a
 #    single run, bounds the number of pools.
-# 3. `run_one`, in the worker, starts a new run, also where one was interrupted before its first
-#    epoch, or resumes it. It waits up to `PATIENCE` seconds for the lock of the run, since the
+# 3. `worker.run_one`, in a worker process, starts a new run, also where one was interrupted before its first
+#    epoch, or resumes it. It waits up to `worker.PATIENCE` seconds for the lock of the run, since the
 #    workers of a killed sweep take a moment to exit. It removes nothing: a run whose checkpoint is
 #    lost or damaged, or a folder with other files, is a failure.
 # 4. `_collected` reads all finished runs in the order of the plan. The frame does not depend on
@@ -533,7 +531,7 @@ def _replace(planned: list[PlannedRun], root: Path, rerun: Sequence[str]) -> Non
     """Move the directories of runs that are to be trained again to ``replaced/``."""
     for run in planned:
         path = root / "runs" / run.name
-        if not _is_run(path):  # nothing there, or not made by topokit
+        if not is_run(path):  # nothing there, or not made by topokit
             continue
         if run.name not in rerun and not (DAMAGED in rerun and _is_damaged(path)):
             continue
@@ -542,15 +540,6 @@ def _replace(planned: list[PlannedRun], root: Path, rerun: Sequence[str]) -> Non
         number = 1 + sum(old.name.rpartition("-")[0] == run.name for old in aside.iterdir())
         with RunDirectory(path).lock():
             path.rename(aside / f"{run.name}-{number}")
-
-
-def _is_run(path: Path) -> bool:
-    """Return whether a folder is that of a run, finished or not, damaged or not."""
-    try:
-        RunDirectory.open(path)
-    except (FileNotFoundError, ValueError):
-        return False
-    return True
 
 
 def _is_damaged(path: Path) -> bool:
@@ -650,7 +639,7 @@ def _collected(
         try:
             rows = _finished(path, run.config)
         except Exception as error:  # whatever a damaged file leads to
-            damaged[run.name] = f"it is finished but damaged: {error}; {_remedy(path)}"
+            damaged[run.name] = f"it is finished but damaged: {error}; {remedy(path)}"
             continue
         cell = {key: run.cell[key] for key in keys}
         labels = {key: str(v) if isinstance(v, list | tuple) else v for key, v in cell.items()}
@@ -673,74 +662,3 @@ def _finished(path: Path, config: RunConfig) -> pd.DataFrame:
     rows = pd.concat([metrics.assign(layer="network"), history.measures], ignore_index=True)
     rows["value"] = rows["value"].astype(float)
     return rows
-
-
-# --- in a worker process -------------------------------------------------------------------------
-
-
-class _TimeIsUp(Exception):
-    """Raised after the epoch in which the time of a sweep is up."""
-
-
-def run_one(
-    directory: str,
-    config_toml: str,
-    data_dir: str | None,
-    plugins: tuple[str, ...],
-    until: dt.datetime | None = None,
-) -> str | None:
-    """Start or resume one run; return why it failed, ``None``, or `STOPPED` if its time is up."""
-    load_plugins(plugins)
-    from topokit.experiments.runs import resume, run
-
-    path, config = Path(directory), RunConfig.from_toml(config_toml)
-    known = _is_run(path)
-
-    def in_time(epoch: Any = None, _: Any = None) -> None:
-        last = epoch is not None and epoch.index == config.epochs - 1
-        if until is not None and not last and dt.datetime.now(until.tzinfo) >= until:
-            raise _TimeIsUp
-
-    try:
-        if known:
-            _wait_for_lock(path)
-        if (path / "DONE").is_file():
-            return None
-        in_time()
-        if known and not _is_free(path, config):
-            resume(path, data_dir=data_dir, device=config.device, progress=in_time)
-        else:
-            run(config, path, data_dir=data_dir, progress=in_time)
-    except _TimeIsUp:
-        return STOPPED
-    except Exception as error:
-        reason = told(error) or f"{type(error).__name__}: {error}"
-        return f"{reason}; {_remedy(path)}" if known and isinstance(error, ValueError) else reason
-    return None
-
-
-def _is_free(path: Path, config: RunConfig) -> bool:
-    """Return whether a run can start in a folder: no epoch has been finished in it."""
-    try:
-        RunDirectory(path).check_free(config.to_toml())
-    except ValueError:
-        return False
-    return True
-
-
-def _remedy(path: Path) -> str:
-    """Return how a damaged run is trained again."""
-    return f"'--rerun {path.name}' trains it again, '--rerun {DAMAGED}' all damaged runs"
-
-
-def _wait_for_lock(path: Path) -> None:
-    """Wait until no other process writes to a run, at most `PATIENCE` seconds."""
-    end = time.monotonic() + PATIENCE
-    while path.is_dir():
-        try:
-            with RunDirectory(path).lock():
-                return
-        except ValueError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.2)

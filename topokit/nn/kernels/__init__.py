@@ -351,7 +351,7 @@ def edge_chain(x: torch.Tensor, layers: Sequence[Layer]) -> torch.Tensor | None:
         if graph.n_in != width or x.device.type != "cpu":
             return None
         width = graph.n_out
-        links.append(Link(index, relu, _is_dense(kernel, graph, "cpu", batch)))
+        links.append(Link(index, relu, _is_dense(kernel, graph, "cpu", batch, x.dtype)))
     if not torch.is_grad_enabled():
         cells = batch * sum(link.edges.graph.n_out for link in links)
         if cells > MOST_CELLS:
