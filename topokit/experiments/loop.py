@@ -414,8 +414,10 @@ def _one_epoch(
     losses: list[float] = []
     waiting: list[torch.Tensor] = []  # losses that are still on a device
     often = 1 if samples.device.type == "cpu" else CHECKED_EVERY
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     for batch in samples.shuffled(plan.batch_size, state.rngs["order"]):
-        state.optimizer.zero_grad(set_to_none=True)
+        for parameter in parameters:  # what zero_grad does
+            parameter.grad = None
         state.step += 1
         if processes is None:
             loss = plan.objective.loss(state.model, batch)
