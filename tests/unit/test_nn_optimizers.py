@@ -168,3 +168,13 @@ def test_a_step_between_forward_and_backward_is_noticed():
     optimizer.step()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+def test_state_of_another_size_is_left_to_torch_to_refuse():
+    weight = nn.Parameter(torch.ones(4))
+    optimizer = SGD([weight], lr=0.1, momentum=0.9)
+    weight.grad = torch.ones(4)
+    optimizer.step()
+    optimizer.state[weight]["momentum_buffer"] = torch.ones(3)
+    with pytest.raises(RuntimeError, match="size"):
+        optimizer.step()

@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -415,7 +416,9 @@ def _one_epoch(
     waiting: list[torch.Tensor] = []  # losses that are still on a device
     often = 1 if samples.device.type == "cpu" else CHECKED_EVERY
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-    for batch in samples.shuffled(plan.batch_size, state.rngs["order"]):
+    model: Any = state.model
+    by_units = partial(getattr, model, "by_units", False) if processes is None else bool
+    for batch in samples.shuffled(plan.batch_size, state.rngs["order"], by_units=by_units):
         for parameter in parameters:  # what zero_grad does
             parameter.grad = None
         state.step += 1

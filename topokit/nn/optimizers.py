@@ -21,8 +21,8 @@ WORK = 4  # multiplications for each weight
 SWITCHES = ("maximize", "differentiable", "foreach", "fused")
 NUMBERS = ("lr", "momentum", "dampening", "weight_decay")
 
-_AT = {name: at for at, name in enumerate(Descent._fields)}
-_NOTHING = Descent(*[0] * len(_AT))
+_NO_STATE: dict[str, Any] = {}
+_NOTHING = Descent(*[0] * len(Descent._fields))
 _C_NUMBERS: dict[torch.dtype, Any] = {
     torch.float32: ctypes.c_float,
     torch.float64: ctypes.c_double,
@@ -65,39 +65,43 @@ class SGD(torch.optim.SGD):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Make a step; see ``torch.optim.SGD.step``."""
-        groups = None if closure is not None else self._taken()
-        if groups is None:
+        groups = [
+            (group, None if closure else self._prepared(group)) for group in self.param_groups
+        ]
+        if any(tensors is None for _, tensors in groups):
             return _torch_step()(self, closure)
-        for group, parameters, gradients in groups:
-            self._descend(group, parameters, gradients)
+        for group, tensors in groups:
+            if tensors:
+                self._descend(group, tensors)
         return None
 
-    def _taken(self) -> list[Any] | None:
-        """Return each group with its parameters that have gradients; None if torch has to step."""
-        groups = []
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if not parameters:
+    def _prepared(self, group: dict[str, Any]) -> list[tuple[Any, Any, Any]] | None:
+        """Return a group's parameters with gradients and momentum; None if torch has to step."""
+        tensors: list[tuple[Any, Any, Any]] = []
+        momentum, dtype = group["momentum"], None
+        for parameter in group["params"]:
+            gradient, buffer = parameter.grad, None
+            if gradient is None:
                 continue
-            tensors = [*parameters, *(p.grad for p in parameters)]
-            if group["momentum"]:
-                states = (self.state.get(p, {}).get("momentum_buffer") for p in parameters)
-                tensors += [buffer for buffer in states if buffer is not None]
-            dtype = parameters[0].dtype
-            if (
-                any(group[name] for name in SWITCHES)
-                or not all(isinstance(group[name], int | float) for name in NUMBERS)
-                or not all(_is_plain(tensor, dtype) for tensor in tensors)
-                or composed(parameters[0])
-                or not as_torch_rounds(dtype)
-            ):
-                return None
-            groups.append((group, parameters, tensors[len(parameters) : 2 * len(parameters)]))
-        return groups
+            dtype = parameter.dtype if dtype is None else dtype
+            if momentum:
+                buffer = self.state.get(parameter, _NO_STATE).get("momentum_buffer")
+            for tensor in (parameter, gradient, parameter if buffer is None else buffer):
+                if not _is_plain(tensor, dtype) or tensor.shape != parameter.shape:
+                    return None
+            tensors.append((parameter, gradient, buffer))
+        taken = dtype is None or (
+            dtype in NATIVE
+            and not any(group[name] for name in SWITCHES)
+            and all(isinstance(group[name], int | float) for name in NUMBERS)
+            and not composed(tensors[0][0])
+            and as_torch_rounds(dtype)
+        )
+        return tensors if taken else None
 
-    def _descend(self, group: dict[str, Any], parameters: list[Any], gradients: list[Any]) -> None:
-        """Make the step of a group's parameters."""
-        dtype, sizes = parameters[0].dtype, tuple(p.numel() for p in parameters)
+    def _descend(self, group: dict[str, Any], tensors: list[tuple[Any, Any, Any]]) -> None:
+        """Make the step of a group, given as `_prepared` returns it."""
+        dtype, sizes = tensors[0][0].dtype, tuple(entry[0].numel() for entry in tensors)
         kernels = self._kernels.get((dtype, sizes))
         if kernels is None:
             if len(self._kernels) >= MOST_RECORDS:
@@ -106,24 +110,25 @@ class SGD(torch.optim.SGD):
             kernels = self._kernels[dtype, sizes] = Kernels(
                 [Kernel(_NOTHING, size, equal_row_bounds(n), WORK * n) for n in sizes]
             )
-        record, momentum = kernels.record(), group["momentum"]
+        record, momentum, decays = kernels.record(), group["momentum"], group["weight_decay"] != 0
         numbers = group["weight_decay"], momentum, 1 - group["dampening"], -group["lr"]
         settings = (_C_NUMBERS[dtype] * len(numbers))(*numbers)
-        for parameter, gradient, start in zip(parameters, gradients, kernels.starts, strict=True):
-            record[start + _AT["weights"]] = parameter.data_ptr()
-            record[start + _AT["gradient"]] = gradient.data_ptr()
-            record[start + _AT["settings"]] = ctypes.addressof(settings)
-            record[start + _AT["decays"]] = group["weight_decay"] != 0
-            if momentum:
-                state = self.state[parameter]
-                buffer = state.get("momentum_buffer")
-                if buffer is None:
-                    buffer = state["momentum_buffer"] = torch.empty_like(gradient)
-                    record[start + _AT["begins"]] = 1
-                record[start + _AT["momentum"]] = buffer.data_ptr()
-                record[start + _AT["nesterov"]] = group["nesterov"]
+        where = ctypes.addressof(settings)
+        for (parameter, gradient, buffer), start in zip(tensors, kernels.starts, strict=True):
+            begins = momentum and buffer is None
+            if begins:
+                buffer = self.state[parameter]["momentum_buffer"] = torch.empty_like(gradient)
+            record[start : start + len(_NOTHING)] = (
+                parameter.data_ptr(),
+                gradient.data_ptr(),
+                buffer.data_ptr() if momentum else 0,
+                where,
+                decays,
+                begins,
+                group["nesterov"],
+            )
         kernels.run(record)
-        for parameter in parameters:
+        for parameter, *_ in tensors:
             torch.autograd.graph.increment_version(parameter)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -171,6 +176,9 @@ def as_torch_rounds(dtype: torch.dtype) -> bool:
     for _ in range(2):
         for one, another in zip(ours, theirs, strict=True):
             one.grad = another.grad = torch.rand(47, generator=draw, dtype=dtype)
-        own._descend(own.param_groups[0], ours, [p.grad for p in ours])
+        states = (own.state.get(p, _NO_STATE).get("momentum_buffer") for p in ours)
+        own._descend(
+            own.param_groups[0], [(p, p.grad, b) for p, b in zip(ours, states, strict=True)]
+        )
         _torch_step()(other)
     return all(map(torch.equal, ours, theirs))

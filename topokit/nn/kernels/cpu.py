@@ -25,6 +25,7 @@ from topokit.nn.kernels.threads import (
     Descent,
     Dropout,
     EdgeGradient,
+    Gather,
     ProductBackward,
     ProductForward,
     SReLUBackward,
@@ -325,6 +326,25 @@ def _dropout(call, first, last, dtype):
         y[i] = x[i] * (scale if bits[i] >= call.limit else zero)
 
 
+@njit
+def _gather(call, first, last, dtype):
+    x, y = _matrix(call.x, 1, call.x_stride, dtype), _matrix(call.y, last, call.batch, dtype)
+    samples, k = _vector(call.samples, call.batch, np.int64), 0
+    while k + 8 <= call.batch:  # eight numbers fill a vector register
+        a, b, c, d = x[samples[k]], x[samples[k + 1]], x[samples[k + 2]], x[samples[k + 3]]
+        e, f, g, h = x[samples[k + 4]], x[samples[k + 5]], x[samples[k + 6]], x[samples[k + 7]]
+        for j in range(first, last):
+            row = y[j]
+            row[k], row[k + 1], row[k + 2], row[k + 3] = a[j], b[j], c[j], d[j]
+            row[k + 4], row[k + 5], row[k + 6], row[k + 7] = e[j], f[j], g[j], h[j]
+        k += 8
+    while k < call.batch:
+        a = x[samples[k]]
+        for j in range(first, last):
+            y[j, k] = a[j]
+        k += 1
+
+
 # Weights. The roundings are those of torch's operations, so nothing is left to the compiler.
 
 
@@ -352,14 +372,15 @@ def _descent(call, first, last, dtype):
 _HEAD = _record()
 _KINDS = (
     ProductForward, EdgeGradient, ProductBackward, SReLUForward, SReLUBackward, Dropout, Descent,
+    Gather,
 )  # fmt: skip
 (
     _PRODUCT_FORWARD, _EDGE_GRADIENT, _PRODUCT_BACKWARD, _SRELU_FORWARD, _SRELU_BACKWARD, _DROPOUT,
-    _DESCENT,
+    _DESCENT, _GATHER,
 ) = (_record(kind) for kind in _KINDS)  # fmt: skip
 (
     _FORWARD_NUMBER, _EDGE_NUMBER, _BACKWARD_NUMBER, _SRELU_NUMBER, _SRELU_BACK_NUMBER,
-    _DROPOUT_NUMBER, _,
+    _DROPOUT_NUMBER, _DESCENT_NUMBER, _,
 ) = (ARGUMENTS.index(kind) for kind in _KINDS)  # fmt: skip
 
 
@@ -379,8 +400,10 @@ def _run_part(address, kernel, first, last, dtype):
         _srelu_backward(carray(place, 1, _SRELU_BACKWARD)[0], first, last, dtype)
     elif kernel == _DROPOUT_NUMBER:
         _dropout(carray(place, 1, _DROPOUT)[0], first, last, dtype)
-    else:
+    elif kernel == _DESCENT_NUMBER:
         _descent(carray(place, 1, _DESCENT)[0], first, last, dtype)
+    else:
+        _gather(carray(place, 1, _GATHER)[0], first, last, dtype)
 
 
 def _entry_of(digest: int) -> Callable[[int], int]:

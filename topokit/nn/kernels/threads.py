@@ -27,6 +27,7 @@ __all__ = [
     "Descent",
     "Dropout",
     "EdgeGradient",
+    "Gather",
     "Kernel",
     "Kernels",
     "ProductBackward",
@@ -183,6 +184,17 @@ class Descent(NamedTuple):
     nesterov: int
 
 
+class Gather(NamedTuple):
+    """``y[j, k] = x[samples[k], j]``."""
+
+    x: int
+    x_stride: int
+    """From one sample to the next."""
+    samples: int
+    y: int
+    batch: int
+
+
 Arguments = (
     ProductForward
     | EdgeGradient
@@ -191,10 +203,12 @@ Arguments = (
     | SReLUBackward
     | Dropout
     | Descent
+    | Gather
 )
 
 ARGUMENTS: tuple[type[Arguments], ...] = (
     ProductForward, EdgeGradient, ProductBackward, SReLUForward, SReLUBackward, Dropout, Descent,
+    Gather,
 )  # fmt: skip
 """The record of each kernel; its position is the kernel's number."""
 
