@@ -32,6 +32,7 @@ from torch import nn
 from topokit.experiments.samples import Batch
 from topokit.nn.engine import Engine
 from topokit.nn.layers import sparse_layers
+from topokit.nn.optimizers import SGD
 
 __all__ = ["CudaGraphs", "Graphs", "Steps", "graphs_of"]
 
@@ -39,7 +40,7 @@ _log = logging.getLogger("topokit.experiments")
 
 FIRST = 3  # steps computed as usual before the first is recorded
 KNOWN = ("torch.nn.", "topokit.")  # modules whose classes do all their work on the device
-OPTIMIZERS = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+OPTIMIZERS = (SGD, torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
 
 class Graphs(Protocol):
@@ -296,7 +297,7 @@ def why_not(model: Any, optimizer: torch.optim.Optimizer, engine: Engine) -> str
         if any(hooks) or module._backward_pre_hooks:
             return f"{kind.__name__} has hooks, which a replay does not call"
     if type(optimizer) not in OPTIMIZERS:
-        names = ", ".join(kind.__name__ for kind in OPTIMIZERS)
+        names = ", ".join(dict.fromkeys(kind.__name__ for kind in OPTIMIZERS))
         return f"the optimizer is {type(optimizer).__name__}, and not one of {names}"
     if not all(group.get("capturable", True) for group in optimizer.param_groups):
         return f"the optimizer {type(optimizer).__name__} was made without capturable=True"

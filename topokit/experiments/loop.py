@@ -453,10 +453,14 @@ def _one_epoch(
     losses: list[float] = []
     waiting: list[torch.Tensor] = []  # losses that are still on a device
     often = 1 if samples.device.type == "cpu" else CHECKED_EVERY
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    model: Any = state.model
+    by_units = partial(getattr, model, "by_units", False) if processes is None else bool
 
     def usual(batch: Batch) -> None:
         nonlocal losses
-        state.optimizer.zero_grad(set_to_none=True)
+        for parameter in parameters:  # what zero_grad does
+            parameter.grad = None
         loss = plan.objective.loss(state.model, batch)
         waiting.append(loss.detach())
         if len(waiting) >= often:
@@ -464,7 +468,7 @@ def _one_epoch(
         loss.backward()
         state.optimizer.step()  # its hook calls the engine, which rewires
 
-    for batch in samples.shuffled(plan.batch_size, state.rngs["order"]):
+    for batch in samples.shuffled(plan.batch_size, state.rngs["order"], by_units=by_units):
         state.step += 1
         if processes is not None:
             state.optimizer.zero_grad(set_to_none=True)

@@ -47,6 +47,7 @@ from topokit.measures import CORE, measure, prepare
 from topokit.nn.distributed import Processes
 from topokit.nn.layers import sparse_layers
 from topokit.nn.models import MODELS
+from topokit.nn.optimizers import SGD
 from topokit.nn.states import topology_of_state
 from topokit.plugins import loaded, unlike
 from topokit.progress import over_epochs
@@ -438,7 +439,8 @@ def make_optimizer(
     options: dict[str, Any] = {"lr": spec.lr, "weight_decay": spec.weight_decay}
     if spec.name == "sgd":
         options |= {"momentum": spec.momentum, "nesterov": spec.nesterov}
-    kind: Callable[..., torch.optim.Optimizer] = getattr(torch.optim, OPTIMIZERS[spec.name])
+    kind: Callable[..., torch.optim.Optimizer]
+    kind = SGD if spec.name == "sgd" else getattr(torch.optim, OPTIMIZERS[spec.name])
     held = list(parameters)
     options |= _options_on(held[0].device.type, spec.name)
     optimizer = kind(held, **options)
@@ -467,10 +469,9 @@ def _shrink(factor: float, optimizer: torch.optim.Optimizer, *_: Any) -> None:
     Before the step, so that ``w (1 - decay) + v`` results: gradients are those of the weights
     before, and `v` does not depend on weights, as torch's own decay is 0.
     """
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                parameter.mul_(factor)
+    every = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if every:
+        torch._foreach_mul_(every, factor)
 
 
 def _plan(config: RunConfig) -> TrainPlan:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from topokit.data.samples import Data
+from topokit.nn.kernels.products import NATIVE, gathered
 from topokit.nn.layers import sparse_layers
 
 __all__ = ["CLASSES", "NUMBERS", "Batch", "Classes", "Numbers", "Samples", "evaluate"]
@@ -48,6 +49,11 @@ class Batch(NamedTuple):
 def _tensor(array: NDArray[Any]) -> torch.Tensor:
     """Return a tensor of an array; torch takes no read-only memory, which is copied."""
     return torch.from_numpy(np.require(array, requirements="W"))
+
+
+def _taken(x: torch.Tensor, at: Any) -> torch.Tensor:
+    """Return some samples, at a slice or at positions; in a tenth of the time of ``x[at]``."""
+    return x[at] if isinstance(at, slice) else x.index_select(0, at)
 
 
 class Samples:
@@ -127,13 +133,22 @@ class Samples:
         part._weights = None if self._weights is None else self._weights[at]
         return part
 
-    def shuffled(self, size: int, rng: np.random.Generator) -> Iterator[Batch]:
-        """Yield all samples once in random order, in batches; the last may be smaller."""
+    def shuffled(
+        self, size: int, rng: np.random.Generator, *, by_units: Callable[[], bool] = bool
+    ) -> Iterator[Batch]:
+        """Yield all samples once in random order, in batches; the last may be smaller.
+
+        Where ``by_units()``, asked before each batch, is True, its inputs are a transposed view of
+        (n_features, n) memory if they can be gathered so.
+        """
         order = torch.from_numpy(rng.permutation(len(self)))
         if self.resident:
             order = order.to(self.device)
+        x = self._x
+        fits = self.resident and self.device.type == "cpu" and x.ndim == 2
+        fits = fits and x.dtype in NATIVE and x.is_contiguous()
         for at in order.split(size):
-            yield self._batch(at, rng)
+            yield self._batch(at, rng, by_units=fits and by_units())
 
     def in_order(self, size: int) -> Iterator[Batch]:
         """Yield all samples once, unchanged, in batches; the last may be smaller."""
@@ -149,18 +164,18 @@ class Samples:
         """All inputs where rules look at them: a tensor, or these samples if they are sparse."""
         return self if self.sparse else self._x
 
-    def _batch(self, at: Any, rng: np.random.Generator | None) -> Batch:
+    def _batch(self, at: Any, rng: np.random.Generator | None, *, by_units: bool = False) -> Batch:
         if self.sparse:
             rows = at if isinstance(at, slice) else at.numpy()
             x = torch.from_numpy(self._x[rows].toarray())
         else:
-            x = self._x[at]
+            x = gathered(self._x, at).t() if by_units else _taken(self._x, at)
         if self.change is not None and rng is not None:
             x = torch.from_numpy(self.change(x.numpy(), rng))
-        weights = None if self._weights is None else self._weights[at]
+        weights = None if self._weights is None else _taken(self._weights, at)
         if not self.resident:
-            return Batch(self._moved(x), self._moved(self._y[at]), self._moved(weights))
-        return Batch(x, self._y[at], weights)
+            return Batch(self._moved(x), self._moved(_taken(self._y, at)), self._moved(weights))
+        return Batch(x, _taken(self._y, at), weights)
 
     def _moved(self, part: Any) -> Any:
         return None if part is None else part.to(self.device)

@@ -56,6 +56,20 @@ class SparseMLP(WithDropout):
             self.add_module(f"act{position}", activation)
 
     @property
+    def by_units(self) -> bool:
+        """Whether inputs are best given as a transposed view of (units, batch) memory.
+
+        Not to layers that capture: what rules compute depends in the last digit on the layout.
+        """
+        layers: list[Any] = [self._modules[name] for name in self.names]
+        values = getattr(layers[0], "values", None)
+        return (
+            all(type(layer) is SparseLinear and layer.calls is None for layer in layers)
+            and isinstance(values, torch.Tensor)
+            and values.is_cpu
+        )
+
+    @property
     def _parts(self) -> list[Any]:
         """Layers and activations in the order in which they are applied."""
         own, last = self._modules, len(self.names)

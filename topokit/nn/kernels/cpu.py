@@ -22,8 +22,10 @@ from topokit.nn.kernels.threads import (
     ARGUMENTS,
     BLOCK_BYTES,
     HEADER,
+    Descent,
     Dropout,
     EdgeGradient,
+    Gather,
     ProductBackward,
     ProductForward,
     SReLUBackward,
@@ -40,7 +42,7 @@ SUMS = {"contract", "reassoc", "nsz"}
 
 
 # ---------------------------------------------------------------------------------------------
-# From integers to arrays. These two functions are all that numba does not offer itself.
+# From integers to arrays. These functions are all that numba does not offer itself.
 
 
 @intrinsic
@@ -62,6 +64,16 @@ def _claim(typing, counter):
         return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "seq_cst")
 
     return types.int64(types.int64), generate
+
+
+@intrinsic
+def _rounded_once(typing, a, b, c):
+    """Return ``a * b + c``, rounded once."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fma(*arguments)
+
+    return a(a, b, c), generate
 
 
 @njit(inline="always")
@@ -314,20 +326,62 @@ def _dropout(call, first, last, dtype):
         y[i] = x[i] * (scale if bits[i] >= call.limit else zero)
 
 
+@njit
+def _gather(call, first, last, dtype):
+    x, y = _matrix(call.x, 1, call.x_stride, dtype), _matrix(call.y, last, call.batch, dtype)
+    samples, k = _vector(call.samples, call.batch, np.int64), 0
+    while k + 8 <= call.batch:  # eight numbers fill a vector register
+        a, b, c, d = x[samples[k]], x[samples[k + 1]], x[samples[k + 2]], x[samples[k + 3]]
+        e, f, g, h = x[samples[k + 4]], x[samples[k + 5]], x[samples[k + 6]], x[samples[k + 7]]
+        for j in range(first, last):
+            row = y[j]
+            row[k], row[k + 1], row[k + 2], row[k + 3] = a[j], b[j], c[j], d[j]
+            row[k + 4], row[k + 5], row[k + 6], row[k + 7] = e[j], f[j], g[j], h[j]
+        k += 8
+    while k < call.batch:
+        a = x[samples[k]]
+        for j in range(first, last):
+            y[j, k] = a[j]
+        k += 1
+
+
+# Weights. The roundings are those of torch's operations, so nothing is left to the compiler.
+
+
+@njit
+def _descent(call, first, last, dtype):
+    weights, gradient = _vector(call.weights, last, dtype), _vector(call.gradient, last, dtype)
+    buffer, settings = _vector(call.momentum, last, dtype), _vector(call.settings, 4, dtype)
+    decay, momentum, part, rate = settings[0], settings[1], settings[2], settings[3]
+    decays, begins = call.decays != 0, call.begins != 0
+    moves, nesterov = call.momentum != 0, call.nesterov != 0
+    for k in range(first, last):
+        weight, change = weights[k], gradient[k]
+        if decays:
+            change = _rounded_once(weight, decay, change)
+        if moves:
+            total = change if begins else _rounded_once(change, part, buffer[k] * momentum)
+            buffer[k] = total
+            change = _rounded_once(total, momentum, change) if nesterov else total
+        weights[k] = _rounded_once(change, rate, weight)
+
+
 # ---------------------------------------------------------------------------------------------
 # The one compiled function.
 
 _HEAD = _record()
-_PRODUCT_FORWARD, _EDGE_GRADIENT, _PRODUCT_BACKWARD, _SRELU_FORWARD, _SRELU_BACKWARD, _DROPOUT = (
-    _record(kind)
-    for kind in (
-        ProductForward, EdgeGradient, ProductBackward, SReLUForward, SReLUBackward, Dropout,
-    )
+_KINDS = (
+    ProductForward, EdgeGradient, ProductBackward, SReLUForward, SReLUBackward, Dropout, Descent,
+    Gather,
 )  # fmt: skip
-_FORWARD_NUMBER, _EDGE_NUMBER, _BACKWARD_NUMBER, _SRELU_NUMBER, _SRELU_BACK_NUMBER = (
-    ARGUMENTS.index(kind)
-    for kind in (ProductForward, EdgeGradient, ProductBackward, SReLUForward, SReLUBackward)
-)
+(
+    _PRODUCT_FORWARD, _EDGE_GRADIENT, _PRODUCT_BACKWARD, _SRELU_FORWARD, _SRELU_BACKWARD, _DROPOUT,
+    _DESCENT, _GATHER,
+) = (_record(kind) for kind in _KINDS)  # fmt: skip
+(
+    _FORWARD_NUMBER, _EDGE_NUMBER, _BACKWARD_NUMBER, _SRELU_NUMBER, _SRELU_BACK_NUMBER,
+    _DROPOUT_NUMBER, _DESCENT_NUMBER, _,
+) = (ARGUMENTS.index(kind) for kind in _KINDS)  # fmt: skip
 
 
 @njit
@@ -344,8 +398,12 @@ def _run_part(address, kernel, first, last, dtype):
         _srelu_forward(carray(place, 1, _SRELU_FORWARD)[0], first, last, dtype)
     elif kernel == _SRELU_BACK_NUMBER:
         _srelu_backward(carray(place, 1, _SRELU_BACKWARD)[0], first, last, dtype)
-    else:
+    elif kernel == _DROPOUT_NUMBER:
         _dropout(carray(place, 1, _DROPOUT)[0], first, last, dtype)
+    elif kernel == _DESCENT_NUMBER:
+        _descent(carray(place, 1, _DESCENT)[0], first, last, dtype)
+    else:
+        _gather(carray(place, 1, _GATHER)[0], first, last, dtype)
 
 
 def _entry_of(digest: int) -> Callable[[int], int]:

@@ -18,10 +18,12 @@ from topokit.graph import LayerGraph
 from topokit.nn.kernels.threads import (
     BLOCK_BYTES,
     EdgeGradient,
+    Gather,
     Kernel,
     ProductBackward,
     ProductForward,
     equal_edge_bounds,
+    equal_row_bounds,
     run_kernel,
 )
 
@@ -35,6 +37,7 @@ __all__ = [
     "edge_kernel",
     "few_outputs",
     "forward_kernel",
+    "gathered",
     "sparse_product",
     "units_first",
     "use_on_device",
@@ -207,6 +210,30 @@ def units_first(x: torch.Tensor) -> torch.Tensor:
     """Return (batch, units) as (units, batch) with a contiguous batch, copied only if necessary."""
     x = x.detach().t()
     return x if x.shape[1] <= 1 or x.stride(1) == 1 else x.contiguous()
+
+
+def gathered(x: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
+    """Return some samples, (units, batch), of a contiguous (n, units) tensor of the CPU.
+
+    Parameters
+    ----------
+    x : (n, units) tensor
+        Of one of the `NATIVE` dtypes.
+    samples : (batch,) int64 tensor
+        Contiguous; below n.
+
+    Examples
+    --------
+    >>> gathered(torch.arange(6.0).view(3, 2), torch.tensor([2, 0]))
+    tensor([[4., 0.],
+            [5., 1.]])
+    """
+    units, batch = x.shape[1], len(samples)
+    y = x.new_empty(units, batch)
+    call = Gather(x.data_ptr(), x.stride(0), samples.data_ptr(), y.data_ptr(), batch)
+    bounds = equal_row_bounds(units)
+    run_kernel(call, item_bytes=x.element_size(), bounds=bounds, work=units * batch)
+    return y
 
 
 class Product:

@@ -24,8 +24,10 @@ __all__ = [
     "BLOCK_BYTES",
     "HEADER",
     "Choice",
+    "Descent",
     "Dropout",
     "EdgeGradient",
+    "Gather",
     "Kernel",
     "Kernels",
     "ProductBackward",
@@ -166,10 +168,47 @@ class Dropout(NamedTuple):
     """Address of one number."""
 
 
-Arguments = ProductForward | EdgeGradient | ProductBackward | SReLUForward | SReLUBackward | Dropout
+class Descent(NamedTuple):
+    """A step of stochastic gradient descent, with momentum: `topokit.nn.optimizers.SGD`."""
+
+    weights: int
+    gradient: int
+    momentum: int
+    """Or 0."""
+    settings: int
+    """Address of four numbers: weight decay, momentum, the part of the gradient that is added to
+    the momentum, and the learning rate times -1."""
+    decays: int
+    begins: int
+    """Whether the momentum is to become the gradient, at the first step."""
+    nesterov: int
+
+
+class Gather(NamedTuple):
+    """``y[j, k] = x[samples[k], j]``."""
+
+    x: int
+    x_stride: int
+    """From one sample to the next."""
+    samples: int
+    y: int
+    batch: int
+
+
+Arguments = (
+    ProductForward
+    | EdgeGradient
+    | ProductBackward
+    | SReLUForward
+    | SReLUBackward
+    | Dropout
+    | Descent
+    | Gather
+)
 
 ARGUMENTS: tuple[type[Arguments], ...] = (
-    ProductForward, EdgeGradient, ProductBackward, SReLUForward, SReLUBackward, Dropout,
+    ProductForward, EdgeGradient, ProductBackward, SReLUForward, SReLUBackward, Dropout, Descent,
+    Gather,
 )  # fmt: skip
 """The record of each kernel; its position is the kernel's number."""
 
