@@ -8,7 +8,7 @@ process; times are medians.
     python benchmarks/gpu.py --crossover   # densities where dense products become faster
     python benchmarks/gpu.py --tune        # the table of topokit.nn.kernels.card for this card
     python benchmarks/gpu.py --compile     # every kernel, for two kinds of cards, without a card
-    python benchmarks/gpu.py --dry         # tiny sizes in Triton's interpreter, without a card
+    python benchmarks/gpu.py --dry         # all of this, tiny, in Triton's interpreter, without one
 
 The last says only that the script runs: its times mean nothing. Where a card is needed and there is
 none, the script says so and ends with the exit code 2.
@@ -123,7 +123,7 @@ def check_shapes(rng: np.random.Generator, seconds: float) -> tuple[int, dict[to
     """Compare random shapes with float64 on the CPU; return their number and the largest errors."""
     worst, count, began = dict.fromkeys(TYPES, 0.0), 0, time.monotonic()
     way = PRODUCTS["triton"]
-    while time.monotonic() - began < seconds or count < 2:
+    while time.monotonic() - began < seconds or count < len(TYPES):
         most = 5 if DRY else 700
         n_out, n_in = rng.integers(1, most, 2).tolist()
         batch = int(rng.integers(1, 6 if DRY else 400)) if DRY or count % 7 else 1500
@@ -413,7 +413,11 @@ def crossover() -> None:
                 print("| " + " | ".join(map(str, (*cells, *times))) + " |", flush=True)
 
 
-def compile_all() -> None:
+# Number types as Triton names them, and the compute capability they are compiled for, times ten.
+COMPILED = {"fp32": 90, "bf16": 90, "fp64": 80, "fp16": 80}
+
+
+def compile_all(kinds: list[str]) -> None:
     """Compile each kernel in every form that `card` launches, and say how many."""
     import triton
     from triton.backends.compiler import GPUTarget
@@ -437,7 +441,7 @@ def compile_all() -> None:
             *({"BIAS": False, "RELU": False, "MASK": True, "SUMS": m} for m in on_off),
         ],
     }  # fmt: skip
-    types = {"fp32": 90, "bf16": 90, "fp64": 80, "fp16": 80}
+    types = {kind: COMPILED[kind] for kind in kinds}
     count = 0
     for kernel, flags in forms.items():
         names = kernel.arg_names
@@ -464,18 +468,18 @@ def compile_all() -> None:
             target = GPUTarget("cuda", capability, 32)
             triton.compile(source, target=target, options={"num_warps": table[-1].warps})
             count += 1
-    print(f"{count} forms of {len(forms)} kernels compile, for compute capabilities 8.0 and 9.0")
+    print(f"{count} forms of {len(forms)} kernels compile, in {', '.join(kinds)}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--crossover", action="store_true")
     parser.add_argument("--tune", action="store_true")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", nargs="?", const=",".join(COMPILED))
     parser.add_argument("--dry", action="store_true")
     options = parser.parse_args()
     if options.compile:
-        compile_all()
+        compile_all(options.compile.split(","))
         return
     if DRY:
         use_on_device("cpu", "triton")
@@ -491,7 +495,7 @@ def main() -> None:
         f"{triton.__version__}; {today}\n",
         flush=True,
     )
-    if options.tune or options.crossover:
+    if not DRY and (options.tune or options.crossover):
         tune() if options.tune else crossover()
         return
     if not DRY:
@@ -500,6 +504,9 @@ def main() -> None:
     errors = ", ".join(f"{str(k).removeprefix('torch.')} {v:.1e}" for k, v in worst.items())
     print(f"{count} random shapes against float64, largest relative errors: {errors}.\n")
     table()
+    if DRY:
+        tune()
+        crossover()
     print(f"\n{time.monotonic() - BEGAN:.0f} s in all.")
 
 

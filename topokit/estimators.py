@@ -21,7 +21,15 @@ from sklearn.utils.validation import (
 )
 
 from topokit.experiments.config import OptimizerSpec
-from topokit.experiments.loop import Epoch, TrainPlan, TrainState, device_of, move, train
+from topokit.experiments.loop import (
+    Epoch,
+    TrainPlan,
+    TrainState,
+    device_of,
+    load_optimizer,
+    move,
+    train,
+)
 from topokit.experiments.preparation import choose_device
 from topokit.experiments.record import Recording
 from topokit.experiments.runs import make_optimizer
@@ -267,7 +275,7 @@ class _SparseMLP(BaseEstimator):
         kept = dict(self._training)
         model = kept["model"] = move(kept["model"], choose_device(self.device))
         optimizer = self._optimizer(model)
-        optimizer.load_state_dict(kept.pop("optimizer"))
+        load_optimizer(optimizer, kept.pop("optimizer"))
         dropout: Any = model.generator
         return TrainState(**kept, optimizer=optimizer, dropout=dropout)
 

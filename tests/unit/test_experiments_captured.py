@@ -168,8 +168,8 @@ def test_replayed_steps_are_those_of_before_bit_for_bit(
 def without_capturable(why_not):
     """On the CPU torch has no Adam whose steps can be recorded; here they can."""
 
-    def asked(model, optimizer, engine):
-        reason = why_not(model, optimizer, engine)
+    def asked(model, optimizer, engine, generator):
+        reason = why_not(model, optimizer, engine, generator)
         return "" if "capturable" in reason else reason
 
     return asked
@@ -209,6 +209,13 @@ def test_why_steps_are_not_recorded(rng):
     hook = model.fc1.register_forward_hook(lambda *args: None)
     assert why() == "SparseLinear has hooks, which a replay does not call"
     hook.remove()
+
+    model.dropout = 0.1
+    assert why() == "SparseMLP draws from another generator than that of the training"
+    engine = attach(model, optimizer, every=5, rng=0)
+    assert captured.why_not(model, optimizer, engine, model.generator) == ""
+    engine.detach()
+    model.dropout = 0.0
 
     class Mine(torch.nn.Sequential):
         pass
@@ -272,7 +279,7 @@ def test_options_of_optimizers_are_those_of_the_device():
         ["optimizer.name=adam", "optimizer.lr=0.001", "optimizer.momentum=0", "epochs=1"]
     )
     own = [dict(group, params=0) for group in other.optimizer.param_groups]
-    other.optimizer.load_state_dict(loop._own_options(content, other.optimizer))
+    loop.load_optimizer(other.optimizer, content)
     now = [dict(group, params=0, lr=g["lr"]) for group, g in zip(other.optimizer.param_groups, own)]  # noqa: B905  equally many
     assert now == own
     optimizer = make_optimizer(OptimizerSpec("sgd", decay_per_step=0.1), state.model.parameters())

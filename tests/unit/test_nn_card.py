@@ -51,20 +51,29 @@ def test_in_the_interpreter():
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 @pytest.mark.skipif(INTERPRETED, reason="it starts an interpreter of its own")
-@pytest.mark.parametrize("option", [[], ["--tune"], ["--crossover"]])
-def test_the_benchmark_runs_without_a_card(option):
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
-    command = [sys.executable, "benchmarks/gpu.py", "--dry", *option]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+def test_the_benchmark_runs_without_a_card():
+    done = benchmark("--dry")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("no card, Triton's interpreter; torch ")
     assert "| failed |" not in done.stdout
-    if not option:
-        rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
-        assert len(rows) == 1 + 2 + 2 + 1 + 1 + 2 + 2 + 1
-        assert all(row.count(" | ") == 4 for row in rows)
-        assert "random shapes against float64, largest relative errors: float32 " in done.stdout
+    assert "random shapes against float64, largest relative errors: float32 " in done.stdout
+    table, _, others = done.stdout.partition("CONFIGURATIONS = {")
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    assert len(rows) == 1 + 2 + 2 + 1 + 1 + 2 + 2 + 1
+    assert all(row.count(" | ") == 4 for row in rows)
+    assert others.count("Configuration(4, 4, 1)") == 3
+    assert [line.split(" | ")[3] for line in others.splitlines() if line.startswith("| 8 x 9")] == [
+        "float32", "TF32", "bfloat16", "float64",
+    ]  # fmt: skip
+
+
+def benchmark(*options, **variables):
+    """Run the script of the benchmark in a process of its own."""
+    root = Path(__file__).parents[2]
+    paths = os.pathsep.join([str(root), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": paths, **variables}
+    command = [sys.executable, "benchmarks/gpu.py", *options]
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.slow
@@ -72,24 +81,15 @@ def test_the_benchmark_runs_without_a_card(option):
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
 def test_every_kernel_compiles_for_cards(tmp_path):
     """Up to machine code, which needs no card; the interpreter overlooks what types allow."""
-    root = Path(__file__).parents[2]
-    environment = {
-        **os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path]),
-        "TRITON_CACHE_DIR": str(tmp_path),
-    }  # fmt: skip
-    command = [sys.executable, "benchmarks/gpu.py", "--compile"]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    done = benchmark("--compile", "bf16,fp64", TRITON_CACHE_DIR=str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("104 forms of 4 kernels compile")
+    assert done.stdout.startswith("52 forms of 4 kernels compile, in bf16, fp64")
 
 
 def test_the_benchmark_without_a_card_says_so():
     if torch.cuda.is_available():
         pytest.skip("there is a card")
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
-    command = [sys.executable, "benchmarks/gpu.py"]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    done = benchmark()
     assert done.returncode == 2
     assert done.stdout.startswith("expected a graphics card, torch ")
     assert done.stderr == ""

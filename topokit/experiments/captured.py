@@ -79,8 +79,12 @@ class CudaGraphs:
         graph = torch.cuda.CUDAGraph()
         if generator.device.type == self.device.type:
             graph.register_generator_state(generator)
-        with torch.cuda.graph(graph, stream=self.stream):
-            call()
+        before = torch.cuda.current_stream(self.device)
+        try:
+            with torch.cuda.graph(graph, stream=self.stream):
+                call()
+        finally:
+            torch.cuda.set_stream(before)  # torch leaves the other one where recording fails
         return graph.replay
 
 
@@ -163,7 +167,7 @@ class Steps:
     ) -> None:
         self.graphs, self.model, self.optimizer, self.engine = graphs, model, optimizer, engine
         self.generator, self._loss, self.size = generator, loss, size
-        self.why = why_not(model, optimizer, engine)
+        self.why = why_not(model, optimizer, engine, generator)
         if self.why:
             _log.info("training steps are launched one by one: %s", self.why)
         self._sparse = list(sparse_layers(model).values())
@@ -233,7 +237,7 @@ class Steps:
     def _fill(self, batch: Batch) -> None:
         assert self._batch is not None
         for own, part in zip(self._batch, batch, strict=True):
-            if own is not None:
+            if own is not None and part is not None:
                 own.copy_(part)
 
     def replay(self, batch: Batch) -> torch.Tensor:
@@ -272,8 +276,15 @@ def _numbers(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     return [{key: value for key, value in group.items() if key != "params"} for group in groups]
 
 
-def why_not(model: Any, optimizer: torch.optim.Optimizer, engine: Engine) -> str:
+def why_not(
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    engine: Engine,
+    generator: torch.Generator | None = None,
+) -> str:
     """Return why steps cannot be recorded, in words; "" if they can.
+
+    `generator` is the one that the graph is told of.
 
     Examples
     --------
@@ -293,9 +304,12 @@ def why_not(model: Any, optimizer: torch.optim.Optimizer, engine: Engine) -> str
         kind = type(module)
         if not f"{kind.__module__}.".startswith(KNOWN):
             return f"{kind.__name__} is neither of torch nor of topokit, and may do work on the CPU"
-        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-        if any(hooks) or module._backward_pre_hooks:
+        own = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+        if any(own) or module._backward_pre_hooks:
             return f"{kind.__name__} has hooks, which a replay does not call"
+        draws, drops = (getattr(module, name, None) for name in ("generator", "dropout"))
+        if isinstance(draws, torch.Generator) and draws is not generator and drops:
+            return f"{kind.__name__} draws from another generator than that of the training"
     if type(optimizer) not in OPTIMIZERS:
         names = ", ".join(dict.fromkeys(kind.__name__ for kind in OPTIMIZERS))
         return f"the optimizer is {type(optimizer).__name__}, and not one of {names}"
@@ -303,8 +317,13 @@ def why_not(model: Any, optimizer: torch.optim.Optimizer, engine: Engine) -> str
         return f"the optimizer {type(optimizer).__name__} was made without capturable=True"
     if any(torch.is_tensor(n) for group in _numbers(optimizer) for n in group.values()):
         return "the optimizer has tensors among its options, whose changes would not be noticed"
-    hooks = {**optimizer._optimizer_step_pre_hooks, **optimizer._optimizer_step_post_hooks}
-    others = [hook for hook in hooks.values() if not getattr(hook, "recorded", False)]
+    hooks = [
+        *optimizer._optimizer_step_pre_hooks.values(),
+        *optimizer._optimizer_step_post_hooks.values(),
+    ]
+    others = [hook for hook in hooks if not getattr(hook, "recorded", False)]
     if len(others) > 2:  # those of the engine
         return "the optimizer has hooks, which a replay does not call"
-    return engine.sees_steps
+    if "sensitivity" in engine.rule.needs:
+        return f"the rule ({engine.name}) adds up the gradients of all steps"
+    return "" if engine.rule.step is None else f"the rule ({engine.name}) takes part in every step"

@@ -170,7 +170,7 @@ class TrainState:
         """
         try:
             self.model.load_state_dict(checkpoint["model"])
-            self.optimizer.load_state_dict(_own_options(checkpoint["optimizer"], self.optimizer))
+            load_optimizer(self.optimizer, checkpoint["optimizer"])
             streams = json.loads(checkpoint["rngs"])
             if set(streams) != set(self.rngs):
                 has = ", ".join(sorted(streams)) or "none"
@@ -215,11 +215,22 @@ OF_DEVICE = ("capturable", "fused", "foreach")
 """Options of an optimizer that say how it computes, which depends on the device."""
 
 
-def _own_options(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return an optimizer's saved state with the options of this device."""
-    groups = zip(saved["param_groups"], optimizer.param_groups, strict=True)
-    own = [{**g, **{key: now[key] for key in OF_DEVICE if key in now}} for g, now in groups]
-    return {**saved, "param_groups": own}
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load an optimizer's state, which may be that of another device, with its own options.
+
+    Examples
+    --------
+    >>> optimizer = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1)
+    >>> saved = optimizer.state_dict()
+    >>> saved["param_groups"][0].update(lr=0.2, fused=True)
+    >>> load_optimizer(optimizer, saved)
+    >>> optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["fused"]
+    (0.2, None)
+    """
+    groups = [dict(group) for group in saved["param_groups"]]  # torch checks their number
+    for group, now in zip(groups, optimizer.param_groups, strict=False):
+        group.update({key: now[key] for key in OF_DEVICE if key in now})
+    optimizer.load_state_dict({**saved, "param_groups": groups})
 
 
 def read_checkpoint(path: str | os.PathLike[str], check: str | None = None) -> dict[str, Any]:
@@ -357,7 +368,7 @@ def train(
     engine.join(processes)
     engine.go_on(state.step, state.epoch, state.memory)
     state.memory = engine.memory
-    steps = _steps(state, engine, plan)
+    steps = None if processes is not None else _steps(state, engine, plan)
     known = False  # whether the graphs of the epoch before are known, and at how many rewirings
     before = 0
     try:

@@ -321,15 +321,6 @@ class Engine(Schedule, Attached, Member):
             self._before_step(each, (), {})
             self._after_step(each, number)
 
-    @property
-    def sees_steps(self) -> str:
-        """Why each step has to be made with the optimizers' hooks, in words; "" if it need not."""
-        if "sensitivity" in self._data.needs:
-            return f"the rule ({self.name}) adds up the gradients of all steps"
-        if self.rule.step is not None:
-            return f"the rule ({self.name}) takes part in every step"
-        return "several processes train together" if self._processes is not None else ""
-
     def end_epoch(self, accuracy: float | None = None) -> dict[str, EdgeUpdate]:
         """Count an epoch, and rewire if `every` is ``"epoch"``.
 
