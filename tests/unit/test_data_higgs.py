@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from topokit.data import DATASETS
-from topokit.data.higgs import higgs_table
+from topokit.data.higgs import _drawn, higgs_table
 
 
 def seeded(seed=0):
@@ -48,7 +48,9 @@ def test_the_last_rows_are_the_test_part(tmp_path, place, end):
     assert np.allclose(standard.x_test, (x[38:] - mean) / deviation, atol=1e-5)
 
 
-def test_subsets_are_drawn_in_the_order_of_the_file(tmp_path):
+@pytest.mark.parametrize("block", [5000, 1 << 20])
+def test_subsets_are_drawn_in_the_order_of_the_file(tmp_path, monkeypatch, block):
+    monkeypatch.setattr("topokit.data.rows.BLOCK", block)  # of some rows, or all
     x, y, text = table(300)
     path = put(tmp_path, text)
     load = higgs_table(300, 100)
@@ -75,16 +77,13 @@ def test_subsets_are_drawn_in_the_order_of_the_file(tmp_path):
             load(data_dir=tmp_path, rng=seeded(), **{key: n})
 
 
-@pytest.mark.slow
-def test_every_row_is_as_likely_to_be_drawn(monkeypatch):
-    from topokit.data.higgs import _drawn
-
-    counts = sum(_drawn(150_000, 30_000, seeded(i)).astype(int) for i in range(60))
-    assert counts.sum() == 60 * 30_000
-    # 3 blocks of 65,536, 65,536 and 18,928 rows, each row drawn 12 times of 60 on average
+def test_every_row_is_as_likely_to_be_drawn():
+    counts = sum(_drawn(150_000, 30_000, seeded(i)).astype(int) for i in range(20))
+    assert counts.sum() == 20 * 30_000
+    # 3 blocks of 65,536, 65,536 and 18,928 rows, each row drawn 4 times of 20 on average
     for block in np.split(counts, [65_536, 131_072]):
-        assert abs(block.mean() - 12) < 5 * np.sqrt(60 * 0.2 * 0.8 / block.size)
-    assert counts.var() == pytest.approx(60 * 0.2 * 0.8, rel=0.02)
+        assert abs(block.mean() - 4) < 5 * np.sqrt(20 * 0.2 * 0.8 / block.size)
+    assert counts.var() == pytest.approx(20 * 0.2 * 0.8, rel=0.02)
 
 
 BAD = [
