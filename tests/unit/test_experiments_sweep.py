@@ -189,7 +189,7 @@ def test_two_sweeps_never_write_to_one_folder(tmp_path):
 
 
 def test_a_run_that_another_process_writes_is_left_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr("topokit.experiments.sweep.PATIENCE", 0.0)
+    monkeypatch.setattr("topokit.experiments.worker.PATIENCE", 0.0)
     study = small()
     path = tmp_path / "s/runs/seed0"
     path.mkdir(parents=True)
@@ -349,7 +349,7 @@ def test_runs_stop_in_time_and_go_on(done, tmp_path, monkeypatch):
             now[0] += dt.timedelta(minutes=10)
             return now[0]
 
-    monkeypatch.setattr("topokit.experiments.sweep.dt.datetime", Clock)
+    monkeypatch.setattr("topokit.experiments.worker.dt.datetime", Clock)
     end = dt.datetime(2026, 1, 1, 12, 35)
     seen, executor = [], Here()
     result = sweep(
@@ -377,7 +377,7 @@ def test_a_run_that_ends_when_the_time_is_up_is_finished(tmp_path, monkeypatch):
         def now(cls, tz=None):
             return next(now)
 
-    monkeypatch.setattr("topokit.experiments.sweep.dt.datetime", Clock)
+    monkeypatch.setattr("topokit.experiments.worker.dt.datetime", Clock)
     end = dt.datetime(2026, 1, 1, 12, 20)  # after the first epoch of the first run, 12:10
     result = sweep(small(), tmp_path / "s", executor=Here(), until=end)
     assert result.unfinished == ("seed1",)
