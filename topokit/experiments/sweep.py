@@ -48,10 +48,10 @@ TRIES = 3  # a run whose worker was killed this many times, at the same epoch, c
 #    killed the worker; each is recorded as failed once it was lost `TRIES` times without having
 #    finished an epoch in between. That, and giving up after `TRIES` pools that did not start a
 #    single run, bounds the number of pools.
-# 3. `worker.run_one`, in a worker process, starts a new run, also where one was interrupted before its first
-#    epoch, or resumes it. It waits up to `worker.PATIENCE` seconds for the lock of the run, since the
-#    workers of a killed sweep take a moment to exit. It removes nothing: a run whose checkpoint is
-#    lost or damaged, or a folder with other files, is a failure.
+# 3. `worker.run_one`, in a worker process, starts a new run, also where one was interrupted before
+#    its first epoch, or resumes it. It waits up to `worker.PATIENCE` seconds for the lock of the
+#    run, since the workers of a killed sweep take a moment to exit. It removes nothing: a run whose
+#    checkpoint is lost or damaged, or a folder with other files, is a failure.
 # 4. `_collected` reads all finished runs in the order of the plan. The frame does not depend on
 #    the order of completion, the number of workers or interruptions. A run that cannot be read is
 #    a failure, too.
