@@ -4,6 +4,7 @@ All implementations alternate in one process, so that other load on the machine 
 
     python benchmarks/training_step.py                 # one thread and two
     python benchmarks/training_step.py --parts         # stages of topokit's step
+    python benchmarks/training_step.py --around        # a step against its kernels, one thread
     python benchmarks/training_step.py --crossover     # csr and dense over densities
     python benchmarks/training_step.py --device cuda   # also masked dense, on a GPU
 
@@ -21,16 +22,20 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from topokit.experiments.samples import Samples
 from topokit.graph import LayerGraph, sample_absent
-from topokit.nn.kernels import EdgeIndex, edge_product
+from topokit.nn import fused
+from topokit.nn.kernels import EdgeIndex, edge_product, threads
 from topokit.nn.kernels.products import BLOCK_BYTES
 from topokit.nn.layers import sparse_layers
 from topokit.nn.models import set_mlp
+from topokit.nn.optimizers import SGD
 from topokit.nn.sparsify import sparsify
 from topokit.rules import RULES
 from topokit.rules.rewire import rewire_network
@@ -293,6 +298,87 @@ def crossover(repeats: int) -> list[dict]:
     return rows
 
 
+NETWORKS = {"mnist, 300 units": ((784, 300, 300, 300, 10), 20, 100), **CONFIGURATIONS}
+
+
+def loop_step(
+    model: nn.Module, make: Callable, samples: Samples, batch: int, together: bool
+) -> Callable[[], None]:
+    """Return a function that makes a step as the training loop does, from gathering to optimizer.
+
+    Not `together`: layers one by one and batches as rows, as before there were chains.
+    """
+    optimizer = make(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=2e-4)
+    parameters, rng = list(model.parameters()), np.random.default_rng(0)
+    by_units = lambda: together and getattr(model, "by_units", False)  # noqa: E731
+    batches = itertools.chain.from_iterable(
+        samples.shuffled(batch, rng, by_units=by_units) for _ in itertools.count()
+    )
+    chain = fused.edge_chain if together else lambda x, layers: None
+
+    def step() -> None:
+        fused.edge_chain = chain  # type: ignore[assignment]  # put back by the next step
+        x, y, _ = next(batches)
+        for parameter in parameters:
+            parameter.grad = None
+        loss = nn.functional.cross_entropy(model(x), y)
+        float(loss.detach())
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def around(repeats: int) -> list[dict]:
+    """Processor time of whole steps and of their kernels: as they are, and layer by layer.
+
+    All alternate in one process, on one thread.
+    """
+    torch.set_num_threads(1)
+    run, spent, rows = threads._run_on_threads, [0.0], []
+
+    def timed(*arguments: Any) -> None:
+        start = time.thread_time()
+        run(*arguments)
+        spent[0] += time.thread_time() - start
+
+    for name, (widths, epsilon, batch) in NETWORKS.items():
+        rng = np.random.default_rng(0)
+        x = rng.random((100 * batch, widths[0]), dtype=np.float32)
+        samples = Samples(x, rng.integers(widths[-1], size=len(x)))
+        topology = random_topology(widths, epsilon, rng)
+        models = [set_mlp(topology, rng=1), set_mlp(topology, rng=1), sparsified(topology, "auto")]
+        ways = (SGD, True), (torch.optim.SGD, False), (SGD, True)
+        names = "set_mlp", "set_mlp, layer by layer", "sparsified nn.Sequential"
+        steps = {
+            key: loop_step(model, make, samples, batch, together)
+            for key, model, (make, together) in zip(names, models, ways, strict=True)
+        }
+        whole: dict[str, list[float]] = {key: [] for key in steps}
+        inside: dict[str, list[float]] = {key: [] for key in steps}
+        threads._run_on_threads = timed
+        for at in range(-(-repeats // TURN) + 2):
+            for key, step in steps.items():
+                for turn in range(TURN + 1):
+                    spent[0], start = 0.0, time.thread_time()
+                    step()
+                    if at >= 2 and turn:  # the first of a turn finds the caches of another network
+                        whole[key].append(1e3 * (time.thread_time() - start))
+                        inside[key].append(1e3 * spent[0])
+        threads._run_on_threads = run
+        medians = {key: statistics.median(times) for key, times in whole.items()}
+        for key, times in inside.items():
+            kernels, step_ms = statistics.median(times), medians[key]
+            rows.append(
+                {
+                    "network": name, "way": key, "ms": round(step_ms, 3),
+                    "kernels ms": round(kernels, 3), "step / kernels": round(step_ms / kernels, 2),
+                    "ratio to set_mlp": round(step_ms / medians["set_mlp"], 3),
+                }
+            )  # fmt: skip
+    return rows
+
+
 def show(rows: list[dict]) -> None:
     """Print rows as a Markdown table."""
     print("| " + " | ".join(rows[0]) + " |")
@@ -306,12 +392,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--parts", action="store_true")
+    parser.add_argument("--around", action="store_true")
     parser.add_argument("--crossover", action="store_true")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.parts:
         rows = parts(options.repeats)
+    elif options.around:
+        rows = around(options.repeats)
     elif options.crossover:
         rows = crossover(options.repeats)
     else:
