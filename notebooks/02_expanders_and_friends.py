@@ -112,7 +112,8 @@ tk.plots.accuracy_against(table, "normalized_spectral_gap", arm="family", ax=axe
 connected = table[table["normalized_spectral_gap"] > 0.1]
 tk.plots.accuracy_against(connected, "normalized_spectral_gap", arm="family", ax=axes[1])
 axes[0].title.set_fontsize(9)
-axes[1].set_title("without the slowly mixing: " + axes[1].get_title().split(", ", 1)[1], fontsize=9);
+correlation = axes[1].get_title().partition("\n")[2]
+axes[1].set_title(f"without the slowly mixing\n{correlation}", fontsize=9);
 
 # %% [markdown]
 # ## Speed of learning
@@ -138,4 +139,5 @@ families = pd.read_csv("../figures/studies/spectral_gap_accuracy_families.csv")
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
 for ax, (data, part) in zip(axes, families[families["density"] == 0.06].groupby("data.name")):
     tk.plots.accuracy_against(part, "normalized_spectral_gap", outcome="accuracy", ax=ax)
-    ax.set_title(f"{data}, density 0.06: {ax.get_title().split(', ', 1)[1]}", fontsize=9)
+    correlation = ax.get_title().partition("\n")[2]
+    ax.set_title(f"{data}, density 0.06\n{correlation}", fontsize=9)

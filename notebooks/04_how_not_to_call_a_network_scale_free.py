@@ -59,6 +59,8 @@ ax.loglog(
     label=f"slope {line.slope:.1f}, R² {line.rvalue**2:.2f}, p {line.pvalue:.0e}",
 )
 ax.set(xlabel="fan-in", ylabel="number of units", title="A line through a binomial")
+ax.set_xticks([], minor=True)
+ax.set_xticks([3, 5, 10, 20], ["3", "5", "10", "20"])
 ax.legend();
 
 # %% [markdown]

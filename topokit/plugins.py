@@ -442,18 +442,12 @@ def _load(name: str) -> str:
     return str(path)
 
 
-def _added() -> set[tuple[str, str, int]]:
+def _added() -> list[Any]:
     """Return the entries of all tables that are not topokit's own."""
-    found = set()
-    for kind, places in TABLES.items():
-        for module, table in places.values():
-            entries = getattr(sys.modules.get(module), table, {})
-            found |= {
-                (kind, name, id(entry))
-                for name, entry in entries.items()
-                if not str(getattr(entry, "__module__", "")).startswith("topokit.")
-            }
-    return found
+    places = [place for tables in TABLES.values() for place in tables.values()]
+    tables = [getattr(sys.modules.get(module), name, {}) for module, name in places]
+    entries = [entry for table in tables for entry in table.values()]
+    return [e for e in entries if not str(getattr(e, "__module__", "")).startswith("topokit.")]
 
 
 def _note_nothing(name: str) -> None:

@@ -82,7 +82,9 @@ def page(tmp_path_factory):
     return page
 
 
-@pytest.fixture(scope="module", params=["phone, light", "desk, dark"])
+@pytest.fixture(
+    scope="module", params=[f"{a}, {b}" for a in ("phone", "desk") for b in ("light", "dark")]
+)
 def visit(page, request, tmp_path_factory):
     """What a visitor sees: what the script above noted, and what the console said."""
     place, scheme = request.param.split(", ")

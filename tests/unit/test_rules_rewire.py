@@ -1,3 +1,4 @@
+import functools
 import sys
 
 import numpy as np
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.strategies import layer_graphs
 from topokit.graph import LayerGraph
-from topokit.rules.drop import random
+from topokit.rules.drop import random, smallest_magnitude
 from topokit.rules.grow import uniform
 from topokit.rules.rewire import LayerView, UpdateRule, drop_count, rewire, rewire_network
 
@@ -68,6 +69,29 @@ def test_pruning_only():
 def test_a_rule_that_breaks_its_word_is_refused(bad, counts, message):
     with pytest.raises(ValueError, match=message):
         apply(bad, *counts)
+
+
+def _wrong(function):
+    """A function that passes for another one and returns nothing to grow."""
+    return functools.wraps(function)(lambda *_: np.zeros(0, np.int64))
+
+
+def too_few(view, *_):
+    return np.zeros(0, np.int64)
+
+
+@pytest.mark.parametrize("part", ["drop", "grow", "init"])
+def test_the_part_of_a_rule_that_is_wrong_is_named_with_its_place(part):
+    bad = UpdateRule(**{"drop": smallest_magnitude, "grow": uniform, part: too_few})
+    line = too_few.__code__.co_firstlineno
+    words = rf"{part} 'too_few' \(test_rules_rewire.py, line {line}\): expected 1 "
+    with pytest.raises(ValueError, match=words):
+        apply(bad)
+
+
+def test_a_part_of_topokits_own_has_no_place():
+    with pytest.raises(ValueError, match=r"^grow 'uniform': expected 1 edges to grow"):
+        apply(UpdateRule(smallest_magnitude, _wrong(uniform)))
 
 
 def test_positions_must_be_integers():

@@ -18,6 +18,7 @@ from topokit.experiments.record import History, RunLike, as_run, score_column
 from topokit.graph import positions_in
 from topokit.measures import VERDICTS, singular_values
 from topokit.plots.parts import (
+    FLOOR,
     draw_series,
     epoch_limits,
     few_ticks,
@@ -28,6 +29,7 @@ from topokit.plots.parts import (
     one_of_many,
     panels,
     reference,
+    scale_of_epochs,
     scale_to,
     shade,
     share_y,
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
     from topokit.graph import LayerGraph
 
 __all__ = [
-    "FLOOR",
     "accuracy_against_measure",
     "accuracy_over_epochs",
     "edge_survival",
@@ -58,7 +59,6 @@ __all__ = [
     "verdict_timeline",
 ]
 
-FLOOR = 0.03  # of the height of an axes, below 0, so that a line at 0 is seen
 SMALL = 128  # up to this many units on the smaller side, spectra are computed densely
 # Wider than random is blue, less than random green, and without edges white.
 VERDICT_COLOURS = {
@@ -230,8 +230,7 @@ def _over_epochs(
 ) -> float:
     """Plot a measure over epochs, a line for each layer; return the largest value."""
     layers = _values(history, measure)
-    names = short_names(layers)
-    for i, (layer, part) in enumerate(zip(names, layers.values(), strict=True)):
+    for i, (layer, part) in enumerate(zip(short_names(layers), layers.values(), strict=True)):
         style = {**one_of_many(i, color), "label": named(label, layer)}
         draw_series(ax, part["epoch"], part["value"], given, **style)
     if measure.endswith(".dispersion") and layers:
@@ -482,7 +481,7 @@ def accuracy_against_measure(
     ax = axes(ax)
     inside = panels(ax, layers) if layers else []
     colour = next_colour(inside[0], color) if inside else color
-    norm = _norm_of_epochs(inside, list(accuracy))
+    norm = scale_of_epochs(inside, list(accuracy))
     for panel, part in zip(inside, layers.values(), strict=True):
         part = part[part["epoch"].isin(accuracy)]
         x, epochs = (part[name].to_numpy(float) for name in ("value", "epoch"))
@@ -501,17 +500,6 @@ def accuracy_against_measure(
         every = {word: handle for pair in entries for handle, word in zip(*pair, strict=True)}
         legend_below(ax, list(every.values()), list(every))
     return ax
-
-
-def _norm_of_epochs(inside: list[Axes], epochs: list[int]) -> Normalize:
-    """Return the scale of epochs in panels, that of runs drawn before, made wider if need be."""
-    low, high = min(epochs, default=0), max(epochs, default=1)
-    points = [one for panel in inside for one in panel.collections if one.get_array() is not None]
-    if not points:
-        return Normalize(low, high)
-    norm: Any = points[0].norm
-    norm.vmin, norm.vmax = min(norm.vmin or 0, low), max(norm.vmax or 0, high)
-    return norm
 
 
 def _draw_path(

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.cbook import STEP_LOOKUP_MAP, normalize_kwargs
 from matplotlib.collections import Collection, PathCollection
-from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_hex, to_rgb
 from matplotlib.font_manager import FontProperties
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
@@ -31,6 +31,7 @@ from topokit.plots.style import LINES, NULL
 from topokit.plugins import place_of
 
 __all__ = [
+    "FLOOR",
     "NO_MARKERS",
     "covers",
     "degree_axis",
@@ -47,6 +48,7 @@ __all__ = [
     "one_of_many",
     "panels",
     "reference",
+    "scale_of_epochs",
     "scale_to",
     "shade",
     "share_y",
@@ -59,6 +61,7 @@ __all__ = [
 
 CORNERS = ("upper right", "lower left", "upper left", "lower right", "center right", "center left")
 POINT = 72.0  # typographic points in an inch
+FLOOR = 0.03  # of the height of an axes, below 0, so that a line at 0 is seen
 NO_MARKERS = (None, "", "None", "none", " ")
 
 
@@ -298,6 +301,17 @@ def epoch_limits(epochs: Sequence[int]) -> NDArray[np.float64]:
     middle = [(a + b) / 2 for a, b in itertools.pairwise(epochs)]
     sides = [2 * epochs[0] - (middle or [epochs[0] + 0.5])[0], *middle]
     return np.array([*sides, 2 * epochs[-1] - sides[-1]])
+
+
+def scale_of_epochs(inside: Sequence[Axes], epochs: Sequence[int]) -> Normalize:
+    """Return the scale of epochs in panels, that of runs drawn before, made wider if need be."""
+    low, high = min(epochs, default=0), max(epochs, default=1)
+    points = [one for panel in inside for one in panel.collections if one.get_array() is not None]
+    if not points:
+        return Normalize(low, high)
+    norm: Any = points[0].norm
+    norm.vmin, norm.vmax = min(norm.vmin or 0, low), max(norm.vmax or 0, high)
+    return norm
 
 
 # --- panels --------------------------------------------------------------------------------------

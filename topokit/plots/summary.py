@@ -21,7 +21,6 @@ from scipy import stats
 from topokit.experiments.record import History, RunLike, as_run, conditions, score_column
 from topokit.plots.across import mean_over_seeds
 from topokit.plots.history import (
-    FLOOR,
     accuracy_over_epochs,
     layer_of,
     measure_over_epochs,
@@ -29,7 +28,7 @@ from topokit.plots.history import (
     verdict_timeline,
 )
 from topokit.plots.layer import degrees_of
-from topokit.plots.parts import empty_axes, next_colour, plain_degrees, reference, styled
+from topokit.plots.parts import FLOOR, empty_axes, next_colour, plain_degrees, reference, styled
 
 if TYPE_CHECKING:
     from topokit.graph import LayerGraph

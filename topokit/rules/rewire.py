@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topokit.graph import EdgeUpdate, LayerGraph, check_per_edge, sorted_ids
+from topokit.plugins import place_of
 from topokit.tables import Table, choose, is_integer, is_number, need
 
 __all__ = [
@@ -363,28 +365,41 @@ def rewire(
     if not n_drop and not n_grow:
         return EdgeUpdate(before, before, np.arange(n)), view.values.copy()
     dropped = np.empty(0, np.int64)
-    if n_drop:
-        dropped = _integers(rule.drop(view, n_drop, rng), n_drop, "positions to drop")
-        if dropped.min() < 0 or dropped.max() >= n:
+    chosen = rule.drop(view, n_drop, rng) if n_drop else dropped
+    with _returned_by("drop", rule.drop):
+        dropped = _integers(chosen, n_drop, "positions to drop")
+        if n_drop and (dropped.min() < 0 or dropped.max() >= n):
             raise ValueError(
                 f"expected positions to drop in 0..{n - 1}, got {dropped.min()}..{dropped.max()}"
             )
-    pruned = EdgeUpdate.from_decisions(before, dropped, [])
-    if pruned.n_dropped != n_drop:
-        raise ValueError(f"expected {n_drop} distinct positions to drop, got one twice")
+        pruned = EdgeUpdate.from_decisions(before, dropped, [])
+        if pruned.n_dropped != n_drop:
+            raise ValueError(f"expected {n_drop} distinct positions to drop, got one twice")
     if not n_grow:
         return pruned, pruned.carry(view.values)
     chosen = rule.grow(view, pruned.after, n_grow, rng)
-    grown = sorted_ids(_integers(chosen, n_grow, "edges to grow"))
-    if np.any(grown[1:] == grown[:-1]):
-        raise ValueError(f"expected {n_grow} distinct edges to grow, got one twice")
-    update = EdgeUpdate.from_decisions(before, dropped, grown)
+    with _returned_by("grow", rule.grow):
+        grown = sorted_ids(_integers(chosen, n_grow, "edges to grow"))
+        if np.any(grown[1:] == grown[:-1]):
+            raise ValueError(f"expected {n_grow} distinct edges to grow, got one twice")
+        update = EdgeUpdate.from_decisions(before, dropped, grown)
     values = update.carry(view.values)
     start = np.asarray(rule.init(view, grown, rng))
-    if start.shape != (n_grow,):
-        raise ValueError(f"expected {n_grow} starting values, got shape {start.shape}")
-    values[update.grown] = start
+    with _returned_by("init", rule.init):
+        if start.shape != (n_grow,):
+            raise ValueError(f"expected {n_grow} starting values, got shape {start.shape}")
+        values[update.grown] = start
     return update, values
+
+
+@contextmanager
+def _returned_by(part: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Name the function of a rule, and its place, in an error about what it returned."""
+    try:
+        yield
+    except ValueError as error:
+        name = getattr(function, "__name__", type(function).__name__)
+        raise ValueError(f"{part} {name!r}{place_of(function)}: {error}") from None
 
 
 def _integers(decision: Any, count: int, what: str) -> NDArray[np.int64]:
