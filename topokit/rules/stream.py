@@ -1,9 +1,11 @@
 """The random stream of growth: numbers that are a function of a key and a counter.
 
-Rules draw a key from their numpy generator, and all other randomness of a rewiring follows from
-keys: which absent edges are grown, which edges are dropped at random, and values of grown edges.
-A device that computes the same function gets the same edges, in parallel, from one key for each
-draw. Initial graphs and initial weights do not use it.
+Rules draw a key from their numpy generator for each choice among absent edges, each random choice
+of edges to drop, and the values of grown edges. A device that computes the same function gets the
+same numbers, in parallel. Drawn from the generator itself: the noise of `topokit.rules.drop.softly`
+and of steps (Deep R), and the order of blocks in `topokit.rules.structured`. Where scores decide,
+two devices choose the same edges only if their scores are equal to the last digit. Initial graphs
+and initial weights do not use the stream.
 """
 
 from __future__ import annotations
