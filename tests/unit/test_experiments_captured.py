@@ -92,10 +92,11 @@ def stand_in(monkeypatch):
 
 @pytest.fixture
 def arrays_of_a_device(monkeypatch):
-    from topokit.nn import kernels
+    from topokit.nn import fused, kernels
     from topokit.nn.kernels.products import PRODUCTS
 
     monkeypatch.setattr(kernels, "sparse_product", lambda kind: PRODUCTS["torch"])
+    monkeypatch.setattr(fused, "edge_chain", lambda x, layers: None)  # the CPU's alone
 
 
 def state_of(settings, recipe="set_mlp_digits"):
