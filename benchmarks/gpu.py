@@ -40,6 +40,7 @@ from topokit.experiments.loop import TrainPlan, TrainState, train
 from topokit.experiments.runs import make_optimizer
 from topokit.graph import LayerGraph
 from topokit.measures import measure
+from topokit.nn import models
 from topokit.nn.engine import attach
 from topokit.nn.kernels import EdgeIndex, card
 from topokit.nn.kernels.products import PRODUCTS, use_on_device
@@ -483,6 +484,7 @@ def main() -> None:
         return
     if DRY:
         use_on_device("cpu", "triton")
+        models.chained = lambda parts, x: None  # the CPU's own way through several layers
     elif not torch.cuda.is_available():
         print(f"expected a graphics card, torch {torch.__version__} finds none; --dry runs without")
         raise SystemExit(2)

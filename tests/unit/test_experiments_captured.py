@@ -63,7 +63,7 @@ class StandIn:
                 tensor.copy_(before)
         generator.set_state(stream)
         there = self.memory()
-        assert there
+        assert any(layer.index._kept for layer in sparse_layers(self.model).values())
 
         def replay():
             assert self.memory() == there
@@ -137,7 +137,6 @@ def test_replayed_steps_are_those_of_before_bit_for_bit(
     name, stand_in, arrays_of_a_device, monkeypatch
 ):
     settings = CASES[name]
-    monkeypatch.setattr(captured, "OPTIMIZERS", (captured.SGD, torch.optim.Adam))
     monkeypatch.setattr(captured, "why_not", without_capturable(captured.why_not))
     epochs, state = trained(settings)
     assert stand_in.replayed >= 4

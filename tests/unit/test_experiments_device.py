@@ -22,7 +22,7 @@ from topokit.experiments.record import History
 from topokit.experiments.runs import _build, resume, run
 from topokit.experiments.samples import CLASSES, NUMBERS, Batch, Samples, evaluate
 from topokit.experiments.study import study_from
-from topokit.nn import activations, kernels
+from topokit.nn import activations, kernels, models
 from topokit.nn.kernels import ops
 from topokit.nn.kernels.products import PRODUCTS
 
@@ -38,6 +38,7 @@ def on_device(monkeypatch):
     """Take the ways of devices other than the CPU."""
     monkeypatch.setattr(kernels, "sparse_product", lambda kind: PRODUCTS["torch"])
     monkeypatch.setattr(ops, "sparse_product", lambda kind: PRODUCTS["torch"])
+    monkeypatch.setattr(models, "chained", lambda parts, x: None)
     monkeypatch.setattr(activations, "_compiled_takes", lambda x: False)
 
 
