@@ -2,6 +2,7 @@
 
     python benchmarks/versions.py ../before            # a checkout of another version
     python benchmarks/versions.py ../before --rounds 40 --threads 2
+    python benchmarks/versions.py ../before --rounds 8 --only "1e5 x 1e5"
 
 Each version runs in a process of its own that stays alive; the two are asked in turns for one piece
 of the same work, so that what else the machine does falls on both alike. Printed are the medians of
@@ -74,6 +75,19 @@ def work(threads: int) -> dict[str, Callable[[], float]]:
         pieces[f"training step, {name}"] = steps
         pieces[f"rewiring, {name}"] = rewire
         pieces[f"core measures, {name}"] = measure
+    wide: list[tk.LayerGraph] = []
+
+    def measure_wide() -> float:
+        if not wide:
+            rng = np.random.default_rng(1)
+            ids = np.unique(rng.integers(0, 10**10, 10**6))
+            wide.append(tk.LayerGraph.from_edge_ids(ids, (10**5, 10**5)))
+        graph = tk.LayerGraph(wide[0].shape, np.array(wide[0].indptr), np.array(wide[0].indices))
+        start = clock()
+        tk.measure({"fc1": graph})
+        return (clock() - start) * 1000
+
+    pieces["core measures, 1e5 x 1e5 units, 1e6 edges"] = measure_wide
     return pieces
 
 
@@ -113,6 +127,7 @@ def main() -> None:
     parser.add_argument("other", nargs="?", type=Path, help="checkout of the version before")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", default="", help="a part of the names of the work to be done")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -125,7 +140,7 @@ def main() -> None:
     names, _ = (json.loads(answer(process)) for process in (new, old))
     print("| what | new ms | old ms | new / old | of neighbouring turns |")
     print("|---|---|---|---|---|")
-    for name in names:
+    for name in (name for name in names if options.only in name):
         taken: dict[str, list[float]] = {"new": [], "old": []}
         for turn in range(options.rounds + 3):
             order = [("new", new), ("old", old)]

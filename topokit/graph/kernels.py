@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["compiled", "compiled_seed", "exchange", "past_edges", "sort"]
+__all__ = ["by_length", "compiled", "compiled_seed", "exchange", "past_edges", "sort"]
 
 # Bits sorted at a time. The table of counts, 8 * 2**11 bytes, then fits the first-level cache;
 # with more bits it would not, with fewer the ids would be moved more often.
@@ -69,6 +69,43 @@ def sort(ids: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
             starts[digit] += 1
         source, target = target, source
     return source
+
+
+# A loop over the entries of a short row ends where the processor does not expect it, unless the row
+# before was as long: that costs as much as several entries. In order of length few rows do, and a
+# product of a random layer's matrix and a vector takes three quarters of the time.
+@compiled
+def by_length(
+    indptr: NDArray[np.int64], indices: NDArray[np.uint32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint32], NDArray[np.int64]]:
+    """Return rows in order of their length, short ones first: O(rows + entries).
+
+    The number of each row, the CSR arrays in that order, and the old position of each row's first
+    entry.
+    """
+    rows = indptr.size - 1
+    longest = 0
+    for row in range(rows):
+        longest = max(longest, indptr[row + 1] - indptr[row])
+    place = np.zeros(longest + 2, np.int64)
+    for row in range(rows):
+        place[indptr[row + 1] - indptr[row] + 1] += 1
+    for length in range(longest + 1):
+        place[length + 1] += place[length]
+    order = np.empty(rows, np.int64)
+    for row in range(rows):
+        length = indptr[row + 1] - indptr[row]
+        order[place[length]] = row
+        place[length] += 1
+    after_indptr, after, starts = np.zeros(rows + 1, np.int64), np.empty_like(indices), order.copy()
+    at = 0
+    for i in range(rows):
+        starts[i] = indptr[order[i]]
+        for e in range(indptr[order[i]], indptr[order[i] + 1]):
+            after[at] = indices[e]
+            at += 1
+        after_indptr[i + 1] = at
+    return order, after_indptr, after, starts
 
 
 @compiled

@@ -28,15 +28,20 @@ __all__ = [
     "DENSE",
     "Joined",
     "adjacency_operator",
+    "by_factoring",
     "dense_singular_values",
     "gram_operator",
     "joined",
     "largest_singular_value",
     "leading_singular_values",
     "mean_degree_bound",
+    "most_steps",
     "normalized_matrix",
+    "product",
     "ramanujan_margin",
     "singular_values",
+    "start_vector",
+    "tolerances",
     "top_pair",
     "trimmed",
     "works_densely",
@@ -50,7 +55,8 @@ SMALL = 1e-6  # below this share of the first, a squared value has lost digits: 
 FIRST_STEPS = 400  # steps after which band-like graphs are solved by factoring
 STEPS, WORK = 30_000, 4_000_000_000  # largest number of steps, and of steps times edges and units
 FILL = 20_000_000  # units times bandwidth up to which a factorisation is cheap
-LARGE = 300_000  # edges above which the residual need only be 1e-6
+LARGE = 300_000  # edges above which values are right to 1e-9, not to 1e-13
+KEEP = 64  # Lanczos vectors kept, to sum an eigenvector from; if it takes more, all are found again
 
 
 class Joined(NamedTuple):
@@ -142,22 +148,24 @@ def adjacency_operator(
     diagonal: NDArray[np.float64] | None = None,
     deflated: NDArray[np.float64] = NOTHING,
 ) -> Operator:
-    """Return the operator ``scale A scale + diagonal`` of all units, `deflated` projected out.
+    """Return the operator ``scale (A + diagonal) scale`` of all units, `deflated` projected out.
 
     A is the adjacency matrix; `scale` is 1 and `diagonal` 0 by default.
     """
+    from topokit.graph.kernels import by_length
     from topokit.graph.lanczos import Operator
 
     n = units.degree.size
+    order, indptr, indices, _ = by_length(units.indptr, units.indices)
     return Operator(
-        units.indptr,
-        units.indices,
+        indptr,
+        indices,
         NOTHING,
-        units.first,
+        order + units.first,
         False,
         NOTHING,
         np.ones(n) if scale is None else scale,
-        np.zeros(n) if diagonal is None else diagonal,
+        NOTHING if diagonal is None else diagonal,
         deflated,
     )
 
@@ -174,19 +182,56 @@ def gram_operator(
 
     B has the values `data` at the edges, 1 if empty; `weight` and `scale` are 1 by default.
     """
+    from topokit.graph.kernels import by_length
     from topokit.graph.lanczos import Operator
 
+    order, indptr, indices, starts = by_length(graph.indptr, graph.indices.view(np.uint32))
+    if data.size:
+        moved = np.repeat(starts - indptr[:-1], np.diff(indptr))
+        data = data[moved + np.arange(data.size)]
     return Operator(
-        graph.indptr,
-        graph.indices.view(np.uint32),
+        indptr,
+        indices,
         data,
-        0,
+        order,
         True,
-        np.ones(graph.n_out) if weight is None else weight,
+        np.ones(graph.n_out) if weight is None else weight[order],
         np.ones(graph.n_in) if scale is None else scale,
-        np.zeros(graph.n_in),
+        NOTHING,
         deflated,
     )
+
+
+def tolerances(n_edges: int) -> tuple[float, float]:
+    """Return how small a residual and an estimated error have to be, relative to the norm."""
+    return (1e-9, 1e-13) if n_edges <= LARGE else (1e-6, 1e-9)
+
+
+def most_steps(n_edges: int, n: int) -> int:
+    """Return the largest number of Lanczos steps on vectors of n numbers."""
+    return min(STEPS, max(FIRST_STEPS, WORK // (n_edges + 4 * n)))
+
+
+def product(one: NDArray[np.float64], two: NDArray[np.float64]) -> float:
+    """Return the inner product of two vectors; the same for every number of threads."""
+    return float((one * two).sum())
+
+
+def start_vector(
+    op: Operator, start: NDArray[np.float64] | None, among: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64] | None:
+    """Return a unit vector to start from, orthogonal to the deflated one; None if nothing is left.
+
+    By default of normal numbers, always the same; 0 outside `among`.
+    """
+    if start is None:
+        start = np.random.default_rng(0).standard_normal(op.scale.size)
+    if among is not None:
+        start = np.where(among, start, 0.0)
+    if op.deflated.size:
+        start = start - op.deflated * product(op.deflated, start)
+    norm = np.sqrt(product(start, start))
+    return start / norm if norm > 0 else None
 
 
 def top_pair(
@@ -196,6 +241,7 @@ def top_pair(
     start: NDArray[np.float64] | None = None,
     among: NDArray[np.bool_] | None = None,
     vector: bool = False,
+    error: float | None = None,
 ) -> tuple[float, NDArray[np.float64]] | None:
     """Return the largest eigenvalue of a symmetric operator, and its unit vector.
 
@@ -203,52 +249,52 @@ def top_pair(
     ----------
     op : Operator
     bound : float
-        At least the largest eigenvalue of the operator before deflation. Tolerances are relative
-        to it: residual 1e-9, estimated error of the value 1e-13 (1e-6 and 1e-11 above 300,000
-        edges).
+        At least the largest eigenvalue of the operator before deflation: where factoring begins.
     start : (n,) float64, optional
         Initial vector; by default normal numbers, always the same.
     among : (n,) bool, optional
         The units of one component: the iteration stays within it.
     vector : bool
-        Compute the vector, which takes as many steps again; otherwise it may be empty.
+        Compute the vector, which may take as many steps again; otherwise it may be empty.
+    error : float, optional
+        The estimated error of the value at which it has converged, relative to the operator's norm
+        after deflation; by default 1e-13, and 1e-9 above 300,000 edges without `vector`.
 
     Returns
     -------
     tuple or None
-        None if the iteration did not converge. Cost O(edges) a step, usually 30 to 100 steps;
-        band-like graphs are solved by factoring instead.
+        None if the iteration did not converge: to that error, and a residual of 1e-9, or 1e-6 above
+        300,000 edges. Cost O(edges) a step, usually 30 to 100 steps; band-like graphs are solved by
+        factoring instead.
     """
     from topokit.graph.lanczos import recurrence, summed
 
     n = op.scale.size
-    if start is None:
-        start = np.random.default_rng(0).standard_normal(n)
-    if among is not None:
-        start = np.where(among, start, 0.0)
-    if op.deflated.size:
-        start = start - op.deflated * (op.deflated @ start)
-    norm = float(np.linalg.norm(start))
-    if not norm > 0:
+    first = start_vector(op, start, among)
+    if first is None:
         return 0.0, np.zeros(n)
-    start = start / norm
-    residual, error = (1e-9, 1e-13) if op.indices.size <= LARGE else (1e-6, 1e-11)
-    work = op.indices.size + 4 * n
-    most = min(STEPS, max(FIRST_STEPS, WORK // work))
+    residual, usual = tolerances(op.indices.size)
+    if error is None:  # a deflated vector adds the square of its error to the next value
+        error = 1e-13 if vector else usual
+    most = most_steps(op.indices.size, n)
+    basis = np.empty((KEEP if vector else 0, n))
     for steps in (FIRST_STEPS, most):
-        value, _, converged, _, small = recurrence(op, start, bound, steps, residual, error)
-        if converged:
-            return value, summed(op, start, small) if vector else NOTHING
+        found = recurrence(op, first, steps, residual, error, 0.0, basis)
+        if found.converged:
+            if not vector:
+                return found.value, NOTHING
+            whole = summed(op, first, found.vector[None], found.basis)[0]
+            return found.value, whole / np.sqrt(product(whole, whole))
         if steps == FIRST_STEPS:
-            found = _by_factoring(op, bound, among)
-            if found is not None:
-                return found
+            factored = by_factoring(op, bound, among)
+            if factored is not None:
+                return factored
         if steps == most:
             break
     return None
 
 
-def _by_factoring(
+def by_factoring(
     op: Operator, bound: float, among: NDArray[np.bool_] | None
 ) -> tuple[float, NDArray[np.float64]] | None:
     """Return the largest eigenvalue by shift and invert, where elimination fills little; else None.
@@ -258,20 +304,21 @@ def _by_factoring(
     O(n bandwidth^2) once, and a few solves give the eigenvalues next to the bound.
     """
     n = op.scale.size
-    rows = op.indptr.size - 1
     data = op.data if op.data.size else np.ones(op.indices.size)
     indices = op.indices.view(np.int32)
     if op.gram:
-        half = sp.csr_array((data, indices, op.indptr), shape=(rows, n))
+        half = sp.csr_array((data, indices, op.indptr), shape=(op.indptr.size - 1, n))
         if float((np.diff(op.indptr).astype(float) ** 2).sum()) > 10 * FILL:
             return None
         core = sp.csr_array(half.T @ sp.diags_array(op.weight) @ half)
     else:
-        indptr = np.concatenate([np.zeros(op.first, np.int64), op.indptr])
-        lower = sp.csr_array((data, indices, indptr), shape=(n, n))
+        rows = np.repeat(op.rows, np.diff(op.indptr))
+        lower = sp.csr_array((data, (rows, indices)), shape=(n, n))
         core = sp.csr_array(lower + lower.T)
+    if op.diagonal.size:
+        core = sp.csr_array(core + sp.diags_array(op.diagonal))
     scale = sp.diags_array(op.scale)
-    matrix: Any = sp.csr_array(scale @ core @ scale + sp.diags_array(op.diagonal))
+    matrix: Any = sp.csr_array(scale @ core @ scale)
     keep = np.flatnonzero(np.ones(n, bool) if among is None else among)
     keep = keep[np.asarray(abs(matrix).sum(axis=1))[keep] > 0]
     matrix = sp.csr_array(matrix[keep][:, keep])

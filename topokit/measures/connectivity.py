@@ -51,7 +51,7 @@ class Components(NamedTuple):
 
 def labels_of(units: Joined) -> NDArray[np.int32]:
     """Return the component of each unit of a network, numbered from 0. O(edges)."""
-    from topokit.measures.kernels import component_labels
+    from topokit.measures.edge_loops import component_labels
 
     n = units.degree.size
     return component_labels(units.indptr, units.indices, units.first, n)[0]
@@ -80,7 +80,7 @@ def components_of(graph: LayerGraph) -> Components:
 
 def _components(graph: LayerGraph) -> Components:
     """Return the components of one layer; see `components_of`."""
-    from topokit.measures.kernels import component_labels
+    from topokit.measures.edge_loops import component_labels
 
     n = graph.n_in + graph.n_out
     if n == 0:
@@ -296,31 +296,27 @@ def active_flow(topology: Topology) -> ActiveFlow:
     """
     if chain_widths(topology) is None:
         return ActiveFlow(NAN, NAN, NAN, NAN)
+    from topokit.measures.edge_loops import edges_between, feeding, gathered, reached
+
     graphs = list(topology.values())
-    forward: list[NDArray[Any]] = [np.ones(graphs[0].n_in)]
+    csr = [(g.indptr, g.indices.view(np.uint32)) for g in graphs]
+    counts = np.ones(graphs[0].n_in)
     log_scale = 0.0
-    for graph in graphs:
-        counts: NDArray[Any] = np.bincount(graph.rows, forward[-1][graph.indices], graph.n_out)
+    for arrays in csr:
+        counts = gathered(*arrays, counts)
         scale = float(counts.max(initial=0.0))
         if scale > 0:
             counts = counts / scale
             log_scale += float(np.log10(scale))
-        forward.append(counts)
-    paths = float(forward[-1].sum())
-    backward = [np.ones(graphs[-1].n_out, bool)]
-    for graph in reversed(graphs):
-        on = backward[-1][graph.rows]
-        backward.append(np.bincount(graph.indices[on], minlength=graph.n_in) > 0)
-    backward.reverse()
+    paths = float(counts.sum())
     # path counts may underflow to 0 beside much larger ones, so reachability is kept in booleans
-    reach = [np.ones(graphs[0].n_in, bool)]
-    for graph in graphs:
-        on = reach[-1][graph.indices]
-        reach.append(np.bincount(graph.rows[on], minlength=graph.n_out) > 0)
-    active = sum(
-        int(np.count_nonzero(reach[i][g.indices] & backward[i + 1][g.rows]))
-        for i, g in enumerate(graphs)
-    )
+    reach, backward = [np.ones(graphs[0].n_in, bool)], [np.ones(graphs[-1].n_out, bool)]
+    for arrays in csr:
+        reach.append(reached(*arrays, reach[-1]))
+    for graph, arrays in zip(reversed(graphs), reversed(csr), strict=True):
+        backward.append(feeding(*arrays, backward[-1], graph.n_in))
+    backward.reverse()
+    active = sum(edges_between(*arrays, reach[i], backward[i + 1]) for i, arrays in enumerate(csr))
     edges = sum(g.n_edges for g in graphs)
     cells = sum(g.n_in * g.n_out for g in graphs)
     hidden = sum(r.size for r in reach[1:-1])

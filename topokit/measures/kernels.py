@@ -1,7 +1,7 @@
-"""Compiled loops of the measures: components, universal cover radius, power-law fit.
+"""Compiled loops of the measures: universal cover radius, power-law fit.
 
-Imported on first use, since it loads numba. The loops of the spectra are in
-`topokit.graph.lanczos`.
+Imported on first use, since it loads numba. Loops over edges are in `topokit.measures.edge_loops`,
+those of the spectra in `topokit.graph.lanczos`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 
 from topokit.graph.kernels import compiled
 
-__all__ = ["bootstrap", "component_labels", "cover_radius", "iterate_messages", "scan"]
+__all__ = [
+    "bootstrap",
+    "cover_radius",
+    "iterate_messages",
+    "scan",
+]
 
 ROUNDS = 20_000  # limit for one trial value; fewer than 100 are needed except near the radius
 MESSAGES = 3_000_000_000  # limit on rounds times edges in all; band-like layers would need more
@@ -22,42 +27,6 @@ CLOSE = 1e-9  # relative difference at which two successive estimates of the rad
 TERMS = 10  # summed directly before the Euler-Maclaurin remainder, as in topokit.measures.powerlaw
 GAP = 16  # a gap between values up to which probabilities are subtracted one by one
 STEEPEST = 1000.0  # largest exponent
-
-
-# Components by union-find. Each unit points to a parent, and finally to the first unit of its
-# component. An edge follows the parents of both its ends to their roots, halving the paths on the
-# way, and lets the larger root point to the smaller one. So roots stay the first units, and one
-# pass in order numbers the components. Practically O(edges), in one array of the units and without
-# the symmetric matrix that scipy's search would need: the measure is taken every epoch.
-@compiled
-def component_labels(
-    indptr: NDArray[np.int64], indices: NDArray[np.uint32], first: int, n: int
-) -> tuple[NDArray[np.int32], int]:
-    """Return the component of each of n units, numbered by first unit, and their number."""
-    parent = np.arange(n)
-    for row in range(indptr.size - 1):
-        unit = first + row
-        for j in indices[indptr[row] : indptr[row + 1]]:
-            a, b = np.int64(j), unit
-            while parent[a] != a:
-                parent[a] = parent[parent[a]]
-                a = parent[a]
-            while parent[b] != b:
-                parent[b] = parent[parent[b]]
-                b = parent[b]
-            if a < b:
-                parent[b] = a
-            elif b < a:
-                parent[a] = b
-    labels = np.empty(n, np.int32)
-    count = 0
-    for i in range(n):
-        if parent[i] == i:
-            labels[i] = count
-            count += 1
-        else:
-            labels[i] = labels[parent[i]]
-    return labels, count
 
 
 # Universal cover radius. The spectral radius of the universal cover is the least trial value t at

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph, Topology, chain_widths
@@ -33,6 +32,7 @@ from topokit.graph.spectra import (
     works_densely,
 )
 from topokit.measures.connectivity import components_of, labels_of, largest_components
+from topokit.measures.laplacian import laplacian_gap
 
 if TYPE_CHECKING:
     from topokit.graph.lanczos import Operator
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 __all__ = [
     "algebraic_connectivity",
     "algebraic_connectivity_giant",
-    "laplacian_gap",
     "leading_singular_values",
     "network_algebraic_connectivity",
     "network_normalized_gap",
@@ -203,52 +202,6 @@ def normalized_spectral_gap(graph: LayerGraph) -> float:
     1.0
     """
     return 1.0 - normalized_singular_value(graph)
-
-
-def laplacian_gap(units: Joined, among: NDArray[np.bool_] | None = None) -> float:
-    """Second-smallest Laplacian eigenvalue of a connected graph, or of one component.
-
-    Lanczos on c I - L with the constant vector deflated and c the largest sum of degrees along
-    an edge.
-
-    Parameters
-    ----------
-    units : Joined
-    among : (n,) bool, optional
-        The units of one component: not checked. By default all.
-
-    Returns
-    -------
-    float
-        Above 0; ``nan`` with fewer than two vertices or if the iteration did not converge.
-
-    References
-    ----------
-    .. [1] Fiedler, "Algebraic connectivity of graphs", Czechoslovak Math. J. 23, 1973.
-
-    Examples
-    --------
-    >>> round(laplacian_gap(joined([LayerGraph.from_edge_ids([0], (1, 1))])), 6)
-    2.0
-    """
-    size = units.degree.size if among is None else int(np.count_nonzero(among))
-    if size < 2:
-        return NAN
-    if size <= 2 * DENSE:
-        adjacency = units.matrix()
-        if among is not None:
-            inside = np.flatnonzero(among)
-            adjacency = sp.csr_array(adjacency[inside][:, inside])
-        dense = adjacency.toarray()
-        return float(np.linalg.eigvalsh(np.diag(dense.sum(axis=0)) - dense)[1])
-    rows = np.repeat(units.degree[units.first :], np.diff(units.indptr))
-    c = float((rows + units.degree[units.indices]).max())
-    constant = np.full(units.degree.size, size**-0.5)
-    if among is not None:
-        constant = np.where(among, constant, 0.0)
-    flipped = adjacency_operator(units, diagonal=c - units.degree, deflated=constant)
-    found = top_pair(flipped, bound=c, among=among)
-    return NAN if found is None else float(max(c - found[0], 0.0))
 
 
 @takes_graph
