@@ -187,7 +187,8 @@ def normals(key: np.uint64, n: int) -> NDArray[np.float64]:
     """Return the first `n` numbers of a key as draws from N(0, 1), by the inverse of its law.
 
     Only sums, products, quotients and square roots, each of which IEEE 754 defines to the last
-    bit: equal wherever multiplication and addition are not fused.
+    bit: equal wherever they are computed so (torch's square root on the CPU is not) and
+    multiplication and addition are not fused.
     """
     result = np.empty(n, np.float64)
     for at in range(0, n, 2):
