@@ -14,6 +14,7 @@ from topokit.nn.optimizers import SGD, as_torch_rounds
 SIZES = [(1,), (15,), (16,), (47,), (300,), (10, 7), (0,), (1003,)]
 OPTIONS = {
     "plain": {},
+    "zeros as numbers": {"momentum": 0.0, "weight_decay": 0.0, "dampening": 0.0},
     "decay": {"weight_decay": 2e-4},
     "momentum": {"momentum": 0.9},
     "both": {"momentum": 0.9, "weight_decay": 2e-4},

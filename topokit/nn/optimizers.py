@@ -115,7 +115,7 @@ class SGD(torch.optim.SGD):
         settings = (_C_NUMBERS[dtype] * len(numbers))(*numbers)
         where = ctypes.addressof(settings)
         for (parameter, gradient, buffer), start in zip(tensors, kernels.starts, strict=True):
-            begins = momentum and buffer is None
+            begins = bool(momentum) and buffer is None
             if begins:
                 buffer = self.state[parameter]["momentum_buffer"] = torch.empty_like(gradient)
             record[start : start + len(_NOTHING)] = (
@@ -125,7 +125,7 @@ class SGD(torch.optim.SGD):
                 where,
                 decays,
                 begins,
-                group["nesterov"],
+                bool(group["nesterov"]),
             )
         kernels.run(record)
         for parameter, *_ in tensors:
