@@ -264,3 +264,24 @@ def test_set_mlp(monkeypatch, dropout):
     both_ways(monkeypatch, model, x, needs_x=True)
     model.fc2.capture = True
     assert model(x).grad_fn.name() == "EdgeProductBackward"
+
+
+@pytest.mark.parametrize("count", [1, 7])
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("of", ["input", "gradient", "values", "bias"])
+def test_a_negative_view_has_the_other_sign(of, layers, count):
+    """Its memory holds the numbers with the sign changed, as that of ``z.conj().imag`` does."""
+    sizes = [6, 5, 8, 4][: layers + 1]
+    model = Sequential(*parts(sizes, dtype=torch.float64, density=0.6))
+    x, g = batch(sizes, count, torch.float64), batch(sizes[-1:], count, torch.float64, seed=1)
+    named, found = {name: p.detach() for name, p in model.named_parameters()}, []
+    key = {"values": "0.values", "bias": "0.bias"}.get(of)
+    for turned in (torch.neg, lambda t: torch._neg_view(t.t().contiguous()).t()):
+        own = named if key is None else {**named, key: turned(named[key])}
+        own = {name: t.requires_grad_() for name, t in own.items()}
+        y = torch.func.functional_call(model, own, (turned(x) if of == "input" else x,))
+        gradients = torch.autograd.grad(y, own.values(), turned(g) if of == "gradient" else g)
+        found.append([y, *gradients])
+        named = {name: t.detach() for name, t in named.items()}
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
