@@ -1,5 +1,6 @@
 """Sparse layers as one node of torch's graph: the numbers of single layers, bit for bit."""
 
+import contextlib
 import itertools
 
 import numpy as np
@@ -12,6 +13,7 @@ import topokit as tk
 from topokit.nn import Sequential, SparseLinear
 from topokit.nn import fused as fused_module
 from topokit.nn.kernels import chain
+from topokit.nn.kernels.autograd import Masked
 from topokit.nn.models import set_mlp
 
 SIZES = {
@@ -264,3 +266,133 @@ def test_set_mlp(monkeypatch, dropout):
     both_ways(monkeypatch, model, x, needs_x=True)
     model.fc2.capture = True
     assert model(x).grad_fn.name() == "EdgeProductBackward"
+
+
+ASKED = (
+    "hook",
+    "hook of a tensor that is gone",
+    "retain_grad",
+    "grad",
+    "grad with others",
+    "inputs",
+)
+
+
+def of_hidden(hidden, end, parameters, asked):
+    """Return the gradient of a hidden layer, and those of some parameters, as somebody asks."""
+    seen, loss = [], end(hidden).sin().sum()
+    if asked.startswith("grad"):
+        return torch.autograd.grad(loss, [hidden, *(parameters if "others" in asked else ())])
+    if asked == "inputs":
+        loss.backward(inputs=[hidden, *parameters])
+        return hidden.grad, *(p.grad for p in parameters)
+    if asked == "retain_grad":
+        hidden.retain_grad()
+        loss.backward()
+        return hidden.grad, *(p.grad for p in parameters)
+    hidden.register_hook(lambda g: seen.append(g.clone()))
+    if "gone" in asked:
+        del hidden
+    loss.backward()
+    return *seen, *(p.grad for p in parameters)
+
+
+@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize("after", ["layer", "chain"])
+@pytest.mark.parametrize("saved", ["as it is", "elsewhere"])
+def test_the_gradient_of_a_hidden_layer_is_whole(asked, after, saved):
+    """It is not 0 where the layer's outputs are, which its own backward pass makes of it."""
+    found = []
+    for kind in (Sequential, nn.Sequential):
+        modules = parts([15, 20, 12, 8, 5], dtype=torch.float64, density=0.4)
+        start = kind(*modules[:4]) if after == "layer" else kind(*modules[:2])
+        end = kind(*modules[4:6]) if after == "layer" else kind(*modules[2:])
+        x, wanted = batch([15], 20, torch.float64), [*start.parameters(), *end.parameters()]
+        copied = torch.autograd.graph.saved_tensors_hooks(lambda t: t.clone(), lambda t: t)
+        with copied if saved == "elsewhere" else contextlib.nullcontext():
+            hidden = start(x)
+            masked = hidden == 0
+            found.append(of_hidden(hidden, end, wanted, asked))
+            del hidden
+        assert (found[-1][0][masked] != 0).any()
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_training_masks_within_the_kernel(monkeypatch):
+    """Where nobody else looks at a gradient, a layer leaves its ReLU's derivative to the next."""
+    whole = []
+
+    def noted(*fields):
+        whole.append(Masked(*fields).whole)
+        return Masked(*fields)
+
+    monkeypatch.setattr(chain, "Masked", noted)
+    first, second = parts([15, 20, 10], relu_last=True), parts([10, 12, 8])
+    start, end, x = Sequential(*first), Sequential(*second), batch([15], 20)
+    end(start(x)).sum().backward()
+    end.requires_grad_(False)
+    end(start(x)).sum().backward()
+    assert whole == [False, False]
+    torch.autograd.grad(end(start(x)).sum(), [first[0].values])
+    assert whole[2:] == [True]  # it is not known which tensors were named
+
+
+def test_a_function_with_an_attribute_of_that_name_is_left_alone():
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.relu = True
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx, g):
+            return 2 * g
+
+    sizes = SIZES["two layers"]
+    for model in (Sequential(*parts(sizes)), Sequential(*parts(sizes[:2]))):
+        x, other = (batch(sizes, 7).requires_grad_() for _ in range(2))
+        model(Doubled.apply(x)).sum().backward()
+        model(2 * other).sum().backward()
+        assert torch.equal(x.grad, other.grad)
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_layer_that_stands_in_a_chain_several_times(times):
+    layer = parts([6, 6], dtype=torch.float64, density=0.6)[0]
+    x, found = batch([6], 4, torch.float64).requires_grad_(), []
+    for kind in (Sequential, nn.Sequential):
+        model = kind(*[layer, nn.ReLU()] * times)
+        wanted = [x, layer.values, layer.bias]
+        first = torch.autograd.grad(model(x).square().sum(), wanted)
+        again = torch.autograd.grad(model(x).square().sum(), wanted, create_graph=True)
+        rows = torch.autograd.grad(
+            model(x), wanted, torch.ones(1, *x.shape, dtype=x.dtype), is_grads_batched=True
+        )
+        second = torch.autograd.grad(sum(g.square().sum() for g in again), wanted)
+        found.append([*first, *again, *rows, *second])
+        same_as = zip(first, again, strict=True)
+        assert all(torch.allclose(one, other) for one, other in same_as)
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("count", [1, 7])
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("of", ["input", "gradient", "values", "bias"])
+def test_a_negative_view_has_the_other_sign(of, layers, count):
+    """Its memory holds the numbers with the sign changed, as that of ``z.conj().imag`` does."""
+    sizes = [6, 5, 8, 4][: layers + 1]
+    model = Sequential(*parts(sizes, dtype=torch.float64, density=0.6))
+    x, g = batch(sizes, count, torch.float64), batch(sizes[-1:], count, torch.float64, seed=1)
+    named, found = {name: p.detach() for name, p in model.named_parameters()}, []
+    key = {"values": "0.values", "bias": "0.bias"}.get(of)
+    for turned in (torch.neg, lambda t: torch._neg_view(t.t().contiguous()).t()):
+        own = named if key is None else {**named, key: turned(named[key])}
+        own = {name: t.requires_grad_() for name, t in own.items()}
+        y = torch.func.functional_call(model, own, (turned(x) if of == "input" else x,))
+        gradients = torch.autograd.grad(y, own.values(), turned(g) if of == "gradient" else g)
+        found.append([y, *gradients])
+        named = {name: t.detach() for name, t in named.items()}
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)

@@ -144,7 +144,6 @@ def _is_plain(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
         and dtype in NATIVE
         and tensor.layout is torch.strided
         and tensor.is_contiguous()
-        and not tensor.is_neg()
     )
 
 

@@ -284,6 +284,7 @@ def edge_product(
             x = x.to(values.dtype) if x.is_floating_point() else x
             return edge_product(x, values, bias, index, kernel, relu=relu)
     follow = isinstance(index, Edges) or without_memory(x) or composed(values)
+    follow = follow or (bias is not None and without_memory(bias))
     edges = index if isinstance(index, Edges) else index.graph
     _check(x, values, bias, edges)
     rows = x

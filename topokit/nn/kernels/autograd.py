@@ -5,6 +5,7 @@ Derivatives of its gradients are made of the operators of `topokit.nn.kernels.op
 
 from __future__ import annotations
 
+import weakref
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from topokit.nn.kernels import ops
 from topokit.nn.kernels.products import PRODUCTS, EdgeIndex, Product, units_first
 
-__all__ = ["EdgeProduct", "Masked", "is_unchanged", "maker_of"]
+__all__ = ["MAKERS", "EdgeProduct", "Masked", "is_unchanged", "maker_of", "seen_by_maker_alone"]
 
 # ReLU within the product, and its derivative without reading the memory again.
 #
@@ -27,8 +28,9 @@ __all__ = ["EdgeProduct", "Masked", "is_unchanged", "maker_of"]
 # 3. The maker compares the gradient it gets with that record. If it is the same tensor, unchanged,
 #    masking and bias gradient are done. Otherwise (y was used twice, a hook changed the gradient)
 #    the maker masks the gradient; masking twice is harmless.
-
-
+# 4. The gradient of y itself is not 0 there. Where somebody else may look at it, a hook of y,
+#    ``retain_grad`` or ``torch.autograd.grad`` (`seen_by_maker_alone`), it is computed once more
+#    without the mask, and the maker masks it.
 #
 # Where a gradient is itself to be differentiated, or is a batch of gradients of `torch.vmap`, none
 # of this is done: the gradients are then computed by operators that can be differentiated.
@@ -45,7 +47,7 @@ class EdgeProduct(torch.autograd.Function):
         ctx: Any, x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool, way: type[Product]
     ) -> torch.Tensor:
         """Compute the product; as one node of torch's graph."""
-        ctx.maker = maker_of(x)
+        ctx.maker, ctx.input = maker_of(x), weakref.ref(x)
         y = way.product(units_first(x), values.detach(), bias, index, relu)
         # Torch refuses to change a view made here in place, as nn.ReLU(inplace=True) does: this is
         # a tensor of its own on the same memory. Saved is the tensor returned, whose changes count.
@@ -65,32 +67,57 @@ class EdgeProduct(torch.autograd.Function):
             return (*_differentiable(ctx, g), None, None, None)
         x, values, *output = ctx.saved_tensors
         needs_x, needs_values, needs_bias, *_ = ctx.needs_input_grad
-        done = ctx.relu and is_unchanged(g, ctx.masked)
-        dbias = ctx.masked.sums if done else None
+        known = ctx.masked if ctx.relu and is_unchanged(g, ctx.masked) else None
+        dbias = None if known is None else known.sums
         ctx.masked = None
         g = units_first(g)
-        if ctx.relu and not done:
+        if ctx.relu and (known is None or known.whole):
             g = torch.ops.aten.threshold_backward(g, output[0].t(), 0)
         if needs_bias and dbias is None:
             dbias = g.sum(dim=1)
         dx = dvalues = None
+        mask = ctx.maker is not None
         if needs_x or needs_values:
-            mask = ctx.maker is not None
-            dx, dvalues, sums = ctx.way.gradients(
-                g, units_first(x), values.detach(), ctx.index, needs_x, mask
-            )
+            given = g, units_first(x), values.detach(), ctx.index, needs_x
+            dx, dvalues, sums = ctx.way.gradients(*given, mask)
+        if dx is not None and mask and (whole := not seen_by_maker_alone(ctx)):
+            dx, *_ = ctx.way.gradients(*given, False)
         if dx is not None:
             dx = dx.t()
-            if ctx.maker is not None:
-                ctx.maker.masked = Masked(dx, dx._version, sums)
+            if mask:
+                ctx.maker.masked = Masked(dx, dx._version, sums, whole)
         gradients = dx, dvalues if needs_values else None, dbias if needs_bias else None
         return (*gradients, None, None, None)
+
+
+MAKERS: set[type[torch.autograd.Function]] = {EdgeProduct}
+"""Autograd functions that may compute a ReLU, and then keep a `Masked` record."""
 
 
 def maker_of(x: torch.Tensor) -> Any:
     """Return the node of the product with ReLU that made a tensor, or None."""
     maker = x.grad_fn
-    return maker if getattr(maker, "relu", False) else None
+    ours = getattr(type(maker), "_forward_cls", None) in MAKERS  # others may have a `relu` too
+    return maker if ours and maker.relu else None
+
+
+def seen_by_maker_alone(ctx: Any) -> bool:
+    """Return whether the gradient of a node's input is for its maker alone.
+
+    To be asked in a backward pass. False also where it is not known: of an input that is gone, and
+    where neither node has a parameter that is a leaf of torch's graph.
+    """
+    x = ctx.input()
+    if x is None or x._backward_hooks or x.retains_grad:
+        return False
+    before = (*ctx.next_functions[1:], *ctx.maker.next_functions[1:])
+    leaf = next((node for node, _ in before if hasattr(node, "variable")), None)
+    # A leaf is not executed, or torch refuses to answer, where ``torch.autograd.grad`` has named
+    # the tensors whose gradients it returns, of which x may be one.
+    try:
+        return leaf is not None and bool(torch._C._will_engine_execute_node(leaf))
+    except RuntimeError:
+        return False
 
 
 def _differentiable(ctx: Any, g: torch.Tensor) -> tuple[Any, Any, Any]:
@@ -107,11 +134,12 @@ def _differentiable(ctx: Any, g: torch.Tensor) -> tuple[Any, Any, Any]:
 
 
 class Masked(NamedTuple):
-    """A gradient already set to 0 where an output is 0, and its sums over the batch."""
+    """A gradient set to 0 where an output is 0, and its sums over the batch."""
 
     gradient: torch.Tensor  # held, so that autograd does not add another gradient into it
     version: int
     sums: torch.Tensor | None
+    whole: bool  # whether `gradient` is still to be set to 0 there; the sums are as if it were
 
 
 def is_unchanged(g: torch.Tensor, masked: Masked | None) -> bool:

@@ -9,6 +9,7 @@ bit.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -16,7 +17,14 @@ from typing import Any, NamedTuple
 import torch
 
 from topokit.nn.kernels import ops
-from topokit.nn.kernels.autograd import EdgeProduct, Masked, is_unchanged, maker_of
+from topokit.nn.kernels.autograd import (
+    MAKERS,
+    EdgeProduct,
+    Masked,
+    is_unchanged,
+    maker_of,
+    seen_by_maker_alone,
+)
 from topokit.nn.kernels.products import (
     PRODUCTS,
     EdgeIndex,
@@ -60,7 +68,7 @@ class EdgeChain(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Any, links: Links, *parameters: Any) -> torch.Tensor:
         """Compute the layers; as one node of torch's graph."""
-        ctx.maker = maker_of(x)
+        ctx.maker, ctx.input = maker_of(x), weakref.ref(x)
         outputs = chain_forward(units_first(x), links, parameters)
         y = outputs.pop()
         size, stride = (y.shape[1], y.shape[0]), (y.stride(1), y.stride(0))
@@ -82,15 +90,19 @@ class EdgeChain(torch.autograd.Function):
         needs_x, _, *needs = ctx.needs_input_grad
         if torch.is_grad_enabled() or ops.composed(g):
             return _one_by_one(x, links, parameters, g, (needs_x, *needs))
-        done = ctx.relu and is_unchanged(g, ctx.masked)
-        dbias = ctx.masked.sums if done else None
+        known = ctx.masked if ctx.relu and is_unchanged(g, ctx.masked) else None
+        dbias = None if known is None else known.sums
         ctx.masked = None
         g = units_first(g)
-        if ctx.relu and not done:
+        if ctx.relu and (known is None or known.whole):
             g = torch.ops.aten.threshold_backward(g, outputs[-1].t(), 0)
         inputs = [units_first(x), *outputs[: count - 1]]
-        wanted = _wanted(needs_x, tuple(needs[:count]), tuple(needs[count:]), ctx.maker is not None)
+        mask = ctx.maker is not None
+        wanted = _wanted(needs_x, tuple(needs[:count]), tuple(needs[count:]), mask)
         dx, sums, dvalues, dbiases = chain_gradients(g, inputs, links, parameters, wanted)
+        if dx is not None and mask and (whole := not seen_by_maker_alone(ctx)):
+            wanted = wanted._replace(masks=(False, *wanted.masks[1:]))
+            dx, *_ = chain_gradients(g, inputs, links, parameters, wanted)
         if needs[-1]:
             dbiases[-1] = g.sum(dim=1) if dbias is None else dbias
         gradients = (
@@ -99,9 +111,12 @@ class EdgeChain(torch.autograd.Function):
         )
         if dx is not None:
             dx = dx.t()
-            if ctx.maker is not None:
-                ctx.maker.masked = Masked(dx, dx._version, sums)
+            if mask:
+                ctx.maker.masked = Masked(dx, dx._version, sums, whole)
         return (dx, None, *gradients)
+
+
+MAKERS.add(EdgeChain)
 
 
 def _one_by_one(
@@ -110,12 +125,14 @@ def _one_by_one(
     """Return the gradients by single products, as they can be differentiated in turn."""
     again, count, way = torch.is_grad_enabled(), len(links), PRODUCTS
     with torch.enable_grad():
-        y = x
+        # Views: a layer that stands twice in the chain has a gradient for each place.
+        inputs = [None if t is None else t.view_as(t) for t in (x, *parameters)]
+        y, *parameters = inputs
         for i, link in enumerate(links):
             kind = way["dense" if link.dense else "compiled"]
             pair = parameters[i], parameters[count + i]
             y = EdgeProduct.apply(y, *pair, link.edges, link.relu, kind)
-    wanted = [t for t, need in zip((x, *parameters), needs, strict=True) if need]
+    wanted = [t for t, need in zip(inputs, needs, strict=True) if need]
     found = iter(torch.autograd.grad(y, wanted, g, create_graph=again))
     dx, *rest = (next(found) if need else None for need in needs)
     return (dx, None, *rest)

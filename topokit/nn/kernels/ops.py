@@ -87,8 +87,12 @@ _PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
 def without_memory(x: torch.Tensor) -> bool:
-    """Return whether a tensor may have no memory of its own that kernels could read."""
-    return type(x) not in _PLAIN or x.device.type == "meta"
+    """Return whether a tensor may have no memory of its own that kernels could read.
+
+    Nor do kernels read that of a negative view, such as the imaginary part of ``z.conj()``, which
+    holds the numbers with the other sign.
+    """
+    return type(x) not in _PLAIN or x.device.type == "meta" or x.is_neg()
 
 
 def composed(x: torch.Tensor) -> bool:
