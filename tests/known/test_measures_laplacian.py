@@ -210,6 +210,30 @@ def test_a_value_at_the_smallest_degree_is_left_to_the_other_method():
     assert laplacian_gap(units) == pytest.approx(3, rel=1e-10)
 
 
+@pytest.mark.parametrize("leaves", [1, 8, 30])
+def test_a_hub_with_few_leaves_has_a_value_just_below_theirs(leaves):
+    """One unit joined to all of the other side, which is regular, and to leaves.
+
+    The leaves with sum 0 have the eigenvalue 1, and Lanczos on c - L may take it for the smallest:
+    that is just below, with one value at the leaves, one at the hub, and one at each side.
+    """
+    d, n = 12, 25_000
+    side = draw("biregular", n, n, d / n, 1)
+    graph = LayerGraph(
+        (n + 1, n + leaves),
+        np.append(side.indptr, side.indptr[-1] + n + leaves),
+        np.append(side.indices, np.arange(n + leaves, dtype=np.int32)),
+    )
+    sizes = np.array([leaves, 1, n, n], float)  # leaves, hub, the side that it sees, the other
+    joins = np.array([[0, 1, 0, 0], [leaves, 0, n, 0], [0, 1, 0, d], [0, 0, d, 0]], float)
+    laplacian_of_parts = np.diag(joins.sum(axis=1)) - joins
+    roots = np.sqrt(sizes)
+    symmetric = roots[:, None] * laplacian_of_parts / roots
+    exact = np.linalg.eigvalsh((symmetric + symmetric.T) / 2)[1]
+    assert 1 - 2e-3 < exact < 1
+    assert algebraic_connectivity_giant(graph) == pytest.approx(exact, rel=1e-8)
+
+
 def test_wide_layers_with_wider_tolerances(monkeypatch, always_eliminating):
     monkeypatch.setattr("topokit.graph.spectra.LARGE", 0)
     for name in ("with chains", "few edges", "hubs", "attached", "bridge", "small world"):

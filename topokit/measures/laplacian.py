@@ -56,7 +56,9 @@ ROUNDS = 12  # Newton steps; four are usual
 FIRST = 24  # Lanczos steps for a first estimate
 PAIRS = 3  # leading vectors whose combination is the next estimate
 UNEVEN = 16  # the norm over the smallest degree above which elimination is faster
-CLOSE = 1e-3  # relative change of t from which a result is checked; least distance from the degree
+CLOSE = 1e-3  # relative change of t from which a result is checked
+APART = 1e-6  # least relative distance of t from the smallest degree
+FAR = 1000  # the norm over the smallest degree above which Lanczos on c - L may pass over a value
 SAFE = 10  # times which the error estimated from two Newton steps has to be small enough
 NEAR = 0.1  # error of an eigenvalue, of the square of its distance from 1, at which t is moved
 
@@ -162,12 +164,15 @@ def _by_elimination(units: Joined, among: NDArray[np.bool_], norm: float) -> flo
     """Return the eigenvalue by Newton steps to the t at which M(t) has the largest eigenvalue 1.
 
     `norm` bounds the Laplacian's eigenvalues. None if the eigenvalue is too close to the smallest
-    degree, or if Lanczos needs many steps.
+    degree, or if Lanczos needs many steps; in the latter case ``nan`` where the other method is not
+    safe either: with a hub of degree 1,000 times the smallest, it was seen to take the eigenvalue
+    of leaves for that below it.
     """
     from topokit.graph.lanczos import recurrence
     from topokit.measures.edge_loops import quotient
 
     least = float(units.degree[among].min())
+    given_up = NAN if norm > FAR * least else None
     degree = np.where(among, units.degree, 0.0)
     plain = adjacency_operator(units)
     if units.indices.max() < units.first:  # a single layer
@@ -191,10 +196,10 @@ def _by_elimination(units: Joined, among: NDArray[np.bool_], norm: float) -> flo
         found = recurrence(op, first, most, 0.1 * residual, 0.1 * error, NEAR, basis)
         steps += found.alpha.size
         if not np.isfinite(found.value):
-            return None
+            return given_up
         if steps >= limit:
             if limit > FIRST_STEPS:
-                return None
+                return given_up
             factored = by_factoring(_flipped(units, among, norm), norm, among)
             if factored is not None:
                 return float(norm - factored[0])
@@ -213,10 +218,12 @@ def _by_elimination(units: Joined, among: NDArray[np.bool_], norm: float) -> flo
                 return float(exact)
         start = x[0] + 0.1 ** max(turn, 1) * x[1]
         moved = change
-        t = value if value < (1 - CLOSE) * least else 0.5 * (t + least)
-        if least - t < CLOSE * least:
+        if value >= (1 - CLOSE) * least:  # eigenvalues of the units of this degree are near
+            residual, error = tolerances(0)
+        t = value if value < (1 - APART) * least else least - 0.1 * (least - t)
+        if least - t < APART * least:
             return None
-    return None
+    return given_up
 
 
 def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:

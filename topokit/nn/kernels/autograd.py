@@ -96,7 +96,7 @@ MAKERS: set[type[torch.autograd.Function]] = {EdgeProduct}
 
 def maker_of(x: torch.Tensor) -> Any:
     """Return the node of the product with ReLU that made a tensor, or None."""
-    maker = x.grad_fn
+    maker: Any = x.grad_fn
     ours = getattr(type(maker), "_forward_cls", None) in MAKERS  # others may have a `relu` too
     return maker if ours and maker.relu else None
 

@@ -126,7 +126,7 @@ def _one_by_one(
     again, count, way = torch.is_grad_enabled(), len(links), PRODUCTS
     with torch.enable_grad():
         # Views: a layer that stands twice in the chain has a gradient for each place.
-        inputs = [None if t is None else t.view_as(t) for t in (x, *parameters)]
+        inputs: list[Any] = [None if t is None else t.view_as(t) for t in (x, *parameters)]
         y, *parameters = inputs
         for i, link in enumerate(links):
             kind = way["dense" if link.dense else "compiled"]
