@@ -499,7 +499,7 @@ class SparseMLPClassifier(ClassifierMixin, _SparseMLP):
     --------
     >>> from sklearn.datasets import load_digits
     >>> X, y = load_digits(return_X_y=True)
-    >>> model = SparseMLPClassifier((100,), epsilon=4, max_iter=10, random_state=0).fit(X / 16, y)
+    >>> model = SparseMLPClassifier((100,), epsilon=4, max_iter=20, random_state=0).fit(X / 16, y)
     >>> model.score(X / 16, y) > 0.95, model.topology_["fc1"].n_edges
     (True, 656)
     """

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
 from tests.strategies import layer_graphs
 from topokit.graph import LayerGraph
@@ -85,6 +85,8 @@ def test_mixing_lemma(graph):
     assert np.isnan(value) or value <= 1 + 1e-7
 
 
+@example(LayerGraph.from_edge_ids([0], (2, 2)))  # without its leading vector the operator is 0
+@example(LayerGraph.from_edge_ids([0, 1], (3, 2)))
 @given(layer_graphs())
 def test_cheeger(graph):
     cut = sweep_cut(graph)

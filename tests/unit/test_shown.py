@@ -48,6 +48,7 @@ def objects(history):
 
 WITH_HTML = {
     "history", "graph", "empty graph", "fit", "report", "configuration", "engine", "comparison",
+    "recording",
     "RULES", "MODELS", "DATASETS", "DENSITIES",
 }  # fmt: skip
 

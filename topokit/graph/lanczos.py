@@ -141,6 +141,9 @@ def _top_vector(
     shift = value + 4e-16 * bound
     pivot = np.empty(m)
     vector = np.ones(m)
+    if bound == 0.0:  # of an operator that is 0
+        vector[1:] = 0.0
+        return vector
     for i in range(m):
         pivot[i] = shift - alpha[i] - (beta[i - 1] ** 2 / pivot[i - 1] if i else 0.0)
         if pivot[i] < 1e-18 * bound:
@@ -286,7 +289,8 @@ def recurrence(
             gap = max(value - second, 1e-12 * largest)
             off = abs(value - 1.0) if near > 0 else 0.0
             enough = max(error * largest, near * off * off)
-            if left <= max(residual * largest, off) and min(left, left * left / gap) <= enough:
+            square = left * left / gap if gap > 0.0 else left  # 0 of an operator that is 0
+            if left <= max(residual * largest, off) and min(left, square) <= enough:
                 converged = True
                 break
             check = max(m + least, min(int(m * growth), m + 100))
