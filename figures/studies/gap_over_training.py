@@ -30,7 +30,7 @@ STUDY = "gap_over_training"
 KEYS = ["arm", "seed"]
 LAYERS = ("fc1", "fc2", "fc3")
 MEASURES = ("normalized_spectral_gap", "algebraic_connectivity_giant")
-TWINS = 20
+NULL_SAMPLES = 20
 LEARNING = ("set", "rigl", "ctre_sim")
 LOOKS = {
     "static": "#777777",
@@ -51,7 +51,7 @@ def collected(sweeps):
         name |= {"done": len(epochs), "planned": run.config.epochs}
         if _known(name):
             continue
-        print(f"{run.name}: {TWINS} null samples of each graph", flush=True)
+        print(f"{run.name}: {NULL_SAMPLES} null samples of each graph", flush=True)
         known: dict = {}
         for epoch in epochs["epoch"]:
             if not (is_log_spaced(epoch) or epoch == len(epochs) - 1):
@@ -84,7 +84,7 @@ def _known(name):
 def _scores(graph):
     """Return the scores of both measures against null samples, from seed 0."""
     measures = {name: LAYER_MEASURES[name] for name in MEASURES}
-    return null_scores(graph, measures, twins=TWINS, rng=np.random.default_rng(0))
+    return null_scores(graph, measures, twins=NULL_SAMPLES, rng=np.random.default_rng(0))
 
 
 def means(scores):
