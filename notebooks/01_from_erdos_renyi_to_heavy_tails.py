@@ -169,7 +169,7 @@ last[(last["layer"] == "fc1") & (last["side"] == "fan-in")][
 ].round(2)
 
 # %% [markdown]
-# SET makes the degrees more uneven on both data sets (1.27 [1.14, 1.40] and 1.32 [1.12, 1.52] against 0.95 without
+# SET makes the degrees more uneven on both data sets (1.24 [1.09, 1.39] and 1.33 [1.16, 1.49] against 0.95 without
 # rewiring, five seeds), and in none of the 30 runs is a layer heavy-tailed after 80 epochs.
 #
 # What this shows, and what it does not:

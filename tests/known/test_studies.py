@@ -1,5 +1,6 @@
 """Committed tables of the studies quote the intervals of `topokit.experiments.statistics`."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -43,3 +44,62 @@ def test_intervals_of_pairs_agree_with_their_p_values(name):
     np.testing.assert_allclose(2 * stats.t.sf(t, table["n"] - 1), table["t_p"], rtol=1e-3)
     excludes = (table["low"] > 0) | (table["high"] < 0)
     assert (excludes == (table["t_p"] < 0.05)).all()
+
+
+ROOT = FOLDER.parents[1]
+PAGES = [
+    "README.md", "figures/STUDIES.md", "figures/studies/madelon.md", "figures/studies/rbm.md",
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "notebooks").glob("*.py"))),
+]  # fmt: skip
+NUMBER = r"-?\d+(?:\.\d+)?"
+QUOTED = re.compile(rf"(?:({NUMBER})(?: points)? )?\[({NUMBER}), ({NUMBER})\]")
+
+
+def rows_with_intervals():
+    """Return (lowest, highest, all numbers) of every interval of every table."""
+    found = []
+    for path in sorted(FOLDER.glob("*.csv")):
+        table = pd.read_csv(path)
+        lows = [name for name in table if name.endswith("low")]
+        numbers = table.select_dtypes("number").to_numpy(float)
+        for low in lows:
+            bounds = table[[low, f"{low.removesuffix('low')}high"]].to_numpy(float)
+            found += [(*pair, row) for pair, row in zip(bounds, numbers, strict=True)]
+    bounds = np.array([(low, high) for low, high, _ in found])
+    return bounds, [row for *_, row in found]
+
+
+@pytest.fixture(scope="module")
+def intervals():
+    return rows_with_intervals()
+
+
+def rounds_to(values, text):
+    digits = len(text.partition(".")[2])
+    return np.abs(values - float(text)) <= 0.5000001 * 10.0**-digits
+
+
+def is_in_a_table(quoted, bounds, rows):
+    """Whether an interval, and the number before it, are in a row: as such, negated, in points."""
+    centre, low, high = quoted
+    for factor in (1, 100, -1, -100):
+        pairs = bounds * factor if factor > 0 else bounds[:, ::-1] * factor
+        both = rounds_to(pairs[:, 0], low) & rounds_to(pairs[:, 1], high)
+        for k in np.flatnonzero(both):
+            if not centre or rounds_to(rows[k] * factor, centre).any():
+                return True
+    return False
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_quoted_intervals_are_in_a_table(page, intervals):
+    text = (ROOT / page).read_text().replace("−", "-")
+    text = re.sub(r"\n#? *", " ", text)  # sentences go on in the next line
+    quoted = [match.groups() for match in QUOTED.finditer(text)]
+    assert [each for each in quoted if not is_in_a_table(each, *intervals)] == []
+
+
+def test_other_intervals_are_noticed(intervals):
+    assert is_in_a_table(("0.51", "0.50", "0.52"), *intervals)  # the gap under SET, in README
+    assert not is_in_a_table(("0.51", "0.50", "0.53"), *intervals)
+    assert not is_in_a_table(("0.57", "0.50", "0.52"), *intervals)
