@@ -70,10 +70,10 @@ def csv(
 ) -> Data:
     r"""Load a user's table: numbers with one column of class labels.
 
-    Commas, semicolons, tabs and vertical bars are recognised as separators; with the others, a
-    comma may be the decimal point. What was recognised is said in a `topokit.foreign.ReadingNote`
-    and in the data's `source`. A column that numbers the rows, such as the index that pandas
-    writes, is refused: a network learns the order of the rows from it.
+    Commas, semicolons, tabs, vertical bars and spaces are recognised as separators; except where
+    it separates, a comma may be the decimal point. What was recognised is said in a
+    `topokit.foreign.ReadingNote` and in the data's `source`. A column that numbers the rows, such
+    as the index that pandas writes, is refused: a network learns the order of the rows from it.
 
     Parameters
     ----------
@@ -148,8 +148,9 @@ def csv(
 
 
 _WIDEST = 100_000
-_SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars", ",": "commas"}
-"""Separators and their names; the comma, which may be the decimal point, is tried last."""
+_SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars", ",": "commas", " ": "spaces"}
+"""Separators and their names. The comma, which may be the decimal point, is tried after those
+before it, and spaces, which may follow any other separator, last."""
 _LOOKED_AT = 20
 
 
@@ -166,10 +167,10 @@ def _table(file: Path, header: bool | None) -> tuple[Any, list[str]]:
         if any("\0" in line for line in lines):
             raise ValueError("no text: it has bytes of value 0")
         separator = _separator(lines)
-        if lines[0].count(separator) >= _WIDEST:
-            columns = lines[0].count(separator) + 1
+        columns = len(lines[0].split()) if separator == " " else lines[0].count(separator) + 1
+        if columns > _WIDEST:
             raise ValueError(f"{columns:,} columns; at most {_WIDEST:,} are read")
-        cells = list(read_rows(lines, delimiter=separator, skipinitialspace=True))
+        cells = _cells(lines, separator)
         decimal = "." if separator == "," else ","
         numeric = [[_is_numeric(cell, decimal) for cell in row] for row in cells]
         named = _has_names(cells, numeric)
@@ -188,7 +189,7 @@ def _table(file: Path, header: bool | None) -> tuple[Any, list[str]]:
         options: dict[str, Any] = {
             "header": 0 if named else None,
             "skipinitialspace": True,
-            "sep": separator,
+            "sep": r"\s+" if separator == " " else separator,
             "encoding": "utf-8-sig",
             "index_col": False,
         }
@@ -219,10 +220,18 @@ def _first_lines(raw: Any) -> tuple[list[str], int]:
 def _separator(lines: list[str]) -> str:
     """Return the separator that divides all of the first lines into as many columns."""
     for separator in _SEPARATORS:
-        widths = {len(row) for row in read_rows(lines, delimiter=separator)}
+        widths = {len(row) for row in _cells(lines, separator)}
         if len(widths) == 1 and widths != {1}:
             return separator
-    return max(_SEPARATORS, key=lambda s: (lines[0].count(s), s == ","))
+    others = [s for s in _SEPARATORS if s != " " and s in lines[0]]
+    return max(others, key=lambda s: (lines[0].count(s), s == ","), default=" ")
+
+
+def _cells(lines: list[str], separator: str) -> list[list[str]]:
+    """Return the cells of lines; several spaces in a row separate once."""
+    if separator == " ":
+        lines = [line.strip() for line in lines]
+    return list(read_rows(lines, delimiter=separator, skipinitialspace=True))
 
 
 def _has_names(cells: list[list[str]], numeric: list[list[bool]]) -> bool:
