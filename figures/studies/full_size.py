@@ -6,9 +6,10 @@
 
 The first form adds the runs of sweeps, also those that have not finished, to the rows of single
 runs in ``STUDY_degrees.csv`` (each side of each layer at log-spaced epochs), ``STUDY_layers.csv``
-(survival, gap, connectivity) and ``STUDY_accuracy.csv``; both make the tables ``STUDY_last.csv``
-and ``STUDY_pairs.csv`` and the figure ``STUDY.png`` from all rows. Hypotheses and statistics are in
-PLAN.md. Intervals are 95 %, Student's t.
+(survival, gap, connectivity), ``STUDY_accuracy.csv`` and ``STUDY_histograms.csv`` (how many units
+of fc1 have which fan-in, at four epochs); both make the tables ``STUDY_last.csv`` and
+``STUDY_pairs.csv`` and the figures ``STUDY.png`` (all runs) and ``STUDY_answer.png`` (means) from
+all rows. Hypotheses and statistics are in PLAN.md. Intervals are 95 %, Student's t.
 """
 
 import argparse
@@ -33,6 +34,7 @@ SIDES = ("fan_in", "fan_out")
 GAPS = ["normalized_spectral_gap", "algebraic_connectivity"]
 FLOOR = 1e-5  # smaller p-values are drawn here
 LATE = 50  # last epochs over which accuracy is averaged
+HISTOGRAMS = (0, 10, 100)  # epochs of which, and of the last, the degrees of fc1 are kept
 PAIRS = (
     ("H1", "per-step-0", "static", "log_dispersion"),
     ("H1", "coupled-0", "static", "log_dispersion"),
@@ -60,12 +62,12 @@ SHAPES = {
 
 
 def rows_of(history, name):
-    """Return the rows of a run: of degrees, of layers and of accuracy, at log-spaced epochs."""
+    """Return the rows of a run: of degrees, layers, accuracy at log-spaced epochs, histograms."""
     epochs = history.epochs
     done, planned = len(epochs), int(history.config["epochs"])
     name = {**name, "done": done, "planned": planned}
     chosen = [e for e in epochs["epoch"] if is_log_spaced(e) or e == done - 1]
-    degrees, layers, accuracy = [], [], []
+    degrees, layers, accuracy, histograms = [], [], [], []
     for epoch in chosen:
         graphs = history.topology(epoch)
         at = {**name, "epoch": epoch}
@@ -83,12 +85,16 @@ def rows_of(history, name):
             {**at, "accuracy": line["test_accuracy"], "late": part["test_accuracy"].mean()}
             | {"train_loss": line["train_loss"], "test_loss": line["test_loss"]}
         )
-    return degrees, layers, accuracy
+        if epoch in HISTOGRAMS or epoch == done - 1:
+            found = zip(*np.unique(graphs["fc1"].fan_in, return_counts=True), strict=True)
+            histograms += [{**at, "fan_in": degree, "units": units} for degree, units in found]
+    return degrees, layers, accuracy, histograms
 
 
 def collected(study, sweeps):
     """Return all rows known of a study, with those of the runs in the folders of sweeps."""
-    found = ([], [], [])
+    parts = ("degrees", "layers", "accuracy", "histograms")
+    found = tuple([] for _ in parts)
     for run in study.runs():
         for sweep in sweeps:
             path = sweep / "runs" / run.name
@@ -100,7 +106,6 @@ def collected(study, sweeps):
             print(f"{run.name}: {len(history.epochs)} epochs", flush=True)
             for table, rows in zip(found, rows_of(history, name), strict=True):
                 table += rows
-    parts = ("degrees", "layers", "accuracy")
     return [
         merged(HERE / f"{study.name}_{part}.csv", pd.DataFrame(rows), KEYS)
         for part, rows in zip(parts, found, strict=True)
@@ -155,7 +160,7 @@ def pairs_table(last):
     return table
 
 
-# --- the figure ----------------------------------------------------------------------------------
+# --- the figures ---------------------------------------------------------------------------------
 
 
 def draw(name, degrees, layers, accuracy, data="mnist"):
@@ -212,6 +217,70 @@ def _spread(ax, table, layer, side):
     ax.set(yscale="log")
 
 
+def draw_answer(name, degrees, accuracy, histograms, data="mnist"):
+    """Draw the degrees of fc1 in one run, their spread and the accuracy, means over seeds.
+
+    Means and intervals of the spread are those of its logarithm; a condition of one seed has none.
+    """
+    degrees, accuracy, histograms = (
+        table[(table["data"] == data) & (table["done"] == table["planned"])]
+        for table in (degrees, accuracy, histograms)
+    )
+    if histograms[histograms["arm"] == "coupled-0"].empty:
+        return
+    with styled(size=(10.5, 3.4)) as first:
+        page = first.get_figure()
+        first.remove()
+        axes = page.subplots(1, 3)
+        seed = _tails(axes[0], histograms[histograms["arm"] == "coupled-0"])
+        part = _side(degrees, "fc1", "fan_in")
+        _bands(axes[1], part.assign(value=np.log(part["dispersion"])), np.exp)
+        axes[1].axhline(1, color="#777777", lw=0.8, ls=":")
+        axes[1].set(yscale="log", ylabel="variance over mean", title="Spread of the fan-in of fc1")
+        _bands(axes[2], accuracy.assign(value=accuracy["accuracy"]), lambda values: values)
+        late = accuracy[accuracy["epoch"] > 3]["accuracy"]
+        axes[2].set(ylim=(late.min() - 0.003, None), title="Accuracy on the test images")
+        for ax in axes[1:]:
+            ax.set(xscale="log", xlabel="epoch + 1")
+        axes[0].set_title(f"Fan-in of fc1, coupled decay, seed {seed}")
+        handles, labels = axes[1].get_legend_handles_labels()
+        page.legend(handles, labels, loc="outside lower right", ncols=2)
+        save(axes[0], HERE / f"{name}_answer.png", dpi=150, metadata={"Software": "topokit"})
+
+
+def _tails(ax, histograms):
+    """Draw the share of units with at least k edges at each epoch of a run; return its seed."""
+    seed, run = next(iter(histograms.groupby("seed")))
+    epochs = sorted(run["epoch"].unique())
+    for k, epoch in enumerate(epochs):
+        part = run[run["epoch"] == epoch].sort_values("fan_in")
+        share = part["units"][::-1].cumsum()[::-1] / part["units"].sum()
+        shade = 0.25 + 0.75 * k / max(len(epochs) - 1, 1)
+        options = {"color": COLOURS[0], "alpha": shade, "ls": "-", "label": f"epoch {epoch}"}
+        ax.step(part["fan_in"], share, where="pre", **options)
+    ax.set(xscale="log", yscale="log", xlabel="fan-in k", ylabel="share of units with fan-in ≥ k")
+    ax.legend(loc="lower left")
+    return seed
+
+
+def _bands(ax, table, transformed):
+    """Draw means over seeds of the column ``value``, with bands of their intervals."""
+    for arm, (label, colour, dash) in DRAWN.items():
+        part = table[table["arm"] == arm]
+        if part.empty:
+            continue
+        found = {epoch: mean_interval(own["value"]) for epoch, own in part.groupby("epoch")}
+        epochs = np.array([*found]) + 1
+        n = part["seed"].nunique()
+        mean, low, high = (
+            transformed(np.array([getattr(each, end) for each in found.values()]))
+            for end in ("mean", "low", "high")
+        )
+        ax.plot(epochs, mean, color=colour, ls=dash, label=f"{label} (n = {n})")
+        if n > 2:
+            ax.fill_between(epochs, low, high, color=colour, alpha=0.2, lw=0)
+
+
 def _legend(page, axes, degrees):
     """Explain colours and shapes below the panels."""
     shown = [arm for arm in DRAWN if arm in set(degrees["arm"])]
@@ -232,11 +301,12 @@ def main():
     parser.add_argument("sweeps", type=Path, nargs="*")
     options = parser.parse_args()
     tables = collected(load_study(options.study), options.sweeps)
-    last = last_rows(*tables)
+    last = last_rows(*tables[:3])
     if len(last):
         write(f"{options.study}_last", last_table(last))
         write(f"{options.study}_pairs", pairs_table(last))
-    draw(options.study, *tables)
+    draw(options.study, *tables[:3])
+    draw_answer(options.study, tables[0], *tables[2:])
 
 
 if __name__ == "__main__":

@@ -97,6 +97,16 @@ def test_committed_rows_are_of_planned_runs(study):
             assert run["epoch"].max() == run["done"].iloc[0] - 1
             keys = [name for name in ("epoch", "layer", "side") if name in run]
             assert not run.duplicated(keys).any()
+    keys = ["arm", "data", "seed", "epoch"]
+    histograms = pd.read_csv(FOLDER / f"{study}_histograms.csv")
+    histograms["ends"] = histograms["fan_in"] * histograms["units"]
+    of_fc1 = pd.read_csv(FOLDER / f"{study}_degrees.csv").query("layer == 'fc1'")
+    of_fc1 = of_fc1[of_fc1["side"] == "fan_in"].set_index(keys)
+    for key, part in histograms.groupby(keys):
+        assert part["units"].sum() == of_fc1.loc[key, "n"]
+        ends = of_fc1.loc[key, "n"] * of_fc1.loc[key, "mean"]
+        assert part["ends"].sum() == pytest.approx(ends, rel=1e-4)  # five digits
+        assert part["fan_in"].max() == of_fc1.loc[key, "maximum"]
 
 
 def test_committed_runs_of_the_locality_study_are_whole_seeds():
