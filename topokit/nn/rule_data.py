@@ -106,8 +106,10 @@ class RuleData:
             if entry in self.memory:
                 self.memory[entry][name] = _kept(entry, memory.start(layer.view()))
 
-    def carry(self, name: str, update: EdgeUpdate, values: NDArray[Any]) -> None:
+    def carry(self, name: str, update: EdgeUpdate, values: NDArray[Any] | torch.Tensor) -> None:
         """Carry a layer's memories over to its new graph."""
+        if torch.is_tensor(values) and {*self._memories} & {*self.memory}:
+            values = self.layers[name].view().values
         for entry, memory in self._memories.items():
             if entry in self.memory:
                 remembered = self.memory[entry]
