@@ -182,6 +182,7 @@ class Engine(Schedule, Attached, Member):
     @property
     def explored(self) -> dict[str, float]:
         """Share of each layer's possible edges ever present, where it is tracked."""
+        self._data.settle()
         return {
             name: LayerGraph.from_edge_ids(ids, self._layers[name].graph.shape).density
             for name, ids in self.memory.get("explored", {}).items()
@@ -538,7 +539,7 @@ class Engine(Schedule, Attached, Member):
             "epoch_start": self._epoch_start,
             "stepped": sorted(self._stepped_since),
             "graphs": self._stamps.all(),
-            "memory": as_tensors(self.memory),
+            "memory": as_tensors(self._data.settle()),
             "rng": json.dumps(self.rng.bit_generator.state),
             "growth": GROWTH,
         }
@@ -577,7 +578,7 @@ class Engine(Schedule, Attached, Member):
     def go_on(self, steps: int, epochs: int, memory: dict[str, Any]) -> None:
         """Continue at the start of an epoch, with the memory saved there."""
         self.steps, self.epochs, self._epoch_start = steps, epochs, steps
-        self.memory.update(memory)
+        self._data.settle().update(memory)
         if not self._decides:
             self._data.forget_batches()  # the first process has those of the whole batch
         self._switch_capture()

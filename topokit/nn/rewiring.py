@@ -317,6 +317,7 @@ def _merged(
     source = source.scatter_(0, place, torch.arange(edges[-1], device=device))[:end]
     new = source < 0
     wrong = ~(after[1:] > after[:-1]).all()
+    ones = torch.ones_like(after)
     facts, made = [missing, wrong], []
     for i, part in enumerate(parts):
         n_out, n_in = part.graph.shape
@@ -324,19 +325,20 @@ def _merged(
         of_layer = after[own] - cells[i]
         starts = torch.arange(0, (n_out + 1) * n_in, n_in, device=device)
         pointers = torch.searchsorted(of_layer, starts)
-        fan_out = ids.new_zeros(n_in).index_add_(0, of_layer % n_in, torch.ones_like(of_layer))
+        units = (of_layer % n_in).int()
+        fan_out = ids.new_zeros(n_in).index_add_(0, units, ones[: part.left])
         facts += [pointers.diff().max(), fan_out.max()]
         moves = (source[own] - edges[i]).clamp_(min=0), new[own]
-        made.append((of_layer, pointers, moves))
+        made.append((of_layer, units, pointers, moves))
     short, broken, *longest = torch.stack([fact.long() for fact in facts]).tolist()
     if short:
         return None
     if broken:
         raise RuntimeError("expected a graph without an edge twice after a rewiring, got one")
     updates = []
-    for i, (part, (of_layer, pointers, moves)) in enumerate(zip(parts, made, strict=True)):
+    for i, (part, (*arrays, moves)) in enumerate(zip(parts, made, strict=True)):
         most = longest[2 * i], longest[2 * i + 1]
-        graph = DeviceGraph(part.graph.shape, of_layer, pointers, most)
+        graph = DeviceGraph(part.graph.shape, *arrays, most)
         updates.append(DeviceUpdate(part.graph, graph, *moves, part.n_grow))
     return updates
 

@@ -87,7 +87,9 @@ class DeviceGraph(LayerGraph):
     shape : tuple of int
         ``(n_out, n_in)``, without groups.
     ids : (n_edges,) int64 tensor
-        Edge ids, increasing. Nobody else may write to this memory, nor to that of `pointers`.
+        Edge ids, increasing. Nobody else may write to this memory, nor to that of the other two.
+    units : (n_edges,) int32 tensor
+        As `indices`.
     pointers : (n_out + 1,) int64 tensor
         As `indptr`.
     longest : tuple of int
@@ -95,21 +97,17 @@ class DeviceGraph(LayerGraph):
 
     Examples
     --------
-    >>> graph = DeviceGraph((2, 3), torch.tensor([0, 4]), torch.tensor([0, 1, 2]), (1, 1))
+    >>> ids, units, pointers = torch.tensor([0, 4]), torch.tensor([0, 1]), torch.tensor([0, 1, 2])
+    >>> graph = DeviceGraph((2, 3), ids, units.int(), pointers, (1, 1))
     >>> graph.n_edges, graph.indices.tolist(), graph == LayerGraph.from_edge_ids([0, 4], (2, 3))
     (2, [0, 1], True)
     """
 
-    __slots__ = ("ids", "longest", "pointers")
+    __slots__ = ("ids", "longest", "pointers", "units")
 
-    def __init__(self, shape: Any, ids: torch.Tensor, pointers: torch.Tensor, longest: Any) -> None:
-        own = {"ids": ids, "pointers": pointers, "longest": longest}
+    def __init__(self, shape: Any, ids: Any, units: Any, pointers: Any, longest: Any) -> None:
+        own = {"ids": ids, "units": units, "pointers": pointers, "longest": longest}
         _set(self, shape=shape, groups=1, _cache={}, **own)
-
-    @property
-    def units(self) -> torch.Tensor:
-        """The input unit of each edge on the device, (n_edges,) int32; new at each access."""
-        return (self.ids % self.n_in).int()
 
     @property
     def n_edges(self) -> int:
@@ -123,7 +121,7 @@ class DeviceGraph(LayerGraph):
 
     def _fetch(self) -> LayerGraph:
         if not self.fetched:
-            arrays = (tensor.cpu().numpy() for tensor in (self.pointers.clone(), self.units))
+            arrays = (np.array(tensor.cpu().numpy()) for tensor in (self.pointers, self.units))
             self._cache["fetched"] = LayerGraph(self.shape, *arrays)
         return self._cache["fetched"]
 
@@ -181,7 +179,7 @@ def tensors_of(graph: LayerGraph, device: torch.device | str) -> tuple[torch.Ten
     [[0, 1, 2], [0, 1]]
     """
     if isinstance(graph, DeviceGraph) and graph.ids.device == torch.device(device):
-        return graph.pointers.clone(), graph.units
+        return graph.pointers.clone(), graph.units.clone()
     pointers, units = (torch.from_numpy(np.array(a)) for a in (graph.indptr, graph.indices))
     return pointers.to(device), units.to(device)
 
