@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import is_not
 from typing import Any
 
@@ -16,13 +16,14 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from topokit.nn.kernels.products import DeviceGraph
 from topokit.nn.layers import EdgeLayer, sparse_layers
 from topokit.nn.optimizer_state import find_holders, stamp_of, unwrapped
 from topokit.nn.parameters import check_values
 from topokit.rules import Rewiring
 from topokit.tables import need
 
-__all__ = ["Attached", "unwrapped_all"]
+__all__ = ["Attached", "Stamps", "unwrapped_all"]
 
 # How steps of other optimizers are noticed.
 #
@@ -157,6 +158,34 @@ def unwrapped_all(optimizer: Any) -> list[torch.optim.Optimizer]:
     return [unwrapped(each) for each in several]
 
 
+class Stamps(dict[str, int]):
+    """The stamp of each layer's graph (`stamp_of`).
+
+    Those of graphs whose arrays are on a device are missing until somebody asks for them.
+    """
+
+    def __init__(self, layers: Mapping[str, EdgeLayer]) -> None:
+        self._layers = layers
+        self.unmarked: set[str] = set()  # layers whose optimizer state lacks the stamp
+        for name in layers:
+            self.forget(name)
+
+    def __missing__(self, name: str) -> int:
+        self[name] = stamp_of(self._layers[name].graph)
+        return self[name]
+
+    def forget(self, name: str) -> None:
+        """Note that a layer has another graph."""
+        self.pop(name, None)
+        graph = self._layers[name].graph
+        if not isinstance(graph, DeviceGraph) or graph.fetched:
+            self[name] = stamp_of(graph)
+
+    def all(self) -> dict[str, int]:
+        """Return the stamps of all layers."""
+        return {name: self[name] for name in self._layers}
+
+
 def _kind(tensor: torch.Tensor) -> tuple[torch.dtype, torch.device]:
     return tensor.dtype, tensor.device
 
@@ -174,7 +203,7 @@ class Attached:
     _layers: dict[str, EdgeLayer]
     _attachment: _Attachment | None = None
     _stepped_since: set[int]
-    _stamps: dict[str, int]
+    _stamps: Stamps
     _tries = 0  # steps of optimizers, counted or not
     _tries_before = 0  # at the end of the last epoch
 
@@ -255,7 +284,7 @@ class Attached:
         for name in names:
             values = self._layers[name].values
             state = optimizer.state.get(values, {})
-            if state.get("graph", self._stamps[name]) != self._stamps[name]:
+            if "graph" in state and state["graph"] != self._stamps[name]:
                 raise ValueError(
                     f"the optimizer's state of layer {name!r} is that of another graph; expected "
                     "the states of model and optimizer of the same step to be loaded"
@@ -309,8 +338,21 @@ class Attached:
         check_values(self._layers, self._fixed())
 
     def _stamp(self, name: str, holder: torch.optim.Optimizer | None) -> None:
-        """Note the graph that a layer and the optimizer's state of it now have."""
-        layer = self._layers[name]
-        self._stamps[name] = stamp_of(layer.graph)
-        if holder is not None and (state := holder.state.get(layer.values)):
+        """Note that a layer has another graph, and with it the optimizer's state of it."""
+        self._stamps.forget(name)
+        if holder is not None and (state := holder.state.get(self._layers[name].values)):
+            if state.pop("graph", None) is not None:
+                self._stamps.unmarked.add(name)
+            self._mark(name, holder)
+
+    def _mark(self, name: str, holder: torch.optim.Optimizer) -> None:
+        """Note in an optimizer's state which graph it is of, if that is known."""
+        if name in self._stamps and (state := holder.state.get(self._layers[name].values)):
             state["graph"] = self._stamps[name]
+            self._stamps.unmarked.discard(name)
+
+    def _mark_all(self, holder: torch.optim.Optimizer) -> None:
+        """Note it also where the graph has to be fetched: called before the state is saved."""
+        for name in [*self._stamps.unmarked]:
+            _ = self._stamps[name]
+            self._mark(name, holder)

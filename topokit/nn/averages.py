@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from topokit.graph import EdgeUpdate, LayerGraph, same_edges
 from topokit.nn.layers import EdgeLayer, sparse_layers
-from topokit.nn.optimizer_state import carried
+from topokit.nn.optimizer_state import carried, tensor_of
 
 __all__ = ["check_average", "follow", "layers_of_copy"]
 
@@ -45,9 +44,7 @@ def check_average(name: str, average: EdgeLayer, graph: LayerGraph) -> None:
         )
 
 
-def follow(average: EdgeLayer, update: EdgeUpdate, values: NDArray[Any]) -> None:
+def follow(average: EdgeLayer, update: EdgeUpdate, values: NDArray[Any] | torch.Tensor) -> None:
     """Replace the graph of averaged weights; those of grown edges start at the edges' values."""
-    kept = average.values.detach()
-    moved = carried(update, kept, torch.from_numpy(np.array(values[update.grown])).to(kept))
-    plain = moved.to("cpu", torch.promote_types(moved.dtype, torch.float32))  # numpy lacks bfloat16
-    average.replace_graph(update, plain.numpy())
+    moved = carried(update, average.values.detach(), tensor_of(values))
+    average.replace_graph(update, moved)

@@ -20,19 +20,19 @@ from numpy.typing import NDArray
 from torch import nn
 
 from topokit.graph import EdgeUpdate, LayerGraph, Topology, same_edges
-from topokit.nn.attached import Attached, unwrapped_all
+from topokit.nn.attached import Attached, Stamps, unwrapped_all
 from topokit.nn.averages import check_average, follow, layers_of_copy
 from topokit.nn.captures import found_inf
 from topokit.nn.distributed import Member, in_all_processes, refuse_divided
 from topokit.nn.layers import EdgeLayer, sparse_layers
 from topokit.nn.optimizer_state import carry_state, find_holders, stamp_of
 from topokit.nn.parameters import check_values
+from topokit.nn.rewiring import decide
 from topokit.nn.rule_data import NEEDS, RuleData, as_arrays, as_tensors
 from topokit.nn.schedule import Schedule
 from topokit.nn.sparsify import sparsify
 from topokit.nn.wrappers import bare
-from topokit.rules import RULES, Rewiring, UpdateRule, make_rule, rewire_network
-from topokit.rules.budget import without_growing
+from topokit.rules import RULES, Rewiring, UpdateRule, make_rule
 from topokit.rules.stream import GROWTH
 from topokit.tables import as_generator, as_html, check_names, choose, is_integer, need
 
@@ -131,7 +131,7 @@ class Engine(Schedule, Attached, Member):
         self._take(optimizers)
         self._check_free()
         self._averages: list[dict[str, EdgeLayer]] = []
-        self._stamps = {name: stamp_of(layer.graph) for name, layer in self._layers.items()}
+        self._stamps = Stamps(self._layers)
         self._data = RuleData(
             model, self._layers, rule, samples=samples, track_explored=track_explored,
             decay=self._momentum,
@@ -182,6 +182,7 @@ class Engine(Schedule, Attached, Member):
     @property
     def explored(self) -> dict[str, float]:
         """Share of each layer's possible edges ever present, where it is tracked."""
+        self._data.settle()
         return {
             name: LayerGraph.from_edge_ids(ids, self._layers[name].graph.shape).density
             for name, ids in self.memory.get("explored", {}).items()
@@ -199,6 +200,7 @@ class Engine(Schedule, Attached, Member):
             self._hooks += [
                 each.register_step_pre_hook(before),
                 each.register_step_post_hook(lambda o, *_, n=number: after(o, n)),
+                each.register_state_dict_pre_hook(self._mark_all),
             ]
 
     def follow(self, optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer]) -> None:
@@ -296,8 +298,7 @@ class Engine(Schedule, Attached, Member):
             return
         for name in self._held(optimizer):
             layer = self._layers[name]
-            if state := optimizer.state.get(layer.values):
-                state["graph"] = self._stamps[name]
+            self._mark(name, optimizer)
             if layer.calls is not None:  # of further calls of a closure
                 layer.calls.clear()
         if self._ended:
@@ -410,15 +411,16 @@ class Engine(Schedule, Attached, Member):
     def _decide(self, grow: bool) -> Changes:
         """Return the changes that the rule makes now, from the captured data; uses them up."""
         self._data.check(self._fixed(), self._epochs_done)
-        rule, at, end = self.rule, self._position, self._end
-        fixed = {*self._fixed(), *self._data.missing()}
-        return rewire_network(
-            self._data.views(),
-            rule if grow else rule._replace(plan=without_growing(rule.plan)),
+        at, end = self._position, self._end
+        return decide(
+            self._data,
+            self.rule,
             drop_fraction=self.options.fraction(at, 1 if end is None else end),
             progress=0.0 if end is None else self.options.progress(at, end),
             rng=self.rng,
-            fixed=fixed,
+            fixed={*self._fixed(), *self._data.missing()},
+            growing=grow,
+            alone=self._processes is None,
         )
 
     def _apply(self, changes: Changes) -> None:
@@ -536,8 +538,8 @@ class Engine(Schedule, Attached, Member):
             "updates": self.updates,
             "epoch_start": self._epoch_start,
             "stepped": sorted(self._stepped_since),
-            "graphs": dict(self._stamps),
-            "memory": as_tensors(self.memory),
+            "graphs": self._stamps.all(),
+            "memory": as_tensors(self._data.settle()),
             "rng": json.dumps(self.rng.bit_generator.state),
             "growth": GROWTH,
         }
@@ -555,7 +557,7 @@ class Engine(Schedule, Attached, Member):
         whole = isinstance(state, Mapping) and state.keys() >= STATE
         got = [*state][:5] if isinstance(state, Mapping) else state
         need(whole, "state", "what engine.state_dict() returned", got)
-        if state.get("graphs", self._stamps) != self._stamps:
+        if "graphs" in state and state["graphs"] != self._stamps.all():
             raise ValueError(
                 "expected the model to have the graphs of the state, got others; load the states "
                 "of model and optimizer first"
@@ -576,7 +578,7 @@ class Engine(Schedule, Attached, Member):
     def go_on(self, steps: int, epochs: int, memory: dict[str, Any]) -> None:
         """Continue at the start of an epoch, with the memory saved there."""
         self.steps, self.epochs, self._epoch_start = steps, epochs, steps
-        self.memory.update(memory)
+        self._data.settle().update(memory)
         if not self._decides:
             self._data.forget_batches()  # the first process has those of the whole batch
         self._switch_capture()

@@ -19,9 +19,9 @@ from topokit.graph import EdgeUpdate, LayerGraph, check_per_edge, same_edges
 from topokit.nn.captures import Calls
 from topokit.nn.kernels import KERNEL_CHOICES, Edges, check_types, choose_kernel, edge_product
 from topokit.nn.kernels.ops import array_of, autocast_on, composed, dense_weight
-from topokit.nn.kernels.products import EdgeIndex
+from topokit.nn.kernels.products import EdgeIndex, tensors_of
 from topokit.nn.kinds import check_module
-from topokit.nn.optimizer_state import carry_state, unwrapped
+from topokit.nn.optimizer_state import carry_state, tensor_of, unwrapped
 from topokit.rules.init import INITS
 from topokit.rules.rewire import LayerView
 from topokit.tables import as_generator, choose
@@ -75,7 +75,7 @@ class EdgeLayer(nn.Module):
         self.kernel = kernel
         self.values = nn.Parameter(values)
         self.bias = nn.Parameter(torch.zeros(graph.n_out, dtype=values.dtype)) if bias else None
-        for name, buffer in _buffers(graph).items():
+        for name, buffer in _buffers(graph, "cpu").items():
             self.register_buffer(name, buffer)
         self._graph_shape = graph.shape
         self._index: tuple[Any, Any, EdgeIndex] | None = None
@@ -215,7 +215,7 @@ class EdgeLayer(nn.Module):
     def replace_graph(
         self,
         update: EdgeUpdate,
-        values: NDArray[Any],
+        values: NDArray[Any] | torch.Tensor,
         optimizer: torch.optim.Optimizer | None = None,
         *,
         grown_state: str | Mapping[str, str] = "neutral",
@@ -229,7 +229,8 @@ class EdgeLayer(nn.Module):
         ----------
         update : EdgeUpdate
             ``update.before`` must have this layer's edges.
-        values : (update.after.n_edges,) array
+        values : (update.after.n_edges,) array or tensor
+            A tensor becomes the layer's own.
         optimizer : torch.optim.Optimizer, optional
             The optimizer that holds the values. If it is not given, its state keeps the old number
             of edges and no longer fits.
@@ -251,14 +252,12 @@ class EdgeLayer(nn.Module):
             after = update.after
             after = LayerGraph(after.shape, after.indptr, after.indices, self.groups)
             update = EdgeUpdate(update.before, after, update.source)
-        values = np.asarray(values)
+        values = tensor_of(values)
         check_per_edge(update.after, values, layer="the new graph")
         if optimizer is not None:
             carry_state(unwrapped(optimizer), self.values, update, values, grown_state)
-        new = torch.from_numpy(np.array(values))
-        self._exchange(new.to(self.values.device, self.values.dtype))
-        for name, buffer in _buffers(update.after).items():
-            setattr(self, name, buffer.to(self.indices.device))
+        self._exchange(values.to(self.values.device, self.values.dtype))
+        self.indptr, self.indices = tensors_of(update.after, self.indices.device)
         held = tuple(self._buffers.values())
         self._index = (_stamp(self._buffers), held, EdgeIndex(update.after))
         self._keep_calls(None if self.calls is None else Calls())
@@ -358,8 +357,8 @@ class EdgeLayer(nn.Module):
                 engine.loaded(self, graph, _numpy(values.detach()))
             if values.shape != self.values.shape and held == ["values"]:
                 self._exchange(self.values.new_empty(graph.n_edges))
-            for name, buffer in _buffers(graph).items():
-                setattr(self, name, buffer.to(self.indices.device))
+            for name, buffer in _buffers(graph, self.indices.device).items():
+                setattr(self, name, buffer)
             self._keep_calls(None if self.calls is None else Calls())
         self._index = None
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
@@ -438,13 +437,11 @@ def _stamp(buffers: dict[str, Any]) -> tuple[int, ...]:
     return tuple(stamp)
 
 
-def _buffers(graph: LayerGraph) -> dict[str, torch.Tensor]:
-    """Return the graph as tensors that share no memory with it."""
-    return {
-        "indptr": torch.from_numpy(np.array(graph.indptr)),
-        "indices": torch.from_numpy(np.array(graph.indices)),
-        "shape": torch.tensor(graph.shape, dtype=torch.int64),
-    }
+def _buffers(graph: LayerGraph, device: Any) -> dict[str, torch.Tensor]:
+    """Return the graph as tensors on a device that share no memory with it."""
+    indptr, indices = tensors_of(graph, device)
+    shape = torch.tensor(graph.shape, dtype=torch.int64, device=device)
+    return {"indptr": indptr, "indices": indices, "shape": shape}
 
 
 def _graph_of(

@@ -12,8 +12,18 @@ import torch
 from numpy.typing import NDArray
 
 from topokit.graph import EdgeUpdate, LayerGraph
+from topokit.nn.kernels.products import DeviceUpdate
 
-__all__ = ["STARTS", "carried", "carry_state", "find_holders", "stamp_of", "unwrapped"]
+__all__ = [
+    "STARTS",
+    "carried",
+    "carry_state",
+    "compacted",
+    "find_holders",
+    "stamp_of",
+    "tensor_of",
+    "unwrapped",
+]
 
 # One table for all optimizers: an entry of the state for each edge, and the start of a grown edge.
 # Neutral is a start after which a grown edge moves about as far as the edges of its layer do, not
@@ -96,7 +106,7 @@ def carry_state(
     optimizer: torch.optim.Optimizer,
     parameter: torch.Tensor,
     update: EdgeUpdate,
-    values: NDArray[Any],
+    values: NDArray[Any] | torch.Tensor,
     grown_state: str | Mapping[str, str] = "neutral",
 ) -> None:
     """Move everything an optimizer keeps for each edge of a layer to its new graph.
@@ -107,7 +117,7 @@ def carry_state(
     parameter : torch.Tensor
         The layer's edge values, still of the old graph.
     update : EdgeUpdate
-    values : (update.after.n_edges,) array
+    values : (update.after.n_edges,) array or tensor
         Edge values of the new graph.
     grown_state : {"neutral", "zero"} or mapping
         The start of grown edges: as in `STARTS`, all 0, or as in `STARTS` with other entries named
@@ -162,28 +172,54 @@ def _fill(
     start: str,
     update: EdgeUpdate,
     entry: torch.Tensor,
-    values: NDArray[Any],
+    values: NDArray[Any] | torch.Tensor,
     group: Mapping[str, Any],
 ) -> Any:
-    """Return what grown edges start from: a number, or an array of one for each of them."""
+    """Return what grown edges start from: a number, or a tensor that has one for every edge."""
     if start == "value":
-        return torch.from_numpy(np.array(values[update.grown])).to(entry)
+        return tensor_of(values)
     if start == "lr":
         return float(group.get("initial_lr", group["lr"]))
     if start == "mean" and entry.numel():
-        stay = torch.from_numpy(update.source[~update.grown]).to(entry.device)
+        kept, grown = _moves(update, entry.device)
+        stay = compacted(kept, ~grown, len(kept) - update.n_grown)
         some = entry[stay] if stay.numel() else entry
-        return float(some.to(torch.promote_types(entry.dtype, torch.float32)).mean())
+        return some.to(torch.promote_types(entry.dtype, torch.float32)).mean()
     return 0
 
 
+def _moves(update: EdgeUpdate, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the source of each edge, with 0 for grown ones, and the mask of these, on a device."""
+    if isinstance(update, DeviceUpdate):
+        return update.kept.to(device), update.new.to(device)
+    source = torch.from_numpy(np.array(update.source)).to(device)
+    return source.clamp(min=0), source < 0
+
+
 def carried(update: EdgeUpdate, per_edge: torch.Tensor, fill: Any = 0) -> torch.Tensor:
-    """Return a per-edge tensor, of any dtype on any device, as `EdgeUpdate.carry` does."""
-    grown = torch.from_numpy(update.grown).to(per_edge.device)
-    if per_edge.numel():
-        source = torch.from_numpy(np.maximum(update.source, 0)).to(per_edge.device)
-        moved = per_edge[source]
-    else:
-        moved = per_edge.new_zeros(update.after.n_edges)
-    moved[grown] = fill
-    return moved
+    """Return a per-edge tensor, of any dtype on any device, as `EdgeUpdate.carry` does.
+
+    `fill` may also be a tensor that has a number for every edge, of which grown edges get theirs.
+    """
+    kept, grown = _moves(update, per_edge.device)
+    moved = per_edge[kept] if per_edge.numel() else per_edge.new_zeros(update.after.n_edges)
+    if torch.is_tensor(fill):
+        return torch.where(grown, fill.to(moved), moved)
+    return moved.masked_fill_(grown, fill)
+
+
+def tensor_of(values: NDArray[Any] | torch.Tensor) -> torch.Tensor:
+    """Return a tensor itself, or a copy of an array as one."""
+    return values if torch.is_tensor(values) else torch.from_numpy(np.array(values))
+
+
+def compacted(x: torch.Tensor, mask: torch.Tensor, count: int) -> torch.Tensor:
+    """Return ``x[mask]``, given the number of its elements, so that no device is waited for.
+
+    Examples
+    --------
+    >>> compacted(torch.tensor([4, 5, 6]), torch.tensor([True, False, True]), 2)
+    tensor([4, 6])
+    """
+    place = torch.where(mask, mask.cumsum(0) - 1, count)  # others to a place that is cut off
+    return x.new_zeros(count + 1).scatter_(0, place, x)[:count]

@@ -12,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from topokit.graph import EdgeUpdate, LayerGraph
+from topokit.graph import EdgeUpdate, LayerGraph, distinct, union
 from topokit.nn.captures import Calls, factor_between, largest, watch_models
 from topokit.nn.distributed import Processes, without_reducing
+from topokit.nn.kernels.products import DeviceUpdate
 from topokit.nn.layers import EdgeLayer
+from topokit.nn.optimizer_state import compacted
 from topokit.rules import LayerView, UpdateRule
 from topokit.rules.memory import MEMORIES, decayed, stalled
 from topokit.rules.rewire import Memory, Step
@@ -25,6 +27,7 @@ __all__ = ["NEEDS", "RuleData", "as_arrays", "as_tensors"]
 
 FORGOTTEN = 0.01  # batches of a smaller weight are left out of the momentum window
 FORWARD_BATCH = 1000
+MOST_WAITING = 4  # times the edges of a layer
 NEEDS = (
     "gradient", "momentum", "activations", "explored", "sign", "sensitivity", "stalled",
 )  # fmt: skip
@@ -52,6 +55,7 @@ class RuleData:
         ``accuracies``, and for each layer ``sign``, ``sensitivity``, ``explored`` (edge ids), the
         rule's own memories, ``batches`` (the momentum window) and ``activations`` of the last
         step.
+        Edges that were grown on a device are in ``explored`` after `settle`.
     needs : set of str
     window : int
         Number of steps before a rewiring in which layers capture.
@@ -86,6 +90,7 @@ class RuleData:
         self.by_activations = "activations" in self.needs and samples is None
         self.captures = self.by_gradient or self.by_activations
         self._watching: list[Any] = []
+        self._grown: dict[str, list[torch.Tensor]] = {}  # explored edges that are on a device
         self.memory: dict[str, Any] = {"accuracies": []}
         for entry in self._memories:
             if entry in self.needs:
@@ -102,18 +107,41 @@ class RuleData:
 
     def start(self, name: str, layer: EdgeLayer) -> None:
         """Begin a layer's memories anew."""
+        self._grown.pop(name, None)
         for entry, memory in self._memories.items():
             if entry in self.memory:
                 self.memory[entry][name] = _kept(entry, memory.start(layer.view()))
 
-    def carry(self, name: str, update: EdgeUpdate, values: NDArray[Any]) -> None:
+    def carry(self, name: str, update: EdgeUpdate, values: NDArray[Any] | torch.Tensor) -> None:
         """Carry a layer's memories over to its new graph."""
+        kept = [entry for entry in self._memories if entry in self.memory]
+        if isinstance(update, DeviceUpdate) and kept == ["explored"]:
+            self._note_grown(name, update)
+            kept = []
+        if torch.is_tensor(values) and kept:
+            values = self.layers[name].view().values
         for entry, memory in self._memories.items():
-            if entry in self.memory:
+            if entry in kept:
                 remembered = self.memory[entry]
                 remembered[name] = _kept(entry, memory.carry(update, remembered[name], values))
         for entry in ("batches", "activations"):
             self.memory.get(entry, {}).pop(name, None)
+
+    def _note_grown(self, name: str, update: DeviceUpdate) -> None:
+        """Keep the ids of grown edges on the device, to be counted as explored later."""
+        ids = compacted(update.after.ids, update.new, update.n_grown)
+        waiting = self._grown.setdefault(name, [])
+        waiting.append(ids)
+        if sum(map(len, waiting)) > MOST_WAITING * update.after.n_edges:
+            self.settle()
+
+    def settle(self) -> dict[str, Any]:
+        """Bring `memory` up to date, with edges that were grown on a device, and return it."""
+        for name, waiting in self._grown.items():
+            ids = distinct(torch.cat(waiting).cpu().numpy())
+            self.memory["explored"][name] = union(self.memory["explored"][name], ids)
+        self._grown.clear()
+        return self.memory
 
     # Between rewirings.
 
@@ -307,6 +335,7 @@ class RuleData:
     def views(self) -> dict[str, LayerView]:
         """Return the data that the rule can read, for every sparse layer; captures are cleared."""
         self.capture(False)
+        self.settle()
         views = {name: layer.view() for name, layer in self.layers.items()}
         if "activations" in self.needs:
             found = self.memory.get("activations", {})

@@ -15,14 +15,18 @@ from topokit.rules.rewire import LayerView
 from topokit.rules.stream import stream_of
 
 __all__ = [
+    "NAN",
     "lowest",
     "nothing",
+    "of_each_sign",
     "official_removal",
     "random",
     "signed_magnitude",
     "smallest_magnitude",
     "softly",
 ]
+
+NAN = "expected weights and scores without nan; did training diverge?"
 
 
 def lowest(scores: ArrayLike, n: int) -> NDArray[np.int64]:
@@ -56,7 +60,7 @@ def _check(scores: NDArray[Any], n: int) -> None:
     if not 0 <= n <= scores.size:
         raise ValueError(f"cannot drop {n} of {scores.size} edges")
     if np.isnan(scores).any():
-        raise ValueError("expected weights and scores without nan; did training diverge?")
+        raise ValueError(NAN)
 
 
 def smallest_magnitude(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -108,15 +112,26 @@ def signed_magnitude(view: LayerView, n: int, rng: np.random.Generator) -> NDArr
         return np.flatnonzero(zero)[:n].astype(np.int64)
     negative = np.flatnonzero(values < 0)
     positive = np.flatnonzero(values > 0)
-    left = n - n_zero
-    # ceil(x - 1/2) in integers: nearest, halves down for the positives
-    n_positive = -(
-        -(2 * left * positive.size - values.size + n_zero) // (2 * (negative.size + positive.size))
-    )
-    n_positive = min(max(n_positive, left - negative.size), positive.size, left)
-    zero[negative[lowest(-values[negative], left - n_positive)]] = True
+    n_negative, n_positive = of_each_sign(n - n_zero, negative.size, positive.size)
+    zero[negative[lowest(-values[negative], n_negative)]] = True
     zero[positive[lowest(values[positive], n_positive)]] = True
     return np.flatnonzero(zero).astype(np.int64)
+
+
+def of_each_sign(n: int, negative: int, positive: int) -> tuple[int, int]:
+    """Divide `n` edges over the negative and the positive ones in proportion to their numbers.
+
+    Rounded to nearest, halves towards the negatives. 0 < n <= negative + positive.
+
+    Examples
+    --------
+    >>> of_each_sign(3, 4, 2), of_each_sign(1, 1, 1)
+    ((2, 1), (1, 0))
+    """
+    # ceil(x - 1/2) in integers: nearest, halves down for the positives
+    some = -(-(2 * n * positive - negative - positive) // (2 * (negative + positive)))
+    some = min(max(some, n - negative), positive, n)
+    return n - some, some
 
 
 def official_removal(values: ArrayLike, zeta: float) -> NDArray[np.int64]:

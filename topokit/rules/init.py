@@ -24,6 +24,7 @@ from topokit.tables import Table, choose
 
 __all__ = [
     "INITS",
+    "by_sizes",
     "glorot",
     "glorot_dense_uniform",
     "half_std",
@@ -95,16 +96,28 @@ def half_std(view: LayerView, ids: NDArray[np.int64], rng: Source) -> NDArray[An
     return rng.standard_normal(ids.size) * std / 2
 
 
-def keep_regrown(init: Init) -> Init:
-    """Wrap `init` so that an edge dropped and grown again in one rewiring keeps its value."""
+@dataclass(frozen=True)
+class _Kept:
+    """Values of edges that were present before the rewiring; those of a function for others."""
 
-    def kept(view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
-        values = np.array(init(view, ids, rng), dtype=view.values.dtype)
+    init: Init
+
+    @property
+    def __name__(self) -> str:
+        return "kept"
+
+    def __call__(
+        self, view: LayerView, ids: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[Any]:
+        values = np.array(self.init(view, ids, rng), dtype=view.values.dtype)
         at = positions_in(view.graph.edge_ids, ids)
         values[at >= 0] = view.values[at[at >= 0]]
         return values
 
-    return kept
+
+def keep_regrown(init: Init) -> Init:
+    """Wrap `init` so that an edge dropped and grown again in one rewiring keeps its value."""
+    return _Kept(init)
 
 
 INITS: dict[str, Law] = {
@@ -163,3 +176,20 @@ def init_named(name: str) -> Init:
     """
     law = choose("init", name, INITS)
     return _Drawn(law) if law in _FROM_STREAM else law
+
+
+def by_sizes(init: Init) -> tuple[Init, bool] | None:
+    """Return the law of an init that reads no values, and whether regrown edges keep theirs.
+
+    None for any other function. Such a law needs of the layer and of the edges that are grown
+    their numbers alone, so it can be asked where the arrays are elsewhere.
+
+    Examples
+    --------
+    >>> by_sizes(keep_regrown(zeros)) == (zeros, True), by_sizes(init_named("half_std"))
+    (True, None)
+    """
+    kept = isinstance(init, _Kept)
+    law = init.init if isinstance(init, _Kept) else init
+    plain = law is zeros or (isinstance(law, _Drawn) and law.law is not half_std)
+    return (law, kept) if plain else None

@@ -35,6 +35,7 @@ __all__ = [
     "granet",
     "itop",
     "mest",
+    "no_change",
     "path_weight",
     "random_rewiring",
     "rigl",
@@ -71,10 +72,10 @@ def static() -> UpdateRule:
     >>> static().plan({}, drop_fraction=0.3, progress=0.0)
     {}
     """
-    return UpdateRule(drop.nothing, grow.uniform, plan=_no_change)
+    return UpdateRule(drop.nothing, grow.uniform, plan=no_change)
 
 
-def _no_change(
+def no_change(
     views: Mapping[str, LayerView], *, drop_fraction: float, progress: float
 ) -> dict[str, tuple[int, int]]:
     """Plan nothing."""

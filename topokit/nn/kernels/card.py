@@ -25,6 +25,9 @@ from topokit.nn.kernels.products import (
     EdgeIndex,
     Gradients,
     Product,
+    by_input_unit,
+    longest_rows,
+    tensors_of,
     use_on_device,
 )
 
@@ -126,25 +129,15 @@ class Side(NamedTuple):
 
 def by_output(index: EdgeIndex, device: torch.device) -> Side:
     """Return the arrays by output units, for forward products and gradients of edges."""
-    graph = index.graph
-    pointers, units = (torch.from_numpy(a.copy()).to(device) for a in (graph.indptr, graph.indices))
-    return _side(pointers, units, units.new_empty(0), int(graph.fan_in.max(initial=0)))
+    pointers, units = tensors_of(index.graph, device)
+    return _side(pointers, units, units.new_empty(0), longest_rows(index.graph)[0])
 
 
 def by_input(index: EdgeIndex, device: torch.device) -> Side:
-    """Return the arrays by input units, for transposed products and gradients of inputs.
-
-    Sorted on the device: all sizes are known beforehand, so nothing waits for it.
-    """
-    graph = index.graph
-    pointers, units = (torch.from_numpy(a.copy()).to(device) for a in (graph.indptr, graph.indices))
-    ordered, positions = torch.sort(units, stable=True)
-    steps = torch.arange(graph.n_in + 1, dtype=units.dtype, device=device)
-    columns = torch.searchsorted(ordered, steps)
-    places = torch.arange(graph.n_edges, device=device)
-    rows = torch.searchsorted(pointers, places, right=True) - 1
-    others, longest = rows[positions].int(), int(graph.fan_out.max(initial=0))
-    return _side(columns, others, positions.int(), longest)
+    """Return the arrays by input units, for transposed products and gradients of inputs."""
+    pointers, units = tensors_of(index.graph, device)
+    columns, rows, positions = by_input_unit(pointers, units, index.graph.n_in)
+    return _side(columns, rows.int(), positions.int(), longest_rows(index.graph)[1])
 
 
 def _side(

@@ -34,7 +34,13 @@ from torch.autograd import forward_ad
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from topokit.graph import LayerGraph
-from topokit.nn.kernels.products import EdgeIndex, Product, sparse_product, units_first
+from topokit.nn.kernels.products import (
+    EdgeIndex,
+    Product,
+    sparse_product,
+    tensors_of,
+    units_first,
+)
 
 __all__ = [
     "Edges",
@@ -128,9 +134,7 @@ def array_of(tensor: torch.Tensor) -> NDArray[Any]:
 def edges_of(index: EdgeIndex, device: torch.device) -> Edges:
     """Return a graph as tensors of their own; operators find `index` by them."""
     graph = index.graph
-    indptr, indices = (
-        torch.from_numpy(np.array(array)).to(device) for array in (graph.indptr, graph.indices)
-    )
+    indptr, indices = tensors_of(graph, device)
     _kept(_INDICES, indptr, indices, graph.n_in, lambda: index)
     return Edges(indptr, indices, graph.n_out, graph.n_in, graph.n_edges)
 
