@@ -53,15 +53,17 @@ class StandIn:
     def apart(self, call):
         return call()
 
-    def record(self, call, generator):
+    def record(self, call, generators):
         self.recorded += 1
-        kept, stream = [(t, t.clone()) for t in self.tensors()], generator.get_state()
+        kept = [(t, t.clone()) for t in self.tensors()]
+        streams = [generator.get_state() for generator in generators]
         call()
         assert self.engine.paused
         with torch.no_grad():
             for tensor, before in kept:
                 tensor.copy_(before)
-        generator.set_state(stream)
+        for generator, stream in zip(generators, streams, strict=True):
+            generator.set_state(stream)
         there = self.memory()
         assert any(layer.index._kept for layer in sparse_layers(self.model).values())
 
@@ -168,8 +170,8 @@ def test_replayed_steps_are_those_of_before_bit_for_bit(
 def without_capturable(why_not):
     """On the CPU torch has no Adam whose steps can be recorded; here they can."""
 
-    def asked(model, optimizer, engine, generator):
-        reason = why_not(model, optimizer, engine, generator)
+    def asked(model, optimizer, engine, generators):
+        reason = why_not(model, optimizer, engine, generators)
         return "" if "capturable" in reason else reason
 
     return asked
@@ -213,7 +215,7 @@ def test_why_steps_are_not_recorded(rng):
     model.dropout = 0.1
     assert why() == "SparseMLP draws from another generator than that of the training"
     engine = attach(model, optimizer, every=5, rng=0)
-    assert captured.why_not(model, optimizer, engine, model.generator) == ""
+    assert captured.why_not(model, optimizer, engine, [model.generator]) == ""
     engine.detach()
     model.dropout = 0.0
 
