@@ -38,6 +38,7 @@ __all__ = [
     "few_outputs",
     "forward_kernel",
     "gathered",
+    "one_by_one",
     "sparse_product",
     "units_first",
     "use_on_device",
@@ -58,7 +59,7 @@ ENOUGH_EDGES = 8
 # gradients for the layer before.
 FEW_OUTPUTS = 32
 
-ONE_BY_ONE = ("cpu",)  # devices on which the dense matrices of groups are multiplied one by one
+ONE_BY_ONE = ("cpu",)  # devices on which models side by side have the numbers of single ones
 
 Gradients = tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None]
 """Gradient of the input, if needed; of the edges' values; and the sums of the first over the
@@ -510,6 +511,19 @@ def _ids_on(index: EdgeIndex, device: torch.device) -> torch.Tensor:
     return index.on(device, _ids_in_groups)[0]
 
 
+def one_by_one(x: torch.Tensor) -> bool:
+    """Return whether models side by side are computed one by one where torch computes them.
+
+    On the CPU, with the numbers that each has alone; elsewhere all in one call.
+
+    Examples
+    --------
+    >>> one_by_one(torch.ones(2))
+    True
+    """
+    return x.device.type in ONE_BY_ONE
+
+
 def _parts_of(x: torch.Tensor, index: EdgeIndex) -> torch.Tensor:
     """Return (groups * units, batch) as (groups, units, batch)."""
     return x.unflatten(0, (index.graph.groups, -1))
@@ -518,10 +532,10 @@ def _parts_of(x: torch.Tensor, index: EdgeIndex) -> torch.Tensor:
 def _by_groups(weight: torch.Tensor, x: torch.Tensor, bias: Any = None) -> torch.Tensor:
     """Return (groups, n, m) matrices times (groups, m, k) ones, as (groups * n, k), plus a bias.
 
-    One by one on devices of `ONE_BY_ONE`, with the numbers of products of single matrices.
+    One by one on some devices, with the numbers of products of single matrices.
     """
     columns = None if bias is None else bias.detach().view(len(weight), -1, 1)
-    if x.device.type not in ONE_BY_ONE:
+    if not one_by_one(x):
         y = torch.bmm(weight, x) if columns is None else torch.baddbmm(columns, weight, x)
         return y.flatten(0, 1)
     pairs = list(zip(weight, x, strict=True))
