@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -13,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -35,17 +33,16 @@ from topokit.experiments.preparation import (
     resolve_names,
     source_run,
 )
-from topokit.experiments.record import EXPLORED, History
-from topokit.experiments.recorder import Recorder
+from topokit.experiments.record import History
+from topokit.experiments.recorder import EpochRecorder
 from topokit.experiments.rundir import Record, RunDirectory
 from topokit.experiments.start import take_over
 from topokit.experiments.tracking import Tracker, tracked
 from topokit.experiments.upgrade import upgrade
 from topokit.foreign import shell_word
-from topokit.graph import EdgeUpdate, Topology
-from topokit.graph.checksums import read_seal, seal_in
+from topokit.graph import Topology
+from topokit.graph.checksums import read_seal
 from topokit.graph.networks import chain_widths
-from topokit.measures import CORE, measure, prepare
 from topokit.nn.distributed import Processes
 from topokit.nn.layers import sparse_layers
 from topokit.nn.models import MODELS
@@ -247,9 +244,7 @@ def resume(
         choose("difference", what, ACCEPTED)
     if RunDirectory.open(directory).done:
         return History.load(directory)
-    again = resumed(
-        directory, data_dir=data_dir, accept=accept, processes=processes, device=device
-    )
+    again = resumed(directory, data_dir=data_dir, accept=accept, processes=processes, device=device)
     with again as course, over_epochs(course.config.epochs, wanted=progress) as shown:
         return _loop(course, tracked(shown, tracker), processes)
 
@@ -328,9 +323,7 @@ ACCEPTED = {
 """What a resumed run may be told to accept."""
 
 
-def _check_plugins(
-    run_directory: RunDirectory, other: list[str], accept: Collection[str]
-) -> None:
+def _check_plugins(run_directory: RunDirectory, other: list[str], accept: Collection[str]) -> None:
     """Raise an error about other plugins than those of a run, unless they are accepted."""
     if "plugins" not in accept:
         raise ValueError(
@@ -542,47 +535,16 @@ def _loop(course: Course, progress: Progress, processes: Processes | None) -> Hi
     state, data = course.state, course.parts.data
     if processes is not None:
         processes.from_first((course.config, course.parts.checksum, state.to_bytes()))
-    record = EpochRecorder(course)
+    record = recorder_of(course)
     for epoch in _guarded(train(state, data, plan_of(course.config), processes), course.directory):
         progress(epoch, record.add(epoch))
     course.directory.finish()
     return History.load(course.directory.path)
 
 
-class EpochRecorder:
-    """What is measured of a run's epochs and written into its directory.
-
-    Parameters
-    ----------
-    course : Course
-    """
-
-    def __init__(self, course: Course) -> None:
-        self.course = course
-        self.recorder = Recorder(course.directory, upto=course.state.epoch - 1)
-        self.run = course.directory.read().run
-        prepare(name for name in course.config.measures.at(0, 1, CORE) if name != EXPLORED)
-
-    def add(self, epoch: Epoch) -> pd.DataFrame:
-        """Measure and record an epoch; return its measures. The checkpoint is written last."""
-        course, recorder = self.course, self.recorder
-        start = time.perf_counter()
-        changes = _changes(epoch, recorder.previous)
-        frame = _measured(course.config, epoch, recorder, changes)
-        seconds = time.perf_counter() - start
-        content = course.state.to_bytes(run=self.run)
-        recorder.write(
-            epoch.index,
-            epoch.metrics,
-            epoch.topology,
-            frame,
-            changes,
-            checkpoint=(seal_in(content) or {})["digest"],
-            seconds=seconds,
-            steps=epoch.steps,
-        )
-        course.directory.write("checkpoint.pt", content)
-        return frame
+def recorder_of(course: Course) -> EpochRecorder:
+    """Return what records the epochs of a run in its directory."""
+    return EpochRecorder(course.directory, course.config, course.state)
 
 
 def take_part(processes: Processes, data_dir: str | os.PathLike[str] | None = None) -> None:
@@ -627,38 +589,3 @@ def with_place(error: FloatingPointError, run_directory: RunDirectory) -> Floati
     saved = run_directory.checkpoint.exists()
     words = "the state of the last finished epoch is" if saved else "no epoch was finished"
     return FloatingPointError(f"{error}; {words} in {run_directory.path}")
-
-
-def _changes(epoch: Epoch, previous: Topology | None) -> dict[str, EdgeUpdate] | None:
-    """Return the change of each layer since the previous epoch, None in the first one.
-
-    It is the rewiring itself if that is known, else it is found by comparing the graphs. An edge
-    present in both epochs counts as kept, even if it was dropped and grown again in between.
-    """
-    if previous is None:
-        return None
-    changes = {}
-    for name, graph in epoch.topology.items():
-        if epoch.updates is None:
-            changes[name] = EdgeUpdate.between(previous[name], graph)
-        elif name in epoch.updates:
-            changes[name] = epoch.updates[name].net()
-        else:
-            changes[name] = EdgeUpdate(graph, graph, np.arange(graph.n_edges))
-    return changes
-
-
-def _measured(
-    config: RunConfig, epoch: Epoch, recorder: Recorder, changes: dict[str, EdgeUpdate] | None
-) -> pd.DataFrame:
-    """Measure an epoch's topology; the explored fraction needs all epochs, so it is added here."""
-    explored = recorder.explore(epoch.topology) if epoch.explored is None else epoch.explored
-    names = config.measures.at(epoch.index, config.epochs, (*CORE, EXPLORED))
-    others = [name for name in names if name != EXPLORED]
-    frame = measure(epoch.topology, others, changes=changes)
-    if EXPLORED in names:
-        rows = pd.DataFrame(
-            [(layer, EXPLORED, share) for layer, share in explored.items()], columns=frame.columns
-        )
-        frame = pd.concat([frame, rows], ignore_index=True) if len(frame) else rows
-    return frame

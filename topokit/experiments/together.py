@@ -50,7 +50,8 @@ from topokit.experiments.loop import (
     make_step,
     set_rate,
 )
-from topokit.experiments.runs import Course, EpochRecorder, make_optimizer, plan_of, with_place
+from topokit.experiments.recorder import EpochRecorder
+from topokit.experiments.runs import Course, make_optimizer, plan_of, recorder_of, with_place
 from topokit.experiments.samples import CLASSES, Batch, Samples, shuffled_together
 from topokit.graph import EdgeUpdate, LayerGraph
 from topokit.nn.activations import dropped_out
@@ -60,7 +61,7 @@ from topokit.nn.layers import SparseLinear
 from topokit.nn.models import SparseMLP
 from topokit.rules import UpdateRule, make_rule
 
-__all__ = ["Together", "condition_of", "run_together", "side_by_side", "why_alone"]
+__all__ = ["Together", "condition_of", "grouped", "run_together", "side_by_side", "why_alone"]
 
 MODEL = "set_mlp"  # the model of `MODELS` that can be trained together
 
@@ -99,6 +100,51 @@ def why_alone(config: RunConfig) -> str:
     if "sensitivity" in rule.needs:
         return f"rule {config.rule.name} adds up the gradients of all steps"
     return ""
+
+
+def grouped(
+    configs: Mapping[str, RunConfig], most: int
+) -> tuple[list[tuple[str, ...]], dict[str, list[str]]]:
+    """Return which runs are trained together, and why others are not.
+
+    Parameters
+    ----------
+    configs : mapping of RunConfig
+        By the runs' names.
+    most : int
+        Number of runs that are trained together.
+
+    Returns
+    -------
+    groups : list of tuple of str
+        Names, in their order; of one alone where a run has no other.
+    alone : dict of list of str
+        Names of those that no number could bring together with others, by the reason.
+
+    Examples
+    --------
+    >>> from topokit.experiments.config import load_recipe
+    >>> runs = {str(i): load_recipe("set_mlp_digits").override([f"seed={i}"]) for i in range(3)}
+    >>> grouped(runs, 2)
+    ([('0', '1'), ('2',)], {})
+    """
+    alike: dict[str, list[str]] = {}
+    alone: dict[str, list[str]] = {}
+    for name, config in configs.items():
+        why = why_alone(config)
+        if why:
+            alone.setdefault(why, []).append(name)
+        alike.setdefault(name if why else condition_of(config), []).append(name)
+    listed = {name for names in alone.values() for name in names}
+    for names in alike.values():
+        if len(names) == 1 and names[0] not in listed:
+            alone.setdefault("no other run differs in its seed alone", []).append(names[0])
+    groups = [
+        tuple(names[at : at + most])
+        for names in alike.values()
+        for at in range(0, len(names), most)
+    ]
+    return groups, alone
 
 
 def side_by_side(graphs: Sequence[LayerGraph]) -> LayerGraph:
@@ -263,7 +309,9 @@ class Network:
             for key in [key for key, entry in states[0].items() if torch.is_tensor(entry)]:
                 entries = [state[key] for state in states]
                 each = all(e.shape == p.shape for e, p in zip(entries, parts, strict=True))
-                whole = torch.cat(entries) if each else entries[0]  # a count of steps is one for all
+                whole = (
+                    torch.cat(entries) if each else entries[0]
+                )  # a count of steps is one for all
                 _put(self.optimizer.state[own], key, whole)
 
     @torch.no_grad()
@@ -535,14 +583,14 @@ def run_together(
                     shared[id(data)] = Samples.of(data, device_of(state.model))
                 training = Training(state, shared[id(data)], plan_of(course.config))
                 stack.callback(training.engine.detach)
-                names[training], recorders[training] = name, EpochRecorder(course)
+                names[training], recorders[training] = name, recorder_of(course)
                 if training.over:
                     course.directory.finish()
             except Exception as error:
                 failed[name] = error
         if not recorders:
             return failed
-        config = next(iter(recorders.values())).course.config
+        config = next(iter(recorders.values())).config
         group = Together(list(recorders), partial(make_optimizer, config.optimizer))
         while group.left and not time_is_up():
             for training, outcome in group.round():
@@ -552,9 +600,9 @@ def run_together(
                         raise outcome
                     recorder.add(outcome)
                     if training.over:
-                        recorder.course.directory.finish()
+                        recorder.directory.finish()
                 except FloatingPointError as error:
-                    failed[names[training]] = with_place(error, recorder.course.directory)
+                    failed[names[training]] = with_place(error, recorder.directory)
                 except Exception as error:
                     failed[names[training]] = error
                     group.leave(training)

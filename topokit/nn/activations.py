@@ -221,9 +221,7 @@ def dropped_out(
     steps = min(round(rate * 65536), 65535)
     several = [generator] if isinstance(generator, torch.Generator) else generator
     each = x.numel() // len(several)
-    words = torch.empty(
-        len(several), (each + 3) // 4, dtype=torch.int64, device=several[0].device
-    )
+    words = torch.empty(len(several), (each + 3) // 4, dtype=torch.int64, device=several[0].device)
     for row, draws in zip(words, several, strict=True):
         row.random_(-(2**63), None, generator=draws)
     bits = words.view(torch.int16)[:, :each].reshape(-1)

@@ -81,8 +81,8 @@ class Schedule:
     def unseen(self: Any) -> int | None:
         """Return how many coming steps may be made before the engine has to be called again.
 
-        Then `count` is called with all but the last of them, and `Engine.stepped` for that one. 0 if
-        the next step is one whose activations the rule looks at; None if there is no limit.
+        Then `count` is called with all but the last of them, and `Engine.stepped` for the last. 0
+        if the next step is one whose activations the rule looks at; None if there is no limit.
         """
         left = self._steps_left()
         window = self._data.window if self._data.captures else 0
