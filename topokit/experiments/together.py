@@ -341,6 +341,7 @@ class Network:
             model.train()
             set_rate(optimizer, plan, epoch)
         self._losses, self._waiting = [], []
+        often = 1 if device_of(self.model).type == "cpu" else CHECKED_EVERY
         ahead = made = 0  # steps that engines need not see, and that they have not been told of
         samples = [training.samples for training in self.trainings]
         orders = [state.rngs["order"] for state in self.states]
@@ -355,7 +356,7 @@ class Network:
                 self._apart(batch)
                 continue
             self._waiting.append(self._step(batch))
-            if len(self._waiting) >= (CHECKED_EVERY if self._waiting[0].is_cuda else 1):
+            if len(self._waiting) >= often:
                 self._check()
             ahead, made = ahead - 1, made + 1
             if not ahead:
