@@ -15,7 +15,7 @@ from topokit.experiments.config import OptimizerSpec, load_recipe
 from topokit.experiments.loop import TrainPlan, train
 from topokit.experiments.preparation import first_topology, prepare_run
 from topokit.experiments.record import History
-from topokit.experiments.runs import _build, _options_on, _plan, make_optimizer, resume, run
+from topokit.experiments.runs import _build, _options_on, plan_of, make_optimizer, resume, run
 from topokit.experiments.samples import CLASSES
 from topokit.nn.engine import attach
 from topokit.nn.layers import sparse_layers
@@ -53,15 +53,17 @@ class StandIn:
     def apart(self, call):
         return call()
 
-    def record(self, call, generator):
+    def record(self, call, generators):
         self.recorded += 1
-        kept, stream = [(t, t.clone()) for t in self.tensors()], generator.get_state()
+        kept = [(t, t.clone()) for t in self.tensors()]
+        streams = [generator.get_state() for generator in generators]
         call()
         assert self.engine.paused
         with torch.no_grad():
             for tensor, before in kept:
                 tensor.copy_(before)
-        generator.set_state(stream)
+        for generator, stream in zip(generators, streams, strict=True):
+            generator.set_state(stream)
         there = self.memory()
         assert any(layer.index._kept for layer in sparse_layers(self.model).values())
 
@@ -108,7 +110,7 @@ def state_of(settings, recipe="set_mlp_digits"):
 
 def trained(settings):
     config, state, data = state_of(settings)
-    epochs = list(train(state, data, _plan(config)))
+    epochs = list(train(state, data, plan_of(config)))
     return epochs, state
 
 
@@ -168,8 +170,8 @@ def test_replayed_steps_are_those_of_before_bit_for_bit(
 def without_capturable(why_not):
     """On the CPU torch has no Adam whose steps can be recorded; here they can."""
 
-    def asked(model, optimizer, engine, generator):
-        reason = why_not(model, optimizer, engine, generator)
+    def asked(model, optimizer, engine, generators):
+        reason = why_not(model, optimizer, engine, generators)
         return "" if "capturable" in reason else reason
 
     return asked
@@ -184,7 +186,7 @@ def test_other_memory_is_noticed_by_the_stand_in(stand_in, arrays_of_a_device, m
 def test_why_steps_are_not_recorded(rng):
     config, state, _ = state_of([])
     model, optimizer = state.model, state.optimizer
-    plan = _plan(config)
+    plan = plan_of(config)
 
     def why(rule="set", model=model, optimizer=optimizer, **params):
         engine = attach(model, optimizer, rule, every=5, rng=0, **params)
@@ -213,7 +215,7 @@ def test_why_steps_are_not_recorded(rng):
     model.dropout = 0.1
     assert why() == "SparseMLP draws from another generator than that of the training"
     engine = attach(model, optimizer, every=5, rng=0)
-    assert captured.why_not(model, optimizer, engine, model.generator) == ""
+    assert captured.why_not(model, optimizer, engine, [model.generator]) == ""
     engine.detach()
     model.dropout = 0.0
 
@@ -251,7 +253,7 @@ def test_the_record_says_how_steps_were_launched(stand_in, arrays_of_a_device, t
 
 
 def test_what_torch_cannot_record_is_said_and_computed(stand_in, monkeypatch, tmp_path, caplog):
-    def refuse(call, generator):
+    def refuse(call, generators):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     monkeypatch.setattr(stand_in, "record", refuse)
@@ -271,7 +273,7 @@ def test_options_of_optimizers_are_those_of_the_device():
     config, state, data = state_of(
         ["optimizer.name=adam", "optimizer.lr=0.001", "optimizer.momentum=0", "epochs=1"]
     )
-    list(train(state, data, _plan(config)))
+    list(train(state, data, plan_of(config)))
     content = state.optimizer.state_dict()
     for group in content["param_groups"]:  # as saved on a card
         group.update(fused=True, capturable=True, foreach=False)

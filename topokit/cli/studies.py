@@ -36,6 +36,7 @@ def sweep(
     only: Annotated[list[str] | None, Parameter(name="--only", consume_multiple=True)] = None,
     until: str | None = None,
     rerun: Annotated[list[str] | None, Parameter(name="--rerun")] = None,
+    together: MaybeWhole = None,
     data_dir: DataDir = None,
     device: Device = None,
     plugin: Plugins | None = None,
@@ -70,6 +71,9 @@ def sweep(
     rerun
         Train a run again from the start, or all that are damaged with --rerun damaged; may be
         repeated. What was there is moved to replaced/.
+    together
+        Train up to so many runs that differ only in their seed as one network, which fills a
+        graphics card. Each is recorded as if it were alone.
     """
     from topokit.experiments import sweep as sweeping
     from topokit.experiments.study import load_study
@@ -83,7 +87,7 @@ def sweep(
     repeat += " --quick" if quick else ""
     if gather:
         without = {"part": part, "rerun": rerun, "workers": workers, "scheduler": scheduler}
-        without |= {"device": device, "only": only, "until": until}
+        without |= {"device": device, "only": only, "until": until, "together": together}
         for name, value in without.items():
             if value is not None:
                 raise ValueError(f"expected --gather alone, which runs nothing, got --{name} too")
@@ -108,6 +112,7 @@ def sweep(
                 only=tuple(only or ()),
                 until=end,
                 rerun=tuple(rerun or ()),
+                together=1 if together is None else together,
                 progress=progress,
             )
     n_done = result.frame["run"].nunique()

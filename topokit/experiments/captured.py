@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -33,11 +33,13 @@ from topokit.experiments.samples import Batch
 from topokit.nn.engine import Engine
 from topokit.nn.layers import sparse_layers
 from topokit.nn.optimizers import SGD
+from topokit.rules import UpdateRule
 
-__all__ = ["CudaGraphs", "Graphs", "Steps", "graphs_of"]
+__all__ = ["LOOKED_AT", "Counting", "CudaGraphs", "Graphs", "Steps", "graphs_of"]
 
 _log = logging.getLogger("topokit.experiments")
 
+LOOKED_AT = "steps whose activations the rule looks at"
 FIRST = 3  # steps computed as usual before the first is recorded
 KNOWN = ("torch.nn.", "topokit.")  # modules whose classes do all their work on the device
 OPTIMIZERS = (SGD, torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
@@ -49,8 +51,21 @@ class Graphs(Protocol):
     def apart(self, call: Callable[[], Any]) -> Any:
         """Call a function where recording may follow it, and return its result."""
 
-    def record(self, call: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
+    def record(
+        self, call: Callable[[], None], generators: Sequence[torch.Generator]
+    ) -> Callable[[], None]:
         """Record what a function does on the device, without doing it; return what replays it."""
+
+
+class Counting(Protocol):
+    """What is told of steps: an engine, or whatever stands for those of several runs."""
+
+    rule: UpdateRule
+    name: str
+    paused: bool
+
+    def stepped(self) -> None:
+        """Count a step that was made by a replay."""
 
 
 class CudaGraphs:
@@ -74,11 +89,14 @@ class CudaGraphs:
         others.wait_stream(self.stream)
         return result
 
-    def record(self, call: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
-        """Record a function that draws from a generator, or from none."""
+    def record(
+        self, call: Callable[[], None], generators: Sequence[torch.Generator]
+    ) -> Callable[[], None]:
+        """Record a function that draws from some generators, or from none."""
         graph = torch.cuda.CUDAGraph()
-        if generator.device.type == self.device.type:
-            graph.register_generator_state(generator)
+        for generator in generators:
+            if generator.device.type == self.device.type:
+                graph.register_generator_state(generator)
         before = torch.cuda.current_stream(self.device)
         try:
             with torch.cuda.graph(graph, stream=self.stream):
@@ -140,11 +158,11 @@ class Steps:
     graphs : Graphs
     model : torch.nn.Module
     optimizer : torch.optim.Optimizer
-    engine : Engine
-    generator : torch.Generator
-        That of the model's dropout.
+    engine : Engine or Counting
+    generators : sequence of torch.Generator
+        Those of the model's dropout.
     loss : callable
-        ``loss(model, batch)``.
+        ``loss(model, batch)``; of several models together one loss for each.
     size : int
         Samples of a full batch.
 
@@ -159,15 +177,15 @@ class Steps:
         graphs: Graphs,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        engine: Engine,
+        engine: Engine | Counting,
         *,
-        generator: torch.Generator,
+        generators: Sequence[torch.Generator],
         loss: Callable[[Any, Batch], torch.Tensor],
         size: int,
     ) -> None:
         self.graphs, self.model, self.optimizer, self.engine = graphs, model, optimizer, engine
-        self.generator, self._loss, self.size = generator, loss, size
-        self.why = why_not(model, optimizer, engine, generator)
+        self.generators, self._loss, self.size = generators, loss, size
+        self.why = why_not(model, optimizer, engine, generators)
         if self.why:
             _log.info("training steps are launched one by one: %s", self.why)
         self._sparse = list(sparse_layers(model).values())
@@ -195,7 +213,7 @@ class Steps:
 
     def _not_now(self, batch: Batch) -> str:
         if any(layer.capture for layer in self._sparse):
-            return "steps whose activations the rule looks at"
+            return LOOKED_AT
         return "" if len(batch.x) == self.size else "smaller batches"
 
     def _check(self) -> None:
@@ -213,7 +231,7 @@ class Steps:
         self._fill(batch)
         self.engine.paused = True  # its hooks do nothing on the device
         try:
-            self._replay = self.graphs.record(self._step, self.generator)
+            self._replay = self.graphs.record(self._step, self.generators)
         except RuntimeError as error:
             first = str(error).partition("\n")[0]
             self.why = f"torch could not record a step ({first})"
@@ -230,7 +248,7 @@ class Steps:
         self.optimizer.zero_grad(set_to_none=True)
         assert self._batch is not None
         loss = self._loss(self.model, self._batch)
-        loss.backward()
+        loss.backward(torch.ones_like(loss))
         self.optimizer.step()
         self._last = loss.detach()
 
@@ -253,6 +271,10 @@ class Steps:
         """Make a step as usual, by a function."""
         self.graphs.apart(call)
 
+    def note(self, reason: str) -> None:
+        """Count a step that was made elsewhere, and why."""
+        self._made[reason] += 1
+
     def report(self) -> dict[str, Any]:
         """Return how many steps were replayed since the last report, and why others were not."""
         made, self._made = self._made, Counter()
@@ -264,9 +286,9 @@ def _like(batch: Batch) -> Batch:
     """Return memory for batches of this size; of vectors in the order that products read."""
 
     def memory(part: torch.Tensor) -> torch.Tensor:
-        return torch.empty_like(part.t().contiguous()).t() if part.ndim == 2 else part.clone()
+        return torch.empty_like(part.movedim(0, -1).contiguous()).movedim(-1, 0)
 
-    x, y, weights = batch
+    x, y, weights = batch  # x may be (n, features), or (n, models, features)
     return Batch(memory(x), y.clone(), None if weights is None else weights.clone())
 
 
@@ -279,12 +301,12 @@ def _numbers(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
 def why_not(
     model: Any,
     optimizer: torch.optim.Optimizer,
-    engine: Engine,
-    generator: torch.Generator | None = None,
+    engine: Engine | Counting,
+    generators: Sequence[torch.Generator] = (),
 ) -> str:
     """Return why steps cannot be recorded, in words; "" if they can.
 
-    `generator` is the one that the graph is told of.
+    `generators` are those that the graph is told of.
 
     Examples
     --------
@@ -308,7 +330,8 @@ def why_not(
         if any(own) or module._backward_pre_hooks:
             return f"{kind.__name__} has hooks, which a replay does not call"
         draws, drops = (getattr(module, name, None) for name in ("generator", "dropout"))
-        if isinstance(draws, torch.Generator) and draws is not generator and drops:
+        told = any(draws is generator for generator in generators)
+        if isinstance(draws, torch.Generator) and drops and not told:
             return f"{kind.__name__} draws from another generator than that of the training"
     if type(optimizer) not in OPTIMIZERS:
         names = ", ".join(dict.fromkeys(kind.__name__ for kind in OPTIMIZERS))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import math
 import os
@@ -337,75 +336,121 @@ def train(
     FloatingPointError
         If the loss of a step is not finite; `state` is then of no use.
     """
-    given = data if isinstance(data, tuple) else Samples.of(data, device_of(state.model))
-    samples, others = given
-    rule = RULES["static"]() if plan.rule is None else plan.rule
-    held_out = _held_out(len(samples)) if "stalled" in rule.needs else np.empty(0, np.int64)
-    if "stalled" in rule.needs and not len(held_out):
-        raise ValueError(
-            "a rule that watches validation accuracy holds out a tenth of the training samples: "
-            f"expected at least 10 training samples, got {len(samples)}"
-        )
-    watched = samples[held_out] if len(held_out) else None
-    if watched is not None:
-        samples = samples[np.setdiff1d(np.arange(len(samples)), held_out)]
-    batches = -(-len(samples) // plan.batch_size)
-    by_steps = isinstance(plan.every, int)
-    total = plan.epochs
-    if total is not None and by_steps:
-        total *= batches
-    engine = Engine(
-        state.model,
-        state.optimizer,
-        rule,
-        plan,
-        total=total,
-        epoch_steps=batches,
-        samples=samples.inputs,
-        track_explored=by_steps,
-        rng=state.rngs["rule"],
-    )
-    engine.join(processes)
-    engine.go_on(state.step, state.epoch, state.memory)
-    state.memory = engine.memory
-    steps = None if processes is not None else _steps(state, engine, plan)
-    known = False  # whether the graphs of the epoch before are known, and at how many rewirings
-    before = 0
+    training = Training(state, data, plan, processes)
+    steps = None if processes is not None else _steps(state, training.engine, plan)
     try:
-        for index in itertools.count(state.epoch):
-            if plan.epochs is not None and index >= plan.epochs:
-                break
+        while not training.over:
             start = time.perf_counter()
-            loss = _one_epoch(state, samples, plan, processes, steps)
-            first = processes is None or processes.first
-            test_loss, score = math.nan, math.nan
-            if first:
-                test_loss, score = evaluate(state.model, others, plan.objective)
-            validation = None
-            if watched is not None and first:
-                _, validation = evaluate(state.model, watched, plan.objective)
-            topology = engine.topology
-            explored = engine.explored if by_steps else None
-            since = engine.updates - before
-            updates = None if not known or since > 1 else engine.last if since else {}
-            known, before = True, engine.updates
-            state.epoch = index + 1
-            metrics = {
-                "train_loss": loss,
-                "test_loss": test_loss,
-                f"test_{plan.objective.score}": score,
-                "seconds": math.nan,
-            }
-            ends = plan.watch is not None and plan.watch(index, metrics)
-            if not ends:
-                engine.end_epoch(validation)
-            metrics["seconds"] = time.perf_counter() - start
-            made = None if steps is None else steps.report()
-            yield Epoch(index, metrics, topology, explored, updates, made)
-            if ends:
-                break
+            loss = _one_epoch(state, training.samples, plan, processes, steps)
+            yield training.end_epoch(loss, start, None if steps is None else steps.report())
     finally:
-        engine.detach()
+        training.engine.detach()
+
+
+class Training:
+    """A run that is being trained: its samples, its engine, and what is done after an epoch.
+
+    Parameters
+    ----------
+    state, data, plan, processes
+        As for `train`.
+
+    Attributes
+    ----------
+    samples : Samples
+        Those that are trained on.
+    engine : Engine
+        Attached until its `detach` is called.
+    over : bool
+        Whether no epoch is left.
+    """
+
+    def __init__(
+        self,
+        state: TrainState,
+        data: Data | tuple[Samples, Samples],
+        plan: TrainPlan,
+        processes: Processes | None = None,
+    ) -> None:
+        self.state, self.plan = state, plan
+        given = data if isinstance(data, tuple) else Samples.of(data, device_of(state.model))
+        samples, self._others = given
+        rule = RULES["static"]() if plan.rule is None else plan.rule
+        held_out = _held_out(len(samples)) if "stalled" in rule.needs else np.empty(0, np.int64)
+        if "stalled" in rule.needs and not len(held_out):
+            raise ValueError(
+                "a rule that watches validation accuracy holds out a tenth of the training "
+                f"samples: expected at least 10 training samples, got {len(samples)}"
+            )
+        self._watched = samples[held_out] if len(held_out) else None
+        if self._watched is not None:
+            samples = samples[np.setdiff1d(np.arange(len(samples)), held_out)]
+        self.samples = samples
+        batches = -(-len(samples) // plan.batch_size)
+        self._by_steps = isinstance(plan.every, int)
+        total = plan.epochs
+        if total is not None and self._by_steps:
+            total *= batches
+        self.engine = Engine(
+            state.model,
+            state.optimizer,
+            rule,
+            plan,
+            total=total,
+            epoch_steps=batches,
+            samples=samples.inputs,
+            track_explored=self._by_steps,
+            rng=state.rngs["rule"],
+        )
+        self.engine.join(processes)
+        self.engine.go_on(state.step, state.epoch, state.memory)
+        state.memory = self.engine.memory
+        self._first = processes is None or processes.first
+        self._ended = False
+        self._known = False  # whether the graphs of the epoch before are known
+        self._before = 0  # rewirings then
+
+    @property
+    def over(self) -> bool:
+        """Whether no epoch is left."""
+        epochs = self.plan.epochs
+        return self._ended or (epochs is not None and self.state.epoch >= epochs)
+
+    def end_epoch(self, loss: float, start: float, made: dict[str, Any] | None = None) -> Epoch:
+        """Evaluate, keep the graphs, rewire, and return the epoch.
+
+        Parameters
+        ----------
+        loss : float
+            Mean training loss.
+        start : float
+            When the epoch began, by ``time.perf_counter``.
+        made : dict, optional
+            How the epoch's steps were made, as in `Epoch`.
+        """
+        state, engine, plan, index = self.state, self.engine, self.plan, self.state.epoch
+        test_loss, score, validation = math.nan, math.nan, None
+        if self._first:
+            test_loss, score = evaluate(state.model, self._others, plan.objective)
+            if self._watched is not None:
+                _, validation = evaluate(state.model, self._watched, plan.objective)
+        topology = engine.topology
+        explored = engine.explored if self._by_steps else None
+        since = engine.updates - self._before
+        updates = None if not self._known or since > 1 else engine.last if since else {}
+        self._known, self._before = True, engine.updates
+        state.epoch = index + 1
+        metrics = {
+            "train_loss": loss,
+            "test_loss": test_loss,
+            f"test_{plan.objective.score}": score,
+            "seconds": math.nan,
+        }
+        self._ended = plan.watch is not None and plan.watch(index, metrics)
+        if not self._ended:
+            engine.end_epoch(validation)
+        metrics["seconds"] = time.perf_counter() - start
+        return Epoch(index, metrics, topology, explored, updates, made)
 
 
 def _held_out(n: int) -> np.ndarray:
@@ -437,7 +482,7 @@ def _steps(state: TrainState, engine: Engine, plan: TrainPlan) -> Steps | None:
         state.model,
         state.optimizer,
         engine,
-        generator=state.dropout,
+        generators=(state.dropout,),
         loss=plan.objective.loss,
         size=plan.batch_size,
     )
@@ -457,27 +502,20 @@ def _one_epoch(
     state.model.train()
     if processes is not None:
         _draw_apart(state, processes)
-    if plan.lr is not None:
-        factor = 1.0 if plan.epochs is None else plan.lr_schedule(state.epoch, plan.epochs)
-        for group in state.optimizer.param_groups:
-            group["lr"] = plan.lr * factor
+    set_rate(state.optimizer, plan, state.epoch)
     losses: list[float] = []
     waiting: list[torch.Tensor] = []  # losses that are still on a device
     often = 1 if samples.device.type == "cpu" else CHECKED_EVERY
-    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     model: Any = state.model
     by_units = partial(getattr, model, "by_units", False) if processes is None else bool
 
-    def usual(batch: Batch) -> None:
+    def seen(loss: torch.Tensor) -> None:
         nonlocal losses
-        for parameter in parameters:  # what zero_grad does
-            parameter.grad = None
-        loss = plan.objective.loss(state.model, batch)
-        waiting.append(loss.detach())
+        waiting.append(loss)
         if len(waiting) >= often:
             losses += _finite(state, waiting)
-        loss.backward()
-        state.optimizer.step()  # its hook calls the engine, which rewires
+
+    usual = partial(make_step, state, objective=plan.objective, seen=seen)
 
     for batch in samples.shuffled(plan.batch_size, state.rngs["order"], by_units=by_units):
         state.step += 1
@@ -489,12 +527,35 @@ def _one_epoch(
         elif steps is None:
             usual(batch)
         elif steps.replays(batch):
-            waiting.append(steps.replay(batch))
-            if len(waiting) >= often:
-                losses += _finite(state, waiting)
+            seen(steps.replay(batch))
         else:
             steps.usual(partial(usual, batch))
     return float(np.mean(losses + _finite(state, waiting)))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, plan: TrainPlan, epoch: int) -> None:
+    """Set the learning rate of an epoch."""
+    if plan.lr is not None:
+        factor = 1.0 if plan.epochs is None else plan.lr_schedule(epoch, plan.epochs)
+        for group in optimizer.param_groups:
+            group["lr"] = plan.lr * factor
+
+
+def make_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    objective: Classes | Numbers,
+    seen: Callable[[torch.Tensor], None],
+) -> None:
+    """Make a training step; `seen` is called with the loss before its gradients are computed."""
+    for group in state.optimizer.param_groups:
+        for parameter in group["params"]:  # what zero_grad does
+            parameter.grad = None
+    loss = objective.loss(state.model, batch)
+    seen(loss.detach())
+    loss.backward()
+    state.optimizer.step()  # its hook calls the engine, which rewires
 
 
 CHECKED_EVERY = 50
@@ -512,13 +573,18 @@ def _finite(state: TrainState, waiting: list[torch.Tensor]) -> list[float]:
     losses = torch.stack(waiting).tolist() if len(waiting) > 1 else [float(v) for v in waiting]
     for ago, loss in zip(range(len(losses))[::-1], losses, strict=True):
         if not math.isfinite(loss):
-            lr = state.optimizer.param_groups[0]["lr"]
-            raise FloatingPointError(
-                f"the loss became {loss} at step {state.step - ago} (epoch {state.epoch}); "
-                f"try a learning rate below {lr:g} (--set optimizer.lr={lr / 10:g})"
-            )
+            raise diverged(state, loss, state.step - ago)
     waiting.clear()
     return losses
+
+
+def diverged(state: TrainState, loss: float, step: int) -> FloatingPointError:
+    """Return the error of a loss that is not finite."""
+    lr = state.optimizer.param_groups[0]["lr"]
+    return FloatingPointError(
+        f"the loss became {loss} at step {step} (epoch {state.epoch}); "
+        f"try a learning rate below {lr:g} (--set optimizer.lr={lr / 10:g})"
+    )
 
 
 def _shared_gradient(

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,12 @@ class Parts:
 
     data: Data
     rngs: dict[str, np.random.Generator]
+    known: str = ""
+
+    @cached_property
+    def checksum(self) -> str:
+        """That of the data, computed once."""
+        return self.known or self.data.checksum()
 
 
 def resolve_names(config: RunConfig) -> None:
@@ -77,8 +84,16 @@ def resolve_names(config: RunConfig) -> None:
         prepare(own)
 
 
-def prepare_run(config: RunConfig, data_dir: str | os.PathLike[str] | None) -> Parts:
-    """Check the configuration, then load the data and check that the widths match."""
+def prepare_run(
+    config: RunConfig,
+    data_dir: str | os.PathLike[str] | None,
+    known: dict[str, Data] | None = None,
+) -> Parts:
+    """Check the configuration, then load the data and check that the widths match.
+
+    Data that are in `known`, by their checksum, are taken from there, so that several runs have
+    them once in memory; others are added.
+    """
     resolve_names(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -107,7 +122,10 @@ def prepare_run(config: RunConfig, data_dir: str | os.PathLike[str] | None) -> P
     else:
         n_inputs = inputs_of(config.model.name, data.n_features, **config.model.params)
         check_widths(config, n_features=data.n_features, n_classes=n_classes, n_inputs=n_inputs)
-    return Parts(data, rngs)
+    if known is None:
+        return Parts(data, rngs)
+    checksum = data.checksum()
+    return Parts(known.setdefault(checksum, data), rngs, checksum)
 
 
 def _layers(config: RunConfig, data: Data) -> dict[str, tuple[int, ...]]:

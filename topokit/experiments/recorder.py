@@ -1,17 +1,26 @@
-"""Writing the epochs of a run into its directory."""
+"""Measuring the epochs of a run and writing them into its directory."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from topokit.experiments.config import RunConfig
+from topokit.experiments.record import EXPLORED
 from topokit.experiments.rundir import RunDirectory
 from topokit.graph import EdgeUpdate, Topology, snapshots
+from topokit.graph.checksums import seal_in
+from topokit.measures import CORE, measure, prepare
 from topokit.rules.memory import explore
 
-__all__ = ["Recorder"]
+Epoch = Any  # `topokit.experiments.loop.Epoch`, whose module needs torch
+TrainState = Any
+
+__all__ = ["EpochRecorder", "Recorder"]
 
 
 class Recorder:
@@ -114,3 +123,77 @@ class Recorder:
         self._line = run.add_line(line, self._line)
         if self._explored is None:
             self._checks[epoch] = self._last.check
+
+
+class EpochRecorder:
+    """What is measured of a run's epochs and written into its directory.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+    config : RunConfig
+    state : TrainState
+        As after the epochs that are recorded.
+    """
+
+    def __init__(self, directory: RunDirectory, config: RunConfig, state: TrainState) -> None:
+        self.directory, self.config, self.state = directory, config, state
+        self._recorder = Recorder(directory, upto=state.epoch - 1)
+        self._run = directory.read().run
+        prepare(name for name in config.measures.at(0, 1, CORE) if name != EXPLORED)
+
+    def add(self, epoch: Epoch) -> pd.DataFrame:
+        """Measure and record an epoch; return its measures. The checkpoint is written last."""
+        recorder = self._recorder
+        start = time.perf_counter()
+        changes = _changes(epoch, recorder.previous)
+        frame = _measured(self.config, epoch, recorder, changes)
+        seconds = time.perf_counter() - start
+        content = self.state.to_bytes(run=self._run)
+        recorder.write(
+            epoch.index,
+            epoch.metrics,
+            epoch.topology,
+            frame,
+            changes,
+            checkpoint=(seal_in(content) or {})["digest"],
+            seconds=seconds,
+            steps=epoch.steps,
+        )
+        self.directory.write("checkpoint.pt", content)
+        return frame
+
+
+def _changes(epoch: Epoch, previous: Topology | None) -> dict[str, EdgeUpdate] | None:
+    """Return the change of each layer since the previous epoch, None in the first one.
+
+    It is the rewiring itself if that is known, else it is found by comparing the graphs. An edge
+    present in both epochs counts as kept, even if it was dropped and grown again in between.
+    """
+    if previous is None:
+        return None
+    changes = {}
+    for name, graph in epoch.topology.items():
+        if epoch.updates is None:
+            changes[name] = EdgeUpdate.between(previous[name], graph)
+        elif name in epoch.updates:
+            changes[name] = epoch.updates[name].net()
+        else:
+            changes[name] = EdgeUpdate(graph, graph, np.arange(graph.n_edges))
+    return changes
+
+
+def _measured(
+    config: RunConfig, epoch: Epoch, recorder: Recorder, changes: dict[str, EdgeUpdate] | None
+) -> pd.DataFrame:
+    """Measure an epoch's topology; the explored fraction needs all epochs, so it is added here."""
+    explored = recorder.explore(epoch.topology) if epoch.explored is None else epoch.explored
+    names = config.measures.at(epoch.index, config.epochs, (*CORE, EXPLORED))
+    others = [name for name in names if name != EXPLORED]
+    frame = measure(epoch.topology, others, changes=changes)
+    if EXPLORED in names:
+        rows = pd.DataFrame(
+            [(layer, EXPLORED, share) for layer, share in explored.items()], columns=frame.columns
+        )
+        frame = pd.concat([frame, rows], ignore_index=True) if len(frame) else rows
+    return frame

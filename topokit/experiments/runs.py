@@ -5,17 +5,17 @@ from __future__ import annotations
 import io
 import logging
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 
+from topokit.data import Data
 from topokit.experiments.config import (
     OPTIMIZERS,
     OptimizerSpec,
@@ -33,17 +33,16 @@ from topokit.experiments.preparation import (
     resolve_names,
     source_run,
 )
-from topokit.experiments.record import EXPLORED, History
-from topokit.experiments.recorder import Recorder
+from topokit.experiments.record import History
+from topokit.experiments.recorder import EpochRecorder
 from topokit.experiments.rundir import Record, RunDirectory
 from topokit.experiments.start import take_over
 from topokit.experiments.tracking import Tracker, tracked
 from topokit.experiments.upgrade import upgrade
 from topokit.foreign import shell_word
-from topokit.graph import EdgeUpdate, Topology
-from topokit.graph.checksums import read_seal, seal_in
+from topokit.graph import Topology
+from topokit.graph.checksums import read_seal
 from topokit.graph.networks import chain_widths
-from topokit.measures import CORE, measure, prepare
 from topokit.nn.distributed import Processes
 from topokit.nn.layers import sparse_layers
 from topokit.nn.models import MODELS
@@ -125,18 +124,45 @@ def run(
     """
     config = config if isinstance(config, RunConfig) else load_recipe(config)
     config = with_registered(config.override(changes) if changes else config)
-    run_directory = RunDirectory(Path(directory))
-    run_directory.check_free(config.to_toml())  # before the work, and again with the lock
-    device = _device(config.device, processes)
+    RunDirectory(Path(directory)).check_free(config.to_toml())  # before the work
     with over_epochs(config.epochs, wanted=progress) as shown:
         report = tracked(shown, tracker)
-        parts = prepare_run(config, data_dir)
-        _plan(config)  # a rule that cannot be made is refused before anything is written
-        state = _first(config, parts, device, run_directory.path)
-        run_directory.path.mkdir(parents=True, exist_ok=True)
-        with run_directory.lock():
-            _create(run_directory, config, parts, processes, device)
-            return _loop(config, state, parts, run_directory, report, processes)
+        with started(config, directory, data_dir=data_dir, processes=processes) as course:
+            return _loop(course, report, processes)
+
+
+class Course(NamedTuple):
+    """A run that is being carried out; its directory is locked."""
+
+    config: RunConfig
+    state: TrainState
+    parts: Parts
+    directory: RunDirectory
+
+
+@contextmanager
+def started(
+    config: RunConfig,
+    directory: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    processes: Processes | None = None,
+    known: dict[str, Data] | None = None,
+) -> Iterator[Course]:
+    """Begin a run, with the arguments and errors of `run`; its directory is locked meanwhile.
+
+    `known` as for `topokit.experiments.preparation.prepare_run`.
+    """
+    run_directory = RunDirectory(Path(directory))
+    run_directory.check_free(config.to_toml())  # and again with the lock
+    device = _device(config.device, processes)
+    parts = prepare_run(config, data_dir, known)
+    plan_of(config)  # a rule that cannot be made is refused before anything is written
+    state = _first(config, parts, device, run_directory.path)
+    run_directory.path.mkdir(parents=True, exist_ok=True)
+    with run_directory.lock():
+        _create(run_directory, config, parts, processes, device)
+        yield Course(config, state, parts, run_directory)
 
 
 def _device(setting: str, processes: Processes | None) -> torch.device:
@@ -159,9 +185,7 @@ def _create(
     device: torch.device,
 ) -> None:
     environment = environment_of(config, 1 if processes is None else processes.size, device)
-    RunDirectory.create(
-        run_directory.path, config.to_toml(), environment, data=parts.data.checksum()
-    )
+    RunDirectory.create(run_directory.path, config.to_toml(), environment, data=parts.checksum)
 
 
 def resume(
@@ -218,9 +242,25 @@ def resume(
     accept = {accept} if isinstance(accept, str) else set(accept)
     for what in accept:
         choose("difference", what, ACCEPTED)
-    run_directory = RunDirectory.open(directory)
-    if run_directory.done:
+    if RunDirectory.open(directory).done:
         return History.load(directory)
+    again = resumed(directory, data_dir=data_dir, accept=accept, processes=processes, device=device)
+    with again as course, over_epochs(course.config.epochs, wanted=progress) as shown:
+        return _loop(course, tracked(shown, tracker), processes)
+
+
+@contextmanager
+def resumed(
+    directory: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    accept: Collection[str] = (),
+    processes: Processes | None = None,
+    device: str | None = None,
+    known: dict[str, Data] | None = None,
+) -> Iterator[Course]:
+    """Go on with an unfinished run, with the arguments and errors of `resume`; it is locked."""
+    run_directory = RunDirectory.open(directory)
     with run_directory.lock():
         record = run_directory.read()
         changed: dict[str, Any] = {}
@@ -234,11 +274,11 @@ def resume(
             changed["plugins"] = loaded()
         config = RunConfig.from_dict(run_directory.config())
         where = _device(config.device if device is None else device, processes)
-        parts = _prepared(config, data_dir, record)
+        parts = _prepared(config, data_dir, record, known)
         if not record.run and not record.lines and not run_directory.checkpoint.exists():
             _create(run_directory, config, parts, processes, where)
             record = run_directory.read()
-        data = parts.data.checksum()
+        data = parts.checksum
         if record.schema > 1 and data != record.data:
             changed["data"] = data
             if "data" not in accept:
@@ -273,9 +313,7 @@ def resume(
             line = {"kind": "accepted", "run": record.run, "epoch": state.epoch}
             run_directory.add_line(line | {"what": what, "now": now}, record.last)
             record = run_directory.read()
-        with over_epochs(config.epochs, wanted=progress) as shown:
-            report = tracked(shown, tracker)
-            return _loop(config, state, parts, run_directory, report, processes)
+        yield Course(config, state, parts, run_directory)
 
 
 ACCEPTED = {
@@ -285,7 +323,7 @@ ACCEPTED = {
 """What a resumed run may be told to accept."""
 
 
-def _check_plugins(run_directory: RunDirectory, other: list[str], accept: set[str]) -> None:
+def _check_plugins(run_directory: RunDirectory, other: list[str], accept: Collection[str]) -> None:
     """Raise an error about other plugins than those of a run, unless they are accepted."""
     if "plugins" not in accept:
         raise ValueError(
@@ -296,10 +334,15 @@ def _check_plugins(run_directory: RunDirectory, other: list[str], accept: set[st
         )
 
 
-def _prepared(config: RunConfig, data_dir: str | os.PathLike[str] | None, record: Record) -> Parts:
+def _prepared(
+    config: RunConfig,
+    data_dir: str | os.PathLike[str] | None,
+    record: Record,
+    known: dict[str, Data] | None,
+) -> Parts:
     """Return the parts of a run that goes on; an unknown name may be that of a plugin."""
     try:
-        return prepare_run(config, data_dir)
+        return prepare_run(config, data_dir, known)
     except ValueError as error:
         if not str(error).startswith("unknown"):
             raise
@@ -392,7 +435,7 @@ def check(
         prepare_run(config, data_dir)
     else:
         resolve_names(config)
-    _plan(config)
+    plan_of(config)
 
 
 def _first(config: RunConfig, parts: Parts, device: torch.device, path: Path) -> TrainState:
@@ -474,7 +517,8 @@ def _shrink(factor: float, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         torch._foreach_mul_(every, factor)
 
 
-def _plan(config: RunConfig) -> TrainPlan:
+def plan_of(config: RunConfig) -> TrainPlan:
+    """Return the settings of the training loop that a configuration describes."""
     spec = config.rule
     return TrainPlan(
         epochs=config.epochs,
@@ -486,40 +530,21 @@ def _plan(config: RunConfig) -> TrainPlan:
     )
 
 
-def _loop(
-    config: RunConfig,
-    state: TrainState,
-    parts: Parts,
-    run_directory: RunDirectory,
-    progress: Progress,
-    processes: Processes | None,
-) -> History:
-    """Train, measure and record until the last epoch; the checkpoint is always written last."""
+def _loop(course: Course, progress: Progress, processes: Processes | None) -> History:
+    """Train, measure and record until the last epoch."""
+    state, data = course.state, course.parts.data
     if processes is not None:
-        processes.from_first((config, parts.data.checksum(), state.to_bytes()))
-    recorder = Recorder(run_directory, upto=state.epoch - 1)
-    run = run_directory.read().run
-    prepare(name for name in config.measures.at(0, 1, CORE) if name != EXPLORED)
-    for epoch in _guarded(train(state, parts.data, _plan(config), processes), run_directory):
-        start = time.perf_counter()
-        changes = _changes(epoch, recorder.previous)
-        frame = _measured(config, epoch, recorder, changes)
-        seconds = time.perf_counter() - start
-        content = state.to_bytes(run=run)
-        recorder.write(
-            epoch.index,
-            epoch.metrics,
-            epoch.topology,
-            frame,
-            changes,
-            checkpoint=(seal_in(content) or {})["digest"],
-            seconds=seconds,
-            steps=epoch.steps,
-        )
-        run_directory.write("checkpoint.pt", content)
-        progress(epoch, frame)
-    run_directory.finish()
-    return History.load(run_directory.path)
+        processes.from_first((course.config, course.parts.checksum, state.to_bytes()))
+    record = recorder_of(course)
+    for epoch in _guarded(train(state, data, plan_of(course.config), processes), course.directory):
+        progress(epoch, record.add(epoch))
+    course.directory.finish()
+    return History.load(course.directory.path)
+
+
+def recorder_of(course: Course) -> EpochRecorder:
+    """Return what records the epochs of a run in its directory."""
+    return EpochRecorder(course.directory, course.config, course.state)
 
 
 def take_part(processes: Processes, data_dir: str | os.PathLike[str] | None = None) -> None:
@@ -541,13 +566,13 @@ def take_part(processes: Processes, data_dir: str | os.PathLike[str] | None = No
     nothing: Any = None
     config, data, content = processes.from_first(nothing)
     parts = prepare_run(config, data_dir)
-    if parts.data.checksum() != data:
+    if parts.checksum != data:
         raise ValueError("the samples are not those of the first process; use the same files")
     checkpoint = torch.load(io.BytesIO(content), weights_only=True)
     topology = topology_of_state(checkpoint["model"])
     state = _build(config, topology, parts, torch.device("cpu"))
     state.restore(checkpoint)
-    for _ in train(state, parts.data, _plan(config), processes):
+    for _ in train(state, parts.data, plan_of(config), processes):
         pass
 
 
@@ -556,41 +581,11 @@ def _guarded(epochs: Iterator[Epoch], run_directory: RunDirectory) -> Iterator[E
     try:
         yield from epochs
     except FloatingPointError as error:
-        saved = run_directory.checkpoint.exists()
-        words = "the state of the last finished epoch is" if saved else "no epoch was finished"
-        raise FloatingPointError(f"{error}; {words} in {run_directory.path}") from None
+        raise with_place(error, run_directory) from None
 
 
-def _changes(epoch: Epoch, previous: Topology | None) -> dict[str, EdgeUpdate] | None:
-    """Return the change of each layer since the previous epoch, None in the first one.
-
-    It is the rewiring itself if that is known, else it is found by comparing the graphs. An edge
-    present in both epochs counts as kept, even if it was dropped and grown again in between.
-    """
-    if previous is None:
-        return None
-    changes = {}
-    for name, graph in epoch.topology.items():
-        if epoch.updates is None:
-            changes[name] = EdgeUpdate.between(previous[name], graph)
-        elif name in epoch.updates:
-            changes[name] = epoch.updates[name].net()
-        else:
-            changes[name] = EdgeUpdate(graph, graph, np.arange(graph.n_edges))
-    return changes
-
-
-def _measured(
-    config: RunConfig, epoch: Epoch, recorder: Recorder, changes: dict[str, EdgeUpdate] | None
-) -> pd.DataFrame:
-    """Measure an epoch's topology; the explored fraction needs all epochs, so it is added here."""
-    explored = recorder.explore(epoch.topology) if epoch.explored is None else epoch.explored
-    names = config.measures.at(epoch.index, config.epochs, (*CORE, EXPLORED))
-    others = [name for name in names if name != EXPLORED]
-    frame = measure(epoch.topology, others, changes=changes)
-    if EXPLORED in names:
-        rows = pd.DataFrame(
-            [(layer, EXPLORED, share) for layer, share in explored.items()], columns=frame.columns
-        )
-        frame = pd.concat([frame, rows], ignore_index=True) if len(frame) else rows
-    return frame
+def with_place(error: FloatingPointError, run_directory: RunDirectory) -> FloatingPointError:
+    """Return a divergence error with the path of the last checkpoint."""
+    saved = run_directory.checkpoint.exists()
+    words = "the state of the last finished epoch is" if saved else "no epoch was finished"
+    return FloatingPointError(f"{error}; {words} in {run_directory.path}")

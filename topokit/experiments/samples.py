@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,10 +13,19 @@ from numpy.typing import NDArray
 from torch import nn
 
 from topokit.data.samples import Data
-from topokit.nn.kernels.products import NATIVE, gathered
+from topokit.nn.kernels.products import NATIVE, gathered, one_by_one
 from topokit.nn.layers import sparse_layers
 
-__all__ = ["CLASSES", "NUMBERS", "Batch", "Classes", "Numbers", "Samples", "evaluate"]
+__all__ = [
+    "CLASSES",
+    "NUMBERS",
+    "Batch",
+    "Classes",
+    "Numbers",
+    "Samples",
+    "evaluate",
+    "shuffled_together",
+]
 
 EVALUATION_BATCH = 2000
 WIDEST_CELLS = 1 << 26  # samples times units of the widest layer that are evaluated at once
@@ -187,6 +196,46 @@ class Samples:
         return self._x.nbytes + self._y.nbytes <= SHARE_OF_MEMORY * free
 
 
+def shuffled_together(
+    samples: Sequence[Samples], size: int, rngs: Sequence[np.random.Generator]
+) -> Iterator[Batch]:
+    """Yield batches of several models together, each with its own samples in its own order.
+
+    Parameters
+    ----------
+    samples : sequence of Samples
+        Of each model; equally many.
+    size : int
+    rngs : sequence of numpy.random.Generator
+        Of each model; drawn from as in `Samples.shuffled`.
+
+    Yields
+    ------
+    Batch
+        Inputs are (n, models, n_features), and classes (models, n).
+
+    Examples
+    --------
+    >>> samples = Samples(np.eye(4, dtype=np.float32), np.arange(4))
+    >>> rngs = [np.random.default_rng(i) for i in range(3)]
+    >>> [tuple(batch.x.shape) for batch in shuffled_together([samples] * 3, 3, rngs)]
+    [(3, 3, 4), (1, 3, 4)]
+    """
+    first = samples[0]
+    same = all(each is first for each in samples)
+    if same and first.resident and not one_by_one(first.y):
+        orders = [torch.from_numpy(rng.permutation(len(first))) for rng in rngs]
+        for at in torch.stack(orders).to(first.device).split(size, dim=1):
+            batch = first._batch(at.reshape(-1), None)
+            yield Batch(batch.x.unflatten(0, at.shape).transpose(0, 1), batch.y.view(at.shape))
+        return
+    pairs = zip(samples, rngs, strict=True)
+    each = [own.shuffled(size, rng, by_units=lambda: True) for own, rng in pairs]
+    for batches in zip(*each, strict=True):
+        x = torch.stack([batch.x.t() for batch in batches])
+        yield Batch(x.permute(2, 0, 1), torch.stack([batch.y for batch in batches]))
+
+
 class Classes:
     """Outputs are scores of classes: cross-entropy in nats, and accuracy.
 
@@ -203,6 +252,19 @@ class Classes:
             return nn.functional.cross_entropy(model(batch.x), batch.y)
         each = nn.functional.cross_entropy(model(batch.x), batch.y, reduction="none")
         return (each * batch.weights).mean()
+
+    def losses(self, scores: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of each of several models.
+
+        Parameters
+        ----------
+        scores : (models, classes, n) tensor
+        y : (models, n) tensor
+        """
+        if one_by_one(scores):
+            pairs = zip(scores, y, strict=True)
+            return torch.stack([nn.functional.cross_entropy(own.t(), of) for own, of in pairs])
+        return nn.functional.cross_entropy(scores, y, reduction="none").mean(dim=1)
 
     def evaluate(self, model: Any, samples: Samples, size: int) -> tuple[float, float]:
         """Return mean loss and accuracy; see `evaluate`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,7 @@ from topokit.experiments.executors import as_completed, choose_pool, cores
 from topokit.experiments.record import History
 from topokit.experiments.rundir import RunDirectory
 from topokit.experiments.study import PlannedRun, Study, load_study
-from topokit.experiments.worker import DAMAGED, STOPPED, is_run, remedy, run_one
+from topokit.experiments.worker import DAMAGED, STOPPED, is_run, remedy, run_some, task_of
 from topokit.graph.checksums import read_file
 from topokit.graph.files import is_temporary, locked, write_atomic
 from topokit.plugins import for_workers, load_plugins, only_here
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["SweepProgress", "SweepResult", "gather", "runs_of", "sweep", "sweep_frame"]
+
+_log = logging.getLogger("topokit.experiments")
 
 METRICS = ("train_loss", "test_loss", "test_accuracy")  # columns of epochs that join the frame
 TRIES = 3  # a run whose worker was killed this many times, at the same epoch, counts as failed
@@ -58,6 +62,9 @@ TRIES = 3  # a run whose worker was killed this many times, at the same epoch, c
 #
 # Runs that start from another run of the study are submitted when all others have ended; if that
 # one has not finished by then, they fail and say so.
+#
+# `together`: runs of a condition are one call, `worker.run_several`, which returns what became of
+# each; everything else, also what a killed worker means, is said of each run as if it were alone.
 #
 # `only` and `until`: the chosen runs are done in the order of the patterns, and stopped after the
 # epoch in which the time is up, with its checkpoint, as an interruption would leave them. The frame
@@ -208,6 +215,7 @@ def sweep(
     only: Sequence[str] = (),
     until: dt.datetime | None = None,
     rerun: Sequence[str] = (),
+    together: int = 1,
     progress: Callable[[SweepProgress], None] | bool | None = None,
 ) -> SweepResult:
     """Run all unfinished runs of a study and collect one frame of all results.
@@ -250,6 +258,11 @@ def sweep(
     rerun : sequence of str
         Names of runs to train again from the start, or ``"damaged"`` for all that are damaged. What
         was there is moved to ``replaced/`` in the sweep's directory.
+    together : int
+        Train up to so many runs that differ only in their seed as one network, for a graphics card
+        that one run does not fill. Each has its own directory, and is there what it is alone: bit
+        for bit on the CPU, up to the last digits of sums on a graphics card. Runs that cannot be
+        are trained one by one, which is said in the log.
     progress : bool or callable, optional
         Terminals and notebooks have a progress bar, on standard error; False: none, True: also
         elsewhere, as lines. Or a function, called with a `SweepProgress` at the start and whenever
@@ -263,8 +276,9 @@ def sweep(
     Raises
     ------
     ValueError
-        If a configuration is invalid, another process is sweeping in `directory`, or it holds
-        files that topokit did not make or a run with another configuration.
+        If a configuration is invalid, another process is sweeping in `directory`, it holds files
+        that topokit did not make or a run with another configuration, or `together` is above 1 and
+        no two runs can be trained together.
     FileNotFoundError
         If a data set is missing.
     ConnectionError
@@ -290,6 +304,8 @@ def sweep(
         raise ValueError("expected at most one of executor, workers and scheduler")
     if workers is not None and workers < 1:
         raise ValueError(f"workers: expected at least 1, got {workers}")
+    if together < 1:
+        raise ValueError(f"together: expected at least 1, got {together}")
     load_plugins(plugins)
     plugins = for_workers()
     root = Path(directory).absolute()
@@ -305,6 +321,7 @@ def sweep(
             choose("run", name, {run.name: run for run in planned})
     _check_folder(root)
     _check(planned, root, folder)
+    groups = _groups(planned, together)
     root.mkdir(parents=True, exist_ok=True)
     with _locks(root, part):
         with write_atomic(root / "study.toml") as temporary:
@@ -317,13 +334,12 @@ def sweep(
         threads = max((run.config.threads or 1 for run in planned), default=1)
         n_workers = workers or max(1, cores() // threads)
         with over_runs(wanted=progress) as report:
-            note = _reporter(tasks, n_workers, report)
+            note = _reporter(tasks, n_workers * max(map(len, groups), default=1), report)
             failures: dict[str, str] = {}
             for later in (False, True):
                 stage = {run.name: tasks[run.name] for run in planned if bool(run.after) == later}
-                failures |= _run_all(
-                    stage, lambda: choose_pool(executor, scheduler, n_workers, threads), note
-                )
+                pool = partial(choose_pool, executor, scheduler, n_workers, threads)
+                failures |= _run_all(stage, groups, pool, note)
         result = _result(study, whole if only else planned, root, failures, part)
         left = [run.name for run in planned if not (root / "runs" / run.name / "DONE").is_file()]
         left = [name for name in left if name not in result.failures]
@@ -440,6 +456,27 @@ def _chosen(planned: list[PlannedRun], only: Sequence[str]) -> list[PlannedRun]:
             )
         found |= {name: run for name, run in matching.items() if name not in found}
     return list(found.values())
+
+
+def _groups(planned: list[PlannedRun], most: int) -> list[tuple[str, ...]]:
+    """Return the names of runs that are trained together, at most so many, in the plan's order.
+
+    Raises
+    ------
+    ValueError
+        If `most` is above 1 and there are no two.
+    """
+    if most == 1:
+        return [(run.name,) for run in planned]
+    from topokit.experiments.together import grouped
+
+    groups, alone = grouped({run.name: run.config for run in planned}, most)
+    if all(len(group) == 1 for group in groups):
+        reasons = "; ".join(f"{_listed(names)}: {why}" for why, names in alone.items())
+        raise ValueError(f"together: expected runs that can be trained together ({reasons})")
+    for why, names in alone.items():
+        _log.info("trained one by one: %s (%s)", _listed(names), why)
+    return groups
 
 
 def _check_folder(root: Path) -> None:
@@ -582,7 +619,10 @@ def _reporter(
 
 
 def _run_all(
-    tasks: Mapping[str, Task], pool: Callable[[], AbstractContextManager[Executor]], note: Note
+    tasks: Mapping[str, Task],
+    groups: Sequence[tuple[str, ...]],
+    pool: Callable[[], AbstractContextManager[Executor]],
+    note: Note,
 ) -> dict[str, str]:
     """Run all unfinished tasks, with a new pool whenever one broke; return failures by name."""
     failures: dict[str, str] = {}
@@ -591,23 +631,31 @@ def _run_all(
     idle = 0  # pools in a row that broke before a run was started
     while left:
         lost: dict[str, str] = {}
+        now = [tuple(name for name in group if name in left) for group in groups]
+        calls = {group[0]: group for group in now if group}
         with pool() as executor:
-            for ended in as_completed(executor, run_one, left):
-                if ended.broken:
-                    lost[ended.name] = ended.error
-                    continue
-                reason = ended.error or ended.result
-                if reason == STOPPED:
-                    continue
-                if reason:
-                    failures[ended.name] = reason
-                note(ended.name, reason)
+            asked = {
+                name: task_of([tasks[each] for each in group]) for name, group in calls.items()
+            }
+            for ended in as_completed(executor, run_some, asked):
+                for name in calls[ended.name]:
+                    if ended.broken:
+                        lost[name] = ended.error
+                        continue
+                    result = ended.result
+                    reason = result[tasks[name][0]] if isinstance(result, dict) else result
+                    reason = ended.error or reason
+                    if reason == STOPPED:
+                        continue
+                    if reason:
+                        failures[name] = reason
+                    note(name, reason)
         idle = idle + 1 if len(lost) == len(left) else 0
         for name, reason in lost.items():
             if Path(tasks[name][0]).exists():  # only started runs can kill a worker
                 idle = 0
-                now = _last_epoch(Path(tasks[name][0]))
-                lost_at[name] = [at for at in lost_at[name] if at == now] + [now]
+                at = _last_epoch(Path(tasks[name][0]))
+                lost_at[name] = [before for before in lost_at[name] if before == at] + [at]
             if len(lost_at[name]) >= TRIES:
                 failures[name] = f"its worker died {TRIES} times: {reason}"
                 note(name, failures[name])

@@ -1,9 +1,10 @@
-"""One run of a sweep, in a worker process: started or resumed, up to a time."""
+"""Runs of a sweep in a worker process, one or several together, started or resumed."""
 
 from __future__ import annotations
 
 import datetime as dt
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,16 @@ from topokit.experiments.config import RunConfig
 from topokit.experiments.rundir import RunDirectory
 from topokit.plugins import load_plugins, told
 
-__all__ = ["DAMAGED", "STOPPED", "is_run", "remedy", "run_one"]
+__all__ = [
+    "DAMAGED",
+    "STOPPED",
+    "is_run",
+    "remedy",
+    "run_one",
+    "run_several",
+    "run_some",
+    "task_of",
+]
 
 PATIENCE = 30.0  # seconds to wait for another process to release a run
 STOPPED = "stopped"  # what `run_one` returns of a run that is unfinished as its time is up
@@ -47,7 +57,7 @@ def run_one(
 
     def in_time(epoch: Any = None, _: Any = None) -> None:
         last = epoch is not None and epoch.index == config.epochs - 1
-        if until is not None and not last and dt.datetime.now(until.tzinfo) >= until:
+        if not last and _is_past(until):
             raise _TimeIsUp
 
     try:
@@ -63,9 +73,76 @@ def run_one(
     except _TimeIsUp:
         return STOPPED
     except Exception as error:
-        reason = told(error) or f"{type(error).__name__}: {error}"
-        return f"{reason}; {remedy(path)}" if known and isinstance(error, ValueError) else reason
+        return _reason(error, path, known)
     return None
+
+
+def run_several(
+    directories: tuple[str, ...],
+    configs: tuple[str, ...],
+    data_dir: str | None,
+    plugins: tuple[str, ...],
+    until: dt.datetime | None = None,
+) -> dict[str, str | None]:
+    """Start or resume runs that are trained together; return by directory what `run_one` would."""
+    load_plugins(plugins)
+    from topokit.data import Data
+    from topokit.experiments.runs import resumed, started
+    from topokit.experiments.together import run_together
+
+    found: dict[str, str | None] = {}
+    runs: dict[str, Any] = {}
+    known: dict[str, bool] = {}
+    samples: dict[str, Data] = {}
+    for directory, text in zip(directories, configs, strict=True):
+        path, config = Path(directory), RunConfig.from_toml(text)
+        known[directory] = is_run(path)
+        try:
+            if known[directory]:
+                _wait_for_lock(path)
+            if (path / "DONE").is_file():
+                found[directory] = None
+            elif known[directory] and not _is_free(path, config):
+                runs[directory] = resumed(
+                    path, data_dir=data_dir, device=config.device, known=samples
+                )
+            else:
+                runs[directory] = started(config, path, data_dir=data_dir, known=samples)
+        except Exception as error:
+            found[directory] = _reason(error, path, known[directory])
+    if _is_past(until):
+        return {**dict.fromkeys(runs, STOPPED), **found}
+    failed = run_together(runs, time_is_up=lambda: _is_past(until))
+    for directory in runs:
+        path = Path(directory)
+        if directory in failed:
+            found[directory] = _reason(failed[directory], path, known[directory])
+        else:
+            found[directory] = None if (path / "DONE").is_file() else STOPPED
+    return found
+
+
+def run_some(directories: Any, configs: Any, *rest: Any) -> Any:
+    """Call `run_several` with several directories, and `run_one` with one."""
+    return (run_one if isinstance(directories, str) else run_several)(directories, configs, *rest)
+
+
+def task_of(tasks: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Return the arguments of `run_some` for the arguments of `run_one` for one run or several."""
+    if len(tasks) == 1:
+        return tasks[0]
+    directories, configs, *_ = zip(*tasks, strict=True)
+    return (directories, configs, *tasks[0][2:])
+
+
+def _is_past(until: dt.datetime | None) -> bool:
+    return until is not None and dt.datetime.now(until.tzinfo) >= until
+
+
+def _reason(error: Exception, path: Path, known: bool) -> str:
+    """Return why a run failed, in words; `known` if there was such a run before."""
+    reason = told(error) or f"{type(error).__name__}: {error}"
+    return f"{reason}; {remedy(path)}" if known and isinstance(error, ValueError) else reason
 
 
 def _is_free(path: Path, config: RunConfig) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -184,7 +184,9 @@ class AllReLU(nn.Module):
         return f"slope={self.slope}"
 
 
-def dropped_out(x: torch.Tensor, rate: float, generator: torch.Generator) -> torch.Tensor:
+def dropped_out(
+    x: torch.Tensor, rate: float, generator: torch.Generator | Sequence[torch.Generator]
+) -> torch.Tensor:
     """Return x after inverted dropout: elements are 0 with probability `rate`, else x / (1 - rate).
 
     Parameters
@@ -193,8 +195,9 @@ def dropped_out(x: torch.Tensor, rate: float, generator: torch.Generator) -> tor
         Random bits are assigned to its elements in the order of memory.
     rate : float
         In [0, 1); rounded to a multiple of 2**-16, in the scale too.
-    generator : torch.Generator
-        The only source of randomness; the mask is drawn on its device.
+    generator : torch.Generator or sequence of them
+        The only source of randomness; the mask is drawn on its device. Several draw for parts of
+        equally many elements, in the order of memory, what each would draw for its part alone.
 
     Returns
     -------
@@ -216,8 +219,12 @@ def dropped_out(x: torch.Tensor, rate: float, generator: torch.Generator) -> tor
     # An element is kept if 16 random bits, read as a number, reach a limit. Torch draws 64 bits at
     # a time, so four elements cost one draw: several times cheaper than a random float for each.
     steps = min(round(rate * 65536), 65535)
-    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=generator.device)
-    bits = words.random_(-(2**63), None, generator=generator).view(torch.int16)[: x.numel()]
+    several = [generator] if isinstance(generator, torch.Generator) else generator
+    each = x.numel() // len(several)
+    words = torch.empty(len(several), (each + 3) // 4, dtype=torch.int64, device=several[0].device)
+    for row, draws in zip(words, several, strict=True):
+        row.random_(-(2**63), None, generator=draws)
+    bits = words.view(torch.int16)[:, :each].reshape(-1)
     limit, scale = steps - 32768, 65536 / (65536 - steps)
     transposed = x.ndim == 2 and not x.is_contiguous()
     if _compiled_takes(x) and bits.device.type == "cpu":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from topokit.rules import Rewiring
 
 __all__ = ["Schedule"]
@@ -75,6 +77,20 @@ class Schedule:
             return 1
         in_epoch = self.steps - self._epoch_start
         return self.epoch_steps - in_epoch if in_epoch < self.epoch_steps else None
+
+    def unseen(self: Any) -> int | None:
+        """Return how many coming steps may be made before the engine has to be called again.
+
+        Then `count` is called with all but the last of them, and `Engine.stepped` for the last. 0
+        if the next step is one whose activations the rule looks at; None if there is no limit.
+        """
+        left = self._steps_left()
+        window = self._data.window if self._data.captures else 0
+        return None if left is None else max(0, left - window)
+
+    def count(self, steps: int) -> None:
+        """Count steps at which nothing is due, made without the optimizers' hooks."""
+        self.steps += steps
 
     @property
     def _epochs_done(self) -> int:

@@ -197,7 +197,8 @@ def _is_dense(
         raise ValueError(f"expected a kernel of {', '.join(KERNEL_CHOICES)}, got {kernel!r}")
     if kernel != "auto":
         return kernel == "dense"
-    cells = graph.n_out * graph.n_in
+    groups = graph.groups if isinstance(graph, LayerGraph) else 1
+    cells = graph.n_out * graph.n_in // groups
     return graph.n_edges == cells or graph.n_edges > _crossover(kind, batch, dtype)[0] * cells
 
 

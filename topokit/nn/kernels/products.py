@@ -42,6 +42,7 @@ __all__ = [
     "forward_kernel",
     "gathered",
     "longest_rows",
+    "one_by_one",
     "sparse_product",
     "tensors_of",
     "units_first",
@@ -62,6 +63,8 @@ ENOUGH_EDGES = 8
 # 1000 x 64. Its few rows of gradients stay in the first-level cache, and the kernel also sums the
 # gradients for the layer before.
 FEW_OUTPUTS = 32
+
+ONE_BY_ONE = ("cpu",)  # devices on which models side by side have the numbers of single ones
 
 Gradients = tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None]
 """Gradient of the input, if needed; of the edges' values; and the sums of the first over the
@@ -326,6 +329,10 @@ def _edge_ids(index: EdgeIndex, device: torch.device) -> tuple[torch.Tensor, ...
     return (torch.from_numpy(graph.edge_ids).to(device),)
 
 
+def _ids_in_groups(index: EdgeIndex, device: torch.device) -> tuple[torch.Tensor, ...]:
+    return (torch.from_numpy(index.graph.ids_in_groups).to(device),)
+
+
 def _csr(index: EdgeIndex, device: torch.device) -> tuple[torch.Tensor, ...]:
     pointers, units = tensors_of(index.graph, device)
     columns, rows, positions = by_input_unit(pointers, units, index.graph.n_in)
@@ -587,47 +594,104 @@ class _TorchProduct(Product):
 
 
 class _DenseProduct(Product):
-    """The product by a dense matrix with zeros between the edges: O(n_out * n_in) memory."""
+    """The product by a dense matrix with zeros between the edges: O(n_out * n_in) memory.
+
+    Of a graph with groups by a matrix for each of them, O(n_out * n_in / groups) in all.
+    """
 
     dtypes = (*NATIVE, torch.float16, torch.bfloat16)
 
     @staticmethod
     def product(x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool) -> torch.Tensor:
         weight = _scattered(values, index)
-        y = weight @ x if bias is None else torch.addmm(bias.detach()[:, None], weight, x)
+        if weight.ndim == 3:
+            y = _by_groups(weight, _parts_of(x, index), bias)
+        else:
+            y = weight @ x if bias is None else torch.addmm(bias.detach()[:, None], weight, x)
         return y.clamp_(min=0) if relu else y
 
     @staticmethod
     def transposed(g: Any, values: Any, index: EdgeIndex) -> torch.Tensor:
-        return _scattered(values, index).t() @ g
+        weight = _scattered(values, index)
+        if weight.ndim == 3:
+            return _by_groups(weight.mT, _parts_of(g, index))
+        return weight.t() @ g
 
     @staticmethod
     def gradients(
         g: Any, x: Any, values: Any, index: EdgeIndex, needs_x: bool, mask: bool
     ) -> Gradients:
-        n_out, n_in = index.graph.shape
-        complete = values.numel() == n_out * n_in
+        graph = index.graph
         if few_outputs(index) and needs_x and x.device.type == "cpu" and x.dtype in NATIVE:
             return _CompiledProduct.gradients(g, x, values, index, needs_x, mask)
         dx = _masked(_DenseProduct.transposed(g, values, index), x, mask) if needs_x else None
-        full = (g @ x.t()).reshape(-1)
-        return dx, full if complete else full[index.flat(full.device)], None
+        if graph.groups == 1:
+            full = (g @ x.t()).reshape(-1)
+        else:
+            full = _by_groups(_parts_of(g, index), _parts_of(x, index).mT).reshape(-1)
+        complete = graph.n_edges == graph.n_possible
+        return dx, full if complete else full[_ids_on(index, full.device)], None
 
 
 def few_outputs(index: EdgeIndex) -> bool:
     """Return whether the backward product of a graph is compiled although it is complete."""
     graph = index.graph
-    return graph.n_out <= FEW_OUTPUTS and graph.n_edges == graph.n_out * graph.n_in
+    return graph.n_out <= FEW_OUTPUTS * graph.groups and graph.n_edges == graph.n_possible
 
 
 def _scattered(values: torch.Tensor, index: EdgeIndex) -> torch.Tensor:
-    """Return the (n_out, n_in) matrix of the edge values; a view if the graph is complete."""
-    n_out, n_in = index.graph.shape
-    if values.numel() == n_out * n_in:
-        return values.reshape(n_out, n_in)
-    weight = values.new_zeros(n_out * n_in)
-    weight[index.flat(values.device)] = values
-    return weight.view(n_out, n_in)
+    """Return the (n_out, n_in) matrix of the edge values; a view if the graph is complete.
+
+    With groups (groups, n_out / groups, n_in / groups), a matrix for each.
+    """
+    graph, weight = index.graph, values
+    if values.numel() != graph.n_possible:
+        weight = values.new_zeros(graph.n_possible)
+        weight[_ids_on(index, values.device)] = values
+    n_out, n_in = graph.shape
+    if (groups := graph.groups) == 1:
+        return weight.reshape(n_out, n_in)
+    return weight.reshape(groups, n_out // groups, n_in // groups)
+
+
+def _ids_on(index: EdgeIndex, device: torch.device) -> torch.Tensor:
+    """Return the places of the edges in the matrices of `_scattered`."""
+    if index.graph.groups == 1:
+        return index.flat(device)
+    return index.on(device, _ids_in_groups)[0]
+
+
+def one_by_one(x: torch.Tensor) -> bool:
+    """Return whether models side by side are computed one by one where torch computes them.
+
+    On the CPU, with the numbers that each has alone; elsewhere all in one call.
+
+    Examples
+    --------
+    >>> one_by_one(torch.ones(2))
+    True
+    """
+    return x.device.type in ONE_BY_ONE
+
+
+def _parts_of(x: torch.Tensor, index: EdgeIndex) -> torch.Tensor:
+    """Return (groups * units, batch) as (groups, units, batch)."""
+    return x.unflatten(0, (index.graph.groups, -1))
+
+
+def _by_groups(weight: torch.Tensor, x: torch.Tensor, bias: Any = None) -> torch.Tensor:
+    """Return (groups, n, m) matrices times (groups, m, k) ones, as (groups * n, k), plus a bias.
+
+    One by one on some devices, with the numbers of products of single matrices.
+    """
+    columns = None if bias is None else bias.detach().view(len(weight), -1, 1)
+    if not one_by_one(x):
+        y = torch.bmm(weight, x) if columns is None else torch.baddbmm(columns, weight, x)
+        return y.flatten(0, 1)
+    pairs = list(zip(weight, x, strict=True))
+    if columns is None:
+        return torch.cat([a @ b for a, b in pairs])
+    return torch.cat([torch.addmm(c, *pair) for c, pair in zip(columns, pairs, strict=True)])
 
 
 def _block_bytes(batch: int, item_bytes: int) -> int:
