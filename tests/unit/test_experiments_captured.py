@@ -15,7 +15,7 @@ from topokit.experiments.config import OptimizerSpec, load_recipe
 from topokit.experiments.loop import TrainPlan, train
 from topokit.experiments.preparation import first_topology, prepare_run
 from topokit.experiments.record import History
-from topokit.experiments.runs import _build, _options_on, plan_of, make_optimizer, resume, run
+from topokit.experiments.runs import _build, _options_on, make_optimizer, plan_of, resume, run
 from topokit.experiments.samples import CLASSES
 from topokit.nn.engine import attach
 from topokit.nn.layers import sparse_layers
