@@ -267,3 +267,31 @@ def test_checkpoints_that_are_none(tmp_path):
     (tmp_path / "bad.pt").write_bytes(b"bad")
     with pytest.raises(ValueError, match="is damaged"):
         read_checkpoint(tmp_path / "bad.pt")
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_numbers_below_the_normal_range_are_taken_for_0(data, before):
+    below = torch.tensor([1e-20])
+
+    def kept():
+        return bool(below * below)  # 1e-40
+
+    state = new_state()
+    unused = (data.x_train == 0).all(0)  # their edges have no gradient
+    torch.set_flush_denormal(before)
+    try:
+        run = train(state, data, TrainPlan(4, 50))
+        next(run)
+        assert kept() is not before  # what is measured between epochs is the caller's
+        layer = sparse_layers(state.model)["fc1"]
+        velocities = state.optimizer.state[layer.values]["momentum_buffer"]
+        edges = torch.from_numpy(unused[layer.graph.indices])
+        assert edges.any()
+        assert not velocities[edges].any()
+        velocities[edges] = 3e-38
+        list(run)  # 18 steps: 0.9 ** 18 of that is 4.5e-39
+        assert not velocities[edges].any()
+        assert velocities[~edges].any()
+        assert kept() is not before
+    finally:
+        torch.set_flush_denormal(False)

@@ -8,7 +8,8 @@ import math
 import os
 import time
 import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -341,10 +342,33 @@ def train(
     try:
         while not training.over:
             start = time.perf_counter()
-            loss = _one_epoch(state, training.samples, plan, processes, steps)
-            yield training.end_epoch(loss, start, None if steps is None else steps.report())
+            with tiny_as_zero():
+                loss = _one_epoch(state, training.samples, plan, processes, steps)
+                epoch = training.end_epoch(loss, start, None if steps is None else steps.report())
+            yield epoch
     finally:
         training.engine.detach()
+
+
+@contextmanager
+def tiny_as_zero() -> Iterator[None]:
+    """Let the processor take numbers below the normal range (1.2e-38 in float32) for 0.
+
+    Weights that decay and get no gradient end there, and their velocities stay there: 0.9 times the
+    smallest number is rounded to the smallest number. Arithmetic with such numbers is many times as
+    slow: without this, a step of 784-300-300-300-10 that is never rewired took four times as long
+    after 500 epochs of a decay of 2e-4 a step. Sums with normal numbers do not notice them.
+
+    Notes
+    -----
+    Where a processor does not have this, nothing changes. What was set before is restored.
+    """
+    before = not float(torch.full((1,), torch.finfo(torch.float32).tiny) / 2)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 class Training:

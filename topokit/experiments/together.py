@@ -49,6 +49,7 @@ from topokit.experiments.loop import (
     diverged,
     make_step,
     set_rate,
+    tiny_as_zero,
 )
 from topokit.experiments.recorder import EpochRecorder
 from topokit.experiments.runs import Course, make_optimizer, plan_of, recorder_of, with_place
@@ -505,6 +506,7 @@ class Together:
         """Leave a run out from now on."""
         self.left = [each for each in self.left if each is not training]
 
+    @tiny_as_zero()
     def round(self) -> list[tuple[Training, Epoch | Exception]]:
         """Train an epoch; return it for each run that took part, or what ended the run.
 
