@@ -19,13 +19,30 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 MEASURES := --set 'measures.names=["fan_in", "fan_out", "power_law", "normalized_spectral_gap", \
 	"giant_share", "turnover"]' --set measures.every=2 --set threads=1
 
+# Two commands at a time. What the second of each two says is shown when both have ended.
+LATER = > $@.log 2>&1 || { cat $@.log; rm $@.log; exit 1; }
+
 demo: setup
 	rm -rf $(DEMO) $(DEMO)-static
-	$(BIN)/topokit train set_mlp_digits --out $(DEMO) $(MEASURES)
-	$(BIN)/topokit train static_mlp_digits --out $(DEMO)-static $(MEASURES)
-	$(BIN)/topokit plot $(DEMO) --only summary,growth_flow,network
-	$(BIN)/topokit report $(DEMO) $(DEMO)-static --out $(DEMO)/report.html
+	@mkdir -p $(dir $(DEMO))
+	@$(MAKE) --no-print-directory --jobs 2 $(DEMO) $(DEMO)-static
+	@cat $(DEMO)-static.log
+	@$(MAKE) --no-print-directory --jobs 2 $(DEMO)/report.html $(DEMO)/figures
+	@cat $(DEMO)/figures.log
+	@rm $(DEMO)-static.log $(DEMO)/figures.log
 	@echo "Open $(DEMO)/report.html in a browser; figures are in $(DEMO)/figures"
+
+$(DEMO):
+	$(BIN)/topokit train set_mlp_digits --out $@ $(MEASURES)
+
+$(DEMO)-static:
+	$(BIN)/topokit train static_mlp_digits --out $@ $(MEASURES) $(LATER)
+
+$(DEMO)/report.html:
+	$(BIN)/topokit report $(DEMO) $(DEMO)-static --out $@
+
+$(DEMO)/figures:
+	$(BIN)/topokit plot $(DEMO) --only summary,growth_flow,network $(LATER)
 
 lint: setup
 	$(BIN)/ruff check .
@@ -39,7 +56,7 @@ docs: setup
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 test: lint docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 	TOPOKIT_QUICK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --nbmake notebooks/*.ipynb
 
 # The fast tests with the oldest and the newest versions that pyproject.toml allows, each in an

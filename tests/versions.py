@@ -21,7 +21,7 @@ TOOLS = (
     "pytest", "pytest-xdist", "hypothesis", "pytest-benchmark", "igraph", "rustworkx", "powerlaw",
     "distributed", "jupytext",
 )  # fmt: skip
-TESTS = ("-m", "not slow", "-n", "2", "--dist", "loadgroup", "-q")
+TESTS = ("-m", "not slow", "-n", "2", "--dist", "loadfile", "-q")
 # Old releases use what their own, newer, dependencies deprecate.
 OLD = (
     "-W", "ignore::DeprecationWarning", "-W", "ignore::PendingDeprecationWarning",

@@ -1,5 +1,6 @@
 """Algebraic connectivity by elimination, beside dense linear algebra and theorems."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -80,7 +81,9 @@ def draw(name, n_in, n_out, density, seed, **params):
     return GENERATORS[name](n_in, n_out, density=density, rng=rng, **params)
 
 
+@functools.cache
 def layers():
+    """Layers of many kinds by name, drawn when the first test asks for one."""
     rng = np.random.default_rng(3)
     random = draw("erdos_renyi", 150, 130, 0.06, 1)
     return {
@@ -106,7 +109,11 @@ def layers():
     }
 
 
-LAYERS = layers()
+LAYERS = (
+    "random", "few edges", "with chains", "equal chains", "tree", "path", "cycle", "hubs",
+    "attached", "small world", "blocks", "hypercube", "complete but for a matching",
+    "few against many", "bridge", "bridge between copies", "ramanujan",
+)  # fmt: skip
 
 
 def dense_gap(graph):
@@ -130,7 +137,7 @@ def always_eliminating(monkeypatch):
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_of_many_kinds(name, always_eliminating):
-    graph = LAYERS[name]
+    graph = layers()[name]
     fresh = LayerGraph(graph.shape, graph.indptr, graph.indices)
     units = joined([fresh])
     among = components_of(fresh).labels == largest_components(fresh)[0]
@@ -141,7 +148,7 @@ def test_layers_of_many_kinds(name, always_eliminating):
 
 @pytest.mark.parametrize("name", ["with chains", "hubs", "bridge"])
 def test_a_layer_turned_round_or_of_a_network_has_the_same_value(name, always_eliminating):
-    graph = LAYERS[name]
+    graph = layers()[name]
     turned = of_pairs(zip(graph.indices, graph.rows, strict=True), graph.shape[::-1])
     exact = algebraic_connectivity_giant(graph)
     assert algebraic_connectivity_giant(turned) == pytest.approx(exact, rel=1e-11)
@@ -182,7 +189,7 @@ def test_the_least_of_equally_large_components_counts(always_eliminating):
 def test_the_first_estimate_does_not_decide_the_result(first, always_eliminating, monkeypatch):
     monkeypatch.setattr(laplacian, "_first_estimate", lambda units, among: first)
     for name in ("with chains", "few edges", "bridge", "tree"):
-        graph = LAYERS[name]
+        graph = layers()[name]
         fresh = LayerGraph(graph.shape, graph.indptr, graph.indices)
         assert algebraic_connectivity_giant(fresh) == pytest.approx(dense_gap(fresh), rel=1e-10)
 
@@ -237,14 +244,14 @@ def test_a_hub_with_few_leaves_has_a_value_just_below_theirs(leaves):
 def test_wide_layers_with_wider_tolerances(monkeypatch, always_eliminating):
     monkeypatch.setattr("topokit.graph.spectra.LARGE", 0)
     for name in ("with chains", "few edges", "hubs", "attached", "bridge", "small world"):
-        graph = LAYERS[name]
+        graph = layers()[name]
         fresh = LayerGraph(graph.shape, graph.indptr, graph.indices)
         exact = dense_gap(fresh)
         assert algebraic_connectivity_giant(fresh) == pytest.approx(exact, rel=1e-8, abs=1e-9)
 
 
 def test_the_quotient_and_its_residual():
-    graph = LAYERS["with chains"]
+    graph = layers()["with chains"]
     units = joined([graph])
     x = np.random.default_rng(0).standard_normal(units.degree.size)
     dense = np.diag(units.degree) - units.matrix().toarray()
