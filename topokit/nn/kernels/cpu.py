@@ -367,7 +367,7 @@ def _descent(call, first, last, dtype):
 
 
 # ---------------------------------------------------------------------------------------------
-# The one compiled function.
+# The one compiled function, for each size of numbers.
 
 _HEAD = _record()
 _KINDS = (
@@ -406,11 +406,12 @@ def _run_part(address, kernel, first, last, dtype):
         _gather(carray(place, 1, _GATHER)[0], first, last, dtype)
 
 
-def _entry_of(digest: int) -> Callable[[int], int]:
+def _entry_of(digest: int, item_bytes: int) -> Callable[[int], int]:
     """Return the function to compile, which claims parts of a record until none is left.
 
     Then it goes on with the record of the next kernel, if there is one; only one thread may do so.
     """
+    dtype = {4: np.float32, 8: np.float64}[item_bytes]
 
     def run_parts(address):
         while True:
@@ -418,10 +419,7 @@ def _entry_of(digest: int) -> Callable[[int], int]:
             bounds = _vector(head.bounds, head.n_parts + 1, np.int64)
             part = _claim(address)  # next_part is the record's first field
             while part < head.n_parts:
-                if head.item_bytes == 4:
-                    _run_part(address, head.kernel, bounds[part], bounds[part + 1], np.float32)
-                else:
-                    _run_part(address, head.kernel, bounds[part], bounds[part + 1], np.float64)
+                _run_part(address, head.kernel, bounds[part], bounds[part + 1], dtype)
                 part = _claim(address)
             if head.next == 0:
                 break
@@ -438,15 +436,15 @@ def source_digest(*paths: str) -> int:
 
 
 @cache
-def compiled() -> int:
-    """Return the address of the compiled ``int64 run_parts(int64 record)``.
+def compiled(item_bytes: int) -> int:
+    """Return the address of the compiled ``int64 run_parts(int64 record)`` for numbers of a size.
 
     Compiling takes some seconds; the result is kept on disk if a folder is writable. numba finds it
     by the function's file and by the values of its closure. The closure contains the digest of all
     files that are compiled, so that an edit of any of them leads to a new compilation. The function
     returns that digest.
     """
-    function, signature = _entry_of(source_digest()), types.int64(types.int64)
+    function, signature = _entry_of(source_digest(), item_bytes), types.int64(types.int64)
     try:
         return cfunc(signature, cache=True)(function).address
     except RuntimeError:  # neither this folder nor a cache folder can be written to

@@ -259,7 +259,7 @@ def run_kernel(arguments: Arguments, *, item_bytes: int, bounds: Bounds, work: i
     rows = bounds(1 if threads == 1 else PARTS_PER_THREAD * threads)
     fields = _fields(kernel, rows, 0)
     record = (ctypes.c_int64 * len(fields))(*fields)
-    _run(ctypes.addressof(record), threads, choice, work)
+    _run(ctypes.addressof(record), kernel, threads, choice)
 
 
 class Kernel(NamedTuple):
@@ -280,7 +280,7 @@ class Kernels:
     Parameters
     ----------
     kernels : sequence of Kernel
-        Arguments that are not known yet may be 0.
+        For numbers of one size. Arguments that are not known yet may be 0.
 
     Attributes
     ----------
@@ -298,6 +298,7 @@ class Kernels:
 
     def __init__(self, kernels: Sequence[Kernel]) -> None:
         self._kernels = list(kernels)
+        (self._item_bytes,) = {kernel.item_bytes for kernel in self._kernels}
         fields: list[int] = []
         self.starts: list[int] = []
         self._rows = []  # held, as the records have their addresses
@@ -319,7 +320,7 @@ class Kernels:
         """Run the kernels on arguments that are complete."""
         address = ctypes.addressof(record)
         if torch.get_num_threads() == 1:
-            _run_on_threads(_entry(), address, 1)
+            _run_on_threads(_entry(self._item_bytes), address, 1)
             return
         for kernel, start in zip(self._kernels, self.starts, strict=True):
             head = start - len(HEADER)
@@ -330,7 +331,7 @@ class Kernels:
             rows = kernel.bounds(1 if threads == 1 else PARTS_PER_THREAD * threads)
             record[head + HEADER.index("n_parts")] = len(rows) - 1
             record[head + HEADER.index("bounds")] = ctypes.addressof(rows)
-            _run(address + 8 * head, threads, choice, kernel.work)
+            _run(address + 8 * head, kernel, threads, choice)
 
 
 def _fields(kernel: Kernel, rows: Any, distance: int) -> tuple[int, ...]:
@@ -348,12 +349,12 @@ def _threads_for(kernel: Kernel) -> tuple[int, Choice]:
     return most if choice.many else 1, choice
 
 
-def _run(address: int, threads: int, choice: Choice | None, work: int) -> None:
+def _run(address: int, kernel: Kernel, threads: int, choice: Choice | None) -> None:
     """Run the kernel of a record, and note how long it took."""
     start = perf_counter()
-    _run_on_threads(_entry(), address, threads)
+    _run_on_threads(_entry(kernel.item_bytes), address, threads)
     if choice is not None:
-        choice.note((perf_counter() - start) / work)
+        choice.note((perf_counter() - start) / kernel.work)
 
 
 # A parallel region ends when its last thread has come. Where other programs use the cores, that
@@ -487,11 +488,11 @@ def _own_thread_pool(process: int, threads: int) -> ThreadPoolExecutor:
 
 
 @cache
-def _entry() -> Any:
+def _entry(item_bytes: int) -> Any:
     """Return the compiled function of `topokit.nn.kernels.cpu` as one that ctypes can call."""
     from topokit.nn.kernels.cpu import compiled
 
     if not any(Path(__file__).parent.glob("__pycache__/cpu.*.nbi")):
         _log.info("compiling the sparse kernels: some seconds, once per machine")
     _keep_freed_memory()
-    return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(compiled())
+    return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(compiled(item_bytes))
