@@ -38,7 +38,11 @@ PUBLISHED = {
     ("dense", 50): (0.825, float("nan")),
     ("dense", 400): (0.8198, 0.0026),
 }
-OWN = ("mask_or_weights", "gap_over_training", "ctre_question")
+OWN = (
+    "mask_or_weights", "gap_over_training", "ctre_question", "tutorial_loss",
+    "structure_convergence", "rbm_degrees",
+)  # fmt: skip
+NEED_SAMPLES = ("ctre_question", "rbm_degrees")
 MAP = ["topology.epsilon", "rule.drop_fraction", "optimizer.weight_decay", "rule.init"]
 FEATURES = (
     "normalized_spectral_gap",
@@ -441,7 +445,7 @@ def main():
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("TOPOKIT_DATA"))
     options = parser.parse_args()
     if options.study in OWN:
-        more = {"data_dir": options.data_dir} if options.study == "ctre_question" else {}
+        more = {"data_dir": options.data_dir} if options.study in NEED_SAMPLES else {}
         importlib.import_module(options.study).make(options.sweep, **more)
         return
     tables, figure = studies[options.study]
