@@ -33,13 +33,15 @@ STUDIES = {  # settings that make them small, and the tables that are made
         ("runs", "epochs", "pairs", "conditions"),
     ),
     "structure_convergence": (
-        {"model.widths": [3072, 20, 20, 20, 10], "epochs": 4},
+        {"data.name": "digits", "model.widths": [64, 20, 20, 20, 10], "epochs": 4}
+        | {"topology.epsilon": 4},
         ("layers", "accuracy", "overlap", "pairs", "rules"),
     ),
     "rbm_degrees": ({"model.widths": [784, 30]}, ("runs", "pairs", "conditions")),
 }
 CASE = {"structure_convergence": "mlp"}  # the first one unless said here
 ARMS = {"structure_convergence": ("set", "rigl", "path_weight")}  # all unless said here
+OTHER_SAMPLES = ("ctre_question", "structure_convergence")  # without a number of samples to choose
 NEED_SAMPLES = ("ctre_question", "rbm_degrees")
 
 
@@ -55,8 +57,8 @@ def test_tables_are_made_and_completed(name, data_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["rows"], "HERE", tmp_path)
     settings, tables = STUDIES[name]
     less = LESS | settings
-    if name == "ctre_question":
-        less = {key: value for key, value in less.items() if not key.startswith("data.")}
+    if name in OTHER_SAMPLES:
+        less = {key: value for key, value in less.items() if not key.startswith("data.n_")}
     study = load_study(name)
     own = {key: value for key, value in less.items() if key not in study.grid}
     chosen = CASE.get(name, next(iter(study.cases), None))
@@ -65,7 +67,11 @@ def test_tables_are_made_and_completed(name, data_dir, tmp_path, monkeypatch):
         study,
         settings=study.settings | own | {"measures.every": 1},
         cases={
-            case: {**values, **{k: v for k, v in own.items() if k in values}}
+            case: {
+                key: own.get(key, value)
+                for key, value in values.items()
+                if key in own or not (key.startswith("data.") and "data.name" in own)
+            }
             for case, values in first.items()
         },
         arms={
