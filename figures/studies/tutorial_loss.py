@@ -113,7 +113,7 @@ def pairs(runs):
 def draw(epochs, table):
     """Draw accuracy over epochs for each loss, a line for each seed, and the published means."""
     losses = [loss for loss in LOSSES if loss in set(table["loss"])]
-    with styled(size=(3.4 * len(losses), 3.6)) as first:
+    with styled(size=(max(5.0, 3.4 * len(losses)), 4.0)) as first:
         page = first.get_figure()
         first.remove()
         axes = page.subplots(1, len(losses), squeeze=False, sharey=True)[0]
@@ -134,7 +134,7 @@ def draw(epochs, table):
             ax.set(xscale="log", xlabel="epoch", title=title)
         low = epochs.loc[epochs["epoch"] >= epochs["epoch"].max() / 20, "test_accuracy"].min()
         axes[0].set(ylabel="test accuracy", ylim=(max(0.0, low - 0.05), None))
-        page.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        page.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
         save(axes[0], HERE / f"{STUDY}.png", dpi=150, metadata={"Software": "topokit"})
 
 
