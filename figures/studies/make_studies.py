@@ -38,7 +38,11 @@ PUBLISHED = {
     ("dense", 50): (0.825, float("nan")),
     ("dense", 400): (0.8198, 0.0026),
 }
-OWN = ("mask_or_weights", "gap_over_training", "ctre_question")
+OWN = (
+    "mask_or_weights", "gap_over_training", "ctre_question", "tutorial_loss",
+    "structure_convergence", "rbm_degrees",
+)  # fmt: skip
+NEED_SAMPLES = ("ctre_question", "rbm_degrees")
 MAP = ["topology.epsilon", "rule.drop_fraction", "optimizer.weight_decay", "rule.init"]
 FEATURES = (
     "normalized_spectral_gap",
@@ -287,31 +291,38 @@ def figure_of_families():
     draw("spectral_gap_accuracy", *(panel(*choice) for choice in panels), size=(4.6, 4.0))
 
 
-def verdict_rows(frame, keys):
-    """Return dispersion and scale-free verdict of every layer and side at the last epoch."""
+def single_runs(frame, keys):
+    """Return dispersion and scale-free verdict of every layer and side of each run's last epoch."""
     rows = []
     sides = {"fan-in": ("fan_in", "power_law"), "fan-out": ("fan_out", "power_law_fan_out")}
     for layer, (side, (degree, law)) in itertools.product(("fc1", "fc2", "fc3"), sides.items()):
-        spread = final(frame, f"{degree}.dispersion", layer)
-        others = {
-            name: final(frame, f"{law}.{name}", layer).set_index("run")["value"]
-            for name in ("verdict", "alpha", "versus_lognormal", "versus_poisson")
-        }
-        for group, part in spread.groupby(keys, sort=False):
-            interval = mean_interval(part["value"])
-            verdicts = others["verdict"][part["run"]].to_numpy()
-            row = dict(zip(keys, group, strict=True)) | {"layer": layer, "side": side}
-            row |= {"n": interval.n, "dispersion": interval.mean, "sd": interval.sd}
-            row |= {"low": interval.low, "high": interval.high}
-            row |= {name: int((verdicts == code).sum()) for code, name in enumerate(VERDICTS)}
-            row |= {k: others[k][part["run"]].median() for k in ("alpha", "versus_lognormal")}
-            rows.append(row)
+        spread = final(frame, f"{degree}.dispersion", layer).set_index("run")
+        table = spread[[*keys, "seed", "value"]].rename(columns={"value": "dispersion"})
+        for name in ("verdict", "alpha", "versus_lognormal", "versus_poisson"):
+            table[name] = final(frame, f"{law}.{name}", layer).set_index("run")["value"]
+        words = [VERDICTS[int(code)] for code in table["verdict"]]
+        rows.append(table.assign(verdict=words, layer=layer, side=side))
+    return pd.concat(rows, ignore_index=True)
+
+
+def verdict_rows(runs, keys):
+    """Return means over seeds of what `single_runs` returns, and how many have each verdict."""
+    rows = []
+    for key, part in runs.groupby(["layer", "side", *keys], sort=False):
+        names = dict(zip(("layer", "side", *keys), key, strict=True))
+        interval = mean_interval(part["dispersion"])
+        row = {name: names[name] for name in (*keys, "layer", "side")}
+        row |= {"n": interval.n, "dispersion": interval.mean, "sd": interval.sd}
+        row |= {"low": interval.low, "high": interval.high}
+        row |= {name: int((part["verdict"] == name).sum()) for name in VERDICTS}
+        rows.append(row | {k: part[k].median() for k in ("alpha", "versus_lognormal")})
     return pd.DataFrame(rows)
 
 
 def er_to_heavy_tails(frame, directory):
     """Write dispersion and verdict of every layer and side, pairs of conditions, null samples."""
-    write("er_to_heavy_tails", verdict_rows(frame, ["data.name", "arm"]))
+    keys = ["data.name", "arm"]
+    write("er_to_heavy_tails", verdict_rows(single_runs(frame, keys), keys))
     rows, over_time = [], []
     for layer, side in itertools.product(("fc1", "fc2", "fc3"), ("fan_in", "fan_out")):
         for data, part in final(frame, f"{side}.dispersion", layer).groupby(
@@ -382,45 +393,38 @@ def null_samples(frame, directory):
 
 def heavy_tails_map(frame):
     """Write the effect of each of four settings on the dispersion of the fan-in."""
-    write("heavy_tails_map", verdict_rows(frame, MAP))
+    runs = single_runs(frame, MAP)
+    write("heavy_tails_map_runs", runs)
+    write("heavy_tails_map", verdict_rows(runs, MAP))
     rows = []
     for key, layer in itertools.product(MAP, ("fc1", "fc2", "fc3")):
-        spread = final(frame, "fan_in.dispersion", layer)
+        spread = runs[(runs["layer"] == layer) & (runs["side"] == "fan-in")]
         values = list(dict.fromkeys(spread[key]))
         if len(values) != 2:  # a part of the map
             continue
         low, high = values
         others = [*(k for k in MAP if k != key), "seed"]
         both = [
-            spread[spread[key] == v].set_index(others)["value"].sort_index() for v in (high, low)
+            spread[spread[key] == v].set_index(others)["dispersion"].sort_index()
+            for v in (high, low)
         ]
         found = paired(*both, rng=rng())
         rows.append({"setting": key, "from": low, "to": high, "layer": layer, **found._asdict()})
     table = pd.DataFrame(rows)
     table["t_p_holm"] = adjusted(table["t_p"])
     write("heavy_tails_map_effects", table)
-    spread = final(frame, "fan_in.dispersion", "fc1").rename(columns={"value": "dispersion"})
-    write("heavy_tails_map_runs", spread[[*MAP, "seed", "dispersion"]])
 
 
 def figure_of_map():
-    """Draw the dispersion of the fan-in of the first layer in every cell of the map.
-
-    Where single runs were not kept, only means and intervals are drawn.
-    """
-    runs, table = read("heavy_tails_map_runs"), read("heavy_tails_map")
-    table = table[(table["layer"] == "fc1") & (table["side"] == "fan-in")]
-    for part in (table, runs):
-        if part is not None:
-            cells = part[MAP].itertuples(index=False)
-            names = [f"eps {e:g}, zeta {z:g}, decay {w:g}, {i}" for e, z, w, i in cells]
-            part.insert(0, "setting", names)
+    """Draw the dispersion of the fan-in of the first layer in every cell of the map."""
+    runs = read("heavy_tails_map_runs")
+    runs = runs[(runs["layer"] == "fc1") & (runs["side"] == "fan-in")]
+    cells = runs[MAP].itertuples(index=False)
+    names = [f"eps {e:g}, zeta {z:g}, decay {w:g}, {i}" for e, z, w, i in cells]
+    runs.insert(0, "setting", names)
 
     def plot(ax):
-        if runs is not None:
-            arms_side_by_side(runs, "dispersion", arm="setting", ax=ax)
-        else:
-            means_alone(table, "dispersion", runs_of(table), arm="setting", ax=ax)
+        arms_side_by_side(runs, "dispersion", arm="setting", ax=ax)
         title_of(ax, "Fan-in of fc1 after the last epoch")
         ax.set(ylabel="", xlabel="variance over mean (1 in a random graph)")
 
@@ -441,7 +445,7 @@ def main():
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("TOPOKIT_DATA"))
     options = parser.parse_args()
     if options.study in OWN:
-        more = {"data_dir": options.data_dir} if options.study == "ctre_question" else {}
+        more = {"data_dir": options.data_dir} if options.study in NEED_SAMPLES else {}
         importlib.import_module(options.study).make(options.sweep, **more)
         return
     tables, figure = studies[options.study]

@@ -78,12 +78,20 @@ def one_run(job):
 
 
 def likelihood(directory, name, seed, data_dir):
+    """Return `annealed` of a run of this study, with all samples of its set."""
+    from topokit.data import load_data
+    from topokit.experiments.preparation import STREAMS
+
+    stream = np.random.SeedSequence(seed, spawn_key=(STREAMS.index("data"),))
+    split = np.random.Generator(np.random.PCG64(stream))  # the split of the run
+    return annealed(directory, load_data(name, data_dir=data_dir, rng=split))
+
+
+def annealed(directory, data):
     """Mean test log-likelihood in nats, the partition function by annealed importance sampling."""
     import torch
 
-    from topokit.data import load_data
     from topokit.experiments.loop import read_checkpoint
-    from topokit.experiments.preparation import STREAMS
     from topokit.nn.models import MODELS
     from topokit.nn.rbm import annealed_log_partition, log_likelihood
     from topokit.read import topology_of
@@ -93,13 +101,11 @@ def likelihood(directory, name, seed, data_dir):
     rng = np.random.default_rng(0)
     rbm = MODELS["set_rbm"](topology_of(state), rng=rng)
     rbm.load_state_dict(state)
-    stream = np.random.SeedSequence(seed, spawn_key=(STREAMS.index("data"),))
-    split = np.random.Generator(np.random.PCG64(stream))  # the split of the run
-    data = load_data(name, data_dir=data_dir, rng=split)
     draws = torch.Generator().manual_seed(0)
     found = annealed_log_partition(rbm, torch.from_numpy(data.x_train), **AIS, generator=draws)
     value = log_likelihood(rbm, torch.from_numpy(data.x_test), found.log_z)
-    return {"log_likelihood": value, "effective_runs": found.effective_runs}
+    shares = {"effective_runs": found.effective_runs, "largest_share": found.largest_share}
+    return {"log_likelihood": value, **shares}
 
 
 def interval(values):

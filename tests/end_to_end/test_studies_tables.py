@@ -28,7 +28,21 @@ STUDIES = {  # settings that make them small, and the tables that are made
         {"model.widths": [500, 20, 20, 20, 2]},
         ("runs", "conditions", "pairs"),
     ),
+    "tutorial_loss": (
+        {"model.widths": [784, 20, 20, 20, 10]},
+        ("runs", "epochs", "pairs", "conditions"),
+    ),
+    "structure_convergence": (
+        {"data.name": "digits", "model.widths": [64, 20, 20, 20, 10], "epochs": 4}
+        | {"topology.epsilon": 4},
+        ("layers", "accuracy", "overlap", "pairs", "rules"),
+    ),
+    "rbm_degrees": ({"model.widths": [784, 30]}, ("runs", "pairs", "conditions")),
 }
+CASE = {"structure_convergence": "mlp"}  # the first one unless said here
+ARMS = {"structure_convergence": ("set", "rigl", "path_weight")}  # all unless said here
+OTHER_SAMPLES = ("ctre_question", "structure_convergence")  # without a number of samples to choose
+NEED_SAMPLES = ("ctre_question", "rbm_degrees")
 
 
 @pytest.mark.slow
@@ -36,34 +50,40 @@ STUDIES = {  # settings that make them small, and the tables that are made
 @pytest.mark.parametrize("name", STUDIES)
 def test_tables_are_made_and_completed(name, data_dir, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
-    for module in (name, "rows"):
+    for module in (name, "rows", "rbm", "madelon"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     script = importlib.import_module(name)
     monkeypatch.setattr(script, "HERE", tmp_path)
     monkeypatch.setattr(sys.modules["rows"], "HERE", tmp_path)
     settings, tables = STUDIES[name]
     less = LESS | settings
-    if name == "ctre_question":
-        less = {key: value for key, value in less.items() if not key.startswith("data.")}
+    if name in OTHER_SAMPLES:
+        less = {key: value for key, value in less.items() if not key.startswith("data.n_")}
     study = load_study(name)
     own = {key: value for key, value in less.items() if key not in study.grid}
-    first = dict(list(study.cases.items())[:1])
+    chosen = CASE.get(name, next(iter(study.cases), None))
+    first = {case: values for case, values in study.cases.items() if case == chosen}
     small = replace(
         study,
         settings=study.settings | own | {"measures.every": 1},
         cases={
-            case: {**values, **{k: v for k, v in own.items() if k in values}}
+            case: {
+                key: own.get(key, value)
+                for key, value in values.items()
+                if key in own or not (key.startswith("data.") and "data.name" in own)
+            }
             for case, values in first.items()
         },
         arms={
             arm: {key: value for key, value in values.items() if key != "epochs"}
             for arm, values in study.arms.items()
+            if arm in ARMS.get(name, study.arms)
         },
         grid={key: values[:: len(values) - 1] for key, values in study.grid.items()},
         seeds=(0, 1),
     )
     monkeypatch.setattr(script, "load_study", lambda _: small)
-    more = {"data_dir": data_dir} if name == "ctre_question" else {}
+    more = {"data_dir": data_dir} if name in NEED_SAMPLES else {}
     with ThreadPoolExecutor(1) as executor:
         only = ["*-seed0", "*-seed1"]
         options = {"executor": executor, "data_dir": data_dir, "only": only[:1]}
@@ -77,7 +97,7 @@ def test_tables_are_made_and_completed(name, data_dir, tmp_path, monkeypatch):
     script.make([tmp_path / "sweep"], **more)
     two = {table: (tmp_path / f"{name}_{table}.csv").read_text() for table in tables}
     for table in tables:
-        assert len(two[table]) > len(one[table])
+        assert len(two[table]) > len(one[table]), table
     last = pd.read_csv(tmp_path / f"{name}_{tables[-1]}.csv")
     assert set(last["n"].dropna()) == {2}
     (tmp_path / f"{name}.png").unlink()

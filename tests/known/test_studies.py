@@ -103,3 +103,15 @@ def test_other_intervals_are_noticed(intervals):
     assert is_in_a_table(("0.51", "0.50", "0.52"), *intervals)  # the gap under SET, in README
     assert not is_in_a_table(("0.51", "0.50", "0.53"), *intervals)
     assert not is_in_a_table(("0.57", "0.50", "0.52"), *intervals)
+
+
+def test_the_map_follows_from_its_single_runs():
+    cell = ["topology.epsilon", "rule.drop_fraction", "optimizer.weight_decay", "rule.init"]
+    cell += ["layer", "side"]
+    runs = pd.read_csv(FOLDER / "heavy_tails_map_runs.csv").groupby(cell)
+    table = pd.read_csv(FOLDER / "heavy_tails_map.csv").set_index(cell)
+    np.testing.assert_allclose(table["dispersion"], runs["dispersion"].mean()[table.index], 1e-4)
+    assert table["n"].eq(runs["seed"].nunique()[table.index]).all()
+    for name in ("random", "broad", "heavy-tailed", "power law"):
+        counts = runs["verdict"].agg(lambda verdicts, name=name: (verdicts == name).sum())
+        assert table[name].eq(counts[table.index]).all()

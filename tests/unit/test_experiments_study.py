@@ -127,6 +127,22 @@ def test_a_condition_starts_from_the_run_of_another_one():
     assert {run.cell["case"] for run in quick.runs()} == {"wide"}
 
 
+def some_cases(**cases):
+    """The tables with conditions that are run in some cases alone."""
+    return CASES | {"arms": [arm | cases.get(arm["name"], {}) for arm in CASES["arms"]]}
+
+
+def test_a_condition_is_run_in_the_cases_that_it_names():
+    tables = some_cases(static={"cases": ["wide"]}, again={"cases": ["narrow"]})
+    study = made(**tables)
+    found = {(run.arm, run.cell["case"]) for run in study.runs()}
+    everywhere = {("set", "narrow"), ("set", "wide")}
+    assert found == everywhere | {("static", "wide"), ("again", "narrow")}
+    assert study_from(tomllib.loads(study.to_toml())).runs() == study.runs()
+    quick = study_from({"study": BASE, **tables, "quick": {"cases": ["narrow"]}}, quick=True)
+    assert {run.arm for run in quick.runs()} == {"set", "again"}
+
+
 def test_cases_survive_being_written():
     study = made(**CASES)
     again = study_from(tomllib.loads(study.to_toml()))
@@ -154,6 +170,13 @@ def test_cases_survive_being_written():
         ({"cases": [{"name": "a", "after": "b"}]}, "unknown key 'cases.after'"),
         ({"arms": [{"name": "a", "after": "b"}]}, "unknown condition 'b'"),
         ({"arms": [{"name": "a", "after": 3}]}, "arms.after: expected a name, got 3"),
+        (some_cases(static={"cases": ["wid"]}), "unknown case 'wid'; did you mean 'wide'"),
+        (some_cases(static={"cases": "wide"}), "arms.cases: expected a list of names of cases"),
+        (some_cases(static={"cases": []}), "arms.cases: expected a list of names of cases"),
+        (
+            some_cases(set={"cases": ["wide"]}),
+            "'again' is to start from 'set', which is not run in case 'narrow'",
+        ),
         ({"arms": [{"name": "a", "after": "a"}]}, "'a' is to start from 'a', which itself starts"),
         (
             {"grid": {"epochs": [1]}, "cases": [{"name": "a", "settings": {"epochs": 2}}]},

@@ -57,6 +57,8 @@ CASES = {
     "without momentum": ["optimizer.momentum=0"],
     "adam": ["optimizer.name=adam", "optimizer.lr=0.001", "optimizer.momentum=0"],
     "learning rate": ["optimizer.lr_schedule=cosine"],
+    "squared error": ["model.loss=squared_error", "optimizer.lr=0.3"],
+    "slope at the output": ["model.loss=squared_error_output_slope", "optimizer.lr=0.3"],
     "dense layers": ["topology.density=0.9"],
     "dense in large batches": ["topology.density=0.5", "data.n_train=500", "batch_size=300"],
 }

@@ -12,6 +12,7 @@ from topokit.nn.rbm import (
     LogPartition,
     SparseRBM,
     _betas,
+    _summary,
     annealed_log_partition,
     exact_log_partition,
     log_likelihood,
@@ -90,6 +91,14 @@ def test_one_generator_state_gives_one_estimate(rng):
     assert made[0] == made[1] != made[2]
     assert isinstance(made[0], LogPartition)
     assert 1 <= made[0].effective_runs <= 7
+    assert 1 / 7 <= made[0].largest_share <= 1
+
+
+def test_the_shares_of_known_weights():
+    found = _summary(np.log([1.0, 2.0, 5.0]), 0.5)
+    assert found.log_z == pytest.approx(0.5 + math.log(8 / 3))
+    assert found.largest_share == pytest.approx(5 / 8)
+    assert found.effective_runs == pytest.approx(64 / 30)
 
 
 def test_a_single_run_has_no_interval(rng):

@@ -56,6 +56,9 @@ OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 DEVICES = ("cpu", "cuda", "auto")
 """Where a run can be computed: see `topokit.experiments.preparation.choose_device`."""
 
+LOSSES = ("cross_entropy", "squared_error", "squared_error_output_slope")
+"""What the scores of classes are trained by; see `topokit.experiments.samples.OBJECTIVES`."""
+
 DECAYS = ("weight_decay", "decay_per_step")
 """The two ways in which weights decay; an optimizer has at most one."""
 
@@ -99,13 +102,17 @@ class Spec:
 class ModelSpec(Spec):
     """A model of `topokit.MODELS` and the widths of all its layers, input and output included.
 
-    Models of `WITHOUT_WIDTHS` have none: their layers follow from their parameters.
+    Models of `WITHOUT_WIDTHS` have none: their layers follow from their parameters. `loss` is one
+    of `LOSSES`, by which scores of classes are trained and evaluated: softmax with cross-entropy,
+    or a sigmoid of each score with a squared error (`topokit.experiments.samples.Classes`).
     """
 
     widths: tuple[int, ...] = ()
+    loss: str = LOSSES[0]
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
+        choose("loss function", self.loss, dict.fromkeys(LOSSES))
         if self.name in WITHOUT_WIDTHS:
             if len(self.widths):
                 raise ValueError(
@@ -480,7 +487,10 @@ class RunConfig:
             raise ValueError(f"{origin}: {error}" if is_file else str(error)) from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return nested dictionaries of TOML values; what is `None` is left out, and the CPU."""
+        """Return nested dictionaries of TOML values.
+
+        What is `None` is left out, as are the device and the loss where they are the usual ones.
+        """
         plain: dict[str, Any] = {}
         for key in ("epochs", "seed", "batch_size", "threads", "device", "about", *SECTIONS):
             value: Any = getattr(self, key)
@@ -490,8 +500,8 @@ class RunConfig:
                 table = {f.name: getattr(value, f.name) for f in fields(value)}
                 params = dict(table.pop("params", {}))
                 table = {k: list(v) if isinstance(v, tuple) else v for k, v in table.items()}
-                if table.get("widths") == []:
-                    del table["widths"]
+                usual = {"loss": LOSSES[0], "widths": []}
+                table = {k: v for k, v in table.items() if k not in usual or v != usual[k]}
                 value = {k: v for k, v in table.items() if v is not None} | params
             if value is not None and value != {}:
                 plain[key] = dict(value) if isinstance(value, Mapping) else value

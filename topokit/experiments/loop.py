@@ -48,10 +48,10 @@ class Epoch:
     index : int
         Counts from 0.
     metrics : dict of float
-        ``train_loss`` (mean over the epoch's batches, with dropout), ``test_loss`` (nats),
+        ``train_loss`` (mean over the epoch's batches, with dropout), ``test_loss``,
         ``test_accuracy`` (in [0, 1]) and ``seconds`` (wall time of training, evaluating and
-        rewiring). Models that learn without labels have reconstruction errors as losses and an
-        accuracy of ``nan``.
+        rewiring). Cross-entropies are in nats. Models that learn without labels have
+        reconstruction errors as losses and an accuracy of ``nan``.
     topology : dict of LayerGraph
         The graphs these metrics were measured on.
     explored : dict of float or None

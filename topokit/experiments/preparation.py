@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from topokit.data import DATASETS, Data, load_data
-from topokit.experiments.config import DEVICES, SECTIONS, WITHOUT_BUDGET, RunConfig
+from topokit.experiments.config import DEVICES, LOSSES, SECTIONS, WITHOUT_BUDGET, RunConfig
 from topokit.experiments.record import EXPLORED
 from topokit.generators import DENSITIES, GENERATORS, generate, generate_layers, layer_densities
 from topokit.generators.density import shapes_of
@@ -28,7 +28,7 @@ from topokit.measures import CHANGE_MEASURES, LAYER_MEASURES, NETWORK_MEASURES, 
 from topokit.nn.initial_topology import INITIAL_TOPOLOGIES, check_start
 from topokit.nn.models import LAYERS, MODELS, SEQUENCES, UNSUPERVISED, inputs_of, layers_for
 from topokit.plugins import loaded, place_of
-from topokit.rules import RULES
+from topokit.rules import RULES, make_rule
 from topokit.rules.stream import GROWTH
 from topokit.tables import check_parameters, choose
 
@@ -76,12 +76,35 @@ def resolve_names(config: RunConfig) -> None:
             "measures": {**measures, EXPLORED: len, "core": len},
         },
     )
+    _check_loss(config)
     if config.topology.generator == "run":
         check_start(**config.topology.params)
     wanted = [name for name in config.measures.at(0, 1, ()) if name.partition(".")[0] in measures]
     own = [name for name in wanted if place_of(measures[name.partition(".")[0]])]
     if own:
         prepare(own)
+
+
+def _check_loss(config: RunConfig) -> None:
+    """Raise a ValueError if a loss is not for the model, or something else assumes another one."""
+    loss, rule = config.model.loss, config.rule
+    if loss == LOSSES[0]:
+        return
+    if config.model.name in UNSUPERVISED:
+        raise ValueError(
+            f"model.loss: model {config.model.name!r} has a loss of its own, since it learns "
+            f"without labels: leave model.loss out, got {loss!r}"
+        )
+    if config.topology.generator == "snip":
+        raise ValueError(
+            "topology.generator: 'snip' chooses edges by the gradient of the cross-entropy: "
+            f"expected another generator or model.loss {LOSSES[0]!r}, got {loss!r}"
+        )
+    if "activations" in make_rule(rule.name, **rule.params).needs:
+        raise ValueError(
+            f"rule.name: {rule.name!r} looks at the softmax of the last layer: expected another "
+            f"rule or model.loss {LOSSES[0]!r}, got {loss!r}"
+        )
 
 
 def prepare_run(

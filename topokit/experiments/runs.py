@@ -36,6 +36,7 @@ from topokit.experiments.preparation import (
 from topokit.experiments.record import History
 from topokit.experiments.recorder import EpochRecorder
 from topokit.experiments.rundir import Record, RunDirectory
+from topokit.experiments.samples import OBJECTIVES
 from topokit.experiments.start import take_over
 from topokit.experiments.tracking import Tracker, tracked
 from topokit.experiments.upgrade import upgrade
@@ -526,6 +527,7 @@ def plan_of(config: RunConfig) -> TrainPlan:
         rule=make_rule(spec.name, **spec.params),
         lr=config.optimizer.lr,
         lr_schedule=SCHEDULES[config.optimizer.lr_schedule],
+        objective=OBJECTIVES[config.model.loss],
         **{option.name: getattr(spec, option.name) for option in fields(Rewiring)},
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from topokit.nn.layers import sparse_layers
 __all__ = [
     "CLASSES",
     "NUMBERS",
+    "OBJECTIVES",
     "Batch",
     "Classes",
     "Numbers",
@@ -236,21 +238,61 @@ def shuffled_together(
         yield Batch(x.permute(2, 0, 1), torch.stack([batch.y for batch in batches]))
 
 
+def _squared_error(
+    scores: torch.Tensor, y: torch.Tensor, reduction: str = "mean", *, output_slope: bool = False
+) -> torch.Tensor:
+    r"""Return half the squared error of the sigmoids of scores, summed over the classes.
+
+    .. math:: \tfrac12 \sum_k (a_k - t_k)^2, \qquad a_k = \sigma(z_k)
+
+    with the scores :math:`z`, and :math:`t_k` 1 for the class of the sample and else 0. Its
+    gradient is :math:`(a_k - t_k) \, \sigma'(z_k)`. With `output_slope` the value is the same and
+    the gradient :math:`(a_k - t_k) \, \sigma'(a_k)`.
+
+    Parameters
+    ----------
+    scores : (n, n_classes, ...) tensor
+    y : (n, ...) tensor
+        Classes.
+    reduction : {"mean", "sum", "none"}
+        Over the samples, as in `torch.nn.functional.cross_entropy`.
+    output_slope : bool
+        Whether the slope of the sigmoid is taken at the output in place of the score.
+    """
+    outputs = scores.sigmoid()
+    errors = outputs - torch.zeros_like(scores).scatter_(1, y.unsqueeze(1), 1.0)
+    each = 0.5 * errors.square().sum(dim=1)
+    if output_slope:
+        slope = outputs.sigmoid() * (1 - outputs.sigmoid())
+        moves = (scores * (errors * slope).detach()).sum(dim=1)
+        each = each.detach() + (moves - moves.detach())
+    return each if reduction == "none" else each.mean() if reduction == "mean" else each.sum()
+
+
 class Classes:
-    """Outputs are scores of classes: cross-entropy in nats, and accuracy.
+    r"""Outputs are scores of classes: a loss, and accuracy.
 
     A model that learns without labels has a `batch_loss` and a `reconstruction_error` of its own.
+
+    Parameters
+    ----------
+    loss : callable, optional
+        ``loss(scores, y, reduction="mean")``, as `torch.nn.functional.cross_entropy`, which is the
+        default: softmax with cross-entropy, in nats.
     """
 
     score = "accuracy"
+
+    def __init__(self, loss: Callable[..., torch.Tensor] = nn.functional.cross_entropy) -> None:
+        self._loss = loss
 
     def loss(self, model: Any, batch: Batch) -> torch.Tensor:
         """Return the mean loss of a batch."""
         if hasattr(model, "batch_loss"):
             return model.batch_loss(batch.x)
         if batch.weights is None:
-            return nn.functional.cross_entropy(model(batch.x), batch.y)
-        each = nn.functional.cross_entropy(model(batch.x), batch.y, reduction="none")
+            return self._loss(model(batch.x), batch.y)
+        each = self._loss(model(batch.x), batch.y, reduction="none")
         return (each * batch.weights).mean()
 
     def losses(self, scores: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -263,8 +305,8 @@ class Classes:
         """
         if one_by_one(scores):
             pairs = zip(scores, y, strict=True)
-            return torch.stack([nn.functional.cross_entropy(own.t(), of) for own, of in pairs])
-        return nn.functional.cross_entropy(scores, y, reduction="none").mean(dim=1)
+            return torch.stack([self._loss(own.t(), of) for own, of in pairs])
+        return self._loss(scores, y, reduction="none").mean(dim=1)
 
     def evaluate(self, model: Any, samples: Samples, size: int) -> tuple[float, float]:
         """Return mean loss and accuracy; see `evaluate`."""
@@ -277,10 +319,10 @@ class Classes:
                 continue
             scores = model(x)
             if weights is None:
-                total += float(nn.functional.cross_entropy(scores, y, reduction="sum"))
+                total += float(self._loss(scores, y, reduction="sum"))
                 right += int((scores.argmax(dim=1) == y).sum())
             else:
-                each = nn.functional.cross_entropy(scores, y, reduction="none")
+                each = self._loss(scores, y, reduction="none")
                 total += float((each * weights).sum())
                 right += float(((scores.argmax(dim=1) == y) * weights).sum())
                 count += float(weights.sum())
@@ -316,6 +358,21 @@ class Numbers:
 
 
 CLASSES, NUMBERS = Classes(), Numbers()
+
+OBJECTIVES = {
+    "cross_entropy": CLASSES,
+    "squared_error": Classes(_squared_error),
+    "squared_error_output_slope": Classes(partial(_squared_error, output_slope=True)),
+}
+r"""What is asked of scores of classes, by the name of the loss (``model.loss``).
+
+``"cross_entropy"`` is that of the softmax of the scores. ``"squared_error"`` is
+:math:`\tfrac12 \sum_k (a_k - t_k)^2` of their sigmoids :math:`a_k = \sigma(z_k)`; its gradient in a
+score is :math:`(a_k - t_k) \, \sigma'(z_k)`. ``"squared_error_output_slope"`` has the same value,
+and the gradient :math:`(a_k - t_k) \, \sigma'(a_k)`: the slope of the sigmoid at its own output,
+which lies in [0.197, 0.25], so that outputs near 0 and 1 learn as fast as others. SET's authors'
+sparse code and tutorials compute this one. Losses are sums over classes, means over samples.
+"""
 
 
 def evaluate(

@@ -65,6 +65,8 @@ class Study:
     after : mapping
         Conditions that start from the finished runs of another one, and that one: their
         ``topology.run`` is its run with the same case, cell and seed.
+    only : mapping
+        Conditions that are run in some cases alone, and the names of these.
 
     Examples
     --------
@@ -83,6 +85,7 @@ class Study:
     seeds: tuple[int, ...] = (0,)
     cases: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     after: Mapping[str, str] = field(default_factory=dict)
+    only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         sizes = {"conditions": len(self.arms), "cases": len(self.cases), "seeds": len(self.seeds)}
@@ -101,6 +104,8 @@ class Study:
         planned: list[PlannedRun] = []
         for arm in self.arms or ("",):
             for case in self.cases or ("",):
+                if case not in self.only.get(arm, (case,)):
+                    continue
                 for values in itertools.product(*self.grid.values()):
                     cell = dict(zip(self.grid, values, strict=True))
                     planned += [self._planned(arm, case, cell, seed) for seed in self.seeds]
@@ -151,6 +156,8 @@ class Study:
                 entry: dict[str, Any] = {"name": name}
                 if table == "arms" and name in self.after:
                     entry["after"] = self.after[name]
+                if table == "arms" and name in self.only:
+                    entry["cases"] = list(self.only[name])
                 entry["settings"] = dict(settings)
                 text += f"\n[[{table}]]\n" + to_toml({"one": entry}).partition("\n")[2]
         base = self.base.to_dict()
@@ -216,7 +223,8 @@ def study_from(values: Mapping[str, Any], *, quick: bool = False) -> Study:
 
     ``[[cases]]`` have a name and settings too: what differs between data sets, for example. A
     condition with ``after = "NAME"`` starts from the finished run of the condition of that name
-    with the same case, cell and seed; its ``topology.generator`` is ``"run"``.
+    with the same case, cell and seed; its ``topology.generator`` is ``"run"``. One with a list
+    ``cases`` of names is run in these alone.
 
     Parameters
     ----------
@@ -252,8 +260,9 @@ def study_from(values: Mapping[str, Any], *, quick: bool = False) -> Study:
     if ("recipe" in about) == ("base" in values):
         raise ValueError("expected exactly one of study.recipe and a table [base]")
     base = RunConfig.from_dict(values["base"]) if "base" in values else load_recipe(about["recipe"])
-    arms, after = _named(values, "arms", "condition", ("name", "settings", "after"))
+    arms, after = _named(values, "arms", "condition", ("name", "settings", "after", "cases"))
     cases, _ = _named(values, "cases", "case", ("name", "settings"))
+    only = _only(values, cases)
     settings, grid = flattened(values.get("settings", {})), flattened(values.get("grid", {}))
     if "measures" in about:
         settings["measures.names"] = list(about["measures"])
@@ -267,12 +276,20 @@ def study_from(values: Mapping[str, Any], *, quick: bool = False) -> Study:
         arms = {name: choose("condition", name, arms) for name in less.get("arms", arms)}
         cases = {name: choose("case", name, cases) for name in less.get("cases", cases)}
         after = {name: source for name, source in after.items() if name in arms}
+        only = {name: tuple(c for c in own if c in cases) for name, own in only.items()}
+        only = {name: own for name, own in only.items() if name in arms}
     for name, source in after.items():
         choose("condition", source, arms)
         if source in after:
             raise ValueError(
                 f"arms: condition {name!r} is to start from {source!r}, which itself starts from "
                 f"{after[source]!r}; expected one that starts from none"
+            )
+        missing = set(only.get(name, cases)) - set(only.get(source, cases))
+        if missing:
+            raise ValueError(
+                f"arms: condition {name!r} is to start from {source!r}, which is not run in case "
+                f"{min(missing)!r}; expected cases of both"
             )
     for key, choices in grid.items():
         if not isinstance(choices, list) or not choices:
@@ -294,8 +311,24 @@ def study_from(values: Mapping[str, Any], *, quick: bool = False) -> Study:
         arms=arms,
         cases=cases,
         after=after,
+        only=only,
         seeds=tuple(seeds),
     )
+
+
+def _only(values: Mapping[str, Any], cases: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return the cases of each condition that names some."""
+    found = {}
+    for entry in values.get("arms", []):
+        if "cases" not in entry:
+            continue
+        own = entry["cases"]
+        if not isinstance(own, list) or not own or not all(isinstance(c, str) for c in own):
+            raise ValueError(f"arms.cases: expected a list of names of cases, got {own!r}")
+        for case in own:
+            choose("case", case, cases)
+        found[entry["name"]] = tuple(own)
+    return found
 
 
 def _named(

@@ -53,7 +53,7 @@ from topokit.experiments.loop import (
 )
 from topokit.experiments.recorder import EpochRecorder
 from topokit.experiments.runs import Course, make_optimizer, plan_of, recorder_of, with_place
-from topokit.experiments.samples import CLASSES, Batch, Samples, shuffled_together
+from topokit.experiments.samples import Batch, Samples, shuffled_together
 from topokit.graph import EdgeUpdate, LayerGraph
 from topokit.nn.activations import dropped_out
 from topokit.nn.kernels import choose_kernel
@@ -265,6 +265,7 @@ class Network:
             for name, own in self.model.named_parameters()
         ]
         self.errors: dict[int, Exception] = {}
+        self._loss = partial(_losses, objective=self.trainings[0].plan.objective)
         self.steps = self._recorded()
         self._waiting: list[torch.Tensor] = []  # losses that are still on a device
         self._losses: list[list[float]] = []
@@ -280,7 +281,7 @@ class Network:
             self.optimizer,
             _Engines(engine.rule, engine.name),
             generators=self.model.generators,
-            loss=_losses,
+            loss=self._loss,
             size=self.trainings[0].plan.batch_size,
         )
 
@@ -404,7 +405,7 @@ class Network:
 
         def usual() -> None:
             self.optimizer.zero_grad(set_to_none=True)
-            losses = _losses(self.model, batch)
+            losses = self._loss(self.model, batch)
             losses.backward(torch.ones_like(losses))
             self.optimizer.step()
             found.append(losses.detach())
@@ -462,10 +463,10 @@ class Network:
         self._waiting.clear()
 
 
-def _losses(model: _Joined, batch: Batch) -> torch.Tensor:
+def _losses(model: _Joined, batch: Batch, objective: Any) -> torch.Tensor:
     """Return the mean loss of each network on its part of a batch."""
     count = len(model.generators)
-    return CLASSES.losses(model(batch.x).t().unflatten(0, (count, -1)), batch.y)
+    return objective.losses(model(batch.x).t().unflatten(0, (count, -1)), batch.y)
 
 
 def _put(state: dict[Any, Any], key: str, now: torch.Tensor) -> None:

@@ -415,12 +415,16 @@ class LogPartition(NamedTuple):
     effective_runs : float
         Effective sample size: runs of equal weight that would be as informative, from 1 to the
         number of runs.
+    largest_share : float
+        Share of the sum of all weights that the largest has, from 1 over the number of runs to 1:
+        near 1 a single chain decides the estimate.
     """
 
     log_z: float
     low: float
     high: float
     effective_runs: float
+    largest_share: float
 
 
 @torch.no_grad()
@@ -619,4 +623,5 @@ def _summary(log_weights: NDArray[np.float64], log_base: float) -> LogPartition:
     if runs == 1:
         low = high = math.nan
     effective = float(weights.sum() ** 2 / np.square(weights).sum())
-    return LogPartition(log_base + top + math.log(mean), log_base + low, log_base + high, effective)
+    log_z, largest = log_base + top + math.log(mean), float(1 / weights.sum())
+    return LogPartition(log_z, log_base + low, log_base + high, effective, largest)
