@@ -6,6 +6,7 @@ There is no card here: the same operations run on the CPU's tensors, where `deci
 import copy
 import itertools
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -244,9 +245,7 @@ def test_what_is_decided_by_the_cpu(rng):
     numbers_of_two.values = nn.Parameter(numbers_of_two.values.detach().to(torch.complex64))
     for layers in ([grouped], [numbers_of_two], []):
         assert not fits(RULES["set"](), layers)
-    huge = LayerGraph.from_edge_ids([5], (2**31, 2**30))
-    twice = [type("Layer", (), {"values": torch.ones(1), "groups": 1, "n_out": huge.n_out,
-                                "n_in": huge.n_in})] * 2  # fmt: skip
+    twice = [SimpleNamespace(values=torch.ones(1), groups=1, n_out=2**31, n_in=2**30)] * 2
     assert not fits(RULES["set"](), twice)
     decide_on("cpu", False)
     assert not fits(RULES["set"](), plain)

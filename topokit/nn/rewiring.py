@@ -146,7 +146,7 @@ def _decided(
             raise ValueError(f"expected at least one edge to stay in layer {name!r}, got none")
     if not parts:
         return {}
-    signs = DROPS[rule.drop](list(parts.values()))
+    positions = DROPS[rule.drop](list(parts.values()))
     law, regrown = by_sizes(rule.init) or (zeros, False)
     draws, starts = [], {}
     for name, part in parts.items():  # keys are drawn in the order in which the CPU draws them
@@ -156,11 +156,11 @@ def _decided(
             absent = part.graph.n_absent + part.n_drop
             draws.append(Draw(stream_of(rng).key, absent, part.n_grow))
             starts[name] = _start(law, views[name], part, rng)
-    for more in itertools.count():
-        chosen, missing = subsets(draws, part.values.device, more=more, wait=signs is None)
-        found = _merged(list(parts.values()), signs, chosen, missing)
-        if found is not None:
-            break
+    more, found = 0, None
+    while found is None:
+        chosen, missing = subsets(draws, part.values.device, more=more, wait=positions is None)
+        found = _merged(list(parts.values()), positions, chosen, missing)
+        more += 1
     changes: Changes = {}
     for (name, part), update in zip(parts.items(), found, strict=True):
         values = carried(update, part.values)
@@ -195,14 +195,13 @@ def _start(law: Any, view: LayerView, part: _Part, rng: np.random.Generator) -> 
 
 
 def _begin(
-    values: Tensor, part: _Part, update: EdgeUpdate, start: Tensor | None, regrown: bool
+    values: Tensor, part: _Part, update: DeviceUpdate, start: Tensor | None, regrown: bool
 ) -> None:
     """Write the values of grown edges into those of all."""
-    after: Any = update.after
-    at = compacted(torch.arange(part.left, device=values.device), update.new, part.n_grow)  # type: ignore[attr-defined]  # of a DeviceUpdate
+    at = compacted(torch.arange(part.left, device=values.device), update.new, part.n_grow)
     start = values.new_zeros(part.n_grow) if start is None else start
     if regrown:
-        ids = after.ids[at]
+        ids = update.after.ids[at]
         place = torch.searchsorted(part.ids, ids).clamp(max=part.graph.n_edges - 1)
         start = torch.where(part.ids[place] == ids, part.values[place], start)
     values.index_copy_(0, at, start)
@@ -336,9 +335,9 @@ def _merged(
     if broken:
         raise RuntimeError("expected a graph without an edge twice after a rewiring, got one")
     updates = []
-    for i, (part, (*arrays, moves)) in enumerate(zip(parts, made, strict=True)):
+    for i, (part, (of_layer, units, pointers, moves)) in enumerate(zip(parts, made, strict=True)):
         most = longest[2 * i], longest[2 * i + 1]
-        graph = DeviceGraph(part.graph.shape, *arrays, most)
+        graph = DeviceGraph(part.graph.shape, of_layer, units, pointers, most)
         updates.append(DeviceUpdate(part.graph, graph, *moves, part.n_grow))
     return updates
 
@@ -364,7 +363,8 @@ class Draw(NamedTuple):
 def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the factors of a round, those of the second pair first, and what is added to keys."""
     both = torch.tensor([[[0xCD9E8D57], [0xD2511F53]], [[0x9E3779B9], [0xBB67AE85]]])
-    return tuple(both.to(device))  # type: ignore[return-value]  # two of them
+    factors, added = both.to(device)
+    return factors, added
 
 
 def numbers(keys: Tensor, counters: Tensor) -> Tensor:

@@ -118,8 +118,8 @@ class RuleData:
         if isinstance(update, DeviceUpdate) and kept == ["explored"]:
             self._note_grown(name, update)
             kept = []
-        if torch.is_tensor(values) and kept:
-            values = self.layers[name].view().values
+        if not isinstance(values, np.ndarray):
+            values = self.layers[name].view().values if kept else np.empty(0)
         for entry, memory in self._memories.items():
             if entry in kept:
                 remembered = self.memory[entry]

@@ -107,6 +107,10 @@ class DeviceGraph(LayerGraph):
     """
 
     __slots__ = ("ids", "longest", "pointers", "units")
+    ids: torch.Tensor
+    units: torch.Tensor
+    pointers: torch.Tensor
+    longest: tuple[int, int]
 
     def __init__(self, shape: Any, ids: Any, units: Any, pointers: Any, longest: Any) -> None:
         own = {"ids": ids, "units": units, "pointers": pointers, "longest": longest}
@@ -124,17 +128,17 @@ class DeviceGraph(LayerGraph):
 
     def _fetch(self) -> LayerGraph:
         if not self.fetched:
-            arrays = (np.array(tensor.cpu().numpy()) for tensor in (self.pointers, self.units))
-            self._cache["fetched"] = LayerGraph(self.shape, *arrays)
+            pointers, units = (np.array(t.cpu().numpy()) for t in (self.pointers, self.units))
+            self._cache["fetched"] = LayerGraph(self.shape, pointers, units)
         return self._cache["fetched"]
 
     @property
-    def indptr(self) -> NDArray[np.int64]:  # type: ignore[override]  # frozen: read only as well
+    def indptr(self) -> NDArray[np.int64]:
         """Edges of output unit ``i`` are at positions ``indptr[i]:indptr[i + 1]``."""
         return self._fetch().indptr
 
     @property
-    def indices(self) -> NDArray[np.int32]:  # type: ignore[override]
+    def indices(self) -> NDArray[np.int32]:
         """The input unit of each edge, (n_edges,)."""
         return self._fetch().indices
 
@@ -154,18 +158,24 @@ class DeviceUpdate(EdgeUpdate):
     """
 
     __slots__ = ("_fetched", "_n_grown", "kept", "new")
+    after: DeviceGraph
+    kept: torch.Tensor
+    new: torch.Tensor
+    _n_grown: int
+    _fetched: NDArray[np.int64] | None
 
     def __init__(self, before: LayerGraph, after: Any, kept: Any, new: Any, n_grown: int) -> None:
         _set(self, before=before, after=after, kept=kept, new=new, _n_grown=n_grown, _fetched=None)
 
     @property
-    def source(self) -> NDArray[np.int64]:  # type: ignore[override]
+    def source(self) -> NDArray[np.int64]:
         """Position in `before` of each edge of `after`, or -1 if it was grown."""
-        if self._fetched is None:
+        source = self._fetched
+        if source is None:
             source = torch.where(self.new, -1, self.kept).cpu().numpy()
             source.flags.writeable = False
             _set(self, _fetched=source)
-        return self._fetched
+        return source
 
     @property
     def n_grown(self) -> int:
