@@ -17,7 +17,7 @@ PACKAGE = ROOT / "topokit"
 PAGE = ROOT / "ARCHITECTURE.md"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 SUBPACKAGES = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
-LIMIT_ROOT, LIMIT_ALL, LIMIT_LINES = 8, 169, 400
+LIMIT_ROOT, LIMIT_ALL, LIMIT_LINES = 8, 170, 400
 NO_NAMES = {"origin", "memo", "cover", "team", "passes", "starts", "observe", "controls"}
 BEGIN, END = "<!-- drawing: tests/contract/test_architecture.py -->\n```\n", "```\n<!-- end -->"
 

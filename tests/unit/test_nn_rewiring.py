@@ -24,7 +24,7 @@ from topokit.graph import EdgeUpdate, LayerGraph, philox, same_edges
 from topokit.nn import SparseConv2d, SparseLinear, rewiring, sparse_layers
 from topokit.nn.engine import attach
 from topokit.nn.kernels import card
-from topokit.nn.kernels.products import DeviceGraph, DeviceUpdate
+from topokit.nn.kernels.graphs import DeviceGraph, DeviceUpdate
 from topokit.nn.rewiring import Draw, decide, decide_on, fits, numbers, subsets
 from topokit.nn.rule_data import RuleData
 from topokit.rules import RULES, UpdateRule, drop, grow

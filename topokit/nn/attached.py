@@ -16,7 +16,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from topokit.nn.kernels.products import DeviceGraph
+from topokit.nn.kernels.graphs import DeviceGraph
 from topokit.nn.layers import EdgeLayer, sparse_layers
 from topokit.nn.optimizer_state import find_holders, stamp_of, unwrapped
 from topokit.nn.parameters import check_values

@@ -18,8 +18,9 @@ from torch import nn
 from topokit.graph import EdgeUpdate, LayerGraph, check_per_edge, same_edges
 from topokit.nn.captures import Calls
 from topokit.nn.kernels import KERNEL_CHOICES, Edges, check_types, choose_kernel, edge_product
+from topokit.nn.kernels.graphs import tensors_of
 from topokit.nn.kernels.ops import array_of, autocast_on, composed, dense_weight
-from topokit.nn.kernels.products import EdgeIndex, tensors_of
+from topokit.nn.kernels.products import EdgeIndex
 from topokit.nn.kinds import check_module
 from topokit.nn.optimizer_state import carry_state, tensor_of, unwrapped
 from topokit.rules.init import INITS

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from topokit.graph import EdgeUpdate, LayerGraph
-from topokit.nn.kernels.products import DeviceUpdate
+from topokit.nn.kernels.graphs import DeviceUpdate
 
 __all__ = [
     "STARTS",

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from topokit.graph import EdgeUpdate, LayerGraph
-from topokit.nn.kernels.products import DeviceGraph, DeviceUpdate
+from topokit.nn.kernels.graphs import DeviceGraph, DeviceUpdate
 from topokit.nn.layers import EdgeLayer
 from topokit.nn.optimizer_state import carried, compacted
 from topokit.nn.rule_data import RuleData

@@ -15,7 +15,7 @@ from torch import nn
 from topokit.graph import EdgeUpdate, LayerGraph, distinct, union
 from topokit.nn.captures import Calls, factor_between, largest, watch_models
 from topokit.nn.distributed import Processes, without_reducing
-from topokit.nn.kernels.products import DeviceUpdate
+from topokit.nn.kernels.graphs import DeviceUpdate
 from topokit.nn.layers import EdgeLayer
 from topokit.nn.optimizer_state import compacted
 from topokit.rules import LayerView, UpdateRule

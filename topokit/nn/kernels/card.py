@@ -20,14 +20,13 @@ from typing import Any, NamedTuple
 
 import torch
 
+from topokit.nn.kernels.graphs import longest_rows, tensors_of
 from topokit.nn.kernels.products import (
     PRODUCTS,
     EdgeIndex,
     Gradients,
     Product,
     by_input_unit,
-    longest_rows,
-    tensors_of,
     use_on_device,
 )
 

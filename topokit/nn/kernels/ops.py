@@ -34,13 +34,8 @@ from torch.autograd import forward_ad
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from topokit.graph import LayerGraph
-from topokit.nn.kernels.products import (
-    EdgeIndex,
-    Product,
-    sparse_product,
-    tensors_of,
-    units_first,
-)
+from topokit.nn.kernels.graphs import tensors_of
+from topokit.nn.kernels.products import EdgeIndex, Product, sparse_product, units_first
 
 __all__ = [
     "Edges",
