@@ -1,9 +1,9 @@
 """The decisions of a rewiring, on the device where the values of the edges are.
 
-Where values are on a graphics card, the rules of `DROPS` and `GROWS` decide there, so that no array
-of edges leaves it. What they choose is what `topokit.rules` chooses, edge for edge: the same random
-numbers, and the same order of ties. Everything else (`fits` says what) is decided on the CPU, from
-copies of the values.
+Where values are on a graphics card, rules that drop by a function of `DROPS` and grow at random
+decide there, so that no array of edges leaves it. What they choose is what `topokit.rules` chooses,
+edge for edge: the same random numbers, and the same order of ties. Everything else (`fits` says
+what) is decided on the CPU, from copies of the values.
 
 **How.** All layers are treated as one long row of cells, each layer's after those of the one
 before, so that the number of operations hardly depends on the number of layers. All sizes are known
@@ -389,7 +389,7 @@ def numbers(keys: Tensor, counters: Tensor) -> Tensor:
     Examples
     --------
     >>> numbers(torch.tensor([[7], [0]]), torch.tensor([1]))[0] & 0xFFFF
-    tensor([ 8346, 24594])
+    tensor([36507, 65387])
     """
     factors, added = _constants(counters.device)
     first = torch.stack([counters, torch.zeros_like(counters)])
