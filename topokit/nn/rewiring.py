@@ -6,10 +6,10 @@ edge for edge: the same random numbers, and the same order of ties. Everything e
 what) is decided on the CPU, from copies of the values.
 
 **How.** All layers are treated as one long row of cells, each layer's after those of the one
-before, so that the number of operations hardly depends on the number of layers. All sizes are known
-beforehand, but for the numbers of values of each sign, and for whether enough numbers were drawn:
-the CPU waits for the device twice. Positions are found by running sums and searches in sorted ids.
-Memory is O(edges).
+before, so that most operations are launched once for all layers; some 30 are for each. All sizes
+are known beforehand, but for the numbers of values of each sign, and for whether enough numbers
+were drawn: the CPU waits for the device twice. Positions are found by running sums and searches in
+sorted ids. Memory is O(edges).
 
 **How it is tested** (``tests/unit/test_nn_rewiring.py``). All operations are torch's and run on any
 device: the tests let the CPU have them by `decide_on`, and compare with `topokit.rules`.
