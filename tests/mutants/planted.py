@@ -65,7 +65,7 @@ PLANTED = [
         "learning-rate schedule one epoch late",
         "topokit/experiments/loop.py",
         r"lr_schedule\(epoch, plan\.epochs\)",
-        "lr_schedule(state.epoch - 1, plan.epochs)",
+        "lr_schedule(epoch - 1, plan.epochs)",
     ),
     Planted(
         "learning-rate schedule one epoch early",
