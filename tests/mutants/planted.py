@@ -64,14 +64,14 @@ PLANTED = [
     Planted(
         "learning-rate schedule one epoch late",
         "topokit/experiments/loop.py",
-        r"lr_schedule\(state\.epoch, plan\.epochs\)",
-        "lr_schedule(state.epoch - 1, plan.epochs)",
+        r"lr_schedule\(epoch, plan\.epochs\)",
+        "lr_schedule(epoch - 1, plan.epochs)",
     ),
     Planted(
         "learning-rate schedule one epoch early",
         "topokit/experiments/loop.py",
-        r"lr_schedule\(state\.epoch, plan\.epochs\)",
-        "lr_schedule(state.epoch + 1, plan.epochs)",
+        r"lr_schedule\(epoch, plan\.epochs\)",
+        "lr_schedule(epoch + 1, plan.epochs)",
     ),
     Planted(
         "momentum window one batch short",

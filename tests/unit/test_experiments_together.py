@@ -228,13 +228,16 @@ def test_runs_with_other_numbers_of_samples_take_turns():
     equal(trainings[1].state.model.state_dict(), again[1].model.state_dict())
 
 
-@pytest.mark.parametrize("settings", [[], ["rule.name=rigl"], ["rule.every=2"]])
-def test_a_run_that_diverges_does_not_touch_the_others(settings):
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize(
+    "settings", [[], ["rule.name=rigl", "rule.every=1", "epochs=1"], ["rule.every=2"]]
+)
+def test_a_run_that_diverges_does_not_touch_the_others(settings, which):
     expected = alone(settings, 3)
     group = group_of(settings, 3)
+    bad = group.left[which]
     with torch.no_grad():
-        group.left[1].state.model.fc2.values.mul_(1e30)
-    bad = group.left[1]
+        bad.state.model.fc2.values.mul_(1e30)
     found = {training: [] for training in group.left}
     while group.left:
         for training, outcome in group.round():
@@ -244,7 +247,17 @@ def test_a_run_that_diverges_does_not_touch_the_others(settings):
     assert "the loss became" in str(error)
     assert "(epoch 0); try a learning rate below" in str(error)
     found = [(epochs, training.state) for training, epochs in found.items()]
-    assert_same(found, [expected[0], expected[2]])
+    assert_same(found, [expected[at] for at in range(3) if at != which])
+
+
+def test_when_all_diverge():
+    group = group_of([])
+    for training in group.left:
+        with torch.no_grad():
+            training.state.model.fc2.values.mul_(1e30)
+    outcomes = [outcome for _, outcome in group.round()]
+    assert [type(outcome) for outcome in outcomes] == [FloatingPointError] * 2
+    assert group.left == []
 
 
 def test_an_error_of_a_rule_is_that_of_its_run(monkeypatch):
@@ -558,5 +571,5 @@ def test_at_the_command_line(tmp_path, capsys, monkeypatch):
     arguments = ["sweep", str(study), "--out", out, "--together", "2", "--device", "cpu"]
     assert main([*arguments, "--workers", "1"]) == 0
     assert "3 runs done, 0 failed" in capsys.readouterr().out
-    assert main(["sweep", str(study), "--out", out, "--gather", "--together", "2"]) == 1
+    assert main(["sweep", str(study), "--out", out, "--gather", "--together", "2"]) == 2
     assert "expected --gather alone" in capsys.readouterr().err

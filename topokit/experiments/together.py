@@ -308,12 +308,14 @@ class Network:
                 state.optimizer.state.get(part, {})
                 for state, part in zip(self.states, parts, strict=True)
             ]
-            for key in [key for key, entry in states[0].items() if torch.is_tensor(entry)]:
-                entries = [state[key] for state in states]
-                each = all(e.shape == p.shape for e, p in zip(entries, parts, strict=True))
-                whole = (
-                    torch.cat(entries) if each else entries[0]
-                )  # a count of steps is one for all
+            first, _ = self._going()[0]  # that of a run that failed may lack entries
+            for key, entry in states[first].items():
+                if not torch.is_tensor(entry):
+                    continue
+                whole = entry  # a count of steps, which is the same in all runs
+                if entry.shape == parts[first].shape:
+                    pairs = zip(states, parts, strict=True)
+                    whole = torch.cat([state.get(key, torch.zeros_like(p)) for state, p in pairs])
                 _put(self.optimizer.state[own], key, whole)
 
     @torch.no_grad()
@@ -348,6 +350,8 @@ class Network:
         samples = [training.samples for training in self.trainings]
         orders = [state.rngs["order"] for state in self.states]
         for batch in shuffled_together(samples, plan.batch_size, orders):
+            if not self._going():
+                break
             for state in self.states:
                 state.step += 1
             if not ahead:
