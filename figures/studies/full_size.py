@@ -7,9 +7,9 @@
 The first form adds the runs of sweeps, also those that have not finished, to the rows of single
 runs in ``STUDY_degrees.csv`` (each side of each layer at log-spaced epochs), ``STUDY_layers.csv``
 (survival, gap, connectivity), ``STUDY_accuracy.csv`` and ``STUDY_histograms.csv`` (how many units
-of fc1 have which fan-in, at four epochs); both make the tables ``STUDY_last.csv`` and
-``STUDY_pairs.csv`` and the figures ``STUDY.png`` (all runs) and ``STUDY_answer.png`` (means) from
-all rows. Hypotheses and statistics are in PLAN.md. Intervals are 95 %, Student's t.
+of fc1 have which fan-in, at four epochs); both make the tables ``STUDY_last.csv``,
+``STUDY_pairs.csv`` and ``STUDY_settled.csv`` and the figures ``STUDY.png`` (all runs) and
+``STUDY_answer.png`` (means) from all rows. Hypotheses and statistics are in PLAN.md. Intervals are 95 %, Student's t.
 """
 
 import argparse
@@ -34,6 +34,7 @@ SIDES = ("fan_in", "fan_out")
 GAPS = ["normalized_spectral_gap", "algebraic_connectivity"]
 FLOOR = 1e-5  # smaller p-values are drawn here
 LATE = 50  # last epochs over which accuracy is averaged
+SETTLED = 316  # epoch from which degrees are compared with those of the last
 HISTOGRAMS = (0, 10, 100)  # epochs of which, and of the last, the degrees of fc1 are kept
 PAIRS = (
     ("H1", "per-step-0", "static", "log_dispersion"),
@@ -158,6 +159,24 @@ def pairs_table(last):
         known = table["t_p"].notna()
         table.loc[known, "t_p_holm"] = adjusted(table.loc[known, "t_p"])
     return table
+
+
+def settled_table(degrees):
+    """Return by how much the logarithm of variance over mean changes from epoch 316 to the last.
+
+    Of runs that have finished; ``stays`` counts those whose verdict is the same at both.
+    """
+    done = degrees[(degrees["done"] == degrees["planned"]) & (degrees["side"] == "fan_in")]
+    rows = []
+    for key, part in done.groupby(["data", "arm", "layer"], sort=False):
+        before, last = (
+            part[part["epoch"] == epoch].set_index("seed")
+            for epoch in (SETTLED, part["epoch"].max())
+        )
+        interval = mean_interval(np.log(last["dispersion"] / before["dispersion"]))
+        row = dict(zip(("data", "arm", "layer"), key, strict=True)) | interval._asdict()
+        rows.append(row | {"stays": int((last["verdict"] == before["verdict"]).sum())})
+    return pd.DataFrame(rows)
 
 
 # --- the figures ---------------------------------------------------------------------------------
@@ -305,6 +324,7 @@ def main():
     if len(last):
         write(f"{options.study}_last", last_table(last))
         write(f"{options.study}_pairs", pairs_table(last))
+        write(f"{options.study}_settled", settled_table(tables[0]))
     draw(options.study, *tables[:3])
     draw_answer(options.study, tables[0], *tables[2:])
 
