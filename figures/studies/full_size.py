@@ -9,7 +9,8 @@ runs in ``STUDY_degrees.csv`` (each side of each layer at log-spaced epochs), ``
 (survival, gap, connectivity), ``STUDY_accuracy.csv`` and ``STUDY_histograms.csv`` (how many units
 of fc1 have which fan-in, at four epochs); both make the tables ``STUDY_last.csv``,
 ``STUDY_pairs.csv`` and ``STUDY_settled.csv`` and the figures ``STUDY.png`` (all runs) and
-``STUDY_answer.png`` (means) from all rows. Hypotheses and statistics are in PLAN.md. Intervals are 95 %, Student's t.
+``STUDY_answer.png`` (means) from all rows. Hypotheses and statistics are in PLAN.md. Intervals are
+95 %, Student's t.
 """
 
 import argparse
