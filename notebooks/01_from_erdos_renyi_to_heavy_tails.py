@@ -181,6 +181,54 @@ last[(last["layer"] == "fc1") & (last["side"] == "fan-in")][
 #   need not be heavy-tailed, and a heavy-tailed one need not be a power law.
 # - The size of the effect depends on weight decay, on the number of steps and on the value of grown
 #   edges; the digits recipe was chosen because it shows the effect in a minute. The study
-#   `heavy_tails_map` compares sixteen settings, and the study `full_size_300` follows the degrees over
-#   1,000 epochs on all of MNIST ([first results](../figures/STUDIES.md)).
+#   `heavy_tails_map` compares sixteen settings.
 # - Heavy-tailed does not mean scale-free: see the column `bootstrap`, the p-value of the power law.
+
+# %% [markdown]
+# ## At full size
+#
+# The study `full_size_300` trains 784-300-300-300-10 on all of MNIST for 1,000 epochs, as long as the
+# paper does, with two kinds of weight decay: one by which weights decay by 0.012 between two rewirings, one
+# by which they decay by 0.12. Left: how many edges the units of the first hidden layer have, in one
+# run. Right: the spread of these numbers, means over seeds.
+
+# %%
+histograms = pd.read_csv("../figures/studies/full_size_300_histograms.csv")
+degrees = pd.read_csv("../figures/studies/full_size_300_degrees.csv")
+fig, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+one = histograms[(histograms["arm"] == "coupled-0") & (histograms["seed"] == 1)]
+for epoch in (0, 100, 999):
+    part = one[one["epoch"] == epoch]
+    axes[0].hist(
+        part["fan_in"],
+        weights=part["units"],
+        bins=range(0, 300, 10),
+        histtype="step",
+        label=f"epoch {epoch}",
+    )
+axes[0].set(xlabel="fan-in", ylabel="units", title="SET, decay of 0.012")
+axes[0].legend()
+fc1 = degrees[(degrees["layer"] == "fc1") & (degrees["side"] == "fan_in")]
+for arm, label in {
+    "per-step-0": "SET, decay of 0.12",
+    "coupled-0": "SET, decay of 0.012",
+    "static": "static",
+}.items():
+    part = fc1[fc1["arm"] == arm]
+    mean = np.exp(np.log(part["dispersion"]).groupby(part["epoch"]).mean())
+    axes[1].plot(mean.index + 1, mean, label=f"{label} (n = {part['seed'].nunique()})")
+axes[1].set(xscale="log", yscale="log", xlabel="epoch + 1", ylabel="fan-in variance / mean")
+axes[1].legend();
+
+# %% [markdown]
+# In five sentences, from three seeds of SET ([all of it](../figures/STUDIES.md)):
+#
+# 1. The degrees leave those of a random graph within 3 to 13 epochs, and after 1,000 their variance over
+#    mean is 72 [66, 80] with the smaller decay and 98 [82, 118] with the larger one.
+# 2. What sets the pace is how much weights decay between two rewirings: with ten times more it happens about ten
+#    times earlier.
+# 3. It does not become a power law: two groups of units form, and none of 1,044 verdicts (all layers, both
+#    sides, 29 epochs) is *power law*, though other layers look *heavy-tailed* for some hundred epochs on the way.
+# 4. The statistic that was published with SET calls the same degrees scale-free.
+# 5. SET ends at an accuracy of 0.980 and 0.978, networks that are never rewired at 0.974 without decay and
+#    0.968 with the larger one.
