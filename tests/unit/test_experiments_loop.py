@@ -7,9 +7,10 @@ import torch
 
 from topokit.data import load_data
 from topokit.experiments.config import OPTIMIZERS, OptimizerSpec
-from topokit.experiments.loop import TrainPlan, TrainState, read_checkpoint, train
+from topokit.experiments.loop import TrainPlan, TrainState, read_checkpoint, tiny_as_zero, train
 from topokit.experiments.runs import make_optimizer
 from topokit.graph import EdgeUpdate, LayerGraph, same_edges
+from topokit.nn.kernels import threads as kernel_threads
 from topokit.nn.layers import EdgeLayer, sparse_layers
 from topokit.nn.models import MODELS
 from topokit.rules import RULES, SCHEDULES
@@ -267,6 +268,42 @@ def test_checkpoints_that_are_none(tmp_path):
     (tmp_path / "bad.pt").write_bytes(b"bad")
     with pytest.raises(ValueError, match="is damaged"):
         read_checkpoint(tmp_path / "bad.pt")
+
+
+def halves_below_the_normal_range():
+    """How many of many halves of the smallest normal number are not 0, by all threads."""
+    smallest = torch.full((1 << 17,), torch.finfo(torch.float32).tiny)
+    return int((smallest * 0.5).view(torch.int32).count_nonzero())
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_all_threads_take_tiny_numbers_for_0(threads):
+    used = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert halves_below_the_normal_range() == 1 << 17
+        with tiny_as_zero():
+            assert halves_below_the_normal_range() == 0
+            with tiny_as_zero():
+                assert halves_below_the_normal_range() == 0
+            assert halves_below_the_normal_range() == 0
+        assert halves_below_the_normal_range() == 1 << 17
+        with pytest.raises(ZeroDivisionError), tiny_as_zero():
+            _ = 1 / 0
+        assert halves_below_the_normal_range() == 1 << 17
+    finally:
+        torch.set_num_threads(used)
+
+
+def test_threads_that_cannot_be_told_are_left_alone(monkeypatch):
+    used = torch.get_num_threads()
+    monkeypatch.setattr(kernel_threads, "_gomp_parallel", lambda: None)
+    torch.set_num_threads(2)
+    try:
+        with tiny_as_zero():
+            assert halves_below_the_normal_range() == 1 << 17
+    finally:
+        torch.set_num_threads(used)
 
 
 @pytest.mark.parametrize("before", [False, True])

@@ -25,6 +25,7 @@ from topokit.graph import EdgeUpdate, Topology
 from topokit.graph.checksums import read_file, seal, unseal
 from topokit.nn.distributed import Processes, reduce_gradients
 from topokit.nn.engine import Engine, as_arrays, as_tensors
+from topokit.nn.kernels.threads import on_all_threads
 from topokit.rules import RULES, Rewiring, UpdateRule
 from topokit.rules.rewire import constant
 
@@ -361,14 +362,17 @@ def tiny_as_zero() -> Iterator[None]:
 
     Notes
     -----
-    Where a processor does not have this, nothing changes. What was set before is restored.
+    Each thread has a setting of its own. All are set, so that results do not depend on which thread
+    computes what; where that is not possible, or a processor does not have this, nothing changes.
+    What was set before is restored.
     """
     before = not float(torch.full((1,), torch.finfo(torch.float32).tiny) / 2)
-    torch.set_flush_denormal(True)
+    there = on_all_threads(partial(torch.set_flush_denormal, True))
     try:
         yield
     finally:
-        torch.set_flush_denormal(before)
+        if there:
+            on_all_threads(partial(torch.set_flush_denormal, before))
 
 
 class Training:

@@ -36,6 +36,7 @@ __all__ = [
     "SReLUForward",
     "equal_edge_bounds",
     "equal_row_bounds",
+    "on_all_threads",
     "run_kernel",
 ]
 
@@ -442,6 +443,33 @@ def _run_on_threads(entry: Any, record: int, threads: int) -> None:
         others = [pool.submit(entry, record) for _ in range(threads - 1)]
         entry(record)
         wait(others)  # they write into memory of this call
+
+
+def on_all_threads(call: Callable[[], Any]) -> bool:
+    """Call a function in each thread that torch and the kernels compute with; wait for all.
+
+    Returns
+    -------
+    bool
+        Whether there was a way to do that; else nothing was called. With one thread there always
+        is, with several where they are those of GNU OpenMP.
+
+    Examples
+    --------
+    >>> import threading
+    >>> seen = set()
+    >>> on_all_threads(lambda: seen.add(threading.get_ident())) and threading.get_ident() in seen
+    True
+    """
+    threads, parallel = torch.get_num_threads(), _gomp_parallel()
+    if threads == 1:
+        call()
+    elif parallel is None:
+        return False
+    else:
+        in_thread = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: call())
+        parallel(in_thread, 0, threads, 0)
+    return True
 
 
 def _keep_freed_memory() -> None:
