@@ -200,6 +200,25 @@ def test_separators_are_recognised_and_said(tmp_path, rng):
         assert load_csv(tmp_path).n_features == 2
 
 
+@pytest.mark.parametrize("names", [[], ["size kind"]])
+def test_as_many_decimal_commas_in_every_row_do_not_separate(tmp_path, rng, names):
+    rows = [f"{i * 7 % 13},5 {i % 2}" for i in range(30)]
+    (tmp_path / "t.txt").write_text("\n".join([*names, *rows]))
+    with pytest.warns(ReadingNote, match="spaces as separators"):
+        data = load_data("csv", data_dir=tmp_path, rng=rng, path="t.txt", scale="none")
+    assert set(data.x_train.ravel() % 1) == {0.5}
+    assert data.n_classes == 2
+
+
+@pytest.mark.parametrize("between", [",", ", ", " , ", " ,"])
+def test_commas_with_spaces_around_them_separate(tmp_path, rng, between):
+    rows = [f"{i * 7 % 13}{between}{i % 5}{between}{i % 2}" for i in range(30)]
+    (tmp_path / "t.txt").write_text("\n".join(rows))
+    with pytest.warns(ReadingNote):
+        data = load_data("csv", data_dir=tmp_path, rng=rng, path="t.txt")
+    assert data.n_features == 2
+
+
 def test_several_spaces_separate_once(tmp_path, rng):
     path, frame = tmp_path / "points.csv", table(rng)
     frame.to_csv(path, index=False)

@@ -222,9 +222,17 @@ def _separator(lines: list[str]) -> str:
     for separator in _SEPARATORS:
         widths = {len(row) for row in _cells(lines, separator)}
         if len(widths) == 1 and widths != {1}:
-            return separator
+            return " " if separator == "," and _only_decimal_commas(lines) else separator
     others = [s for s in _SEPARATORS if s != " " and s in lines[0]]
     return max(others, key=lambda s: (lines[0].count(s), s == ","), default=" ")
+
+
+def _only_decimal_commas(lines: list[str]) -> bool:
+    """Return whether spaces divide lines into numbers, each comma being within one."""
+    names, *rows = _cells(lines, " ")
+    return len({len(row) for row in (names, *rows)}) == 1 < len(names) and all(
+        _is_numeric(cell, ",") and cell.strip(",") == cell for row in rows for cell in row
+    )
 
 
 def _cells(lines: list[str], separator: str) -> list[list[str]]:
