@@ -195,6 +195,18 @@ def test_changes_do_not_depend_on_how_many_numbers_are_drawn(case, rng, monkeypa
     assert len(tried) > 2
 
 
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda u: pickle.loads(pickle.dumps(u))]
+)
+def test_changes_can_be_copied(copied, rng):
+    layers = layers_of(rng, graphs_of(rng, (0.3,), (9, 8)), torch.float32)
+    ((update, _),) = both(layers, RULES["set"]()).values()
+    again = copied(update)
+    assert again == update
+    assert np.array_equal(again.source, update.source)
+    assert again.n_grown == update.n_grown
+
+
 def test_large_layers_and_the_last_free_places(rng):
     n = 300
     absent = rng.choice(n * n, 5, replace=False)

@@ -107,6 +107,9 @@ class DeviceUpdate(EdgeUpdate):
     def __init__(self, before: LayerGraph, after: Any, kept: Any, new: Any, n_grown: int) -> None:
         _set(self, before=before, after=after, kept=kept, new=new, _n_grown=n_grown, _fetched=None)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return EdgeUpdate, (self.before, self.after, self.source)
+
     @property
     def source(self) -> NDArray[np.int64]:
         """Position in `before` of each edge of `after`, or -1 if it was grown."""
