@@ -219,6 +219,13 @@ def test_commas_with_spaces_around_them_separate(tmp_path, rng, between):
     assert data.n_features == 2
 
 
+@pytest.mark.parametrize(("text", "drop"), [("a\n1\n2\n1\n2\n", ()), ("a,b\n1,0\n2,1\n", ("a",))])
+def test_a_single_column_is_refused(tmp_path, text, drop):
+    (tmp_path / "points.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"points\.csv: .*, got: a single column"):
+        load_csv(tmp_path, drop=drop)
+
+
 def test_several_spaces_separate_once(tmp_path, rng):
     path, frame = tmp_path / "points.csv", table(rng)
     frame.to_csv(path, index=False)

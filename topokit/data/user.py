@@ -123,6 +123,8 @@ def csv(
         frame, said = _table(file, header)
         position = [frame.columns[_position(frame, "data.drop", column)] for column in drop]
         frame = frame.drop(columns=position)
+        if frame.shape[1] < 2:
+            raise ValueError("a single column, which cannot hold features and labels")
         at, words = _label(frame, label)
         said += words
         names = [str(column) for column in frame.columns]
