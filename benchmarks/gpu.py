@@ -40,7 +40,7 @@ from topokit.experiments.captured import CudaGraphs, _Layer
 from topokit.experiments.config import OptimizerSpec
 from topokit.experiments.loop import Training, TrainPlan, TrainState, train
 from topokit.experiments.runs import make_optimizer
-from topokit.experiments.samples import Batch, Samples
+from topokit.experiments.samples import CLASSES, Batch, Samples
 from topokit.experiments.together import Network
 from topokit.graph import LayerGraph
 from topokit.measures import measure
@@ -349,7 +349,8 @@ def seeds_together() -> tuple[dict[int, float], dict[int, float]]:
             network = Network(trainings, partial(make_optimizer, SGD))
             calls[count] = network.epoch
             other = Network(trainings, partial(make_optimizer, SGD)).model
-            steps[count] = recorded(other, x, y.expand(count, -1).contiguous(), together._losses)
+            losses = partial(together._losses, objective=CLASSES)
+            steps[count] = recorded(other, x, y.expand(count, -1).contiguous(), losses)
     times: dict[int, list[float]] = {count: [] for count in calls}
     for call in calls.values():
         call()
