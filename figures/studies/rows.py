@@ -91,12 +91,21 @@ def whole_seeds(table, conditions, by):
         All planned ones.
     by : list of str
         Columns that name a group, such as the data set.
+
+    Raises
+    ------
+    SystemExit
+        If there are no rows, or no seed is whole.
     """
+    if not len(table):
+        raise SystemExit("expected finished runs in the folders, or rows of earlier ones, got none")
     wanted = set(conditions)
     kept = [
         part for _, part in table.groupby([*by, "seed"], sort=False) if wanted <= set(part["arm"])
     ]
-    return pd.concat(kept, ignore_index=True) if kept else table.iloc[:0]
+    if not kept:
+        raise SystemExit("no seed is whole yet: of none have all conditions finished")
+    return pd.concat(kept, ignore_index=True)
 
 
 def merged(path, new, keys, length="done"):

@@ -68,7 +68,10 @@ def test_seeds_are_whole_when_all_conditions_have_finished(rows):
     )
     kept = rows.whole_seeds(table, ["set", "static"], ["data"])
     assert kept.groupby("data")["seed"].unique().map(list).to_dict() == {"a": [0], "b": [1]}
-    assert len(rows.whole_seeds(table, ["set", "rigl"], ["data"])) == 0
+    with pytest.raises(SystemExit, match="no seed is whole"):
+        rows.whole_seeds(table, ["set", "rigl"], ["data"])
+    with pytest.raises(SystemExit, match="expected finished runs"):
+        rows.whole_seeds(table[:0], ["set"], ["data"])
     assert len(rows.whole_seeds(table, ["set", "static"], [])) == 5
 
 
