@@ -164,6 +164,92 @@ def test_what_is_put_around_a_module_sees_what_it_would_see(make, put, which):
     assert not any(fused_module.EVERYWHERE)
 
 
+CONVOLUTIONS = [
+    nn.Conv1d, nn.Conv2d, nn.Conv3d,
+    nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+]  # fmt: skip
+
+
+def convolutional(kind, *, kernel="csr", fusing):
+    """Two convolutions with ReLUs, made sparse, and an input."""
+    torch.manual_seed(0)
+    dims = int(kind.__name__[-2])
+    model = nn.Sequential(
+        kind(2, 4, 3, padding=1, groups=2), nn.ReLU(), kind(4, 3, 2), nn.ReLU(), nn.Flatten()
+    )
+    tk.sparsify(model, density=0.6, rng=0, kernel=kernel)
+    if not fusing:
+        model = nn.Sequential(*model)
+    return model, torch.randn(5, 2, *(6,) * dims)
+
+
+def names_of(node):
+    """Names of the nodes of torch's graph from one on."""
+    if node is None:
+        return set()
+    return {node.name()}.union(*(names_of(before) for before, _ in node.next_functions))
+
+
+@pytest.mark.parametrize("kernel", ["csr", "dense"])
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_convolutions_are_computed_with_their_relu(kind, kernel):
+    results, found = [], []
+    for fusing in (True, False):
+        model, x = convolutional(kind, kernel=kernel, fusing=fusing)
+        assert type(model) is (Sequential if fusing else nn.Sequential)
+        x = x.requires_grad_()
+        y = model(x)
+        torch.manual_seed(1)
+        (y * torch.rand_like(y)).sum().backward()
+        exact = [p.grad for name, p in model.named_parameters() if "bias" not in name]
+        results.append(([y, x.grad, *exact], [p.grad for p in model.parameters()]))
+        assert (y > 0).any()
+        assert (y == 0).any()
+        last, one = model[2](model[:2](x)), model[:2](x[0])  # of a single sample, too
+        assert (last < 0).any()
+        assert torch.equal(one, model[:2](x)[0])
+        found.append("ReluBackward0" in names_of(model[:2](x).grad_fn))
+    same_training(*results)
+    assert found == [kernel == "dense", True]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("put", hooks(), ids=lambda put: put.__name__)
+def test_what_is_put_around_a_convolution_sees_what_it_would_see(put, which):
+    seen, results = ([], []), []
+    for fusing, found in zip((True, False), seen, strict=True):
+        model, x = convolutional(nn.Conv2d, fusing=fusing)
+        handle = put(model[which], found)
+        x = x.requires_grad_()
+        model(x).square().sum().backward()
+        results.append([x.grad, *(p.grad for n, p in model.named_parameters() if "val" in n)])
+        if handle is not None:
+            handle.remove()
+    same(*results)
+    assert len(seen[0]) == len(seen[1])
+    for a, b in zip(*seen, strict=True):
+        assert torch.equal(a[0], b[0]) and a[1] == b[1] if type(a) is tuple else torch.equal(a, b)
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_rules_see_the_gradients_before_the_relu_of_a_convolution(kind):
+    grown = []
+    for fusing in (True, False):
+        model, x = convolutional(kind, fusing=fusing)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        before = [layer.graph for layer in sparse_layers(model).values()]
+        tk.attach(model, optimizer, "rigl", every=2, total=9, drop_fraction=0.5, rng=0)
+        for _ in range(4):
+            optimizer.zero_grad()
+            model(x).square().sum().backward()
+            optimizer.step()
+        after = [layer.graph for layer in sparse_layers(model).values()]
+        assert all(a != b for a, b in zip(before, after, strict=True))
+        grown.append([graph.edge_ids for graph in after])
+    for a, b in zip(*grown, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_only_exact_types_without_more_are_computed_together():
     class Mine(nn.ReLU):
         pass

@@ -166,20 +166,25 @@ class _Convolution(EdgeLayer):
         return GATHER_CHANNELS * self.groups, self.density * self.groups * self.n_out, word
 
     @layer_forward
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map ``(batch, in_channels, *size)``, or one sample without the batch dimension."""
+    def forward(self, x: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
+        """Map ``(batch, in_channels, *size)``, followed by ReLU if `relu`.
+
+        Or one sample, without the batch dimension.
+        """
+        fused = False
         if self.choose_kernel()[0] == "dense":
             y = self._dense(x)
         else:
+            fused = relu and not self.capture  # as in `SparseLinear`
             batch = x if x.ndim == self.dims + 2 else x[None]
             patches, size = self._patches(batch)
             flat = patches.transpose(0, 1).flatten(1)  # (n_in, batch * positions), one copy
-            y = edge_product(flat.t(), self.values, self.bias, self.edges, "csr")
+            y = edge_product(flat.t(), self.values, self.bias, self.edges, "csr", relu=fused)
             y = y.t().view(self.n_out, batch.shape[0], *size).transpose(0, 1)
             y = y if x.ndim == self.dims + 2 else y[0]
         if self.capture:
             y = self._record(x, y)
-        return y
+        return torch.relu(y) if relu and not fused else y
 
     def _dense(self, x: torch.Tensor) -> torch.Tensor:
         padding: Any = self.padding
@@ -420,15 +425,21 @@ class _Transposed(_Convolution):
         blocks = self._possible().view(groups, n_out, -1, *self.kernel_size)
         return blocks.transpose(1, 2).reshape(self.in_channels, n_out, *self.kernel_size)
 
-    def forward(self, x: torch.Tensor, output_size: Sequence[int] | None = None) -> torch.Tensor:
-        """Map ``(batch, in_channels, *size)``, or one sample without the batch dimension.
+    def forward(
+        self,
+        x: torch.Tensor,
+        output_size: Sequence[int] | None = None,
+        *,
+        relu: bool = False,
+    ) -> torch.Tensor:
+        """Map ``(batch, in_channels, *size)``, followed by ReLU if `relu`.
 
         `output_size`, the size of the output, is chosen instead of `output_padding`, as in torch.
         """
         self._used = self.output_padding
         if output_size is not None:
             self._used = self._padding_for(x, tuple(output_size)[-self.dims :])
-        return super().forward(x)
+        return super().forward(x, relu=relu)
 
     def _padding_for(self, x: torch.Tensor, wanted: tuple[int, ...]) -> tuple[int, ...]:
         """Return the output padding that makes the output as large as wanted."""

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
 
+from topokit.nn import conv
 from topokit.nn.kernels import edge_chain
 from topokit.nn.kernels.ops import composed
 from topokit.nn.layers import SparseLinear
@@ -21,6 +22,10 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 EVERYWHERE = [
     hooks for name in HOOKS if (hooks := getattr(torch_module, f"_global{name}", None)) is not None
 ]
+
+
+# Layers whose ``forward`` takes `relu`.
+RECTIFYING = frozenset({SparseLinear, *(getattr(conv, name) for name in conv.__all__)})
 
 
 def in_one_kernel(layer: nn.Module, activation: nn.Module) -> bool:
@@ -38,7 +43,7 @@ def in_one_kernel(layer: nn.Module, activation: nn.Module) -> bool:
     """
     return (
         type(activation) is nn.ReLU
-        and type(layer) is SparseLinear
+        and type(layer) in RECTIFYING
         and _plain(layer.__dict__)
         and _plain(activation.__dict__)
         and not any(EVERYWHERE)
@@ -116,12 +121,12 @@ class Sequential(nn.Sequential):
 
     Outputs, and gradients of inputs and edge values, are those of ``torch.nn.Sequential`` bit
     for bit; gradients of biases up to rounding, as their sums over the batch are taken in
-    another order. A sparse layer computes the ReLU that follows it, and on the CPU layers that
-    follow each other are one node of torch's graph (`topokit.nn.kernels.edge_chain`). Modules
-    with hooks are computed one by one, so that they see what they would see otherwise, and so
-    is the whole where torch follows the computation (compilers, tracing). `topokit.sparsify`
-    gives this class to each ``torch.nn.Sequential`` in which it puts a sparse layer before a
-    ReLU.
+    another order. A sparse layer computes the ReLU that follows it (a convolution where its kernel
+    is ``csr``), and on the CPU linear layers that follow each other are one node of torch's graph
+    (`topokit.nn.kernels.edge_chain`). Modules with hooks are computed one by one, so that they see
+    what they would see otherwise, and so is the whole where torch follows the computation
+    (compilers, tracing). `topokit.sparsify` gives this class to each ``torch.nn.Sequential`` in
+    which it puts a sparse layer before a ReLU.
 
     Parameters
     ----------
@@ -161,6 +166,8 @@ class Sequential(nn.Sequential):
 def fuse(model: nn.Module) -> None:
     """Let each ``torch.nn.Sequential`` with a sparse layer before a ReLU compute both in one.
 
+    Linear layers and convolutions.
+
     Examples
     --------
     >>> from topokit.graph import LayerGraph
@@ -173,5 +180,5 @@ def fuse(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) is nn.Sequential and "forward" not in module.__dict__:
             kinds = [type(part) for part in module._modules.values()]
-            if (SparseLinear, nn.ReLU) in pairwise(kinds):
+            if any(a in RECTIFYING and b is nn.ReLU for a, b in pairwise(kinds)):
                 module.__class__ = Sequential

@@ -34,6 +34,8 @@ __all__ = [
     "set_mlp",
 ]
 
+_RELU = nn.ReLU()
+
 
 class SparseMLP(WithDropout):
     """Sparse layers ``fc1``, ``fc2``, ... with activations ``act1``, ... between them.
@@ -190,7 +192,7 @@ class SparseCNN(WithDropout):
         """Map (batch, ...) samples, reshaped to images, to (batch, n_out) scores."""
         x = x.reshape(-1, *self.image)
         for position in range(1, self.depth + 1):
-            x = torch.relu(self.get_submodule(f"conv{position}")(x))
+            x = activated(self.get_submodule(f"conv{position}"), _RELU, x)
             if position % 2:
                 x = self.dropped(x)
             else:
