@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from topokit.graph import EdgeUpdate, LayerGraph
 
-__all__ = ["DeviceGraph", "DeviceUpdate", "Row", "longest_rows", "sums_before", "tensors_of"]
+__all__ = [
+    "DeviceGraph",
+    "DeviceUpdate",
+    "Row",
+    "longest_rows",
+    "side_by_side",
+    "sums_before",
+    "tensors_of",
+]
 
 
 def _set(frozen: Any, **values: Any) -> None:
@@ -33,7 +41,7 @@ class DeviceGraph(LayerGraph):
     Parameters
     ----------
     shape : tuple of int
-        ``(n_out, n_in)``, without groups.
+        ``(n_out, n_in)``.
     ids : (n_edges,) int64 tensor
         Edge ids, increasing. Nobody else may write to this memory, nor to that of the other two.
     units : (n_edges,) int32 tensor
@@ -42,6 +50,8 @@ class DeviceGraph(LayerGraph):
         As `indptr`.
     longest : tuple of int
         The largest fan-in and the largest fan-out.
+    groups : int
+        As of every graph.
 
     Examples
     --------
@@ -57,9 +67,11 @@ class DeviceGraph(LayerGraph):
     pointers: torch.Tensor
     longest: tuple[int, int]
 
-    def __init__(self, shape: Any, ids: Any, units: Any, pointers: Any, longest: Any) -> None:
+    def __init__(
+        self, shape: Any, ids: Any, units: Any, pointers: Any, longest: Any, groups: int = 1
+    ) -> None:
         own = {"ids": ids, "units": units, "pointers": pointers, "longest": longest}
-        _set(self, shape=shape, groups=1, _cache={}, **own)
+        _set(self, shape=shape, groups=groups, _cache={}, **own)
 
     @property
     def n_edges(self) -> int:
@@ -74,7 +86,7 @@ class DeviceGraph(LayerGraph):
     def _fetch(self) -> LayerGraph:
         if not self.fetched:
             pointers, units = (np.array(t.cpu().numpy()) for t in (self.pointers, self.units))
-            self._cache["fetched"] = LayerGraph(self.shape, pointers, units)
+            self._cache["fetched"] = LayerGraph(self.shape, pointers, units, self.groups)
         return self._cache["fetched"]
 
     @property
@@ -156,6 +168,46 @@ def longest_rows(graph: LayerGraph) -> tuple[int, int]:
     if isinstance(graph, DeviceGraph):
         return graph.longest
     return int(graph.fan_in.max(initial=0)), int(graph.fan_out.max(initial=0))
+
+
+def side_by_side(graphs: Sequence[LayerGraph]) -> LayerGraph:
+    """Return the graph that has some graphs of one shape as its diagonal blocks.
+
+    Parameters
+    ----------
+    graphs : sequence of LayerGraph
+        Each without groups; they may have different numbers of edges.
+
+    Returns
+    -------
+    LayerGraph
+        With as many groups; its edges are those of the graphs, one graph after the other. Where one
+        of them is a `DeviceGraph`, so is this, and none is fetched.
+
+    Notes
+    -----
+    O(edges).
+
+    Examples
+    --------
+    >>> one, two = (LayerGraph.from_edge_ids(ids, (2, 2)) for ids in ([0, 3], [1]))
+    >>> side_by_side([one, two]).edge_ids.tolist()
+    [0, 5, 11]
+    """
+    count, (n_out, n_in) = len(graphs), graphs[0].shape
+    offsets = sums_before(graph.n_edges for graph in graphs)
+    shape = (count * n_out, count * n_in)
+    device = next((each.ids.device for each in graphs if isinstance(each, DeviceGraph)), None)
+    arrays = [tensors_of(graph, device or "cpu") for graph in graphs]
+    rows = [pointers[1:] + at for (pointers, _), at in zip(arrays, offsets, strict=False)]
+    pointers = torch.cat([rows[0].new_zeros(1), *rows])
+    units = torch.cat([own + at * n_in for at, (_, own) in enumerate(arrays)])
+    if device is None:
+        return LayerGraph(shape, pointers.numpy(), units.numpy(), count)
+    starts = torch.arange(shape[0], device=device) * shape[1]
+    ids = torch.repeat_interleave(starts, pointers.diff(), output_size=offsets[-1]) + units
+    longest = [max(each) for each in zip(*map(longest_rows, graphs), strict=True)]
+    return DeviceGraph(shape, ids, units, pointers, tuple(longest), count)
 
 
 def sums_before(sizes: Iterable[int]) -> list[int]:
