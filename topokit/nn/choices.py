@@ -7,8 +7,9 @@ device and never wait for it: `topokit.nn.rewiring` says what comes of it.
 float64 and rounded to the number type of what was captured, block by block: of `BLOCK_CELLS` cells,
 as on the CPU, and of as many numbers of samples. The CPU adds in the number type itself, and each
 device in an order of its own, so a score can differ in its last digit, in float32 by a few of them.
-The choice differs only where the last edge that is grown and the first that is not are that close;
-equal scores (of units with equal activations, or 0) are equal on every device.
+The choice differs only where the last edge that is grown and the first that is not are that close
+(of `snfs` also where a layer's share of the edges is that close to another whole number); equal
+scores (of units with equal activations, or 0) are equal on every device.
 """
 
 from __future__ import annotations
