@@ -253,6 +253,16 @@ class Factors(NamedTuple):
     inputs : list of (samples, n_in) tensor
     others : list of (samples, n_out) tensor
         Gradients of the outputs, or the outputs, of the same samples.
+
+    Examples
+    --------
+    >>> one = Factors("output_grad", [torch.tensor([[1.0, 2.0]])], [torch.tensor([[3.0, -1.0]])])
+    >>> gradients(one)(slice(0, 2)).tolist()
+    [[3.0, 6.0], [1.0, 2.0]]
+    >>> at_edges(one, torch.tensor([0, 1]), torch.tensor([1, 0])).tolist()
+    [6.0, -1.0]
+    >>> similarities(one)(slice(0, 2)).tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
     """
 
     name: str
