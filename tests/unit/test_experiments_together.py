@@ -27,11 +27,13 @@ from topokit.experiments.runs import _build, make_optimizer, plan_of, resume
 from topokit.experiments.samples import Samples, shuffled_together
 from topokit.experiments.study import study_from
 from topokit.experiments.sweep import sweep
-from topokit.experiments.together import Together, grouped, side_by_side
+from topokit.experiments.together import Together, grouped
 from topokit.experiments.verify import verify
 from topokit.graph import LayerGraph
 from topokit.nn.activations import dropped_out
 from topokit.nn.kernels import EdgeIndex, products
+from topokit.nn.kernels.graphs import DeviceGraph, DeviceUpdate, side_by_side
+from topokit.nn.rewiring import decide_on
 
 TINY = ["epochs=3", "data.n_train=130", "data.n_test=30", "batch_size=20",
         "model.widths=[64,30,20,10]"]  # fmt: skip
@@ -195,6 +197,52 @@ def test_recorded_steps_of_all_runs(name, monkeypatch):
     assert looked_at == (name == "gradients of a batch")
 
 
+@pytest.fixture
+def on_the_device(monkeypatch):
+    """Rewirings are decided, and products computed, by operations of a device."""
+    from topokit.nn import fused, kernels
+
+    monkeypatch.setattr(kernels, "sparse_product", lambda kind: products.PRODUCTS["torch"])
+    monkeypatch.setattr(fused, "edge_chain", lambda x, layers: None)
+    decide_on("cpu")
+    yield
+    decide_on("cpu", False)
+
+
+@pytest.mark.parametrize("name", ["set", "gradients of a batch", "gradients within epochs",
+                                  "gradients of many steps", "validation accuracy",
+                                  "other densities"])  # fmt: skip
+def test_rewiring_stays_on_the_device(name, on_the_device, monkeypatch):
+    expected = alone(CASES[name])
+    fetched = []
+    for kind, method in ((DeviceGraph, "_fetch"), (DeviceUpdate, "source")):
+        original = getattr(kind, method)
+        call = original.fget if isinstance(original, property) else original
+
+        def read(self, call=call):
+            fetched.append(self)
+            return call(self)
+
+        again = property(read) if isinstance(original, property) else read
+        monkeypatch.setattr(kind, method, again)
+    group = group_of(CASES[name])
+    found = {training: [] for training in group.left}
+    while group.left:
+        for training, outcome in group.round():
+            assert not isinstance(outcome, Exception)
+            found[training].append(outcome)
+        if group.left:
+            layers = [*group._network.model.children()]
+            rewired = [layer.graph for layer in layers if hasattr(layer, "graph")]
+            assert all(graph.groups == 2 for graph in rewired)
+    assert not fetched
+    monkeypatch.undo()
+    found = [(epochs, training.state) for training, epochs in found.items()]
+    graphs = [graph for epochs, _ in found for e in epochs[1:] for graph in e.topology.values()]
+    assert any(isinstance(graph, DeviceGraph) for graph in graphs)
+    assert_same(found, expected, exact=False)
+
+
 def test_runs_that_are_behind_catch_up():
     expected = alone([], 3)
     several = [made([], seed) for seed in range(3)]
@@ -304,6 +352,17 @@ def test_graphs_side_by_side(rng):
         sorted(r * 12 + c for r, c in zip(*matrices.nonzero(), strict=True)), (9, 12)
     )
     assert whole.groups == 3
+    pointers, units = (torch.from_numpy(np.array(a)) for a in (graphs[0].indptr, graphs[0].indices))
+    ids = torch.from_numpy(np.array(graphs[0].edge_ids))
+    longest = max(graphs[0].fan_in), max(graphs[0].fan_out)
+    graphs[0] = DeviceGraph((3, 4), ids, units, pointers, longest)
+    there = side_by_side(graphs)
+    assert isinstance(there, DeviceGraph)
+    assert not graphs[0].fetched
+    assert not there.fetched
+    assert there.longest == (4, 3)
+    assert there.ids.tolist() == whole.edge_ids.tolist()
+    assert there == whole
 
 
 @pytest.mark.parametrize("devices", [("cpu",), ()])

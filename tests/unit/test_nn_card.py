@@ -57,11 +57,11 @@ def test_the_benchmark_runs_without_a_card():
     assert done.stdout.startswith("no card, Triton's interpreter; torch ")
     assert "| failed |" not in done.stdout
     assert "random shapes against float64, largest relative errors: float32 " in done.stdout
-    assert "4 networks rewired twice, with the edges that the CPU chooses." in done.stdout
+    assert "8 networks rewired twice, with the edges that the CPU chooses." in done.stdout
     assert " ms decided by the CPU | " in done.stdout
     table, _, others = done.stdout.partition("CONFIGURATIONS = {")
     rows = [line for line in table.splitlines() if line.startswith("| ")]
-    assert len(rows) == 1 + 2 + 2 + 1 + 1 + 2 + 2 + 2  # seeds together: a step and an epoch
+    assert len(rows) == 1 + 2 + 2 + 1 + 1 + 2 + 2 + 2 + 3  # at the end rewirings by scores
     assert all(row.count("|") == 6 for row in rows)
     assert others.count("Configuration(4, 4, 1)") == 3
     assert [line.split(" | ")[3] for line in others.splitlines() if line.startswith("| 8 x 9")] == [

@@ -12,7 +12,8 @@ Of these the network is a copy for as long as no run has to be looked at by itse
 - in between, steps are made of the whole, and each run's engine is told of them afterwards
   (`Engine.unseen`);
 - steps whose activations a rule looks at are made run by run, and so are evaluation, rewiring,
-  measuring and recording, by the code of single runs;
+  measuring and recording, by the code of single runs. Rewirings that are decided on a device
+  (`topokit.nn.rewiring`) leave their graphs there, and the network's is made of them there;
 - a run that fails is left out from the next epoch on; until then its numbers, which nothing else
   reads, are computed along.
 
@@ -54,15 +55,16 @@ from topokit.experiments.loop import (
 from topokit.experiments.recorder import EpochRecorder
 from topokit.experiments.runs import Course, make_optimizer, plan_of, recorder_of, with_place
 from topokit.experiments.samples import Batch, Samples, shuffled_together
-from topokit.graph import EdgeUpdate, LayerGraph
+from topokit.graph import EdgeUpdate
 from topokit.nn.activations import dropped_out
 from topokit.nn.kernels import choose_kernel
+from topokit.nn.kernels.graphs import side_by_side
 from topokit.nn.kernels.products import one_by_one
 from topokit.nn.layers import SparseLinear
 from topokit.nn.models import SparseMLP
 from topokit.rules import UpdateRule, make_rule
 
-__all__ = ["Together", "condition_of", "grouped", "run_together", "side_by_side", "why_alone"]
+__all__ = ["Together", "condition_of", "grouped", "run_together", "why_alone"]
 
 MODEL = "set_mlp"  # the model of `MODELS` that can be trained together
 
@@ -146,40 +148,6 @@ def grouped(
         for at in range(0, len(names), most)
     ]
     return groups, alone
-
-
-def side_by_side(graphs: Sequence[LayerGraph]) -> LayerGraph:
-    """Return the graph that has some graphs of one shape as its diagonal blocks.
-
-    Parameters
-    ----------
-    graphs : sequence of LayerGraph
-        Each without groups; they may have different numbers of edges.
-
-    Returns
-    -------
-    LayerGraph
-        With as many groups; its edges are those of the graphs, one graph after the other.
-
-    Notes
-    -----
-    O(edges).
-
-    Examples
-    --------
-    >>> one, two = (LayerGraph.from_edge_ids(ids, (2, 2)) for ids in ([0, 3], [1]))
-    >>> side_by_side([one, two]).edge_ids.tolist()
-    [0, 5, 11]
-    """
-    n_out, n_in = graphs[0].shape
-    offsets = np.cumsum([0, *(graph.n_edges for graph in graphs)])
-    pointers = [graph.indptr[1:] + at for graph, at in zip(graphs, offsets, strict=False)]
-    units = [graph.indices + at * n_in for at, graph in enumerate(graphs)]
-    count = len(graphs)
-    shape = (count * n_out, count * n_in)
-    return LayerGraph(
-        shape, np.concatenate([[0], *pointers]), np.concatenate(units).astype(np.int32), count
-    )
 
 
 class _Joined(SparseMLP):
@@ -299,7 +267,7 @@ class Network:
                 layer: Any = self.model.get_submodule(name)
                 graph = side_by_side([index.graph for index in now])
                 source = np.full(graph.n_edges, -1)
-                values = np.zeros(graph.n_edges, np.float32)
+                values = layer.values.new_zeros(graph.n_edges)
                 layer.replace_graph(EdgeUpdate(layer.graph, graph, source), values)
                 self._indices[name] = now
         for own, parts in self._pairs:

@@ -31,6 +31,9 @@ __all__ = [
     "union",
 ]
 
+BLOCK_CELLS = 1 << 22  # possible edges that are scored at once
+NAN_SCORES = "expected scores without nan, got nan in rows {}..{}"
+
 
 def integers(array: ArrayLike, dtype: Any, what: str) -> NDArray[Any]:
     """Return an array of whole numbers as `dtype`; refuse other numbers and those out of range.
@@ -570,7 +573,7 @@ def top_absent(
     k: int,
     scores: Callable[[slice], NDArray[Any]],
     *,
-    block_cells: int = 1 << 22,
+    block_cells: int = BLOCK_CELLS,
 ) -> NDArray[np.int64]:
     """Return the `k` absent edges with the largest scores, computed in row blocks.
 
@@ -615,7 +618,7 @@ def top_absent(
         stop = min(start + step, graph.n_out)
         block = np.array(scores(slice(start, stop)), dtype=float).reshape(-1)
         if np.isnan(block).any():
-            raise ValueError(f"expected scores without nan, got nan in rows {start}..{stop - 1}")
+            raise ValueError(NAN_SCORES.format(start, stop - 1))
         lo, hi = graph.indptr[start], graph.indptr[stop]
         local = np.repeat(np.arange(stop - start), np.diff(graph.indptr[start : stop + 1]))
         absent = _within_groups(graph, start, stop)

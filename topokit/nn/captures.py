@@ -141,16 +141,15 @@ class Calls:
                 "each batch into a new tensor"
             )
 
-    def factor(self, values: torch.Tensor) -> float:
+    def factor(self, values: torch.Tensor) -> torch.Tensor:
         """Return what the gradient was multiplied by since it was added: unscaled, clipped by norm.
 
-        1 if it was changed in another way.
+        1 if it was changed in another way. A float64 number on the device, which is not waited for.
         """
         if self._largest is None or values.grad is None:
-            return 1.0
+            return torch.ones((), dtype=torch.float64, device=values.device)
         at, before = self._largest
-        after = values.grad.detach()[at]
-        return 1.0 if torch.equal(before, after) else factor_between(before, after)
+        return factor_between(before, values.grad.detach()[at])
 
     def clear(self) -> None:
         """Forget all calls."""
@@ -177,14 +176,15 @@ def largest(gradient: torch.Tensor) -> torch.Tensor:
     return gradient.detach().abs().topk(min(COMPARED, gradient.numel())).indices
 
 
-def factor_between(before: torch.Tensor, after: torch.Tensor) -> float:
+def factor_between(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
     """Return what some gradients were multiplied by; 1 if they were changed in another way."""
     before, after = before.double(), after.double()
-    if not before.numel() or not before[0]:
-        return 1.0
+    one = before.new_ones(())
+    if not before.numel():
+        return one
     factor = after[0] / before[0]
-    same = torch.allclose(after, factor * before, rtol=1e-2, atol=0)
-    return float(factor) if same and torch.isfinite(factor) else 1.0
+    same = torch.isclose(after, factor * before, rtol=1e-2, atol=0).all()
+    return torch.where(same & torch.isfinite(factor) & (before[0] != 0), factor, one)
 
 
 def _version(x: torch.Tensor) -> int:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from topokit.graph import EdgeUpdate, LayerGraph, Topology, same_edges
+from topokit.nn import attached
 from topokit.nn.attached import Attached, Stamps, unwrapped_all
-from topokit.nn.averages import check_average, follow, layers_of_copy
 from topokit.nn.captures import found_inf
 from topokit.nn.distributed import Member, in_all_processes, refuse_divided
 from topokit.nn.layers import EdgeLayer, sparse_layers
@@ -431,10 +431,10 @@ class Engine(Schedule, Attached, Member):
             layer = self._layers[name]
             averages = [copy[name] for copy in self._averages]
             for average in averages:
-                check_average(name, average, update.before)
+                attached.check_average(name, average, update.before)
             layer.replace_graph(update, values, holders[name], **start)
             for average in averages:
-                follow(average, update, values)
+                attached.follow(average, update, values)
             self._stamp(name, holders[name])
             self._data.carry(name, update, values)
 
@@ -487,7 +487,7 @@ class Engine(Schedule, Attached, Member):
         >>> same_edges(ema.module[0].graph, model[0].graph)
         True
         """
-        layers = layers_of_copy(copy, self._layers)
+        layers = attached.layers_of_copy(copy, self._layers)
         if layers not in self._averages:  # compared by identity
             self._averages.append(layers)
         return copy
@@ -515,7 +515,7 @@ class Engine(Schedule, Attached, Member):
         for copy in self._averages:
             average = copy[name]
             if not same_edges(average.graph, graph):
-                follow(average, EdgeUpdate.between(average.graph, graph), values)
+                attached.follow(average, EdgeUpdate.between(average.graph, graph), values)
         self._data.carry(name, update, values)
         if self.steps:
             warnings.warn(RESUMED, stacklevel=2)

@@ -198,16 +198,20 @@ class EdgeLayer(nn.Module):
         Captured are all calls of the layer whose gradient has been added to that of the values; or
         if there are none, the last call.
         """
-        graph = self.graph
-        arrays: dict[str, Any] = {}
+        arrays: dict[str, Any] = {name: x.cpu().numpy() for name, x in self.captured().items()}
+        return LayerView(self.graph, _known(self.values.detach()).cpu().numpy(), **arrays)
+
+    def captured(self) -> dict[str, torch.Tensor]:
+        """Return what was captured, as `view` does, where it is; bfloat16 as float32."""
+        found = {}
         calls = [] if self.calls is None else self.calls.shown()
-        sides = {"inputs": graph.n_in, "outputs": graph.n_out, "output_grad": graph.n_out}
+        sides = {"inputs": self.n_in, "outputs": self.n_out, "output_grad": self.n_out}
         for name, width in sides.items():
             parts = [getattr(call, name) for call in calls]
             if parts and all(part is not None for part in parts):
-                flat = [_numpy(self._samples(name, p)).reshape(-1, width) for p in parts]
-                arrays[name] = flat[0] if len(flat) == 1 else np.concatenate(flat)
-        return LayerView(graph, _numpy(self.values.detach()), **arrays)
+                flat = [_known(self._samples(name, p)).reshape(-1, width) for p in parts]
+                found[name] = flat[0] if len(flat) == 1 else torch.cat(flat)
+        return found
 
     def _samples(self, name: str, captured: torch.Tensor) -> torch.Tensor:
         """Return a captured batch in the form (..., units)."""
@@ -355,7 +359,7 @@ class EdgeLayer(nn.Module):
                         "optimizer would keep the parameters of before"
                     )
                     return
-                engine.loaded(self, graph, _numpy(values.detach()))
+                engine.loaded(self, graph, _known(values.detach()).cpu().numpy())
             if values.shape != self.values.shape and held == ["values"]:
                 self._exchange(self.values.new_empty(graph.n_edges))
             for name, buffer in _buffers(graph, self.indices.device).items():
@@ -453,10 +457,9 @@ def _graph_of(
     return LayerGraph((int(n_out), int(n_in)), rows, columns, groups)
 
 
-def _numpy(x: torch.Tensor) -> NDArray[Any]:
-    """Return a detached tensor as numpy array; bfloat16, which numpy lacks, as float32."""
-    x = x.float() if x.dtype == torch.bfloat16 else x
-    return x.cpu().numpy()
+def _known(x: torch.Tensor) -> torch.Tensor:
+    """Return a tensor of a number type that numpy has: bfloat16 as float32."""
+    return x.float() if x.dtype == torch.bfloat16 else x
 
 
 def _other(dtype: torch.dtype) -> torch.dtype:

@@ -1,15 +1,25 @@
 """The decisions of a rewiring, on the device where the values of the edges are.
 
-Where values are on a graphics card, rules that drop by a function of `DROPS` and grow at random
-decide there, so that no array of edges leaves it. What they choose is what `topokit.rules` chooses,
-edge for edge: the same random numbers, and the same order of ties. Everything else (`fits` says
-what) is decided on the CPU, from copies of the values.
+Where values are on a graphics card, these rules decide there: `set`, `set_magnitude`, `random`,
+`static`, `rigl`, `snfs`, `ctre_sim`, `ctre_seq`, `gmp`, `granet`, `mest`, `gradient_ratio`, and
+those that users compose of the same functions. No array of edges, gradients or activations leaves
+it. What they choose is what `topokit.rules` chooses, edge for edge: the same random numbers, and
+the same order of ties. Scores that are sums may differ in their last digit (`topokit.nn.choices`
+says where that shows). Everything else (`fits` says what) is decided on the CPU, from copies of the
+values and of what was captured.
 
 **How.** All layers are treated as one long row of cells, each layer's after those of the one
-before, so that most operations are launched once for all layers; some 30 are for each. All sizes
-are known beforehand, but for the numbers of values of each sign, and for whether enough numbers
-were drawn: the CPU waits for the device twice. Positions are found by running sums and searches in
-sorted ids. Memory is O(edges).
+before, so that most operations are launched once for all layers; some 30 are for each, and some 40
+for each block of scored cells. Positions are found by running sums and searches in sorted ids.
+Memory is O(edges), and what a block of `BLOCK_CELLS` cells takes.
+
+**Waits.** The CPU waits for the device once, to learn whether all scores were numbers, enough
+random numbers were drawn and enough scores were positive, and the longest rows of the new graphs;
+one wait more for rules that need a number before they can go on: of values of each sign (`set`), of
+random numbers (`random`), the mean momentum of layers (`snfs`), how many each layer loses to
+pruning (`gmp`, `granet`), how many of the best edges were just dropped (`ctre_sim`). Where fewer
+edges than are grown have a positive score, these are ranked again, with random numbers for the
+rest, and there is a wait more. Steps that a rule looks at are not waited for.
 
 **How it is tested** (``tests/unit/test_nn_rewiring.py``). All operations are torch's and run on any
 device: the tests let the CPU have them by `decide_on`, and compare with `topokit.rules`.
@@ -17,38 +27,48 @@ device: the tests let the CPU have them by `decide_on`, and compare with `topoki
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import cache
+from functools import partial
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from topokit.graph import EdgeUpdate, LayerGraph
-from topokit.nn.kernels.graphs import DeviceGraph, DeviceUpdate
+from topokit.graph.layergraph import BLOCK_CELLS, NAN_SCORES
+from topokit.nn.choices import (
+    Best,
+    Draw,
+    Factors,
+    at_edges,
+    best,
+    gradients,
+    past_edges,
+    similarities,
+    subsets,
+)
+from topokit.nn.kernels.graphs import DeviceGraph, DeviceUpdate, Row
 from topokit.nn.layers import EdgeLayer
 from topokit.nn.optimizer_state import carried, compacted
 from topokit.nn.rule_data import RuleData
 from topokit.rules import LayerView, UpdateRule, drop, grow, rewire_network
-from topokit.rules.budget import without_growing
+from topokit.rules.budget import PruneTo, ShareByImportance, share_by_means, without_growing
 from topokit.rules.init import by_sizes
-from topokit.rules.published import no_change
+from topokit.rules.published import ByGradient, gradient_magnitude, no_change
 from topokit.rules.rewire import per_layer, zeros
 from topokit.rules.stream import stream_of
 
-__all__ = ["Draw", "decide", "decide_on", "fits", "numbers", "subsets"]
+__all__ = ["decide", "decide_on", "fits"]
 
 Changes = dict[str, tuple[EdgeUpdate, Any]]
 Tensor = torch.Tensor
 
 _DEVICES = {"cuda"}
 
-LOW = 0xFFFFFFFF
 MOST_CELLS = 1 << 62  # of all layers; more are decided on the CPU
 TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-PLANS = (per_layer, no_change)
+CAPTURED = ({"gradient"}, {"momentum"}, {"activations"})  # of which a rule may need one
 
 
 def decide_on(device: str, there: bool = True) -> None:
@@ -59,20 +79,23 @@ def decide_on(device: str, there: bool = True) -> None:
 def fits(rule: UpdateRule, layers: Iterable[EdgeLayer]) -> bool:
     """Return whether a rule can decide on the device of some layers.
 
-    Not those that look at more than values (`needs`, `memory`, `prepare`), that plan or choose by
-    other functions than those known here, as plugins do, or whose grown edges start from values of
-    others; nor for layers with groups, of complex numbers, or on several devices.
+    Not those that keep something for each edge (`memory`, or ``sign``, ``sensitivity`` or
+    ``explored`` among `needs`), prepare the whole network or take part in steps, that plan or
+    choose by other functions than those known here, as plugins do, or whose grown edges start from
+    values of others; nor for layers with groups, of complex numbers, or on several devices.
     """
     layers = list(layers)
     devices = {layer.values.device for layer in layers}
+    captured = {*rule.needs} - {"stalled"}
     return (
         len(devices) == 1
         and next(iter(devices)).type in _DEVICES
-        and rule.drop in DROPS
-        and rule.grow is grow.uniform
+        and _drops(rule) is not None
+        and any(rule.grow is known for known in GROWS)
         and by_sizes(rule.init) is not None
-        and rule.plan in PLANS
-        and not (rule.needs or rule.memory or rule.prepare or rule.step)
+        and _plans(rule) is not None
+        and (not captured or captured in CAPTURED)
+        and not (rule.memory or rule.prepare or rule.step)
         and all(layer.groups == 1 and layer.values.dtype in TYPES for layer in layers)
         and sum(layer.n_out * layer.n_in for layer in layers) < MOST_CELLS
     )
@@ -105,62 +128,78 @@ def decide(
     moving = {name: layer for name, layer in data.layers.items() if name not in fixed}
     share = {"drop_fraction": drop_fraction, "progress": progress}
     if alone and fits(rule, moving.values()):
-        data.forget_batches()
-        return _decided(moving, rule, rng, growing, share)
+        return _decided(data, moving, rule, rng, growing, share)
     if not growing:
         rule = rule._replace(plan=without_growing(rule.plan))
     return rewire_network(data.views(), rule, **share, rng=rng, fixed=fixed)
 
 
 class _Part(NamedTuple):
-    """What is to happen in a layer."""
+    """What is to happen in a layer; `view` has its sizes and no memory."""
 
-    graph: LayerGraph
+    view: LayerView
     values: Tensor
     ids: Tensor
-    n_drop: int
-    n_grow: int
+    factors: Factors | None
+    n_drop: int = 0
+    n_grow: int = 0
+
+    @property
+    def graph(self) -> LayerGraph:
+        """The graph before."""
+        return self.view.graph
 
     @property
     def left(self) -> int:
         """Number of edges afterwards."""
         return self.graph.n_edges - self.n_drop + self.n_grow
 
+    def captured(self, other: str) -> Factors:
+        """Return inputs and `other`, or raise a ValueError as the view does."""
+        self.view.captured("inputs", other)
+        assert self.factors is not None
+        return self.factors
+
+    def gradient(self) -> Tensor:
+        """Return ``abs(dL/dw)`` of the edges, in float64."""
+        factors, n_in = self.captured("output_grad"), self.graph.n_in
+        return at_edges(factors, self.ids // n_in, self.ids % n_in).abs_()
+
 
 def _decided(
+    data: RuleData,
     layers: Mapping[str, EdgeLayer],
     rule: UpdateRule,
     rng: np.random.Generator,
     growing: bool,
     share: dict[str, float],
 ) -> Changes:
-    views = {name: _view(layer) for name, layer in layers.items()}
+    way = grow.uniform if "stalled" in rule.needs and data.stalled else rule.grow
+    factors = data.factors(activations=way is not grow.uniform)
+    every = {name: _part(layer, factors.get(name)) for name, layer in layers.items()}
     parts = {}
-    for name, (n_drop, n_grow) in rule.plan(views, **share).items():
+    for name, (n_drop, n_grow) in _plans(rule)(every, **share).items():
         n_grow = n_grow if growing else 0
         if not n_drop and not n_grow:
             continue
-        graph, values = views[name].graph, layers[name].values.detach()
-        parts[name] = _Part(graph, values, _ids(graph, layers[name]), n_drop, n_grow)
+        parts[name] = every[name]._replace(n_drop=n_drop, n_grow=n_grow)
         if parts[name].left < 1:
             raise ValueError(f"expected at least one edge to stay in layer {name!r}, got none")
     if not parts:
         return {}
-    positions = DROPS[rule.drop](list(parts.values()))
+    moving = list(parts.values())
+    dropping = _drops(rule)(moving)
     law, regrown = by_sizes(rule.init) or (zeros, False)
-    draws, starts = [], {}
+    keys, starts = [], {}
     for name, part in parts.items():  # keys are drawn in the order in which the CPU draws them
-        if rule.drop is drop.random and part.n_drop:
-            draws.append(Draw(stream_of(rng).key, part.graph.n_edges, part.n_drop))
+        n_keys = int(rule.drop is drop.random and part.n_drop > 0)
+        n_keys += GROWS[way](part.graph.n_absent, part.n_grow) if part.n_grow else 0
+        keys.append([stream_of(rng).key for _ in range(n_keys)])
         if part.n_grow:
-            absent = part.graph.n_absent + part.n_drop
-            draws.append(Draw(stream_of(rng).key, absent, part.n_grow))
-            starts[name] = _start(law, views[name], part, rng)
-    more, found = 0, None
-    while found is None:
-        chosen, missing = subsets(draws, part.values.device, more=more, wait=positions is None)
-        found = _merged(list(parts.values()), positions, chosen, missing)
-        more += 1
+            starts[name] = _start(law, part, rng)
+    found = (_uniformly if way is grow.uniform else partial(_by_scores, way))(
+        moving, dropping, keys
+    )
     changes: Changes = {}
     for (name, part), update in zip(parts.items(), found, strict=True):
         values = carried(update, part.values)
@@ -170,11 +209,17 @@ def _decided(
     return changes
 
 
-def _view(layer: EdgeLayer) -> LayerView:
-    """Return a view that tells sizes and the number type: its values take no memory."""
+def _part(layer: EdgeLayer, factors: Factors | None) -> _Part:
+    """Return what is known of a layer; the arrays of its view take no memory."""
     kind = torch.float32 if layer.values.dtype == torch.bfloat16 else layer.values.dtype
-    zero = torch.zeros((), dtype=kind).numpy()
-    return LayerView(layer.graph, np.broadcast_to(zero, layer.nnz))
+    zero = np.zeros((), str(kind).removeprefix("torch."))
+    captured: dict[str, Any] = {}
+    if factors is not None:
+        inputs, others = (sum(map(len, side)) for side in factors[1:])
+        captured["inputs"] = np.broadcast_to(zero, (inputs, layer.n_in))
+        captured[factors.name] = np.broadcast_to(zero, (others, layer.n_out))
+    view = LayerView(layer.graph, np.broadcast_to(zero, layer.nnz), **captured)
+    return _Part(view, layer.values.detach(), _ids(view.graph, layer), factors)
 
 
 def _ids(graph: LayerGraph, layer: EdgeLayer) -> Tensor:
@@ -186,11 +231,11 @@ def _ids(graph: LayerGraph, layer: EdgeLayer) -> Tensor:
     return rows + layer.indices
 
 
-def _start(law: Any, view: LayerView, part: _Part, rng: np.random.Generator) -> Tensor | None:
+def _start(law: Any, part: _Part, rng: np.random.Generator) -> Tensor | None:
     """Return the values of grown edges, which depend on sizes alone; None for zeros."""
     if law is zeros:
         return None
-    drawn = np.asarray(law(view, np.arange(part.n_grow), rng)).astype(view.values.dtype)
+    drawn = np.asarray(law(part.view, np.arange(part.n_grow), rng)).astype(part.view.values.dtype)
     return torch.from_numpy(drawn).to(part.values.device, part.values.dtype, non_blocking=True)
 
 
@@ -208,34 +253,116 @@ def _begin(
 
 
 # ---------------------------------------------------------------------------------------------
+# How many edges.
+
+
+def _plans(rule: UpdateRule) -> Any:
+    """Return what plans as a rule does, ``plan(parts, **share)``; None if it is unknown."""
+    plan = rule.plan
+    if plan is per_layer or plan is no_change:
+        return lambda parts, **share: plan(_views(parts), **share)
+    if isinstance(plan, ShareByImportance) and plan.importance is gradient_magnitude:
+        return _by_mean_gradient
+    if isinstance(plan, PruneTo) and not plan.each:
+        return partial(_pruning, plan)
+    return None
+
+
+def _views(parts: Mapping[str, _Part]) -> dict[str, LayerView]:
+    return {name: part.view for name, part in parts.items()}
+
+
+def _by_mean_gradient(parts: Mapping[str, _Part], **share: float) -> dict[str, tuple[int, int]]:
+    """As `topokit.rules.budget.ShareByImportance`; waits for the device."""
+    means = [
+        part.gradient().mean() if part.graph.n_edges else part.ids.sum().double()
+        for part in parts.values()
+    ]
+    found = torch.stack(means).tolist() if means else []
+    return share_by_means(_views(parts), found, **share)
+
+
+def _pruning(
+    plan: PruneTo, parts: Mapping[str, _Part], *, drop_fraction: float, progress: float
+) -> dict[str, tuple[int, int]]:
+    """As `PruneTo`: counts of the network's lowest, of all but one in each layer; waits."""
+    views = _views(parts)
+    n_total, caps = plan.of_network(views, progress)
+    magnitudes = [part.values.abs() for part in parts.values()]
+    if not magnitudes:
+        return {}
+    pairs = list(zip(magnitudes, caps.values(), strict=True))
+    lowest = torch.cat([each.sort().values[:most] for each, most in pairs])
+    layer = [torch.full((most,), i, device=each.device) for i, (each, most) in enumerate(pairs)]
+    chosen = torch.cat(layer)[torch.sort(lowest, stable=True).indices[:n_total]]
+    counts = [(chosen == i).sum() for i in range(len(pairs))]
+    found = torch.stack([*counts, *((each == each).sum() for each in magnitudes)]).tolist()
+    if found[len(pairs) :] != [part.graph.n_edges for part in parts.values()]:
+        raise ValueError(drop.NAN)
+    return plan.given(views, dict(zip(views, found, strict=False)), drop_fraction)
+
+
+# ---------------------------------------------------------------------------------------------
 # What is dropped.
 
-Positions = list[Tensor] | None
+
+class _Dropping(NamedTuple):
+    """What leaves each layer.
+
+    Parameters
+    ----------
+    positions : list of int64 tensor, or None
+        None where they are drawn.
+    numbers : list of int64 tensor
+        How many scores of each layer are numbers, where that is still to be checked.
+    """
+
+    positions: list[Tensor] | None
+    numbers: Sequence[Tensor] = ()
 
 
-def _checked(counts: Tensor, parts: Sequence[_Part]) -> list[list[int]]:
-    """Return counts of layers, the last of which is that of numbers; wait for the device."""
-    found = counts.tolist()
-    for row, part in zip(found, parts, strict=True):
-        if row[-1] != part.graph.n_edges:
+def _drops(rule: UpdateRule) -> Any:
+    """Return what drops as a rule does, ``drop(parts)``; None if it is unknown."""
+    if isinstance(rule.drop, ByGradient):
+        return partial(_by_gradient, rule.drop)
+    return next((ours for known, ours in DROPS.items() if known is rule.drop), None)
+
+
+def _check_numbers(counts: Sequence[int], parts: Sequence[_Part]) -> None:
+    """Raise a ValueError if not all scores by which a layer loses edges are numbers."""
+    for found, part in zip(counts, parts, strict=True):
+        if part.n_drop and found != part.graph.n_edges:
             raise ValueError(drop.NAN)
-    return found
 
 
-def _smallest(parts: Sequence[_Part]) -> Positions:
+def _lowest(scores: Sequence[Tensor], parts: Sequence[_Part]) -> _Dropping:
+    """As `topokit.rules.drop.lowest`."""
+    positions = [
+        torch.sort(each, stable=True).indices[: part.n_drop]
+        for each, part in zip(scores, parts, strict=True)
+    ]
+    return _Dropping(positions, [(each == each).sum() for each in scores])
+
+
+def _smallest(parts: Sequence[_Part]) -> _Dropping:
     """As `topokit.rules.drop.smallest_magnitude`."""
-    _checked(torch.stack([(p.values == p.values).sum() for p in parts])[:, None], parts)
-    return [torch.sort(p.values.abs(), stable=True).indices[: p.n_drop] for p in parts]
+    return _lowest([part.values.abs() for part in parts], parts)
 
 
-def _closest_to_zero(parts: Sequence[_Part]) -> Positions:
-    """As `topokit.rules.drop.signed_magnitude`."""
-    counts = [
+def _by_gradient(how: ByGradient, parts: Sequence[_Part]) -> _Dropping:
+    """As `topokit.rules.published.ByGradient`."""
+    return _lowest([how.importance(p.values.abs().double(), p.gradient()) for p in parts], parts)
+
+
+def _closest_to_zero(parts: Sequence[_Part]) -> _Dropping:
+    """As `topokit.rules.drop.signed_magnitude`; waits for the device."""
+    counts = torch.stack([
         torch.stack([(v < 0).sum(), (v > 0).sum(), (v == v).sum()])
         for v in (p.values for p in parts)
-    ]
+    ]).tolist()  # fmt: skip
+    _check_numbers([row[-1] for row in counts], parts)
     result = []
-    for part, (below, above, _) in zip(parts, _checked(torch.stack(counts), parts), strict=True):
+    for part, (below, above, _) in zip(parts, counts, strict=True):
         n, n_zero = part.n_drop, part.graph.n_edges - below - above
         values = part.values + 0.0  # one zero, not two
         rising = torch.sort(values, stable=True).indices
@@ -248,22 +375,22 @@ def _closest_to_zero(parts: Sequence[_Part]) -> Positions:
             falling = torch.sort(values, stable=True, descending=True).indices
             taken = falling[above + n_zero : above + n_zero + n_below]
             result[-1] = torch.cat([result[-1], taken])
-    return result
+    return _Dropping(result)
 
 
-def _random(parts: Sequence[_Part]) -> Positions:
+def _random(parts: Sequence[_Part]) -> _Dropping:
     """As `topokit.rules.drop.random`: the positions are drawn, no values are looked at."""
-    return None
+    return _Dropping(None)
 
 
-def _none(parts: Sequence[_Part]) -> Positions:
+def _none(parts: Sequence[_Part]) -> _Dropping:
     """As `topokit.rules.drop.nothing`, with its error."""
     for part in parts:
         drop.nothing(None, part.n_drop, None)  # type: ignore[arg-type]  # it looks at neither
-    return None
+    return _Dropping([part.ids[:0] for part in parts])
 
 
-DROPS: dict[Any, Callable[[Sequence[_Part]], Positions]] = {
+DROPS: dict[Any, Callable[[Sequence[_Part]], _Dropping]] = {
     drop.smallest_magnitude: _smallest,
     drop.signed_magnitude: _closest_to_zero,
     drop.random: _random,
@@ -273,235 +400,142 @@ DROPS: dict[Any, Callable[[Sequence[_Part]], Positions]] = {
 
 
 # ---------------------------------------------------------------------------------------------
-# The new graphs.
+# What is grown.
+
+GROWS: dict[Any, Callable[[int, int], int]] = {
+    grow.uniform: lambda n_absent, n: 1,
+    grow.gradient: lambda n_absent, n: 1,
+    grow.cosine_or_random: lambda n_absent, n: 1,
+    grow.new_by_cosine: lambda n_absent, n: 2 + (n_absent < n),
+}
+"""Functions of `topokit.rules.grow` that are known here, and how many keys each draws, given the
+number of absent edges, those just dropped not counted, and that of the edges to grow."""
 
 
-def _merged(
-    parts: Sequence[_Part], positions: Positions, chosen: list[Tensor], missing: Tensor
-) -> list[DeviceUpdate] | None:
-    """Return the changes of layers; None if too few numbers were drawn. Waits for the device.
-
-    `chosen` has in turn the positions to drop, where these are drawn, and the ranks of the edges
-    to grow among the absent ones.
-    """
-    rest = iter(chosen)
-    device = missing.device
-    cells = _before(p.graph.n_possible for p in parts)
-    edges = _before(p.graph.n_edges for p in parts)
-    lefts = _before(p.left for p in parts)
-    absent = _before(p.graph.n_absent + p.n_drop for p in parts)
-    dropped, ranks = [], []
-    for i, part in enumerate(parts):
-        if part.n_drop:
-            dropped.append((next(rest) if positions is None else positions[i]) + edges[i])
+def _uniformly(
+    parts: Sequence[_Part], dropping: _Dropping, keys: Sequence[Sequence[int]]
+) -> list[DeviceUpdate]:
+    """Grow edges drawn from all absent ones; draw those that leave, too, where these are drawn."""
+    given, draws = dropping.positions, []
+    for part, own in zip(parts, keys, strict=True):
+        key = iter(own)
+        if given is None and part.n_drop:
+            draws.append(Draw(next(key), part.graph.n_edges, part.n_drop))
         if part.n_grow:
-            ranks.append(next(rest) + absent[i])
-    ids = torch.cat([part.ids + cells[i] for i, part in enumerate(parts)])
-    keep = torch.ones(edges[-1], dtype=torch.bool, device=device)
-    if dropped:
-        keep.index_fill_(0, torch.cat(dropped), False)
-    kept = torch.cat([missing.new_zeros(1, dtype=torch.int64), keep.cumsum(0)])
-    # The r-th absent cell has the id r + (kept edges with smaller ids). `gaps` are the absent cells
-    # before each edge; a dropped edge, itself an absent cell, is counted from the next one on.
-    grown = ids.new_empty(0)
-    if ranks:
-        rank = torch.cat(ranks)
-        gaps = ids - kept[:-1]
-        grown = rank + kept[torch.searchsorted(gaps, rank, right=True)]
-    end = lefts[-1]  # a place that is cut off, for edges that are dropped
-    place = torch.where(keep, kept[:-1] + torch.searchsorted(grown, ids), end)
-    fresh = kept[torch.searchsorted(ids, grown)] + torch.arange(len(grown), device=device)
-    after = ids.new_zeros(end + 1).scatter_(0, place, ids).scatter_(0, fresh, grown)[:end]
-    source = ids.new_full((end + 1,), -1)
-    source = source.scatter_(0, place, torch.arange(edges[-1], device=device))[:end]
-    new = source < 0
-    wrong = ~(after[1:] > after[:-1]).all()
-    ones = torch.ones_like(after)
-    facts, made = [missing, wrong], []
-    for i, part in enumerate(parts):
-        n_out, n_in = part.graph.shape
-        own = slice(lefts[i], lefts[i + 1])
-        of_layer = after[own] - cells[i]
-        starts = torch.arange(0, (n_out + 1) * n_in, n_in, device=device)
-        pointers = torch.searchsorted(of_layer, starts)
-        units = (of_layer % n_in).int()
-        fan_out = ids.new_zeros(n_in).index_add_(0, units, ones[: part.left])
-        facts += [pointers.diff().max(), fan_out.max()]
-        moves = (source[own] - edges[i]).clamp_(min=0), new[own]
-        made.append((of_layer, units, pointers, moves))
-    short, broken, *longest = torch.stack([fact.long() for fact in facts]).tolist()
-    if short:
-        return None
-    if broken:
-        raise RuntimeError("expected a graph without an edge twice after a rewiring, got one")
-    updates = []
-    for i, (part, (of_layer, units, pointers, moves)) in enumerate(zip(parts, made, strict=True)):
-        most = longest[2 * i], longest[2 * i + 1]
-        graph = DeviceGraph(part.graph.shape, of_layer, units, pointers, most)
-        updates.append(DeviceUpdate(part.graph, graph, *moves, part.n_grow))
-    return updates
+            draws.append(Draw(next(key), part.graph.n_absent + part.n_drop, part.n_grow))
+    for more in count():
+        drawn, missing = subsets(draws, parts[0].ids.device, more=more, wait=given is None)
+        chosen = iter(drawn)
+        positions, ranks = [], []
+        for i, part in enumerate(parts):
+            if part.n_drop:
+                positions.append(next(chosen) if given is None else given[i])
+            else:
+                positions.append(part.ids[:0])
+            ranks.append(next(chosen) if part.n_grow else part.ids[:0])
+        row = Row(parts, positions)
+        (short, *numbers), finish = row.merged(row.absent(ranks), [missing, *dropping.numbers])
+        if numbers:
+            _check_numbers(numbers, parts)
+        if not short:
+            return finish()
+    raise AssertionError
 
 
-def _before(sizes: Iterable[int]) -> list[int]:
-    """Return the sums of the sizes before each, and of all."""
-    return [0, *itertools.accumulate(sizes)]
-
-
-# ---------------------------------------------------------------------------------------------
-# Random numbers: `topokit.graph.philox` and `topokit.rules.stream` in torch's operations.
-
-
-class Draw(NamedTuple):
-    """`k` distinct integers below `n`, as `topokit.rules.stream.Stream.subset` draws them."""
-
-    key: int
-    n: int
-    k: int
-
-
-@cache
-def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the factors of a round, those of the second pair first, and what is added to keys."""
-    both = torch.tensor([[[0xCD9E8D57], [0xD2511F53]], [[0x9E3779B9], [0xBB67AE85]]])
-    factors, added = both.to(device)
-    return factors, added
-
-
-def numbers(keys: Tensor, counters: Tensor) -> Tensor:
-    """Return the numbers of `topokit.graph.philox.pair`, as the int64 of the same 64 bits.
-
-    Parameters
-    ----------
-    keys : (2, n) int64 tensor
-        Low and high words.
-    counters : (n,) int64 tensor
-        Below 2**32.
-
-    Returns
-    -------
-    (n, 2) int64 tensor
-
-    Notes
-    -----
-    Words of 32 bits are in int64; products of two wrap around to the same bits as unsigned ones.
-    The upper half of the words that came second is cut off where it is next used.
-
-    Examples
-    --------
-    >>> numbers(torch.tensor([[7], [0]]), torch.tensor([1]))[0] & 0xFFFF
-    tensor([36507, 65387])
-    """
-    factors, added = _constants(counters.device)
-    first = torch.stack([counters, torch.zeros_like(counters)])
-    second, keys = torch.zeros_like(first), keys.clone()
-    for _ in range(10):
-        products = first.flip(0).mul_(factors)
-        first = (products >> 32).bitwise_xor_(second).bitwise_xor_(keys).bitwise_and_(LOW)
-        second = products
-        keys += added
-    return (first | (second << 32)).t()
-
-
-def subsets(
-    draws: Sequence[Draw], device: torch.device, *, more: int = 0, wait: bool = False
-) -> tuple[list[Tensor], Tensor]:
-    """Return sets of distinct integers, increasing, as `Stream.subset` does, in one go.
-
-    Parameters
-    ----------
-    draws : sequence of Draw
-    device : torch.device
-    more : int
-        With 0 almost always enough numbers are drawn; with each further one twice as many.
-    wait : bool
-        Wait for the device, and draw more until they are enough. Always so where k is more than
-        half of n.
-
-    Returns
-    -------
-    list of (k,) int64 tensor
-    missing : bool tensor
-        Whether too few numbers were drawn, and the sets are of no use.
-    """
-    few = [draw if 2 * draw.k <= draw.n else draw._replace(k=draw.n - draw.k) for draw in draws]
-    some = [draw for draw in few if draw.k]
-    found: list[Tensor] = []
-    missing = torch.zeros((), dtype=torch.bool, device=device)
-    while some:
-        found, missing = _first_distinct(some, device, more)
-        if not ((wait or few != list(draws)) and missing):
+def _by_scores(
+    way: Any, parts: Sequence[_Part], dropping: _Dropping, keys: Sequence[Sequence[int]]
+) -> list[DeviceUpdate]:
+    """Grow the edges of largest score; with `new_by_cosine`, others for those just dropped."""
+    positions = dropping.positions
+    if positions is None:
+        draws = [
+            Draw(own[0] if part.n_drop else 0, part.graph.n_edges, part.n_drop)
+            for part, own in zip(parts, keys, strict=True)
+        ]
+        keys = [own[1:] if part.n_drop else own for part, own in zip(parts, keys, strict=True)]
+        positions, _ = subsets(draws, parts[0].ids.device, wait=True)
+    row, growing = Row(parts, positions), [i for i, part in enumerate(parts) if part.n_grow]
+    by_gradient = way is grow.gradient
+    scores = {}
+    for i in growing:
+        factors = parts[i].captured("output_grad" if by_gradient else "outputs")
+        scores[i] = (gradients if by_gradient else similarities)(factors)
+    found: dict[int, Best] = {}
+    tied, again = False, growing
+    while True:
+        for i in again:
+            part, key = parts[i], keys[i][0] if tied else None
+            keep = row.keep[row.edges[i] : row.edges[i + 1]]
+            shape = part.graph.shape
+            found[i] = best(part.ids, keep, shape, part.n_grow, scores[i], key=key)
+        asked = [*dropping.numbers]
+        asked += [fact for i in growing for fact in (found[i].nan, found[i].positive)]
+        finish = None
+        if way is grow.new_by_cosine:
+            before = {i: _among(parts[i].ids, found[i].ids) for i in growing}
+            asked += [known.sum() for known in before.values()]
+            told = torch.stack(asked).tolist() if asked else []
+        else:
+            ids = [found[i].ids if i in found else part.ids[:0] for i, part in enumerate(parts)]
+            told, finish = row.merged(row.joined(ids), asked)
+        facts = iter(told)
+        numbers = [next(facts) for _ in dropping.numbers]
+        rows_and_positive = {i: (next(facts), next(facts)) for i in growing}
+        for i, part in enumerate(parts):
+            if numbers:
+                _check_numbers(numbers[i : i + 1], [part])
+            start = rows_and_positive[i][0] if i in found else -1
+            if start >= 0:
+                step = max(1, BLOCK_CELLS // max(1, part.graph.n_in))
+                stop = min(start + step, part.graph.n_out)
+                raise ValueError(NAN_SCORES.format(start, stop - 1))
+        again = [i for i in growing if rows_and_positive[i][1] < parts[i].n_grow]
+        if tied or not again:
             break
-        more += 1
-    sets, rest = [], iter(found)
-    for draw, less in zip(draws, few, strict=True):
-        chosen = next(rest) if less.k else torch.empty(0, dtype=torch.int64, device=device)
-        if less is not draw:  # all but these
-            mask = torch.ones(draw.n, dtype=torch.bool, device=device).index_fill_(0, chosen, False)
-            chosen = compacted(torch.arange(draw.n, device=device), mask, draw.k)
-        sets.append(chosen)
-    return sets, missing
+        tied = True
+    if finish is not None:
+        return finish()
+    chosen = {}
+    for i, known in zip(growing, facts, strict=True):
+        chosen[i] = compacted(found[i].ids, ~before[i], parts[i].n_grow - known)
+    return _replaced(row, chosen, keys, positions)
 
 
-def _first_distinct(
-    draws: Sequence[Draw], device: torch.device, more: int
-) -> tuple[list[Tensor], Tensor]:
-    """Return the first k distinct numbers of each key, increasing."""
-    halves = [-(-enough(draw.n, draw.k) // 2) << more for draw in draws]
-    starts, offsets = _before(halves), _before(draw.n for draw in draws)
-    table = torch.tensor([
-        halves,
-        starts[:-1],
-        [draw.key & LOW for draw in draws],
-        [draw.key >> 32 for draw in draws],
-        [draw.n for draw in draws],
-        [2**64 % draw.n for draw in draws],
-        offsets[:-1],
-        [2 * start for start in starts[1:]],
-        [draw.k for draw in draws],
-    ]).to(device, non_blocking=True)  # fmt: skip
-    owner = torch.arange(len(draws), device=device)
-    owner = torch.repeat_interleave(owner, table[0], output_size=starts[-1])
-    of_pair = table[:7].index_select(1, owner)
-    counters = torch.arange(starts[-1], device=device) - of_pair[1]
-    drawn = numbers(of_pair[2:4], counters)
-    n, unequal, offset = of_pair[4:, :, None]
-    below = _scaled(drawn, n, wide=max(draw.n for draw in draws) > LOW) + offset
-    low = drawn * n  # the product modulo 2**64
-    # Numbers that give none sort behind all others.
-    below = torch.where((low < 0) | (low >= unequal), below, offsets[-1]).reshape(-1)
-    ordered, order = torch.sort(below, stable=True)
-    new = ordered < offsets[-1]
-    new[1:] &= ordered[1:] != ordered[:-1]
-    counts = torch.empty_like(new).scatter_(0, order, new).cumsum(0)
-    so_far = torch.cat([counts.new_zeros(1), counts[table[7] - 1]])
-    most = table[8] + so_far[:-1]
-    missing = (so_far[1:] < most).any()
-    taken = new & (counts <= most.index_select(0, owner).repeat_interleave(2))[order]
-    sizes = [draw.k for draw in draws]
-    chosen = compacted(ordered, taken, sum(sizes)).split(sizes)
-    return [own - start for own, start in zip(chosen, offsets, strict=False)], missing
+def _among(ids: Tensor, others: Tensor) -> Tensor:
+    """Return which of some ids are among sorted ones, of which there is at least one."""
+    place = torch.searchsorted(ids, others).clamp(max=len(ids) - 1)
+    return ids[place] == others
 
 
-def _scaled(x: Tensor, n: Tensor, *, wide: bool) -> Tensor:
-    """Return ``x * n // 2**64`` of unsigned numbers x; n is below 2**32 unless `wide`."""
-    x0, x1 = x & LOW, (x >> 32) & LOW
-    n0 = n & LOW if wide else n
-    middle = x1 * n0 + _upper(x0 * n0)
-    if not wide:
-        return _upper(middle)
-    n1 = n >> 32
-    return x1 * n1 + _upper(middle) + _upper(x0 * n1 + (middle & LOW))
+def _replaced(
+    row: Row,
+    chosen: Mapping[int, Tensor],
+    keys: Sequence[Sequence[int]],
+    positions: Sequence[Tensor],
+) -> list[DeviceUpdate]:
+    """Grow `chosen`, and drawn edges up to the number of each layer.
 
-
-def _upper(x: Tensor) -> Tensor:
-    return (x >> 32) & LOW
-
-
-def enough(n: int, k: int) -> int:
-    """Return how many draws of integers below n almost surely have k distinct ones; 2 k <= n.
-
-    The mean number of draws, and eight standard deviations. Few of the draws give no integer.
+    Those just dropped are drawn only if no others are left, as in `topokit.rules.grow`.
     """
-    none = 2**64 % n / 2**64
-    mean, variance = n * -math.log1p(-k / n), 2 * k * k / n + 2 * k * none
-    return math.ceil((mean + 8 * math.sqrt(variance)) / (1 - none)) + 16
+    draws = []
+    for i, own in chosen.items():
+        part = row.parts[i]
+        absent, n = part.graph.n_absent, part.n_grow
+        draws.append(Draw(keys[i][1], absent - len(own), min(n, absent) - len(own)))
+        if absent < n:
+            draws.append(Draw(keys[i][2], part.n_drop, n - absent))
+    for more in count():
+        drawn, missing = subsets(draws, row.ids.device, more=more)
+        each = iter(drawn)
+        grown = [part.ids[:0] for part in row.parts]
+        for i, own in chosen.items():
+            part = row.parts[i]
+            taken = torch.sort(torch.cat([part.ids, own])).values
+            some = [own, past_edges(taken, next(each))]
+            if part.graph.n_absent < part.n_grow:
+                some.append(torch.sort(part.ids[positions[i]]).values[next(each)])
+            grown[i] = torch.sort(torch.cat(some)).values
+        (short,), finish = row.merged(row.joined(grown), [missing])
+        if not short:
+            return finish()
+    raise AssertionError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import nn
 
 from topokit.graph import EdgeUpdate, LayerGraph, distinct, union
 from topokit.nn.captures import Calls, factor_between, largest, watch_models
+from topokit.nn.choices import Factors
 from topokit.nn.distributed import Processes, without_reducing
 from topokit.nn.kernels.graphs import DeviceUpdate
 from topokit.nn.layers import EdgeLayer
@@ -28,6 +29,7 @@ __all__ = ["NEEDS", "RuleData", "as_arrays", "as_tensors"]
 FORGOTTEN = 0.01  # batches of a smaller weight are left out of the momentum window
 FORWARD_BATCH = 1000
 MOST_WAITING = 4  # times the edges of a layer
+FACTORS = ("inputs", "output_grad")
 NEEDS = (
     "gradient", "momentum", "activations", "explored", "sign", "sensitivity", "stalled",
 )  # fmt: skip
@@ -54,7 +56,7 @@ class RuleData:
     memory : dict
         ``accuracies``, and for each layer ``sign``, ``sensitivity``, ``explored`` (edge ids), the
         rule's own memories, ``batches`` (the momentum window) and ``activations`` of the last
-        step.
+        step, which stay on the layer's device.
         Edges that were grown on a device are in ``explored`` after `settle`.
     needs : set of str
     window : int
@@ -175,7 +177,7 @@ class RuleData:
             batch = self._whole_batch(self.processes, names, step, scale)
         for name, kept in batch.items():
             if self.by_activations:
-                entry = {side: kept[side] for side in ("inputs", "outputs")}
+                entry = {side: _owned(kept[side]) for side in ("inputs", "outputs")}
                 self.memory.setdefault("activations", {})[name] = entry
             if self.by_gradient:
                 self._keep(name, kept["inputs"], kept["output_grad"], kept["factor"] / scale)
@@ -190,8 +192,8 @@ class RuleData:
                 continue
             calls.check(name)
             if calls.done:
-                view = layer.view()
-                batch[name] = {"inputs": view.inputs}
+                found = layer.captured()
+                batch[name] = {"inputs": found["inputs"]}
                 if self.by_activations:
                     if not all(call.watched for call in calls.done):
                         raise ValueError(
@@ -199,9 +201,9 @@ class RuleData:
                             "only if the model itself is called, uncompiled and not recomputed in "
                             "the backward pass; pass samples=... to attach"
                         )
-                    batch[name]["outputs"] = view.outputs
+                    batch[name]["outputs"] = found["outputs"]
                 if self.by_gradient:
-                    batch[name]["output_grad"] = view.output_grad
+                    batch[name]["output_grad"] = found["output_grad"]
                     batch[name]["factor"] = calls.factor(layer.values)
             calls.clear()
         return batch
@@ -214,7 +216,11 @@ class RuleData:
         What a gradient was multiplied by is not known before the processes' gradients are combined:
         it is found by comparing the combined one with that of the whole batch.
         """
-        batch = processes.gathered(processes.together(lambda: self._batch(names)))
+        own = processes.together(lambda: self._batch(names))
+        batch = processes.gathered({
+            name: {entry: x.cpu().numpy() for entry, x in kept.items() if entry != "factor"}
+            for name, kept in own.items()
+        })  # fmt: skip
         for name, kept in batch.items():
             gradient = self.layers[name].values.grad
             kept["factor"] = 1.0
@@ -225,6 +231,7 @@ class RuleData:
                 pairs = kept["output_grad"][:, units[0]], kept["inputs"][:, units[1]]
                 before = torch.from_numpy(np.einsum("se,se->e", *pairs, dtype=np.float64))
                 kept["factor"] = factor_between(before, gradient.detach()[at].cpu())
+            batch[name] = {entry: torch.as_tensor(x) for entry, x in kept.items()}
         processes.decided(lambda: self._check_covered(names, batch, step))
         return batch
 
@@ -240,14 +247,13 @@ class RuleData:
                 )
 
     def _keep(
-        self, name: str, inputs: NDArray[Any], output_grad: NDArray[Any], factor: float
+        self, name: str, inputs: torch.Tensor, output_grad: torch.Tensor, factor: torch.Tensor
     ) -> None:
         """Add a step to a layer's momentum window."""
-        if factor != 1:
-            output_grad = output_grad * output_grad.dtype.type(factor)
+        output_grad = output_grad * factor.to(output_grad.dtype)
         batches = self.memory.setdefault("batches", {}).setdefault(name, {})
         number = 1 + max(map(int, batches), default=0)
-        batches[str(number)] = {"inputs": inputs, "output_grad": output_grad}
+        batches[str(number)] = {"inputs": _owned(inputs), "output_grad": output_grad.contiguous()}
         while len(batches) > self.window:
             del batches[next(iter(batches))]
 
@@ -337,19 +343,53 @@ class RuleData:
         self.capture(False)
         self.settle()
         views = {name: layer.view() for name, layer in self.layers.items()}
-        if "activations" in self.needs:
-            found = self.memory.get("activations", {})
-            for name, kept in (found if self.samples is None else self._forward()).items():
-                views[name] = dataclasses.replace(views[name], **kept)
+        for name, kept in self._activations().items():
+            both: dict[str, Any] = {
+                side: np.concatenate(arrays_of(parts)) for side, parts in kept.items()
+            }
+            views[name] = dataclasses.replace(views[name], **both)
         for name, batches in self.memory.get("batches", {}).items():
-            factors = [(batch["inputs"], batch["output_grad"]) for batch in batches.values()]
-            inputs, gradient = decayed(factors, decay=self._decay)
+            sides = [arrays_of(b[side] for b in batches.values()) for side in FACTORS]
+            inputs, gradient = decayed([*zip(*sides, strict=True)], decay=self._decay)
             views[name] = dataclasses.replace(views[name], inputs=inputs, output_grad=gradient)
         self.forget_batches()
         return {
             name: dataclasses.replace(view, extra=self._extra(name, view.graph))
             for name, view in views.items()
         }
+
+    def factors(self, *, activations: bool) -> dict[str, Factors]:
+        """Return what was captured, on the layers' devices; captures are cleared.
+
+        Without `activations` these are left out, and the model is not called for them. Of several
+        batches the older ones count less, as in `topokit.rules.memory.decayed`.
+        """
+        self.capture(False)
+        found = {}
+        for name, kept in (self._activations() if activations else {}).items():
+            sides = (self._there(name, kept[side]) for side in ("inputs", "outputs"))
+            found[name] = Factors("outputs", *sides)
+        for name, batches in self.memory.get("batches", {}).items():
+            inputs, gradients = (
+                self._there(name, [batch[side] for batch in batches.values()]) for side in FACTORS
+            )
+            for age, gradient in enumerate(reversed(gradients)):
+                if age:
+                    weight = gradient.new_full((), self._decay**age)
+                    gradients[-1 - age] = gradient * weight
+            found[name] = Factors("output_grad", inputs, gradients)
+        self.forget_batches()
+        return found
+
+    def _there(self, name: str, parts: list[Any]) -> list[torch.Tensor]:
+        """Return arrays or tensors as tensors on the device of a layer."""
+        device = self.layers[name].values.device
+        return [torch.as_tensor(part).to(device) for part in parts]
+
+    @property
+    def stalled(self) -> bool:
+        """Whether validation accuracy has stopped improving."""
+        return stalled(self.memory["accuracies"])
 
     def _extra(self, name: str, graph: LayerGraph) -> dict[str, Any]:
         extra = {
@@ -358,39 +398,45 @@ class RuleData:
             if entry in self._shown
         }
         if "stalled" in self.needs:
-            extra["stalled"] = stalled(self.memory["accuracies"])
+            extra["stalled"] = self.stalled
         return extra
 
-    def _forward(self) -> dict[str, dict[str, NDArray[Any]]]:
-        """Run the samples through the model; return inputs and outputs of every sparse layer.
+    def _activations(self) -> dict[str, dict[str, list[Any]]]:
+        """Return inputs and outputs of sparse layers, batch by batch, if the rule looks at them.
 
-        If the last layer computes class scores, its outputs are their softmax.
+        They are those of the last batch, or of all samples, which are run through the model. If the
+        last layer computes class scores, its outputs are their softmax.
         """
-        samples: Any = self.samples
-        kept: dict[str, list[LayerView]] = {name: [] for name in self.layers}
+        if "activations" not in self.needs:
+            return {}
+        if self.samples is None:
+            last = self.memory.get("activations", {})
+            return {
+                name: {side: [part] for side, part in kept.items()} for name, kept in last.items()
+            }
+        kept: dict[str, dict[str, list[Any]]] = {
+            name: {"inputs": [], "outputs": []} for name in self.layers
+        }
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         hooks = watch_models(_called(self.model, self.layers))
+        called = set(kept)
         with torch.no_grad():
-            for batch in samples.split(FORWARD_BATCH):
+            for batch in self.samples.split(FORWARD_BATCH):
                 for layer in self.layers.values():
                     layer._keep_calls(Calls(every=True))
                 self.model(batch)
                 for name, layer in self.layers.items():
-                    kept[name].append(layer.view())
+                    found = layer.captured()
+                    called -= set() if found else {name}
+                    for side, parts in kept[name].items():
+                        parts += [found[side]] if found else []
         for hook in hooks:
             hook.remove()
         self.capture(False)
         for module, training in modes:
             module.training = training
-        return {
-            name: {
-                side: np.concatenate([getattr(view, side) for view in views])
-                for side in ("inputs", "outputs")
-            }
-            for name, views in kept.items()
-            if all(view.inputs is not None for view in views)
-        }
+        return {name: sides for name, sides in kept.items() if name in called}
 
 
 def _called(model: nn.Module, layers: Mapping[str, EdgeLayer]) -> dict[nn.Module, list[Any]]:
@@ -407,6 +453,16 @@ def _called(model: nn.Module, layers: Mapping[str, EdgeLayer]) -> dict[nn.Module
     return {module: parts for module, parts in found.items() if parts}
 
 
+def _owned(x: torch.Tensor) -> torch.Tensor:
+    """Return a copy by rows in memory of its own: a loop may load the next batch into the old."""
+    return x.clone(memory_format=torch.contiguous_format)
+
+
+def arrays_of(parts: Iterable[Any]) -> list[NDArray[Any]]:
+    """Return tensors, or arrays, as arrays."""
+    return [part.cpu().numpy() if torch.is_tensor(part) else part for part in parts]
+
+
 def _kept(entry: str, remembered: Any) -> NDArray[Any]:
     """Return a copy of what a rule remembers: the array it came from may be a layer's values."""
     number = isinstance(remembered, np.ndarray) and remembered.dtype.kind in "biuf"
@@ -420,6 +476,8 @@ def as_tensors(value: Any) -> Any:
         return {key: as_tensors(item) for key, item in value.items()}
     if isinstance(value, list):
         return list(value)
+    if isinstance(value, torch.Tensor):
+        return value.cpu().clone()
     return torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
 
 
@@ -429,4 +487,4 @@ def as_arrays(value: Any) -> Any:
         return {key: as_arrays(item) for key, item in value.items()}
     if isinstance(value, list):
         return list(value)
-    return value.numpy().copy() if isinstance(value, torch.Tensor) else value
+    return value.cpu().numpy().copy() if isinstance(value, torch.Tensor) else value

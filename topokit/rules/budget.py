@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,8 @@ from topokit.rules.rewire import (
 )
 
 __all__ = [
+    "PruneTo",
+    "ShareByImportance",
     "by_leaving",
     "cubic_density",
     "dead_edges",
@@ -32,9 +35,8 @@ __all__ = [
     "global_lowest",
     "network_or_layer",
     "path_weights",
-    "prune_to",
     "redistribute",
-    "share_by_importance",
+    "share_by_means",
     "sigmoid_density",
     "surplus",
     "without_growing",
@@ -161,31 +163,57 @@ def global_lowest(
     return {name: int(count) for name, count in zip(scores, counts, strict=True)}
 
 
-def share_by_importance(importance: Callable[[LayerView], NDArray[Any]]) -> Plan:
-    """Return a plan: drop a share in each layer, grow in proportion to the mean importance.
+@dataclass(frozen=True)
+class ShareByImportance:
+    """A plan: drop a share in each layer, grow in proportion to the mean importance.
 
-    `importance(view)` is (n_edges,), not negative; a layer's part of the network's edges to grow is
-    the mean over its edges, as in sparse momentum. No layer gets more edges than are absent, or
-    loses its last edge; if every mean is 0, each layer grows as many edges as it drops.
+    A layer's part of the network's edges to grow is the mean over its edges, as in sparse momentum.
+    No layer gets more edges than are absent, or loses its last edge; if every mean is 0, each layer
+    grows as many edges as it drops.
+
+    Parameters
+    ----------
+    importance : callable
+        ``importance(view) -> (n_edges,)``, not negative.
     """
 
-    def plan(
-        views: Mapping[str, LayerView], *, drop_fraction: float, progress: float
+    importance: Callable[[LayerView], NDArray[Any]]
+
+    def __call__(
+        self, views: Mapping[str, LayerView], *, drop_fraction: float, progress: float
     ) -> dict[str, tuple[int, int]]:
-        equal = per_layer(views, drop_fraction=drop_fraction, progress=progress)
-        drops = [n_drop for n_drop, _ in equal.values()]
+        """Return how many edges each layer drops and grows."""
         means = [
-            float(np.mean(importance(view))) if view.graph.n_edges else 0.0
+            float(np.mean(self.importance(view))) if view.graph.n_edges else 0.0
             for view in views.values()
         ]
-        if not any(means):
-            return equal
-        room = [v.graph.n_absent + n for v, n in zip(views.values(), drops, strict=True)]
-        least = [int(v.graph.n_edges == n > 0) for v, n in zip(views.values(), drops, strict=True)]
-        grows = redistribute(sum(drops), means, room, least=least)
-        return dict(zip(views, zip(drops, grows, strict=True), strict=True))
+        return share_by_means(views, means, drop_fraction=drop_fraction, progress=progress)
 
-    return plan
+
+def share_by_means(
+    views: Mapping[str, LayerView],
+    means: Sequence[float],
+    *,
+    drop_fraction: float,
+    progress: float,
+) -> dict[str, tuple[int, int]]:
+    """Return what `ShareByImportance` plans, given the mean importance in each layer.
+
+    Examples
+    --------
+    >>> graph = LayerGraph.from_edge_ids(range(10), (4, 4))
+    >>> views = {name: LayerView(graph, np.ones(10)) for name in ("fc1", "fc2")}
+    >>> share_by_means(views, [1.0, 3.0], drop_fraction=0.2, progress=0.0)
+    {'fc1': (2, 1), 'fc2': (2, 3)}
+    """
+    equal = per_layer(views, drop_fraction=drop_fraction, progress=progress)
+    if not any(means):
+        return equal
+    drops = [n_drop for n_drop, _ in equal.values()]
+    room = [v.graph.n_absent + n for v, n in zip(views.values(), drops, strict=True)]
+    least = [int(v.graph.n_edges == n > 0) for v, n in zip(views.values(), drops, strict=True)]
+    grows = redistribute(sum(drops), list(means), room, least=least)
+    return dict(zip(views, zip(drops, grows, strict=True), strict=True))
 
 
 def drop_by(importance: Callable[[LayerView], NDArray[Any]]) -> Plan:
@@ -338,8 +366,9 @@ def surplus(graph: LayerGraph, density: float) -> int:
     return min(max(0, excess), max(0, graph.n_edges - 1))
 
 
-def prune_to(density: Callable[[float], float], *, regrow: bool, each: bool = False) -> Plan:
-    """Return a plan: prune to a density that depends on the progress.
+@dataclass(frozen=True)
+class PruneTo:
+    """A plan: prune to a density that depends on the progress.
 
     Parameters
     ----------
@@ -355,15 +384,38 @@ def prune_to(density: Callable[[float], float], *, regrow: bool, each: bool = Fa
     Every layer that has an edge keeps one. What is sparser already is not pruned.
     """
 
-    def plan(
-        views: Mapping[str, LayerView], *, drop_fraction: float, progress: float
+    density: Callable[[float], float]
+    regrow: bool
+    each: bool = False
+
+    def __call__(
+        self, views: Mapping[str, LayerView], *, drop_fraction: float, progress: float
     ) -> dict[str, tuple[int, int]]:
-        target = density(progress)
-        if each:
+        """Return how many edges each layer drops and grows."""
+        if self.each:
+            target = self.density(progress)
             pruned = {name: surplus(view.graph, target) for name, view in views.items()}
         else:
-            pruned = _globally_small(views, target)
-        if not regrow:
+            n_total, caps = self.of_network(views, progress)
+            magnitudes = {name: np.abs(view.values) for name, view in views.items()}
+            pruned = global_lowest(magnitudes, n_total, caps=caps)
+        return self.given(views, pruned, drop_fraction)
+
+    def of_network(
+        self, views: Mapping[str, LayerView], progress: float
+    ) -> tuple[int, dict[str, int]]:
+        """Return how many edges the network loses to pruning, and each layer at most."""
+        cells = sum(view.graph.n_possible for view in views.values())
+        edges = sum(view.graph.n_edges for view in views.values())
+        caps = {name: max(0, view.graph.n_edges - 1) for name, view in views.items()}
+        excess = edges - round(self.density(progress) * cells)
+        return min(max(0, excess), sum(caps.values())), caps
+
+    def given(
+        self, views: Mapping[str, LayerView], pruned: Mapping[str, int], drop_fraction: float
+    ) -> dict[str, tuple[int, int]]:
+        """Return the plan, given how many edges each layer loses to pruning."""
+        if not self.regrow:
             return {name: (pruned[name], 0) for name in views}
         result = {}
         for name, view in views.items():
@@ -372,20 +424,6 @@ def prune_to(density: Callable[[float], float], *, regrow: bool, each: bool = Fa
             replaced = min(int(drop_fraction * rest + 1e-9), max(0, rest - 1), room)
             result[name] = (pruned[name] + replaced, replaced)
         return result
-
-    return plan
-
-
-def _globally_small(views: Mapping[str, LayerView], density: float) -> dict[str, int]:
-    """Return how many edges each layer loses when the network is pruned by magnitude."""
-    cells = sum(view.graph.n_possible for view in views.values())
-    excess = sum(view.graph.n_edges for view in views.values()) - round(density * cells)
-    caps = {name: max(0, view.graph.n_edges - 1) for name, view in views.items()}
-    return global_lowest(
-        {name: np.abs(view.values) for name, view in views.items()},
-        min(max(0, excess), sum(caps.values())),
-        caps=caps,
-    )
 
 
 def by_leaving(

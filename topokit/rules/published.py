@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,25 +13,27 @@ from numpy.typing import NDArray
 
 from topokit.rules import drop, grow
 from topokit.rules.budget import (
+    PruneTo,
+    ShareByImportance,
     by_leaving,
     cubic_density,
     drop_by,
     falling,
     network_or_layer,
     path_weights,
-    prune_to,
-    share_by_importance,
 )
 from topokit.rules.init import init_named, keep_regrown
 from topokit.rules.rewire import Drop, Extras, LayerView, Step, UpdateRule, zeros
 
 __all__ = [
+    "ByGradient",
     "SPARSE_START",
     "UNTIL",
     "ctre_seq",
     "ctre_sim",
     "deep_r",
     "gmp",
+    "gradient_magnitude",
     "gradient_ratio",
     "granet",
     "itop",
@@ -299,6 +302,11 @@ def rigl(*, regrown: str = "zero") -> UpdateRule:
     )
 
 
+def gradient_magnitude(view: LayerView) -> NDArray[Any]:
+    """Return ``abs(dL/dw)`` of the edges, or of the momentum where that was captured."""
+    return np.abs(view.edge_grad())
+
+
 def snfs(*, budgets: str = "network") -> UpdateRule:
     """Sparse networks from scratch: grow by momentum, most in layers of large mean momentum.
 
@@ -335,13 +343,44 @@ def snfs(*, budgets: str = "network") -> UpdateRule:
     >>> snfs(budgets="layer").needs
     ('momentum',)
     """
-    plan = share_by_importance(lambda view: np.abs(view.edge_grad()))
+    plan = ShareByImportance(gradient_magnitude)
     return UpdateRule(
         drop.smallest_magnitude,
         grow.gradient,
         needs=("momentum",),
         plan=network_or_layer(plan, budgets),
     )
+
+
+@dataclass(frozen=True)
+class ByGradient:
+    """Drop the edges of lowest importance, which magnitudes of weight and gradient make.
+
+    Parameters
+    ----------
+    how : float or str
+        The weight of the gradient in the sum of both, or which is divided by which:
+        ``"weight/gradient"`` or ``"gradient/weight"``.
+    """
+
+    how: float | str
+
+    @property
+    def __name__(self) -> str:
+        return "by_gradient"
+
+    def importance(self, weight: Any, gradient: Any) -> Any:
+        """Return the importance of edges, given magnitudes: arrays, or tensors."""
+        if not isinstance(self.how, str):
+            return weight + self.how * gradient
+        if self.how == "gradient/weight":
+            return gradient / (weight + 1e-8)
+        return weight / (gradient + 1e-8)
+
+    def __call__(self, view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return the positions that leave."""
+        weight = np.abs(view.values).astype(float)
+        return drop.lowest(self.importance(weight, gradient_magnitude(view)), n)
 
 
 def mest(*, gradient_weight: float | None = None) -> UpdateRule:
@@ -385,12 +424,9 @@ def mest(*, gradient_weight: float | None = None) -> UpdateRule:
     if not gradient_weight >= 0:
         raise ValueError(f"expected a gradient_weight of at least 0, got {gradient_weight}")
 
-    def least_salient(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        return drop.lowest(np.abs(view.values) + gradient_weight * np.abs(view.edge_grad()), n)
-
     if gradient_weight == 0:
         return UpdateRule(drop.smallest_magnitude, grow.uniform)
-    return UpdateRule(least_salient, grow.uniform, needs=("gradient",))
+    return UpdateRule(ByGradient(gradient_weight), grow.uniform, needs=("gradient",))
 
 
 def itop(*, growth: str | None = None) -> UpdateRule:
@@ -581,7 +617,7 @@ def gmp(*, final_density: float | None = None, initial_density: float = 1.0) -> 
     if final_density is None:
         final_density = UNTIL
         same_as("gmp", "static", SPARSE_START)
-    plan = prune_to(falling(cubic_density, initial_density, final_density), regrow=False)
+    plan = PruneTo(falling(cubic_density, initial_density, final_density), regrow=False)
     return UpdateRule(drop.smallest_magnitude, grow.uniform, plan=plan)
 
 
@@ -623,7 +659,7 @@ def granet(*, final_density: float | None = None, initial_density: float = 0.5) 
     if final_density is None:
         final_density = UNTIL
         same_as("granet", "rigl", SPARSE_START)
-    plan = prune_to(falling(cubic_density, initial_density, final_density), regrow=True)
+    plan = PruneTo(falling(cubic_density, initial_density, final_density), regrow=True)
     return UpdateRule(drop.smallest_magnitude, grow.gradient, needs=("gradient",), plan=plan)
 
 
@@ -783,10 +819,4 @@ def gradient_ratio(*, importance: str = "weight/gradient", init: str = "zeros") 
             f"expected importance to be 'weight/gradient' or 'gradient/weight', got {importance!r}"
         )
 
-    def least(view: LayerView, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        above, below = np.abs(view.values).astype(float), np.abs(view.edge_grad())
-        if importance == "gradient/weight":
-            above, below = below, above
-        return drop.lowest(above / (below + 1e-8), n)
-
-    return UpdateRule(least, grow.uniform, init_named(init), needs=("gradient",))
+    return UpdateRule(ByGradient(importance), grow.uniform, init_named(init), needs=("gradient",))

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph
 from topokit.rules.budget import (
+    PruneTo,
     by_leaving,
     dead_edges,
     falling,
-    prune_to,
     sigmoid_density,
     surplus,
 )
@@ -351,7 +351,7 @@ def chtss(
     density = falling(
         sigmoid_density, initial_density, final_density, end=decay_end, steepness=steepness
     )
-    plan = prune_to(density, regrow=True, each=True)
+    plan = PruneTo(density, regrow=True, each=True)
     return _soft_rule(method, removal, first_exponent, last_exponent, init, plan, density)
 
 

@@ -9,6 +9,14 @@ computes one row, so the longest row would decide how long a product takes. Rows
 added in a fixed order by a second, small kernel. Where no row is longer, there is neither. How many
 parts there may be depends on the number of edges only, so that a graph of as many edges fits the
 arrays of another (`EdgeIndex.take_over`), as recorded steps need it.
+
+**Dropout** is not part of the forward kernel, bias and ReLU are. In the recipes of SET the SReLU
+comes between product and dropout, where the kernel's sum has no place for a scale; only ReLU
+followed by dropout could be fused. That would save a read and a write of each activation and one of
+some thirty kernels of a step for each layer. For it, both kernels would have to read the mask's
+bits and scale by it, and what a rule sees of a layer, its activations before dropout, would have to
+be computed apart. As a kernel of its own dropout draws from the generator that a recorded step is
+told of, and every product, fused or not, gives the same numbers.
 """
 
 from __future__ import annotations

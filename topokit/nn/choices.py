@@ -1,0 +1,414 @@
+"""What a device draws and ranks: random subsets, and the absent edges of largest score.
+
+Both are what `topokit.rules` draws and ranks on the CPU, by operations of torch that run on any
+device and never wait for it: `topokit.nn.rewiring` says what comes of it.
+
+**Scores** are sums over samples, of gradients or of products of activations. They are taken in
+float64 and rounded to the number type of what was captured, block by block: of `BLOCK_CELLS` cells,
+as on the CPU, and of as many numbers of samples. The CPU adds in the number type itself, and each
+device in an order of its own, so a score can differ in its last digit, in float32 by a few of them.
+The choice differs only where the last edge that is grown and the first that is not are that close
+(of `snfs` also where a layer's share of the edges is that close to another whole number); equal
+scores (of units with equal activations, or 0) are equal on every device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, reduce
+from typing import NamedTuple
+
+import torch
+
+from topokit.graph.layergraph import BLOCK_CELLS
+from topokit.nn.kernels.graphs import sums_before
+from topokit.nn.optimizer_state import compacted
+
+__all__ = [
+    "Best",
+    "Draw",
+    "Factors",
+    "Scores",
+    "at_edges",
+    "best",
+    "gradients",
+    "numbers",
+    "past_edges",
+    "similarities",
+    "subsets",
+    "uniforms",
+]
+
+Tensor = torch.Tensor
+Scores = Callable[[slice], Tensor]
+"""``scores(rows) -> (len(rows), n_in)`` float64, at least 0, in memory of its own."""
+
+LOW = 0xFFFFFFFF
+
+
+# ---------------------------------------------------------------------------------------------
+# Random numbers: `topokit.graph.philox` and `topokit.rules.stream` in torch's operations.
+
+
+class Draw(NamedTuple):
+    """`k` distinct integers below `n`, as `topokit.rules.stream.Stream.subset` draws them."""
+
+    key: int
+    n: int
+    k: int
+
+
+@cache
+def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the factors of a round, those of the second pair first, and what is added to keys."""
+    both = torch.tensor([[[0xCD9E8D57], [0xD2511F53]], [[0x9E3779B9], [0xBB67AE85]]])
+    factors, added = both.to(device)
+    return factors, added
+
+
+def numbers(keys: Tensor, counters: Tensor) -> Tensor:
+    """Return the numbers of `topokit.graph.philox.pair`, as the int64 of the same 64 bits.
+
+    Parameters
+    ----------
+    keys : (2, n) int64 tensor
+        Low and high words.
+    counters : (n,) int64 tensor
+        Below 2**62.
+
+    Returns
+    -------
+    (n, 2) int64 tensor
+
+    Notes
+    -----
+    Words of 32 bits are in int64; products of two wrap around to the same bits as unsigned ones.
+    The upper half of the words that came second is cut off where it is next used.
+
+    Examples
+    --------
+    >>> numbers(torch.tensor([[7], [0]]), torch.tensor([1]))[0] & 0xFFFF
+    tensor([36507, 65387])
+    """
+    factors, added = _constants(counters.device)
+    none = torch.zeros_like(counters)
+    first, second = (torch.stack([word, none]) for word in (counters & LOW, counters >> 32))
+    keys = keys.clone()
+    for _ in range(10):
+        products = first.flip(0).mul_(factors)
+        first = (products >> 32).bitwise_xor_(second).bitwise_xor_(keys).bitwise_and_(LOW)
+        second = products
+        keys += added
+    return (first | (second << 32)).t()
+
+
+def subsets(
+    draws: Sequence[Draw], device: torch.device, *, more: int = 0, wait: bool = False
+) -> tuple[list[Tensor], Tensor]:
+    """Return sets of distinct integers, increasing, as `Stream.subset` does, in one go.
+
+    Parameters
+    ----------
+    draws : sequence of Draw
+    device : torch.device
+    more : int
+        With 0 almost always enough numbers are drawn; with each further one twice as many.
+    wait : bool
+        Wait for the device, and draw more until they are enough. Always so where k is more than
+        half of n.
+
+    Returns
+    -------
+    list of (k,) int64 tensor
+    missing : bool tensor
+        Whether too few numbers were drawn, and the sets are of no use.
+    """
+    few = [draw if 2 * draw.k <= draw.n else draw._replace(k=draw.n - draw.k) for draw in draws]
+    some = [draw for draw in few if draw.k]
+    found: list[Tensor] = []
+    missing = torch.zeros((), dtype=torch.bool, device=device)
+    while some:
+        found, missing = _first_distinct(some, device, more)
+        if not ((wait or few != list(draws)) and missing):
+            break
+        more += 1
+    sets, rest = [], iter(found)
+    for draw, less in zip(draws, few, strict=True):
+        chosen = next(rest) if less.k else torch.empty(0, dtype=torch.int64, device=device)
+        if less is not draw:  # all but these
+            mask = torch.ones(draw.n, dtype=torch.bool, device=device).index_fill_(0, chosen, False)
+            chosen = compacted(torch.arange(draw.n, device=device), mask, draw.k)
+        sets.append(chosen)
+    return sets, missing
+
+
+def _first_distinct(
+    draws: Sequence[Draw], device: torch.device, more: int
+) -> tuple[list[Tensor], Tensor]:
+    """Return the first k distinct numbers of each key, increasing."""
+    halves = [-(-enough(draw.n, draw.k) // 2) << more for draw in draws]
+    starts, offsets = sums_before(halves), sums_before(draw.n for draw in draws)
+    table = torch.tensor([
+        halves,
+        starts[:-1],
+        [draw.key & LOW for draw in draws],
+        [draw.key >> 32 for draw in draws],
+        [draw.n for draw in draws],
+        [2**64 % draw.n for draw in draws],
+        offsets[:-1],
+        [2 * start for start in starts[1:]],
+        [draw.k for draw in draws],
+    ]).to(device, non_blocking=True)  # fmt: skip
+    owner = torch.arange(len(draws), device=device)
+    owner = torch.repeat_interleave(owner, table[0], output_size=starts[-1])
+    of_pair = table[:7].index_select(1, owner)
+    counters = torch.arange(starts[-1], device=device) - of_pair[1]
+    drawn = numbers(of_pair[2:4], counters)
+    n, unequal, offset = of_pair[4:, :, None]
+    below = _scaled(drawn, n, wide=max(draw.n for draw in draws) > LOW) + offset
+    low = drawn * n  # the product modulo 2**64
+    # Numbers that give none sort behind all others.
+    below = torch.where((low < 0) | (low >= unequal), below, offsets[-1]).reshape(-1)
+    ordered, order = torch.sort(below, stable=True)
+    new = ordered < offsets[-1]
+    new[1:] &= ordered[1:] != ordered[:-1]
+    counts = torch.empty_like(new).scatter_(0, order, new).cumsum(0)
+    so_far = torch.cat([counts.new_zeros(1), counts[table[7] - 1]])
+    most = table[8] + so_far[:-1]
+    missing = (so_far[1:] < most).any()
+    taken = new & (counts <= most.index_select(0, owner).repeat_interleave(2))[order]
+    sizes = [draw.k for draw in draws]
+    chosen = compacted(ordered, taken, sum(sizes)).split(sizes)
+    return [own - start for own, start in zip(chosen, offsets, strict=False)], missing
+
+
+def _scaled(x: Tensor, n: Tensor, *, wide: bool) -> Tensor:
+    """Return ``x * n // 2**64`` of unsigned numbers x; n is below 2**32 unless `wide`."""
+    x0, x1 = x & LOW, (x >> 32) & LOW
+    n0 = n & LOW if wide else n
+    middle = x1 * n0 + _upper(x0 * n0)
+    if not wide:
+        return _upper(middle)
+    n1 = n >> 32
+    return x1 * n1 + _upper(middle) + _upper(x0 * n1 + (middle & LOW))
+
+
+def _upper(x: Tensor) -> Tensor:
+    return (x >> 32) & LOW
+
+
+def enough(n: int, k: int) -> int:
+    """Return how many draws of integers below n almost surely have k distinct ones; 2 k <= n.
+
+    The mean number of draws, and eight standard deviations. Few of the draws give no integer.
+    """
+    none = 2**64 % n / 2**64
+    mean, variance = n * -math.log1p(-k / n), 2 * k * k / n + 2 * k * none
+    return math.ceil((mean + 8 * math.sqrt(variance)) / (1 - none)) + 16
+
+
+def uniforms(key: int, first: int, count: int, device: torch.device) -> Tensor:
+    """Return numbers from `first` on as `topokit.rules.stream.Stream.uniforms` does, in float64.
+
+    Examples
+    --------
+    >>> from topokit.rules.stream import Stream
+    >>> found = uniforms(7, 3, 2, torch.device("cpu"))
+    >>> found.tolist() == Stream(7).uniforms(range(3, 5)).tolist()
+    True
+    """
+    words = torch.tensor([[key & LOW], [key >> 32]]).to(device, non_blocking=True)
+    halves = torch.arange(first >> 1, (first + count + 1) >> 1, device=device)
+    drawn = numbers(words, halves).reshape(-1)[first & 1 :][:count]
+    return ((drawn >> 11) & (2**53 - 1) | 1).double() / 2**53
+
+
+def past_edges(ids: Tensor, ranks: Tensor) -> Tensor:
+    """Return the ids of absent edges, given their ranks among the absent ones.
+
+    Both increase; `ids` are those of the edges that are present.
+
+    Examples
+    --------
+    >>> past_edges(torch.tensor([0, 2]), torch.tensor([0, 3]))
+    tensor([1, 5])
+    """
+    # The r-th absent cell has the id r + (edges with smaller ids).
+    gaps = ids - torch.arange(len(ids), device=ids.device)
+    return ranks + torch.searchsorted(gaps, ranks, right=True)
+
+
+# ---------------------------------------------------------------------------------------------
+# Scores of absent edges.
+
+
+class Factors(NamedTuple):
+    """What went through a layer: products of both sides score every possible edge.
+
+    Parameters
+    ----------
+    name : str
+        What the others are called: ``"output_grad"`` or ``"outputs"``.
+    inputs : list of (samples, n_in) tensor
+    others : list of (samples, n_out) tensor
+        Gradients of the outputs, or the outputs, of the same samples.
+
+    Examples
+    --------
+    >>> one = Factors("output_grad", [torch.tensor([[1.0, 2.0]])], [torch.tensor([[3.0, -1.0]])])
+    >>> gradients(one)(slice(0, 2)).tolist()
+    [[3.0, 6.0], [1.0, 2.0]]
+    >>> at_edges(one, torch.tensor([0, 1]), torch.tensor([1, 0])).tolist()
+    [6.0, -1.0]
+    >>> similarities(one)(slice(0, 2)).tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
+
+    name: str
+    inputs: list[Tensor]
+    others: list[Tensor]
+
+    @property
+    def pairs(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """Both sides, batch by batch."""
+        return zip(self.inputs, self.others, strict=True)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number type that products are rounded to."""
+        return reduce(torch.promote_types, [each.dtype for each in (*self.inputs, *self.others)])
+
+    def products(self, rows: slice) -> Tensor:
+        """Return ``others[:, rows].T @ inputs`` in float64, rounded: O(samples * cells) time."""
+        total = None
+        for inputs, others in self.pairs:
+            step = max(1, BLOCK_CELLS // max(1, inputs.shape[1], others.shape[1]))
+            for x, y in zip(inputs.split(step), others[:, rows].split(step), strict=True):
+                part = y.double().t() @ x.double()
+                total = part if total is None else total.add_(part)
+        assert total is not None
+        return total.to(self.dtype).double()
+
+
+def gradients(factors: Factors) -> Scores:
+    """Return the scores of `topokit.rules.grow.gradient`, given gradients of the outputs."""
+    return lambda rows: factors.products(rows).abs_()
+
+
+def similarities(factors: Factors) -> Scores:
+    """Return the scores of `topokit.rules.grow.cosine_scores`, given outputs."""
+
+    def norms(parts: list[Tensor]) -> Tensor:
+        squares = [part.double().square().sum(0) for whole in parts for part in whole.split(1024)]
+        return torch.stack(squares).sum(0).sqrt()
+
+    of_inputs, of_outputs = norms(factors.inputs), norms(factors.others)
+
+    def scores(rows: slice) -> Tensor:
+        both = of_outputs[rows, None] * of_inputs
+        return torch.where(both > 0, factors.products(rows).abs_() / both, 0.0)
+
+    return scores
+
+
+def at_edges(factors: Factors, rows: Tensor, units: Tensor) -> Tensor:
+    """Return what `products` has at some edges, as `topokit.rules.LayerView.edge_grad` does.
+
+    Parameters
+    ----------
+    factors : Factors
+    rows, units : (n_edges,) integer tensor
+        The output and the input unit of each edge.
+    """
+    total = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+    for inputs, others in factors.pairs:
+        step = max(1, BLOCK_CELLS // max(1, len(inputs)))
+        parts = [total, rows, units]
+        for sums, row, unit in zip(*(part.split(step) for part in parts), strict=True):
+            of_edges = inputs.index_select(1, unit).double()
+            sums += of_edges.mul_(others.index_select(1, row)).sum(0)
+    return total.to(factors.dtype).double()
+
+
+class Best(NamedTuple):
+    """The absent edges of largest score, and what has to be known of the scores.
+
+    Parameters
+    ----------
+    ids : (n,) int64 tensor
+        Increasing.
+    nan : int64 tensor
+        The first row of the first block that has a nan, or -1. With one, `ids` mean nothing.
+    positive : int64 tensor
+        Number of absent edges of positive score.
+    """
+
+    ids: Tensor
+    nan: Tensor
+    positive: Tensor
+
+
+def best(
+    ids: Tensor,
+    keep: Tensor,
+    shape: tuple[int, int],
+    n: int,
+    scores: Scores,
+    *,
+    key: int | None = None,
+) -> Best:
+    """Return the `n` absent edges of largest score, as `topokit.rules.grow.best_positive` does.
+
+    Parameters
+    ----------
+    ids : (n_edges,) int64 tensor
+        Edges of a layer.
+    keep : (n_edges,) bool tensor
+        Which of them are present.
+    shape : tuple of int
+        ``(n_out, n_in)``.
+    n : int
+        At least 1, at most the number of absent edges.
+    scores : callable
+    key : int, optional
+        Of the random numbers by which edges of score 0 are ordered. Without it they come in the
+        order of their ids, which is right where `positive` is at least `n`.
+
+    Notes
+    -----
+    Memory O(block + n + n_edges) for a block of `BLOCK_CELLS` cells or one row; time O(n_out *
+    n_in), and O(n_edges) for each block.
+
+    Examples
+    --------
+    >>> ids, scores = torch.tensor([0]), torch.tensor([[9, 1, 0], [0, 0, 2.0]])
+    >>> best(ids, ids == 0, (2, 3), 2, lambda rows: scores[rows].double()).ids
+    tensor([1, 5])
+    """
+    n_out, n_in = shape
+    device = ids.device
+    found, ranks = ids.new_empty(0), torch.empty(0, dtype=torch.float64, device=device)
+    nan, positive = ids.new_full((), -1), ids.new_zeros(())
+    step = max(1, BLOCK_CELLS // max(1, n_in))
+    for start in range(0, n_out, step):
+        stop = min(start + step, n_out)
+        first, size = start * n_in, (stop - start) * n_in
+        block = scores(slice(start, stop)).reshape(-1)
+        nan = torch.where((nan < 0) & block.isnan().any(), start, nan)
+        here = keep & (ids >= first) & (ids < first + size)
+        present = torch.zeros(size + 1, dtype=torch.bool, device=device)
+        present = present.index_fill_(0, torch.where(here, ids - first, size), True)[:size]
+        some = block > 0
+        positive = positive + (some & ~present).sum()
+        rest = -1.0 if key is None else -uniforms(key, first, size, device)
+        block = torch.where(some, block, rest).masked_fill_(present, -math.inf)
+        ranks = torch.cat([ranks, block])
+        found = torch.cat([found, torch.arange(first, first + size, device=device)])
+        if len(ranks) > n:  # the ids increase: of equal scores the first ones stay
+            least = ranks.topk(n, sorted=False).values.min()
+            above, equal = ranks > least, ranks == least
+            taken = above | (equal & (equal.cumsum(0) <= n - above.sum()))
+            at = compacted(torch.arange(len(ranks), device=device), taken, n)
+            ranks, found = ranks[at], found[at]
+    return Best(found, nan, positive)
