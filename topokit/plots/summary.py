@@ -359,11 +359,16 @@ def _bare(panel: Axes, keyed: set[str]) -> set[str]:
 
 
 def _log(panel: Axes, values: pd.Series) -> None:
-    """Make the axis of ratios logarithmic, at least from 1/2 to 2, if a value allows it."""
+    """Make the axis of ratios logarithmic, at least from 1/2 to 2, if a value allows it.
+
+    It shows intervals, too, but not more than a quarter of the smallest value: some reach below 0.
+    """
     good = values[values > 0]
     if len(good):
+        drawn = panel.dataLim
         panel.set_yscale("log")
-        panel.set_ylim(min(0.5, 0.8 * good.min()), max(2.0, 1.25 * good.max()))
+        low = max(drawn.minposy, good.min() / 4)
+        panel.set_ylim(min(0.5, 0.8 * low), max(2.0, 1.25 * max(drawn.y1, good.max())))
         plain_degrees(panel.yaxis)
 
 
