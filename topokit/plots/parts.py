@@ -236,7 +236,8 @@ def _apart(
     room = getattr(axis.axes.bbox, along) / axis.axes.figure.dpi * POINT
     scale = np.log if axis.get_scale() == "log" else np.asarray
     places = (scale(ticks) - scale(vmin)) / (scale(vmax) - scale(vmin)) * room
-    size = axis.get_tick_params("major").get("labelsize", mpl.rcParams[f"{name}tick.labelsize"])
+    usual = mpl.rcParams["xtick.labelsize" if name == "x" else "ytick.labelsize"]
+    size = axis.get_tick_params("major").get("labelsize", usual)
     size = FontProperties(size=size).get_size_in_points()
     if name == "y":
         return bool(np.all(np.diff(places) > 1.3 * size))
