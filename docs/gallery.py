@@ -84,15 +84,15 @@ CALLS = {
 ARGUMENTS = {"LAYER_PLOTS": "graph", "HISTORY_PLOTS": "history", "ACROSS_PLOTS": "runs"}
 
 
-def pages(docs: Path, fill: Any) -> Iterable[tuple[str, str | bytes]]:
+def pages(docs: Path, fill: Any, plain: Any) -> Iterable[tuple[str, str | bytes]]:
     """Yield the index of the gallery, and the page and picture of every plot."""
     given = data(docs)
     sections = []
     for table, (title, about, before) in SECTIONS.items():
         plots = []
         for name, function in getattr(tk, table).items():
-            text = (inspect.getdoc(function) or "").partition("\n\nParameters\n")[0]
-            first, _, rest = text.replace("``", "`").partition("\n")
+            text = plain(inspect.getdoc(function) or "").partition("\n\nParameters\n")[0]
+            first, _, rest = text.partition("\n")
             code = before + CALLS.get(name, f"tk.plots.{name}({ARGUMENTS[table]})")
             yield f"gallery/{name}.png", drawn(code.partition("\n")[2], given)
             plot = {"name": name, "first": first, "rest": rest.strip()}

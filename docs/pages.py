@@ -56,7 +56,7 @@ def write(docs: Path) -> None:
     written = set()
     for made in (api, topologies, recipes, documents, notebooks):
         written |= {save(docs / name, content) for name, content in made(fill)}
-    written |= {save(docs / name, content) for name, content in gallery.pages(docs, fill)}
+    written |= {save(docs / name, content) for name, content in gallery.pages(docs, fill, plain)}
     for name in FOLDERS:  # what an earlier build wrote and this one does not
         for path in (docs / name).rglob("*"):
             kept = path in written or (path.parent.name == "generated" and path.stem in SUMMARISED)
@@ -74,8 +74,9 @@ def save(path: Path, content: str | bytes) -> Path:
 
 
 def plain(text: str) -> str:
-    """Return text of a docstring as Markdown."""
-    return re.sub(r":math:`([^`]*)`", r"$\1$", text.replace("``", "`"))
+    """Return text of a docstring as Markdown, without the numbers of its references."""
+    text = re.sub(r"\s*\[\d+\]_", "", text.replace("``", "`"))
+    return re.sub(r":math:`([^`]*)`", r"$\1$", text)
 
 
 def cell(text: str) -> str:

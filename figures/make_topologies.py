@@ -80,14 +80,14 @@ def gallery(rows, seed):
         axis.plot(graph.indices, graph.rows, ",", color="#1f4e79", alpha=0.8)
         axis.set(xlim=(0, N_IN), ylim=(N_OUT, 0), xticks=[], yticks=[])
         parts = "1 component" if f.components == 1 else f"{f.components} components"
-        axis.set_title(
-            f"{name}\nσ₂ {f.sigma_2:.2f}, {parts}\nfan-in {f.fan_in[0]}-{f.fan_in[1]}", fontsize=8.5
-        )
+        low, high = f.fan_in
+        degrees = str(low) if low == high else f"{low}–{high}"
+        axis.set_title(f"{name}\nσ₂ {f.sigma_2:.2f}, {parts}\nfan-in {degrees}", fontsize=8.5)
     for axis in list(axes.flat)[len(rows) :]:
         axis.axis("off")
     figure.suptitle(
         f"Every family: {N_IN} inputs (across), {N_OUT} outputs (down), density {DENSITY}, "
-        f"seed {seed}; bound {rows[0][2].bound:.2f}",
+        f"seed {seed}; σ₂ bound of the mean degrees {rows[0][2].bound:.2f}",
         fontsize=13,
     )
     figure.tight_layout(rect=(0, 0, 1, 0.98))

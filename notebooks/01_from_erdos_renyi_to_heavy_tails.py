@@ -176,8 +176,8 @@ last[(last["layer"] == "fc1") & (last["side"] == "fan-in")][
 #
 # - The degrees depart from those of a random graph only if edges are selected by magnitude; in the
 #   static control they do not change.
-# - The effect is strongest in the first layer: variance over mean above 25 and a heavy tail with each
-#   of the three seeds. Still it is no power law, which the bootstrap rejects. A broad distribution
+# - The effect is strongest in the first layer: variance over mean of 25 and more, rounded, and a heavy
+#   tail with each of the three seeds. Still it is no power law, which the bootstrap rejects. A broad distribution
 #   need not be heavy-tailed, and a heavy-tailed one need not be a power law.
 # - The size of the effect depends on weight decay, on the number of steps and on the value of grown
 #   edges; the digits recipe was chosen because it shows the effect in a minute. The study
@@ -218,7 +218,7 @@ for arm, label in {
     mean = np.exp(np.log(part["dispersion"]).groupby(part["epoch"]).mean())
     axes[1].plot(mean.index + 1, mean, label=f"{label} (n = {part['seed'].nunique()})")
 axes[1].set(xscale="log", yscale="log", xlabel="epoch + 1", ylabel="fan-in variance / mean")
-axes[1].legend();
+fig.legend(*axes[1].get_legend_handles_labels(), loc="outside lower right", ncols=3);
 
 # %% [markdown]
 # In five sentences, from three seeds of SET ([all of it](../figures/STUDIES.md)):

@@ -1,8 +1,11 @@
 """SET against a static topology in restricted Boltzmann machines, on four binary sets.
 
-Command: ``python figures/studies/rbm.py --data-dir DIR --runs RUNS [--seeds 5] [--workers 2]``.
-Writes ``rbm.csv`` and ``rbm.png`` beside itself and prints the table of ``rbm.md``. Complete runs
-are not repeated.
+    python figures/studies/rbm.py --data-dir DIR --runs RUNS [--seeds 5] [--workers 2]
+    python figures/studies/rbm.py
+
+The first form trains the runs (complete ones are not repeated) and writes ``rbm.csv`` and
+``rbm_epochs.csv`` beside itself; both draw ``rbm.png`` from these and print the table of
+``rbm.md``.
 """
 
 import argparse
@@ -11,13 +14,12 @@ import json
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from topokit.plots import house_style
+from topokit.plots.style import COLOURS, LINES, save
+from topokit.plots.style import figure as styled
 
 COMMON = ["threads=1", "measures.names=['fan_in','fan_out']", "measures.every=20"]
 HERE = Path(__file__).parent
@@ -136,46 +138,61 @@ def table(frame):
         yield f"| {name} | {edges} | {len(mine)} | " + " | ".join(cells) + " |"
 
 
+def curves_of(jobs, errors):
+    """Return a row for each data set and epoch, with a column for each rule and seed."""
+    runs = [
+        pd.DataFrame(
+            {"data": name, "epoch": range(len(curve)), "error": curve, "run": f"{rule}-{seed}"}
+        )
+        for (name, rule, seed, *_), curve in zip(jobs, errors, strict=True)
+    ]
+    table = pd.concat(runs).pivot(index=["data", "epoch"], columns="run", values="error")  # noqa: PD010
+    return table.reindex(list(SETS), level="data").reset_index()
+
+
 def picture(curves, path):
     """Draw the test error over epochs, a line for each seed."""
-    with house_style(size=(11, 3)):
-        figure = Figure(layout="constrained")
-        panels = figure.subplots(1, len(SETS))
-        styles = dict(zip(RULES, mpl.rcParams["axes.prop_cycle"], strict=False))
+    with styled(size=(11, 3.2)) as first:
+        page = first.get_figure()
+        first.remove()
+        panels = page.subplots(1, len(SETS))
         for ax, name in zip(panels, SETS, strict=True):
-            for (data, rule, seed), errors in curves.items():
-                if data == name:
-                    label = None if seed else LABELS[rule]
-                    ax.plot(range(1, len(errors) + 1), errors, lw=0.9, label=label, **styles[rule])
-            ax.set(xlabel="epochs", yscale="log", title=name)
-            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            mine = curves[curves["data"] == name]
+            for run in curves.columns[2:]:
+                rule, seed = run.split("-")
+                at = RULES.index(rule)
+                look = {"lw": 0.9, "color": COLOURS[at], "linestyle": LINES[at]}
+                label = f"_{run}" if int(seed) else f"{LABELS[rule]}, single runs"
+                ax.plot(mine["epoch"] + 1, mine[run], label=label, **look)
+            ax.set(xlabel="epochs trained", yscale="log", title=name)
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 6)))
             ax.yaxis.set_major_formatter("{x:g}")
             ax.yaxis.set_minor_formatter(NullFormatter())
         panels[0].set_ylabel("test reconstruction error\n(mean square per unit)")
-        panels[0].legend()
-        figure.savefig(path, dpi=150, metadata={"Software": None})
+        page.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        save(panels[0], path, dpi=150, metadata={"Software": "topokit"})
 
 
 def main():
-    """Train the runs, write the table and draw the figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--runs", type=Path, required=True)
+    """Train the runs if a folder for them is given; draw the figure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--runs", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
-    jobs = [
-        (name, rule, seed, given.runs, given.data_dir)
-        for name, seed, rule in itertools.product(SETS, range(given.seeds), RULES)
-    ]
-    with ProcessPoolExecutor(given.workers) as pool:
-        results = list(pool.map(one_run, jobs))
-    frame = pd.DataFrame([row for row, _ in results])
-    frame.to_csv(HERE / "rbm.csv", index=False, float_format="%.6g")
-    picture(
-        {job[:3]: errors for job, (_, errors) in zip(jobs, results, strict=True)}, HERE / "rbm.png"
-    )
-    print("\n".join(table(frame)))
+    if given.runs is not None:
+        jobs = [
+            (name, rule, seed, given.runs, given.data_dir)
+            for name, seed, rule in itertools.product(SETS, range(given.seeds), RULES)
+        ]
+        with ProcessPoolExecutor(given.workers) as pool:
+            rows, errors = zip(*pool.map(one_run, jobs), strict=True)
+        write = {"index": False, "float_format": "%.6g"}
+        pd.DataFrame(rows).to_csv(HERE / "rbm.csv", **write)
+        curves_of(jobs, errors).to_csv(HERE / "rbm_epochs.csv", **write)
+    picture(pd.read_csv(HERE / "rbm_epochs.csv"), HERE / "rbm.png")
+    print("\n".join(table(pd.read_csv(HERE / "rbm.csv"))))
 
 
 if __name__ == "__main__":

@@ -132,8 +132,12 @@ def draw(epochs, table):
             n = table[table["loss"] == loss]["n"].min()
             title = f"{TITLES[loss]}\nn = {n} seed{'s' if n > 1 else ''}"
             ax.set(xscale="log", xlabel="epoch", title=title)
-        low = epochs.loc[epochs["epoch"] >= epochs["epoch"].max() / 20, "test_accuracy"].min()
-        axes[0].set(ylabel="test accuracy", ylim=(max(0.0, low - 0.05), None))
+        late = epochs[epochs["epoch"] >= epochs["epoch"].max() / 20]
+        low = max(0.0, late["test_accuracy"].min() - 0.05)
+        axes[0].set(ylabel="test accuracy", ylim=(low, None))
+        shown = epochs.loc[epochs["test_accuracy"] >= low, "epoch"].min() + 1
+        for ax in axes:  # the epochs before are below the vertical axis
+            ax.set_xlim(left=shown * 0.8)
         page.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
         save(axes[0], HERE / f"{STUDY}.png", dpi=150, metadata={"Software": "topokit"})
 

@@ -79,6 +79,17 @@ def test_links_within_the_site_hold():
     assert broken == []
 
 
+def test_no_markup_of_docstrings_is_left():
+    left = []
+    for path in pages():
+        text = re.sub(r"(?s)<(pre|code|script)\b.*?</\1>", "", path.read_text(encoding="utf-8"))
+        left += [
+            f"{path.relative_to(SITE)}: {found}"
+            for found in re.findall(r"\[\d+\]_|:(?:math|func|class|mod|ref|doc|obj):`|``", text)
+        ]
+    assert left == []
+
+
 def test_pages_load_nothing_from_elsewhere():
     for path in pages():
         for source in read(path).loaded:

@@ -113,3 +113,13 @@ def test_the_score_of_known_null_samples():
     constant = score(5.0, [2.0, 2.0, 2.0])
     assert np.isnan(constant.z)
     assert constant.p_value == 0.5
+
+
+def test_scores_are_printed_shortly(rng):
+    graph = LayerGraph.from_edge_ids([0, 1, 3, 4, 8], (3, 3))
+    scores = null_scores(graph, twins=4, rng=rng)
+    assert len(repr(scores)) < 300
+    assert f", butterflies={scores['butterflies'].z:.3g}, " in repr(scores)
+    assert all(len(repr(score)) < 100 for score in scores.values())
+    assert "<th>null_mean</th>" in scores._repr_html_()
+    assert scores == dict(scores)

@@ -148,3 +148,14 @@ def test_published_values_stand_beside_the_runs(runs, ax):
 def test_a_misspelt_column_has_its_nearest_named(runs, ax):
     with pytest.raises(ValueError, match="without test_acuracy; did you mean 'test_accuracy'"):
         mean_over_seeds(runs, "test_acuracy", ax=ax)
+
+
+def test_single_runs_of_many_conditions_are_seen(ax):
+    names = [f"family {i}" for i in range(9)]
+    frame = pd.DataFrame({"arm": names, "gap": np.arange(9.0), "test_accuracy": np.arange(9.0)})
+    accuracy_against(pd.concat([frame, frame[:1] + frame[:1].assign(arm="")]), "gap", ax=ax)
+    points = [each for each in ax.collections if isinstance(each, PathCollection)]
+    assert [len(each.get_offsets()) for each in points] == [2, *[1] * 8]
+    several, *single = points
+    assert {each.get_alpha() for each in single} == {0.8} != {several.get_alpha()}
+    assert min(each.get_sizes()[0] for each in single) > several.get_sizes()[0]

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 
 from tests.contract.test_plots import make_run
@@ -14,7 +15,7 @@ from topokit.graph import LayerGraph
 from topokit.measures import degree_report, describe_fit, measure
 from topokit.measures.scalefree import bootstrap_stream
 from topokit.plots import HISTORY_PLOTS, report
-from topokit.plots.report import CAPTIONS, verdict_sentences, write_report
+from topokit.plots.report import CAPTIONS, _same_limits, verdict_sentences, write_report
 from topokit.plots.tables import compared, measure_tables
 
 
@@ -230,3 +231,21 @@ def test_the_page_of_two_hundred_epochs_is_small(tmp_path):
     run.epochs = run.epochs.loc[[0] * 200].assign(epoch=range(200))
     page = write_report([run], tmp_path / "report.html", bootstrap=0)
     assert page.stat().st_size < 5_000_000
+
+
+def test_an_axis_with_one_value_does_not_stretch_the_others():
+    figure = Figure()
+    moving, still, other = figure.subplots(3)
+    moving.plot([0, 1, 2], [0.2, 0.3, 0.3])
+    moving.set_ylim(-0.01, 0.4)
+    still.plot([0, 1, 2], [0, 0, 0])
+    still.set_ylim(-0.1, 1)
+    _same_limits([moving, still], "y")
+    assert moving.get_ylim() == still.get_ylim() == (-0.01, 0.4)
+    other.plot([0, 1], [7, 7])
+    other.set_ylim(6, 8)
+    _same_limits([moving, other], "y")
+    assert other.get_ylim() == (-0.01, 8)
+    still.set_ylim(-0.1, 1)
+    _same_limits([still, still], "y")
+    assert still.get_ylim() == (-0.1, 1)

@@ -1,6 +1,7 @@
 """Summaries, the flow of grown edges, and which figures are saved."""
 
 import importlib.util
+import itertools
 import re
 import shutil
 import sys
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
@@ -18,6 +20,7 @@ from topokit.generators import erdos_renyi
 from topokit.graph import LayerGraph
 from topokit.plots import growth, save_figures
 from topokit.plots.animation import need_ffmpeg, save_animation
+from topokit.plots.parts import plain_degrees
 from topokit.plots.summary import runs_over_epochs, summary, summary_across
 
 
@@ -174,3 +177,35 @@ def test_an_animation_as_a_page_loads_nothing(runs, tmp_path):
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "fa-" not in page
     assert "▶</button>" in re.sub(r"\s", "", page)
+
+
+def test_bands_of_dispersion_are_shown_whole_unless_they_reach_below_zero():
+    rows = [
+        {"arm": "set", "epoch": epoch, "seed": seed, "fan_in.dispersion": value}
+        for epoch in range(3)
+        for seed, value in enumerate((0.9, 1.0, 1.3))
+    ]
+    low, high = mean_interval([0.9, 1.0, 1.3])[1:3]
+    for wide, lowest in ((1, low), (3, 0.3)):
+        frame = pd.DataFrame(rows)
+        frame["fan_in.dispersion"] = 1 + wide * (frame["fan_in.dispersion"] - 1)
+        ax = summary_across(frame, ax=Figure().add_subplot())
+        (panel,) = [p for p in ax.child_axes if p.get_yscale() == "log"]
+        bottom, top = panel.get_ylim()
+        assert bottom < lowest
+        assert bottom > 0.1
+        assert top > 1 + wide * (high - 1)
+
+
+@pytest.mark.parametrize("height", [0.5, 3.0])
+def test_labels_on_a_vertical_axis_of_degrees_are_apart(height):
+    figure = Figure(figsize=(3, height))
+    ax = figure.add_axes((0.2, 0, 0.8, 1))
+    ax.set(yscale="log", ylim=(0.1, 30))
+    plain_degrees(ax.yaxis)
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in ax.yaxis.get_ticklabels()]
+    ticks = ax.get_yticks()
+    assert len(ticks) >= 2
+    assert all(one.y1 < other.y0 for one, other in itertools.pairwise(boxes))
+    assert (len(ticks) > 3) == (height == 3.0)

@@ -14,7 +14,7 @@ from topokit.graph import LayerGraph, random_subset
 from topokit.graph.convert import GraphLike, as_graph
 from topokit.measures import LAYER_MEASURES, find_communities
 from topokit.progress import bar
-from topokit.tables import as_generator
+from topokit.tables import as_generator, as_html
 
 __all__ = [
     "NULL_MEASURES",
@@ -57,6 +57,23 @@ class NullScore(NamedTuple):
     null_sd: float
     z: float
     p_value: float
+
+    def __repr__(self) -> str:
+        return (
+            f"NullScore(value={self.value:.4g}, null_mean={self.null_mean:.4g}, "
+            f"null_sd={self.null_sd:.2g}, z={self.z:.3g}, p_value={self.p_value:.2g})"
+        )
+
+
+class _Scores(dict[str, NullScore]):
+    """The scores of several measures, printed as their z-scores."""
+
+    def __repr__(self) -> str:
+        return f"z-scores({', '.join(f'{name}={score.z:.3g}' for name, score in self.items())})"
+
+    def _repr_html_(self) -> str:
+        rows = [{"measure": name, **score._asdict()} for name, score in self.items()]
+        return as_html("null_scores", rows)
 
 
 def expected_degree_sample(graph: GraphLike, *, rng: np.random.Generator | int) -> LayerGraph:
@@ -245,7 +262,8 @@ def null_scores(
     Returns
     -------
     dict of NullScore
-        Scores as those of `null_score`, by name. Cost `twins` times that of the measures.
+        Scores as those of `null_score`, by name; it is printed as their z-scores. Cost `twins`
+        times that of the measures.
 
     Raises
     ------
@@ -276,10 +294,10 @@ def null_scores(
             for name, measure in measures.items():
                 found[name].append(float(measure(sample)))
             step(i + 1, twins, "")
-    return {
-        name: _score(float(measure(graph)), np.array(found[name]))
+    return _Scores(
+        (name, _score(float(measure(graph)), np.array(found[name])))
         for name, measure in measures.items()
-    }
+    )
 
 
 def _score(value: float, found: NDArray[np.float64]) -> NullScore:

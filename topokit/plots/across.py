@@ -105,9 +105,10 @@ def accuracy_against(
         part = runs[runs[arm] == name]
         x, y = (part[column].to_numpy(float) for column in (measure, outcome))
         colour = next_colour(ax, color) if few else shared
+        clear = few or len(part) == 1  # else the mean beside stands for these runs
         style = styled(
-            kwargs, PathCollection, s=12 if few else 7, color=colour, linewidth=0,
-            marker=MARKERS[i % 7] if few else "o", alpha=0.8 if few else 0.35,
+            kwargs, PathCollection, s=12 if clear else 7, color=colour, linewidth=0,
+            marker=MARKERS[i % 7] if few else "o", alpha=0.8 if clear else 0.35,
             label=named(label, str(name)) if few else None,
         )  # fmt: skip
         ax.scatter(x, y, **style)

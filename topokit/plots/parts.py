@@ -174,13 +174,13 @@ def empty_axes(ax: Axes, name: str) -> None:
 class _Degrees(LogLocator):
     """Ticks at 1, 2 and 5 times powers of ten, or at round numbers over less than a decade.
 
-    On a short horizontal axis there are fewer, so that their labels are apart.
+    On a short axis there are fewer, so that their labels are apart.
     """
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
         found = np.empty(0)
         for subs in ((1.0,),) if vmax > 400 * max(vmin, 1e-12) else ((1.0, 2.0, 5.0), (1.0,)):
-            self.set_params(subs=subs)
+            self.set_params(subs=subs, numticks=99)  # thinned below
             found = np.asarray(super().tick_values(vmin, vmax))
             found = found[(found >= vmin) & (found <= vmax)]
             if _apart(self.axis, found, vmin, vmax):
@@ -225,17 +225,22 @@ def few_ticks(axis: Axis) -> None:
 def _apart(
     axis: Any, ticks: NDArray[np.float64], vmin: float, vmax: float, *, least: int = 1
 ) -> bool:
-    """Return whether the labels of ticks on a horizontal axis have gaps between them.
+    """Return whether the labels of ticks have gaps between them.
 
     They are taken to have at least `least` characters.
     """
-    if getattr(axis, "axis_name", "") != "x" or ticks.size < 2:
+    name = getattr(axis, "axis_name", "")
+    if name not in ("x", "y") or ticks.size < 2:
         return True
-    room = axis.axes.bbox.width / axis.axes.figure.dpi * POINT
+    along = "width" if name == "x" else "height"
+    room = getattr(axis.axes.bbox, along) / axis.axes.figure.dpi * POINT
     scale = np.log if axis.get_scale() == "log" else np.asarray
     places = (scale(ticks) - scale(vmin)) / (scale(vmax) - scale(vmin)) * room
-    size = axis.get_tick_params("major").get("labelsize", mpl.rcParams["xtick.labelsize"])
+    usual = mpl.rcParams["xtick.labelsize" if name == "x" else "ytick.labelsize"]
+    size = axis.get_tick_params("major").get("labelsize", usual)
     size = FontProperties(size=size).get_size_in_points()
+    if name == "y":
+        return bool(np.all(np.diff(places) > 1.3 * size))
     half = np.array([0.32 * size * max(len(f"{tick:g}"), least) for tick in ticks])
     return bool(np.all(np.diff(places) > half[1:] + half[:-1] + 0.4 * size))
 

@@ -452,13 +452,21 @@ def _pngs(draws: Sequence[Callable[..., Any]], *, size: str | tuple[float, float
 
 
 def _same_limits(drawn: Sequence[Axes], axis: str) -> None:
-    """Give axes without panels of their own, of one scale and direction, common limits."""
+    """Give axes without panels of their own, of one scale and direction, common limits.
+
+    Those of axes with one value only, such as a turnover of 0, do not count where the limits of
+    the others hold it.
+    """
     alike = {(getattr(ax, f"get_{axis}scale")(), getattr(ax, f"get_{axis}label")(),
               getattr(ax, f"{axis}axis_inverted")()) for ax in drawn}  # fmt: skip
     if len(drawn) < 2 or len(alike) > 1 or any(ax.child_axes for ax in drawn):
         return
-    limits = np.array([getattr(ax, f"get_{axis}lim")() for ax in drawn])
-    low, high = limits.min(), limits.max()
+    limits = np.sort([getattr(ax, f"get_{axis}lim")() for ax in drawn])
+    first, last = np.array([getattr(ax.dataLim, f"interval{axis}") for ax in drawn]).T
+    varied = first != last
+    low, high = limits[varied, 0].min(initial=np.inf), limits[varied, 1].max(initial=-np.inf)
+    kept = limits[varied | (first < low) | (last > high)]
+    low, high = kept.min(), kept.max()
     turned = getattr(drawn[0], f"{axis}axis_inverted")()
     for ax in drawn:
         getattr(ax, f"set_{axis}lim")((high, low) if turned else (low, high))

@@ -359,11 +359,17 @@ def _bare(panel: Axes, keyed: set[str]) -> set[str]:
 
 
 def _log(panel: Axes, values: pd.Series) -> None:
-    """Make the axis of ratios logarithmic, at least from 1/2 to 2, if a value allows it."""
+    """Make the axis of ratios logarithmic, at least from 1/2 to 2, if a value allows it.
+
+    Intervals are shown, too, but not below a quarter of the smallest value: some reach below 0.
+    """
     good = values[values > 0]
     if len(good):
+        drawn, low, high = panel.dataLim, good.min(), good.max()
+        if panel.collections:
+            low, high = max(drawn.y0, low / 4), drawn.y1
         panel.set_yscale("log")
-        panel.set_ylim(min(0.5, 0.8 * good.min()), max(2.0, 1.25 * good.max()))
+        panel.set_ylim(min(0.5, 0.8 * low), max(2.0, 1.25 * high))
         plain_degrees(panel.yaxis)
 
 
