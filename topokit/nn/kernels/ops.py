@@ -122,7 +122,11 @@ def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
     ``torch.compiler.disable`` says the same, but loads the compiler, which takes as long as to load
     torch. Before anybody else has loaded it, nothing is compiled.
     """
-    excluded = torch._disable_dynamo(function)  # loads the compiler when it is called
+
+    # Loads the compiler when it is called. Keeps an attribute, which a method cannot have.
+    @torch._disable_dynamo
+    def excluded(*args: Any, **options: Any) -> Any:
+        return function(*args, **options)
 
     @wraps(function)
     def call(*args: Any, **options: Any) -> Any:
