@@ -3,11 +3,18 @@
 import functools
 import gc
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+# Compiled modules are kept on disk, whatever the environment says: to rewrite the assertions of all
+# tests takes each process ten seconds, and every command in a process of its own would compile the
+# package again.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # The module imports triton, which tests want in a process of its own; it has no examples.
 collect_ignore = ["topokit/nn/kernels/card_kernels.py"]

@@ -18,5 +18,6 @@ def test_damaged_run_directories_give_the_same_result_or_are_refused():
     assert sum("|" in line for line in lines) == 2 + 5
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_goes_unseen():
     assert faults(bitflips.campaign(20, 1)) == []

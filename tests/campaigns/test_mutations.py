@@ -1,8 +1,11 @@
 """The short form of the campaign of mutated files."""
 
+import pytest
+
 from tests.campaigns.mutations import MEGABYTES, SECONDS, attacked, beginnings, mutated
 
 
+@pytest.mark.slow
 def test_mutated_files_are_read_or_refused_in_one_sentence():
     results = attacked(8, seed=1)
     assert len(results) == len(beginnings()) == 32

@@ -25,7 +25,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES += sorted((ROOT / "docs/guides").glob("*.md"))
 FENCE = re.compile(r"^```(\S*)(?: (\w+))?\n(.*?)^```$", re.M | re.S)
 SMALL = ["epochs=3", "model.widths=[64,40,10]", "topology.epsilon=4"]
-SLOW = ("README", "checkpoints", "studies")
+SLOW = ("README", "checkpoints", "studies", "theory", "trainers")
 
 
 def blocks(page, *languages):

@@ -19,6 +19,7 @@ from matplotlib.colors import to_hex, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from tests.marks import fast_where
 from topokit.generators import erdos_renyi
 from topokit.graph import LayerGraph
 from topokit.measures import measure
@@ -332,10 +333,7 @@ def texts_that_meet(figure):
     return [(a, b) for (a, one), (b, two) in pairs if one.padded(-1).overlaps(two.padded(-1))]
 
 
-DEEP = [pytest.param(kind, marks=pytest.mark.slow if "14" in kind else ()) for kind in DEPTHS]
-
-
-@pytest.mark.parametrize("kind", DEEP)
+@pytest.mark.parametrize("kind", fast_where(lambda kind: "four" in kind, DEPTHS))
 @pytest.mark.parametrize("name", HISTORY_PLOTS)
 def test_texts_of_a_figure_are_apart(name, kind):
     with figure(size=(7.2, 7.6) if name == "summary" else "column") as ax:
@@ -369,6 +367,7 @@ def pixels(name, run):
 
 
 @pytest.mark.parametrize("name", HISTORY_PLOTS)
+@pytest.mark.slow
 def test_a_figure_of_a_run_shows_that_run(name):
     even, again = (
         [erdos_renyi(30, 20, density=0.3, rng=np.random.default_rng(4))] * 3 for _ in "ab"

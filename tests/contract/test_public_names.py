@@ -83,6 +83,7 @@ def test_importing_topokit_loads_nothing_but_itself():
     assert run_alone(inside) == []
 
 
+@pytest.mark.slow
 def test_rooms_exist_whatever_was_imported_before():
     code = "import topokit as tk; print(*[getattr(tk, name).__name__ for name in tk._SUBPACKAGES])"
     assert run_alone(code) == [f"topokit.{name}" for name in topokit._SUBPACKAGES]
@@ -138,7 +139,10 @@ def test_the_installed_package_is_complete(installed):
 
 
 CHECKERS = {
-    "mypy": ("--strict", "--cache-dir", ROOT / ".mypy_cache" / "user", "--python-executable"),
+    "mypy": (
+        *("--strict", "--config-file", USER.with_name("mypy.ini")),
+        *("--cache-dir", ROOT / ".mypy_cache" / "user", "--python-executable"),
+    ),
     "pyright": ("--pythonpath",),
 }
 

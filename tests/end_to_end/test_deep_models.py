@@ -34,6 +34,7 @@ def tiny(recipe, *more):
 
 
 @pytest.mark.parametrize("recipe", TINY)
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, recipe):
     config = tiny(recipe, "model.dropout=0.1")
     whole = run(config, tmp_path / "whole")

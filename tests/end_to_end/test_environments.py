@@ -52,6 +52,7 @@ def test_a_run_ends_well_on_a_terminal_of_ascii_without_home_or_cache(tmp_path):
     done.stdout.decode("ascii")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "env",
     [ASCII, {"LC_ALL": "tr_TR.UTF-8", "HOME": None}, {"LC_ALL": "nonsense", "HOME": NOWHERE}],
@@ -129,6 +130,7 @@ def test_a_reader_that_leaves_after_one_line():
     assert error == b""
 
 
+@pytest.mark.slow
 def test_streams_closed_before_the_start():
     command = shlex.join(
         [*TOPOKIT, "generate", "configuration", "--widths", "6,5", "--density", "0.5"]
@@ -137,6 +139,7 @@ def test_streams_closed_before_the_start():
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_narrow_terminal():
     ours, theirs = pty.openpty()
     env = {**os.environ, "COLUMNS": "3", "LINES": "2", "TERM": "xterm"}

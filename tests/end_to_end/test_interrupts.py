@@ -123,7 +123,7 @@ LATE = """
 import atexit, signal, sys
 from topokit.cli import main
 atexit.register(signal.raise_signal, signal.SIGINT)
-sys.argv = ["topokit", "list", "nonsense"]
+sys.argv = ["topokit", "nonsense"]
 sys.exit(main())
 """
 

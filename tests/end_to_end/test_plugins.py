@@ -182,7 +182,7 @@ def test_a_plugin_works_in_plots_reports_and_sweeps_with_workers(stopped, tmp_pa
         "topology.generator" = "first_edges"
     """
     write(tmp_path, study, "study.toml")
-    words = ("sweep", "study.toml", "--out", "swept", *plugin, "--workers", "2", "--json")
+    words = ("sweep", "study.toml", "--out", "swept", *plugin, "--workers", "1", "--json")
     capsys.readouterr()
     assert topokit(*words) == 0
     assert json.loads(capsys.readouterr().out)["failures"] == {}
@@ -205,6 +205,7 @@ def test_a_file_and_a_module_here_are_found(name, tmp_path, monkeypatch):
     sys.modules.pop("beside")
 
 
+@pytest.mark.slow
 def test_the_installed_command_finds_a_module_here(tmp_path):
     """Without the current directory on Python's path, as for the command `topokit`."""
     write(tmp_path)
@@ -376,6 +377,7 @@ def test_the_record_of_a_stranger_cannot_break_the_message(capsys):
     assert plugins.unlike({"a": 1}) == plugins.unlike(None) == []
 
 
+@pytest.mark.slow
 def test_a_plot_that_draws_elsewhere_is_refused_and_not_an_empty_picture(
     tmp_path, monkeypatch, capsys
 ):

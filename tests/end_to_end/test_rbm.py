@@ -93,6 +93,7 @@ def test_more_than_one_layer_is_refused_before_any_work(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_without_labels_is_shown_by_its_error(tmp_path, capsys):
     history = run(small(), tmp_path / "run")
     summary = run_summary(history, tmp_path / "run")

@@ -132,7 +132,7 @@ def wait_for(path, process):
 
 @pytest.mark.slow
 def test_sigkill_at_any_moment(tmp_path):
-    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True, timeout=300)
+    run(config("epochs=40"), tmp_path / "whole")
     stopped = tmp_path / "stopped"
     rng = np.random.default_rng(0)
     arguments = command(stopped)
@@ -144,7 +144,7 @@ def test_sigkill_at_any_moment(tmp_path):
         process.communicate()
         arguments = [sys.executable, "-m", "topokit", "resume", str(stopped)]
     assert not (stopped / "DONE").exists()
-    subprocess.run(arguments, check=True, capture_output=True, timeout=300)
+    resume(stopped)
     assert_same_run(tmp_path / "whole", stopped)
 
 

@@ -9,11 +9,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cache
 
 import pandas as pd
 import pytest
 
 from topokit.cli import main
+from topokit.data import images
 from topokit.experiments.study import STUDIES, load_study
 from topokit.experiments.sweep import sweep, sweep_frame
 
@@ -169,8 +171,9 @@ def test_exit_codes_and_messages(study, tmp_path, capsys, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("name", STUDIES)
-def test_quick_studies(name, data_dir, tmp_path):
+def test_quick_studies(name, data_dir, tmp_path, monkeypatch):
     """Every shipped study runs, in a smaller form of its quick variant."""
+    monkeypatch.setattr(images, "_cifar_jpegs", cache(images._cifar_jpegs))  # decoded once
     study = load_study(name, quick=True)
     less = {"epochs": 2, "data.n_train": 200, "data.n_test": 100}
     settings = {key: less.get(key, value) for key, value in study.settings.items()}

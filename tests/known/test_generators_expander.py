@@ -24,6 +24,7 @@ def four_cycles(graph):
 
 
 @pytest.mark.parametrize("seed", range(8))
+@pytest.mark.slow
 def test_expander_at_the_size_of_the_set_mlp(seed):
     graph = GENERATORS["expander"](784, 1000, density=0.01, rng=np.random.default_rng(seed))
     facts = describe(graph, requested_density=0.01)
@@ -69,6 +70,7 @@ def test_expander_is_better_than_random_graphs_where_blocks_are_many(n_in, n_out
 
 @settings(max_examples=25)
 @given(st.integers(1, 60), st.integers(1, 60), st.floats(0, 1), st.integers(0, 99))
+@pytest.mark.slow
 def test_expander_has_degrees_within_one(n_in, n_out, density, seed):
     graph = GENERATORS["expander"](n_in, n_out, density=density, rng=np.random.default_rng(seed))
     assert graph.n_edges == round(density * n_in * n_out)

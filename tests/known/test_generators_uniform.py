@@ -55,6 +55,7 @@ def test_graphs_with_given_degrees(fan_in, fan_out, name):
     assert p_uniform(draw, graphs, 100 * len(graphs)) > LEVEL
 
 
+@pytest.mark.slow
 def test_biregular_and_configuration():
     rng = np.random.default_rng(2)
     graphs = graphs_with([2] * 4, [2] * 4)

@@ -159,6 +159,7 @@ def test_exponents_by_hand():
     )
 
 
+@pytest.mark.slow
 def test_random_layers_never_have_exponents_between_two_and_three():
     for seed in range(40):
         rng = np.random.default_rng(seed)

@@ -117,6 +117,7 @@ def test_projective_planes(q, connectivity):
     assert layer["butterflies"](graph) == 0
 
 
+@pytest.mark.slow
 def test_large_multiplicities():
     graph = sides(nx.hypercube_graph(12))
     assert layer["spectral_gap"](graph) == pytest.approx(2, abs=1e-8)

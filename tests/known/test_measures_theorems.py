@@ -99,6 +99,7 @@ def test_random_layers_have_the_singular_value_of_random_matrices():
         assert leading_singular_values(graph)[1] == pytest.approx(exact, rel=close)
 
 
+@pytest.mark.slow
 def test_random_biregular_layers_come_near_the_ramanujan_bound():
     graph = biregular(400, 400, 8, 0)
     assert measure["ramanujan_margin"](graph) == pytest.approx(0, abs=0.15)

@@ -167,6 +167,7 @@ def test_static_by_hand():
         after(LayerView(GRAPH, VALUES), RULES["static"](), 1)
 
 
+@pytest.mark.slow
 def test_random_by_hand():
     # each of eight edges leaves with 2/8, each of four absent and two just dropped cells enters
     # with 2/6: an absent cell is there afterwards with 1/3, a present one with 3/4 + 1/4 * 1/3

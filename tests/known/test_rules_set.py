@@ -37,6 +37,7 @@ def test_set_keeps_per_sign_and_set_magnitude_does_not(rng):
     assert sorted(values[~update.grown].tolist()) == [-0.6, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_set_grows_uniformly_over_absent_and_just_dropped_cells(rng):
     view = hand_view(HAND)
     hits = np.zeros(15)

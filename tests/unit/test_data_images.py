@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import affine_transform
 
-from topokit.data import DATASETS, Data, load_data
+from topokit.data import DATASETS, Data, images, load_data
 from topokit.data.samples import AUGMENTATIONS, crop_flip, pixel_order, rotate_shift_flip
 from topokit.experiments.config import load_recipe
 from topokit.experiments.runs import check
@@ -399,3 +399,16 @@ def test_what_cannot_be_shuffled():
     config = load_recipe("set_mlp_madelon").override(["data.shuffle_pixels=1"])
     with pytest.raises(ValueError, match=r"'data.shuffle_pixels'"):
         check(config, load=False)
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_digits_are_those_of_scikit_learn(monkeypatch, found):
+    from sklearn.datasets import load_digits
+
+    if not found:  # as where scikit-learn keeps the file elsewhere
+        monkeypatch.setattr(images, "find_spec", lambda name: None)
+    for ours, theirs in zip(
+        images._digits_of_sklearn.__wrapped__(), load_digits(return_X_y=True), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+        assert ours.dtype == theirs.dtype

@@ -222,6 +222,7 @@ def test_a_report_of_a_sweep(swept, tmp_path, capsys):
     assert "static-seed0" in page
 
 
+@pytest.mark.slow
 def test_comparing_never_loads_torch(swept):
     code = f"""
 import sys

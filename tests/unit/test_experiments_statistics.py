@@ -34,6 +34,7 @@ def _within_chance(share, expected, samples):
         (_lognormal, np.exp(0.5), 10, 0.8393),
     ],
 )
+@pytest.mark.slow
 def test_intervals_of_a_mean_cover_as_often_as_documented(draw, mean, n, coverage):
     samples = draw(np.random.default_rng(n), (4000, n))
     found = [mean_interval(x) for x in samples]
@@ -159,6 +160,7 @@ def test_p_values_are_uniform_under_the_null(rng, strata):
 
 @pytest.mark.parametrize("r", [0.0, 0.5, 0.9])
 @pytest.mark.parametrize("strata", [[0] * 10, [0] * 10 + [1] * 10, [0, 1, 2, 3, 4] * 3])
+@pytest.mark.slow
 def test_intervals_of_correlations_cover_as_often_as_documented(r, strata):
     """At least 0.93, so that 300 samples cover 0.87 or more up to four standard errors."""
     rng = np.random.default_rng(11)

@@ -13,6 +13,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from tests.marks import fast_where
 from tests.unit.test_experiments_captured import StandIn, without_capturable
 from tests.unit.test_experiments_sweep import Here
 from topokit.cli import main
@@ -146,7 +147,10 @@ def content(sealed):
     return torch.load(io.BytesIO(sealed), weights_only=True)
 
 
-@pytest.mark.parametrize("name", CASES)
+FAST = ("set", "gradients of a batch", "rewired within epochs", "srelu and dropout", "adam")
+
+
+@pytest.mark.parametrize("name", fast_where(FAST.__contains__, CASES))
 def test_runs_together_are_those_alone_bit_for_bit(name):
     assert_same(all_rounds(group_of(CASES[name])), alone(CASES[name]))
 

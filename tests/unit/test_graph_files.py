@@ -374,6 +374,7 @@ def test_names_that_differ_in_case_only():
 
 @settings(max_examples=50, deadline=None)
 @given(st.text(), st.text())
+@pytest.mark.slow
 def test_any_names(first, second):
     _is_safe(safe_name(first))
     assert (safe_name(first) == safe_name(second)) == (first == second)

@@ -65,6 +65,7 @@ def bisected(graph):
     return high
 
 
+@pytest.mark.slow
 def test_radius_of_irregular_covers_is_that_of_its_definition(rng):
     nested = LayerGraph.from_edge_ids([6 * i + j for i in range(6) for j in range(6 - i)], (6, 6))
     mask = rng.random((15, 12)) < 0.2

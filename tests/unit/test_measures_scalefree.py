@@ -60,6 +60,7 @@ def test_lists_and_arrays_and_floats_are_one_sample():
     assert {fit.alpha for fit in fits} == {fits[0].alpha}
 
 
+@pytest.mark.slow
 def test_random_layers_are_random():
     found = [
         power_law_of(random_layer(1000, 784, 35_680, seed), side).verdict

@@ -88,6 +88,7 @@ def test_every_kernel_compiles_for_cards(tmp_path):
     assert done.stdout.startswith("52 forms of 4 kernels compile, in bf16, fp64")
 
 
+@pytest.mark.slow
 def test_the_benchmark_without_a_card_says_so():
     if torch.cuda.is_available():
         pytest.skip("there is a card")
@@ -97,6 +98,7 @@ def test_the_benchmark_without_a_card_says_so():
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_importing_topokit_does_not_import_triton():
     words = "import sys, topokit.nn, topokit.nn.kernels; assert 'triton' not in sys.modules"
     subprocess.run([sys.executable, "-c", words], check=True)

@@ -75,6 +75,7 @@ def test_snip_refuses_labels_without_an_output_unit(label):
         snip(x, y, **options)
 
 
+@pytest.mark.slow
 def test_snip_never_forms_a_dense_layer(rng):
     import tracemalloc
 

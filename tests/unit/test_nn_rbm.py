@@ -171,6 +171,7 @@ def test_rewiring_moves_momentum_with_its_edges(rng):
     assert not moved[~torch.from_numpy(kept)].any()
 
 
+@pytest.mark.slow
 def test_contrastive_divergence_learns_a_pattern(rng):
     graph = LayerGraph.from_edge_ids(range(0, 160, 3), (10, 16))
     rbm = SparseRBM(graph, rng=rng)

@@ -701,6 +701,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("recorded", [False, True])
 @pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.slow
 def test_runs_are_those_of_the_cpu(name, recorded, tmp_path, arrays_of_a_device, monkeypatch):
     if recorded:
         from tests.unit.test_experiments_captured import StandIn

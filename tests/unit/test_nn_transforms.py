@@ -3,6 +3,8 @@
 import copy
 import gc
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -24,7 +26,9 @@ from tests.unit.test_nn_kernels import dense_of, inputs, random_graph
 from topokit import attach
 from topokit.nn import SparseConv2d, SparseLinear
 from topokit.nn.activations import SReLU, dropped_out
+from topokit.nn.captures import Calls
 from topokit.nn.kernels import EdgeIndex, edge_product, ops
+from topokit.nn.layers import EdgeLayer
 from topokit.nn.models import set_mlp
 
 KERNELS = ("csr", "dense")
@@ -244,6 +248,51 @@ def test_a_compiled_model_follows_every_rewiring(monkeypatch, rule, options):
     assert engine.updates == 4
     assert engine.topology != before
     assert len(made) <= 2 * 5  # once for each graph: two layers, five topologies
+
+
+# torch's tracer looks at the gradient of a tensor that is no leaf, where capture breaks the graph
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.parametrize("capture", [True, False])
+def test_what_is_captured_of_a_compiled_model_is_computed_uncompiled(monkeypatch, capture):
+    torch._dynamo.reset()
+    model, x = network("linear", "csr")
+    seen, original = [], Calls.record
+
+    def record(*args):
+        seen.append(torch.compiler.is_compiling())
+        return original(*args)
+
+    monkeypatch.setattr(Calls, "record", record)
+    for layer in model.modules():
+        if isinstance(layer, EdgeLayer):
+            layer.capture = capture
+    torch.testing.assert_close(torch.compile(model, backend="eager")(x), model(x))
+    assert seen == [False] * (4 if capture else 0)  # two layers, both ways
+
+
+TRAINED = """
+import sys, tempfile
+import topokit as tk
+
+settings = ["epochs=2", "model.widths=[64,9,10]", "rule.name=rigl", "batch_size=500"]
+tk.run(tk.load_recipe("set_mlp_digits").override(settings), tempfile.mkdtemp())
+print(*(name for name in ("torch._dynamo", "sklearn", "scipy.stats") if name in sys.modules))
+
+import torch  # whoever compiles afterwards finds everything as it was
+from topokit.nn.kernels.ops import uncompiled
+
+inside, outside = torch.compiler.is_compiling, uncompiled(torch.compiler.is_compiling)
+both = lambda x: (x + inside(), x + outside())
+one, other = torch.compile(both, backend="eager")(torch.zeros(1))
+print(one.item(), other.item(), "torch._dynamo" in sys.modules)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_does_not_load_torchs_compiler():
+    done = subprocess.run([sys.executable, "-c", TRAINED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["", "1.0 0.0 True"]
 
 
 def test_a_loaded_graph_reaches_a_compiled_model():

@@ -6,6 +6,8 @@ import gzip
 import io
 import math
 import struct
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,14 +82,29 @@ def digits(
     >>> digits(rng=np.random.default_rng(0), n_train=100).x_train.shape
     (100, 64)
     """
-    from sklearn.datasets import load_digits
-
-    x, y = load_digits(return_X_y=True)
+    x, y = _digits_of_sklearn()
     x_train, y_train, x_test, y_test = split("digits", x, y, n_train, n_test, rng)
     x_train, x_test = scaled(x_train, x_test, scale, 16)
     source = f"scikit-learn's load_digits; stratified split; {SCALES[scale]}"
     parts = (x_train, y_train, x_test, y_test)
     return image_data("digits", parts, 10, (8, 8), source, augment, shuffle_pixels)
+
+
+@cache
+def _digits_of_sklearn() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return scikit-learn's digits, without the second that it takes to import scikit-learn."""
+    package = find_spec("sklearn")
+    for folder in (package and package.submodule_search_locations) or ():
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():
+            with gzip.open(path, "rt", encoding="utf-8") as file:
+                table = np.loadtxt(file, delimiter=",")
+            table.flags.writeable = False
+            return table[:, :-1], table[:, -1].astype(np.int64)
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    return x, y
 
 
 _IDX_FILES = (

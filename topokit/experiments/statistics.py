@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from topokit.tables import as_generator
 
@@ -119,7 +119,7 @@ def mean_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
     if x.size < 2:
         return Interval(x.size, float(x[0]) if x.size else nan, nan, nan, nan)
     mean, sd = float(x.mean()), float(x.std(ddof=1))
-    half = float(stats.t.ppf((1 + level) / 2, x.size - 1)) * sd / float(np.sqrt(x.size))
+    half = float(stdtrit(x.size - 1, (1 + level) / 2)) * sd / float(np.sqrt(x.size))
     return Interval(x.size, mean, sd, mean - half, mean + half)
 
 
@@ -176,6 +176,8 @@ def paired(
     >>> result.n, round(result.difference, 3), result.permutation_p
     (5, 0.022, 0.0625)
     """
+    from scipy.stats import wilcoxon
+
     rng = as_generator(rng)
     x, y = np.asarray(a, float), np.asarray(b, float)
     if x.shape != y.shape or x.ndim != 1:
@@ -195,8 +197,8 @@ def paired(
         p = _tail(int(np.sum(np.abs(signs @ d) >= abs(d.sum()) * (1 - 1e-9))), resamples)
     error = interval.sd / np.sqrt(d.size)
     alike = error <= 1e-12 * abs(interval.mean)
-    t_p = 0.0 if alike else float(2 * stats.t.sf(abs(interval.mean) / error, d.size - 1))
-    wilcoxon_p = float(stats.wilcoxon(d).pvalue)
+    t_p = 0.0 if alike else float(2 * stdtr(d.size - 1, -abs(interval.mean) / error))
+    wilcoxon_p = float(wilcoxon(d).pvalue)
     low, high = interval.low, interval.high
     return Paired(d.size, interval.mean, low, high, p, t_p, wilcoxon_p)
 
@@ -351,7 +353,9 @@ def adjusted(p_values: ArrayLike, *, method: str = "holm") -> NDArray[np.float64
     if ((p[known] < 0) | (p[known] > 1)).any():
         raise ValueError("expected p-values in [0, 1]")
     if method == "bh":
-        p[known] = stats.false_discovery_control(p[known])
+        from scipy.stats import false_discovery_control
+
+        p[known] = false_discovery_control(p[known])
         return p
     values = p[known]
     order = np.argsort(values)
@@ -391,9 +395,11 @@ def _residuals(data: NDArray[np.float64], members: list[NDArray[np.int64]]) -> N
     `data` is (columns, samples, n) with x, y and the controls as columns; the result is (2,
     samples, n), nan where x or y does not vary.
     """
+    from scipy.stats import rankdata
+
     ranks = np.empty_like(data)
     for own in members:
-        ordered = stats.rankdata(data[..., own], axis=-1)
+        ordered = rankdata(data[..., own], axis=-1)
         ranks[..., own] = (ordered - ordered.mean(axis=-1, keepdims=True)) / own.size
     both, controls = ranks[:2], ranks[2:].transpose(1, 2, 0)
     if controls.shape[-1]:

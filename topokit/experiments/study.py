@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -108,7 +108,7 @@ class Study:
                     continue
                 for values in itertools.product(*self.grid.values()):
                     cell = dict(zip(self.grid, values, strict=True))
-                    planned += [self._planned(arm, case, cell, seed) for seed in self.seeds]
+                    planned += self._planned(arm, case, cell)
         seen = set()
         for run in planned:
             if run.name in seen:
@@ -116,19 +116,28 @@ class Study:
             seen.add(run.name)
         return planned
 
-    def _planned(self, arm: str, case: str, cell: Mapping[str, Any], seed: int) -> PlannedRun:
-        """Return one run."""
-        own, name = self.arms.get(arm, {}), self._name(arm, case, cell, seed)
+    def _planned(self, arm: str, case: str, cell: Mapping[str, Any]) -> Iterator[PlannedRun]:
+        """Yield one run for each seed."""
+        own = self.arms.get(arm, {})
         changes = {**self.settings, **self.cases.get(case, {})}
         if own.get("topology.generator") in WITHOUT_BUDGET:  # the edges are those of the source
             changes = {key: value for key, value in changes.items() if key not in _BUDGETS}
-        changes |= {**own, **cell, "seed": seed}
+        changes |= {**own, **cell}
         source = self.after.get(arm)
-        after = "" if source is None else self._name(source, case, cell, seed)
-        if after:
-            changes["topology.run"] = after
         where = {"case": case, **cell} if case else cell
-        return PlannedRun(name, arm, where, self._config(name, changes), after)
+        config = None
+        for seed in self.seeds:
+            name = self._name(arm, case, cell, seed)
+            after = "" if source is None else self._name(source, case, cell, seed)
+            try:
+                if config is None or after:
+                    started = {"topology.run": after} if after else {}
+                    config = self._config({**changes, "seed": seed, **started})
+                else:  # the runs differ in nothing else
+                    config = replace(config, seed=seed)
+            except ValueError as error:
+                raise ValueError(f"run {name}: {error}") from None
+            yield PlannedRun(name, arm, where, config, after)
 
     def _name(self, arm: str, case: str, cell: Mapping[str, Any], seed: int) -> str:
         """Return the name of a run, which is that of its folder."""
@@ -137,11 +146,8 @@ class Study:
         label += [f"{names[key]}={_word(value)}" for key, value in cell.items()]
         return _slug("-".join([*label, f"seed{seed}"]))
 
-    def _config(self, name: str, changes: Mapping[str, Any]) -> RunConfig:
-        try:
-            config = self.base.override([f"{k}={_toml(v)}" for k, v in changes.items()])
-        except ValueError as error:
-            raise ValueError(f"run {name}: {error}") from None
+    def _config(self, changes: Mapping[str, Any]) -> RunConfig:
+        config = self.base.override([f"{k}={_toml(v)}" for k, v in changes.items()])
         return config if config.threads else replace(config, threads=1)
 
     def to_toml(self) -> str:

@@ -24,6 +24,7 @@ from topokit.nn import attached
 from topokit.nn.attached import Attached, Stamps, unwrapped_all
 from topokit.nn.captures import found_inf
 from topokit.nn.distributed import Member, in_all_processes, refuse_divided
+from topokit.nn.kernels.ops import uncompiled
 from topokit.nn.layers import EdgeLayer, sparse_layers
 from topokit.nn.optimizer_state import carry_state, find_holders, stamp_of
 from topokit.nn.parameters import check_values
@@ -195,7 +196,7 @@ class Engine(Schedule, Attached, Member):
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
-        before, after = map(torch.compiler.disable, (self._before_step, self._after_step))
+        before, after = map(uncompiled, (self._before_step, self._after_step))
         for number, each in enumerate(self.optimizers):
             self._hooks += [
                 each.register_step_pre_hook(before),

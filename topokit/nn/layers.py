@@ -6,7 +6,7 @@ import contextlib
 import math
 import weakref
 from collections.abc import Callable, Mapping
-from functools import cache, wraps
+from functools import wraps
 from operator import is_
 from typing import Any, Self
 
@@ -19,7 +19,7 @@ from topokit.graph import EdgeUpdate, LayerGraph, check_per_edge, same_edges
 from topokit.nn.captures import Calls
 from topokit.nn.kernels import KERNEL_CHOICES, Edges, check_types, choose_kernel, edge_product
 from topokit.nn.kernels.graphs import tensors_of
-from topokit.nn.kernels.ops import array_of, autocast_on, composed, dense_weight
+from topokit.nn.kernels.ops import array_of, autocast_on, composed, dense_weight, uncompiled
 from topokit.nn.kernels.products import EdgeIndex
 from topokit.nn.kinds import check_module
 from topokit.nn.optimizer_state import carry_state, tensor_of, unwrapped
@@ -80,7 +80,6 @@ class EdgeLayer(nn.Module):
             self.register_buffer(name, buffer)
         self._graph_shape = graph.shape
         self._index: tuple[Any, Any, EdgeIndex] | None = None
-        _exclude_from_compilation()
 
     @property
     def index(self) -> EdgeIndex:
@@ -182,6 +181,7 @@ class EdgeLayer(nn.Module):
         if self.calls is not None and self.calls.last is not None:
             setattr(self.calls.last, name, activations.detach())
 
+    @uncompiled
     def _record(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Keep inputs, outputs and, after the backward pass, the gradient of the outputs.
 
@@ -410,18 +410,7 @@ class EdgeLayer(nn.Module):
         super().__setstate__(state)
         n_out, n_in = self.shape.tolist()
         self._graph_shape = (n_out, n_in)
-        _exclude_from_compilation()
         self._note_graph()
-
-
-@cache
-def _exclude_from_compilation() -> None:
-    """Make torch.compile leave the capture of activations and gradients as it is, uncompiled.
-
-    This is done when the first layer is made and not on import, as it loads torch's compiler (which
-    any optimizer does as well).
-    """
-    EdgeLayer._record = torch.compiler.disable(EdgeLayer._record)  # type: ignore[method-assign]  # decorated
 
 
 _OVERWRITTEN = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import inspect
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from topokit.nn.kernels.ops import composed, without_memory
+from topokit.nn.kernels.ops import composed, uncompiled, without_memory
 from topokit.nn.kernels.products import NATIVE
 from topokit.nn.kernels.threads import Descent, Kernel, Kernels, equal_row_bounds
 
@@ -62,6 +63,12 @@ class SGD(torch.optim.SGD):
     def __init__(self, params: Any, **options: Any) -> None:
         super().__init__(params, **options)
         self._kernels: dict[Any, Kernels] = {}
+
+    # Torch's own load its compiler.
+    add_param_group = uncompiled(inspect.unwrap(torch.optim.SGD.add_param_group))
+    zero_grad = uncompiled(inspect.unwrap(torch.optim.SGD.zero_grad))
+    state_dict = uncompiled(inspect.unwrap(torch.optim.SGD.state_dict))
+    load_state_dict = uncompiled(inspect.unwrap(torch.optim.SGD.load_state_dict))
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Make a step; see ``torch.optim.SGD.step``."""
@@ -171,7 +178,8 @@ def as_torch_rounds(dtype: torch.dtype) -> bool:
         "lr": 0.8, "momentum": 0.9, "weight_decay": 0.7, "nesterov": True,
     }  # fmt: skip
     ours, theirs = ([nn.Parameter(row.clone()) for row in weights] for _ in range(2))
-    own, other = SGD(ours, **options), torch.optim.SGD(theirs, **options)
+    own, other = SGD(ours, **options), SGD(theirs, **options)
+    torch_step = torch.no_grad()(inspect.unwrap(_torch_step()))  # unwrapped: without compiler
     for _ in range(2):
         for one, another in zip(ours, theirs, strict=True):
             one.grad = another.grad = torch.rand(47, generator=draw, dtype=dtype)
@@ -179,5 +187,5 @@ def as_torch_rounds(dtype: torch.dtype) -> bool:
         own._descend(
             own.param_groups[0], [(p, p.grad, b) for p, b in zip(ours, states, strict=True)]
         )
-        _torch_step()(other)
+        torch_step(other)
     return all(map(torch.equal, ours, theirs))

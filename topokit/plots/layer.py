@@ -10,7 +10,6 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from scipy import stats
 
 from topokit.graph import LayerGraph
 from topokit.graph.convert import GraphLike, as_graph
@@ -64,8 +63,10 @@ def null_ccdf(graph: LayerGraph, side: str) -> tuple[NDArray[np.int64], NDArray[
     the number of its ``n_other`` cells among the ``n_edges`` drawn without replacement. k runs up
     to the value that is exceeded with probability 1e-6. O(largest k), no sampling.
     """
+    from scipy.stats import hypergeom
+
     _, n_other = degrees_of(graph, side)
-    law = stats.hypergeom(graph.n_in * graph.n_out, n_other, graph.n_edges)
+    law = hypergeom(graph.n_in * graph.n_out, n_other, graph.n_edges)
     top = int(law.isf(1e-6)) if graph.n_edges else 0
     k = np.arange(1, max(top, 1) + 1)
     return k, law.sf(k - 1)
@@ -139,10 +140,12 @@ def ccdf_band(
     # Cost: O(number of distinct degrees), and the same figure each time, where drawing B samples
     # costs O(B n) and adds noise. The intervals are pointwise: about one step in twenty of the
     # true distribution may leave the band.
+    from scipy.stats import binom
+
     k, share = ccdf(degrees)
     k, share = k[k > 0], share[k > 0]
     n = max(degrees.size, 1)
-    low, high = (np.asarray(stats.binom.ppf(q, n, share)) / n for q in (0.025, 0.975))
+    low, high = (np.asarray(binom.ppf(q, n, share)) / n for q in (0.025, 0.975))
     return k, low, high
 
 
@@ -272,11 +275,13 @@ def degree_histogram(
     >>> degree_histogram(graph, ax=Figure().add_subplot()).get_ylabel()
     'output units'
     """
+    from scipy.stats import hypergeom
+
     graph = as_graph(graph)
     degrees, n_other = degrees_of(graph, side)
     ax = axes(ax)
     if degrees.size:
-        law = stats.hypergeom(graph.n_in * graph.n_out, n_other, graph.n_edges)
+        law = hypergeom(graph.n_in * graph.n_out, n_other, graph.n_edges)
         rare = 0.5 / degrees.size
         colour, later = next_colour(ax, color), bool(ax.patches)
         k = np.arange(degrees.min(), degrees.max() + 1)

@@ -14,7 +14,6 @@ from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.patches import Patch, PathPatch, Rectangle
 from matplotlib.path import Path
 from numpy.typing import NDArray
-from scipy import signal, stats
 
 from topokit.experiments.record import History, as_run
 from topokit.graph import LayerGraph
@@ -70,8 +69,10 @@ class _Column:
 
     def add(self, degrees: NDArray[np.int64], null: NDArray[np.float64]) -> None:
         """Add the degrees that units have in a further layer."""
+        from scipy.signal import fftconvolve
+
         self.degrees = self.degrees + degrees
-        self.null = np.maximum(signal.fftconvolve(self.null, null), 0.0)
+        self.null = np.maximum(fftconvolve(self.null, null), 0.0)
 
 
 @dataclass
@@ -257,7 +258,9 @@ def _kernel_cells(n_in: int, n_units: int) -> int:
 
 def _law(graph: LayerGraph, n_cells: int) -> NDArray[np.float64]:
     """Return the probabilities of the degrees 0, 1, ... of a unit with that many possible edges."""
-    law = stats.hypergeom(graph.n_in * graph.n_out, n_cells, graph.n_edges)
+    from scipy.stats import hypergeom
+
+    law = hypergeom(graph.n_in * graph.n_out, n_cells, graph.n_edges)
     top = int(law.isf(1e-12)) if graph.n_edges else 0
     return np.asarray(law.pmf(np.arange(top + 1)))
 

@@ -16,7 +16,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 from matplotlib.transforms import ScaledTranslation
-from scipy import stats
 
 from topokit.experiments.record import History, RunLike, as_run, conditions, score_column
 from topokit.plots.across import mean_over_seeds
@@ -461,11 +460,13 @@ def _spaced(recorded: Sequence[int], scale: str) -> list[int]:
 
 def _random_range(graph: LayerGraph, side: str) -> tuple[float, float]:
     """Return the median smallest and largest degree of a random layer of this size."""
+    from scipy.stats import hypergeom
+
     # The degrees of n units are nearly independent, so the largest is below k with probability
     # F(k)**n: its median is the quantile 2**(-1/n) of the hypergeometric law of one degree.
     degrees, n_other = degrees_of(graph, side)
     if not graph.n_edges or not degrees.size:
         return np.nan, np.nan
-    law = stats.hypergeom(graph.n_in * graph.n_out, n_other, graph.n_edges)
+    law = hypergeom(graph.n_in * graph.n_out, n_other, graph.n_edges)
     half = -np.expm1(np.log(0.5) / degrees.size)
     return float(law.ppf(half)), float(law.isf(half))

@@ -23,8 +23,10 @@ of two.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +50,7 @@ __all__ = [
     "edges_of",
     "without_memory",
     "index_of",
+    "uncompiled",
 ]
 
 
@@ -111,6 +114,25 @@ def composed(x: torch.Tensor) -> bool:
         or without_memory(x)
         or torch._C._functorch.is_legacy_batchedtensor(x)  # of ``is_grads_batched=True``
     )
+
+
+def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that torch's compiler leaves as it is.
+
+    ``torch.compiler.disable`` says the same, but loads the compiler, which takes as long as to load
+    torch. Before anybody else has loaded it, nothing is compiled.
+    """
+
+    # Loads the compiler when it is called. Keeps an attribute, which a method cannot have.
+    @torch._disable_dynamo
+    def excluded(*args: Any, **options: Any) -> Any:
+        return function(*args, **options)
+
+    @wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        return (excluded if "torch._dynamo" in sys.modules else function)(*args, **options)
+
+    return call
 
 
 # ---------------------------------------------------------------------------------------------
