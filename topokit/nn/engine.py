@@ -196,7 +196,7 @@ class Engine(Schedule, Attached, Member):
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
-        before, after = map(uncompiled, (self._before_step, self._after_step))
+        before, after = uncompiled(self._before_step), uncompiled(self._after_step)
         for number, each in enumerate(self.optimizers):
             self._hooks += [
                 each.register_step_pre_hook(before),
