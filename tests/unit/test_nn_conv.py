@@ -9,7 +9,7 @@ from torch import nn
 from tests.unit.test_nn_kernels import random_graph
 from topokit.graph import EdgeUpdate, LayerGraph, sample_absent
 from topokit.graph.convert import channel_graph
-from topokit.nn import SparseConv2d, explain_kernel
+from topokit.nn import SparseConv2d, SparseConvTranspose2d, explain_kernel
 from topokit.read import topology_of
 
 SHAPES = [
@@ -62,6 +62,24 @@ def test_view_has_one_sample_for_each_position(rng):
     np.testing.assert_allclose(view.outputs, product + conv.bias.detach().numpy())
     gradient = view.dense_grad(slice(0, 4)).ravel()[view.graph.edge_ids]
     np.testing.assert_allclose(gradient, conv.values.grad)
+
+
+@pytest.mark.parametrize("kernel", ["csr", "dense"])
+@pytest.mark.parametrize("sizes", [[(7, 6), (6, 7)], [(7, 7), None], [(6, 7)]])
+def test_calls_of_a_transposed_convolution_with_outputs_of_several_sizes(rng, kernel, sizes):
+    graph = random_graph(rng, 8, 3, 12)
+    conv = SparseConvTranspose2d(graph, 2, stride=2, kernel=kernel, rng=rng).double()
+    conv.capture = True
+    x = torch.from_numpy(rng.standard_normal((2, 2, 3, 3)))
+    for size in sizes:
+        conv(x, size, relu=True).sin().sum().backward()
+    with torch.no_grad():
+        conv(x)  # an evaluation
+    view = conv.view()
+    product = view.inputs @ conv.to_dense().detach().numpy().T
+    np.testing.assert_allclose(view.outputs, product + conv.bias.detach().numpy(), atol=1e-12)
+    gradient = view.dense_grad(slice(0, 3)).ravel()[graph.edge_ids]
+    np.testing.assert_allclose(gradient, conv.values.grad, atol=1e-12)
 
 
 def test_copies_states_and_rewiring(rng):

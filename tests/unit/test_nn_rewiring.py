@@ -29,6 +29,8 @@ from topokit.nn.kernels.graphs import DeviceGraph, DeviceUpdate
 from topokit.nn.rewiring import decide, decide_on, fits
 from topokit.nn.rule_data import RuleData
 from topokit.rules import RULES, UpdateRule, drop, grow
+from topokit.rules.budget import PruneTo, ShareByImportance
+from topokit.rules.published import ByGradient, gradient_magnitude
 from topokit.rules.stream import Stream
 
 CPU = torch.device("cpu")
@@ -159,7 +161,9 @@ def data_of(layers, rule, seed=0, stalled=False, samples=8):
         if "activations" in rule.needs:
             kept = dict(zip(("inputs", "outputs"), sides, strict=True))
             data.memory.setdefault("activations", {})[name] = kept
-        for number in range({"gradient": 1, "momentum": 3}.get("".join(rule.needs), 0)):
+        for number in range(
+            max({"gradient": 1, "momentum": 3}.get(n, 0) for n in ("", *rule.needs))
+        ):
             kept = {"inputs": sides[0].roll(number, 0), "output_grad": sides[1]}
             data.memory.setdefault("batches", {}).setdefault(name, {})[str(number)] = kept
     if stalled:
@@ -424,6 +428,46 @@ def test_what_is_decided_by_the_cpu(rng):
     for alone in (True, False):
         (change,) = decide(data_of(layers, rule), rule, rng=rng, alone=alone, **options).values()
         assert isinstance(change[0], DeviceUpdate) == alone
+
+
+def test_growth_that_does_not_watch_accuracy_goes_on_after_it_has_stalled(rng):
+    layers = layers_of(rng, graphs_of(rng, (0.2, 0.3), (30, 40, 35)), torch.float64)
+    for way, entry in ((grow.new_by_cosine, "activations"), (grow.gradient, "gradient")):
+        rule = UpdateRule(drop.smallest_magnitude, way, needs=(entry, "stalled"))
+        found = [both(layers, rule, stalled=stalled)["fc0"][0] for stalled in (False, True)]
+        assert found[0] == found[1]
+
+
+def test_growth_that_watches_accuracy_needs_to_be_told(rng):
+    layers = layers_of(rng, graphs_of(rng, (0.2, 0.3), (9, 14, 12)), torch.float64)
+    rule = UpdateRule(drop.random, grow.cosine_or_random, needs=("activations",))
+    for there in (True, False):
+        assert "needs extra['stalled']" in error_of(layers, rule, there, lambda data: None)
+
+
+class Last(ByGradient):
+    def __call__(self, view, n, rng):
+        return np.arange(view.graph.n_edges)[-n:]
+
+
+class Few(PruneTo):
+    def __call__(self, views, **share):
+        return dict.fromkeys(views, (1, 1))
+
+
+class Fewer(ShareByImportance):
+    __call__ = Few.__call__
+
+
+def test_subclasses_are_asked_themselves(rng):
+    layers = layers_of(rng, graphs_of(rng, (0.2, 0.3), (9, 14, 12)), torch.float64)
+    half = lambda progress: 0.5  # noqa: E731
+    for own in (
+        UpdateRule(Last(0.5), grow.gradient, needs=("gradient",)),
+        rule_of("granet")._replace(plan=Few(half, True)),
+        rule_of("snfs")._replace(plan=Fewer(gradient_magnitude)),
+    ):
+        assert not fits(own, layers.values())
 
 
 def test_rows_of_memory_are_checked_when_they_are_fetched():

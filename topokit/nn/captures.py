@@ -41,6 +41,8 @@ class Call:
         Whether it is known that no activation follows, or `outputs` are those after it.
     version : int
         How often the inputs had been written to.
+    shape : tuple of int
+        Of what the layer itself returned.
     """
 
     inputs: torch.Tensor
@@ -48,6 +50,7 @@ class Call:
     output_grad: torch.Tensor | None = None
     watched: bool = False
     version: int = 0
+    shape: tuple[int, ...] = ()
 
 
 class Calls:
@@ -87,7 +90,7 @@ class Calls:
 
     def record(self, values: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
         """Note a call with inputs x and outputs y."""
-        self.last = call = Call(x.detach(), y.detach(), version=_version(x))
+        self.last = call = Call(x.detach(), y.detach(), version=_version(x), shape=y.shape)
         if self.watch is not None:
             self.watch.wait_for(y, call)
         if self.every:

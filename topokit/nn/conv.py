@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from topokit.graph import LayerGraph
+from topokit.nn.captures import Call
 from topokit.nn.kernels import edge_product
 from topokit.nn.kernels.ops import Edges, dense_weight
 from topokit.nn.kinds import graph_of, matrix_of, weights_of
@@ -213,7 +214,8 @@ class _Convolution(EdgeLayer):
             x = F.pad(x, borders, mode=mode)
         return _unfolded(x, self.kernel_size, self.dilation, self.stride)
 
-    def _samples(self, name: str, captured: torch.Tensor) -> torch.Tensor:
+    def _samples(self, name: str, call: Call) -> torch.Tensor:
+        captured = super()._samples(name, call)
         captured = captured if captured.ndim == self.dims + 2 else captured[None]
         if name == "inputs":
             return self._patches(captured)[0].transpose(1, 2)
@@ -443,19 +445,28 @@ class _Transposed(_Convolution):
 
     def _padding_for(self, x: torch.Tensor, wanted: tuple[int, ...]) -> tuple[int, ...]:
         """Return the output padding that makes the output as large as wanted."""
+        least = self._least(x)
+        extra = tuple(n - low for n, low in zip(wanted, least, strict=True))
+        if any(not 0 <= n < step for n, step in zip(extra, self.stride, strict=True)):
+            most = [low + step - 1 for low, step in zip(least, self.stride, strict=True)]
+            raise ValueError(f"expected an output_size from {least} to {most}, got {wanted}")
+        return extra
+
+    def _least(self, x: torch.Tensor) -> list[int]:
+        """Return the size of the output without output padding."""
         padding: Any = self.padding
-        least = [
+        return [
             (n - 1) * step - 2 * pad + reach * (cells - 1) + 1
             for n, step, pad, reach, cells in zip(
                 x.shape[-self.dims :], self.stride, padding, self.dilation,
                 self.kernel_size, strict=True,
             )
         ]  # fmt: skip
-        extra = tuple(n - low for n, low in zip(wanted, least, strict=True))
-        if any(not 0 <= n < step for n, step in zip(extra, self.stride, strict=True)):
-            most = [low + step - 1 for low, step in zip(least, self.stride, strict=True)]
-            raise ValueError(f"expected an output_size from {least} to {most}, got {wanted}")
-        return extra
+
+    def _samples(self, name: str, call: Call) -> torch.Tensor:
+        sizes = zip(call.shape[-self.dims :], self._least(call.inputs), strict=True)
+        self._used = tuple(n - low for n, low in sizes)
+        return super()._samples(name, call)
 
     def _dense(self, x: torch.Tensor) -> torch.Tensor:
         function: Any = CONV_TRANSPOSE[self.dims - 1]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from topokit.graph import EdgeUpdate, LayerGraph, check_per_edge, same_edges
-from topokit.nn.captures import Calls
+from topokit.nn.captures import Call, Calls
 from topokit.nn.kernels import KERNEL_CHOICES, Edges, check_types, choose_kernel, edge_product
 from topokit.nn.kernels.graphs import tensors_of
 from topokit.nn.kernels.ops import array_of, autocast_on, composed, dense_weight, uncompiled
@@ -209,13 +209,13 @@ class EdgeLayer(nn.Module):
         for name, width in sides.items():
             parts = [getattr(call, name) for call in calls]
             if parts and all(part is not None for part in parts):
-                flat = [_known(self._samples(name, p)).reshape(-1, width) for p in parts]
+                flat = [_known(self._samples(name, call)).reshape(-1, width) for call in calls]
                 found[name] = flat[0] if len(flat) == 1 else torch.cat(flat)
         return found
 
-    def _samples(self, name: str, captured: torch.Tensor) -> torch.Tensor:
-        """Return a captured batch in the form (..., units)."""
-        return captured
+    def _samples(self, name: str, call: Call) -> torch.Tensor:
+        """Return what was captured of a call in the form (..., units)."""
+        return getattr(call, name)
 
     def replace_graph(
         self,

@@ -92,6 +92,7 @@ def fits(rule: UpdateRule, layers: Iterable[EdgeLayer]) -> bool:
         and next(iter(devices)).type in _DEVICES
         and _drops(rule) is not None
         and any(rule.grow is known for known in GROWS)
+        and (rule.grow is not grow.cosine_or_random or "stalled" in rule.needs)
         and by_sizes(rule.init) is not None
         and _plans(rule) is not None
         and (not captured or captured in CAPTURED)
@@ -174,7 +175,9 @@ def _decided(
     growing: bool,
     share: dict[str, float],
 ) -> Changes:
-    way = grow.uniform if "stalled" in rule.needs and data.stalled else rule.grow
+    way = rule.grow
+    if way is grow.cosine_or_random and data.stalled:
+        way = grow.uniform
     factors = data.factors(activations=way is not grow.uniform)
     every = {name: _part(layer, factors.get(name)) for name, layer in layers.items()}
     parts = {}
@@ -261,9 +264,9 @@ def _plans(rule: UpdateRule) -> Any:
     plan = rule.plan
     if plan is per_layer or plan is no_change:
         return lambda parts, **share: plan(_views(parts), **share)
-    if isinstance(plan, ShareByImportance) and plan.importance is gradient_magnitude:
+    if type(plan) is ShareByImportance and plan.importance is gradient_magnitude:
         return _by_mean_gradient
-    if isinstance(plan, PruneTo) and not plan.each:
+    if type(plan) is PruneTo and not plan.each:
         return partial(_pruning, plan)
     return None
 
@@ -323,7 +326,7 @@ class _Dropping(NamedTuple):
 
 def _drops(rule: UpdateRule) -> Any:
     """Return what drops as a rule does, ``drop(parts)``; None if it is unknown."""
-    if isinstance(rule.drop, ByGradient):
+    if type(rule.drop) is ByGradient:
         return partial(_by_gradient, rule.drop)
     return next((ours for known, ours in DROPS.items() if known is rule.drop), None)
 
