@@ -42,6 +42,7 @@ numpydoc_xref_param_type = False
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 4
+smartquotes_action = "qe"  # quotes and ellipses; two hyphens begin an option, they are no dash
 nb_execution_mode = "off"  # notebooks are shown with the outputs stored in them
 nb_mime_priority_overrides = [("html", "text/html", 0), ("html", "image/svg+xml", 1)]
 
