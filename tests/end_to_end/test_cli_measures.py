@@ -20,7 +20,7 @@ from topokit.measures import (
 from topokit.measures.nulls import NULL_MEASURES
 from topokit.measures.scalefree import bootstrap_stream, p_in_words
 
-pytestmark = pytest.mark.filterwarnings("ignore:Sparse")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Sparse")]
 
 SMALL = ["--set", "epochs=3", "--set", "model.widths=[64,40,10]"]
 

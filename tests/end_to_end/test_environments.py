@@ -23,6 +23,8 @@ from topokit.graph.convert import as_topology, save_topology
 from topokit.plots import HISTORY_PLOTS, save_figures
 from topokit.plots.report import write_report
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["epochs=1", "model.widths=[64,9,10]", "batch_size=500", "measures.names=['fan_in']"]
 TOPOKIT = [sys.executable, "-m", "topokit"]
 

@@ -12,6 +12,8 @@ from topokit.plots import HISTORY_PLOTS
 from topokit.plots.report import write_report
 from topokit.rules import RULES
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "data.name=digits", "model.widths=[64,40]", "epochs=5", "batch_size=50", "threads=1",
     "optimizer.lr=0.05", "measures.names=['fan_in']",

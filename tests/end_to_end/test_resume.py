@@ -16,6 +16,8 @@ from topokit.experiments.record import History
 from topokit.experiments.runs import resume, run
 from topokit.graph import same_edges
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["epochs=6", "model.widths=[64,60,40,10]", "batch_size=200", "model.dropout=0.2"]
 
 

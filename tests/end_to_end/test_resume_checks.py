@@ -20,6 +20,8 @@ from topokit.graph.checksums import seal
 from topokit.rules import RULES
 from topokit.rules.stream import GROWTH
 
+pytestmark = pytest.mark.slow
+
 TINY = ["data.n_train=60", "data.n_test=30", "model.widths=[64,14,10]", "epochs=4",
         "batch_size=30", "threads=1", 'measures.names=["fan_in"]']  # fmt: skip
 

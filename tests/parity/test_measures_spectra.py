@@ -11,6 +11,8 @@ from topokit.graph import LayerGraph
 from topokit.graph.convert import to_networkx
 from topokit.measures import LAYER_MEASURES
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("spectral_gap", "normalized_spectral_gap", "algebraic_connectivity")
 SHAPES = [(12, 20), (64, 64), (90, 70), (200, 144)]
 DENSITIES = (0.02, 0.08, 0.3, 0.9)

@@ -15,6 +15,8 @@ from topokit.experiments.study import study_from
 from topokit.experiments.sweep import TRIES, gather, sweep, sweep_frame
 from topokit.graph.files import locked
 
+pytestmark = pytest.mark.slow
+
 
 class Here(Executor):
     """Runs each task at once, in this process."""

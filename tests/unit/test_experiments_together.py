@@ -36,6 +36,8 @@ from topokit.nn.kernels import EdgeIndex, products
 from topokit.nn.kernels.graphs import DeviceGraph, DeviceUpdate, side_by_side
 from topokit.nn.rewiring import decide_on
 
+pytestmark = pytest.mark.slow
+
 TINY = ["epochs=3", "data.n_train=130", "data.n_test=30", "batch_size=20",
         "model.widths=[64,30,20,10]"]  # fmt: skip
 DROPOUT = ["model.dropout=0.3", "model.activation=srelu"]

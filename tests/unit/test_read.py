@@ -9,6 +9,8 @@ from topokit.graph import LayerGraph
 from topokit.graph.convert import load_topology, save_topology
 from topokit.read import RUN_MEASURES, read_topologies, run_rows
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def saved(tmp_path):
