@@ -33,10 +33,9 @@ from topokit.nn.models import set_mlp
 
 KERNELS = ("csr", "dense")
 QUIET = "ignore::FutureWarning"  # torch.export uses what torch deprecates
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-]  # as does torch.func
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`torch.jit:DeprecationWarning"
+)  # as does torch.func
 
 
 def network(kind, kernel, seed=0):
