@@ -47,7 +47,7 @@ from topokit.nn.sparsify import sparsify
 from topokit.rules import RULES
 from topokit.rules.rewire import rewire_network
 
-NEAR = 150  # ns; more if two cores do not share a cache
+NEAR = 150  # ns; presumably more if two cores do not share a cache
 TURN = 5  # steps in a row, so that caches are about as warm as in training
 CONFIGURATIONS = {
     "cifar10": ((3072, 4000, 1000, 4000, 10), 20, 128),
@@ -440,7 +440,7 @@ def speedup(repeats: int) -> list[dict]:
     move the cores of a virtual machine, so before each round the time is taken that a line of the
     cache needs from one to the other and back.
     """
-    threads.Choice.note = lambda self, seconds: None  # type: ignore[method-assign]  # as above
+    threads.Choice.note = lambda self, seconds: None  # type: ignore[method-assign]  # no choice here
     square = torch.rand(1200, 1200)
     steps: dict[str, Callable[[], Any]] = {"dense product": lambda: square @ square}
     for name, (widths, epsilon, batch) in NETWORKS.items():
