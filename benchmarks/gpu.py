@@ -6,7 +6,7 @@ process; times are medians.
 
     python benchmarks/gpu.py               # the table, as Markdown for benchmarks/RESULTS.md
     python benchmarks/gpu.py --crossover   # densities where dense products become faster
-    python benchmarks/gpu.py --tune        # the table of topokit.nn.kernels.card for this card
+    python benchmarks/gpu.py --tune        # times by which topokit.nn.kernels.card is tuned
     python benchmarks/gpu.py --compile     # every kernel, for two kinds of cards, without a card
     python benchmarks/gpu.py --dry         # all of this, tiny, in Triton's interpreter, without one
 
@@ -111,7 +111,27 @@ def milliseconds(call: Callable[[], Any], times: int = 1) -> float:
     return begin.elapsed_time(end) / times
 
 
-def in_turns(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
+def replayed(call: Callable[[], Any], times: int) -> Callable[[], None]:
+    """Record a call several times in a row, as launching it from Python takes longer than it."""
+    if DRY:
+        return call
+    graphs = CudaGraphs(DEVICE)
+    graphs.apart(call)
+
+    def several() -> None:
+        for _ in range(times):
+            call()
+
+    return graphs.record(several, ())
+
+
+def of_products(calls: dict[str, Callable[[], Any]], times: int = 20) -> dict[str, float]:
+    """Median milliseconds of some functions that launch a kernel or a few, called in turns."""
+    recorded = {name: replayed(call, times) for name, call in calls.items()}
+    return {name: time / times for name, time in in_turns(recorded, turn=1).items()}
+
+
+def in_turns(calls: dict[str, Callable[[], Any]], turn: int = TURN) -> dict[str, float]:
     """Median milliseconds of some functions, called in turns."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
@@ -119,7 +139,7 @@ def in_turns(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
     wait()
     for _ in range(ROUNDS):
         for name, call in calls.items():
-            times[name].append(milliseconds(call, TURN))
+            times[name].append(milliseconds(call, turn))
     return {name: statistics.median(each) for name, each in times.items()}
 
 
@@ -133,7 +153,7 @@ def check_shapes(rng: np.random.Generator, seconds: float) -> tuple[int, dict[to
     while time.monotonic() - began < seconds or count < len(TYPES):
         most = 5 if DRY else 700
         n_out, n_in = rng.integers(1, most, 2).tolist()
-        batch = int(rng.integers(1, 6 if DRY else 400)) if DRY or count % 7 else 1500
+        batch = int(rng.choice((1, 5, 4) if DRY else (1, 7, 30, 100, 128, 300, 1500)))
         ids = rng.choice(n_out * n_in, int(rng.random() ** 3 * n_out * n_in), replace=False)
         hub = np.arange(n_in) + n_in * int(rng.integers(n_out))  # a row that has all edges
         graph = LayerGraph.from_edge_ids(np.union1d(ids, hub), (n_out, n_in))
@@ -221,8 +241,8 @@ def check_rewirings(rng: np.random.Generator) -> int:
 
 def check_tests() -> str:
     """Run the kernels' tests on the card; return pytest's last line."""
-    file = "tests/unit/test_nn_card.py"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
+    command += ["tests/unit/test_nn_card.py"]
     try:
         done = subprocess.run(
             command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=150
@@ -306,7 +326,7 @@ def _rewiring(rule: str, samples: int, there: bool) -> float:
 
     def steps() -> None:
         for layer in sparse:
-            nn.init.normal_(layer.values)  # as after an epoch, no weight is exactly 0
+            nn.init.normal_(layer.values, std=0.1)  # as after an epoch, no weight is exactly 0
         engine._data.capture(engine._data.captures)
         for _ in range(window):
             optimizer.zero_grad(set_to_none=True)
@@ -508,34 +528,37 @@ def layer(n_in: int, n_out: int, density: float) -> tuple[EdgeIndex, torch.Tenso
 
 
 def tune() -> None:
-    """Print CONFIGURATIONS: for each kernel and block the fastest of some, in a layer of SET."""
-    index, values = layer(*((8, 9, 0.3) if DRY else (3072, 4000, 0.01)))
+    """Print times by launch parameters, from which CONFIGURATIONS was chosen: layers of SET."""
+    layers = [((8, 9, 0.3), 4)] if DRY else [
+        ((3072, 4000, 0.0115), 128), ((4000, 1000, 0.025), 128), ((1000, 4000, 0.025), 128),
+        ((784, 1000, 0.0455), 100), ((1000, 1000, 0.04), 100), ((16000, 16000, 0.0025), 128),
+    ]  # fmt: skip
+    edges_of, warps_of, blocks = (4, 8, 16, 32), (1, 2, 4), (32, 64, 128)
+    if DRY:
+        edges_of, warps_of, blocks = (4,), (1,), (4,)
     way, before = PRODUCTS["triton"], dict(card.CONFIGURATIONS)
-    edges_of, warps_of = ((4,), (1,)) if DRY else ((4, 8, 16, 32, 64), (1, 2, 4))
-    print("CONFIGURATIONS = {")
-    for kernel, rows in before.items():
-        print(f'    "{kernel}": (')
-        for samples in [4] if DRY else [row.samples for row in rows]:
-            x = torch.randn(index.graph.n_in, samples, device=DEVICE)
-            g = torch.randn(index.graph.n_out, samples, device=DEVICE)
-            call = {
-                "forward": lambda x=x: way.product(x, values, None, index, True),
-                "backward": lambda x=x, g=g: way.gradients(g, x, values, index, True, True),
-                "sampled": lambda x=x, g=g: way.gradients(g, x, values, index, False, False),
-            }[kernel]
+    print("| layer | batch | kernel | microseconds of (samples, edges, warps) |\n|---|---|---|---|")
+    for sizes, batch in layers:
+        index, v = layer(*sizes)
+        x, g = (torch.randn(n, batch, device=DEVICE) for n in index.graph.shape[::-1])
+        calls = {
+            "forward": partial(way.product, x, v, None, index, True),
+            "backward": partial(way.gradients, g, x, v, index, True, True),
+            "sampled": partial(way.gradients, g, x, v, index, False, False),
+        }
+        for kernel, call in calls.items():
             found = {}
-            for edges in edges_of:
-                for warps in warps_of:
-                    if edges * samples > 16384:
-                        continue
-                    chosen = card.Configuration(samples, edges, warps)
-                    card.CONFIGURATIONS[kernel] = (chosen,)
-                    found[chosen] = in_turns({"it": call})["it"]
-            best = min(found, key=lambda key: found[key])
-            print(f"        Configuration{tuple(best)},  # {found[best] * 1e3:.1f} us", flush=True)
-        card.CONFIGURATIONS.update(before)
-        print("    ),")
-    print("}")
+            whole = (card.block_of(batch),) if kernel == "backward" else blocks
+            for block, edges, warps in itertools.product(whole, edges_of, warps_of):
+                if edges * block <= 2048 * warps:  # else registers do not hold them
+                    row = card.Configuration(block, edges, warps)
+                    card.CONFIGURATIONS.clear()
+                    card.CONFIGURATIONS.update(dict.fromkeys(before, (row,)))
+                    found[row] = of_products({"it": call})["it"] * 1e3
+            best = sorted(found, key=lambda row: found[row])
+            times = "; ".join(f"{tuple(row)}: {found[row]:.2f}" for row in best)
+            print(f"| {sizes[0]} x {sizes[1]} | {batch} | {kernel} | {times} |", flush=True)
+    card.CONFIGURATIONS.update(before)
 
 
 def crossover() -> None:
@@ -562,7 +585,7 @@ def crossover() -> None:
                     return weight @ x, weight.T @ g, g @ x.T
 
                 torch.backends.cuda.matmul.allow_tf32 = name == "TF32"
-                found = in_turns({"ours": ours, "dense": dense})
+                found = of_products({"ours": ours, "dense": dense}, times=4)
                 torch.backends.cuda.matmul.allow_tf32 = False
                 cells = (f"{n_in} x {n_out}", size, density, name)
                 times = (f"{found['ours']:.4f}", f"{found['dense']:.4f}")
@@ -608,7 +631,7 @@ def compile_all(kinds: list[str]) -> None:
             sums = "fp64" if kind == "fp64" else "fp32"
             constants: dict[str, Any] = {
                 **form, "SPLIT": split, "ACC": getattr(kernels.tl, f"float{sums[2:]}"),
-                "EDGES": table[-1].edges, "BLOCK": table[-1].samples,
+                "EDGES": table[-1].edges, "BLOCK": table[-1].samples, "VEC": 4,
             }  # fmt: skip
             constants = {name: value for name, value in constants.items() if name in names}
             arrays = dict.fromkeys(("parts", "units", "positions", "longer"), "*i32")
@@ -659,7 +682,7 @@ def main() -> None:
         return
     if not DRY:
         print(f"Tests of the kernels: {check_tests()}.")
-    count, worst = check_shapes(np.random.default_rng(0), 0 if DRY else 40)
+    count, worst = check_shapes(np.random.default_rng(0), 0 if DRY else 25)
     errors = ", ".join(f"{str(k).removeprefix('torch.')} {v:.1e}" for k, v in worst.items())
     print(f"{count} random shapes against float64, largest relative errors: {errors}.")
     count = check_rewirings(np.random.default_rng(0))

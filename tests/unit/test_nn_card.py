@@ -25,6 +25,7 @@ here = pytest.mark.skipif(
     find_spec("triton") is None or not (INTERPRETED or DEVICE == "cuda"),
     reason="runs in Triton's interpreter, started by the first test of this file, or on a card",
 )
+KERNELS = ("forward", "backward", "sampled")
 TYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 # Relative to the largest number of a result. The interpreter cuts bfloat16 where a card rounds.
 BOUNDS = {
@@ -59,11 +60,12 @@ def test_the_benchmark_runs_without_a_card():
     assert "random shapes against float64, largest relative errors: float32 " in done.stdout
     assert "8 networks rewired twice, with the edges that the CPU chooses." in done.stdout
     assert " ms decided by the CPU | " in done.stdout
-    table, _, others = done.stdout.partition("CONFIGURATIONS = {")
+    table, _, others = done.stdout.partition("| layer | batch | kernel |")
     rows = [line for line in table.splitlines() if line.startswith("| ")]
     assert len(rows) == 1 + 2 + 2 + 1 + 1 + 2 + 2 + 2 + 3  # at the end rewirings by scores
     assert all(row.count("|") == 6 for row in rows)
-    assert others.count("Configuration(4, 4, 1)") == 3
+    assert [others.count(f"{kernel} | (4, 4, 1): ") for kernel in KERNELS] == [1, 1, 1]
+    others = others.partition("| ours ms |")[2]
     assert [line.split(" | ")[3] for line in others.splitlines() if line.startswith("| 8 x 9")] == [
         "float32", "TF32", "bfloat16", "float64",
     ]  # fmt: skip
@@ -236,6 +238,24 @@ def test_blocks_of_the_tables_in_use(rng, monkeypatch):
     values, x, g, bias = case(rng, graph, 3, torch.float32)
     y = PRODUCTS["triton"].product(x, values, bias, index, True)
     close(y, exact(graph, values, x, g, bias)["y"], torch.float32)
+
+
+@here
+@pytest.mark.parametrize(("batch", "stride"), [(8, 21), (8, 24), (16, 16)])
+def test_rows_with_gaps_between_them(batch, stride, small_blocks, rng):
+    """The largest number of samples that divides batch and strides is 1, 8, 16."""
+    graph = graph_of(rng, 10, 11, 30, hub_row=4, hub_column=2, filled=10)
+    index, way = EdgeIndex(graph), PRODUCTS["triton"]
+    values, x, g, bias = case(rng, graph, stride, torch.float32)
+    x, g = x[:, :batch], g[:, :batch]
+    oracle = exact(graph, values, x, g, bias)
+    assert card._steps(batch, x, g)[0] == {21: 1, 24: 8, 16: 16}[stride]
+    close(way.product(x, values, bias, index, True), oracle["y"], torch.float32)
+    dx, edges, sums = way.gradients(g, x, values, index, True, True)
+    close(dx, oracle["masked"], torch.float32)
+    close(edges, oracle["edges"], torch.float32)
+    close(sums, oracle["sums"], torch.float32, terms=4)
+    close(way.gradients(g, x, values, index, False, False)[1], oracle["edges"], torch.float32)
 
 
 @here

@@ -282,6 +282,23 @@ def test_auto_on_a_card_says_which_dense_product_it_compares_with(rng, matmul, m
     assert choose_kernel("auto", graph, "cpu")[0] == "csr"
 
 
+def test_few_outputs_are_sparse_on_a_card(matmul, monkeypatch):
+    """Where a complete layer has at most 32 outputs, in float32 and float64."""
+    complete, wide = (LayerGraph.from_edge_ids(range(n * 40), (n, 40)) for n in (10, 33))
+    monkeypatch.setattr(kernels, "sparse_product", lambda kind: PRODUCTS["triton"])
+    matmul.allow_tf32 = False
+    assert choose_kernel("auto", complete, "cuda") == (
+        "csr",
+        "the graph is complete, with no more than 32 outputs on a card",
+    )
+    assert choose_kernel("auto", wide, "cuda") == ("dense", "the graph is complete")
+    assert choose_kernel("auto", complete, "cuda", dtype=torch.bfloat16)[0] == "dense"
+    assert choose_kernel("auto", complete, "cpu") == ("dense", "the graph is complete")
+    matmul.allow_tf32 = True
+    assert choose_kernel("auto", complete, "cuda")[0] == "dense"
+    assert choose_kernel("auto", complete, "cuda", dtype=torch.float64)[0] == "csr"
+
+
 def test_invalid_input_is_refused_with_a_message(rng):
     graph = random_graph(rng, 6, 5, 13)
     x, values, bias = inputs(rng, graph, 4)

@@ -92,7 +92,10 @@ class CudaGraphs:
     def record(
         self, call: Callable[[], None], generators: Sequence[torch.Generator]
     ) -> Callable[[], None]:
-        """Record a function that draws from some generators, or from none."""
+        """Record a function that draws from some generators, or from none.
+
+        What replays it holds the function, and so the memory that the recorded work uses.
+        """
         graph = torch.cuda.CUDAGraph()
         for generator in generators:
             if generator.device.type == self.device.type:
@@ -103,7 +106,11 @@ class CudaGraphs:
                 call()
         finally:
             torch.cuda.set_stream(before)  # torch leaves the other one where recording fails
-        return graph.replay
+
+        def replay(held: Callable[[], None] = call) -> None:
+            graph.replay()
+
+        return replay
 
 
 def graphs_of(device: torch.device) -> Graphs | None:

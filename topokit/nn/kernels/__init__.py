@@ -97,7 +97,13 @@ from topokit.nn.kernels.ops import (
     edges_of,
     without_memory,
 )
-from topokit.nn.kernels.products import NATIVE, PRODUCTS, EdgeIndex, sparse_product
+from topokit.nn.kernels.products import (
+    FEW_OUTPUTS,
+    NATIVE,
+    PRODUCTS,
+    EdgeIndex,
+    sparse_product,
+)
 
 __all__ = [
     "DTYPES",
@@ -183,7 +189,8 @@ def choose_kernel(
     if kernel != "auto":
         return choice, "asked for"
     if graph.n_edges == graph.n_out * graph.n_in:
-        return choice, "the graph is complete"
+        few = "" if choice == "dense" else f", with no more than {FEW_OUTPUTS} outputs on a card"
+        return choice, f"the graph is complete{few}"
     side = "above" if choice == "dense" else "below"
     limit, origin = _crossover(kind, batch, dtype)
     return choice, f"density {graph.density:.2g} is {side} the crossover {limit:g} {origin}"
@@ -199,7 +206,10 @@ def _is_dense(
         return kernel == "dense"
     groups = graph.groups if isinstance(graph, LayerGraph) else 1
     cells = graph.n_out * graph.n_in // groups
-    return graph.n_edges == cells or graph.n_edges > _crossover(kind, batch, dtype)[0] * cells
+    if graph.n_edges == cells:
+        few = graph.n_out <= FEW_OUTPUTS * groups
+        return not (few and _dense_kind(kind, dtype) == "float32")
+    return graph.n_edges > _crossover(kind, batch, dtype)[0] * cells
 
 
 def _crossover(kind: str, batch: int, dtype: torch.dtype) -> tuple[float, str]:
@@ -207,16 +217,20 @@ def _crossover(kind: str, batch: int, dtype: torch.dtype) -> tuple[float, str]:
     large = batch > LARGE_BATCH
     if kind == "cpu":
         return CROSSOVER[large], f"measured on cpu, batch {batch}"
-    if kind != "cuda" or sparse_product(kind) is not PRODUCTS["triton"]:
+    against = _dense_kind(kind, dtype)
+    if not against:
         return ASSUMED_CROSSOVER, f"assumed on {kind}"
-    if dtype in (torch.float16, torch.bfloat16):
-        against = "float16 or bfloat16"
-    elif dtype == torch.float32 and _uses_tf32():
-        against = "TF32"
-    else:  # float64 was not measured: as float32
-        against = "float32"
     known = f"measured with batches of {1024 if large else 128} against dense {against} on an H200"
     return ON_CARD[against][large], known
+
+
+def _dense_kind(kind: str, dtype: torch.dtype) -> str:
+    """Return which dense product a card's kernels compete with; "" where there are none."""
+    if kind != "cuda" or sparse_product(kind) is not PRODUCTS["triton"]:
+        return ""
+    if dtype in (torch.float16, torch.bfloat16):
+        return "float16 or bfloat16"
+    return "TF32" if dtype == torch.float32 and _uses_tf32() else "float32"  # float64 as float32
 
 
 def _uses_tf32() -> bool:

@@ -21,6 +21,7 @@ told of, and every product, fused or not, gives the same numbers.
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from functools import cache
 from importlib.util import find_spec
@@ -49,18 +50,26 @@ class Configuration(NamedTuple):
     warps: int
 
 
-# Rows in order of the block of the batch; the last is also the largest block. For blocks of 128
-# samples and more these are what was measured with a prototype of the same structure on one H200
-# (2026-11-26, torch 2.11, CUDA 13): 4, 8, 16 and 32 edges at a time, with one, two, four and eight
-# warps; four warps took 2 to 6 times as long as one. Smaller blocks, which were not measured, get
-# more edges at a time, so that a program reads as many numbers. These kernels themselves have not
-# been measured yet. `python benchmarks/gpu.py --tune` prints this table for the card it runs on.
+# Rows in order of the block of the batch; the last is also the largest block. Those for blocks of
+# 64 samples and more were measured on one H200 (2026-11-27, torch 2.11, Triton 3.6), in layers of
+# 3072-4000-1000-4000-10 and 3072-16000-16000-16000-10 with batches of 128 and of
+# 784-1000-1000-1000-10 with batches of 100, all at epsilon 20: 4, 8, 16 and 32 edges at a time,
+# blocks of 32, 64 and 128 samples, one, two and four warps. Where there are so few programs that
+# some processors would be idle (`FEW`), smaller blocks, or more warps, are faster although each
+# edge costs more. Smaller blocks, which were not measured, get more edges at a time, so that a
+# program reads as many numbers. `python benchmarks/gpu.py --tune` prints such times for the card
+# it runs on.
 CONFIGURATIONS: dict[str, tuple[Configuration, ...]] = {
     "forward": (
         Configuration(16, 64, 1),
         Configuration(32, 32, 1),
         Configuration(64, 16, 1),
         Configuration(128, 8, 1),
+    ),
+    "forward, few programs": (
+        Configuration(16, 64, 1),
+        Configuration(32, 32, 1),
+        Configuration(64, 32, 1),
     ),
     "backward": (
         Configuration(16, 64, 1),
@@ -75,7 +84,14 @@ CONFIGURATIONS: dict[str, tuple[Configuration, ...]] = {
         Configuration(64, 16, 1),
         Configuration(128, 8, 1),
     ),
+    "sampled, few programs": (
+        Configuration(16, 64, 1),
+        Configuration(32, 32, 1),
+        Configuration(64, 16, 1),
+        Configuration(128, 16, 4),
+    ),
 }
+FEW = 2048  # programs: of 1000 and of 4000, the two numbers measured, the first are few
 
 SHORTEST = 64  # edges below which no row is split, in a layer with enough rows to fill a card
 SHORTEST_OF_FEW = 32  # the same where there are few rows
@@ -216,19 +232,29 @@ def block_of(samples: int) -> int:
     return 1 << (samples - 1).bit_length()
 
 
-def configuration(kernel: str, samples: int) -> tuple[int, dict[str, int]]:
+def configuration(kernel: str, samples: int, programs: int) -> tuple[int, dict[str, int]]:
     """Return the number of blocks of a batch, and what a kernel is launched with.
 
     Examples
     --------
-    >>> configuration("forward", 300)
+    >>> configuration("forward", 300, 4000)
     (3, {'EDGES': 8, 'BLOCK': 128, 'num_warps': 1})
+    >>> configuration("forward", 300, 1000)
+    (5, {'EDGES': 32, 'BLOCK': 64, 'num_warps': 1})
     """
-    table = CONFIGURATIONS[kernel]
+    few = f"{kernel}, few programs"
+    table = CONFIGURATIONS[few if programs < FEW and few in CONFIGURATIONS else kernel]
     block = min(block_of(samples), table[-1].samples)
     chosen = next(row for row in table if block <= row.samples)
     options = {"EDGES": chosen.edges, "BLOCK": block, "num_warps": chosen.warps}
     return -(-samples // block), options
+
+
+def _steps(batch: int, *tensors: torch.Tensor) -> tuple[int, list[int]]:
+    """Return a number of samples that divides a batch and strides, at most 16, and these by it."""
+    sizes = [batch, *(tensor.stride(0) for tensor in tensors)]
+    vec = math.gcd(16, *sizes)
+    return vec, [size // vec for size in sizes]
 
 
 class _CardProduct(Product):
@@ -296,12 +322,14 @@ def _forward(
     of_bias = values if bias is None else bias.detach().contiguous()
     own = x if mask is None else mask
     finish = {"BIAS": bias is not None, "RELU": relu, "MASK": mask is not None}
-    blocks, options = configuration("forward", batch)
     programs = side.parts.shape[-1] - (not side.split)
+    blocks, options = configuration("forward", batch, programs)
+    vec, (samples, *strides) = _steps(batch, x, y, own)
+    options["VEC"] = vec
     with _on(x):
         _kernels().forward[programs, blocks](
-            x, x.stride(0), values, of_bias, y, y.stride(0), own, own.stride(0),
-            side.parts, programs, rows, side.units, side.positions, partial, batch,
+            x, strides[0], values, of_bias, y, strides[1], own, strides[2],
+            side.parts, programs, rows, side.units, side.positions, partial, samples,
             SPLIT=side.split, PERMUTED=side.positions.numel() > 0, ACC=_sums_in(x),
             **finish, **options,
         )  # fmt: skip
@@ -323,14 +351,16 @@ def _backward(
     if not dx.numel():
         return
     values, partial = values.detach().contiguous(), _workspace(side, x)
-    _, options = configuration("backward", batch)
     programs = side.parts.shape[-1] - (not side.split)
+    _, options = configuration("backward", batch, programs)
     masked = sums is not None
     to = dx if sums is None else sums
+    vec, (samples, *strides) = _steps(batch, g, x, dx)
+    options["VEC"] = vec
     with _on(x):
         _kernels().backward[(programs,)](
-            g, g.stride(0), values, x, x.stride(0), dx, dx.stride(0), dvalues, to,
-            side.parts, programs, rows, side.units, side.positions, partial, batch,
+            g, strides[0], values, x, strides[1], dx, strides[2], dvalues, to,
+            side.parts, programs, rows, side.units, side.positions, partial, samples,
             SPLIT=side.split, MASK=masked, SUMS=masked, ACC=_sums_in(x), **options,
         )  # fmt: skip
         if side.split:
@@ -350,13 +380,15 @@ def _add_parts(
 ) -> None:
     """Fill the rows of y that have several parts."""
     rows, batch = y.shape
-    kernel = "forward" if sums is None else "backward"
-    blocks, options = configuration(kernel, batch)
     n_longer = side.longer.shape[1]
+    kernel = "forward" if sums is None else "backward"
+    blocks, options = configuration(kernel, batch, n_longer)
+    vec, (samples, *strides) = _steps(batch, x, y)
     _kernels().add_parts[n_longer, blocks](
-        partial, side.longer, n_longer, rows, bias, x, x.stride(0), y, y.stride(0),
-        y if sums is None else sums, batch,
-        SUMS=sums is not None, ACC=_sums_in(y), BLOCK=options["BLOCK"], num_warps=1, **finish,
+        partial, side.longer, n_longer, rows, bias, x, strides[0], y, strides[1],
+        y if sums is None else sums, samples,
+        SUMS=sums is not None, ACC=_sums_in(y), BLOCK=options["BLOCK"], VEC=vec, num_warps=1,
+        **finish,
     )  # fmt: skip
 
 
@@ -365,12 +397,13 @@ def _sampled(x: torch.Tensor, g: torch.Tensor, dvalues: torch.Tensor, side: Side
     rows, batch = g.shape
     if not dvalues.numel():
         return
-    blocks, options = configuration("sampled", batch)
     programs = side.parts.shape[-1] - (not side.split)
+    blocks, options = configuration("sampled", batch, programs)
+    vec, (samples, *strides) = _steps(batch, x, g)
     with _on(x):
         _kernels().sampled[(programs,)](
-            x, x.stride(0), g, g.stride(0), dvalues, side.parts, programs, rows, side.units, batch,
-            SPLIT=side.split, WHOLE=blocks == 1, ACC=_sums_in(x), **options,
+            x, strides[0], g, strides[1], dvalues, side.parts, programs, rows, side.units, samples,
+            SPLIT=side.split, WHOLE=blocks == 1, ACC=_sums_in(x), VEC=vec, **options,
         )  # fmt: skip
 
 

@@ -58,7 +58,9 @@ ENOUGH_EDGES = 8
 # Output units up to which the backward product of a complete graph, in practice a network's last
 # layer, is faster by the compiled kernel than by torch: 1.25 times with 4000 x 10, and slower with
 # 1000 x 64. Its few rows of gradients stay in the first-level cache, and the kernel also sums the
-# gradients for the layer before.
+# gradients for the layer before. On a card in float32 both products are faster by the sparse
+# kernels: 4000 x 10 with a batch of 128 took 22 us of a step where dense ones took 47, 1000 x 10
+# with 100 samples 15 where they took 36 (one H200, 2026-11-27); other numbers were not measured.
 FEW_OUTPUTS = 32
 
 ONE_BY_ONE = ("cpu",)  # devices on which models side by side have the numbers of single ones
