@@ -47,6 +47,7 @@ from topokit.measures import measure
 from topokit.nn import models
 from topokit.nn.engine import attach
 from topokit.nn.kernels import EdgeIndex, card, products
+from topokit.nn.kernels.autograd import drawn_bits
 from topokit.nn.kernels.products import PRODUCTS, use_on_device
 from topokit.nn.layers import sparse_layers
 from topokit.nn.models import set_mlp
@@ -166,6 +167,11 @@ def check_shapes(rng: np.random.Generator, seconds: float) -> tuple[int, dict[to
         dx, dv, sums = way.gradients(gg, xx, v, index, True, True)
         first = way.gradients(gg, xx, v, index, False, False)[1]
         again = way.gradients(gg, xx, v, index, True, True)
+        drawn = drawn_bits(n_out * batch, rng.uniform(0, 0.9), [torch.Generator(DEVICE)])
+        within = way.dropped(xx, v, b, index, drawn)
+        same = torch.equal(within, drawn.applied(way.product(xx, v, b, index, True)))
+        if not same and not (DRY and dtype == torch.bfloat16):  # which the interpreter cuts
+            raise SystemExit(f"dropout in the kernel differs: {graph}, batch {batch}, {dtype}")
         for one, two in zip((dx, dv, sums), again, strict=True):
             if one is not None and not torch.equal(one, two):
                 raise SystemExit(f"not the same twice: {graph}, batch {batch}, {dtype}")
@@ -604,20 +610,17 @@ def compile_all(kinds: list[str]) -> None:
     from topokit.nn.kernels import card_kernels as kernels
 
     on_off = (False, True)
+    finish = [{"RELU": r, "DROP": d} for r, d in ((False, False), (True, False), (True, True))]
     forms = {
         kernels.forward: [
-            *(
-                {"PERMUTED": False, "BIAS": b, "RELU": r, "MASK": False}
-                for b in on_off
-                for r in on_off
-            ),
-            *({"PERMUTED": True, "BIAS": False, "RELU": False, "MASK": m} for m in on_off),
+            *({"PERMUTED": False, "MASK": False, "BIAS": b, **f} for b in on_off for f in finish),
+            *({"PERMUTED": True, "MASK": m, "BIAS": False, **finish[0]} for m in on_off),
         ],
         kernels.backward: [{"MASK": m, "SUMS": m} for m in on_off],
         kernels.sampled: [{"WHOLE": w} for w in on_off],
         kernels.add_parts: [
-            *({"BIAS": b, "RELU": r, "MASK": False, "SUMS": False} for b in on_off for r in on_off),
-            *({"BIAS": False, "RELU": False, "MASK": True, "SUMS": m} for m in on_off),
+            *({"MASK": False, "SUMS": False, "BIAS": b, **f} for b in on_off for f in finish),
+            *({"MASK": True, "SUMS": m, "BIAS": False, **finish[0]} for m in on_off),
         ],
     }  # fmt: skip
     types = {kind: COMPILED[kind] for kind in kinds}
@@ -635,7 +638,7 @@ def compile_all(kinds: list[str]) -> None:
             }  # fmt: skip
             constants = {name: value for name, value in constants.items() if name in names}
             arrays = dict.fromkeys(("parts", "units", "positions", "longer"), "*i32")
-            arrays["partial"] = f"*{sums}"
+            arrays |= {"partial": f"*{sums}", "bits": "*i16", "limit": "i32", "scale": "i64"}
             signature = {
                 name: "constexpr" if name in constants
                 else "i32" if name.startswith("n_") or name.endswith("stride") or name == "batch"

@@ -10,14 +10,19 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from topokit.experiments.together import _joined
 from topokit.graph import LayerGraph
+from topokit.nn.fused import dropped_within
 from topokit.nn.kernels import EdgeIndex, card, edge_product, ops
+from topokit.nn.kernels.autograd import drawn_bits
 from topokit.nn.kernels.products import PRODUCTS
+from topokit.nn.models import _hidden, set_cnn, set_mlp
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED or not torch.cuda.is_available() else "cuda"
@@ -87,7 +92,7 @@ def test_every_kernel_compiles_for_cards(tmp_path):
     """Up to machine code, which needs no card; the interpreter overlooks what types allow."""
     done = benchmark("--compile", "bf16,fp64", TRITON_CACHE_DIR=str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("52 forms of 4 kernels compile, in bf16, fp64")
+    assert done.stdout.startswith("64 forms of 4 kernels compile, in bf16, fp64")
 
 
 @pytest.mark.slow
@@ -153,7 +158,7 @@ def filled_with_nan(monkeypatch):
     def full(self, *size, dtype=None, **options):
         size = size[0] if len(size) == 1 and not isinstance(size[0], int) else size
         kind = dtype or self.dtype
-        fill = float("nan") if kind.is_floating_point else -999_999
+        fill = float("nan") if kind.is_floating_point else -9_999
         return torch.full(tuple(size), fill, dtype=kind, device=self.device)
 
     monkeypatch.setattr(torch.Tensor, "new_empty", full)
@@ -339,7 +344,7 @@ def test_operators_for_compilers_and_transformations(dtype, small_blocks, rng, m
 
 
 @here
-@pytest.mark.filterwarnings("ignore:invalid value encountered")  # numpy's, for 0 times infinity
+@pytest.mark.filterwarnings("ignore:invalid value")  # numpy's, for 0 times infinity
 def test_nan_and_infinity_reach_the_output(small_blocks, rng):
     graph = LayerGraph.from_edge_ids([0, 1, 3, 4], (3, 2))
     index, way = EdgeIndex(graph), PRODUCTS["triton"]
@@ -349,6 +354,300 @@ def test_nan_and_infinity_reach_the_output(small_blocks, rng):
     assert y[0].isnan().tolist() == [True, False]
     assert y[1].tolist() == [float("inf"), 2.0]
     assert y[2].isnan().tolist() == [True, False]
+
+
+def cut(x):
+    """float32 as bfloat16, without the last digits."""
+    return (x.view(torch.int32) & -65536).view(torch.float32).bfloat16()
+
+
+def separately(drawn, y):
+    """Dropout after a product, as the kernel rounds it."""
+    if y.dtype == torch.bfloat16 and INTERPRETED:
+        kept = drawn.bits.view(y.shape).ge(drawn.limit).float()
+        return cut(y.float() * (kept * drawn.scale).bfloat16().float())
+    return drawn.applied(y)
+
+
+@here
+@pytest.mark.filterwarnings("ignore:invalid value")  # numpy's, for 0 times infinity
+@pytest.mark.parametrize("dtype", TYPES)
+def test_dropout_within_the_product_bit_for_bit(dtype, small_blocks, rng, monkeypatch):
+    way = PRODUCTS["triton"]
+    cases = [(5, 0.3, 0), (8, 0.5, 0), (19, 0.77, 10)] if FULL else [(5, 0.77, 0), (9, 0.3, 10)]
+    for batch, rate, filled in cases:  # several blocks, without and with parts of rows
+        graph = graph_of(rng, 10, 11, 40, hub_row=4, filled=filled)
+        index = EdgeIndex(graph)
+        assert index.on(torch.device(DEVICE), card.by_output).split == bool(filled)
+        values, x, _, bias = case(rng, graph, batch, dtype)
+        x[2, 1], x[3, 2] = float("nan"), float("inf")
+        drawn = drawn_bits(graph.n_out * batch, rate, [torch.Generator(DEVICE).manual_seed(batch)])
+        expected = separately(drawn, way.product(x, values, bias, index, True))
+        with monkeypatch.context() as patched:
+            filled_with_nan(patched)
+            y = way.dropped(x, values, bias, index, drawn)
+            without = way.dropped(x, values, None, index, drawn)
+        assert torch.equal(y.nan_to_num(7e4), expected.nan_to_num(7e4))
+        assert y[:, 1].isnan().any()
+        assert y[:, 2].isnan().any()  # infinity, dropped
+        assert 0 < (y > 0).double().mean() < 0.5
+        expected = separately(drawn, way.product(x, values, None, index, True))
+        assert torch.equal(without.nan_to_num(7e4), expected.nan_to_num(7e4))
+
+
+def rounds_exactly(dtype):
+    """A rate whose scale is exact where the interpreter rounds in a way of its own."""
+    return 0.5 if dtype == torch.bfloat16 else 0.3
+
+
+@pytest.fixture
+def on_card(small_blocks, monkeypatch):
+    """Let products be those of the card; tell how often dropout was part of one."""
+    counts = []
+    for module in ("kernels", "fused"):
+        name = f"topokit.nn.{module}.sparse_product"
+        monkeypatch.setattr(name, lambda kind: PRODUCTS["triton"])
+    original = PRODUCTS["triton"].dropped
+
+    def counted(*arguments):
+        counts.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(PRODUCTS["triton"], "dropped", staticmethod(counted))
+    return counts
+
+
+def separate(monkeypatch):
+    """Let models apply dropout as an operation of its own."""
+    monkeypatch.setattr("topokit.nn.models.dropped_within", lambda *arguments: None)
+
+
+def network(rng, dtype, rate=None, kernels=("csr", "csr", "csr")):
+    """Three layers with dropout between; some rows have several parts."""
+    topology = {
+        "fc1": graph_of(rng, 9, 7, 30),
+        "fc2": graph_of(rng, 6, 9, 20, hub_row=2, hub_column=4, filled=9),
+        "fc3": graph_of(rng, 4, 6, 14, hub_column=3, filled=4),
+    }
+    generator = torch.Generator(DEVICE).manual_seed(5)
+    rate = rounds_exactly(dtype) if rate is None else rate
+    model = set_mlp(topology, dropout=rate, rng=1, generator=generator).to(DEVICE, dtype)
+    for at, kernel in enumerate(kernels, start=1):
+        layer = model.get_submodule(f"fc{at}")
+        layer.kernel = kernel
+        torch.nn.init.normal_(layer.bias)
+    return model
+
+
+def step(model, x, g):
+    """Output, gradients of input and edges, of biases, and the state of the generator."""
+    model.generator.manual_seed(3)
+    model.zero_grad()
+    x = x.clone().requires_grad_()
+    y = model(x)
+    y.backward(g)
+    named = dict(model.named_parameters())
+    edges = [p.grad for name, p in named.items() if name.endswith("values")]
+    biases = [p.grad for name, p in named.items() if name.endswith("bias")]
+    return [y.detach(), x.grad, *edges], biases, model.generator.get_state()
+
+
+def same_steps(model, x, g, dtype, monkeypatch):
+    exact_ones, biases, state = step(model, x, g)
+    with monkeypatch.context() as patched:
+        separate(patched)
+        expected, of_biases, other = step(model, x, g)
+    assert torch.equal(state, other)
+    for ours, theirs in zip(exact_ones, expected, strict=True):
+        assert torch.equal(ours, theirs)
+    for ours, theirs in zip(biases, of_biases, strict=True):
+        close(ours, theirs.cpu().double(), dtype, terms=8)
+
+
+@here
+@pytest.mark.parametrize("dtype", TYPES)
+def test_models_with_dropout_are_those_of_separate_operations(dtype, on_card, rng, monkeypatch):
+    for batch in (6, 19):  # gradients in one pass, and in two
+        model = network(rng, dtype)
+        x, g = (torch.randn(batch, n, device=DEVICE).to(dtype) for n in (7, 4))
+        on_card.clear()
+        same_steps(model, x, g, dtype, monkeypatch)
+        assert len(on_card) == 2
+        model.eval()
+        assert torch.equal(model(x), model(x))
+        assert len(on_card) == 2
+
+
+@here
+def test_dropout_between_layers_of_other_kinds(on_card, rng, monkeypatch):
+    x, g = (torch.randn(6, n, device=DEVICE) for n in (7, 4))
+    for kernels, count in ((("csr", "dense", "csr"), 1), (("dense", "csr", "dense"), 1)):
+        model = network(rng, torch.float32, kernels=kernels)
+        on_card.clear()
+        same_steps(model, x, g, torch.float32, monkeypatch)
+        assert len(on_card) == count
+    model = network(rng, torch.float32, rate=1e-9)  # the scale is 1
+    same_steps(model, x, g, torch.float32, monkeypatch)
+    model.act1 = torch.nn.Tanh()
+    on_card.clear()
+    same_steps(model, x, g, torch.float32, monkeypatch)
+    assert len(on_card) == 1
+    topology = {"fc1": graph_of(rng, 5, 8, 20), "fc2": graph_of(rng, 3, 5, 9)}
+    options = {"channels": (2,), "image": (1, 4, 4), "dropout": 0.3, "kernel": "csr"}
+    generator = torch.Generator(DEVICE)
+    model = set_cnn(topology, **options, rng=0, generator=generator).to(DEVICE)
+    on_card.clear()
+    x, g = (torch.randn(6, n, device=DEVICE) for n in (16, 3))
+    same_steps(model, x, g, torch.float32, monkeypatch)
+    assert len(on_card) == 1
+
+
+@here
+def test_dropout_is_separate_where_others_look(on_card, rng, monkeypatch):
+    x, g = (torch.randn(6, n, device=DEVICE) for n in (7, 4))
+    model = network(rng, torch.float32)
+
+    def count():
+        on_card.clear()
+        same_steps(model, x, g, torch.float32, monkeypatch)
+        return len(on_card)
+
+    assert count() == 2
+    model.fc1.capture = True
+    assert count() == 1
+    seen = model.fc1.captured()["outputs"]
+    step(model, x, g)
+    hidden = torch.relu(model.fc1(x)).detach()
+    assert torch.equal(seen, hidden)  # before dropout
+    model.fc1.capture = False
+    hook = model.act2.register_forward_hook(lambda *arguments: None)
+    assert count() == 1
+    hook.remove()
+
+    class Other(type(model)):
+        def dropped(self, x):
+            return super().dropped(x) * 3
+
+    model.__class__ = Other
+    assert count() == 0
+    elsewhere = SimpleNamespace(device=torch.device("meta"))
+    assert dropped_within(model.fc1, model.act1, x, 0.3, [elsewhere]) is None
+    wide = torch.randn(2, 3, 7, device=DEVICE)
+    assert dropped_within(model.fc1, model.act1, wide, 0.3, [model.generator]) is None
+
+
+@here
+def test_gradients_of_activations_after_dropout(on_card, rng, monkeypatch):
+    """What hooks, `retain_grad` and `torch.autograd.grad` see, and outputs that are used twice."""
+    x, model, seen = torch.randn(6, 7, device=DEVICE), network(rng, torch.float32), []
+
+    def used(way):
+        model.generator.manual_seed(3)
+        model.zero_grad()
+        y = _hidden(model, model.fc1, model.act1, x)
+        z = model.fc2(y)
+        w = torch.randn(6, 6, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+        if way == "retained":
+            y.retain_grad()
+        elif way == "hook":
+            y.register_hook(seen.append)
+        elif way == "changed":
+            y.register_hook(lambda gradient: gradient * 1.7)
+        elif way == "twice":
+            z = z + model.fc2(y)
+        elif way == "other use":
+            z = z + y[:, :6]
+        if way == "named":
+            return torch.autograd.grad(z, [y, model.fc1.values, model.fc1.bias], w)
+        if way == "for itself":
+            return torch.autograd.grad(z, [y], w)
+        z.backward(w)
+        found = [model.fc1.values.grad, model.fc1.bias.grad, model.fc2.values.grad]
+        return [*found, *([y.grad] if way == "retained" else seen[-1:])]
+
+    ways = ("alone", "retained", "hook", "changed", "twice", "other use", "named", "for itself")
+    for way in ways:
+        on_card.clear()
+        ours = used(way)
+        assert len(on_card) == 1
+        with monkeypatch.context() as patched:
+            separate(patched)
+            theirs = used(way)
+        assert len(on_card) == 1
+        assert len(ours) == len(theirs)
+        for one, two in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, two, rtol=2e-6, atol=1e-6)
+
+
+@here
+def test_derivatives_of_any_order_after_dropout(on_card, rng):
+    graph = graph_of(rng, 3, 4, 7)
+    values, x, _, bias = case(rng, graph, 2, torch.float64)
+    leaves = [t.requires_grad_() for t in (x.t(), values, bias)]
+    index = EdgeIndex(graph)
+    drawn = drawn_bits(6, 0.4, [torch.Generator(DEVICE).manual_seed(2)])
+
+    def function(*tensors):
+        return edge_product(*tensors, index, "csr", relu=True, drawn=drawn)
+
+    assert 0 < (function(*leaves) > 0).sum() < 6
+    assert torch.autograd.gradcheck(function, leaves, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(function, leaves)
+    assert on_card
+    on_card.clear()
+    dense = edge_product(*leaves, index, "dense", relu=True, drawn=drawn)
+    assert not on_card
+    torch.testing.assert_close(function(*leaves), dense, rtol=1e-12, atol=1e-12)
+    wide = x.t().reshape(2, 1, 4)
+    torch.testing.assert_close(function(wide, values, bias), dense[:, None])
+
+
+@here
+@pytest.mark.filterwarnings("ignore:invalid value")  # numpy's, as above
+def test_nan_and_infinity_come_back_through_dropout(on_card, rng, monkeypatch):
+    """Wherever an element was kept; one that was dropped has the gradient 0."""
+    model = network(rng, torch.float32)
+    g = torch.randn(6, 9, device=DEVICE)
+    g[1], g[2] = float("nan"), float("inf")
+    x = torch.randn(6, 7, device=DEVICE)
+    x[3] = float("nan")
+    found = []
+    for apart in (False, True):
+        with monkeypatch.context() as patched:
+            if apart:
+                separate(patched)
+            model.generator.manual_seed(3)
+            x = x.detach().requires_grad_()
+            model.zero_grad()
+            y = _hidden(model, model.fc1, model.act1, x)
+            y.backward(g)
+            found.append((y, x.grad))
+    (y, ours), (z, theirs) = found
+    assert torch.equal(y.nan_to_num(7), z.nan_to_num(7))
+    assert y[3].isnan().all()
+    assert torch.equal(ours[[0, 4, 5]], theirs[[0, 4, 5]])
+    assert ours[1].isnan().any()
+    assert not ours[2].isfinite().all()
+    assert theirs[1].isnan()[ours[1].isnan()].all()
+
+
+@here
+def test_networks_side_by_side_drop_as_each_alone(on_card, rng):
+    models = [network(rng, torch.float64) for _ in range(2)]
+    for at, model in enumerate(models):
+        model.generator.manual_seed(at)
+    x = torch.randn(5, 2, 7, device=DEVICE, dtype=torch.float64)
+    alone = [model(x[:, at]) for at, model in enumerate(models)]
+    for at, model in enumerate(models):
+        model.generator.manual_seed(at)
+    joined = _joined(models)
+    with torch.no_grad():
+        for name, own in joined.named_parameters():
+            own.copy_(torch.cat([model.get_parameter(name) for model in models]))
+    on_card.clear()
+    together = joined(x)
+    assert len(on_card) == 2
+    torch.testing.assert_close(together, torch.cat(alone, 1), rtol=1e-12, atol=1e-12)
 
 
 def test_arrays_of_a_graph_without_triton(rng):

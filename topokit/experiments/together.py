@@ -56,7 +56,6 @@ from topokit.experiments.recorder import EpochRecorder
 from topokit.experiments.runs import Course, make_optimizer, plan_of, recorder_of, with_place
 from topokit.experiments.samples import Batch, Samples, shuffled_together
 from topokit.graph import EdgeUpdate
-from topokit.nn.activations import dropped_out
 from topokit.nn.kernels import choose_kernel
 from topokit.nn.kernels.graphs import side_by_side
 from topokit.nn.kernels.products import one_by_one
@@ -153,14 +152,7 @@ def grouped(
 class _Joined(SparseMLP):
     """Networks of one shape side by side; inputs are (n, networks, features)."""
 
-    generators: Sequence[torch.Generator] = ()
-
-    def dropped(self, x: torch.Tensor) -> torch.Tensor:
-        """Return `x` after dropout in training, by each network's own stream."""
-        if not (self.training and self.dropout):
-            return x
-        by_units = x if x.stride(0) == 1 else x.t().contiguous().t()
-        return dropped_out(by_units, self.dropout, self.generators)
+    generators: Sequence[torch.Generator] = ()  # of each network, which draw for its units
 
 
 def _joined(models: Sequence[Any]) -> _Joined:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from topokit.nn.kernels.autograd import drawn_bits
 from topokit.nn.kernels.ops import composed
 from topokit.nn.kernels.products import NATIVE, units_first
 from topokit.nn.kernels.threads import (
@@ -216,23 +217,13 @@ def dropped_out(
     """
     if rate == 0:
         return x
-    # An element is kept if 16 random bits, read as a number, reach a limit. Torch draws 64 bits at
-    # a time, so four elements cost one draw: several times cheaper than a random float for each.
-    steps = min(round(rate * 65536), 65535)
     several = [generator] if isinstance(generator, torch.Generator) else generator
-    each = x.numel() // len(several)
-    words = torch.empty(len(several), (each + 3) // 4, dtype=torch.int64, device=several[0].device)
-    for row, draws in zip(words, several, strict=True):
-        row.random_(-(2**63), None, generator=draws)
-    bits = words.view(torch.int16)[:, :each].reshape(-1)
-    limit, scale = steps - 32768, 65536 / (65536 - steps)
-    transposed = x.ndim == 2 and not x.is_contiguous()
-    if _compiled_takes(x) and bits.device.type == "cpu":
-        y = _CompiledDropout.apply(x.t() if transposed else x, bits, limit, scale)
+    drawn = drawn_bits(x.numel(), rate, several)
+    if _compiled_takes(x) and drawn.bits.device.type == "cpu":
+        transposed = x.ndim == 2 and not x.is_contiguous()
+        y = _CompiledDropout.apply(x.t() if transposed else x, *drawn)
         return y.t() if transposed else y
-    kept = bits.ge(limit).to(x.device)
-    kept = kept.view(x.shape[1], x.shape[0]).t() if transposed else kept.view(x.shape)
-    return x * kept.to(x.dtype).mul_(scale)
+    return drawn.applied(x)
 
 
 class _CompiledDropout(torch.autograd.Function):
@@ -323,9 +314,19 @@ class WithDropout(nn.Module):
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         self.dropout, self.generator = float(dropout), generator
 
+    @property
+    def generators(self) -> Sequence[torch.Generator]:
+        """What masks are drawn from; several where networks are computed side by side."""
+        return (self.generator,)
+
     def dropped(self, x: torch.Tensor) -> torch.Tensor:
         """Return `x` after dropout in training, `x` itself in evaluation."""
-        return dropped_out(x, self.dropout, self.generator) if self.training else x
+        if not (self.training and self.dropout):
+            return x
+        several = self.generators
+        if len(several) > 1 and x.stride(0) != 1:  # each draws for units of its own
+            x = x.t().contiguous().t()
+        return dropped_out(x, self.dropout, several)
 
     def __getstate__(self) -> dict[str, Any]:
         device = str(self.generator.device)

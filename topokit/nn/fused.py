@@ -11,11 +11,13 @@ from torch import nn
 from torch.nn.modules import module as torch_module
 
 from topokit.nn import conv
-from topokit.nn.kernels import edge_chain
+from topokit.nn.kernels import edge_chain, edge_product
+from topokit.nn.kernels.autograd import drawn_bits
 from topokit.nn.kernels.ops import composed
+from topokit.nn.kernels.products import sparse_product
 from topokit.nn.layers import SparseLinear
 
-__all__ = ["Sequential", "activated", "chained", "fuse"]
+__all__ = ["Sequential", "activated", "chained", "dropped_within", "fuse"]
 
 # What a user may have put around a module, which then has to be called by itself.
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -78,6 +80,44 @@ def activated(layer: Any, activation: nn.Module, x: torch.Tensor) -> torch.Tenso
     return activation(layer(x))
 
 
+def dropped_within(
+    layer: Any,
+    activation: nn.Module,
+    x: torch.Tensor,
+    rate: float,
+    generators: Sequence[torch.Generator],
+) -> torch.Tensor | None:
+    """Apply a layer, its ReLU and dropout in one kernel, or return None.
+
+    Values are those of `topokit.nn.activations.dropped_out` after the others, bit for bit. None
+    where no kernel does this (`topokit.nn.kernels.card` has those that do), where bits are drawn on
+    another device, and where a rule looks at the layer's activations, which are those before
+    dropout. Convolutions, too, are left to others: their bits are in another order.
+
+    Examples
+    --------
+    >>> from topokit.graph import LayerGraph
+    >>> layer = SparseLinear(LayerGraph.from_edge_ids([0, 2], (2, 2)), rng=0)
+    >>> dropped_within(layer, nn.ReLU(), torch.ones(1, 2), 0.5, [torch.Generator()]) is None
+    True
+    """
+    kind = x.device.type
+    if (
+        composed(x)
+        or not sparse_product(kind).drops
+        or type(layer) is not SparseLinear
+        or layer.calls is not None
+        or x.ndim != 2
+        or any(generator.device.type != kind for generator in generators)
+        or not in_one_kernel(layer, activation)
+    ):
+        return None
+    drawn = drawn_bits(layer.n_out * x.shape[0], rate, generators)
+    return edge_product(
+        x, layer.values, layer.bias, layer.edges, layer.kernel, relu=True, drawn=drawn
+    )
+
+
 def _chain_at(modules: Sequence[nn.Module], at: int) -> tuple[list[Any], int]:
     """Return the sparse layers from `at` on that can be one chain, and the position after them.
 
@@ -125,8 +165,9 @@ class Sequential(nn.Sequential):
     is ``csr``), and on the CPU linear layers that follow each other are one node of torch's graph
     (`topokit.nn.kernels.edge_chain`). Modules with hooks are computed one by one, so that they see
     what they would see otherwise, and so is the whole where torch follows the computation
-    (compilers, tracing). `topokit.sparsify` gives this class to each ``torch.nn.Sequential`` in
-    which it puts a sparse layer before a ReLU.
+    (compilers, tracing). ``nn.Dropout`` is computed by itself on every device, as it draws in its
+    own way from torch's global generator. `topokit.sparsify` gives this class to each
+    ``torch.nn.Sequential`` in which it puts a sparse layer before a ReLU.
 
     Parameters
     ----------

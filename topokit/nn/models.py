@@ -14,7 +14,7 @@ from torch import nn
 from topokit.graph import Topology, check_chain
 from topokit.nn.activations import ACTIVATIONS, WithDropout
 from topokit.nn.conv import SparseConv2d
-from topokit.nn.fused import activated, chained
+from topokit.nn.fused import activated, chained, dropped_within
 from topokit.nn.language import gpt, gpt_layers
 from topokit.nn.layers import SparseLinear
 from topokit.nn.rbm import set_rbm
@@ -89,7 +89,7 @@ class SparseMLP(WithDropout):
             layer: Any = self.get_submodule(name)
             if position == len(self.names):
                 return layer(x)
-            x = self.dropped(_activated(layer, self.get_submodule(f"act{position}"), x))
+            x = _hidden(self, layer, self.get_submodule(f"act{position}"), x)
         return x
 
 
@@ -160,12 +160,16 @@ def set_mlp(
     return SparseMLP(layers, activations, dropout=dropout, generator=generator, rng=rng)
 
 
-def _activated(layer: Any, activation: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Apply a layer, sparse or a dense copy of one, and its activation."""
+def _hidden(model: WithDropout, layer: Any, activation: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Apply a layer, sparse or a dense copy of one, its activation, and the model's dropout."""
+    if model.training and model.dropout and type(model).dropped is WithDropout.dropped:
+        y = dropped_within(layer, activation, x, model.dropout, model.generators)
+        if y is not None:
+            return y
     x = activated(layer, activation, x)
     if isinstance(layer, SparseLinear):
         layer.keep("outputs", x)
-    return x
+    return model.dropped(x)
 
 
 class SparseCNN(WithDropout):
@@ -202,7 +206,7 @@ class SparseCNN(WithDropout):
             layer: Any = self.get_submodule(name)
             if position == len(self.top_names):
                 return layer(x)
-            x = self.dropped(_activated(layer, self.get_submodule(f"act{position}"), x))
+            x = _hidden(self, layer, self.get_submodule(f"act{position}"), x)
         return x
 
 

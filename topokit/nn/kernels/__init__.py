@@ -87,7 +87,7 @@ import torch
 
 from topokit.graph import LayerGraph, check_per_edge
 from topokit.nn.kernels import card  # noqa: F401  adds its way of computing to PRODUCTS
-from topokit.nn.kernels.autograd import EdgeProduct
+from topokit.nn.kernels.autograd import Drawn, EdgeProduct
 from topokit.nn.kernels.chain import EdgeChain, Link
 from topokit.nn.kernels.ops import (
     Edges,
@@ -249,6 +249,7 @@ def edge_product(
     kernel: str = "auto",
     *,
     relu: bool = False,
+    drawn: Drawn | None = None,
 ) -> torch.Tensor:
     """Return ``x W^T + bias``, W having `values` at the edges of a graph and zeros elsewhere.
 
@@ -265,6 +266,9 @@ def edge_product(
     relu : bool
         Apply ReLU to the result within the kernel, and its derivative within the backward kernel:
         the same values as ``torch.relu``, without reading and writing the activations again.
+    drawn : Drawn, optional
+        Apply dropout, by bits in the order of (n_out, batch) memory. After ReLU, and where the
+        product is that of `topokit.nn.kernels.card`, within the kernel, with the same values.
 
     Returns
     -------
@@ -297,7 +301,7 @@ def edge_product(
     if autocast_on(x):
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(values.dtype) if x.is_floating_point() else x
-            return edge_product(x, values, bias, index, kernel, relu=relu)
+            return edge_product(x, values, bias, index, kernel, relu=relu, drawn=drawn)
     follow = isinstance(index, Edges) or without_memory(x) or composed(values)
     follow = follow or (bias is not None and without_memory(bias))
     edges = index if isinstance(index, Edges) else index.graph
@@ -317,10 +321,14 @@ def edge_product(
         if rows.stride(0) != 1 and rows.shape[0] > 1:
             rows = rows.t().contiguous().t()
         if x.dtype in way.dtypes:
-            y = EdgeProduct.apply(rows, values, bias, index, relu, way)
+            within = drawn if relu and way.drops else None
+            y = EdgeProduct.apply(rows, values, bias, index, relu, way, within)
+            drawn = drawn if within is None else None
         else:
             wide = None if bias is None else bias.float()
             y = EdgeProduct.apply(rows.float(), values.float(), wide, index, relu, way).to(x.dtype)
+    if drawn is not None:
+        y = drawn.applied(y.t().contiguous().t())
     return y if x.ndim == 2 else y.reshape(*x.shape[:-1], edges.n_out)
 
 

@@ -6,6 +6,7 @@ Derivatives of its gradients are made of the operators of `topokit.nn.kernels.op
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +14,16 @@ import torch
 from topokit.nn.kernels import ops
 from topokit.nn.kernels.products import PRODUCTS, EdgeIndex, Product, units_first
 
-__all__ = ["MAKERS", "EdgeProduct", "Masked", "is_unchanged", "maker_of", "seen_by_maker_alone"]
+__all__ = [
+    "MAKERS",
+    "Drawn",
+    "EdgeProduct",
+    "Masked",
+    "drawn_bits",
+    "is_unchanged",
+    "maker_of",
+    "seen_by_maker_alone",
+]
 
 # ReLU within the product, and its derivative without reading the memory again.
 #
@@ -32,6 +42,12 @@ __all__ = ["MAKERS", "EdgeProduct", "Masked", "is_unchanged", "maker_of", "seen_
 #    ``retain_grad`` or ``torch.autograd.grad`` (`seen_by_maker_alone`), it is computed once more
 #    without the mask, and the maker masks it.
 #
+# Dropout may be within the product too, after ReLU. An output is then above 0 where its unit is
+# active and was kept, so the same mask serves, and the random bits are not needed again. The maker
+# multiplies the masked gradient, and the bias gradient left with it, by the scale. The backward
+# kernel of the product after could not do that for it: a gradient that reaches the maker in several
+# parts, as of an output that was used twice, may be masked twice, but not scaled twice.
+#
 # Where a gradient is itself to be differentiated, or is a batch of gradients of `torch.vmap`, none
 # of this is done: the gradients are then computed by operators that can be differentiated.
 
@@ -39,16 +55,28 @@ __all__ = ["MAKERS", "EdgeProduct", "Masked", "is_unchanged", "maker_of", "seen_
 class EdgeProduct(torch.autograd.Function):
     """``apply(x, values, bias, index, relu, way)`` maps a (batch, n_in) input to (batch, n_out).
 
-    The batch of x is contiguous in memory; `way` is one of `PRODUCTS`.
+    The batch of x is contiguous in memory; `way` is one of `PRODUCTS`. With `relu` a way that
+    `drops` takes what was `drawn` for dropout as one argument more.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool, way: type[Product]
+        ctx: Any,
+        x: Any,
+        values: Any,
+        bias: Any,
+        index: EdgeIndex,
+        relu: bool,
+        way: type[Product],
+        drawn: Drawn | None = None,
     ) -> torch.Tensor:
         """Compute the product; as one node of torch's graph."""
         ctx.maker, ctx.input = maker_of(x), weakref.ref(x)
-        y = way.product(units_first(x), values.detach(), bias, index, relu)
+        if drawn is None:
+            y = way.product(units_first(x), values.detach(), bias, index, relu)
+        else:
+            y = way.dropped(units_first(x), values.detach(), bias, index, drawn)
+        ctx.scale = 1.0 if drawn is None else drawn.scale_in(y.dtype)
         # Torch refuses to change a view made here in place, as nn.ReLU(inplace=True) does: this is
         # a tensor of its own on the same memory. Saved is the tensor returned, whose changes count.
         size, stride = (y.shape[1], y.shape[0]), (y.stride(1), y.stride(0))
@@ -64,7 +92,7 @@ class EdgeProduct(torch.autograd.Function):
             with torch.autocast(g.device.type, enabled=False):
                 return EdgeProduct.backward(ctx, g)
         if torch.is_grad_enabled() or ops.composed(g):
-            return (*_differentiable(ctx, g), None, None, None)
+            return (*_differentiable(ctx, g), None, None, None, None)
         x, values, *output = ctx.saved_tensors
         needs_x, needs_values, needs_bias, *_ = ctx.needs_input_grad
         known = ctx.masked if ctx.relu and is_unchanged(g, ctx.masked) else None
@@ -73,6 +101,9 @@ class EdgeProduct(torch.autograd.Function):
         g = units_first(g)
         if ctx.relu and (known is None or known.whole):
             g = torch.ops.aten.threshold_backward(g, output[0].t(), 0)
+        if ctx.scale != 1:
+            g, *scaled = torch._foreach_mul([g] if dbias is None else [g, dbias], ctx.scale)
+            dbias = scaled[0] if scaled else None
         if needs_bias and dbias is None:
             dbias = g.sum(dim=1)
         dx = dvalues = None
@@ -87,7 +118,7 @@ class EdgeProduct(torch.autograd.Function):
             if mask:
                 ctx.maker.masked = Masked(dx, dx._version, sums, whole)
         gradients = dx, dvalues if needs_values else None, dbias if needs_bias else None
-        return (*gradients, None, None, None)
+        return (*gradients, None, None, None, None)
 
 
 MAKERS: set[type[torch.autograd.Function]] = {EdgeProduct}
@@ -127,10 +158,57 @@ def _differentiable(ctx: Any, g: torch.Tensor) -> tuple[Any, Any, Any]:
     edges = ops.edges_of(ctx.index, x.device)
     if ctx.relu:
         g = torch.ops.aten.threshold_backward(g, output[0], 0)
+    if ctx.scale != 1:
+        g = g * ctx.scale
     dx, dvalues = ops.composed_gradients(
         g, x, values, edges, dense=ctx.way is PRODUCTS["dense"], needs=(needs_x, needs_values)
     )
     return dx, dvalues, g.sum(0) if needs_bias else None
+
+
+class Drawn(NamedTuple):
+    """What was drawn for dropout: an element is kept if its bits, read as a number, reach a limit.
+
+    Examples
+    --------
+    >>> drawn = Drawn(torch.tensor([7, -9], dtype=torch.int16), limit=0, scale=2.0)
+    >>> drawn.applied(torch.ones(2)).tolist()
+    [2.0, 0.0]
+    """
+
+    bits: torch.Tensor  # int16, flat, in the order of memory of the elements
+    limit: int
+    scale: float  # by which those kept are multiplied
+
+    def scale_in(self, dtype: torch.dtype) -> float:
+        """Return the scale, rounded to a number type."""
+        return float(torch.tensor(self.scale, dtype=dtype))
+
+    def applied(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x after dropout, by torch's operators."""
+        kept = self.bits.ge(self.limit).to(x.device)
+        transposed = x.ndim == 2 and not x.is_contiguous()
+        kept = kept.view(x.shape[1], x.shape[0]).t() if transposed else kept.view(x.shape)
+        return x * kept.to(x.dtype).mul_(self.scale)
+
+
+def drawn_bits(count: int, rate: float, several: Sequence[torch.Generator]) -> Drawn:
+    """Draw for the dropout of `count` elements, as `topokit.nn.activations.dropped_out` says.
+
+    Examples
+    --------
+    >>> drawn_bits(6, 0.5, [torch.Generator().manual_seed(0)]).bits.shape
+    torch.Size([6])
+    """
+    # An element is kept if 16 random bits, read as a number, reach a limit. Torch draws 64 bits at
+    # a time, so four elements cost one draw: several times cheaper than a random float for each.
+    steps = min(round(rate * 65536), 65535)
+    each = count // len(several)
+    words = torch.empty(len(several), (each + 3) // 4, dtype=torch.int64, device=several[0].device)
+    for row, draws in zip(words, several, strict=True):
+        row.random_(-(2**63), None, generator=draws)
+    bits = words.view(torch.int16)[:, :each].reshape(-1)
+    return Drawn(bits, steps - 32768, 65536 / (65536 - steps))
 
 
 class Masked(NamedTuple):

@@ -10,13 +10,17 @@ added in a fixed order by a second, small kernel. Where no row is longer, there 
 parts there may be depends on the number of edges only, so that a graph of as many edges fits the
 arrays of another (`EdgeIndex.take_over`), as recorded steps need it.
 
-**Dropout** is not part of the forward kernel, bias and ReLU are. In the recipes of SET the SReLU
-comes between product and dropout, where the kernel's sum has no place for a scale; only ReLU
-followed by dropout could be fused. That would save a read and a write of each activation and one of
-some thirty kernels of a step for each layer. For it, both kernels would have to read the mask's
-bits and scale by it, and what a rule sees of a layer, its activations before dropout, would have to
-be computed apart. As a kernel of its own dropout draws from the generator that a recorded step is
-told of, and every product, fused or not, gives the same numbers.
+**Dropout** after ReLU is part of the forward kernel, as bias and ReLU are; after SReLU, as in the
+recipes of SET, it is not. Random bits are drawn by torch as for dropout by itself, from the
+generator that a recorded step is told of. The kernel reads them, rounds a sum to the number type of
+the output, as if it were stored, and multiplies it by the scale or by 0: the numbers are those of
+separate operations, nan and infinity times 0 included. The backward pass needs no bits, as an
+output is above 0 where its unit was active and kept (`topokit.nn.kernels.autograd`). It differs in
+two cases: the gradient of an element that was dropped is 0, where separate operations multiply a
+nan or an infinity that comes back by 0; and where an activation that was dropped is nan or
+infinite, and hence the output nan, it is the gradient that comes back, scaled. Steps in which a
+rule looks at a layer's activations, which are those before dropout, are computed by separate
+operations.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from topokit.nn.kernels.graphs import longest_rows, tensors_of
@@ -268,12 +273,20 @@ class _CardProduct(Product):
     """
 
     dtypes = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+    drops = True
 
     @staticmethod
     def product(x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool) -> torch.Tensor:
         side = index.on(x.device, by_output)
         y = x.new_empty(index.graph.n_out, x.shape[1])
         _forward(x, values, y, side, bias=bias, relu=relu)
+        return y
+
+    @staticmethod
+    def dropped(x: Any, values: Any, bias: Any, index: EdgeIndex, drawn: Any) -> torch.Tensor:
+        side = index.on(x.device, by_output)
+        y = x.new_empty(index.graph.n_out, x.shape[1])
+        _forward(x, values, y, side, bias=bias, relu=True, drawn=drawn)
         return y
 
     @staticmethod
@@ -313,6 +326,7 @@ def _forward(
     bias: torch.Tensor | None = None,
     relu: bool = False,
     mask: torch.Tensor | None = None,
+    drawn: Any = None,
 ) -> None:
     """Fill y with the sums over each row's edges; set to 0 where `mask` is not above 0."""
     rows, batch = y.shape
@@ -322,6 +336,7 @@ def _forward(
     of_bias = values if bias is None else bias.detach().contiguous()
     own = x if mask is None else mask
     finish = {"BIAS": bias is not None, "RELU": relu, "MASK": mask is not None}
+    draws = _draws(drawn, y)
     programs = side.parts.shape[-1] - (not side.split)
     blocks, options = configuration("forward", batch, programs)
     vec, (samples, *strides) = _steps(batch, x, y, own)
@@ -331,10 +346,18 @@ def _forward(
             x, strides[0], values, of_bias, y, strides[1], own, strides[2],
             side.parts, programs, rows, side.units, side.positions, partial, samples,
             SPLIT=side.split, PERMUTED=side.positions.numel() > 0, ACC=_sums_in(x),
-            **finish, **options,
+            **finish, **draws, **options,
         )  # fmt: skip
         if side.split:
-            _add_parts(partial, side, y, None, bias=of_bias, x=own, **finish)
+            _add_parts(partial, side, y, None, draws, bias=of_bias, x=own, **finish)
+
+
+def _draws(drawn: Any, y: torch.Tensor) -> dict[str, Any]:
+    """Return what the kernels are given of dropout, which may be None."""
+    if drawn is None:
+        return {"bits": y, "limit": 0, "scale": 0, "DROP": False}
+    scale = int(np.float64(drawn.scale_in(y.dtype)).view(np.int64))
+    return {"bits": drawn.bits.to(y.device), "limit": drawn.limit, "scale": scale, "DROP": True}
 
 
 def _backward(
@@ -365,7 +388,7 @@ def _backward(
         )  # fmt: skip
         if side.split:
             finish = {"BIAS": False, "RELU": False, "MASK": masked}
-            _add_parts(partial, side, dx, sums, bias=values, x=x, **finish)
+            _add_parts(partial, side, dx, sums, _draws(None, dx), bias=values, x=x, **finish)
 
 
 def _add_parts(
@@ -373,6 +396,7 @@ def _add_parts(
     side: Side,
     y: torch.Tensor,
     sums: torch.Tensor | None,
+    draws: dict[str, Any],
     *,
     bias: torch.Tensor,
     x: torch.Tensor,
@@ -388,7 +412,7 @@ def _add_parts(
         partial, side.longer, n_longer, rows, bias, x, strides[0], y, strides[1],
         y if sums is None else sums, samples,
         SUMS=sums is not None, ACC=_sums_in(y), BLOCK=options["BLOCK"], VEC=vec, num_warps=1,
-        **finish,
+        **finish, **draws,
     )  # fmt: skip
 
 

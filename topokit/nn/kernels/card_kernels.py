@@ -29,7 +29,7 @@ __all__ = ["add_parts", "backward", "forward", "sampled"]
 # Numbers for which no kernels of their own are compiled where they are 1 or divisible by 16.
 SIZES = (
     "x_stride", "y_stride", "mask_stride", "g_stride", "dx_stride",
-    "n_parts", "n_rows", "n_longer", "batch",
+    "n_parts", "n_rows", "n_longer", "batch", "limit", "scale",
 )  # fmt: skip
 
 
@@ -79,13 +79,26 @@ def _finished(
     return total
 
 
+@triton.jit
+def _dropped(
+    total, row, bb, there, bits, limit, scale, batch, DTYPE: tl.constexpr, VEC: tl.constexpr
+):
+    """Return a row's sums, rounded to `DTYPE`, times a scale where bits reach a limit, else 0.
+
+    `scale` are the bits of a float64, as Triton passes numbers as float32.
+    """
+    drawn = tl.load(bits + row.to(tl.int64) * batch * VEC + bb, mask=there, other=0)
+    factor = tl.where(drawn >= limit, scale.to(tl.float64, bitcast=True).to(total.dtype), 0.0)
+    return total.to(DTYPE).to(total.dtype) * factor
+
+
 @triton.jit(do_not_specialize=SIZES)
 def forward(
     x, x_stride, values, bias, y, y_stride, mask, mask_stride,
-    parts, n_parts, n_rows, units, positions, partial, batch,
+    parts, n_parts, n_rows, units, positions, partial, batch, bits, limit, scale,
     SPLIT: tl.constexpr, PERMUTED: tl.constexpr, BIAS: tl.constexpr, RELU: tl.constexpr,
-    MASK: tl.constexpr, ACC: tl.constexpr, EDGES: tl.constexpr, BLOCK: tl.constexpr,
-    VEC: tl.constexpr,
+    MASK: tl.constexpr, DROP: tl.constexpr, ACC: tl.constexpr, EDGES: tl.constexpr,
+    BLOCK: tl.constexpr, VEC: tl.constexpr,
 ):  # fmt: skip
     """Write ``W x + bias``, or with `PERMUTED` values ``W^T x``, for a part and a block."""
     row, first, end, slot = _part(parts, tl.program_id(0), n_parts, SPLIT)
@@ -109,6 +122,9 @@ def forward(
         there = there & (slot == -1) & (row < n_rows)
         row = tl.minimum(row, n_rows - 1)
     total = _finished(total, row, bb, there, bias, mask, mask_stride, BIAS, RELU, MASK, ACC, VEC)
+    if DROP:
+        dtype: tl.constexpr = y.dtype.element_ty
+        total = _dropped(total, row, bb, there, bits, limit, scale, batch, dtype, VEC)
     to = y + tl.cast(row, tl.int64) * y_stride * VEC + bb
     tl.store(to, total.to(y.dtype.element_ty), mask=there)
 
@@ -164,8 +180,9 @@ def backward(
 @triton.jit(do_not_specialize=SIZES)
 def add_parts(
     partial, longer, n_longer, n_rows, bias, x, x_stride, y, y_stride, sums, batch,
-    BIAS: tl.constexpr, RELU: tl.constexpr, MASK: tl.constexpr, SUMS: tl.constexpr,
-    ACC: tl.constexpr, BLOCK: tl.constexpr, VEC: tl.constexpr,
+    bits, limit, scale,
+    BIAS: tl.constexpr, RELU: tl.constexpr, MASK: tl.constexpr, DROP: tl.constexpr,
+    SUMS: tl.constexpr, ACC: tl.constexpr, BLOCK: tl.constexpr, VEC: tl.constexpr,
 ):  # fmt: skip
     """Write the rows that have several parts: their slots of the workspace, added in order.
 
@@ -186,6 +203,9 @@ def add_parts(
         at = tl.cast(slot, tl.int64) * batch * VEC
         total += tl.load(partial + at + bb, mask=there, other=0.0)
     total = _finished(total, row, bb, there, bias, x, x_stride, BIAS, RELU, MASK, ACC, VEC)
+    if DROP:
+        dtype: tl.constexpr = y.dtype.element_ty
+        total = _dropped(total, row, bb, there, bits, limit, scale, batch, dtype, VEC)
     to = y + row.to(tl.int64) * y_stride * VEC + bb
     tl.store(to, total.to(y.dtype.element_ty), mask=there)
     if SUMS:

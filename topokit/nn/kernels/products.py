@@ -272,11 +272,17 @@ class Product:
     """
 
     dtypes: tuple[torch.dtype, ...] = NATIVE  # number types that it takes
+    drops = False  # whether it has `dropped`
 
     @staticmethod
     def product(x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool) -> torch.Tensor:
         """Return ``W x + bias``, (n_out, batch), for x of shape (n_in, batch)."""
         raise NotImplementedError  # abstract: every way of computing defines it
+
+    @staticmethod
+    def dropped(x: Any, values: Any, bias: Any, index: EdgeIndex, drawn: Any) -> torch.Tensor:
+        """Return the product after ReLU and then dropout by `topokit.nn.kernels.autograd.Drawn`."""
+        raise NotImplementedError  # only where `drops`
 
     @staticmethod
     def transposed(g: Any, values: Any, index: EdgeIndex) -> torch.Tensor:
