@@ -20,7 +20,7 @@ from topokit.experiments.together import _joined
 from topokit.graph import LayerGraph
 from topokit.nn.fused import dropped_within
 from topokit.nn.kernels import EdgeIndex, card, edge_product, ops
-from topokit.nn.kernels.autograd import drawn_bits
+from topokit.nn.kernels.autograd import Drawn, drawn_bits
 from topokit.nn.kernels.products import PRODUCTS
 from topokit.nn.models import _hidden, set_cnn, set_mlp
 
@@ -354,6 +354,12 @@ def test_nan_and_infinity_reach_the_output(small_blocks, rng):
     assert y[0].isnan().tolist() == [True, False]
     assert y[1].tolist() == [float("inf"), 2.0]
     assert y[2].isnan().tolist() == [True, False]
+    bits = torch.tensor([-5, 5, -5, -5, 5, -5], dtype=torch.int16, device=DEVICE)
+    dropped = way.dropped(x, values, None, index, Drawn(bits, 0, 1.5)).cpu()
+    assert dropped.isnan().tolist() == [[True, False], [True, False], [True, False]]
+    assert dropped[:, 1].tolist() == [1.5, 0.0, 0.0]
+    kept = way.dropped(x, values, None, index, Drawn(bits, -5, 1.5)).cpu()
+    assert kept[1].tolist() == [float("inf"), 3.0]
 
 
 def cut(x):
@@ -382,17 +388,17 @@ def test_dropout_within_the_product_bit_for_bit(dtype, small_blocks, rng, monkey
         values, x, _, bias = case(rng, graph, batch, dtype)
         x[2, 1], x[3, 2] = float("nan"), float("inf")
         drawn = drawn_bits(graph.n_out * batch, rate, [torch.Generator(DEVICE).manual_seed(batch)])
-        expected = separately(drawn, way.product(x, values, bias, index, True))
+        whole = way.product(x, values, bias, index, True)
+        expected = separately(drawn, whole)
         with monkeypatch.context() as patched:
             filled_with_nan(patched)
             y = way.dropped(x, values, bias, index, drawn)
             without = way.dropped(x, values, None, index, drawn)
-        assert torch.equal(y.nan_to_num(7e4), expected.nan_to_num(7e4))
-        assert y[:, 1].isnan().any()
-        assert y[:, 2].isnan().any()  # infinity, dropped
-        assert 0 < (y > 0).double().mean() < 0.5
+        assert torch.equal(y.nan_to_num(-1), expected.nan_to_num(-1))
+        assert (y > 0).any()
+        assert ((y == 0) & (whole > 0)).any()
         expected = separately(drawn, way.product(x, values, None, index, True))
-        assert torch.equal(without.nan_to_num(7e4), expected.nan_to_num(7e4))
+        assert torch.equal(without.nan_to_num(-1), expected.nan_to_num(-1))
 
 
 def rounds_exactly(dtype):
@@ -422,6 +428,10 @@ def separate(monkeypatch):
     monkeypatch.setattr("topokit.nn.models.dropped_within", lambda *arguments: None)
 
 
+def samples(rng, *shape, dtype=torch.float32):
+    return torch.from_numpy(rng.standard_normal(shape)).to(DEVICE, dtype)
+
+
 def network(rng, dtype, rate=None, kernels=("csr", "csr", "csr")):
     """Three layers with dropout between; some rows have several parts."""
     topology = {
@@ -435,7 +445,7 @@ def network(rng, dtype, rate=None, kernels=("csr", "csr", "csr")):
     for at, kernel in enumerate(kernels, start=1):
         layer = model.get_submodule(f"fc{at}")
         layer.kernel = kernel
-        torch.nn.init.normal_(layer.bias)
+        layer.bias.data = samples(rng, layer.n_out, dtype=dtype)
     return model
 
 
@@ -469,7 +479,7 @@ def same_steps(model, x, g, dtype, monkeypatch):
 def test_models_with_dropout_are_those_of_separate_operations(dtype, on_card, rng, monkeypatch):
     for batch in (6, 19):  # gradients in one pass, and in two
         model = network(rng, dtype)
-        x, g = (torch.randn(batch, n, device=DEVICE).to(dtype) for n in (7, 4))
+        x, g = (samples(rng, batch, n, dtype=dtype) for n in (7, 4))
         on_card.clear()
         same_steps(model, x, g, dtype, monkeypatch)
         assert len(on_card) == 2
@@ -480,7 +490,7 @@ def test_models_with_dropout_are_those_of_separate_operations(dtype, on_card, rn
 
 @here
 def test_dropout_between_layers_of_other_kinds(on_card, rng, monkeypatch):
-    x, g = (torch.randn(6, n, device=DEVICE) for n in (7, 4))
+    x, g = (samples(rng, 6, n) for n in (7, 4))
     for kernels, count in ((("csr", "dense", "csr"), 1), (("dense", "csr", "dense"), 1)):
         model = network(rng, torch.float32, kernels=kernels)
         on_card.clear()
@@ -497,14 +507,14 @@ def test_dropout_between_layers_of_other_kinds(on_card, rng, monkeypatch):
     generator = torch.Generator(DEVICE)
     model = set_cnn(topology, **options, rng=0, generator=generator).to(DEVICE)
     on_card.clear()
-    x, g = (torch.randn(6, n, device=DEVICE) for n in (16, 3))
+    x, g = (samples(rng, 6, n) for n in (16, 3))
     same_steps(model, x, g, torch.float32, monkeypatch)
     assert len(on_card) == 1
 
 
 @here
 def test_dropout_is_separate_where_others_look(on_card, rng, monkeypatch):
-    x, g = (torch.randn(6, n, device=DEVICE) for n in (7, 4))
+    x, g = (samples(rng, 6, n) for n in (7, 4))
     model = network(rng, torch.float32)
 
     def count():
@@ -532,21 +542,21 @@ def test_dropout_is_separate_where_others_look(on_card, rng, monkeypatch):
     assert count() == 0
     elsewhere = SimpleNamespace(device=torch.device("meta"))
     assert dropped_within(model.fc1, model.act1, x, 0.3, [elsewhere]) is None
-    wide = torch.randn(2, 3, 7, device=DEVICE)
+    wide = samples(rng, 2, 3, 7)
     assert dropped_within(model.fc1, model.act1, wide, 0.3, [model.generator]) is None
 
 
 @here
 def test_gradients_of_activations_after_dropout(on_card, rng, monkeypatch):
     """What hooks, `retain_grad` and `torch.autograd.grad` see, and outputs that are used twice."""
-    x, model, seen = torch.randn(6, 7, device=DEVICE), network(rng, torch.float32), []
+    x, model, seen = samples(rng, 6, 7), network(rng, torch.float32), []
+    w = samples(rng, 6, 6)
 
     def used(way):
         model.generator.manual_seed(3)
         model.zero_grad()
         y = _hidden(model, model.fc1, model.act1, x)
         z = model.fc2(y)
-        w = torch.randn(6, 6, generator=torch.Generator().manual_seed(1)).to(DEVICE)
         if way == "retained":
             y.retain_grad()
         elif way == "hook":
@@ -607,9 +617,8 @@ def test_derivatives_of_any_order_after_dropout(on_card, rng):
 def test_nan_and_infinity_come_back_through_dropout(on_card, rng, monkeypatch):
     """Wherever an element was kept; one that was dropped has the gradient 0."""
     model = network(rng, torch.float32)
-    g = torch.randn(6, 9, device=DEVICE)
+    x, g = (samples(rng, 6, n) for n in (7, 9))
     g[1], g[2] = float("nan"), float("inf")
-    x = torch.randn(6, 7, device=DEVICE)
     x[3] = float("nan")
     found = []
     for apart in (False, True):
@@ -636,7 +645,7 @@ def test_networks_side_by_side_drop_as_each_alone(on_card, rng):
     models = [network(rng, torch.float64) for _ in range(2)]
     for at, model in enumerate(models):
         model.generator.manual_seed(at)
-    x = torch.randn(5, 2, 7, device=DEVICE, dtype=torch.float64)
+    x = samples(rng, 5, 2, 7, dtype=torch.float64)
     alone = [model(x[:, at]) for at, model in enumerate(models)]
     for at, model in enumerate(models):
         model.generator.manual_seed(at)
