@@ -19,12 +19,12 @@ the compiled code. For graphics cards `card` has the arrays of a graph and launc
 `card_kernels`, which are written in Triton.
 
 **Two paths.** Ordinary training takes the autograd function: one node for product, bias and ReLU,
-and one backward kernel; on the CPU one node for layers that follow each other, with one call of
-compiled code forward and one backward. Where torch follows the computation (`torch.compile`,
-``torch.export``, ``torch.func``, forward-mode differentiation, tracing), and for gradients that are
-differentiated again, the product is made of three operators of the library ``topokit``, each the
-derivative of the others, or with ``dense`` of torch's own. There ``auto`` chooses by the density
-alone, so that what is compiled for one batch is right for another.
+with `card` also for dropout after it, and one backward kernel; on the CPU one node for layers that
+follow each other, with one call of compiled code forward and one backward. Where torch follows the
+computation (`torch.compile`, ``torch.export``, ``torch.func``, forward-mode differentiation,
+tracing), and for gradients that are differentiated again, the product is made of three operators of
+the library ``topokit``, each the derivative of the others, or with ``dense`` of torch's own. There
+``auto`` chooses by the density alone, so that what is compiled for one batch is right for another.
 
 **Number types.** float32 and float64 are computed as they are, float16 and bfloat16 in float32 and
 rounded once, complex64 and complex128 as products of real and imaginary parts; other types are
