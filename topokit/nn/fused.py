@@ -103,8 +103,8 @@ def dropped_within(
     """
     kind = x.device.type
     if (
-        composed(x)
-        or not sparse_product(kind).drops
+        not sparse_product(kind).drops
+        or composed(x)
         or type(layer) is not SparseLinear
         or layer.calls is not None
         or x.ndim != 2
