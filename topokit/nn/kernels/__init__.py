@@ -126,13 +126,13 @@ CROSSOVER = (0.8, 0.35)
 LARGE_BATCH = 256
 
 # The same on a graphics card with the kernels of `card`, by what the dense product computes in:
-# read off times of a prototype of these kernels on one H200 (2026-11-26, torch 2.11; a layer of
-# 3072 x 4000 units and batches of 128; 4096 x 4096 and batches of 1024), whose activations were
-# float32. The kernels themselves have not been measured; `benchmarks/gpu.py` measures them.
+# measured by benchmarks/gpu.py --crossover on one H200 (2026-11-27, torch 2.11, Triton 3.6; a layer
+# of 3072 x 4000 units and batches of 128; 4096 x 4096 and batches of 1024).
 ON_CARD = {
-    "float32": (0.2, 0.16),
-    "TF32": (0.06, 0.025),
-    "float16 or bfloat16": (0.02, 0.01),
+    "float32": (0.18, 0.15),
+    "TF32": (0.057, 0.022),
+    "float16 or bfloat16": (0.022, 0.013),
+    "float64": (0.07, 0.027),
 }
 ASSUMED_CROSSOVER = 0.05  # for other devices, and for torch.sparse on a card without triton
 
@@ -230,7 +230,9 @@ def _dense_kind(kind: str, dtype: torch.dtype) -> str:
         return ""
     if dtype in (torch.float16, torch.bfloat16):
         return "float16 or bfloat16"
-    return "TF32" if dtype == torch.float32 and _uses_tf32() else "float32"  # float64 as float32
+    if dtype == torch.float32 and _uses_tf32():
+        return "TF32"
+    return "float64" if dtype == torch.float64 else "float32"
 
 
 def _uses_tf32() -> bool:
