@@ -193,8 +193,8 @@ last[(last["layer"] == "fc1") & (last["side"] == "fan-in")][
 # run. Right: the spread of these numbers, means over seeds.
 
 # %%
-histograms = pd.read_csv("../figures/studies/full_size_300_histograms.csv")
-degrees = pd.read_csv("../figures/studies/full_size_300_degrees.csv")
+histograms = pd.read_csv("../figures/studies/full_size_300_histograms.csv").query("data == 'mnist'")
+degrees = pd.read_csv("../figures/studies/full_size_300_degrees.csv").query("data == 'mnist'")
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
 one = histograms[(histograms["arm"] == "coupled-0") & (histograms["seed"] == 1)]
 for epoch in (0, 100, 999):

@@ -8,9 +8,9 @@ The first form adds the runs of sweeps, also those that have not finished, to th
 runs in ``STUDY_degrees.csv`` (each side of each layer at log-spaced epochs), ``STUDY_layers.csv``
 (survival, gap, connectivity), ``STUDY_accuracy.csv`` and ``STUDY_histograms.csv`` (how many units
 of fc1 have which fan-in, at four epochs); both make the tables ``STUDY_last.csv``,
-``STUDY_pairs.csv`` and ``STUDY_settled.csv`` and the figures ``STUDY.png`` (all runs) and
-``STUDY_answer.png`` (means) from all rows. Hypotheses and statistics are in PLAN.md. Intervals are
-95 %, Student's t.
+``STUDY_pairs.csv`` and ``STUDY_settled.csv`` and the figures ``STUDY.png`` (all runs on MNIST),
+``STUDY_fashion_mnist.png`` and ``STUDY_answer.png`` (means, MNIST) from all rows. Hypotheses and
+statistics are in PLAN.md. Intervals are 95 %, Student's t.
 """
 
 import argparse
@@ -140,7 +140,10 @@ def last_table(last):
 
 
 def pairs_table(last):
-    """Return the planned differences, paired by seed, where two seeds of both have finished."""
+    """Return the planned differences, paired by seed; tested where two seeds of both have finished.
+
+    The p-values are Holm-adjusted within a data set.
+    """
     rows = []
     one = last[(last["layer"] == "fc1") & (last["side"] == "fan_in")].assign(accuracy=last["late"])
     for data, (hypothesis, a, b, outcome) in itertools.product(last["data"].unique(), PAIRS):
@@ -157,8 +160,8 @@ def pairs_table(last):
             rows.append(row | {"n": 1, "difference": single})
     table = pd.DataFrame(rows)
     if "t_p" in table:
-        known = table["t_p"].notna()
-        table.loc[known, "t_p_holm"] = adjusted(table.loc[known, "t_p"])
+        for _, part in table.groupby("data", sort=False):
+            table.loc[part.index, "t_p_holm"] = adjusted(part["t_p"])
     return table
 
 
@@ -326,7 +329,8 @@ def main():
         write(f"{options.study}_last", last_table(last))
         write(f"{options.study}_pairs", pairs_table(last))
         write(f"{options.study}_settled", settled_table(tables[0]))
-    draw(options.study, *tables[:3])
+    for data in tables[0]["data"].unique():
+        draw(options.study + ("" if data == "mnist" else f"_{data}"), *tables[:3], data=data)
     draw_answer(options.study, tables[0], *tables[2:])
 
 

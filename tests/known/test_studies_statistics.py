@@ -177,6 +177,32 @@ def test_estimates_of_a_single_chain_are_not_used(script):
     assert module.conditions(runs)["usable"].tolist() == [1, 2]
 
 
+def test_full_size_pairs_are_adjusted_within_a_data_set(script):
+    from topokit.experiments.statistics import adjusted
+
+    module = script("full_size")
+    rng = np.random.default_rng(0)
+    arms = ("per-step-0", "coupled-0", "static", "per-step-only")
+    rows = [
+        {"data": data, "arm": arm, "seed": seed, "layer": "fc1", "side": "fan_in"}
+        | {"log_dispersion": 5 - at + rng.normal(), "late": 0.9 - 0.01 * at + 0.01 * rng.normal()}
+        for data, seeds in {"mnist": 3, "fashion_mnist": 3, "digits": 1}.items()
+        for at, arm in enumerate(arms)
+        for seed in range(seeds)
+    ]
+    table = module.pairs_table(pd.DataFrame(rows))
+    assert table.groupby("data", sort=False).size().to_dict() == dict.fromkeys(
+        ["mnist", "fashion_mnist", "digits"], 5
+    )
+    for data in ("mnist", "fashion_mnist"):
+        part = table[table["data"] == data]
+        np.testing.assert_allclose(part["t_p_holm"], adjusted(part["t_p"]))
+    single = table[table["data"] == "digits"]  # one seed: shown, and not tested
+    assert (single["n"] == 1).all()
+    assert single["difference"].notna().all()
+    assert single[["t_p", "t_p_holm"]].isna().all(axis=None)
+
+
 def test_the_tutorials_losses_are_compared(script):
     module = script("tutorial_loss")
     slope, _, entropy = module.LOSSES
