@@ -8,7 +8,8 @@ The first form adds the runs of sweeps, also those that have not finished, to th
 runs in ``STUDY_degrees.csv`` (each side of each layer at log-spaced epochs), ``STUDY_layers.csv``
 (survival, gap, connectivity), ``STUDY_accuracy.csv`` and ``STUDY_histograms.csv`` (how many units
 of fc1 have which fan-in, at four epochs); both make the tables ``STUDY_last.csv``,
-``STUDY_pairs.csv`` and ``STUDY_settled.csv`` and the figures ``STUDY.png`` (all runs on MNIST),
+``STUDY_pairs.csv`` and ``STUDY_settled.csv`` of finished runs, ``STUDY_so_far.csv`` of those that
+were cut off, and the figures ``STUDY.png`` (all runs on MNIST),
 ``STUDY_fashion_mnist.png`` and ``STUDY_answer.png`` (means, MNIST) from all rows. Hypotheses and
 statistics are in PLAN.md. Intervals are 95 %, Student's t.
 """
@@ -136,6 +137,31 @@ def last_table(last):
         row |= {k: part[k].median() for k in ("alpha", "xmin", "n_tail", "decades", "linear_p")}
         row |= {k: part[k].mean() for k in ("survival", *GAPS, "accuracy", "late")}
         rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def so_far_table(degrees, layers, accuracy):
+    """Return means over the seeds of runs that were cut off, at an epoch that all have reached.
+
+    That is the last of the log-spaced ones, for each data set. Intervals are from two seeds on,
+    those of the spread of its logarithm.
+    """
+    rows = []
+    for data, own in degrees[degrees["done"] < degrees["planned"]].groupby("data", sort=False):
+        epoch = max(e for e in range(own["done"].min()) if is_log_spaced(e))
+        at = [t[(t["data"] == data) & (t["epoch"] == epoch)] for t in (own, layers, accuracy)]
+        found = at[0].merge(at[1], on=[*KEYS, "done", "planned", "epoch", "layer"])
+        found = found.merge(at[2], on=[*KEYS, "done", "planned", "epoch"])
+        for key, part in found.groupby(["arm", "layer", "side"], sort=False):
+            row = {"data": data, "epoch": epoch}
+            row |= dict(zip(("arm", "layer", "side"), key, strict=True))
+            row |= {"n": len(part), "seeds": " ".join(map(str, part["seed"]))}
+            spread, late = mean_interval(np.log(part["dispersion"])), mean_interval(part["late"])
+            row |= {name: np.exp(getattr(spread, name)) for name in ("mean", "low", "high")}
+            counts = part["verdict"].value_counts().items()
+            row["verdicts"] = ", ".join(f"{verdict} {n}" for verdict, n in counts)
+            row |= {k: part[k].mean() for k in ("survival", *GAPS, "accuracy", "late")}
+            rows.append(row | {"late_low": late.low, "late_high": late.high})
     return pd.DataFrame(rows)
 
 
@@ -329,6 +355,8 @@ def main():
         write(f"{options.study}_last", last_table(last))
         write(f"{options.study}_pairs", pairs_table(last))
         write(f"{options.study}_settled", settled_table(tables[0]))
+    if len(so_far := so_far_table(*tables[:3])):
+        write(f"{options.study}_so_far", so_far)
     for data in tables[0]["data"].unique():
         draw(options.study + ("" if data == "mnist" else f"_{data}"), *tables[:3], data=data)
     draw_answer(options.study, tables[0], *tables[2:])

@@ -203,6 +203,33 @@ def test_full_size_pairs_are_adjusted_within_a_data_set(script):
     assert single[["t_p", "t_p_holm"]].isna().all(axis=None)
 
 
+def test_runs_that_were_cut_off_are_described_where_all_have_been(script):
+    module = script("full_size")
+    degrees, layers, accuracy = (
+        pd.read_csv(module.HERE / f"full_size_{name}.csv")
+        for name in ("degrees", "layers", "accuracy")
+    )
+    some = degrees["arm"].isin(["coupled-0", "static"]) & (degrees["epoch"] <= 40)
+    degrees = degrees[some].assign(done=41)
+    degrees.loc[degrees["arm"] == "static", "done"] = 30
+    tables = [
+        table.merge(degrees[[*module.KEYS, "done"]].drop_duplicates(), on=module.KEYS)
+        for table in (t.drop(columns="done") for t in (degrees, layers, accuracy))
+    ]
+    table = module.so_far_table(*tables)
+    assert set(table["epoch"]) == {25}  # log-spaced, and below 30
+    assert set(table["arm"]) == {"coupled-0", "static"}
+    row = table[(table["arm"] == "coupled-0") & (table["layer"] == "fc1")].iloc[0]
+    own = degrees.query(
+        "arm == 'coupled-0' and layer == 'fc1' and epoch == 25 and side == 'fan_in'"
+    )
+    assert (row["n"], row["side"]) == (3, "fan_in")
+    assert row["mean"] == pytest.approx(np.exp(np.log(own["dispersion"]).mean()))
+    assert row["low"] < row["mean"] < row["high"]
+    finished = [t.assign(planned=t["done"]) for t in tables]
+    assert module.so_far_table(*finished).empty
+
+
 def test_the_tutorials_losses_are_compared(script):
     module = script("tutorial_loss")
     slope, _, entropy = module.LOSSES
