@@ -4,7 +4,9 @@ As a CUDA graph does, it does nothing while recording, and it insists on the mem
 recorded: parameters, optimizer state and the arrays of graphs must lie where they were.
 """
 
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -165,6 +167,30 @@ def test_replayed_steps_are_those_of_before_bit_for_bit(
     assert made[0]["one_by_one"]["first steps, and those after a change"] == 3
     once = name not in ("learning rate", "density that changes")
     assert (stand_in.recorded == 1) == once
+
+
+def test_what_was_recorded_ends_with_the_training(monkeypatch):
+    """No cycle keeps recorded memory until Python looks for cycles."""
+    recorded = []
+
+    class Holding:
+        def apart(self, call):
+            return call()
+
+        def record(self, call, generators):
+            call()
+            recorded.append(weakref.ref(call))
+            return lambda held=call: None
+
+    monkeypatch.setattr(loop, "graphs_of", lambda device: Holding())
+    config, state, data = state_of(["model.dropout=0.3", "rule.name=static"])
+    gc.collect()
+    gc.disable()
+    try:
+        assert sum(epoch.steps["replayed"] for epoch in train(state, data, plan_of(config))) > 0
+        assert [step() for step in recorded] == [None]
+    finally:
+        gc.enable()
 
 
 def without_capturable(why_not):

@@ -24,6 +24,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -201,7 +202,7 @@ class Steps:
         self._replay: Callable[[], None] | None = None
         self._numbers: Any = None
         self._layers: list[_Layer] = []
-        self._last = torch.empty(0)
+        self._last: list[torch.Tensor] = []  # the loss of the recorded step, where replays write it
         self._made: Counter[str] = Counter()
 
     def replays(self, batch: Batch) -> bool:
@@ -236,9 +237,12 @@ class Steps:
         if self._batch is None:
             self._batch = _like(batch)
         self._fill(batch)
+        # A replay holds the function that was recorded. Were that a method, model and recorded
+        # memory would outlive the training, until Python looks for cycles.
+        step = partial(_step, self.model, self.optimizer, self._loss, self._batch, into=self._last)
         self.engine.paused = True  # its hooks do nothing on the device
         try:
-            self._replay = self.graphs.record(self._step, self.generators)
+            self._replay = self.graphs.record(step, self.generators)
         except RuntimeError as error:
             first = str(error).partition("\n")[0]
             self.why = f"torch could not record a step ({first})"
@@ -249,15 +253,6 @@ class Steps:
             self.engine.paused = False
         self._numbers = _numbers(self.optimizer)
         self._layers = [_Layer(layer, self.optimizer) for layer in self._sparse]
-
-    def _step(self) -> None:
-        """Make a step, as the loop does."""
-        self.optimizer.zero_grad(set_to_none=True)
-        assert self._batch is not None
-        loss = self._loss(self.model, self._batch)
-        loss.backward(torch.ones_like(loss))
-        self.optimizer.step()
-        self._last = loss.detach()
 
     def _fill(self, batch: Batch) -> None:
         assert self._batch is not None
@@ -270,7 +265,7 @@ class Steps:
         assert self._replay is not None
         self._fill(batch)
         self._replay()
-        loss = self._last.clone()
+        loss = self._last[0].clone()
         self.engine.stepped()
         return loss
 
@@ -287,6 +282,22 @@ class Steps:
         made, self._made = self._made, Counter()
         replayed = made.pop("", 0)
         return {"replayed": replayed, "one_by_one": dict(made)}
+
+
+def _step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss_of: Callable[[Any, Batch], torch.Tensor],
+    batch: Batch,
+    *,
+    into: list[torch.Tensor],
+) -> None:
+    """Make a step, as the loop does, and put the loss into a list."""
+    optimizer.zero_grad(set_to_none=True)
+    loss = loss_of(model, batch)
+    loss.backward(torch.ones_like(loss))
+    optimizer.step()
+    into[:] = [loss.detach()]
 
 
 def _like(batch: Batch) -> Batch:
