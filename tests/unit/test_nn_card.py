@@ -533,6 +533,9 @@ def test_dropout_is_separate_where_others_look(on_card, rng, monkeypatch):
     hook = model.act2.register_forward_hook(lambda *arguments: None)
     assert count() == 1
     hook.remove()
+    model.dropped = lambda hidden: hidden * 3
+    assert count() == 0
+    del model.dropped
 
     class Other(type(model)):
         def dropped(self, x):

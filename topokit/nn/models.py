@@ -162,7 +162,8 @@ def set_mlp(
 
 def _hidden(model: WithDropout, layer: Any, activation: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Apply a layer, sparse or a dense copy of one, its activation, and the model's dropout."""
-    if model.training and model.dropout and type(model).dropped is WithDropout.dropped:
+    own = type(model).dropped is not WithDropout.dropped or "dropped" in model.__dict__
+    if model.training and model.dropout and not own:
         y = dropped_within(layer, activation, x, model.dropout, model.generators)
         if y is not None:
             return y
