@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from tests.unit.test_nn_kernels import random_graph
 from topokit.experiments.config import load_recipe
@@ -111,6 +112,20 @@ def test_dropout_is_inverted_and_drawn_from_its_own_generator(rng):
     columns = dropped_out(torch.ones(2000, 300).t(), 0.3, generator)
     assert (columns == 0).double().mean(1).std().item() < 0.015
     assert (columns == 0).double().mean(0).std().item() < 0.04
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_dropout_is_refused_where_a_forward_pass_is_computed_again(rng, reentrant):
+    """Torch's checkpoints do not restore the model's generator: other masks, wrong gradients."""
+    model = set_mlp(topology_of_widths(rng, 12, 30, 4), dropout=0.5, rng=rng)
+    x = torch.ones(3, 12, requires_grad=True)
+    with pytest.raises(RuntimeError, match="computed again within the backward pass"):
+        checkpoint(model, x, use_reentrant=reentrant).sum().backward()
+    model.dropout = 0.0
+    checkpoint(model, x, use_reentrant=reentrant).sum().backward()
+    again = torch.autograd.grad(model(x).sum(), list(model.parameters()))
+    for parameter, gradient in zip(model.parameters(), again, strict=True):
+        assert torch.equal(parameter.grad, gradient)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])

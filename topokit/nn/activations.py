@@ -205,6 +205,12 @@ def dropped_out(
     tensor
         Of the shape of `x`; `x` itself if the rate is 0.
 
+    Raises
+    ------
+    RuntimeError
+        Where a forward pass is computed again within the backward pass, as by
+        ``torch.utils.checkpoint``, which restores torch's generators alone.
+
     Notes
     -----
     Memory: two bytes of random bits for each element, kept for the backward pass.

@@ -195,11 +195,20 @@ class Drawn(NamedTuple):
 def drawn_bits(count: int, rate: float, several: Sequence[torch.Generator]) -> Drawn:
     """Draw for the dropout of `count` elements, as `topokit.nn.activations.dropped_out` says.
 
+    Raises
+    ------
+    RuntimeError
+        Within a backward pass.
+
     Examples
     --------
     >>> drawn_bits(6, 0.5, [torch.Generator().manual_seed(0)]).bits.shape
     torch.Size([6])
     """
+    # Who computes a forward pass again, as checkpoints of activations do, restores torch's own
+    # generators for it, but not these.
+    if torch._C._current_graph_task_id() != -1:
+        raise RuntimeError(_DRAWN_AGAIN)
     # An element is kept if 16 random bits, read as a number, reach a limit. Torch draws 64 bits at
     # a time, so four elements cost one draw: several times cheaper than a random float for each.
     steps = min(round(rate * 65536), 65535)
@@ -209,6 +218,14 @@ def drawn_bits(count: int, rate: float, several: Sequence[torch.Generator]) -> D
         row.random_(-(2**63), None, generator=draws)
     bits = words.view(torch.int16)[:, :each].reshape(-1)
     return Drawn(bits, steps - 32768, 65536 / (65536 - steps))
+
+
+_DRAWN_AGAIN = (
+    "expected no dropout from a generator of its own in a forward pass that is computed again "
+    "within the backward pass, as torch.utils.checkpoint does: it would drop other elements than "
+    "the first time, and gradients would be wrong; use nn.Dropout, which draws from torch's "
+    "generator, or no dropout there"
+)
 
 
 class Masked(NamedTuple):
