@@ -264,6 +264,26 @@ def test_rows_with_gaps_between_them(batch, stride, small_blocks, rng):
 
 
 @here
+def test_batches_of_more_samples_than_a_launch_takes(small_blocks, rng, monkeypatch):
+    monkeypatch.setattr(card, "MOST_SAMPLES", 16)
+    launched, original = [], card.configuration
+
+    def counted(kernel, samples, programs):
+        launched.append(samples if kernel == "forward" else 0)
+        return original(kernel, samples, programs)
+
+    monkeypatch.setattr(card, "configuration", counted)
+    graph = graph_of(rng, 4, 11, 20, hub_row=2, hub_column=3, filled=10)
+    compare(graph, 37, torch.float32, rng, monkeypatch)  # the gradients, too, by that kernel
+    values, x, _, bias = case(rng, graph, 37, torch.float32)
+    index, way = EdgeIndex(graph), PRODUCTS["triton"]
+    drawn = drawn_bits(4 * 37, 0.3, [torch.Generator(DEVICE)])
+    expected = drawn.applied(way.product(x, values, bias, index, True))
+    assert torch.equal(way.dropped(x, values, bias, index, drawn), expected)
+    assert set(launched) == {16, 5, 0}
+
+
+@here
 def test_no_samples_and_no_units(rng, monkeypatch):
     compare(graph_of(rng, 3, 4, 5), 0, torch.float32, rng, monkeypatch)
     for shape in ((0, 3), (3, 0)):

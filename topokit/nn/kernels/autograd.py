@@ -184,6 +184,11 @@ class Drawn(NamedTuple):
         """Return the scale, rounded to a number type."""
         return float(torch.tensor(self.scale, dtype=dtype))
 
+    def of(self, units: int, samples: slice) -> Drawn:
+        """Return what was drawn for some samples of all units."""
+        bits = self.bits.view(units, -1)[:, samples].flatten()
+        return self._replace(bits=bits)
+
     def applied(self, x: torch.Tensor) -> torch.Tensor:
         """Return x after dropout, by torch's operators."""
         kept = self.bits.ge(self.limit).to(x.device)

@@ -96,6 +96,7 @@ CONFIGURATIONS: dict[str, tuple[Configuration, ...]] = {
         Configuration(128, 16, 4),
     ),
 }
+MOST_SAMPLES = 1 << 21  # in one launch of the forward kernel: a card takes 65535 blocks of 64
 FEW = 2048  # programs: of 1000 and of 4000, the two numbers measured, the first are few
 
 SHORTEST = 64  # edges below which no row is split, in a layer with enough rows to fill a card
@@ -331,6 +332,15 @@ def _forward(
     """Fill y with the sums over each row's edges; set to 0 where `mask` is not above 0."""
     rows, batch = y.shape
     if not y.numel():
+        return
+    if batch > MOST_SAMPLES:
+        for start in range(0, batch, MOST_SAMPLES):
+            some = slice(start, start + MOST_SAMPLES)
+            _forward(
+                x[:, some], values, y[:, some], side, bias=bias, relu=relu,
+                mask=None if mask is None else mask[:, some],
+                drawn=None if drawn is None else drawn.of(rows, some),
+            )  # fmt: skip
         return
     values, partial = values.detach().contiguous(), _workspace(side, x)
     of_bias = values if bias is None else bias.detach().contiguous()
