@@ -20,7 +20,9 @@ two cases: the gradient of an element that was dropped is 0, where separate oper
 nan or an infinity that comes back by 0; and where an activation that was dropped is nan or
 infinite, and hence the output nan, it is the gradient that comes back, scaled. Steps in which a
 rule looks at a layer's activations, which are those before dropout, are computed by separate
-operations.
+operations. A hidden activation that something changes in place, as a hook before the next layer
+may, is refused by torch in the backward pass, like that of a ReLU alone; after dropout by itself it
+is not.
 """
 
 from __future__ import annotations
