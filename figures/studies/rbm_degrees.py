@@ -157,7 +157,9 @@ def draw(table):
             if not j:
                 ax.set_ylabel(outcomes[outcome])
         n = table["n"].max()
-        words = f"means of {n} seed{'s' if n > 1 else ''} (likelihood: where usable), 95 % intervals"
+        words = (
+            f"means of {n} seed{'s' if n > 1 else ''} (likelihood: where usable), 95 % intervals"
+        )
         lines = axes[0, 0].get_legend_handles_labels()
         page.legend(*lines, loc="outside lower center", ncols=4, title=words)
         save(axes[0, 0], HERE / f"{STUDY}.png", dpi=150, metadata={"Software": "topokit"})
