@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rows import HERE, degree_row, merged, write
+from rows import HERE, check_planned, degree_row, merged, write
 
 from topokit.experiments.config import is_log_spaced
 from topokit.experiments.record import History
@@ -103,6 +103,7 @@ def collected(study, sweeps):
             path = sweep / "runs" / run.name
             if not path.is_dir():
                 continue
+            check_planned(run, path)
             history = History.load(path)
             data = run.config.data.name
             name = {"arm": run.arm, "data": data, "seed": run.config.seed}

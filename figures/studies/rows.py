@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from topokit.experiments.config import RunConfig
 from topokit.measures import power_law_of, set_style_correlation
 
 HERE = Path(__file__).parent
@@ -76,8 +77,26 @@ def finished(study, sweeps):
         for sweep in sweeps:
             path = sweep / "runs" / run.name
             if (path / "DONE").is_file():
+                check_planned(run, path)
                 yield run, path
                 break
+
+
+def check_planned(run, path):
+    """Refuse a run of the small variant of a study, which has the name of a planned one.
+
+    Raises
+    ------
+    SystemExit
+        If it has other samples or another number of epochs than the plan.
+    """
+    planned, found = run.config, RunConfig.from_toml(path / "config.toml")
+    if (found.epochs, found.data) != (planned.epochs, planned.data):
+        raise SystemExit(
+            f"expected a run of {planned.epochs} epochs and {planned.data} as planned, got one of "
+            f"{found.epochs} and {found.data}: {path}; runs of a sweep with --quick are no rows of "
+            "a study"
+        )
 
 
 def whole_seeds(table, conditions, by):

@@ -52,6 +52,23 @@ def test_runs_are_added_and_longer_ones_replace_shorter_ones(rows, tmp_path):
     assert values(equal)["set", 0] == [8]
 
 
+@pytest.mark.parametrize("name", ["tutorial_loss", "mask_or_weights", "rbm_degrees", "full_size"])
+def test_runs_of_a_small_variant_are_refused(name, rows, tmp_path):
+    from topokit.experiments.study import load_study
+
+    study = load_study(name)
+    planned = {run.name: run for run in study.runs()}
+    small = next(run for run in load_study(name, quick=True).runs() if run.name in planned)
+    path = tmp_path / "runs" / small.name
+    path.mkdir(parents=True)
+    (path / "DONE").touch()
+    (path / "config.toml").write_text(planned[small.name].config.to_toml())
+    assert [found for _, found in rows.finished(study, [tmp_path])] == [path]
+    (path / "config.toml").write_text(small.config.to_toml())
+    with pytest.raises(SystemExit, match=r"epochs and .* as planned, got one of .* --quick are no"):
+        list(rows.finished(study, [tmp_path]))
+
+
 @pytest.mark.parametrize(
     ("level", "epochs"),
     [(0.1, 0.0), (0.3, 0.5), (0.5, 1.0), (0.6, 2.5), (0.7, 3.0), (0.71, np.nan)],
