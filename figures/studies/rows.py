@@ -6,6 +6,7 @@ the script again with the folders of further runs adds theirs. A run that has mo
 one in the table replaces it; no other row changes.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -106,8 +107,8 @@ def whole_seeds(table, conditions, by):
     ----------
     table : pandas.DataFrame
         With the columns ``arm`` and ``seed``.
-    conditions : iterable of str
-        All planned ones.
+    conditions : iterable of str, or mapping
+        All planned ones; or those of each value of the first column of `by`, where they differ.
     by : list of str
         Columns that name a group, such as the data set.
 
@@ -118,9 +119,11 @@ def whole_seeds(table, conditions, by):
     """
     if not len(table):
         raise SystemExit("expected finished runs in the folders, or rows of earlier ones, got none")
-    wanted = set(conditions)
     kept = [
-        part for _, part in table.groupby([*by, "seed"], sort=False) if wanted <= set(part["arm"])
+        part
+        for key, part in table.groupby([*by, "seed"], sort=False)
+        if {*(conditions[key[0]] if isinstance(conditions, Mapping) else conditions)}
+        <= {*part["arm"]}
     ]
     if not kept:
         raise SystemExit("no seed is whole yet: of none have all conditions finished")

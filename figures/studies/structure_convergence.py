@@ -226,8 +226,10 @@ def draw(overlap, runs):
 def make(sweeps):
     """Write the tables and the figure, with the runs of sweeps added to those that are here."""
     layers, accuracy, overlap = collected(sweeps)
-    arms = load_study(STUDY).arms
-    layers, overlap = (whole_seeds(table, arms, CELL) for table in (layers, overlap))
+    planned = {}
+    for run in load_study(STUDY).runs():
+        planned.setdefault(run.cell["case"], set()).add(run.arm)
+    layers, overlap = (whole_seeds(table, planned, CELL) for table in (layers, overlap))
     runs = outcomes(layers, accuracy)
     draw(overlap, runs)
     write(f"{STUDY}_tests", tests(runs))
