@@ -313,7 +313,7 @@ def test_only_images_are_augmented(rng):
     with pytest.raises(ValueError, match="unknown augmentation 'crop'"):
         Data("plain", x, y, x, y, 2, (2, 3), augment="crop")
     data = load_data("digits", rng=0, augment="crop_flip")
-    same = load_data("digits", rng=0)
+    same = load_data("digits", rng=0, augment="none")
     assert np.array_equal(data.x_train, same.x_train)
     assert not np.array_equal(data.augmented(data.x_train[:9], rng), data.x_train[:9])
     assert same.augmented(same.x_train, rng) is same.x_train
@@ -394,6 +394,7 @@ def test_what_cannot_be_shuffled():
     for seed in (-1, 1.5, True):
         with pytest.raises(ValueError, match=r"data.shuffle_pixels: expected 0 or a seed"):
             load_data("digits", rng=0, shuffle_pixels=seed)
+    assert load_data("digits", rng=0, shuffle_pixels=1, augment="none").augment is None
     with pytest.raises(ValueError, match="expected no augmentation with it, got 'crop_flip'"):
         load_data("digits", rng=0, shuffle_pixels=1, augment="crop_flip")
     config = load_recipe("set_mlp_madelon").override(["data.shuffle_pixels=1"])

@@ -61,7 +61,7 @@ def digits(
         Size of the test part.
     scale : str
         A key of `SCALES`.
-    augment : {"crop_flip", "rotate_shift_flip"}, optional
+    augment : {"none", "crop_flip", "rotate_shift_flip"}, optional
         Change each batch of training images at random; see `AUGMENTATIONS`.
     shuffle_pixels : int
         0 leaves pixels where they are. Another number is the seed of one random order of pixels,
@@ -183,7 +183,7 @@ def idx_images(name: str, folders: tuple[str, ...], url: str, paper: str) -> Loa
     subset : str
         "stratified", or "tutorial": the samples used in the SET tutorials (both parts shuffled by
         one legacy generator with seed 0, the first ones taken).
-    augment : {"crop_flip", "rotate_shift_flip"}, optional
+    augment : {"none", "crop_flip", "rotate_shift_flip"}, optional
         Change each batch of training images at random; see `AUGMENTATIONS`.
     shuffle_pixels : int
         0 leaves pixels where they are. Another number is the seed of one random order of pixels,
@@ -233,7 +233,7 @@ def cifar10(
         Sizes of the parts; stratified subsets drawn from `rng`.
     scale : str
         A key of `SCALES`.
-    augment : {"crop_flip", "rotate_shift_flip"}, optional
+    augment : {"none", "crop_flip", "rotate_shift_flip"}, optional
         Change each batch of training images at random; see `AUGMENTATIONS`.
     shuffle_pixels : int
         0 leaves pixels where they are. Another number is the seed of one random order of pixels,
@@ -353,7 +353,7 @@ def cifar100(
         100 classes, or the 20 that each unite five of them.
     scale : str
         A key of `SCALES`.
-    augment : {"crop_flip", "rotate_shift_flip"}, optional
+    augment : {"none", "crop_flip", "rotate_shift_flip"}, optional
         Change each batch of training images at random; see `AUGMENTATIONS`.
     shuffle_pixels : int
         0 leaves pixels where they are. Another number is the seed of one random order of pixels,

@@ -180,7 +180,7 @@ AUGMENTATIONS: dict[str, Callable[..., NDArray[np.float32]]] = {
 }
 """Random changes of training images, by name: ``(x, image_shape, rng) -> x``."""
 
-Augment = Literal["crop_flip", "rotate_shift_flip"]
+Augment = Literal["none", "crop_flip", "rotate_shift_flip"]
 Scale = Literal["unit", "minmax", "standard", "global", "none"]
 Subset = Literal["stratified", "tutorial"]
 Loader = Callable[..., "Data"]
@@ -344,6 +344,7 @@ def image_data(
     `parts` are x_train, y_train, x_test and y_test; the options are those of loaders.
     """
     x_train, y_train, x_test, y_test = parts
+    augment = None if augment == "none" else augment
     good = is_integer(shuffle_pixels, 0)
     need(good, "data.shuffle_pixels", "0 or a seed, an integer above 0", shuffle_pixels)
     if shuffle_pixels:
