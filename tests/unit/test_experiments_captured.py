@@ -204,7 +204,7 @@ def without_capturable(why_not):
 
 
 def test_other_memory_is_noticed_by_the_stand_in(stand_in, arrays_of_a_device, monkeypatch):
-    monkeypatch.setattr(captured._Layer, "moved", lambda self: True)
+    monkeypatch.setattr(captured, "moved", lambda layers: True)
     with pytest.raises(AssertionError):
         trained([])
 

@@ -6,9 +6,8 @@ import torch
 
 from topokit.experiments.config import load_recipe
 from topokit.experiments.loop import read_checkpoint
-from topokit.experiments.preparation import prepare_run
+from topokit.experiments.preparation import prepare_run, take_over
 from topokit.experiments.runs import _first, check, resume, run
-from topokit.experiments.start import take_over
 from topokit.nn.initial_topology import INITIAL_TOPOLOGIES
 from topokit.nn.layers import sparse_layers
 

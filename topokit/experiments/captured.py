@@ -32,11 +32,12 @@ from torch import nn
 
 from topokit.experiments.samples import Batch
 from topokit.nn.engine import Engine
+from topokit.nn.kernels.recording import Graphs, copy_all
 from topokit.nn.layers import sparse_layers
 from topokit.nn.optimizers import SGD
 from topokit.rules import UpdateRule
 
-__all__ = ["LOOKED_AT", "Counting", "CudaGraphs", "Graphs", "Steps", "graphs_of"]
+__all__ = ["LOOKED_AT", "Counting", "Steps"]
 
 _log = logging.getLogger("topokit.experiments")
 
@@ -44,18 +45,6 @@ LOOKED_AT = "steps whose activations the rule looks at"
 FIRST = 3  # steps computed as usual before the first is recorded
 KNOWN = ("torch.nn.", "topokit.")  # modules whose classes do all their work on the device
 OPTIMIZERS = (SGD, torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
-
-
-class Graphs(Protocol):
-    """How work on a device is recorded."""
-
-    def apart(self, call: Callable[[], Any]) -> Any:
-        """Call a function where recording may follow it, and return its result."""
-
-    def record(
-        self, call: Callable[[], None], generators: Sequence[torch.Generator]
-    ) -> Callable[[], None]:
-        """Record what a function does on the device, without doing it; return what replays it."""
 
 
 class Counting(Protocol):
@@ -67,62 +56,6 @@ class Counting(Protocol):
 
     def stepped(self) -> None:
         """Count a step that was made by a replay."""
-
-
-class CudaGraphs:
-    """Recording by CUDA graphs, in a stream of its own as torch asks for.
-
-    Parameters
-    ----------
-    device : torch.device
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.stream = torch.cuda.Stream(device)
-
-    def apart(self, call: Callable[[], Any]) -> Any:
-        """Call a function in the stream that records; the others wait for it."""
-        others = torch.cuda.current_stream(self.device)
-        self.stream.wait_stream(others)
-        with torch.cuda.stream(self.stream):
-            result = call()
-        others.wait_stream(self.stream)
-        return result
-
-    def record(
-        self, call: Callable[[], None], generators: Sequence[torch.Generator]
-    ) -> Callable[[], None]:
-        """Record a function that draws from some generators, or from none.
-
-        What replays it holds the function, and so the memory that the recorded work uses.
-        """
-        graph = torch.cuda.CUDAGraph()
-        for generator in generators:
-            if generator.device.type == self.device.type:
-                graph.register_generator_state(generator)
-        before = torch.cuda.current_stream(self.device)
-        try:
-            with torch.cuda.graph(graph, stream=self.stream):
-                call()
-        finally:
-            torch.cuda.set_stream(before)  # torch leaves the other one where recording fails
-
-        def replay(held: Callable[[], None] = call) -> None:
-            graph.replay()
-
-        return replay
-
-
-def graphs_of(device: torch.device) -> Graphs | None:
-    """Return how steps are recorded on a device; None where they are not, as on the CPU.
-
-    Examples
-    --------
-    >>> graphs_of(torch.device("cpu")) is None
-    True
-    """
-    return CudaGraphs(device) if device.type == "cuda" else None
 
 
 class _Layer:
@@ -137,25 +70,41 @@ class _Layer:
         state = self.optimizer.state.get(self.layer.values, {})
         return {name: entry for name, entry in state.items() if torch.is_tensor(entry)}
 
-    @torch.no_grad()
-    def moved(self) -> bool:
-        """Move what a rewiring has made into this memory; False if it does not fit."""
-        values = self.layer.values
-        if values.data_ptr() == self.values.data_ptr():
-            return True
+    @property
+    def in_place(self) -> bool:
+        """Whether the layer still has this memory."""
+        return self.layer.values.data_ptr() == self.values.data_ptr()
+
+    def pairs(self) -> list[tuple[torch.Tensor, torch.Tensor]] | None:
+        """Return this memory with what a rewiring has made of it; None if it does not fit."""
         state = self._tensors()
-        pairs = [(self.values, values.detach())]
-        pairs += [(old, state[name]) for name, old in self.state.items() if name in state]
-        if state.keys() != self.state.keys() or any(a.shape != b.shape for a, b in pairs):
-            return False
-        if not self.layer.index.take_over(self.index):
-            return False
-        for old, new in pairs:
-            if old is not new:
-                old.copy_(new)
+        if state.keys() != self.state.keys():
+            return None
+        found = [(self.values, self.layer.values.detach())]
+        found += [(old, state[name]) for name, old in self.state.items() if old is not state[name]]
+        found += self.layer.index.pairs_with(self.index)
+        return None if any(old.shape != new.shape for old, new in found) else found
+
+    def take_back(self) -> None:
+        """Let the layer have this memory again."""
+        values = self.layer.values
+        self.layer.index.take_over(self.index)
         self.optimizer.state[values].update(self.state)
         self.index, values.data, values.grad = self.layer.index, self.values, None
-        return True
+
+
+@torch.no_grad()
+def moved(layers: Sequence[_Layer]) -> bool:
+    """Move what a rewiring has made into a recorded step's memory; False if it does not fit."""
+    layers = [layer for layer in layers if not layer.in_place]
+    found = [layer.pairs() for layer in layers]
+    if any(pairs is None for pairs in found):
+        return False
+    both = [pair for pairs in found for pair in pairs or ()]
+    copy_all([old for old, _ in both], [new for _, new in both])
+    for layer in layers:
+        layer.take_back()
+    return True
 
 
 class Steps:
@@ -229,7 +178,7 @@ class Steps:
         if self._replay is None:
             return
         same = self._numbers == _numbers(self.optimizer)
-        if not (same and all(layer.moved() for layer in self._layers)):
+        if not (same and moved(self._layers)):
             self._replay, self._usual = None, 1
 
     def _record(self, batch: Batch) -> None:

@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from topokit.experiments.captured import Steps, graphs_of
+from topokit.experiments.captured import Steps
 from topokit.experiments.samples import CLASSES, Batch, Classes, Numbers, Samples, evaluate
 from topokit.graph import EdgeUpdate, Topology
 from topokit.graph.checksums import read_file, seal, unseal
 from topokit.nn.distributed import Processes, reduce_gradients
 from topokit.nn.engine import Engine, as_arrays, as_tensors
+from topokit.nn.kernels.recording import graphs_of
 from topokit.nn.kernels.threads import on_all_threads
 from topokit.rules import RULES, Rewiring, UpdateRule
 from topokit.rules.rewire import constant

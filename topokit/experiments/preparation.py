@@ -1,4 +1,4 @@
-"""What a run needs before its model: device, checked names, data, streams, initial topology."""
+"""What a run needs before it trains: device, checked names, data, streams, topology, weights."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from topokit.data import DATASETS, Data, load_data
 from topokit.experiments.config import DEVICES, LOSSES, SECTIONS, WITHOUT_BUDGET, RunConfig
+from topokit.experiments.loop import read_checkpoint
 from topokit.experiments.record import EXPLORED
 from topokit.generators import DENSITIES, GENERATORS, generate, generate_layers, layer_densities
 from topokit.generators.density import shapes_of
 from topokit.graph import Topology
 from topokit.measures import CHANGE_MEASURES, LAYER_MEASURES, NETWORK_MEASURES, prepare
-from topokit.nn.initial_topology import INITIAL_TOPOLOGIES, check_start
+from topokit.nn.initial_topology import INITIAL_TOPOLOGIES, WEIGHTS, check_start
+from topokit.nn.layers import sparse_layers
 from topokit.nn.models import LAYERS, MODELS, SEQUENCES, UNSUPERVISED, inputs_of, layers_for
 from topokit.plugins import loaded, place_of
 from topokit.rules import RULES, make_rule
@@ -34,7 +37,7 @@ from topokit.tables import check_parameters, choose
 
 __all__ = [
     "STREAMS", "Parts", "check_widths", "choose_device", "environment_of", "first_topology",
-    "information", "prepare_run", "resolve", "resolve_names", "source_run",
+    "information", "prepare_run", "resolve", "resolve_names", "source_run", "take_over",
 ]  # fmt: skip
 
 PACKAGES = ("topokit-nn", "torch", "numpy", "scipy", "numba", "pandas", "networkx")
@@ -200,6 +203,63 @@ def first_topology(config: RunConfig, parts: Parts, folder: Path | None = None) 
             data.x_train, data.y_train, widths=widths, density=shares, rng=rng, **params
         )
     return generate(widths, spec.generator, **budget, rng=rng, **spec.params)
+
+
+@torch.no_grad()
+def take_over(model: nn.Module, source: str | os.PathLike[str], weights: str) -> None:
+    """Set the weights of a new model from those that a finished run has at its end.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        With the graphs that the run has at its end.
+    source : path
+        The directory of the run.
+    weights : {"fresh", "signs", "values"}
+        Nothing; the signs of its edges' weights, with the absolute values of the model (an edge of
+        weight 0 keeps the model's sign); or all its parameters.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the checkpoint of the run is missing, damaged or of another model.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from topokit.experiments.runs import run
+    >>> widths, folder = {"model.widths": [64, 20, 10]}, Path(tempfile.mkdtemp())
+    >>> first = run("set_mlp_digits", folder / "first", epochs=2, **widths)
+    >>> start = {"topology.generator": "run", "topology.run": "first"}
+    >>> again = run("static_mlp_digits", folder / "again", epochs=1, **widths, **start)
+    >>> again.topology(0)["fc1"] == first.topology(-1)["fc1"]
+    True
+    """
+    if choose("choice of weights", weights, {name: name for name in WEIGHTS}) == "fresh":
+        return
+    found: dict[str, Any] = read_checkpoint(Path(source) / "checkpoint.pt")["model"]
+    try:
+        if weights == "values":
+            model.load_state_dict(found)
+            return
+        for name, layer in sparse_layers(model).items():
+            theirs = found[f"{name}.values"].to(layer.values.device)
+            if any(
+                not torch.equal(found[f"{name}.{key}"], value.cpu()) for key, value in _edges(layer)
+            ):
+                raise ValueError(f"layer {name} has other edges")
+            ours = layer.values
+            ours.copy_(torch.where(theirs == 0, ours, torch.copysign(ours, theirs)))
+    except (KeyError, RuntimeError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(
+            f"the checkpoint of run {source}, whose weights are to be taken over, is of another "
+            f"model: {first}"
+        ) from None
+
+
+def _edges(layer: Any) -> list[tuple[str, torch.Tensor]]:
+    return [(name, getattr(layer, name)) for name in ("indptr", "indices")]
 
 
 def resolve(config: RunConfig, tables: Mapping[str, Mapping[str, Callable[..., Any]]]) -> RunConfig:

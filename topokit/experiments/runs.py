@@ -32,12 +32,12 @@ from topokit.experiments.preparation import (
     prepare_run,
     resolve_names,
     source_run,
+    take_over,
 )
 from topokit.experiments.record import History
 from topokit.experiments.recorder import EpochRecorder
 from topokit.experiments.rundir import Record, RunDirectory
 from topokit.experiments.samples import OBJECTIVES
-from topokit.experiments.start import take_over
 from topokit.experiments.tracking import Tracker, tracked
 from topokit.experiments.upgrade import upgrade
 from topokit.foreign import shell_word

@@ -39,7 +39,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from topokit.experiments.captured import LOOKED_AT, Steps, graphs_of
+from topokit.experiments.captured import LOOKED_AT, Steps
 from topokit.experiments.config import RunConfig
 from topokit.experiments.loop import (
     CHECKED_EVERY,
@@ -59,6 +59,7 @@ from topokit.graph import EdgeUpdate
 from topokit.nn.kernels import choose_kernel
 from topokit.nn.kernels.graphs import side_by_side
 from topokit.nn.kernels.products import one_by_one
+from topokit.nn.kernels.recording import graphs_of
 from topokit.nn.layers import SparseLinear
 from topokit.nn.models import SparseMLP
 from topokit.rules import UpdateRule, make_rule

@@ -1,6 +1,6 @@
-"""What a device draws and ranks: random subsets, and the absent edges of largest score.
+"""What a device draws and ranks: random subsets, absent edges of largest score, edges that leave.
 
-Both are what `topokit.rules` draws and ranks on the CPU, by operations of torch that run on any
+All are what `topokit.rules` draws and ranks on the CPU, by operations of torch that run on any
 device and never wait for it: `topokit.nn.rewiring` says what comes of it.
 
 **Scores** are sums over samples, of gradients or of products of activations. They are taken in
@@ -16,28 +16,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache, reduce
-from typing import NamedTuple
+from functools import cache, partial, reduce
+from typing import Any, NamedTuple
 
 import torch
 
 from topokit.graph.layergraph import BLOCK_CELLS
-from topokit.nn.kernels.graphs import sums_before
+from topokit.nn.kernels.graphs import Row, sums_before
 from topokit.nn.optimizer_state import compacted
+from topokit.rules import drop
+from topokit.rules.published import ByGradient
 
 __all__ = [
+    "BY_VALUES",
     "Best",
     "Draw",
+    "Drawing",
+    "Dropping",
     "Factors",
     "Scores",
     "at_edges",
     "best",
+    "drops",
     "gradients",
     "numbers",
     "past_edges",
     "similarities",
     "subsets",
     "uniforms",
+    "words",
 ]
 
 Tensor = torch.Tensor
@@ -103,6 +110,12 @@ def numbers(keys: Tensor, counters: Tensor) -> Tensor:
     return (first | (second << 32)).t()
 
 
+def words(keys: Sequence[int], device: torch.device) -> Tensor:
+    """Return the low and the high words of keys, (2, len(keys)) int64."""
+    both = torch.tensor([[key & LOW for key in keys], [key >> 32 for key in keys]])
+    return both.to(device, non_blocking=True)
+
+
 def subsets(
     draws: Sequence[Draw], device: torch.device, *, more: int = 0, wait: bool = False
 ) -> tuple[list[Tensor], Tensor]:
@@ -115,8 +128,7 @@ def subsets(
     more : int
         With 0 almost always enough numbers are drawn; with each further one twice as many.
     wait : bool
-        Wait for the device, and draw more until they are enough. Always so where k is more than
-        half of n.
+        Wait for the device, and draw more until they are enough.
 
     Returns
     -------
@@ -124,63 +136,82 @@ def subsets(
     missing : bool tensor
         Whether too few numbers were drawn, and the sets are of no use.
     """
-    few = [draw if 2 * draw.k <= draw.n else draw._replace(k=draw.n - draw.k) for draw in draws]
-    some = [draw for draw in few if draw.k]
-    found: list[Tensor] = []
-    missing = torch.zeros((), dtype=torch.bool, device=device)
-    while some:
-        found, missing = _first_distinct(some, device, more)
-        if not ((wait or few != list(draws)) and missing):
-            break
+    if not draws:
+        return [], torch.zeros((), dtype=torch.bool, device=device)
+    keys = words([draw.key for draw in draws], device)
+    while True:
+        drawing = Drawing([(draw.n, draw.k) for draw in draws], device, more)
+        found, missing = drawing(keys)
+        if not (wait and missing):
+            return found, missing
         more += 1
-    sets, rest = [], iter(found)
-    for draw, less in zip(draws, few, strict=True):
-        chosen = next(rest) if less.k else torch.empty(0, dtype=torch.int64, device=device)
-        if less is not draw:  # all but these
-            mask = torch.ones(draw.n, dtype=torch.bool, device=device).index_fill_(0, chosen, False)
-            chosen = compacted(torch.arange(draw.n, device=device), mask, draw.k)
-        sets.append(chosen)
-    return sets, missing
 
 
-def _first_distinct(
-    draws: Sequence[Draw], device: torch.device, more: int
-) -> tuple[list[Tensor], Tensor]:
-    """Return the first k distinct numbers of each key, increasing."""
-    halves = [-(-enough(draw.n, draw.k) // 2) << more for draw in draws]
-    starts, offsets = sums_before(halves), sums_before(draw.n for draw in draws)
-    table = torch.tensor([
-        halves,
-        starts[:-1],
-        [draw.key & LOW for draw in draws],
-        [draw.key >> 32 for draw in draws],
-        [draw.n for draw in draws],
-        [2**64 % draw.n for draw in draws],
-        offsets[:-1],
-        [2 * start for start in starts[1:]],
-        [draw.k for draw in draws],
-    ]).to(device, non_blocking=True)  # fmt: skip
-    owner = torch.arange(len(draws), device=device)
-    owner = torch.repeat_interleave(owner, table[0], output_size=starts[-1])
-    of_pair = table[:7].index_select(1, owner)
-    counters = torch.arange(starts[-1], device=device) - of_pair[1]
-    drawn = numbers(of_pair[2:4], counters)
-    n, unequal, offset = of_pair[4:, :, None]
-    below = _scaled(drawn, n, wide=max(draw.n for draw in draws) > LOW) + offset
-    low = drawn * n  # the product modulo 2**64
-    # Numbers that give none sort behind all others.
-    below = torch.where((low < 0) | (low >= unequal), below, offsets[-1]).reshape(-1)
-    ordered, order = torch.sort(below, stable=True)
-    new = ordered < offsets[-1]
-    new[1:] &= ordered[1:] != ordered[:-1]
-    counts = torch.empty_like(new).scatter_(0, order, new).cumsum(0)
-    so_far = torch.cat([counts.new_zeros(1), counts[table[7] - 1]])
-    most = table[8] + so_far[:-1]
-    missing = (so_far[1:] < most).any()
-    taken = new & (counts <= most.index_select(0, owner).repeat_interleave(2))[order]
-    sizes = [draw.k for draw in draws]
-    chosen = compacted(ordered, taken, sum(sizes)).split(sizes)
-    return [own - start for own, start in zip(chosen, offsets, strict=False)], missing
+class Drawing:
+    """Sets of k distinct integers below n, one for each key, prepared for given sizes.
+
+    They are the first k distinct numbers of a key, or all but the first n - k.
+
+    Parameters
+    ----------
+    sizes : sequence of tuple of int
+        n and k, with 0 <= k <= n.
+    device : torch.device
+    more : int
+        As for `subsets`.
+    """
+
+    def __init__(self, sizes: Sequence[tuple[int, int]], device: torch.device, more: int) -> None:
+        self._wanted = list(sizes)
+        less = [(max(n, 1), min(k, n - k)) for n, k in sizes]
+        halves = [-(-enough(n, k) // 2) << more for n, k in less]
+        starts = sums_before(halves)
+        self._offsets = sums_before(n for n, _ in less)
+        self._sizes = [k for _, k in less]
+        self._wide = max(n for n, _ in less) > LOW
+        table = torch.tensor([
+            halves,
+            starts[:-1],
+            [n for n, _ in less],
+            [2**64 % n for n, _ in less],
+            self._offsets[:-1],
+            [2 * start for start in starts[1:]],
+            self._sizes,
+        ]).to(device, non_blocking=True)  # fmt: skip
+        numbers = torch.arange(len(sizes), device=device)
+        self._owner = torch.repeat_interleave(numbers, table[0], output_size=starts[-1])
+        first, *rest = table[1:5].index_select(1, self._owner)
+        self._counters = torch.arange(starts[-1], device=device) - first
+        self._n, self._unequal, self._offset = (each[:, None] for each in rest)
+        self._last, self._k = table[5] - 1, table[6]
+
+    def __call__(self, keys: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the sets, increasing, for keys as `words` has them; and `missing`."""
+        end = self._offsets[-1]
+        drawn = numbers(keys.index_select(1, self._owner), self._counters)
+        below = _scaled(drawn, self._n, wide=self._wide) + self._offset
+        low = drawn * self._n  # the product modulo 2**64
+        # Numbers that give none sort behind all others.
+        below = torch.where((low < 0) | (low >= self._unequal), below, end).reshape(-1)
+        ordered, order = torch.sort(below, stable=True)
+        new = ordered < end
+        new[1:] &= ordered[1:] != ordered[:-1]
+        counts = torch.empty_like(new).scatter_(0, order, new).cumsum(0)
+        so_far = torch.cat([counts.new_zeros(1), counts[self._last]])
+        most = self._k + so_far[:-1]
+        missing = (so_far[1:] < most).any()
+        most = most[self._owner, None].expand(-1, 2).reshape(-1)  # each owner has two numbers
+        taken = new & (counts <= most)[order]
+        chosen = compacted(ordered, taken, sum(self._sizes)).split(self._sizes)
+        sets = []
+        for own, start, (n, k) in zip(chosen, self._offsets, self._wanted, strict=False):
+            less = (own - start).clamp_(0, max(n - 1, 0))  # places, even where some are missing
+            if 2 * k > n:  # all but these
+                mask = torch.ones(n, dtype=torch.bool, device=keys.device)
+                mask.index_fill_(0, less, False)
+                less = compacted(torch.arange(n, device=keys.device), mask, k)
+            sets.append(less)
+        return sets, missing
 
 
 def _scaled(x: Tensor, n: Tensor, *, wide: bool) -> Tensor:
@@ -218,9 +249,8 @@ def uniforms(key: int, first: int, count: int, device: torch.device) -> Tensor:
     >>> found.tolist() == Stream(7).uniforms(range(3, 5)).tolist()
     True
     """
-    words = torch.tensor([[key & LOW], [key >> 32]]).to(device, non_blocking=True)
     halves = torch.arange(first >> 1, (first + count + 1) >> 1, device=device)
-    drawn = numbers(words, halves).reshape(-1)[first & 1 :][:count]
+    drawn = numbers(words([key], device), halves).reshape(-1)[first & 1 :][:count]
     return ((drawn >> 11) & (2**53 - 1) | 1).double() / 2**53
 
 
@@ -412,3 +442,101 @@ def best(
             at = compacted(torch.arange(len(ranks), device=device), taken, n)
             ranks, found = ranks[at], found[at]
     return Best(found, nan, positive)
+
+
+# ---------------------------------------------------------------------------------------------
+# Edges that leave: `topokit.rules.drop`, for all layers at once.
+
+
+class Dropping(NamedTuple):
+    """What leaves each layer.
+
+    Parameters
+    ----------
+    keep : (edges,) bool tensor, or None
+        Which edges of the row stay; None where those that leave are drawn.
+    numbers : (layers,) int64 tensor, or None
+        How many scores of each layer are numbers, where they have to be.
+    """
+
+    keep: Tensor | None
+    numbers: Tensor | None = None
+
+    @property
+    def facts(self) -> list[Tensor]:
+        """What has to be known of it, as vectors of integers."""
+        return [] if self.numbers is None else [self.numbers]
+
+
+def drops(how: Any) -> Any:
+    """Return what drops as a function of `topokit.rules` does, ``drop(row, parts)``; or None."""
+    if type(how) is ByGradient:
+        return partial(_by_gradient, how)
+    return next((ours for known, ours in DROPS.items() if known is how), None)
+
+
+def _lowest(row: Row, scores: Sequence[Tensor]) -> Dropping:
+    """As `topokit.rules.drop.lowest`."""
+    flat = torch.cat(list(scores))
+    _, numbers = row.counted(flat == flat)
+    return Dropping(row.lowest(row.ascending(flat)), numbers)
+
+
+def _smallest(row: Row, parts: Sequence[Any]) -> Dropping:
+    """As `topokit.rules.drop.smallest_magnitude`."""
+    return _lowest(row, [part.values.abs() for part in parts])
+
+
+def _by_gradient(how: ByGradient, row: Row, parts: Sequence[Any]) -> Dropping:
+    """As `topokit.rules.published.ByGradient`."""
+    return _lowest(row, [how.importance(p.values.abs().double(), p.gradient()) for p in parts])
+
+
+def _closest_to_zero(row: Row, parts: Sequence[Any]) -> Dropping:
+    """As `topokit.rules.drop.signed_magnitude`."""
+    # By magnitude, zeros come first, then both signs in turns: an edge leaves if it is among the
+    # first zeros, or among the first of its sign. How many of each sign is told by
+    # `topokit.rules.drop.of_each_sign`, here for all layers at once.
+    values = torch.cat([part.values for part in parts])
+    order = row.ascending(values.abs())
+    ordered = values[order]
+    below, above = ordered < 0, ordered > 0
+    rank_below, n_below = row.counted(below)
+    rank_above, n_above = row.counted(above)
+    n_some = n_below + n_above
+    n_zero = row.starts.diff() - n_some
+    rest = (row.n_drop - n_zero).clamp_(min=0)
+    share = n_some - 2 * rest * n_above
+    share = torch.div(share, (2 * n_some).clamp_(min=1), rounding_mode="floor").neg_()
+    share = torch.maximum(share, rest - n_below)
+    of_above = torch.minimum(torch.minimum(share, n_above), rest)
+    each = torch.stack([torch.minimum(row.n_drop, n_zero), rest - of_above, of_above])
+    zeros, most_below, most_above = each[:, row.layer]
+    leave = row.rank < zeros
+    leave |= below & (rank_below <= most_below)
+    leave |= above & (rank_above <= most_above)
+    _, numbers = row.counted(values == values)
+    return Dropping(row.stay(order, leave), numbers)
+
+
+def _random(row: Row, parts: Sequence[Any]) -> Dropping:
+    """As `topokit.rules.drop.random`: the positions are drawn, no values are looked at."""
+    return Dropping(None)
+
+
+def _none(row: Row, parts: Sequence[Any]) -> Dropping:
+    """As `topokit.rules.drop.nothing`, with its error."""
+    for part in parts:
+        drop.nothing(None, part.n_drop, None)  # type: ignore[arg-type]  # it looks at neither
+    return Dropping(torch.ones_like(row.layer, dtype=torch.bool))
+
+
+DROPS: dict[Any, Callable[[Row, Sequence[Any]], Dropping]] = {
+    drop.smallest_magnitude: _smallest,
+    drop.signed_magnitude: _closest_to_zero,
+    drop.random: _random,
+    drop.nothing: _none,
+}
+"""Functions of `topokit.rules.drop` that are known here, and what does the same on a device."""
+
+BY_VALUES = (drop.smallest_magnitude, drop.signed_magnitude)  # of them, alone: can be recorded

@@ -216,10 +216,13 @@ def tensor_of(values: NDArray[Any] | torch.Tensor) -> torch.Tensor:
 def compacted(x: torch.Tensor, mask: torch.Tensor, count: int) -> torch.Tensor:
     """Return ``x[mask]``, given the number of its elements, so that no device is waited for.
 
+    Where they are more, those beyond the number are left out; where fewer, the rest are zeros.
+
     Examples
     --------
     >>> compacted(torch.tensor([4, 5, 6]), torch.tensor([True, False, True]), 2)
     tensor([4, 6])
     """
-    place = torch.where(mask, mask.cumsum(0) - 1, count)  # others to a place that is cut off
+    # All others to a place that is cut off.
+    place = torch.where(mask, mask.cumsum(0) - 1, count).clamp_(max=count)
     return x.new_zeros(count + 1).scatter_(0, place, x)[:count]

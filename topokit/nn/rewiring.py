@@ -8,18 +8,25 @@ the same order of ties. Scores that are sums may differ in their last digit (`to
 says where that shows). Everything else (`fits` says what) is decided on the CPU, from copies of the
 values and of what was captured.
 
-**How.** All layers are treated as one long row of cells, each layer's after those of the one
-before, so that most operations are launched once for all layers; some 30 are for each, and some 40
-for each block of scored cells. Positions are found by running sums and searches in sorted ids.
-Memory is O(edges), and what a block of `BLOCK_CELLS` cells takes.
+**How.** All layers are treated as one long row (`topokit.nn.kernels.graphs.Row`), so that most
+operations are launched once for all layers; about ten are for each, and some 40 for each block of
+scored cells. Positions are found by running sums and searches in sorted ids. Memory is O(edges),
+and what a block of `BLOCK_CELLS` cells takes.
 
 **Waits.** The CPU waits for the device once, to learn whether all scores were numbers, enough
 random numbers were drawn and enough scores were positive, and the longest rows of the new graphs;
-one wait more for rules that need a number before they can go on: of values of each sign (`set`), of
-random numbers (`random`), the mean momentum of layers (`snfs`), how many each layer loses to
-pruning (`gmp`, `granet`), how many of the best edges were just dropped (`ctre_sim`). Where fewer
-edges than are grown have a positive score, these are ranked again, with random numbers for the
-rest, and there is a wait more. Steps that a rule looks at are not waited for.
+one wait more for rules that need a number before they can go on: of random numbers (`random`), the
+mean momentum of layers (`snfs`), how many each layer loses to pruning (`gmp`, `granet`), how many
+of the best edges were just dropped (`ctre_sim`). Where fewer edges than are grown have a positive
+score, these are ranked again, with random numbers for the rest, and there is a wait more. Steps
+that a rule looks at are not waited for.
+
+**Recorded.** The decisions of `set` and `set_magnitude` are some two hundred operations of a few
+microseconds each, which take Python ten times as long to launch. While layers keep their numbers
+of edges, they are recorded as a CUDA graph, as training steps are, and replayed
+(`topokit.nn.kernels.recording.Recorded`). The memory of a recording stays, about 300 bytes for each
+edge, so that networks of more than `MOST_RECORDED` edges, whose work takes longer than its
+launching, are not recorded.
 
 **How it is tested** (``tests/unit/test_nn_rewiring.py``). All operations are torch's and run on any
 device: the tests let the CPU have them by `decide_on`, and compare with `topokit.rules`.
@@ -38,24 +45,29 @@ import torch
 from topokit.graph import EdgeUpdate, LayerGraph
 from topokit.graph.layergraph import BLOCK_CELLS, NAN_SCORES
 from topokit.nn.choices import (
+    BY_VALUES,
     Best,
     Draw,
+    Drawing,
     Factors,
     at_edges,
     best,
+    drops,
     gradients,
     past_edges,
     similarities,
     subsets,
+    words,
 )
-from topokit.nn.kernels.graphs import DeviceGraph, DeviceUpdate, Row
+from topokit.nn.kernels.graphs import DeviceGraph, DeviceUpdate, Merged, Row, Sizes
+from topokit.nn.kernels.recording import Recorded, graphs_of
 from topokit.nn.layers import EdgeLayer
 from topokit.nn.optimizer_state import carried, compacted
 from topokit.nn.rule_data import RuleData
 from topokit.rules import LayerView, UpdateRule, drop, grow, rewire_network
 from topokit.rules.budget import PruneTo, ShareByImportance, share_by_means, without_growing
 from topokit.rules.init import by_sizes
-from topokit.rules.published import ByGradient, gradient_magnitude, no_change
+from topokit.rules.published import gradient_magnitude, no_change
 from topokit.rules.rewire import per_layer, zeros
 from topokit.rules.stream import stream_of
 
@@ -67,6 +79,7 @@ Tensor = torch.Tensor
 _DEVICES = {"cuda"}
 
 MOST_CELLS = 1 << 62  # of all layers; more are decided on the CPU
+MOST_RECORDED = 1 << 21  # edges of all layers; the decisions for more are launched one by one
 TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 CAPTURED = ({"gradient"}, {"momentum"}, {"activations"})  # of which a rule may need one
 
@@ -90,7 +103,7 @@ def fits(rule: UpdateRule, layers: Iterable[EdgeLayer]) -> bool:
     return (
         len(devices) == 1
         and next(iter(devices)).type in _DEVICES
-        and _drops(rule) is not None
+        and drops(rule.drop) is not None
         and any(rule.grow is known for known in GROWS)
         and (rule.grow is not grow.cosine_or_random or "stalled" in rule.needs)
         and by_sizes(rule.init) is not None
@@ -139,8 +152,7 @@ class _Part(NamedTuple):
     """What is to happen in a layer; `view` has its sizes and no memory."""
 
     view: LayerView
-    values: Tensor
-    ids: Tensor
+    layer: EdgeLayer
     factors: Factors | None
     n_drop: int = 0
     n_grow: int = 0
@@ -151,9 +163,24 @@ class _Part(NamedTuple):
         return self.view.graph
 
     @property
+    def values(self) -> Tensor:
+        """The values of the edges."""
+        return self.layer.values.detach()
+
+    @property
+    def ids(self) -> Tensor:
+        """Their ids, on the device."""
+        return _ids(self.graph, self.layer)
+
+    @property
+    def sizes(self) -> Sizes:
+        """The numbers of it."""
+        return Sizes(*self.graph.shape, self.graph.n_edges, self.n_drop, self.n_grow)
+
+    @property
     def left(self) -> int:
         """Number of edges afterwards."""
-        return self.graph.n_edges - self.n_drop + self.n_grow
+        return self.sizes.left
 
     def captured(self, other: str) -> Factors:
         """Return inputs and `other`, or raise a ValueError as the view does."""
@@ -191,7 +218,6 @@ def _decided(
     if not parts:
         return {}
     moving = list(parts.values())
-    dropping = _drops(rule)(moving)
     law, regrown = by_sizes(rule.init) or (zeros, False)
     keys, starts = [], {}
     for name, part in parts.items():  # keys are drawn in the order in which the CPU draws them
@@ -200,9 +226,10 @@ def _decided(
         keys.append([stream_of(rng).key for _ in range(n_keys)])
         if part.n_grow:
             starts[name] = _start(law, part, rng)
-    found = (_uniformly if way is grow.uniform else partial(_by_scores, way))(
-        moving, dropping, keys
-    )
+    if way is grow.uniform:
+        found = _uniformly(data, rule.drop, moving, keys)
+    else:
+        found = _by_scores(data, way, rule.drop, moving, keys)
     changes: Changes = {}
     for (name, part), update in zip(parts.items(), found, strict=True):
         values = carried(update, part.values)
@@ -222,7 +249,7 @@ def _part(layer: EdgeLayer, factors: Factors | None) -> _Part:
         captured["inputs"] = np.broadcast_to(zero, (inputs, layer.n_in))
         captured[factors.name] = np.broadcast_to(zero, (others, layer.n_out))
     view = LayerView(layer.graph, np.broadcast_to(zero, layer.nnz), **captured)
-    return _Part(view, layer.values.detach(), _ids(view.graph, layer), factors)
+    return _Part(view, layer, factors)
 
 
 def _ids(graph: LayerGraph, layer: EdgeLayer) -> Tensor:
@@ -306,103 +333,6 @@ def _pruning(
 
 
 # ---------------------------------------------------------------------------------------------
-# What is dropped.
-
-
-class _Dropping(NamedTuple):
-    """What leaves each layer.
-
-    Parameters
-    ----------
-    positions : list of int64 tensor, or None
-        None where they are drawn.
-    numbers : list of int64 tensor
-        How many scores of each layer are numbers, where that is still to be checked.
-    """
-
-    positions: list[Tensor] | None
-    numbers: Sequence[Tensor] = ()
-
-
-def _drops(rule: UpdateRule) -> Any:
-    """Return what drops as a rule does, ``drop(parts)``; None if it is unknown."""
-    if type(rule.drop) is ByGradient:
-        return partial(_by_gradient, rule.drop)
-    return next((ours for known, ours in DROPS.items() if known is rule.drop), None)
-
-
-def _check_numbers(counts: Sequence[int], parts: Sequence[_Part]) -> None:
-    """Raise a ValueError if not all scores by which a layer loses edges are numbers."""
-    for found, part in zip(counts, parts, strict=True):
-        if part.n_drop and found != part.graph.n_edges:
-            raise ValueError(drop.NAN)
-
-
-def _lowest(scores: Sequence[Tensor], parts: Sequence[_Part]) -> _Dropping:
-    """As `topokit.rules.drop.lowest`."""
-    positions = [
-        torch.sort(each, stable=True).indices[: part.n_drop]
-        for each, part in zip(scores, parts, strict=True)
-    ]
-    return _Dropping(positions, [(each == each).sum() for each in scores])
-
-
-def _smallest(parts: Sequence[_Part]) -> _Dropping:
-    """As `topokit.rules.drop.smallest_magnitude`."""
-    return _lowest([part.values.abs() for part in parts], parts)
-
-
-def _by_gradient(how: ByGradient, parts: Sequence[_Part]) -> _Dropping:
-    """As `topokit.rules.published.ByGradient`."""
-    return _lowest([how.importance(p.values.abs().double(), p.gradient()) for p in parts], parts)
-
-
-def _closest_to_zero(parts: Sequence[_Part]) -> _Dropping:
-    """As `topokit.rules.drop.signed_magnitude`; waits for the device."""
-    counts = torch.stack([
-        torch.stack([(v < 0).sum(), (v > 0).sum(), (v == v).sum()])
-        for v in (p.values for p in parts)
-    ]).tolist()  # fmt: skip
-    _check_numbers([row[-1] for row in counts], parts)
-    result = []
-    for part, (below, above, _) in zip(parts, counts, strict=True):
-        n, n_zero = part.n_drop, part.graph.n_edges - below - above
-        values = part.values + 0.0  # one zero, not two
-        rising = torch.sort(values, stable=True).indices
-        if n <= n_zero:
-            result.append(rising[below : below + n])
-            continue
-        n_below, n_above = drop.of_each_sign(n - n_zero, below, above)
-        result.append(rising[below : below + n_zero + n_above])
-        if n_below:  # in falling order, as the first of equal ones leave first
-            falling = torch.sort(values, stable=True, descending=True).indices
-            taken = falling[above + n_zero : above + n_zero + n_below]
-            result[-1] = torch.cat([result[-1], taken])
-    return _Dropping(result)
-
-
-def _random(parts: Sequence[_Part]) -> _Dropping:
-    """As `topokit.rules.drop.random`: the positions are drawn, no values are looked at."""
-    return _Dropping(None)
-
-
-def _none(parts: Sequence[_Part]) -> _Dropping:
-    """As `topokit.rules.drop.nothing`, with its error."""
-    for part in parts:
-        drop.nothing(None, part.n_drop, None)  # type: ignore[arg-type]  # it looks at neither
-    return _Dropping([part.ids[:0] for part in parts])
-
-
-DROPS: dict[Any, Callable[[Sequence[_Part]], _Dropping]] = {
-    drop.smallest_magnitude: _smallest,
-    drop.signed_magnitude: _closest_to_zero,
-    drop.random: _random,
-    drop.nothing: _none,
-}
-"""Functions of `topokit.rules.drop` that are known here, and what does the same on a device."""
-
-
-# ---------------------------------------------------------------------------------------------
 # What is grown.
 
 GROWS: dict[Any, Callable[[int, int], int]] = {
@@ -415,49 +345,127 @@ GROWS: dict[Any, Callable[[int, int], int]] = {
 number of absent edges, those just dropped not counted, and that of the edges to grow."""
 
 
+def _check_numbers(counts: Sequence[int], parts: Sequence[_Part]) -> None:
+    """Raise a ValueError if not all scores by which a layer loses edges are numbers."""
+    for found, part in zip(counts, parts, strict=True):
+        if part.n_drop and found != part.graph.n_edges:
+            raise ValueError(drop.NAN)
+
+
 def _uniformly(
-    parts: Sequence[_Part], dropping: _Dropping, keys: Sequence[Sequence[int]]
+    data: RuleData, how: Any, parts: Sequence[_Part], keys: Sequence[Sequence[int]]
 ) -> list[DeviceUpdate]:
     """Grow edges drawn from all absent ones; draw those that leave, too, where these are drawn."""
-    given, draws = dropping.positions, []
+    draws = []
     for part, own in zip(parts, keys, strict=True):
         key = iter(own)
-        if given is None and part.n_drop:
+        if how is drop.random and part.n_drop:
             draws.append(Draw(next(key), part.graph.n_edges, part.n_drop))
         if part.n_grow:
-            draws.append(Draw(next(key), part.graph.n_absent + part.n_drop, part.n_grow))
+            draws.append(Draw(next(key), part.sizes.n_absent, part.n_grow))
+    n_edges = sum(part.graph.n_edges for part in parts)
+    can_be_recorded = how in BY_VALUES and draws and n_edges <= MOST_RECORDED
+    device = parts[0].values.device
     for more in count():
-        drawn, missing = subsets(draws, parts[0].ids.device, more=more, wait=given is None)
-        chosen = iter(drawn)
-        positions, ranks = [], []
-        for i, part in enumerate(parts):
-            if part.n_drop:
-                positions.append(next(chosen) if given is None else given[i])
-            else:
-                positions.append(part.ids[:0])
-            ranks.append(next(chosen) if part.n_grow else part.ids[:0])
-        row = Row(parts, positions)
-        (short, *numbers), finish = row.merged(row.absent(ranks), [missing, *dropping.numbers])
+        if can_be_recorded:
+            row, merged = _recorded(data, how, parts, draws, more)
+        else:
+            row = _row(data, parts)
+            drawn = subsets(draws, device, more=more, wait=how is drop.random)
+            merged = _moved(row, how, parts, *drawn)
+        told = merged.facts.tolist()
+        short, *numbers = told[: -row.n_facts]
         if numbers:
             _check_numbers(numbers, parts)
         if not short:
-            return finish()
+            return row.updates(merged, told[-row.n_facts :], [part.graph for part in parts])
     raise AssertionError
 
 
+def _row(data: RuleData, parts: Sequence[_Part]) -> Row:
+    """Return the row of some layers, that of the last rewiring where it had the same sizes."""
+    sizes, device = tuple(part.sizes for part in parts), parts[0].values.device
+    row = data.row
+    if row is None or (row.sizes, row.layer.device) != (sizes, device):
+        row = Row(sizes, device)
+    data.row = row if row.edges[-1] <= MOST_RECORDED else None
+    return row
+
+
+class _Arrays(NamedTuple):
+    """What `_moved` reads of a layer: a `_Part`, or the memory of a recording."""
+
+    values: Tensor
+    ids: Tensor
+    n_drop: int
+    n_grow: int
+
+
+def _moved(
+    row: Row, how: Any, parts: Sequence[Any], chosen: Sequence[Tensor], missing: Tensor
+) -> Merged:
+    """Return what comes of drawn numbers, given whether some are missing; waits for nothing."""
+    dropping, rest = drops(how)(row, parts), iter(chosen)
+    ranks, positions = [], []
+    for part in parts:
+        none = part.ids[:0]
+        positions.append(next(rest) if dropping.keep is None and part.n_drop else none)
+        ranks.append(next(rest) if part.n_grow else none)
+    keep = row.all_but(positions) if dropping.keep is None else dropping.keep
+    ids = row.joined([part.ids for part in parts])
+    merged = row.merged(ids, keep, row.absent(ids, keep, ranks))
+    facts = [missing.reshape(1).long(), *dropping.facts, merged.facts]
+    return merged._replace(facts=torch.cat(facts))
+
+
+class _Decision:
+    """`_moved` for given sizes, as a function of tensors: values and ids of layers, and keys."""
+
+    def __init__(self, how: Any, row: Row, draws: Sequence[tuple[int, int]], more: int) -> None:
+        self.how, self.row = how, row
+        self.drawing = Drawing(draws, row.layer.device, more)
+
+    def __call__(self, *tensors: Tensor) -> list[Tensor]:
+        *arrays, keys = tensors
+        sizes = self.row.sizes
+        values, ids = arrays[: len(sizes)], arrays[len(sizes) :]
+        parts = [
+            _Arrays(own, at, size.n_drop, size.n_grow)
+            for own, at, size in zip(values, ids, sizes, strict=True)
+        ]
+        return [*_moved(self.row, self.how, parts, *self.drawing(keys))]
+
+
+def _recorded(
+    data: RuleData, how: Any, parts: Sequence[_Part], draws: Sequence[Draw], more: int
+) -> tuple[Row, Merged]:
+    """Return the row and what `_moved` does, by a recording where there is one."""
+    device, row = parts[0].values.device, _row(data, parts)
+    drawn = tuple((draw.n, draw.k) for draw in draws)
+    if device not in data.recorded:
+        data.recorded[device] = Recorded(graphs_of(device))
+    key = how, row.sizes, drawn, more, tuple(part.values.dtype for part in parts)
+    inputs = [*(part.values for part in parts), *(part.ids for part in parts)]
+    inputs.append(words([draw.key for draw in draws], device))
+    result = data.recorded[device](key, lambda: _Decision(how, row, drawn, more), inputs)
+    return row, Merged(*result)
+
+
 def _by_scores(
-    way: Any, parts: Sequence[_Part], dropping: _Dropping, keys: Sequence[Sequence[int]]
+    data: RuleData, way: Any, how: Any, parts: Sequence[_Part], keys: Sequence[Sequence[int]]
 ) -> list[DeviceUpdate]:
     """Grow the edges of largest score; with `new_by_cosine`, others for those just dropped."""
-    positions = dropping.positions
-    if positions is None:
+    row, growing = _row(data, parts), [i for i, part in enumerate(parts) if part.n_grow]
+    dropping = drops(how)(row, parts)
+    keep = dropping.keep
+    if keep is None:
         draws = [
             Draw(own[0] if part.n_drop else 0, part.graph.n_edges, part.n_drop)
             for part, own in zip(parts, keys, strict=True)
         ]
         keys = [own[1:] if part.n_drop else own for part, own in zip(parts, keys, strict=True)]
-        positions, _ = subsets(draws, parts[0].ids.device, wait=True)
-    row, growing = Row(parts, positions), [i for i, part in enumerate(parts) if part.n_grow]
+        keep = row.all_but(subsets(draws, row.layer.device, wait=True)[0])
+    of_layer = keep.split([part.graph.n_edges for part in parts])
     by_gradient = way is grow.gradient
     scores = {}
     for i in growing:
@@ -468,22 +476,23 @@ def _by_scores(
     while True:
         for i in again:
             part, key = parts[i], keys[i][0] if tied else None
-            keep = row.keep[row.edges[i] : row.edges[i + 1]]
             shape = part.graph.shape
-            found[i] = best(part.ids, keep, shape, part.n_grow, scores[i], key=key)
-        asked = [*dropping.numbers]
-        asked += [fact for i in growing for fact in (found[i].nan, found[i].positive)]
-        finish = None
+            found[i] = best(part.ids, of_layer[i], shape, part.n_grow, scores[i], key=key)
+        asked = [fact for i in growing for fact in (found[i].nan, found[i].positive)]
+        merged = None
         if way is grow.new_by_cosine:
             before = {i: _among(parts[i].ids, found[i].ids) for i in growing}
             asked += [known.sum() for known in before.values()]
-            told = torch.stack(asked).tolist() if asked else []
         else:
             ids = [found[i].ids if i in found else part.ids[:0] for i, part in enumerate(parts)]
-            told, finish = row.merged(row.joined(ids), asked)
-        facts = iter(told)
-        numbers = [next(facts) for _ in dropping.numbers]
-        rows_and_positive = {i: (next(facts), next(facts)) for i in growing}
+            merged = _merged(row, parts, keep, ids)
+        facts = [] if merged is None else [merged.facts]
+        asked = [torch.stack(asked)] if asked else []
+        both = [*dropping.facts, *asked, *facts]
+        told = torch.cat(both).tolist() if both else []
+        n_numbers = 0 if dropping.numbers is None else len(parts)
+        numbers, rest = told[:n_numbers], iter(told[n_numbers:])
+        rows_and_positive = {i: (next(rest), next(rest)) for i in growing}
         for i, part in enumerate(parts):
             if numbers:
                 _check_numbers(numbers[i : i + 1], [part])
@@ -496,12 +505,17 @@ def _by_scores(
         if tied or not again:
             break
         tied = True
-    if finish is not None:
-        return finish()
+    if merged is not None:
+        return row.updates(merged, [*rest], [part.graph for part in parts])
     chosen = {}
-    for i, known in zip(growing, facts, strict=True):
+    for i, known in zip(growing, rest, strict=True):
         chosen[i] = compacted(found[i].ids, ~before[i], parts[i].n_grow - known)
-    return _replaced(row, chosen, keys, positions)
+    return _replaced(row, parts, keep, chosen, keys)
+
+
+def _merged(row: Row, parts: Sequence[_Part], keep: Tensor, grown: Sequence[Tensor]) -> Merged:
+    """Merge the edges that stay with grown ones of each layer."""
+    return row.merged(row.joined([part.ids for part in parts]), keep, row.cells_of(grown))
 
 
 def _among(ids: Tensor, others: Tensor) -> Tensor:
@@ -512,9 +526,10 @@ def _among(ids: Tensor, others: Tensor) -> Tensor:
 
 def _replaced(
     row: Row,
+    parts: Sequence[_Part],
+    keep: Tensor,
     chosen: Mapping[int, Tensor],
     keys: Sequence[Sequence[int]],
-    positions: Sequence[Tensor],
 ) -> list[DeviceUpdate]:
     """Grow `chosen`, and drawn edges up to the number of each layer.
 
@@ -522,23 +537,24 @@ def _replaced(
     """
     draws = []
     for i, own in chosen.items():
-        part = row.parts[i]
-        absent, n = part.graph.n_absent, part.n_grow
+        absent, n = parts[i].graph.n_absent, parts[i].n_grow
         draws.append(Draw(keys[i][1], absent - len(own), min(n, absent) - len(own)))
         if absent < n:
-            draws.append(Draw(keys[i][2], part.n_drop, n - absent))
+            draws.append(Draw(keys[i][2], parts[i].n_drop, n - absent))
+    of_layer = keep.split([part.graph.n_edges for part in parts])
     for more in count():
-        drawn, missing = subsets(draws, row.ids.device, more=more)
+        drawn, missing = subsets(draws, keep.device, more=more)
         each = iter(drawn)
-        grown = [part.ids[:0] for part in row.parts]
+        grown = [part.ids[:0] for part in parts]
         for i, own in chosen.items():
-            part = row.parts[i]
+            part = parts[i]
             taken = torch.sort(torch.cat([part.ids, own])).values
             some = [own, past_edges(taken, next(each))]
             if part.graph.n_absent < part.n_grow:
-                some.append(torch.sort(part.ids[positions[i]]).values[next(each)])
+                some.append(compacted(part.ids, ~of_layer[i], part.n_drop)[next(each)])
             grown[i] = torch.sort(torch.cat(some)).values
-        (short,), finish = row.merged(row.joined(grown), [missing])
+        merged = _merged(row, parts, keep, grown)
+        short, *facts = torch.cat([missing.reshape(1).long(), merged.facts]).tolist()
         if not short:
-            return finish()
+            return row.updates(merged, facts, [part.graph for part in parts])
     raise AssertionError

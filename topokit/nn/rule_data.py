@@ -16,7 +16,8 @@ from topokit.graph import EdgeUpdate, LayerGraph, distinct, union
 from topokit.nn.captures import Calls, factor_between, largest, watch_models
 from topokit.nn.choices import Factors
 from topokit.nn.distributed import Processes, without_reducing
-from topokit.nn.kernels.graphs import DeviceUpdate
+from topokit.nn.kernels.graphs import DeviceUpdate, Row
+from topokit.nn.kernels.recording import Recorded
 from topokit.nn.layers import EdgeLayer
 from topokit.nn.optimizer_state import compacted
 from topokit.rules import LayerView, UpdateRule
@@ -93,6 +94,8 @@ class RuleData:
         self.captures = self.by_gradient or self.by_activations
         self._watching: list[Any] = []
         self._grown: dict[str, list[torch.Tensor]] = {}  # explored edges that are on a device
+        self.row: Row | None = None  # of the last rewiring: `topokit.nn.rewiring` keeps these two
+        self.recorded: dict[torch.device, Recorded] = {}
         self.memory: dict[str, Any] = {"accuracies": []}
         for entry in self._memories:
             if entry in self.needs:

@@ -36,13 +36,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from topokit.nn.kernels.graphs import longest_rows, tensors_of
+from topokit.nn.kernels.graphs import by_input_unit, longest_rows, tensors_of
 from topokit.nn.kernels.products import (
     PRODUCTS,
     EdgeIndex,
     Gradients,
     Product,
-    by_input_unit,
     use_on_device,
 )
 
@@ -166,9 +165,8 @@ def by_output(index: EdgeIndex, device: torch.device) -> Side:
 
 def by_input(index: EdgeIndex, device: torch.device) -> Side:
     """Return the arrays by input units, for transposed products and gradients of inputs."""
-    pointers, units = tensors_of(index.graph, device)
-    columns, rows, positions = by_input_unit(pointers, units, index.graph.n_in)
-    return _side(columns, rows.int(), positions.int(), longest_rows(index.graph)[1])
+    columns, rows, positions = by_input_unit(index.graph, device)
+    return _side(columns.long(), rows.int(), positions.int(), longest_rows(index.graph)[1])
 
 
 def _side(

@@ -1,13 +1,13 @@
 """Graphs and changes of edges whose arrays are on a device until somebody reads them.
 
-`Row` makes them, of edges that leave and edges that are grown.
+`Row` makes them, of edges that stay and edges that are grown.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,10 @@ from topokit.graph import EdgeUpdate, LayerGraph
 __all__ = [
     "DeviceGraph",
     "DeviceUpdate",
+    "Merged",
     "Row",
+    "Sizes",
+    "by_input_unit",
     "longest_rows",
     "side_by_side",
     "sums_before",
@@ -52,6 +55,8 @@ class DeviceGraph(LayerGraph):
         The largest fan-in and the largest fan-out.
     groups : int
         As of every graph.
+    transposed : tuple of int32 tensor, optional
+        What `by_input_unit` returns, where it is known.
 
     Examples
     --------
@@ -61,17 +66,25 @@ class DeviceGraph(LayerGraph):
     (2, [0, 1], True)
     """
 
-    __slots__ = ("ids", "longest", "pointers", "units")
+    __slots__ = ("ids", "longest", "pointers", "transposed", "units")
     ids: torch.Tensor
     units: torch.Tensor
     pointers: torch.Tensor
     longest: tuple[int, int]
+    transposed: tuple[torch.Tensor, ...] | None
 
     def __init__(
-        self, shape: Any, ids: Any, units: Any, pointers: Any, longest: Any, groups: int = 1
+        self,
+        shape: Any,
+        ids: Any,
+        units: Any,
+        pointers: Any,
+        longest: Any,
+        groups: int = 1,
+        transposed: Any = None,
     ) -> None:
         own = {"ids": ids, "units": units, "pointers": pointers, "longest": longest}
-        _set(self, shape=shape, groups=groups, _cache={}, **own)
+        _set(self, shape=shape, groups=groups, transposed=transposed, _cache={}, **own)
 
     @property
     def n_edges(self) -> int:
@@ -157,6 +170,32 @@ def tensors_of(graph: LayerGraph, device: torch.device | str) -> tuple[torch.Ten
     return pointers.to(device), units.to(device)
 
 
+def by_input_unit(
+    graph: LayerGraph, device: torch.device | str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return column pointers, and the output unit and position of each edge by input unit.
+
+    Integer tensors on a device, in new memory, as the arrays of
+    `topokit.nn.kernels.EdgeIndex.transposed`; nothing waits for the device.
+
+    Examples
+    --------
+    >>> graph = LayerGraph.from_edge_ids([0, 1, 3], (2, 3))
+    >>> [t.tolist() for t in by_input_unit(graph, "cpu")]
+    [[0, 2, 3, 3], [0, 1, 0], [0, 2, 1]]
+    """
+    known = graph.transposed if isinstance(graph, DeviceGraph) else None
+    if known is not None and known[0].device == torch.device(device):
+        columns, rows, positions = (each.clone() for each in known)
+        return columns, rows, positions
+    pointers, units = tensors_of(graph, device)
+    ordered, positions = torch.sort(units, stable=True)
+    steps = torch.arange(graph.n_in + 1, dtype=units.dtype, device=units.device)
+    columns = torch.searchsorted(ordered, steps)
+    rows = torch.searchsorted(pointers, positions, right=True) - 1
+    return columns, rows, positions
+
+
 def longest_rows(graph: LayerGraph) -> tuple[int, int]:
     """Return the largest fan-in and the largest fan-out of a graph, without fetching it.
 
@@ -221,97 +260,261 @@ def sums_before(sizes: Iterable[int]) -> list[int]:
     return [0, *itertools.accumulate(sizes)]
 
 
-class Moving(Protocol):
-    """A layer whose edges move: its graph, their ids, and how many leave and are grown."""
-
-    @property
-    def graph(self) -> LayerGraph: ...
-    @property
-    def ids(self) -> torch.Tensor: ...
-    @property
-    def n_drop(self) -> int: ...
-    @property
-    def n_grow(self) -> int: ...
+# ---------------------------------------------------------------------------------------------
+# The edges of all layers in one long row, so that one operation is for all of them: cells (possible
+# edges), edges, output and input units of each layer come after those of the layer before. A
+# rewiring is a merge in this row, of edges that stay with edges that are grown.
 
 
-class Row:
-    """The cells of all layers in one long row, each layer's after those of the one before.
+class Sizes(NamedTuple):
+    """How large a layer is, and how many of its edges move."""
+
+    n_out: int
+    n_in: int
+    n_edges: int
+    n_drop: int
+    n_grow: int
+
+    @property
+    def left(self) -> int:
+        """Number of edges afterwards."""
+        return self.n_edges - self.n_drop + self.n_grow
+
+    @property
+    def n_absent(self) -> int:
+        """Number of cells without an edge, once edges were dropped."""
+        return self.n_out * self.n_in - self.n_edges + self.n_drop
+
+
+class Merged(NamedTuple):
+    """What a rewiring makes of the row. Layer by layer; ids, units and positions are a layer's own.
 
     Parameters
     ----------
-    parts : sequence of Moving
-    positions : sequence of int64 tensor
-        Of the edges of each layer that leave.
+    ids, kept : (edges,) int64 tensor
+        Edge ids of the new graphs, and where each was before, 0 for grown ones.
+    new : (edges,) bool tensor
+        Which were grown.
+    units : (edges,) int32 tensor
+    pointers : int64 tensor
+        As `indptr` of each graph.
+    columns, rows, positions : int32 tensor
+        As `topokit.nn.kernels.graphs.by_input_unit` of each graph.
+    facts : int64 tensor
+        What has to be known of it; at the end whether all ids increase, the largest fan-in of each
+        layer, and the largest fan-out of each (`Row.n_facts` numbers).
     """
 
-    def __init__(self, parts: Sequence[Moving], positions: Sequence[torch.Tensor]) -> None:
-        self.parts = parts
-        self.cells = sums_before(part.graph.n_possible for part in parts)
-        self.edges = sums_before(part.graph.n_edges for part in parts)
-        self.ids = self.joined([part.ids for part in parts])
-        leaving = torch.cat([own + at for own, at in zip(positions, self.edges, strict=False)])
-        self.keep = torch.ones(self.edges[-1], dtype=torch.bool, device=self.ids.device)
-        self.keep.index_fill_(0, leaving, False)
-        self.kept = torch.cat([self.ids.new_zeros(1), self.keep.cumsum(0)])
+    ids: torch.Tensor
+    kept: torch.Tensor
+    new: torch.Tensor
+    units: torch.Tensor
+    pointers: torch.Tensor
+    columns: torch.Tensor
+    rows: torch.Tensor
+    positions: torch.Tensor
+    facts: torch.Tensor
+
+
+class Row:
+    """What follows from the sizes of the layers alone.
+
+    Parameters
+    ----------
+    sizes : sequence of Sizes
+        Fewer than 2**31 input units in all.
+    device : torch.device
+
+    Attributes
+    ----------
+    edges : list of int
+        Edges before each layer, and all.
+    n_facts : int
+        Numbers at the end of `Merged.facts` that `updates` asks for.
+    layer, rank : (edges,) int64 tensor
+        The layer of each edge, and its number in that.
+    starts, n_drop : int64 tensor
+        Edges before each layer and all; how many each loses.
+
+    Notes
+    -----
+    Some 64 bytes for each edge on the device, kept as long as the row is.
+    """
+
+    def __init__(self, sizes: Sequence[Sizes], device: torch.device) -> None:
+        self.sizes = tuple(sizes)
+        self.edges = sums_before(each.n_edges for each in sizes)
+        self.lefts = sums_before(each.left for each in sizes)
+        self._cells = sums_before(each.n_out * each.n_in for each in sizes)
+        self._inputs = sums_before(each.n_in for each in sizes)
+        outputs = sums_before(each.n_out + 1 for each in sizes)
+        inputs = sums_before(each.n_in + 1 for each in sizes)
+        table = torch.tensor([
+            [each.n_edges for each in sizes],
+            [each.left for each in sizes],
+            [each.n_out + 1 for each in sizes],
+            [each.n_in + 1 for each in sizes],
+            [each.n_in for each in sizes],
+            [each.n_drop for each in sizes],
+            self._cells[:-1], self._inputs[:-1], self.edges[:-1], self.lefts[:-1],
+            outputs[:-1], inputs[:-1],
+        ], dtype=torch.int64).reshape(12, len(sizes)).to(device)  # fmt: skip
+        n_edges, left, n_rows, n_columns, n_in, self.n_drop = table[:6]
+        cells, units, edges, lefts, first_row, first_column = table[6:]
+        self.starts = torch.cat([edges, edges.new_full((1,), self.edges[-1])])
+        numbers = torch.arange(len(sizes), device=device)
+
+        def of_each(counts: torch.Tensor, total: int) -> torch.Tensor:
+            return torch.repeat_interleave(numbers, counts, output_size=total)
+
+        self.layer = of_each(n_edges, self.edges[-1])
+        self.rank = torch.arange(self.edges[-1], device=device) - edges[self.layer]
+        self._before = cells[self.layer]
+        after = of_each(left, self.lefts[-1])
+        self._after, self._n_in, self._unit = cells[after], n_in[after], units[after]
+        self._place, self._source = lefts[after], edges[after]
+        row = of_each(n_rows, outputs[-1])
+        at = torch.arange(outputs[-1], device=device) - first_row[row]
+        self._row_starts, self._row_places = at * n_in[row] + cells[row], lefts[row]
+        column = of_each(n_columns, inputs[-1])
+        at = torch.arange(inputs[-1], device=device) - first_column[column]
+        self._columns, self._column_places = (at + units[column]).int(), lefts[column]
+        self.n_facts = 1 + 2 * len(sizes)
+        self._slices = [
+            [slice(a, b) for a, b in itertools.pairwise(bounds)]
+            for bounds in (self.lefts, outputs, inputs)
+        ]
 
     def joined(self, ids: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return ids of each layer as ids of the row."""
-        return torch.cat([own + at for own, at in zip(ids, self.cells, strict=False)])
+        """Return the edge ids of all layers, each layer's own, as ids of the row."""
+        return torch.cat(list(ids)) + self._before
 
-    def absent(self, ranks: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the ids of absent cells, given their ranks among those of each layer."""
-        before = sums_before(part.graph.n_absent + part.n_drop for part in self.parts)
-        rank = torch.cat([own + at for own, at in zip(ranks, before, strict=False)])
+    def cells_of(self, ids: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return some ids of each layer as ids of the row."""
+        return torch.cat([own + at for own, at in zip(ids, self._cells, strict=False)])
+
+    def all_but(self, positions: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return which edges stay where those at some positions of each layer leave."""
+        leaving = torch.cat([own + at for own, at in zip(positions, self.edges, strict=False)])
+        keep = torch.ones(self.edges[-1], dtype=torch.bool, device=self.layer.device)
+        return keep.index_fill_(0, leaving, False)
+
+    def ascending(self, scores: torch.Tensor) -> torch.Tensor:
+        """Return the positions of all edges by layer, then by score, then by position."""
+        order = torch.sort(scores, stable=True).indices
+        if len(self.sizes) == 1:
+            return order
+        kind = torch.uint8 if len(self.sizes) <= 256 else torch.int32
+        return order[torch.sort(self.layer.to(kind)[order], stable=True).indices]
+
+    def counted(self, flags: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return how many edges up to each, of its own layer, have a flag, and how many in all."""
+        sums = before(flags)
+        at_start = sums[self.starts]
+        return sums[1:] - at_start[self.layer], at_start.diff()
+
+    def lowest(self, order: torch.Tensor) -> torch.Tensor:
+        """Return which edges stay where the first of each layer leave, as many as it is to lose."""
+        return self.stay(order, self.rank < self.n_drop[self.layer])
+
+    def stay(self, order: torch.Tensor, leave: torch.Tensor) -> torch.Tensor:
+        """Return which edges stay, given which leave in an order of them."""
+        return torch.empty_like(leave).scatter_(0, order, ~leave)
+
+    def absent(
+        self, ids: torch.Tensor, keep: torch.Tensor, ranks: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """Return the ids of absent cells, given their ranks among those of each layer.
+
+        Parameters
+        ----------
+        ids : (edges,) int64 tensor
+            Of the row.
+        keep : (edges,) bool tensor
+            Which of them stay.
+        ranks : list of int64 tensor
+            Increasing.
+        """
+        offsets = sums_before(each.n_absent for each in self.sizes)
+        rank = torch.cat([own + at for own, at in zip(ranks, offsets, strict=False)])
         # The r-th absent cell has the id r + (kept edges with smaller ids). `gaps` are the absent
         # cells before each edge; a dropped edge, itself an absent cell, is counted from the next
         # one on.
-        gaps = self.ids - self.kept[:-1]
-        return rank + self.kept[torch.searchsorted(gaps, rank, right=True)]
+        kept = before(keep)
+        gaps = ids - kept[:-1]
+        return rank + kept[torch.searchsorted(gaps, rank, right=True)]
 
-    def merged(
-        self, grown: torch.Tensor, asked: Sequence[torch.Tensor]
-    ) -> tuple[list[int], Callable[[], list[DeviceUpdate]]]:
-        """Merge the edges that stay with grown ones; wait for the device.
+    def merged(self, ids: torch.Tensor, keep: torch.Tensor, grown: torch.Tensor) -> Merged:
+        """Merge the edges that stay with grown ones, whose ids increase.
 
-        Return the numbers that were asked for, and a function that returns the changes.
+        Where more edges stay than there is room for, as with scores that are no numbers, or grown
+        ones are repeated, the result means nothing; nothing is written elsewhere.
         """
-        parts, kept, ids = self.parts, self.kept, self.ids
-        lefts = sums_before(p.graph.n_edges - p.n_drop + p.n_grow for p in parts)
-        end = lefts[-1]  # a place that is cut off, for edges that are dropped
-        place = torch.where(self.keep, kept[:-1] + torch.searchsorted(grown, ids), end)
-        fresh = kept[torch.searchsorted(ids, grown)] + torch.arange(len(grown), device=ids.device)
-        after = ids.new_zeros(end + 1).scatter_(0, place, ids).scatter_(0, fresh, grown)[:end]
-        source = ids.new_full((end + 1,), -1)
-        source = source.scatter_(0, place, torch.arange(len(ids), device=ids.device))[:end]
+        kept, end, edges = before(keep), self.lefts[-1], ids.shape[0]
+        numbers = torch.arange(max(edges, len(grown)), device=ids.device)
+        # To a place that is cut off: edges that are dropped, and those without room.
+        place = kept[:-1] + torch.searchsorted(grown, ids)
+        place = torch.where(keep, place, end).clamp_(max=end)
+        fresh = kept[torch.searchsorted(ids, grown)] + numbers[: len(grown)]
+        after = ids.new_zeros(end + 1).scatter_(0, place, ids)
+        after = after.scatter_(0, fresh.clamp_(max=end), grown)[:end]
+        source = ids.new_full((end + 1,), -1).scatter_(0, place, numbers[:edges])[:end]
         new = source < 0
-        ones = torch.ones_like(after)
-        facts, made = [*asked, (after[1:] > after[:-1]).all()], []
-        for i, part in enumerate(parts):
-            n_out, n_in = part.graph.shape
-            own = slice(lefts[i], lefts[i + 1])
-            of_layer = after[own] - self.cells[i]
-            starts = torch.arange(0, (n_out + 1) * n_in, n_in, device=ids.device)
-            pointers = torch.searchsorted(of_layer, starts)
-            units = (of_layer % n_in).int()
-            fan_out = ids.new_zeros(n_in).index_add_(0, units, ones[: len(units)])
-            facts += [pointers.diff().max(), fan_out.max()]
-            moves = (source[own] - self.edges[i]).clamp_(min=0), new[own]
-            made.append((of_layer, units, pointers, moves))
-        told = torch.stack([fact.long() for fact in facts]).tolist()
-        increasing, *longest = told[len(asked) :]
+        own = after - self._after
+        rows = torch.div(own, self._n_in, rounding_mode="floor")
+        units = own - rows * self._n_in
+        pointers = torch.searchsorted(after, self._row_starts) - self._row_places
+        # Sorted by layer and input unit: the edges of a layer stay where its edges are.
+        ordered, order = torch.sort((units + self._unit).int(), stable=True)
+        columns = torch.searchsorted(ordered, self._columns) - self._column_places
+        facts = [(after[1:] > after[:-1]).all().long()]
+        for ends, slices in zip((pointers, columns), self._slices[1:], strict=True):
+            lengths = ends.diff()
+            facts += [lengths[each.start : each.stop - 1].max() for each in slices]
+        return Merged(
+            own, (source - self._source).clamp_(min=0), new, units.int(), pointers,
+            columns.int(), rows[order].int(), (order - self._place).int(), torch.stack(facts),
+        )  # fmt: skip
 
-        def finish() -> list[DeviceUpdate]:
-            if not increasing:
-                raise RuntimeError(
-                    "expected a graph without an edge twice after a rewiring, got one"
-                )
-            updates = []
-            for i, (part, (own, units, pointers, moves)) in enumerate(
-                zip(parts, made, strict=True)
-            ):
-                most = longest[2 * i], longest[2 * i + 1]
-                graph = DeviceGraph(part.graph.shape, own, units, pointers, most)
-                updates.append(DeviceUpdate(part.graph, graph, *moves, part.n_grow))
-            return updates
+    def updates(
+        self, merged: Merged, facts: Sequence[int], graphs: Sequence[LayerGraph]
+    ) -> list[DeviceUpdate]:
+        """Return the change of each graph, given the last `n_facts` numbers of the facts.
 
-        return told[: len(asked)], finish
+        Raises
+        ------
+        RuntimeError
+            If a graph would have an edge twice.
+        """
+        increasing, *longest = facts
+        if not increasing:
+            raise RuntimeError("expected a graph without an edge twice after a rewiring, got one")
+        count, result = len(graphs), []
+        for i, (graph, size) in enumerate(zip(graphs, self.sizes, strict=True)):
+            edges, outputs, inputs = (slices[i] for slices in self._slices)
+            after = DeviceGraph(
+                graph.shape,
+                merged.ids[edges],
+                merged.units[edges],
+                merged.pointers[outputs],
+                (longest[i], longest[count + i]),
+                transposed=(
+                    merged.columns[inputs],
+                    merged.rows[edges],
+                    merged.positions[edges],
+                ),
+            )
+            moves = merged.kept[edges], merged.new[edges]
+            result.append(DeviceUpdate(graph, after, *moves, size.n_grow))
+        return result
+
+
+def before(flags: torch.Tensor) -> torch.Tensor:
+    """Return the number of flags before each place, and of all.
+
+    Examples
+    --------
+    >>> before(torch.tensor([True, False, True]))
+    tensor([0, 1, 1, 2])
+    """
+    return torch.cat([flags.new_zeros(1, dtype=torch.int64), flags.cumsum(0)])

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph
-from topokit.nn.kernels.graphs import DeviceGraph, tensors_of
+from topokit.nn.kernels.graphs import DeviceGraph, by_input_unit, tensors_of
 from topokit.nn.kernels.threads import (
     BLOCK_BYTES,
     EdgeGradient,
@@ -35,7 +35,6 @@ __all__ = [
     "EdgeIndex",
     "Product",
     "backward_kernel",
-    "by_input_unit",
     "edge_kernel",
     "few_outputs",
     "forward_kernel",
@@ -170,28 +169,22 @@ class EdgeIndex:
         """Return the CSR arrays and those of `transposed` as int64 tensors on a device; kept."""
         return self.on(device, _csr)
 
-    def take_over(self, before: EdgeIndex) -> bool:
-        """Write this graph's tensors into the memory of those of another, which loses them.
-
-        A step that was recorded reads them there.
-
-        Returns
-        -------
-        bool
-            False, and nothing is changed, if one is of another size.
-        """
-        pairs = [
+    def pairs_with(self, before: EdgeIndex) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return each tensor made of another graph, with the same of this one."""
+        return [
             pair
             for (device, make), old in before._kept.items()
             for pair in zip(old, self.on(device, make), strict=True)
         ]
-        if any(old.shape != new.shape for old, new in pairs):
-            return False
-        for old, new in pairs:
-            old.copy_(new)
+
+    def take_over(self, before: EdgeIndex) -> None:
+        """Have the tensors of another index, which loses them, instead of one's own.
+
+        To be called once those were overwritten (`pairs_with`): a step that was recorded reads them
+        there.
+        """
         self._kept.update(before._kept)
         before._kept.clear()
-        return True
 
 
 def _edge_ids(index: EdgeIndex, device: torch.device) -> tuple[torch.Tensor, ...]:
@@ -207,22 +200,7 @@ def _ids_in_groups(index: EdgeIndex, device: torch.device) -> tuple[torch.Tensor
 
 def _csr(index: EdgeIndex, device: torch.device) -> tuple[torch.Tensor, ...]:
     pointers, units = tensors_of(index.graph, device)
-    columns, rows, positions = by_input_unit(pointers, units, index.graph.n_in)
-    return pointers, units.long(), columns, rows, positions
-
-
-def by_input_unit(
-    pointers: torch.Tensor, units: torch.Tensor, n_in: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the arrays of `EdgeIndex.transposed` as int64 tensors, sorted where the graph is.
-
-    All sizes are known beforehand, so nothing waits for the device.
-    """
-    ordered, positions = torch.sort(units, stable=True)
-    steps = torch.arange(n_in + 1, dtype=units.dtype, device=units.device)
-    columns = torch.searchsorted(ordered, steps)
-    rows = torch.searchsorted(pointers, positions, right=True) - 1
-    return columns, rows, positions
+    return pointers, units.long(), *(t.long() for t in by_input_unit(index.graph, device))
 
 
 def _tile_pointers(graph: LayerGraph, count: int) -> NDArray[np.int64]:
