@@ -419,6 +419,9 @@ def test_what_is_decided_by_the_cpu(rng):
         assert not fits(RULES["set"](), layers)
     twice = [SimpleNamespace(values=torch.ones(1), groups=1, n_out=2**31, n_in=2**30)] * 2
     assert not fits(RULES["set"](), twice)
+    twice = [SimpleNamespace(values=torch.ones(1), groups=1, n_out=2, n_in=2**30)] * 2
+    assert fits(RULES["set"](), twice[:1])
+    assert not fits(RULES["set"](), twice)
     decide_on("cpu", False)
     assert not fits(RULES["set"](), plain)
     layers = {"fc0": plain[0]}

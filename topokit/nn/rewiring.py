@@ -78,7 +78,7 @@ Tensor = torch.Tensor
 
 _DEVICES = {"cuda"}
 
-MOST_CELLS = 1 << 62  # of all layers; more are decided on the CPU
+MOST_CELLS, MOST_INPUTS = 1 << 62, 1 << 31  # of all layers; more are decided on the CPU
 MOST_RECORDED = 1 << 21  # edges of all layers; the decisions for more are launched one by one
 TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 CAPTURED = ({"gradient"}, {"momentum"}, {"activations"})  # of which a rule may need one
@@ -112,6 +112,7 @@ def fits(rule: UpdateRule, layers: Iterable[EdgeLayer]) -> bool:
         and not (rule.memory or rule.prepare or rule.step)
         and all(layer.groups == 1 and layer.values.dtype in TYPES for layer in layers)
         and sum(layer.n_out * layer.n_in for layer in layers) < MOST_CELLS
+        and sum(layer.n_in for layer in layers) < MOST_INPUTS
     )
 
 
@@ -365,13 +366,12 @@ def _uniformly(
             draws.append(Draw(next(key), part.sizes.n_absent, part.n_grow))
     n_edges = sum(part.graph.n_edges for part in parts)
     can_be_recorded = how in BY_VALUES and draws and n_edges <= MOST_RECORDED
-    device = parts[0].values.device
     for more in count():
         if can_be_recorded:
             row, merged = _recorded(data, how, parts, draws, more)
         else:
             row = _row(data, parts)
-            drawn = subsets(draws, device, more=more, wait=how is drop.random)
+            drawn = subsets(draws, row.layer.device, more=more, wait=how is drop.random)
             merged = _moved(row, how, parts, *drawn)
         told = merged.facts.tolist()
         short, *numbers = told[: -row.n_facts]
