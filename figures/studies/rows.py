@@ -6,7 +6,6 @@ the script again with the folders of further runs adds theirs. A run that has mo
 one in the table replaces it; no other row changes.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -107,8 +106,9 @@ def whole_seeds(table, conditions, by):
     ----------
     table : pandas.DataFrame
         With the columns ``arm`` and ``seed``.
-    conditions : iterable of str, or mapping
-        All planned ones; or those of each value of the first column of `by`, where they differ.
+    conditions : iterable of str, or callable
+        All planned ones; or a function of the value of the first column of `by` that returns those
+        planned there.
     by : list of str
         Columns that name a group, such as the data set.
 
@@ -119,12 +119,11 @@ def whole_seeds(table, conditions, by):
     """
     if not len(table):
         raise SystemExit("expected finished runs in the folders, or rows of earlier ones, got none")
-    kept = [
-        part
-        for key, part in table.groupby([*by, "seed"], sort=False)
-        if {*(conditions[key[0]] if isinstance(conditions, Mapping) else conditions)}
-        <= {*part["arm"]}
-    ]
+    kept = []
+    for key, part in table.groupby([*by, "seed"], sort=False):
+        planned = conditions(key[0]) if callable(conditions) else conditions
+        if set(planned) <= set(part["arm"]):
+            kept.append(part)
     if not kept:
         raise SystemExit("no seed is whole yet: of none have all conditions finished")
     return pd.concat(kept, ignore_index=True)

@@ -229,7 +229,7 @@ def make(sweeps):
     planned = {}
     for run in load_study(STUDY).runs():
         planned.setdefault(run.cell["case"], set()).add(run.arm)
-    layers, overlap = (whole_seeds(table, planned, CELL) for table in (layers, overlap))
+    layers, overlap = (whole_seeds(t, planned.__getitem__, CELL) for t in (layers, overlap))
     runs = outcomes(layers, accuracy)
     draw(overlap, runs)
     write(f"{STUDY}_tests", tests(runs))

@@ -91,7 +91,11 @@ def test_seeds_are_whole_when_all_conditions_have_finished(rows):
         rows.whole_seeds(table[:0], ["set"], ["data"])
     assert len(rows.whole_seeds(table, ["set", "static"], [])) == 5
     planned = {"a": ["set"], "b": ["set", "static", "rigl"]}
-    assert rows.whole_seeds(table, planned, ["data"])["data"].tolist() == ["a", "a", "a"]
+    assert rows.whole_seeds(table, planned.__getitem__, ["data"])["data"].tolist() == [
+        "a",
+        "a",
+        "a",
+    ]
 
 
 def test_a_row_says_what_the_fit_says(rows):
