@@ -745,6 +745,9 @@ def test_arrays_move_into_the_memory_of_those_before(rng):
         assert now is old
         assert torch.equal(now, new)
     assert before.on(device, card.by_output).units.tolist() == before.graph.indices.tolist()
+    units = after.on(device, card.by_output).units
+    after.take_over(after)
+    assert after.on(device, card.by_output).units is units
 
     def same_sizes(index, before):
         return all(old.shape == new.shape for old, new in index.pairs_with(before))

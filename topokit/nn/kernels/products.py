@@ -183,8 +183,9 @@ class EdgeIndex:
         To be called once those were overwritten (`pairs_with`): a step that was recorded reads them
         there.
         """
-        self._kept.update(before._kept)
-        before._kept.clear()
+        if before is not self:  # the graph may be the same, and its values in other memory
+            self._kept.update(before._kept)
+            before._kept.clear()
 
 
 def _edge_ids(index: EdgeIndex, device: torch.device) -> tuple[torch.Tensor, ...]:
