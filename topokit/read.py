@@ -76,7 +76,9 @@ def topology_of(
         more than two dimensions (convolutions) are flattened: shape ``(n_out, in * kernel)``.
         Vectors do not count as layers; nor, in a module, do embeddings. (In a bare state dict an
         embedding cannot be distinguished from a linear layer and is listed as one; nor can the
-        groups of a convolution be seen there.)
+        groups of a convolution be seen there.) A weight with two names is one layer. Integers that
+        are no mask are left out, as codes of quantized weights, unless they are of 8 bits with a
+        sign and no zero point.
 
     Warns
     -----
@@ -374,7 +376,7 @@ def _of_matrix(matrix: Any, options: Reading) -> Any:
     if zeros:
         options.notes.append(
             f"{zeros} of the {len(values)} stored entries are zero; they are edges "
-            "(matrix.eliminate_zeros() removes them)"
+            "(matrix = matrix.tocsr(), then matrix.eliminate_zeros(), removes them)"
         )
     options.note_not_finite({"the matrix": count_not_finite(values)})
     if graph.n_edges < len(rows):

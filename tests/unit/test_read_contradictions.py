@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from topokit.foreign import ReadingNote
+from topokit.nn.sparsify import sparsify
 from topokit.read import topology_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
@@ -73,6 +74,17 @@ def test_a_diagonal_against_the_symmetry_is_refused(tmp_path, kind, body, words)
     path = tmp_path / "a.mtx"
     path.write_text(f"%%MatrixMarket matrix {kind}\n{body}")
     with pytest.raises(ValueError, match=words):
+        topology_of(path)
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e400"])
+@pytest.mark.parametrize(
+    "body", ["coordinate real general\n2 2 1\n2 1 {}", "array real general\n1 2\n1\n{}"]
+)
+def test_numbers_in_matrix_market_are_finite(tmp_path, body, number):
+    path = tmp_path / "a.mtx"
+    path.write_text(f"%%MatrixMarket matrix {body.format(number)}\n")
+    with pytest.raises(ValueError, match=r"expected finite numbers in column [13]"):
         topology_of(path)
 
 
@@ -214,3 +226,95 @@ def test_a_mask_decides_whatever_the_weights_are():
     mask = torch.tensor([[1.0, 0, 0], [0, 0, 1.0]])
     found = topology_of({"fc.weight": torch.tensor(BAD), "fc.weight_mask": mask})
     assert found["fc"].edge_ids.tolist() == [0, 5]
+
+
+# --- integers as weights --------------------------------------------------------------------------
+
+CODES = torch.tensor([[0, 5, -3], [7, 0, 0]], dtype=torch.int8)
+ABSENT = {"fc.weight_zero_point": torch.zeros(2), "fc.zeros": torch.zeros(1, dtype=torch.int32)}
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_packed_codes_are_no_weights(dtype):
+    """Such as weights of four bits, two in a byte: rows and columns are not those of the layer."""
+    packed = {"fc.weight": CODES.to(dtype), "fc.weight.absmax": torch.ones(3)}
+    with pytest.raises(
+        ValueError, match=r"no layer that can be read; left out: fc \(codes of quant"
+    ):
+        topology_of(packed)
+    with pytest.warns(
+        ReadingNote, match=r"left out: fc \(codes of quantized weights in u?int\d+, of"
+    ):
+        assert list(topology_of({**packed, "last.weight": torch.ones(2, 2)})) == ["last"]
+
+
+def test_codes_of_eight_bits_without_a_zero_point_are_weights():
+    for more in ({}, {"fc.SCB": torch.ones(2)}, ABSENT, {"other.zero_point": torch.ones(1)}):
+        with pytest.warns(ReadingNote, match="integers, of which 0 is taken for a weight of 0: fc"):
+            found = topology_of({"fc.weight": CODES, **more})["fc"]
+        assert found.edge_ids.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["weight_zero_point", "zero_point", "weight.zero_point", "qzeros"])
+def test_a_zero_point_hides_which_codes_stand_for_0(name):
+    with pytest.raises(ValueError, match=r"left out: fc \(quantized with a zero point"):
+        topology_of({"fc.weight": CODES + 3, f"fc.{name}": torch.tensor([3, 0])})
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32, torch.int64, torch.bool])
+@pytest.mark.parametrize("one", [1, 100])
+def test_patterns_of_integers_are_edges_as_before(dtype, one):
+    pattern = ((CODES != 0) * one).to(dtype)
+    for state in ({"fc.weight": pattern}, {"fc.weight": CODES.int(), "fc.mask": CODES != 0}):
+        assert topology_of(state)["fc"].edge_ids.tolist() == [1, 2, 3]
+
+
+def test_codes_in_a_module_are_read_as_those_in_a_state_dict():
+    class Quantized(nn.Linear):
+        def __init__(self, codes, **more):
+            super().__init__(3, 2)
+            self.weight = nn.Parameter(codes, requires_grad=False)
+            for name, tensor in more.items():
+                self.register_buffer(name, tensor)
+
+    moved = {"weight_zero_point": torch.ones(2)}
+    model = nn.Sequential(
+        Quantized(CODES.to(torch.uint8)), Quantized(CODES, **moved), Quantized(CODES)
+    )
+    words = r"^0 is left out \(codes.*; 1 is left out.*; 2 has integers"
+    with pytest.warns(ReadingNote, match=words):
+        found = topology_of(model)
+    assert {name: graph.edge_ids.tolist() for name, graph in found.items()} == {"2": [1, 2, 3]}
+
+
+# --- one weight with two names --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("file", [False, True])
+def test_a_weight_with_two_names_is_one_layer(tmp_path, sparse, file):
+    first, last = nn.Linear(6, 6), nn.Linear(6, 4)
+    if sparse:
+        first = sparsify(first, density=0.4, rng=0)
+    model = nn.Sequential(first, nn.ReLU(), first, last)
+    if not sparse:
+        model[2] = nn.Linear(6, 6)
+        model[2].weight = first.weight
+    state = model.state_dict()
+    if file:
+        torch.save(state, tmp_path / "a.pt")
+        state = tmp_path / "a.pt"
+    with pytest.warns(ReadingNote, match=r"^2 holds the weight of 0, which is listed once$"):
+        found = topology_of(state)
+    assert [(name, graph.n_in) for name, graph in found.items()] == [("0", 6), ("3", 6)]
+
+
+def test_equal_weights_and_parts_of_one_tensor_are_layers_of_their_own():
+    whole = torch.ones(4, 4)
+    state = {"a.weight": whole[:2], "b.weight": whole[2:], "c.weight": whole.t()[:2, :3]}
+    state |= {
+        "d.weight": torch.ones(2, 4),
+        "e.weight": torch.ones(2, 4),
+        "f.weight": torch.ones(0, 4),
+    }
+    assert list(topology_of(state | {"g.weight": torch.ones(0, 4)})) == list("abcdefg")

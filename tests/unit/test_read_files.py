@@ -263,7 +263,7 @@ def test_masks_of_another_state_dict_are_not_used(weight, mask):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ReadingNote)
             assert same(topology_of(content, entry=entry)["fc"], cells)
-    sam = {"mask_decoder.fc.weight": weight, "decoder.fc.weight": weight}
+    sam = {"mask_decoder.fc.weight": weight, "decoder.fc.weight": weight.clone()}
     assert all(graph.density == 1 for graph in topology_of(sam).values())
 
 

@@ -153,7 +153,11 @@ def _numbers(raw: bytes, at: int, types: list[str]) -> list[NDArray[Any]]:
             number, kind = int(place[1]), types[int(place[1])]
             wanted = "finite numbers" if kind == "float64" else "integers"
             raise ValueError(f"expected {wanted} in column {number + 1}") from None
-    return [frame[column].to_numpy() for column in frame.columns]
+    columns = [frame[column].to_numpy() for column in frame.columns]
+    for number, column in enumerate(columns):
+        if column.dtype.kind == "f" and not np.isfinite(column).all():
+            raise ValueError(f"expected finite numbers in column {number + 1}")
+    return columns
 
 
 def _sparse(raw: bytes, at: int, sizes: list[int], fields: int, symmetry: str) -> Any:

@@ -19,6 +19,7 @@ from topokit.foreign import ReadingNote
 from topokit.graph import LayerGraph, Topology
 from topokit.nn.kinds import Weight, graph_of, has_no_layers, joined, weights_of
 from topokit.nn.layers import EdgeLayer
+from topokit.nn.masks import is_coded, why_unread
 
 __all__ = ["computed_name", "kept_edges", "layers_in", "parts_of", "topology_of_module"]
 
@@ -103,6 +104,11 @@ def topology_of_module(module: nn.Module) -> Topology:
                 notes.append(f"{layer} holds the weight of {first}, which is listed once")
             else:
                 pattern = _pattern(part, weight.leaf, layer)
+                if why := why_unread(pattern, _zero_points(part)):
+                    notes.append(f"{layer} is left out ({why})")
+                    continue
+                if is_coded(pattern):
+                    notes.append(f"{layer} has integers, of which 0 is taken for a weight of 0")
                 if n := count_not_finite(pattern):
                     notes.append(f"{n} weights of {layer} are nan or infinite; they are edges")
                 topology[layer] = graph_of(weight, pattern)
@@ -118,6 +124,12 @@ def topology_of_module(module: nn.Module) -> Topology:
         more = f"; and {len(notes) - _NAMED} more" if len(notes) > _NAMED else ""
         warnings.warn("; ".join(notes[:_NAMED]) + more, ReadingNote, stacklevel=3)
     return topology
+
+
+def _zero_points(part: nn.Module) -> list[torch.Tensor]:
+    """Return a module's own tensors whose name says zero, as that of zero points does."""
+    own = {**dict(part.named_parameters(recurse=False)), **dict(part.named_buffers(recurse=False))}
+    return [tensor for name, tensor in own.items() if "zero" in name]
 
 
 def kept_edges(graph: LayerGraph, mask: torch.Tensor | None) -> LayerGraph:

@@ -6,14 +6,19 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import nn
 
 from topokit.graph import LayerGraph
 
 __all__ = [
+    "BLOCKS",
+    "COMPRESSED",
     "Weight",
     "check_module",
+    "compressed_matrix",
     "graph_of",
     "has_no_layers",
     "joined",
@@ -26,6 +31,10 @@ _NO_LAYERS: tuple[type[nn.Module], ...] = (
     nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU,
     nn.modules.batchnorm._NormBase,
 )  # fmt: skip
+
+BLOCKS = (torch.sparse_bsr, torch.sparse_bsc)
+COMPRESSED = (torch.sparse_csr, torch.sparse_csc, *BLOCKS)
+"""Layouts of sparse tensors with compressed rows or columns, `BLOCKS` those of dense blocks."""
 
 
 class Weight(NamedTuple):
@@ -188,3 +197,30 @@ def graph_of(weight: Weight, tensor: torch.Tensor) -> LayerGraph:
         ids = pair[0] * width + pair[1]
     shape = (int(n_out), int(width) * weight.groups)
     return LayerGraph.from_ids_in_groups(ids, shape, weight.groups)
+
+
+def compressed_matrix(tensor: torch.Tensor) -> Any:
+    """Return a tensor of compressed rows or columns, of numbers or blocks, as a matrix of scipy.
+
+    Its numbers are True at each stored entry.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore")  # torch calls them beta
+    ...     compressed_matrix(torch.eye(4).to_sparse_bsc((2, 2))).nnz
+    8
+    """
+    shape = int(tensor.shape[0]), int(tensor.shape[1])
+    by_row = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)
+    pointers = (tensor.crow_indices() if by_row else tensor.ccol_indices()).numpy()
+    inner = (tensor.col_indices() if by_row else tensor.row_indices()).numpy()
+    stored = np.ones(tuple(tensor.values().shape), bool)
+    if tensor.layout not in BLOCKS:
+        build = sp.csr_array if by_row else sp.csc_array
+        return build((stored, inner, pointers), shape=shape)
+    if by_row:
+        return sp.bsr_array((stored, inner, pointers), shape=shape)
+    turned = stored.transpose(0, 2, 1)  # scipy has blocks by rows only
+    return sp.bsr_array((turned, inner, pointers), shape=shape[::-1]).T

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import torch
 
-__all__ = ["Masks", "is_mask", "says_mask"]
+from topokit.foreign import check_bytes
+
+__all__ = ["Masks", "is_coded", "is_mask", "says_mask", "why_unread", "zero_points"]
 
 WORD = re.compile(r"[._]+")
 MASK_WORDS = frozenset({"mask", "masks"})
@@ -92,3 +94,67 @@ def is_mask(tensor: torch.Tensor) -> bool:
     if tensor.dtype == torch.bool or tensor.is_meta or tensor.layout != torch.strided:
         return not tensor.is_meta
     return bool(((tensor == 0) | (tensor == 1)).all())
+
+
+def is_coded(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor has integers that are no pattern: more than one number besides 0.
+
+    Such are the codes of quantized weights.
+
+    Examples
+    --------
+    >>> [is_coded(torch.tensor(numbers)) for numbers in ([0, 7, 7], [0, 7, 3], [0.0, 7.0, 3.0])]
+    [False, True, False]
+    """
+    real = tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool
+    if real or tensor.layout != torch.strided or _without_numbers(tensor):
+        return False
+    check_bytes(tensor.numel(), tensor.untyped_storage().nbytes())
+    try:
+        others = tensor[tensor != 0]
+    except (RuntimeError, NotImplementedError):  # a type that cannot be compared
+        return False
+    return bool((others != others[:1]).any())
+
+
+def why_unread(tensor: torch.Tensor, zero_points: Iterable[torch.Tensor]) -> str:
+    """Return why it is not known which weights are zero, given their codes; "" if it is.
+
+    In eight bits with a sign there is one code for each weight, and 0 stands for 0 unless a zero
+    point is moved. Other types of integers hold several weights in a number (two of four bits, say)
+    or have no sign, so that another number than 0 stands for 0.
+
+    Examples
+    --------
+    >>> codes = torch.tensor([[0, 7], [3, 0]])
+    >>> why_unread(codes.to(torch.int8), []), why_unread(codes.to(torch.int8), [torch.tensor([3])])
+    ('', 'quantized with a zero point: which codes stand for 0 is not known here')
+    """
+    if not is_coded(tensor):
+        return ""
+    if tensor.dtype != torch.int8:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        return f"codes of quantized weights in {kind}, of which it is not known which stand for 0"
+    if any(_without_numbers(point) or bool((point.float() != 0).any()) for point in zero_points):
+        return "quantized with a zero point: which codes stand for 0 is not known here"
+    return ""
+
+
+def zero_points(state: Mapping[str, torch.Tensor]) -> dict[str, list[torch.Tensor]]:
+    """Return the tensors whose name says zero, by the beginning of the names of their layer.
+
+    Examples
+    --------
+    >>> list(zero_points({"fc.weight_zero_point": torch.ones(1), "fc.weight": torch.ones(2, 2)}))
+    ['fc.']
+    """
+    found: dict[str, list[torch.Tensor]] = {}
+    for key, tensor in state.items():
+        prefix, point, leaf = key.rpartition(".")
+        if "zero" in leaf:
+            found.setdefault((prefix + point).removesuffix("weight."), []).append(tensor)
+    return found
+
+
+def _without_numbers(tensor: torch.Tensor) -> bool:
+    return tensor.is_meta or tensor.is_quantized or tensor.is_nested

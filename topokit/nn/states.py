@@ -7,14 +7,23 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 
 from topokit.foreign import Reading, check_bytes, check_units, printable
 from topokit.graph import LayerGraph, Topology
 from topokit.graph.convert import from_coordinates, from_dense, stored_entries
 from topokit.nn.extract import count_not_finite, kept_edges
-from topokit.nn.masks import DEPTH, MASK_WORDS, Masks, is_mask, says_mask
+from topokit.nn.kinds import BLOCKS, COMPRESSED, compressed_matrix
+from topokit.nn.masks import (
+    DEPTH,
+    MASK_WORDS,
+    Masks,
+    is_coded,
+    is_mask,
+    says_mask,
+    why_unread,
+    zero_points,
+)
 
 __all__ = ["topology_of_state"]
 
@@ -23,9 +32,6 @@ _STORED_AS = ("_orig", "_v", "")  # of pruning and old spectral norm; of old wei
 _NO_STATE = re.compile(r"(.*_)?(optim\w*|schedulers?)(_.*)?|masks?|sparsifier|scaler")
 
 _MOST = 6  # names in a note
-
-_BLOCKS = (torch.sparse_bsr, torch.sparse_bsc)
-_COMPRESSED = (torch.sparse_csr, torch.sparse_csc, *_BLOCKS)
 
 
 def topology_of_state(content: Any, options: Reading | None = None) -> Topology:
@@ -181,6 +187,9 @@ class _StateReader:
         self.input_first: list[str] = []  # weights whose bias shows that they are (in, out)
         self.either: list[str] = []  # square weights, whose bias shows nothing
         self.against: list[str] = []
+        self.coded: list[str] = []  # weights as integers
+        self.zero_points = zero_points(state)
+        self.owners: dict[Any, str] = {}  # the layer of each piece of memory
         self.zeros = 0
         self.not_finite: dict[str, int] = {}
 
@@ -188,7 +197,11 @@ class _StateReader:
         """Read the layer of which `key` is the weight or the stored graph, if it is of one."""
         prefix, leaf = _split(key)
         if leaf == "indptr" and {f"{prefix}indices", f"{prefix}shape"} <= self.state.keys():
-            self._put(prefix[:-1] or "layer", self._stored(prefix))
+            layer, graph = prefix[:-1] or "layer", self._stored(prefix)
+            names = [prefix + name for name in ("indices", "values")]
+            held = [self.state[name] for name in names if name in self.state]
+            if not self._is_known(layer, *held):
+                self._put(layer, graph)
             return
         if leaf == "bitmask" and {f"{prefix}compressed", f"{prefix}shape"} <= self.state.keys():
             self._put(prefix[:-1].removesuffix(".weight") or "layer", self._packed(prefix))
@@ -207,7 +220,13 @@ class _StateReader:
         if mask is not None:
             self.masks.used.add(mask)
             cells = self._masked(mask, tensor, layer)
+        elif key == weight and self._is_known(layer, tensor):
+            return
+        elif why := why_unread(tensor, self.zero_points.get(outer, ())):
+            self.left_out.append(f"{layer} ({why})")
+            return
         else:
+            self.coded += [layer] * is_coded(tensor)
             cells = self._computed(prefix, leaf, tensor, layer)
         if cells is None:
             return
@@ -224,6 +243,16 @@ class _StateReader:
         if re.fullmatch("[qkv]_proj_weight", base):
             layer = f"{outer}{base[:6]}"
         self.add(layer, cells, input_first=input_first)
+
+    def _is_known(self, layer: str, *tensors: torch.Tensor) -> bool:
+        """Note a layer whose tensors are those of one before, tied to it; return whether it is."""
+        if any(t.layout != torch.strided or t.is_meta or not t.numel() for t in tensors):
+            return False
+        place = tuple((t.data_ptr(), t.dtype, t.shape, t.stride()) for t in tensors)
+        first = self.owners.setdefault(place, layer)
+        if first != layer:
+            self.notes.append(f"{layer} holds the weight of {first}, which is listed once")
+        return first != layer
 
     def add(self, layer: str, tensor: torch.Tensor, *, input_first: bool = False) -> None:
         """Add the pattern of a tensor of two or more dimensions."""
@@ -377,14 +406,14 @@ class _StateReader:
                     raise ValueError(f"indices outside dimension {axis} of {layer!r}")
             rows, rest = index[0], np.ravel_multi_index(tuple(index[1:]), sizes)
             shape = (int(tensor.shape[0]), int(np.prod(sizes, dtype=np.float64)))
-        elif tensor.layout in _COMPRESSED and tensor.ndim == 2:
+        elif tensor.layout in COMPRESSED and tensor.ndim == 2:
             values = tensor.values()
-            if values.ndim != (3 if tensor.layout in _BLOCKS else 1):
+            if values.ndim != (3 if tensor.layout in BLOCKS else 1):
                 self.left_out.append(f"{layer} (a sparse tensor of dense blocks)")
                 return None
             shape = (int(tensor.shape[0]), int(tensor.shape[1]))
             check_units(*shape, values.numel())
-            rows, rest, _ = stored_entries(_compressed(tensor, shape))
+            rows, rest, _ = stored_entries(compressed_matrix(tensor))
         else:
             self.left_out.append(f"{layer} ({tensor.layout} of {tensor.ndim} dimensions)")
             return None
@@ -409,6 +438,10 @@ class _StateReader:
         if self.input_first:
             self.notes.append(
                 f"read as (n_in, n_out), as their biases show: {_some(self.input_first)}"
+            )
+        if self.coded:
+            self.notes.append(
+                f"integers, of which 0 is taken for a weight of 0: {_some(self.coded)}"
             )
         if self.against:
             self.notes.append(
@@ -447,21 +480,6 @@ class _StateReader:
             )
         if rest:
             self.notes.append(f"not read, by its name no weight: {_shaped(list(rest), rest)}")
-
-
-def _compressed(tensor: torch.Tensor, shape: tuple[int, int]) -> Any:
-    """Return a tensor of compressed rows or columns, of numbers or blocks, as a matrix of scipy."""
-    by_row = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)
-    pointers = (tensor.crow_indices() if by_row else tensor.ccol_indices()).numpy()
-    inner = (tensor.col_indices() if by_row else tensor.row_indices()).numpy()
-    stored = np.ones(tuple(tensor.values().shape), bool)
-    if tensor.layout not in _BLOCKS:
-        build = sp.csr_array if by_row else sp.csc_array
-        return build((stored, inner, pointers), shape=shape)
-    if by_row:
-        return sp.bsr_array((stored, inner, pointers), shape=shape)
-    turned = stored.transpose(0, 2, 1)  # scipy has blocks by rows only
-    return sp.bsr_array((turned, inner, pointers), shape=shape[::-1]).T
 
 
 def _thirds(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
