@@ -227,3 +227,61 @@ def test_an_integer_is_a_seed(rng):
     x, y = rng.standard_normal((2, 20))
     for function in (paired, rank_correlation):
         assert function(x, y, rng=3) == function(x, y, rng=np.random.default_rng(3))
+
+
+ALMOST = [  # on paper their sum is 0, as numbers of the computer it is not
+    ([-0.9, 2.6, -1.3, -0.3, 1.7, 0.4], [0.7, 0.3, 0.6, -0.2, 0.3, 0.5]),
+    ([-1.4, 0.9, -0.6, 1.3, 0.3], [0.4, -0.9, 0.0, 0.8, 0.2]),
+    ([1, 0, 0, 0, 1, -3, 1, 1], [0.7, -0.1, 0.1, 0.2, -0.3, 0.1, -0.2, 0.5]),
+]
+
+
+@pytest.mark.parametrize(("a", "b"), ALMOST)
+def test_a_difference_of_0_but_for_rounding_is_beyond_none(a, b):
+    assert 0 < abs(np.subtract(a, b).sum()) < 1e-15
+    assert paired(a, b, rng=0).permutation_p == 1
+    assert paired(a * 3, b * 3, rng=0).permutation_p == 1  # random sign changes
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [([3, 2, 2, 1, 2], [2, 1, 2, 2, 2]), ([2, 2, 3, 1, 2], [1, 1, 1, 1, 0])],
+)
+def test_correlations_equal_but_for_rounding_are_not_beyond_each_other(x, y):
+    observed = stats.spearmanr(x, y).statistic
+    assert abs(observed) < 1e-15
+    assert rank_correlation(x, y, rng=0).p == 1
+    assert rank_correlation(x * 2, y * 2, strata=[0] * len(x) + [1] * len(x), rng=0).p == 1
+
+
+def test_differences_equal_on_paper_have_equal_ranks():
+    hundred = np.array([83, 82, 84, 85, 81, 80, 79]), np.array([82, 81, 85, 83, 80, 82, 78])
+    a, b = (each / 100 for each in hundred)
+    assert len(set(np.abs(a - b))) > len(set(np.abs(hundred[0] - hundred[1])))
+    expected = stats.wilcoxon(hundred[0] - hundred[1]).pvalue
+    assert paired(a, b, rng=0).wilcoxon_p == expected
+    assert paired(a * 1e-9, b * 1e-9, rng=0).wilcoxon_p == expected
+    assert np.isnan(paired([0.1 + 0.2, 0.5], [0.3, 0.5], rng=0).wilcoxon_p)
+
+
+@pytest.mark.parametrize(
+    ("a", "n", "mean"),
+    [
+        ([np.inf, 1, 2], 3, np.inf), ([-np.inf, 1, 2], 3, -np.inf),
+        ([np.inf, -np.inf, 2], 3, np.nan), ([np.inf, np.nan, 2], 2, np.inf), ([np.inf], 1, np.inf),
+    ],
+)  # fmt: skip
+def test_infinite_values_leave_no_interval_and_no_p(a, n, mean):
+    found = mean_interval(a)
+    assert found.n == n
+    assert np.array_equal([found.mean], [mean], equal_nan=True)
+    assert np.isnan(found[2:]).all()
+    both = paired(a, np.zeros(len(a)), rng=0)
+    assert both.n == n
+    assert np.isnan(both[2:]).all()
+    assert paired([np.inf, 1, 2], [np.inf, 0, 1], rng=0)[:2] == (2, 1.0)
+
+
+def test_intervals_of_correlations_stay_within_1():
+    found = rank_correlation(range(10), range(10), rng=0)
+    assert found.low <= found.high <= found.rho == 1

@@ -29,6 +29,7 @@ __all__ = [
 
 EXACT = 12  # number of pairs up to which all sign changes are enumerated
 RESAMPLES = 9999
+ROUNDED = 1e-9  # relative to its largest possible value: two statistics that are closer are equal
 FEWEST = 10  # points below which a bootstrap interval of a correlation covers too little
 
 
@@ -80,7 +81,8 @@ def mean_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
     -------
     Interval
         One value has a mean but no interval: `sd`, `low` and `high` are nan. With no value all
-        but `n` are nan.
+        but `n` are nan. With an infinite value the mean is infinite (nan with both signs) and there
+        is no interval.
 
     Raises
     ------
@@ -118,6 +120,8 @@ def mean_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
     nan = float("nan")
     if x.size < 2:
         return Interval(x.size, float(x[0]) if x.size else nan, nan, nan, nan)
+    if np.isinf(x).any():
+        return Interval(x.size, sum(x.tolist()), nan, nan, nan)
     mean, sd = float(x.mean()), float(x.std(ddof=1))
     half = float(stdtrit(x.size - 1, (1 + level) / 2)) * sd / float(np.sqrt(x.size))
     return Interval(x.size, mean, sd, mean - half, mean + half)
@@ -152,8 +156,8 @@ def paired(
     Returns
     -------
     Paired
-        Undefined numbers are nan (fewer than two pairs; p-values also where all differences
-        are 0).
+        Undefined numbers are nan (fewer than two pairs, or an infinite difference; p-values also
+        where all differences are 0).
 
     Raises
     ------
@@ -184,21 +188,25 @@ def paired(
         raise ValueError(
             f"expected two conditions of one length, got shapes {x.shape} and {y.shape}"
         )
-    d = _finite(x - y)
+    with np.errstate(invalid="ignore"):  # two equal infinite values have no difference
+        d = x - y
+    x, y, d = (each[~np.isnan(d)] for each in (x, y, d))
     interval = mean_interval(d, level=level)
     nan = float("nan")
-    if d.size < 2 or not d.any():
+    if d.size < 2 or not d.any() or np.isinf(d).any():
         return Paired(d.size, interval.mean, interval.low, interval.high, nan, nan, nan)
+    observed = abs(d.sum()) - ROUNDED * np.abs(d).sum()  # sums that are equal but for rounding
     if d.size <= EXACT:
         signs = np.array(list(itertools.product((1, -1), repeat=d.size)))
-        p = float(np.mean(np.abs(signs @ d) >= abs(d.sum()) * (1 - 1e-9)))
+        p = float(np.mean(np.abs(signs @ d) >= observed))
     else:
         signs = rng.choice((-1, 1), size=(resamples, d.size))
-        p = _tail(int(np.sum(np.abs(signs @ d) >= abs(d.sum()) * (1 - 1e-9))), resamples)
+        p = _tail(int(np.sum(np.abs(signs @ d) >= observed)), resamples)
     error = interval.sd / np.sqrt(d.size)
     alike = error <= 1e-12 * abs(interval.mean)
     t_p = 0.0 if alike else float(2 * stdtr(d.size - 1, -abs(interval.mean) / error))
-    wilcoxon_p = float(wilcoxon(d).pvalue)
+    tied = _tied(d, max(np.abs(x).max(), np.abs(y).max()))
+    wilcoxon_p = float(wilcoxon(tied).pvalue) if tied.any() else nan
     low, high = interval.low, interval.high
     return Paired(d.size, interval.mean, low, high, p, t_p, wilcoxon_p)
 
@@ -300,7 +308,7 @@ def rank_correlation(
     for own in members:
         moved[:, own] = rng.permuted(np.tile(b[own], (resamples, 1)), axis=1)
         drawn[:, own] = rng.choice(own, (resamples, own.size))
-    p = _tail(int(np.sum(np.abs(moved @ a) >= abs(rho) * (1 - 1e-9))), resamples)
+    p = _tail(int(np.sum(np.abs(moved @ a) >= abs(rho) - ROUNDED)), resamples)
     low = high = nan
     if n >= FEWEST:
         again = _residuals(data[:, drawn], members)
@@ -308,7 +316,8 @@ def rank_correlation(
         seen = seen[~np.isnan(seen)]
         if seen.size > resamples // 2:
             low, high = np.percentile(seen, [50 * (1 - level), 50 * (1 + level)])
-    return Correlation(n, float(np.clip(rho, -1, 1)), float(low), float(high), p)
+    rho, low, high = (float(value) for value in np.clip([rho, low, high], -1, 1))
+    return Correlation(n, rho, low, high, p)
 
 
 def adjusted(p_values: ArrayLike, *, method: str = "holm") -> NDArray[np.float64]:
@@ -371,6 +380,15 @@ def _finite(values: ArrayLike) -> NDArray[np.float64]:
     if x.ndim != 1:
         raise ValueError(f"expected a vector of values, got shape {x.shape}")
     return x[~np.isnan(x)]
+
+
+def _tied(d: NDArray[np.float64], largest: float) -> NDArray[np.float64]:
+    """Return differences rounded so that those are equal which are equal but for rounding.
+
+    0.83 - 0.82 and 0.82 - 0.81 differ by 1e-16, which would decide on their ranks. `largest` is the
+    largest of the numbers they are differences of.
+    """
+    return np.round(d / (1e-12 * largest))
 
 
 def _check_level(level: float) -> None:

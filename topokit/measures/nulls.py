@@ -305,8 +305,9 @@ def _score(value: float, found: NDArray[np.float64]) -> NullScore:
     if np.isnan(value) or np.isnan(found).any():
         return NullScore(value, NAN, NAN, NAN, NAN)
     mean, sd = float(found.mean()), float(found.std(ddof=1))
-    above = int(np.count_nonzero(found >= value))
-    below = int(np.count_nonzero(found <= value))
+    near = 1e-9 * max(1.0, abs(value))  # values that differ less are equal but for rounding
+    above = int(np.count_nonzero(found >= value - near))
+    below = int(np.count_nonzero(found <= value + near))
     p_value = min(1.0, 2 * (min(above, below) + 1) / (found.size + 1))
     fixed = sd <= 1e-9 * max(1.0, abs(mean))
     return NullScore(value, mean, sd, NAN if fixed else (value - mean) / sd, p_value)
