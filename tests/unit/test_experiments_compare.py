@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from topokit.cli.studies import _note_runs
+from topokit.experiments import compare as comparing
 from topokit.experiments.compare import compare, run_rows
 from topokit.experiments.config import load_recipe
 from topokit.experiments.record import History, best_epoch
@@ -231,3 +233,17 @@ assert main(["compare", {str(swept.directory)!r}]) == 0
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_runs_that_end_with_nan_are_not_counted(swept, rng, monkeypatch, capsys):
+    """Such as a model without labels that diverges after its last checked step."""
+    histories, rows = comparing._rows([swept.directory], list(comparing.MEASURES))
+    rows.loc[(rows["group"] == "set") & (rows["seed"] == 1), "value"] = np.nan
+    monkeypatch.setattr(comparing, "_rows", lambda *_: (histories, rows))
+    found = compare([swept.directory], rng=rng)
+    assert found.groups["n"].tolist() == [2, 3]
+    left = rows[(rows["group"] == "set") & rows["value"].notna()]["value"]
+    assert found.groups["value"][0] == pytest.approx(left.mean())
+    assert found.pairs["n"].tolist() == [2]
+    _note_runs(found.runs)
+    assert "set-seed1 ended with a test_accuracy of nan: it is left out" in capsys.readouterr().err

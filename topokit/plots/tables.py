@@ -182,12 +182,22 @@ def compared(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _interval(values: Sequence[float], digits: int) -> str:
-    """Return a mean and its 95 % interval as text; one value has none."""
+    """Return a mean and its 95 % interval as text; one value has none.
+
+    Values that are nan are left out, and the number of the others is said.
+
+    Examples
+    --------
+    >>> _interval([0.5], 2), _interval([0.5, 0.5, np.nan], 2)
+    ('0.50', '0.50 [0.50, 0.50] (n = 2)')
+    """
     found = mean_interval(values)
     if not found.n:
         return "–"
     text = f"{found.mean:.{digits}f}"
-    return text if found.n < 2 else f"{text} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+    if found.n > 1:
+        text += f" [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+    return text if found.n == len(values) else f"{text} (n = {found.n})"
 
 
 def verdict_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
