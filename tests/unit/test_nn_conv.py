@@ -10,6 +10,7 @@ from tests.unit.test_nn_kernels import random_graph
 from topokit.graph import EdgeUpdate, LayerGraph, sample_absent
 from topokit.graph.convert import channel_graph
 from topokit.nn import SparseConv2d, SparseConvTranspose2d, explain_kernel
+from topokit.nn.sparsify import sparsify
 from topokit.read import topology_of
 
 SHAPES = [
@@ -138,3 +139,20 @@ def test_what_does_not_fit_is_refused(rng):
         )
     with pytest.raises(ValueError, match=r"shape \(4, 18\), got \(4, 9\)"):
         SparseConv2d.from_dense(nn.Conv2d(2, 4, 3), LayerGraph.from_edge_ids([], (4, 9)))
+
+
+@pytest.mark.parametrize("kernel", ["csr", "dense"])
+@pytest.mark.parametrize("dense", [
+    nn.ConvTranspose1d(4, 6, 3, stride=2, groups=2), nn.ConvTranspose2d(4, 6, 3, dilation=2),
+    nn.ConvTranspose3d(4, 6, 2), nn.Conv1d(4, 6, 3), nn.Conv2d(4, 6, 3, groups=2),
+    nn.Conv3d(4, 6, 2),
+])  # fmt: skip
+def test_a_batch_without_samples_has_outputs_of_its_size(dense, kernel):
+    conv = sparsify(copy.deepcopy(dense), density=0.3, kernel=kernel, rng=0)
+    dims = len(dense.kernel_size)
+    x = torch.ones(0, 4, *[7] * dims, requires_grad=True)
+    y = conv(x)
+    assert y.shape == dense(x).shape
+    y.sum().backward()
+    assert x.grad.shape == x.shape
+    assert not conv.values.grad.any()

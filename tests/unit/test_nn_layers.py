@@ -13,6 +13,7 @@ from tests.strategies import edge_updates
 from tests.unit.test_nn_kernels import random_graph
 from topokit.graph import EdgeUpdate, LayerGraph, same_edges, sample_absent
 from topokit.nn import INITS, SparseLinear, explain_kernel, sparse_layers
+from topokit.nn.sparsify import sparsify
 
 
 def layer_of(rng, n_in=20, n_out=10, n_edges=60, **options):
@@ -261,3 +262,25 @@ def test_training_takes_at_most_32_bytes_an_edge(rng):
     held = sum(t.numel() * t.element_size() for t in tensors)
     held += index.graph.indices.nbytes + sum(part.nbytes for part in index.transposed[1:])
     assert held == 28 * layer.nnz
+
+
+X = torch.ones(3, 10)
+NOT_DENSE = {
+    "torch.sparse_coo": X.to_sparse(),
+    "a nested": torch.nested.nested_tensor([X, X[:2]], layout=torch.jagged),
+    "ndarray": X.numpy(),
+    "NoneType": None,
+}
+
+
+@pytest.mark.parametrize("got", NOT_DENSE)
+@pytest.mark.parametrize("kernel", ["csr", "dense"])
+@pytest.mark.parametrize("dense", [
+    nn.Linear(10, 5), nn.Sequential(nn.Linear(10, 5), nn.ReLU(), nn.Linear(5, 2)),
+    nn.Conv1d(3, 5, 2), nn.GRU(10, 5), nn.GRUCell(10, 5), nn.MultiheadAttention(10, 2),
+])  # fmt: skip
+def test_inputs_that_are_no_dense_tensor_are_refused_in_words(dense, kernel, got):
+    layer = sparsify(copy.deepcopy(dense), density=0.4, kernel=kernel, rng=0)
+    arguments = [NOT_DENSE[got]] * (3 if isinstance(dense, nn.MultiheadAttention) else 1)
+    with pytest.raises(TypeError, match=rf"expected (a dense|a torch|padded).* got.* {got}"):
+        layer(*arguments)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from topokit.graph import LayerGraph
+from topokit.nn.kernels import check_input
 from topokit.nn.kinds import matrix_of, weights_of
 from topokit.nn.layers import EdgeLayer, linear_of, sparse_or_dense
 
@@ -156,11 +157,13 @@ class SparseMultiheadAttention(nn.Module):
         Arguments and shapes are those of ``torch.nn.MultiheadAttention``. `is_causal` says that
         `attn_mask`, which must be given, is causal.
         """
-        if query.is_nested or key.is_nested or value.is_nested:
+        if any(getattr(x, "is_nested", False) for x in (query, key, value)):
             raise TypeError(
                 "expected padded tensors with a key_padding_mask, got a nested tensor, which "
                 "sparse attention does not support"
             )
+        for x in (query, key, value):
+            check_input(x)
         if is_causal and attn_mask is None:
             raise ValueError("expected attn_mask with is_causal=True, got none")
         batched = query.ndim == 3

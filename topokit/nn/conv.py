@@ -492,7 +492,8 @@ class _Transposed(_Convolution):
         patches, size = _unfolded(
             F.pad(spread, borders), self.kernel_size, self.dilation, (1,) * self.dims
         )
-        by_cell = patches.view(x.shape[0], self.in_channels, -1, patches.shape[-1])
+        cells = math.prod(self.kernel_size)
+        by_cell = patches.view(x.shape[0], self.in_channels, cells, patches.shape[-1])
         return by_cell.flip(2).flatten(1, 2), size
 
     def _relative_costs(self) -> tuple[float, float, str]:

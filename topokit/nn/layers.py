@@ -17,7 +17,14 @@ from torch import nn
 
 from topokit.graph import EdgeUpdate, LayerGraph, check_per_edge, same_edges
 from topokit.nn.captures import Call, Calls
-from topokit.nn.kernels import KERNEL_CHOICES, Edges, check_types, choose_kernel, edge_product
+from topokit.nn.kernels import (
+    KERNEL_CHOICES,
+    Edges,
+    check_input,
+    check_types,
+    choose_kernel,
+    edge_product,
+)
 from topokit.nn.kernels.graphs import tensors_of
 from topokit.nn.kernels.ops import array_of, autocast_on, composed, dense_weight, uncompiled
 from topokit.nn.kernels.products import EdgeIndex
@@ -484,8 +491,7 @@ def layer_forward(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.T
 
     @wraps(forward)
     def wrapped(self: EdgeLayer, x: torch.Tensor, **options: Any) -> torch.Tensor:
-        if not isinstance(x, torch.Tensor):
-            raise TypeError(f"expected a torch.Tensor as input, got {type(x).__name__}")
+        check_input(x)
         if autocast_on(x):
             with torch.autocast(x.device.type, enabled=False):
                 x = x.to(self.values.dtype) if x.is_floating_point() else x

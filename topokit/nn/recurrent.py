@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from topokit.graph import LayerGraph
+from topokit.nn.kernels import check_input
 from topokit.nn.kinds import weights_of
 from topokit.nn.layers import linear_of, sparse_or_dense
 
@@ -163,6 +164,7 @@ class SparseRecurrent(nn.Module):
             The first state, (num_layers * directions, batch, size); by default zeros.
         """
         packed = isinstance(input, PackedSequence)
+        check_input(input.data if packed else input)
         if packed:
             x, sizes = input.data, input.batch_sizes.tolist()
             order, back = input.sorted_indices, input.unsorted_indices
@@ -303,6 +305,7 @@ class SparseRecurrentCell(nn.Module):
 
     def forward(self, input: torch.Tensor, hx: Any = None) -> Any:
         """Map an input (batch, input_size), or without a batch, and a state to the next state."""
+        check_input(input)
         if input.ndim not in (1, 2) or input.shape[-1] != self.input_size:
             raise ValueError(
                 f"expected an input of (batch, {self.input_size}), got {tuple(input.shape)}"

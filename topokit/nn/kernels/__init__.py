@@ -110,6 +110,7 @@ __all__ = [
     "KERNEL_CHOICES",
     "EdgeIndex",
     "Edges",
+    "check_input",
     "check_types",
     "choose_kernel",
     "edge_chain",
@@ -298,8 +299,7 @@ def edge_product(
     >>> edge_product(torch.ones(1, 2), values, None, EdgeIndex(graph), "dense")
     tensor([[1., 5.]])
     """
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"expected a torch.Tensor as input, got {type(x).__name__}")
+    check_input(x)
     if autocast_on(x):
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(values.dtype) if x.is_floating_point() else x
@@ -360,7 +360,8 @@ def edge_chain(x: torch.Tensor, layers: Sequence[Layer]) -> torch.Tensor | None:
     >>> edge_chain(torch.ones(1, 2), [(values, None, index, "auto", True)] * 2)
     tensor([[ 1., 17.]])
     """
-    plain = isinstance(x, torch.Tensor) and x.ndim == 2 and x.dtype in NATIVE and len(x)
+    plain = isinstance(x, torch.Tensor) and x.layout is torch.strided and not x.is_nested
+    plain = plain and x.ndim == 2 and x.dtype in NATIVE and len(x) > 0
     if not plain or composed(x) or autocast_on(x):
         return None
     width, batch, links = x.shape[1], x.shape[0], []
@@ -402,6 +403,27 @@ def _check(
     if bias is not None and bias.shape != (edges.n_out,):
         raise ValueError(f"expected a bias of shape ({edges.n_out},), got {tuple(bias.shape)}")
     check_types(x, values, bias)
+
+
+def check_input(x: object) -> None:
+    """Raise a TypeError unless an input is a dense tensor.
+
+    Examples
+    --------
+    >>> check_input(torch.eye(2).to_sparse())
+    Traceback (most recent call last):
+    TypeError: expected a dense tensor as input, got one of torch.sparse_coo; x.to_dense() is one
+    """
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"expected a torch.Tensor as input, got {type(x).__name__}")
+    if x.is_nested:
+        raise TypeError(
+            "expected a dense tensor as input, got a nested one; x.to_padded_tensor(0.0) is one"
+        )
+    if x.layout is not torch.strided:
+        raise TypeError(
+            f"expected a dense tensor as input, got one of {x.layout}; x.to_dense() is one"
+        )
 
 
 def check_types(x: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None) -> None:
