@@ -150,13 +150,15 @@ def draw(table):
             ax, own = axes[i, j], table[(table["data"] == data) & (table["init"] == init)]
             for k, arm in enumerate(arms):
                 part = own[own["arm"] == arm].sort_values("epsilon")
-                places = part["epsilon"] * 1.03 ** (k - len(arms) / 2)
+                places = part["epsilon"] * 1.05 ** (k - len(arms) // 2)
                 half = (part["A_high"] - part["A"]).fillna(0)
                 options = {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]}
                 ax.errorbar(places, part["A"], half, ms=4, lw=1, capsize=2, label=arm, **options)
             words = "weights for dense layers" if j == 0 else "He's weights for the edges"
-            n = int(own["n"].max()) if len(own) else 0
-            ax.set(xscale="log", xlabel="epsilon", title=f"{data}, {words} (n = {n})")
+            seeds = sorted({int(n) for n in own["n"]}) or [0]
+            n = " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
+            title = f"{data}, {words} (n = {n})"
+            ax.set(xscale="log", xlabel="epsilon", xlim=(0.75, 13.5), title=title)
             ax.set_xticks([1, 5, 10], ["1", "5", "10"], minor=False)
             ax.set_xticks([], minor=True)
         for ax in axes[:, 0]:
