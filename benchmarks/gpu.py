@@ -665,6 +665,9 @@ def main() -> None:
         compile_all(options.compile.split(","))
         return
     if DRY:
+        from tests.interpreter import patch_once
+
+        patch_once()
         use_on_device("cpu", "triton")
         decide_on("cpu")
         models.chained = lambda parts, x: None  # the CPU's own way through several layers

@@ -26,6 +26,10 @@ from topokit.nn.kernels.recording import copy_all
 from topokit.nn.models import _hidden, set_cnn, set_mlp
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+if INTERPRETED:
+    from tests.interpreter import patch_once
+
+    patch_once()
 DEVICE = "cpu" if INTERPRETED or not torch.cuda.is_available() else "cuda"
 here = pytest.mark.skipif(
     find_spec("triton") is None or not (INTERPRETED or DEVICE == "cuda"),
