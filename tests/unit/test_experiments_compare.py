@@ -210,9 +210,10 @@ def test_the_command(swept, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_report_of_a_sweep(swept, tmp_path, capsys):
+def test_a_report_of_a_sweep(swept, tmp_path, capsys, monkeypatch):
     from topokit.cli import main
 
+    monkeypatch.setattr("topokit.plots.report._gallery", lambda *_: [])  # tested elsewhere
     small = tmp_path / "sweep"
     (small / "runs").mkdir(parents=True)
     (small / "study.toml").touch()
