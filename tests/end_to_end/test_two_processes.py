@@ -25,19 +25,9 @@ def free_port():
 def pair(tmp_path_factory):
     """What each of two processes found; they run all cases one after the other."""
     out, port = tmp_path_factory.mktemp("pair"), str(free_port())
-    command = [sys.executable, "-m", "tests.end_to_end.processes"]
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), "2", port, str(out)], stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [process.communicate(timeout=TIME_LIMIT)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    command = [sys.executable, "-m", "tests.end_to_end.processes", port, str(out)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=TIME_LIMIT)
+    assert done.returncode == 0, done.stderr
     return [torch.load(out / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 

@@ -320,7 +320,7 @@ def test_set_mlp_compiles_to_one_graph(rng):
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("kind", ["linear", "conv"])
 def test_torchs_default_compiler(kind, kernel, monkeypatch):
-    """Without vector instructions: to try which there are and to compile them takes half the time."""
+    """Without vector instructions: to find them and to compile them takes half of the time."""
     monkeypatch.setattr("torch._inductor.cpu_vec_isa.valid_vec_isa_list", list)
     torch._dynamo.reset()
     model, x = network(kind, kernel)

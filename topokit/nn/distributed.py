@@ -13,6 +13,7 @@ import functools
 import gc
 import hashlib
 import inspect
+import itertools
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -105,9 +106,9 @@ class Processes:
             return [self.wrapper]
         wanted = {id(layer) for layer in layers}
         things = gc.get_objects()
-        # The set of types is made without running Python code for each object.
+        # No Python code runs for each object.
         kinds = {kind for kind in set(map(type, things)) if WRAPPER in kind.__mro__}
-        found = [thing for thing in things if type(thing) in kinds] if kinds else []
+        found = itertools.compress(things, map(kinds.__contains__, map(type, things)))
         return [model for model in found if any(id(m) in wanted for m in model.modules())]
 
     def from_first(self, value: T) -> T:
