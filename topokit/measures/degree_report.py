@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize, minimize_scalar
 from scipy.special import bdtr, gammaln, log_ndtr, xlog1py, xlogy
 
 from topokit.graph import random_subset
@@ -279,6 +278,8 @@ def _negative_binomial(k: NDArray[Any], counts: NDArray[Any], n_other: int) -> f
 
     The most likely mean is the sample's, so the search is over the size parameter alone.
     """
+    from scipy.optimize import minimize_scalar  # takes 0.2 s to import
+
     mean = float(counts @ k) / float(counts.sum())
 
     def cost(log_size: float) -> float:
@@ -326,6 +327,8 @@ def _zipf_mandelbrot(k: NDArray[Any], counts: NDArray[Any], n_other: int) -> flo
 
 def _smallest(cost: Callable[[NDArray[Any]], float], starts: list[tuple[float, float]]) -> float:
     """Return the least cost found from several initial points; nan if no search converged."""
+    from scipy.optimize import minimize
+
     options: Any = {"xatol": 1e-4, "fatol": 1e-4, "maxiter": 600}
     found = [
         minimize(cost, np.array(start), method="Nelder-Mead", options=options) for start in starts

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
-from scipy.optimize import minimize_scalar
 from scipy.special import gammaln, log_ndtr, ndtr
 
 from topokit.measures.powerlaw import TailFit, Tally, log_zeta
@@ -178,6 +177,8 @@ def _negative_binomial(tail: _Tail) -> NDArray[np.float64]:
     Sizes go from near 0 (the logarithmic law) over 1 (geometric) to very large (Poisson); for each
     the other parameter is found by `_tilt`.
     """
+    from scipy.optimize import minimize_scalar  # takes 0.2 s to import
+
     points, mean = tail.points(), float(tail.share @ tail.values)
     ours, theirs = gammaln(tail.values + 1), gammaln(points.x + 1)
 
