@@ -28,6 +28,7 @@ measures = ["fan_in", "turnover"]
 
 [settings]
 epochs = 40
+batch_size = 128
 model.widths = [64, 40, 10]
 
 [[arms]]
@@ -37,6 +38,12 @@ name = "set"
 name = "static"
 settings = { "rule.name" = "static" }
 """
+
+
+@pytest.fixture(scope="module")
+def readers():
+    """What reads files of images, each only once; runs and studies read the same ones."""
+    return {name: cache(getattr(images, name)) for name in ("_cifar_jpegs", "read_idx")}
 
 
 @pytest.fixture(scope="module")
@@ -171,9 +178,10 @@ def test_exit_codes_and_messages(study, tmp_path, capsys, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("name", STUDIES)
-def test_quick_studies(name, data_dir, tmp_path, monkeypatch):
+def test_quick_studies(name, data_dir, readers, tmp_path, monkeypatch):
     """Every shipped study runs, in a smaller form of its quick variant."""
-    monkeypatch.setattr(images, "_cifar_jpegs", cache(images._cifar_jpegs))  # decoded once
+    for reader, cached in readers.items():
+        monkeypatch.setattr(images, reader, cached)
     study = load_study(name, quick=True)
     less = {"epochs": 2, "data.n_train": 200, "data.n_test": 100}
     settings = {key: less.get(key, value) for key, value in study.settings.items()}
