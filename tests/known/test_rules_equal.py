@@ -45,6 +45,7 @@ def trained(name, **params):
     return tuple(tuple(layer.graph.edge_ids.tolist()) for layer in layers)
 
 
+@pytest.mark.slow
 def test_the_rules_that_equal_another_are_those_that_warn():
     edges = {name: trained(name) for name in RULES}
     found = {
