@@ -120,10 +120,13 @@ def rewired(rule, there, *, times=6, dtype=torch.float32, params=(), **options):
 
 
 @pytest.mark.parametrize(
-    ("rule", "params"),
-    [("set", {}), ("set", {"init": "normal"}), ("set_magnitude", {"init": "he_uniform"})],
+    ("rule", "params", "dtype"),
+    [
+        ("set", {}, torch.float64),
+        ("set", {"init": "normal"}, torch.float32),
+        ("set_magnitude", {"init": "he_uniform"}, torch.bfloat16),
+    ],
 )
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_replays_choose_what_the_cpu_chooses(memory, rule, params, dtype):
     ours, state = rewired(rule, True, dtype=dtype, params=params)
     theirs, other = rewired(rule, False, dtype=dtype, params=params)

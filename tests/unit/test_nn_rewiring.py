@@ -302,6 +302,7 @@ def test_changes_can_be_copied(copied, rng):
     assert again.n_grown == update.n_grown
 
 
+@pytest.mark.slow
 def test_large_layers_and_the_last_free_places(rng):
     n = 300
     absent = rng.choice(n * n, 5, replace=False)
