@@ -193,7 +193,7 @@ def _relation(runs):
 def draw(overlap, runs):
     """Draw the overlap over epochs, and accuracy against T(0.8), for each network and schedule."""
     cells = list(dict.fromkeys(zip(runs["network"], runs["schedule"], strict=True)))
-    arms = list(load_study(STUDY).arms)
+    arms = [arm for arm in load_study(STUDY).arms if arm in set(runs["arm"])]
     looks = {arm: (COLOURS[i % 5], ("-", "--")[i // 5]) for i, arm in enumerate(arms)}
     with styled(size=(3.6 * len(cells), 6.2)) as first:
         page = first.get_figure()

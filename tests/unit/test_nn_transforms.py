@@ -320,9 +320,7 @@ def test_set_mlp_compiles_to_one_graph(rng):
 @pytest.mark.filterwarnings("ignore")  # of torch's default compiler
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("kind", ["linear", "conv"])
-def test_torchs_default_compiler(kind, kernel, monkeypatch):
-    """Without vector instructions: to find them and to compile them takes half of the time."""
-    monkeypatch.setattr("torch._inductor.cpu_vec_isa.valid_vec_isa_list", list)
+def test_torchs_default_compiler(kind, kernel):
     torch._dynamo.reset()
     model, x = network(kind, kernel)
     compiled = torch.compile(model, fullgraph=True)
