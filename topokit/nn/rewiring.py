@@ -24,9 +24,9 @@ that a rule looks at are not waited for.
 **Recorded.** The decisions of `set` and `set_magnitude` are some two hundred operations of a few
 microseconds each, which take Python ten times as long to launch. While layers keep their numbers
 of edges, they are recorded as a CUDA graph, as training steps are, and replayed
-(`topokit.nn.kernels.recording.Recorded`). The memory of a recording stays, about 300 bytes for each
-edge, so that networks of more than `MOST_RECORDED` edges, whose work takes longer than its
-launching, are not recorded.
+(`topokit.nn.kernels.recording.Recorded`). The memory of a recording stays: some 300 bytes for each
+edge, so that networks of more than `MOST_RECORDED` edges, for which it would be much, are not
+recorded.
 
 **How it is tested** (``tests/unit/test_nn_rewiring.py``). All operations are torch's and run on any
 device: the tests let the CPU have them by `decide_on`, and compare with `topokit.rules`.
@@ -79,7 +79,7 @@ Tensor = torch.Tensor
 _DEVICES = {"cuda"}
 
 MOST_CELLS, MOST_INPUTS = 1 << 62, 1 << 31  # of all layers; more are decided on the CPU
-MOST_RECORDED = 1 << 21  # edges of all layers; the decisions for more are launched one by one
+MOST_RECORDED = 1 << 19  # edges of all layers; the decisions for more are launched one by one
 TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 CAPTURED = ({"gradient"}, {"momentum"}, {"activations"})  # of which a rule may need one
 
