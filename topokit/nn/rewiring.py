@@ -24,12 +24,13 @@ that a rule looks at are not waited for.
 **Recorded.** The decisions of `set` and `set_magnitude` are some two hundred operations of a few
 microseconds each, which take Python ten times as long to launch. While layers keep their numbers
 of edges, they are recorded as a CUDA graph, as training steps are, and replayed
-(`topokit.nn.kernels.recording.Recorded`). The memory of a recording stays, an estimated 300 bytes for
-each edge, so that networks of more than `MOST_RECORDED` edges, for which it would be much, are not
-recorded.
+(`topokit.nn.kernels.recording.Recorded`). The memory of a recording stays, an estimated 300 bytes
+for each edge, so that networks of more than `MOST_RECORDED` edges, for which it would be much, are
+not recorded.
 
-**How it is tested** (``tests/unit/test_nn_rewiring.py``, ``test_nn_recording.py``). All operations are torch's and run on any
-device: the tests let the CPU have them by `decide_on`, and compare with `topokit.rules`.
+**How it is tested** (``tests/unit/test_nn_rewiring.py`` and ``test_nn_recording.py``). All
+operations are torch's and run on any device: the tests let the CPU have them by `decide_on`, and
+compare with `topokit.rules`.
 """
 
 from __future__ import annotations
