@@ -9,7 +9,7 @@ from PIL import Image
 
 from topokit.generators import erdos_renyi
 from topokit.graph import LayerGraph
-from topokit.plots.animation import frames, javascript_player, save_gif
+from topokit.plots.animation import frames, javascript_player, save_animation, save_gif
 
 
 def run_of(graphs):
@@ -99,3 +99,12 @@ def test_what_cannot_be_shown_is_refused(run, tmp_path):
         save_gif(run, tmp_path / "a.gif", layer="fc9")
     with pytest.raises(ValueError, match="expected seconds above 0, got 0"):
         save_gif(run, tmp_path / "a.gif", seconds=0)
+
+
+@pytest.mark.parametrize("ending", ["html", "gif"])
+def test_a_folder_that_is_missing_is_refused_before_anything_is_drawn(
+    run, ending, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("topokit.plots.animation._animation", None)
+    with pytest.raises(FileNotFoundError, match="missing"):
+        save_animation(run, tmp_path / "missing" / f"a.{ending}")

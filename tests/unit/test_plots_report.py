@@ -249,3 +249,15 @@ def test_an_axis_with_one_value_does_not_stretch_the_others():
     still.set_ylim(-0.1, 1)
     _same_limits([still, still], "y")
     assert still.get_ylim() == (-0.1, 1)
+
+
+@pytest.mark.parametrize("where", ["missing/page.html", "folder", "link.html", "file/page.html"])
+def test_a_path_that_cannot_be_written_is_refused_before_anything_is_drawn(run, where, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.html").symlink_to(tmp_path / "other.html")
+    (tmp_path / "file").write_text("")
+    told = []
+    with pytest.raises((OSError, ValueError), match=where.replace(".", r"\.")):
+        write_report([run], tmp_path / where, tell=told.append, progress=lambda *_: told.append(""))
+    assert told == []
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder", "link.html"]

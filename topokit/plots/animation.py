@@ -223,18 +223,17 @@ def _save(
         raise ValueError(f"expected seconds above 0, got {seconds}")
     program = need_ffmpeg() if kind == "mp4" else ""
     if kind == "html":
-        name = as_run(history).name
-        player = javascript_player(
-            history, layer=layer, side=side, n_frames=n_frames, seconds=seconds
-        )
-        page = HTML.format(name=html.escape(name), player=player)
         with write_atomic(path, sync=False) as temporary:
+            player = javascript_player(
+                history, layer=layer, side=side, n_frames=n_frames, seconds=seconds
+            )
+            page = HTML.format(name=html.escape(as_run(history).name), player=player)
             temporary.write_text(page, encoding="utf-8")
         return path
     with (
+        write_atomic(path, sync=False) as temporary,
         _animation(history, layer=layer, side=side, n_frames=n_frames) as (animation, n),
         TemporaryDirectory() as folder,
-        write_atomic(path, sync=False) as temporary,
         mpl.rc_context({"animation.ffmpeg_path": program} if program else {}),
     ):
         made = os.path.join(folder, f"animation.{kind}")  # the writers go by the ending

@@ -143,9 +143,9 @@ def write_report(
     ------
     ValueError
         If there is no run, or one has not recorded an epoch.
+    OSError
+        If the page cannot be written there, before figures are drawn.
     """
-    import jinja2
-
     path = Path(path)
     if isinstance(histories, str | os.PathLike | History | Recording):
         histories = [histories]
@@ -155,6 +155,21 @@ def write_report(
     for history in runs:
         if not history.recorded:
             raise ValueError(f"run {history.name} has not recorded an epoch yet")
+    with write_atomic(path, sync=False) as temporary:  # refuses a bad path before long work
+        page = _page(runs, bootstrap, progress, tell)
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _page(
+    runs: Sequence[History],
+    bootstrap: int,
+    progress: Progress | None,
+    tell: Callable[[str], None] | None,
+) -> str:
+    """Return the HTML text of the page."""
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -168,7 +183,7 @@ def write_report(
             tell(f"{name} {sentence}".strip())
     shown = _shown(runs, arms)
     data = json.dumps({"runs": [_player(runs[i]) for i in shown]}).replace("<", "\\u003c")
-    page = environment.get_template("report.html.jinja").render(
+    return environment.get_template("report.html.jinja").render(
         title="topokit: " + listed_words([history.name for history in runs], 3),
         heading=_heading(runs, arms),
         version=topokit.__version__,
@@ -185,9 +200,6 @@ def write_report(
         measures=measure_tables([runs[i] for i in shown]),
         configuration=configurations(runs),
     )
-    with write_atomic(path, sync=False) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return path
 
 
 def _shown(runs: Sequence[History], arms: Sequence[str]) -> list[int]:
