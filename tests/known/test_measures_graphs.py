@@ -272,6 +272,7 @@ def test_evenness_of_equal_and_single_shares():
     assert layer["evenness_fan_in"](complete(1, 5)).effective_number == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [1.2, 1.5, 2.0, 2.5])
 def test_bounded_likelihood_is_unbiased_for_flat_laws(alpha):
     from topokit.measures.powerlaw import fit_tail, sample_zeta, tally

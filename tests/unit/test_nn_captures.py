@@ -319,6 +319,7 @@ def test_activations_of_a_convolution_and_of_several_calls(rng):
 
 
 # torch's tracer looks at the gradient of a tensor that is no leaf, where capture breaks the graph
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_activations_that_cannot_be_known_are_refused(rng):
     for way in ("parts", "compiled"):

@@ -148,10 +148,8 @@ def data_of(layers, rule, seed=0, stalled=False, samples=8):
     rng = np.random.default_rng(seed)
 
     def batch(units, kind):  # four samples of each unit are 1 or -1, all others 0
-        of_unit = np.zeros((samples, units))
-        for unit in range(units):
-            at = rng.choice(samples, 4, replace=False)
-            of_unit[at, unit] = rng.choice([-1.0, 1.0], 4)
+        at = rng.random((samples, units)).argsort(0) < 4
+        of_unit = np.where(at, rng.choice([-1.0, 1.0], (samples, units)), 0.0)
         of_unit[:, rng.random(units) < 0.3] = 0
         return torch.from_numpy(of_unit).to(kind)
 
@@ -541,6 +539,7 @@ def test_what_belongs_to_edges_moves_with_them(name, grown_state):
         engine.load_state_dict(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["rigl", "snfs", "ctre_sim", "ctre_seq", "granet", "mest"])
 @pytest.mark.parametrize("samples", [False, True])
 def test_loops_choose_the_same_edges_in_float64_and_resumed_ones_too(rule, samples):

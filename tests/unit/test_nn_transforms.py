@@ -103,6 +103,7 @@ def test_transformations_equal_those_of_dense_algebra(kind, kernel, name):
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
@@ -225,6 +226,7 @@ def counted(monkeypatch):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "options"), [("set", {}), ("gmp", {"total": 12, "final_density": 0.1})]
 )
@@ -252,6 +254,7 @@ def test_a_compiled_model_follows_every_rewiring(monkeypatch, rule, options):
 
 
 # torch's tracer looks at the gradient of a tensor that is no leaf, where capture breaks the graph
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.parametrize("capture", [True, False])
 def test_what_is_captured_of_a_compiled_model_is_computed_uncompiled(monkeypatch, capture):
@@ -296,6 +299,7 @@ def test_a_run_does_not_load_torchs_compiler():
     assert done.stdout.splitlines() == ["", "1.0 0.0 True"]
 
 
+@pytest.mark.slow
 def test_a_loaded_graph_reaches_a_compiled_model():
     torch._dynamo.reset()
     model, x = network("linear", "csr")
@@ -306,6 +310,7 @@ def test_a_loaded_graph_reaches_a_compiled_model():
     torch.testing.assert_close(compiled(x), other(x))
 
 
+@pytest.mark.slow
 def test_set_mlp_compiles_to_one_graph(rng):
     torch._dynamo.reset()
     topology = {"fc1": random_graph(rng, 6, 8, 30), "fc2": random_graph(rng, 8, 3, 20)}

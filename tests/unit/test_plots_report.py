@@ -43,6 +43,7 @@ def page(run, coarse, tmp_path_factory):
     return path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_page_loads_nothing(page):
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert sources
@@ -55,6 +56,7 @@ def test_captions_are_those_of_the_table():
     assert set(CAPTIONS) == set(HISTORY_PLOTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HISTORY_PLOTS)
 def test_every_history_plot_has_a_caption(name, page):
     assert len(CAPTIONS[name]) > 40
@@ -62,6 +64,7 @@ def test_every_history_plot_has_a_caption(name, page):
     assert f">{html.escape(CAPTIONS[name])}<" in page
 
 
+@pytest.mark.slow
 def test_a_page_begins_with_what_was_found(page):
     finding, table = page.index('class="finding"'), page.index("<table")
     assert page.index("<main>") < finding < table < page.index("<img ")
@@ -69,6 +72,7 @@ def test_a_page_begins_with_what_was_found(page):
     assert "at epoch 2 " in page[finding:table]
 
 
+@pytest.mark.slow
 def test_every_entry_of_the_contents_leads_somewhere(page):
     contents = page[page.index("<nav ") : page.index("</nav>")]
     targets = re.findall(r'href="#([^"]*)"', contents)
@@ -76,6 +80,7 @@ def test_every_entry_of_the_contents_leads_somewhere(page):
     assert all(page.count(f'id="{target}"') == 1 for target in targets)
 
 
+@pytest.mark.slow
 def test_several_runs_are_side_by_side_and_told_once(page):
     assert page.count("<h2") == 6
     assert page.count("<h3>Turnover</h3>") == 1
@@ -138,6 +143,7 @@ def test_verdicts_are_those_of_degree_reports_or_said_to_be_without_bootstrap(bo
     assert bootstrap or "(not bootstrapped)" in rows[2]["label"]
 
 
+@pytest.mark.slow
 def test_no_probability_is_zero(page):
     assert not re.search(r"p = 0(?![.\d])|p = 0\.0+(?!\d)", page)
 
@@ -167,18 +173,21 @@ def test_the_caption_of_a_user_s_plot_is_the_start_of_its_docstring(run, monkeyp
     assert report._figures(run)[0][1] == "Number of edges over epochs."
 
 
+@pytest.mark.slow
 def test_every_image_has_a_description(page):
     images = re.findall(r"<img [^>]*>", page)
     assert images
     assert all(re.search(r'alt="[^"]{20,}"', image) for image in images)
 
 
+@pytest.mark.slow
 def test_names_and_commands_are_escaped_once(page):
     assert "a &amp; b" in page
     assert "&amp;amp;" not in page
     assert "topokit train &lt;recipe&gt;" in page
 
 
+@pytest.mark.slow
 def test_every_run_has_its_row(page):
     assert len(re.findall(r'<tr id="run-\d">', page)) == 2
 
@@ -189,6 +198,7 @@ def test_a_page_written_twice_is_the_same(run, page, tmp_path):
     assert again.read_text(encoding="utf-8") == page
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_is_said_to_be_unfinished(run, page, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "_figures", lambda history: [])
     part = make_run([run.topologies[0]["fc1"]] * 3)

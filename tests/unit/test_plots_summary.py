@@ -171,6 +171,7 @@ def test_an_mp4_is_a_film(runs, tmp_path):
     assert film[4:8] == b"ftyp"
 
 
+@pytest.mark.slow
 def test_an_animation_as_a_page_loads_nothing(runs, tmp_path):
     page = save_animation(runs[0], tmp_path / "a.html", n_frames=2).read_text(encoding="utf-8")
     assert page.count("data:image/png;base64") == 2
