@@ -56,10 +56,13 @@ window.addEventListener("load", () => {
   seen.found = box("p.finding").bottom;
   const clipped = e => e.scrollWidth > e.clientWidth + 1;
   seen.clipped = [...document.querySelectorAll("th")].filter(clipped).length;
-  setTimeout(() => {
+  let left = 90;
+  const waiting = setInterval(() => {  // until it has played to the end
+    if (button.textContent === "Pause" && left-- > 0) return;
+    clearInterval(waiting);
     seen.played = says(); seen.ended = button.textContent;
     document.body.dataset.seen = JSON.stringify(seen);
-  }, 2500);
+  }, 100);
 });
 </script>
 """
