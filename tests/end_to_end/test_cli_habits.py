@@ -121,6 +121,9 @@ def test_options_without_effect_are_refused(runs, capsys, tmp_path):
         ("analyze", file, "--measures", "fan_in", "--seed", 5): "--seed: nothing is drawn",
         ("analyze", file, "--deep", "--bootstrap", 0): "expected at least 1 with --deep",
         ("sweep", "madelon", "--out", tmp_path, "--gather", "--workers", 2): "--gather alone",
+        ("analyze", file, "--null-model", "exact"): "--null-model: expected the number",
+        ("analyze", file, "--nulls", 2, "--null-model", "er"): "null models: erdos_renyi, exact",
+        ("compare", run, "--out", "x.csv"): "the tables are written by --csv FOLDER",
         ("compare", run, "--measures", "fc1/fan_in.dispersio"): "did you mean 'fan_in.dispersion'",
         ("compare", run, "--measures", "fc9/fan_in.dispersion"): "no run has a layer 'fc9'",
     }
@@ -134,10 +137,14 @@ def test_options_without_effect_are_refused(runs, capsys, tmp_path):
 def test_a_folder_of_runs_is_compared(runs, capsys, tmp_path):
     tables = tmp_path / "tables"
     assert topokit("compare", runs, "--reference", "rule.name=static", "--csv", tables) == 0
-    assert str(tables) in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert str(tables) in said
     groups, pairs = (pd.read_csv(tables / f"{name}.csv") for name in ("groups", "pairs"))
     first, second = groups["group"]
     assert first.startswith("rule.name=set")
+    for name in ("", ".low", ".high"):
+        shown = f"{groups['fc1/fan_in.dispersion' + name][0]:.4g}"
+        assert f"{shown} [" in said or f"[{shown}, " in said or f", {shown}]" in said
     assert second == "rule.name=static"
     assert pairs[["group", "other"]].values.tolist() == [[first, second]]
     assert len(pd.read_csv(tables / "runs.csv")) == 4

@@ -123,6 +123,23 @@ def test_deep_reports_and_null_scores(layers, capsys):
         assert words in text
 
 
+def test_null_models_are_named_and_verdicts_are_words(layers, tmp_path, capsys):
+    drawn = {}
+    for model in ("exact", "erdos_renyi"):
+        words = ["analyze", layers, "--measures", "fan_in", "--nulls", 3, "--null-model", model]
+        drawn[model] = found(capsys, *words, "--json")["nulls"]
+    assert drawn["exact"] != drawn["erdos_renyi"]
+    assert main([*map(str, words)]) == 0
+    text = capsys.readouterr().out
+    assert "random graphs with the same number of edges" in text
+    assert "at least 0.5 with 3 samples; 11 tests" in text
+    save_topology(tmp_path / "full.npz", {"fc1": LayerGraph.from_edge_ids(range(6), (2, 3))})
+    assert main(["analyze", str(tmp_path / "full.npz")]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["power_law.verdict", "complete"] in rows
+    assert ["evenness_fan_in.entropy", "0"] in rows
+
+
 @pytest.mark.parametrize("more", [[], ["--nulls", "2"], ["--measures", "power_law,butterflies"]])
 def test_one_seed_gives_one_bootstrap_p_whatever_else_is_asked(tmp_path, capsys, more):
     rng = np.random.default_rng(0)

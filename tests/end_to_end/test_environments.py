@@ -51,6 +51,8 @@ def test_a_run_ends_well_on_a_terminal_of_ascii_without_home_or_cache(tmp_path):
     assert b"results are in" in done.stdout
     assert b"epoch 0 -> 0" in done.stdout
     assert b"Traceback" not in done.stderr
+    command = json.loads((tmp_path / "run" / "environment.json").read_text())["command"]
+    assert command.startswith("topokit train --out ")  # it was python -m topokit
     done.stdout.decode("ascii")
 
 

@@ -554,6 +554,7 @@ UNKNOWN = (
     ["analyze", "x.npz", "--measures", "qwerty"],
     ["generate", "qwerty", "--widths", "4,4", "--density", "0.5"],
     ["train", "set_mlp_digits", "--rule", "qwerty", "--out", "never"],
+    ["sweep", "study.toml", "--out", "never"],
 )
 
 
@@ -562,6 +563,8 @@ def test_an_unknown_name_hints_at_plugins(command, tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     tk.save_topology("x.npz", {"fc1": tk.LayerGraph.from_edge_ids([0, 1], (2, 2))})
     (tmp_path / "mine.py").write_text(textwrap.dedent(CODE))
+    study = '[study]\nname = "s"\nrecipe = "set_mlp_digits"\n[settings]\nrule.name = "qwerty"\n'
+    (tmp_path / "study.toml").write_text(study)
     assert main(command) == 2
     assert "; one of your own is loaded with --plugin FILE.py" in capsys.readouterr().err
     assert main([*command, "--plugin", "mine.py"]) == 2

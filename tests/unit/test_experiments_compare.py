@@ -50,6 +50,17 @@ def test_groups_are_the_arms_of_a_sweep(swept, rng):
         assert mean_interval(final[final["arm"] == arm]["value"])[3:] == pytest.approx((low, high))
 
 
+def test_measures_have_intervals_over_runs(swept, rng):
+    name = "fc1/spectral_gap"
+    found = compare([swept.directory], measures=[name], rng=rng)
+    for row in found.groups.to_dict("records"):
+        expected = mean_interval(found.runs[found.runs["group"] == row["group"]][name])
+        assert (row[name], row[f"{name}.low"], row[f"{name}.high"]) == pytest.approx(
+            (expected.mean, expected.low, expected.high)
+        )
+        assert row[f"{name}.low"] < row[name] < row[f"{name}.high"]
+
+
 def test_pairs_share_seeds(swept, rng):
     (row,) = compare([swept.directory], rng=rng).pairs.to_dict("records")
     rows = run_rows([swept.directory]).set_index(["group", "seed"])["value"]

@@ -349,6 +349,9 @@ def test_load_recipe_refuses_unknown_names(tmp_path):
         load_recipe("set_mlp_digit")
     with pytest.raises(FileNotFoundError, match="expected a TOML file"):
         load_recipe(str(tmp_path / "none.toml"))
+    (tmp_path / "config.toml").touch()
+    with pytest.raises(ValueError, match=r"is the folder of a run; its configuration is .*\.toml,"):
+        load_recipe(tmp_path)
     with pytest.raises(TypeError, match=r"name of a recipe or .* got dict; RunConfig.from_dict"):
         load_recipe({"epochs": 2})
     assert load_recipe("set_mlp_digits") == RunConfig.from_toml(RECIPES["set_mlp_digits"])

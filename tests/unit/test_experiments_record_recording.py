@@ -40,6 +40,28 @@ def test_records_a_users_loop(rng):
     assert copied.measures.equals(recording.measures)
 
 
+def test_a_loop_that_rewires_between_epochs_is_recorded_by_epochs(rng):
+    """The accuracy of an epoch stands beside the graphs it was measured on."""
+    model = topokit.sparsify(nn.Sequential(nn.Linear(20, 30), nn.ReLU()), density=0.3, rng=rng)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    recording = topokit.Recording(["fan_in.mean"])
+    engine = topokit.attach(model, optimizer, "set", every="epoch", recorder=recording, rng=rng)
+    before = []
+    for epoch in range(3):
+        for _ in range(4):
+            optimizer.zero_grad()
+            model(torch.ones(4, 20)).square().mean().backward()
+            optimizer.step()
+        before.append(engine.topology["0"])
+        recording.note(epoch, test_accuracy=0.5 + epoch / 10)
+        engine.end_epoch()
+    assert recording.recorded == [0, 1, 2, 3]
+    assert recording.epochs["epoch"].tolist() == [0, 1, 2, 3]
+    assert all(same_edges(recording.topology(e)["0"], before[e]) for e in range(3))
+    assert not same_edges(before[0], before[1])
+    assert same_edges(recording.topology(-1)["0"], engine.topology["0"])
+
+
 def test_plots_of_a_history_take_a_recording(rng):
     recording = Recording(["fan_in", "fan_out", "turnover"])
     for epoch in range(3):

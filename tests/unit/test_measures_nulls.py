@@ -88,8 +88,33 @@ def test_both_nulls_see_planted_blocks(rng):
     only = {"clustering": LAYER_MEASURES["robins_alexander"]}
     for null in ("exact", "expected"):
         assert null_scores(planted, only, null=null, rng=rng)["clustering"].z > 2
-    with pytest.raises(ValueError, match="expected null 'exact' or 'expected', got 'bicm'"):
+    with pytest.raises(ValueError, match="unknown null model 'bicm'"):
         null_scores(planted, only, null="bicm", rng=rng)
+
+
+def test_erdos_renyi_samples_keep_the_edges_and_groups_alone(rng):
+    hubs = LayerGraph.from_edge_ids(range(40), (10, 20))
+    number = {"edges": lambda g: g.n_edges, "largest": lambda g: g.fan_in.max()}
+    kept = null_scores(hubs, number, null="erdos_renyi", rng=rng)
+    assert (kept["edges"].null_mean, kept["edges"].null_sd) == (40, 0)
+    assert kept["largest"].z > 5
+    assert np.isnan(null_scores(hubs, number, rng=rng)["largest"].z)
+    # the degrees of random graphs are typical of them, and so are all measures
+    random = LayerGraph.from_edge_ids(rng.permutation(60 * 50)[:300], (60, 50))
+    number = {"dispersion": lambda g: LAYER_MEASURES["fan_in"](g).dispersion}
+    assert abs(null_scores(random, number, null="erdos_renyi", rng=rng)["dispersion"].z) < 4
+    grouped = LayerGraph.from_ids_in_groups(range(12), (8, 6), 2)
+    outside = {"outside": lambda g: int(((g.rows // 4) != (g.indices // 3)).sum())}
+    assert null_scores(grouped, outside, null="erdos_renyi", rng=rng)["outside"].null_mean == 0
+
+
+def test_measures_of_null_samples_by_name(rng):
+    graph = LayerGraph.from_edge_ids(rng.permutation(200)[:60], (10, 20))
+    assert list(null_scores(graph, ["butterflies"], twins=2, rng=rng)) == ["butterflies"]
+    with pytest.raises(ValueError, match="unknown measure 'butterfly'; did you mean 'butterflies'"):
+        null_scores(graph, ["butterfly"], twins=2, rng=rng)
+    with pytest.raises(ValueError, match="expected a list of names, got 'butterflies'"):
+        null_scores(graph, "butterflies", twins=2, rng=rng)
 
 
 def test_the_score_of_known_null_samples():

@@ -127,6 +127,7 @@ def test_only_what_is_asked_for_is_drawn_and_told(runs, tmp_path):
     ("options", "message"),
     [
         ({"only": ["turnovr"]}, "unknown figure 'turnovr'; did you mean 'turnover'"),
+        ({"only": ["mean_over_seeds"]}, "in Python it is topokit.plots.mean_over_seeds"),
         ({"only": ["turnover"], "layer": "fc1"}, "layer 'fc1' has no effect on turnover"),
         ({"layer": "fc9"}, "expected a layer of fc1, got 'fc9'"),
         ({"size": "poster"}, "expected size 'column', 'page'"),

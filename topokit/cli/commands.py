@@ -118,7 +118,7 @@ def _help(tokens: list[str]) -> str:
 
 def _of_a_plugin(words: str, tokens: list[str]) -> str:
     """Return how a variant of one's own is found, if a name is unknown and no plugin was given."""
-    unknown = re.match(r"unknown ([a-z ]+) '", words)
+    unknown = re.match(r"(?:run .*: )?unknown ([a-z ]+) '", words)
     if unknown is None or unknown[1] not in {*TABLES, "figure"} or "did you mean" in words:
         return ""
     if any(word.partition("=")[0] == "--plugin" for word in tokens):

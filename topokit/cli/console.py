@@ -275,10 +275,13 @@ def _cell(text: str) -> Text:
 
 def print_measures(frame: pd.DataFrame, *, title: str) -> None:
     """Print a frame of layer, measure and value as a table with a column for each layer."""
+    from topokit.plots.tables import number as worded
+
     layers = list(dict.fromkeys(frame["layer"]))
     rows: dict[str, dict[str, Any]] = {}
     for layer, measure, value in frame.itertuples(index=False):
-        rows.setdefault(measure, {"measure": measure})[layer] = float(value)
+        shown = worded(value, measure) if measure.endswith(".verdict") else float(value)
+        rows.setdefault(measure, {"measure": measure})[layer] = shown
     for row in rows.values():
         row |= {layer: row.get(layer, "") for layer in layers}
     print_rows(({k: r[k] for k in ("measure", *layers)} for r in rows.values()), title=title)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topokit.cli import console
 from topokit.cli.options import Json, MaybeWhole, Plugins, Settings, Whole
 from topokit.plugins import load_plugins
+from topokit.tables import choose
 
 if TYPE_CHECKING:
     from topokit.generators import Description
     from topokit.graph import Topology
 
 __all__ = ["analyze", "generate", "list_"]
+
+KEPT = {
+    "exact": "graphs with the same degrees",
+    "expected": "graphs with the same degrees on average",
+    "erdos_renyi": "random graphs with the same number of edges",
+}
 
 
 def analyze(
@@ -25,6 +33,7 @@ def analyze(
     bootstrap: MaybeWhole = None,
     deep: bool = False,
     nulls: Whole = 0,
+    null_model: str | None = None,
     seed: MaybeWhole = None,
     transpose: bool | None = None,
     entry: str | None = None,
@@ -48,8 +57,11 @@ def analyze(
         Also report every step of the scale-free test for each layer and side: distance from a
         random layer, tail indices, four distributions fitted to all degrees, tiers.
     nulls
-        Number of null samples (degree-preserving randomisations) for z-scores of the
-        size-dependent measures; 0 skips them.
+        Number of null samples for z-scores and p-values of the size-dependent measures; 0 skips
+        them.
+    null_model
+        What null samples keep of a layer: the degrees, 'exact' (the default) or 'expected' (on
+        average), or the number of edges alone, 'erdos_renyi'.
     seed
         Seed of the bootstrap and of the null samples, by default 0.
     transpose
@@ -74,6 +86,10 @@ def analyze(
         raise ValueError("--bootstrap: expected at least 1 with --deep, got 0")
     if seed is not None and not (deep or nulls or (wanted and bootstrap != 0)):
         raise ValueError("--seed: nothing is drawn at random without bootstrap or null samples")
+    if null_model is not None and not nulls:
+        raise ValueError("--null-model: expected the number of null samples, too: --nulls 100")
+    null_model = null_model or "exact"
+    choose("null model", null_model, KEPT)
     bootstrap, seed = 100 if bootstrap is None else bootstrap, seed or 0
     epoch = -1 if epoch is None else epoch
     topology, previous, about = read_topologies(target, epoch, transpose=transpose, entry=entry)
@@ -91,7 +107,7 @@ def analyze(
     if deep:
         found |= _deep(topology, bootstrap, seed)
     if nulls:
-        found["nulls"] = _null_rows(topology, nulls, seed)
+        found["nulls"] = _null_rows(topology, nulls, seed, null_model)
     if json:
         console.print_json(found)
         return 0
@@ -105,7 +121,15 @@ def analyze(
             "epoch, and there is none"
         )
     if nulls:
-        console.print_rows(found["nulls"], title=f"against {nulls} null samples of equal degrees")
+        console.print_rows(
+            found["nulls"], title=f"against {nulls} null samples, {KEPT[null_model]}"
+        )
+        scored = sum(not math.isnan(row["p_value"]) for row in found["nulls"])
+        console.say(
+            f"z is (value - null_mean) / null_sd; two-sided p-values by rank, at least "
+            f"{2 / (nulls + 1):.2g} with {nulls} samples; {scored} tests, no correction for their "
+            "number"
+        )
     console.print_sentences(found["verdicts"])
     if deep:
         console.say(f"all layers and sides together: {found['tier']}")
@@ -149,7 +173,7 @@ def _deep(topology: Topology, bootstrap: int, seed: int) -> dict[str, Any]:
     return {"degrees": rows, "verdicts": sentences, "tier": scale_free_tier(fits)}
 
 
-def _null_rows(topology: Topology, samples: int, seed: int) -> list[dict[str, Any]]:
+def _null_rows(topology: Topology, samples: int, seed: int, null: str) -> list[dict[str, Any]]:
     """Return the null scores of every layer as rows."""
     import numpy as np
 
@@ -158,7 +182,7 @@ def _null_rows(topology: Topology, samples: int, seed: int) -> list[dict[str, An
     rows = []
     for i, (layer, graph) in enumerate(topology.items()):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i, 2)))
-        for name, score in null_scores(graph, twins=samples, rng=rng).items():
+        for name, score in null_scores(graph, twins=samples, null=null, rng=rng).items():
             rows.append({"layer": layer, "measure": name, **score._asdict()})
     return rows
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -215,10 +217,11 @@ def compare(
 
     load_plugins(plugin or ())
     names = comparing.MEASURES if measures is None else tuple(measures.split(","))
+    names = tuple(name.strip() for name in names)
+    if out is not None:
+        _check_figure(out)
     rng = np.random.default_rng(seed)
-    found = comparing.compare(
-        some(runs), measures=[n.strip() for n in names], reference=reference, rng=rng
-    )
+    found = comparing.compare(some(runs), measures=names, reference=reference, rng=rng)
     _note_runs(found.runs)
     if out is not None:
         from topokit.plots.across import arms_side_by_side
@@ -244,10 +247,33 @@ def compare(
         listed = found.runs.to_dict("records")
         console.print_json({"groups": groups, "pairs": pairs, "runs": listed})
         return 0
-    console.print_rows(groups, title="means over seeds; 95 % interval of value from low to high")
+    title = "means over seeds, with 95 % intervals (of value from low to high)"
+    console.print_rows((_with_intervals(row, names) for row in groups), title=title)
     if pairs:
         console.print_rows(pairs, title="value of group minus other, over shared seeds")
     for path in (out, csv):
         if path is not None:
             console.say(str(path))
     return 0
+
+
+def _check_figure(path: Path) -> None:
+    """Raise a ValueError if a figure cannot be written in the format of a file's name."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    if path.suffix and path.suffix[1:].lower() not in FigureCanvasBase.get_supported_filetypes():
+        raise ValueError(
+            f"--out: expected a figure, such as compare.png or compare.pdf, got {path}; the tables "
+            "are written by --csv FOLDER"
+        )
+
+
+def _with_intervals(row: dict[str, Any], measures: Iterable[str]) -> dict[str, Any]:
+    """Return a row of the table of groups in which measures and their intervals are one column."""
+    shown = dict(row)
+    for name in measures:
+        low, high = shown.pop(f"{name}.low"), shown.pop(f"{name}.high")
+        if not math.isnan(low):
+            ends = f"[{console.number(low)}, {console.number(high)}]"
+            shown[name] = f"{console.number(shown[name])} {ends}"
+    return shown

@@ -40,11 +40,12 @@ class Comparison:
     runs : pandas.DataFrame
         One row for each run; see `run_rows`.
     groups : pandas.DataFrame
-        One row for each group: ``group, n, metric, value, low, high, best, edges`` and a column
-        for each measure, as means over runs; a measure that is nan in some has the mean of the
-        others. `metric` names what is compared, ``"test_accuracy"`` or, for models without labels,
-        ``"test_loss"``; `value` is its mean after the last epoch over the `n` runs where it is not
-        nan, with the 95 % interval from `low` to `high` (nan for one run).
+        One row for each group: ``group, n, metric, value, low, high, best, edges`` and three
+        columns for each measure, its mean over runs and ``MEASURE.low`` and ``MEASURE.high``, the
+        95 % interval; a measure that is nan in some runs has the mean of the others. `metric` names
+        what is compared, ``"test_accuracy"`` or, for models without labels, ``"test_loss"``;
+        `value` is its mean after the last epoch over the `n` runs where it is not nan, with the
+        95 % interval from `low` to `high` (nan for one run).
     pairs : pandas.DataFrame
         One row for each pair of groups with the same metric and at least two shared seeds:
         ``group, other, metric, n, difference, low, high, permutation_p, t_p, adjusted_p``. The
@@ -128,7 +129,11 @@ def compare(
         interval = mean_interval(part["value"])
         row = {"group": group, "n": interval.n, "metric": part["metric"].iloc[0]}
         row |= {"value": interval.mean, "low": interval.low, "high": interval.high}
-        groups.append(row | part[["best", "edges", *wanted]].mean().to_dict())
+        row |= {name: float(part[name].mean()) for name in ("best", "edges")}
+        for name in wanted:
+            interval = mean_interval(part[name])
+            row |= {name: interval.mean, f"{name}.low": interval.low, f"{name}.high": interval.high}
+        groups.append(row)
     metrics = {row["group"]: row["metric"] for row in groups}
     labels = list(metrics)
     both: Iterable[tuple[str, str]] = combinations(labels, 2)

@@ -417,7 +417,7 @@ def environment_of(config: RunConfig, nproc: int, device: torch.device) -> dict[
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
     return {
         "seed": config.seed,
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([_program(Path(sys.argv[0])), *sys.argv[1:]]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -429,6 +429,11 @@ def environment_of(config: RunConfig, nproc: int, device: torch.device) -> dict[
         "packages": _versions(PACKAGES),
         **({"plugins": plugins} if plugins else {}),
     }
+
+
+def _program(path: Path) -> str:
+    """Return the name of the program as it is typed; ``python -m topokit`` is the command, too."""
+    return "topokit" if path.parts[-2:] == ("topokit", "__main__.py") else path.name
 
 
 def information() -> dict[str, Any]:

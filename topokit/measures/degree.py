@@ -333,9 +333,9 @@ def _evenness(degrees: NDArray[np.int64]) -> DegreeEvenness:
     centred = k - k.mean()
     variance = float((centred**2).mean())
     return DegreeEvenness(
-        entropy=float(max(-(shares * np.log(shares)).sum(), 0.0)),
+        entropy=float(max(0.0, -(shares * np.log(shares)).sum())),  # in this order never -0.0
         edge_entropy=(
-            float(-(edges * np.log(edges)).sum() / np.log(k.size)) if k.size > 1 else NAN
+            float((0.0 - (edges * np.log(edges)).sum()) / np.log(k.size)) if k.size > 1 else NAN
         ),
         effective_number=float(total**2 / (k**2).sum()),
         hub_share=hub_share(degrees),

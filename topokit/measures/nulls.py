@@ -1,8 +1,8 @@
-"""Null models: measures against null samples, random graphs with the same degrees."""
+"""Null models: measures against null samples, random graphs with the same degrees or edges."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from topokit.graph import LayerGraph, random_subset
 from topokit.graph.convert import GraphLike, as_graph
 from topokit.measures import LAYER_MEASURES, find_communities
 from topokit.progress import bar
-from topokit.tables import as_generator, as_html
+from topokit.tables import as_generator, as_html, choose
 
 __all__ = [
     "NULL_MEASURES",
@@ -178,11 +178,18 @@ def _edge_probabilities(
     )
 
 
+def _same_number_of_edges(graph: LayerGraph, *, rng: np.random.Generator) -> LayerGraph:
+    """Draw an Erdős–Rényi graph with the shape, the groups and the number of edges of a graph."""
+    ids = random_subset(graph.n_possible, graph.n_edges, rng)
+    return LayerGraph.from_ids_in_groups(ids, graph.shape, graph.groups)
+
+
 NULLS: dict[str, Callable[..., LayerGraph]] = {
     "exact": randomized_twin,
     "expected": expected_degree_sample,
+    "erdos_renyi": _same_number_of_edges,
 }
-"""How null samples are drawn: degrees kept exactly, or on average."""
+"""How null samples are drawn: with the degrees, exactly or on average, or the number of edges."""
 
 
 def null_score(
@@ -240,7 +247,7 @@ def null_score(
 
 def null_scores(
     graph: GraphLike,
-    measures: Mapping[str, Callable[[LayerGraph], float]] = NULL_MEASURES,
+    measures: Mapping[str, Callable[[LayerGraph], float]] | Iterable[str] = NULL_MEASURES,
     *,
     twins: int = 20,
     null: str = "exact",
@@ -251,12 +258,14 @@ def null_scores(
     Parameters
     ----------
     graph : LayerGraph
-    measures : mapping of callables
-        By default `NULL_MEASURES`: those that depend on size and degrees.
+    measures : mapping of callables, or iterable of str
+        By default `NULL_MEASURES`, those that depend on size and degrees; or some of their names.
     twins : int
         Number of null samples, 2 or more.
     null : str
-        ``"exact"``: every degree is kept; ``"expected"``: degrees are kept on average.
+        ``"exact"``: every degree is kept; ``"expected"``: degrees are kept on average;
+        ``"erdos_renyi"``: only the number of edges is kept, so that the effect of the degrees is
+        part of the score.
     rng : numpy.random.Generator
 
     Returns
@@ -268,7 +277,7 @@ def null_scores(
     Raises
     ------
     ValueError
-        If `twins` is below 2, or `null` is unknown.
+        If `twins` is below 2, or `null` or a name is unknown.
 
     References
     ----------
@@ -280,17 +289,29 @@ def null_scores(
     >>> scores = null_scores(graph, twins=4, rng=np.random.default_rng(0))
     >>> list(scores) == list(NULL_MEASURES)
     True
+
+    Hubs alone give many 4-cycles: few graphs with as many edges have as many, all with the same
+    degrees have.
+
+    >>> hubs = LayerGraph.from_edge_ids(range(40), (10, 20))
+    >>> null_scores(hubs, ["butterflies"], null="erdos_renyi", rng=0)["butterflies"].z > 3
+    True
+    >>> null_scores(hubs, ["butterflies"], rng=0)["butterflies"].p_value
+    1.0
     """
     rng = as_generator(rng)
     graph = as_graph(graph)
     if twins < 2:
         raise ValueError(f"expected at least 2 null samples, got twins={twins}")
-    if null not in NULLS:
-        raise ValueError(f"expected null 'exact' or 'expected', got {null!r}")
+    draw = choose("null model", null, NULLS)
+    if not isinstance(measures, Mapping):
+        if isinstance(measures, str):
+            raise ValueError(f"measures: expected a list of names, got {measures!r}")
+        measures = {name: choose("measure", name, NULL_MEASURES) for name in measures}
     found: dict[str, list[float]] = {name: [] for name in measures}
     with bar("null samples", delay=1.0) as step:
         for i in range(twins):
-            sample = NULLS[null](graph, rng=rng)
+            sample = draw(graph, rng=rng)
             for name, measure in measures.items():
                 found[name].append(float(measure(sample)))
             step(i + 1, twins, "")

@@ -405,7 +405,7 @@ class Engine(Schedule, Attached, Member):
         self.updates += 1
         self.last = {name: update for name, (update, _) in changes.items()}
         if self.recorder is not None:
-            self.recorder(self.steps, self.topology)
+            self.recorder(self._position, self.topology)
         self._switch_capture()
         return self.last
 
@@ -663,7 +663,10 @@ def attach(
         Training inputs, such that ``model(samples[i:j])`` works, for rules that compare
         activations; by default these use the last batch.
     recorder : callable, optional
-        ``recorder(steps, topology)``, called at once and after each rewiring.
+        ``recorder(at, topology)``, called at once and after each rewiring, where `at` is the number
+        of steps made so far or, with ``every="epoch"``, of epochs ended so far: accuracies of epoch
+        0, 1, ... then belong to the graphs of that number. After `Engine.load_state_dict` a
+        recorder of your own is set as ``engine.recorder``, since the call at once came before it.
     rng : numpy.random.Generator or int
     process_group : torch.distributed.ProcessGroup, None or "world"
         The processes that train this model together, if ``torch.distributed`` is initialised:

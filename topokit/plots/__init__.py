@@ -281,6 +281,12 @@ def _chosen(
     can = drawable(history)
     names = [*can, DEGREES] if only is None else list(dict.fromkeys(only))
     table = {**HISTORY_PLOTS, **LAYER_PLOTS}
+    across = [name for name in names if name in ACROSS_PLOTS and name not in table]
+    if across:
+        raise ValueError(
+            f"figure {across[0]!r} compares runs, and these are figures of one run; in Python it "
+            f"is topokit.plots.{across[0]}, and 'topokit report' compares the runs it is given"
+        )
     takes = [name for name in names if _takes(choose("figure", name, table), "layer")]
     layered = [name for name in names if name in LAYER_PLOTS]
     missing = [name for name in names if name in HISTORY_PLOTS and name not in can]
