@@ -211,3 +211,12 @@ def test_labels_on_a_vertical_axis_of_degrees_are_apart(height):
     assert len(ticks) >= 2
     assert all(one.y1 < other.y0 for one, other in itertools.pairwise(boxes))
     assert (len(ticks) > 3) == (height == 3.0)
+
+
+def test_shares_that_do_not_change_are_drawn_from_zero():
+    frame = pd.DataFrame({"epoch": [0, 1], "arm": "a", "turnover": 0.0, "giant_share": 1.0})
+    ax = summary_across(frame, ax=Figure().add_subplot())
+    for panel in ax.child_axes:
+        low, high = panel.get_ylim()
+        assert -0.05 < low < 0
+        assert 1 <= high < 1.1

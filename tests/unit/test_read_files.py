@@ -499,6 +499,16 @@ def test_a_network_written_whole_is_read_as_its_layers(tmp_path):
     assert tk.from_networkx(sides).shape == (1, 1)
 
 
+@pytest.mark.parametrize("name", ["n.gml", "n.MTX", "n", "n_0.05"])
+def test_a_topology_is_not_written_where_it_could_not_be_read(tmp_path, name):
+    topology = tk.generate([6, 5, 4], "erdos_renyi", density=0.5, rng=0)
+    with pytest.raises(
+        ValueError, match=r"ends in \.npz, \.graphml or \.gexf, got .*; to_networkx"
+    ):
+        tk.save_topology(tmp_path / name, topology)
+    assert not list(tmp_path.iterdir())
+
+
 def test_layers_that_do_not_chain_are_not_written_as_one_graph(tmp_path):
     topology = tk.generate([6, 5, 4], "erdos_renyi", density=0.5, rng=0)
     for wrong in (

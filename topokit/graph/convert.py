@@ -512,7 +512,7 @@ def save_topology(path: str | os.PathLike[str], topology: GraphLike) -> None:
     Parameters
     ----------
     path : path
-        The first argument, as in `numpy.savez`. No suffix is appended.
+        The first argument, as in `numpy.savez`, with its suffix.
     topology : dict of LayerGraph
         Or whatever `as_topology` reads: a graph, a model, a run.
 
@@ -521,7 +521,8 @@ def save_topology(path: str | os.PathLike[str], topology: GraphLike) -> None:
     TypeError
         If the arguments come in the other order, or `topology` holds no graphs.
     ValueError
-        If GraphML or GEXF is to be written of layers that do not chain, or have no units.
+        If GraphML or GEXF is to be written of layers that do not chain, or have no units; or if
+        the path ends in none of the three, by which files are read again.
 
     Examples
     --------
@@ -542,6 +543,11 @@ def save_topology(path: str | os.PathLike[str], topology: GraphLike) -> None:
 
         write_xml(path, topology, suffix)
         return
+    if suffix != ".npz":
+        raise ValueError(
+            f"expected a path that ends in .npz, .graphml or .gexf, got {path}; to_networkx and "
+            "LayerGraph.to_csr give graphs that other libraries write"
+        )
     arrays: dict[str, Any] = {
         "format": np.array(FORMAT),
         "names": np.array(list(topology), dtype=np.str_),

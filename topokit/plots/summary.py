@@ -237,6 +237,9 @@ def summary_across(
         if name == "fan_in.dispersion":
             panel.axhline(1, **reference(zorder=0))
             _log(panel, table[name])
+        elif name in ("giant_share", "turnover"):  # shares: 0 is where their axes begin
+            top = 1.08 * panel.dataLim.y1 if panel.dataLim.y1 > 0 else 1.0
+            panel.set_ylim(-FLOOR * top, top)
         keyed |= _bare(panel, keyed)
     _one_time_axis(panels, scale, sorted({int(e) for e in table["epoch"]}))
     return ax
