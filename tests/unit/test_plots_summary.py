@@ -16,12 +16,13 @@ from matplotlib.figure import Figure
 from tests.contract.test_plots import make_run
 from topokit.experiments.record import Recording, conditions
 from topokit.experiments.statistics import mean_interval
-from topokit.generators import erdos_renyi
+from topokit.generators import erdos_renyi, generate
 from topokit.graph import LayerGraph
 from topokit.plots import growth, save_figures
 from topokit.plots.animation import need_ffmpeg, save_animation
 from topokit.plots.parts import plain_degrees
-from topokit.plots.summary import runs_over_epochs, summary, summary_across
+from topokit.plots.style import figure
+from topokit.plots.summary import PAGE, runs_over_epochs, summary, summary_across
 
 
 @pytest.fixture(scope="module")
@@ -220,3 +221,19 @@ def test_shares_that_do_not_change_are_drawn_from_zero():
         low, high = panel.get_ylim()
         assert -0.05 < low < 0
         assert 1 <= high < 1.1
+
+
+@pytest.mark.parametrize("n_layers", [3, 7, 10, 14, 20])
+def test_the_keys_of_a_summary_do_not_overlap(n_layers, rng):
+    more = ["normalized_spectral_gap", "giant_share", "turnover"]
+    recording = Recording(measures=["fan_in", "power_law", *more])
+    for epoch in range(2):
+        recording.note(epoch, test_accuracy=0.5)
+        recording(epoch, generate([12] * (n_layers + 1), "erdos_renyi", density=0.4, rng=rng))
+    with figure(size=PAGE) as ax:
+        summary(recording, ax=ax)
+        ax.figure.draw_without_rendering()
+        boxes = [p.get_legend().get_window_extent() for p in ax.child_axes if p.get_legend()]
+    assert len(boxes) == 4  # degrees, layers, verdicts, the whole network
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other)

@@ -139,9 +139,10 @@ CAPTIONS = {
     "(last), each on a horizontal scale of its own.",
     "edge_survival": "Share of edges that reach a given age (Kaplan-Meier estimate; edges present "
     "at the last epoch are censored). A flat curve means that old edges are rarely dropped.",
-    "growth_flow": "Edges grown in the first layer, and those of them still there ten epochs "
+    "growth_flow": "Edges grown in the first layer, and those of them still there some epochs "
     "later, from input units (left) to output units (right) of high, middle and low degree. The "
-    "colour compares with edges grown at random: orange flows were kept more often than chance.",
+    "colour compares with edges grown at random: orange flows are more frequent than by chance, "
+    "grey ones too small to tell.",
     "spectrum_over_epochs": "Largest singular values of the first layer. The first follows the "
     "degrees and hubs; its distance to the second is the spectral gap.",
     "network": "The last epoch. The height of a class of units is its share of the edges at its "

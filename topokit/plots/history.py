@@ -487,6 +487,8 @@ def accuracy_against_measure(
         x, epochs = (part[name].to_numpy(float) for name in ("value", "epoch"))
         y = np.array([accuracy[epoch] for epoch in part["epoch"]], float)
         _draw_path(panel, x, y, epochs, n_epochs, norm, colour, label, kwargs)
+        if len(inside) > 4:  # small panels, in which the marks at the ends would be cut
+            panel.margins(0.15)
         few_ticks(panel.xaxis)
     ax.set(xlabel=_label(measure), ylabel=score)
     title_of(ax, f"{score.capitalize()} against topology, epoch by epoch")

@@ -147,7 +147,7 @@ def summary(
             else:
                 top = 1.08 * panel.dataLim.y1 if panel.dataLim.y1 > 0 else 1.0
                 panel.set_ylim(-FLOOR * top, top)
-        keyed |= _bare(panel, keyed)
+        keyed |= _bare(panel, keyed, low=name == "verdict" and len(panel.get_yticks()) > 6)
     found = dict(zip((name for name, _ in wanted), panels, strict=True))
     _one_time_axis(panels, scale, recorded, rows=found.get("verdict"))
     return ax
@@ -337,10 +337,11 @@ def _stack(ax: Axes, heights: Sequence[float]) -> list[Axes]:
     return panels
 
 
-def _bare(panel: Axes, keyed: set[str]) -> set[str]:
+def _bare(panel: Axes, keyed: set[str], *, low: bool = False) -> set[str]:
     """Remove what holds for all panels: title, label of the time axis, entries of earlier keys.
 
-    `keyed` are the entries so far; those that this panel adds are returned and shown beside it.
+    `keyed` are the entries so far; those that this panel adds are returned and shown beside it: at
+    its lower end if `low`, where the key of many layers in the panel above needs the room.
     """
     panel.set(title="", xlabel="")
     panel.yaxis.label.set_fontsize("small")
@@ -352,9 +353,10 @@ def _bare(panel: Axes, keyed: set[str]) -> set[str]:
     new = [(h, w) for h, w in zip(handles, words, strict=True) if w not in keyed]
     old.remove()
     if new:
+        corner, at = ("lower left", -0.04) if low else ("upper left", 1.04)
         panel.legend(
-            [handle for handle, _ in new], [word for _, word in new], loc="upper left",
-            bbox_to_anchor=(1.01, 1.04), borderaxespad=0, fontsize="x-small", frameon=False,
+            [handle for handle, _ in new], [word for _, word in new], loc=corner,
+            bbox_to_anchor=(1.01, at), borderaxespad=0, fontsize="x-small", frameon=False,
             handlelength=1.8, ncols=1 + len(new) // 9,
         )  # fmt: skip
     return {word for _, word in new}
