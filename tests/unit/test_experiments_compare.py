@@ -61,6 +61,18 @@ def test_measures_have_intervals_over_runs(swept, rng):
         assert row[f"{name}.low"] < row[name] < row[f"{name}.high"]
 
 
+def test_default_measures_that_no_run_recorded_are_left_out(tmp_path, rng):
+    config = load_recipe("set_mlp_digits").override(
+        ["epochs=1", "model.widths=[64,9,10]", "batch_size=500", "measures.names=['fan_in']"]
+    )
+    run(config, tmp_path / "run")
+    found = compare(tmp_path / "run", rng=rng)
+    assert "fc1/fan_in.dispersion" in found.groups
+    assert not any("normalized_spectral_gap" in name for name in [*found.groups, *found.runs])
+    with pytest.raises(ValueError, match="no run has recorded 'normalized_spectral_gap'"):
+        compare(tmp_path / "run", measures=["fc1/normalized_spectral_gap"], rng=rng)
+
+
 def test_pairs_share_seeds(swept, rng):
     (row,) = compare([swept.directory], rng=rng).pairs.to_dict("records")
     rows = run_rows([swept.directory]).set_index(["group", "seed"])["value"]

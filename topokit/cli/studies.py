@@ -216,8 +216,9 @@ def compare(
     from topokit.experiments import compare as comparing
 
     load_plugins(plugin or ())
-    names = comparing.MEASURES if measures is None else tuple(measures.split(","))
-    names = tuple(name.strip() for name in names)
+    names = comparing.MEASURES
+    if measures is not None:
+        names = tuple(name.strip() for name in measures.split(","))
     if out is not None:
         _check_figure(out)
     rng = np.random.default_rng(seed)
@@ -248,7 +249,8 @@ def compare(
         console.print_json({"groups": groups, "pairs": pairs, "runs": listed})
         return 0
     title = "means over seeds, with 95 % intervals (of value from low to high)"
-    console.print_rows((_with_intervals(row, names) for row in groups), title=title)
+    shown = [name for name in names if name in found.groups]
+    console.print_rows((_with_intervals(row, shown) for row in groups), title=title)
     if pairs:
         console.print_rows(pairs, title="value of group minus other, over shared seeds")
     for path in (out, csv):

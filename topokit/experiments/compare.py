@@ -83,7 +83,8 @@ def compare(
         Run directories, sweeps and folders of runs. Groups are in the order given, those of a
         sweep in the order of its study.
     measures : iterable of str
-        Such as ``"fc1/fan_in.dispersion"``; without a layer the mean over layers.
+        Such as ``"fc1/fan_in.dispersion"``; without a layer the mean over layers. By default
+        dispersion and normalized spectral gap of ``fc1``, where recorded.
     reference : str, optional
         The group with which every other is compared, as ``other``. By default all pairs of up to
         six groups are compared, and of more all with the first.
@@ -123,6 +124,9 @@ def compare(
     rng = as_generator(rng)
     wanted = list(measures)
     histories, runs = _rows(paths, wanted)
+    if measures is MEASURES:  # by default those of them that a run has recorded
+        missing = [name for name in wanted if runs[name].isna().all()]
+        wanted, runs = [n for n in wanted if n not in missing], runs.drop(columns=missing)
     _check_measures(histories, wanted)
     groups = []
     for group, part in runs.groupby("group", sort=False):
@@ -240,8 +244,6 @@ def _check_measures(runs: list[History], measures: Iterable[str]) -> None:
         known |= set(run.measures["measure"])
     for name in measures:
         layer, _, measure = name.rpartition("/")
-        if name in MEASURES:  # the default: nan where it was not recorded
-            continue
         if measure not in known:
             raise ValueError(
                 f"no run has recorded {measure!r}; {nearest('measure', measure, known)}"
