@@ -350,7 +350,7 @@ def test_load_recipe_refuses_unknown_names(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a TOML file"):
         load_recipe(str(tmp_path / "none.toml"))
     (tmp_path / "config.toml").touch()
-    with pytest.raises(ValueError, match=r"is the folder of a run; its configuration is .*\.toml,"):
+    with pytest.raises(ValueError, match=r"is a run: 'topokit resume' continues it, config\.toml"):
         load_recipe(tmp_path)
     with pytest.raises(TypeError, match=r"name of a recipe or .* got dict; RunConfig.from_dict"):
         load_recipe({"epochs": 2})

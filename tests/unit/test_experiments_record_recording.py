@@ -36,6 +36,9 @@ def test_records_a_users_loop(rng):
         left = np.setdiff1d(before.edge_ids, after.edge_ids).size / before.n_edges
         assert share == pytest.approx(left)
         assert 0.2 < share < 0.32  # 0.3 and one edge for each sign, less what grew again
+    table = recording.wide().query("layer == '0'")
+    assert table["epoch"].tolist() == [0, 2, 4, 6]
+    assert table["turnover"].dropna().tolist() == moved["value"].dropna().tolist()
     copied = pickle.loads(pickle.dumps(recording))
     assert copied.measures.equals(recording.measures)
 

@@ -216,7 +216,7 @@ def compare(
     from topokit.experiments import compare as comparing
 
     load_plugins(plugin or ())
-    names = comparing.MEASURES
+    names: tuple[str, ...] = comparing.MEASURES
     if measures is not None:
         names = tuple(name.strip() for name in measures.split(","))
     if out is not None:
@@ -249,8 +249,8 @@ def compare(
         console.print_json({"groups": groups, "pairs": pairs, "runs": listed})
         return 0
     title = "means over seeds, with 95 % intervals (of value from low to high)"
-    shown = [name for name in names if name in found.groups]
-    console.print_rows((_with_intervals(row, shown) for row in groups), title=title)
+    taken = [name for name in names if name in found.groups]
+    console.print_rows((_with_intervals(row, taken) for row in groups), title=title)
     if pairs:
         console.print_rows(pairs, title="value of group minus other, over shared seeds")
     for path in (out, csv):

@@ -674,8 +674,5 @@ def load_recipe(name_or_path: str | os.PathLike[str]) -> RunConfig:
     if path.suffix == ".toml" or (path.is_file() and str(name_or_path) not in RECIPES):
         return RunConfig.from_toml(path)
     if (path / "config.toml").is_file() and str(name_or_path) not in RECIPES:
-        raise ValueError(
-            f"{path} is the folder of a run; its configuration is {path / 'config.toml'}, and "
-            "'topokit resume' goes on with it"
-        )
+        raise ValueError(f"{path} is a run: 'topokit resume' continues it, config.toml begins anew")
     return RunConfig.from_toml(choose("recipe", str(name_or_path), RECIPES))

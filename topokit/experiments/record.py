@@ -357,12 +357,6 @@ class History(RunViews):
         taken = self.measures[self.measures["measure"] == name]["epoch"]
         return ", ".join(str(epoch) for epoch in sorted(set(taken.tolist())))
 
-    def wide(self) -> pd.DataFrame:
-        """Return the measures as a table: a row for each epoch and layer, a column for each one."""
-        return self.measures.pivot_table(
-            index=["run", "epoch", "layer"], columns="measure", values="value", dropna=False
-        ).reset_index()
-
 
 def _whole(epoch: int) -> int:
     """Return the number of an epoch; raise a ValueError for one between two epochs."""

@@ -72,6 +72,13 @@ class RunViews:
             object.__setattr__(part, name, kept)
         return part
 
+    def wide(self) -> pd.DataFrame:
+        """Return the measures as a table: a row for each epoch and layer, a column for each one."""
+        run: Any = self
+        return run.measures.pivot_table(
+            index=["run", "epoch", "layer"], columns="measure", values="value", dropna=False
+        ).reset_index()
+
     def summary(self) -> pd.DataFrame:
         """Return a table of the layers: edges, and measures at the first and the last epoch.
 

@@ -487,8 +487,7 @@ def accuracy_against_measure(
         x, epochs = (part[name].to_numpy(float) for name in ("value", "epoch"))
         y = np.array([accuracy[epoch] for epoch in part["epoch"]], float)
         _draw_path(panel, x, y, epochs, n_epochs, norm, colour, label, kwargs)
-        if len(inside) > 4:  # small panels, in which the marks at the ends would be cut
-            panel.margins(0.15)
+        panel.margins(0.15 if len(inside) > 4 else 0.05)  # small ones would cut marks at the ends
         few_ticks(panel.xaxis)
     ax.set(xlabel=_label(measure), ylabel=score)
     title_of(ax, f"{score.capitalize()} against topology, epoch by epoch")
@@ -529,10 +528,9 @@ def _draw_path(
         style = styled(given, PathCollection, cmap=scale_to(ax, color), norm=norm, s=7, zorder=2)
         ax.scatter(x[at], y[at], c=epochs[at], **style)
         for end, marker, word in ((at[0], "o", "first epoch"), (at[-1], "s", "last epoch")):
-            face = ax.get_facecolor() if marker == "o" else color
             ax.plot(
-                x[end], y[end], linestyle="none", marker=marker, markersize=4.5, color=color,
-                markerfacecolor=face, markeredgewidth=1, label=named(label, word), zorder=3,
+                x[end], y[end], linestyle="none", marker=marker, ms=4.5, color=color, mew=1, zorder=3,
+                mfc=ax.get_facecolor() if marker == "o" else color, label=named(label, word),
             )  # fmt: skip
     if apart.any():
         ax.plot(

@@ -353,10 +353,10 @@ def _bare(panel: Axes, keyed: set[str], *, low: bool = False) -> set[str]:
     new = [(h, w) for h, w in zip(handles, words, strict=True) if w not in keyed]
     old.remove()
     if new:
-        corner, at = ("lower left", -0.04) if low else ("upper left", 1.04)
+        where: Any = ("lower left", (1.01, -0.04)) if low else ("upper left", (1.01, 1.04))
         panel.legend(
-            [handle for handle, _ in new], [word for _, word in new], loc=corner,
-            bbox_to_anchor=(1.01, at), borderaxespad=0, fontsize="x-small", frameon=False,
+            [handle for handle, _ in new], [word for _, word in new], loc=where[0],
+            bbox_to_anchor=where[1], borderaxespad=0, fontsize="x-small", frameon=False,
             handlelength=1.8, ncols=1 + len(new) // 9,
         )  # fmt: skip
     return {word for _, word in new}
