@@ -529,7 +529,7 @@ def _draw_path(
         ax.scatter(x[at], y[at], c=epochs[at], **style)
         for end, marker, word in ((at[0], "o", "first epoch"), (at[-1], "s", "last epoch")):
             ax.plot(
-                x[end], y[end], linestyle="none", marker=marker, ms=4.5, color=color, mew=1, zorder=3,
+                x[end], y[end], linestyle="", marker=marker, ms=4.5, color=color, mew=1, zorder=3,
                 mfc=ax.get_facecolor() if marker == "o" else color, label=named(label, word),
             )  # fmt: skip
     if apart.any():
