@@ -4,8 +4,11 @@ The stand-in for a CUDA graph keeps the memory of the first call: a replay reads
 and writes its results there, whoever else has that memory.
 """
 
+import gc
 import itertools
 import logging
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +21,7 @@ from topokit.nn import choices, rewiring, sparse_layers
 from topokit.nn.choices import words
 from topokit.nn.engine import attach
 from topokit.nn.kernels.graphs import DeviceUpdate, Row, Sizes
-from topokit.nn.kernels.recording import Recorded
+from topokit.nn.kernels.recording import CudaGraphs, Recorded
 from topokit.nn.models import set_mlp
 from topokit.nn.rewiring import decide, decide_on
 from topokit.rules import drop
@@ -95,6 +98,106 @@ def test_what_cannot_be_recorded_is_called_as_usual(caplog):
     assert [each.tolist() for (each,) in found] == [[2.0]] * 4
     assert recorded.why == "torch could not record it (operation not permitted)"
     assert len(caplog.messages) == 1
+
+
+def test_a_call_that_failed_does_not_count_as_the_first():
+    graphs = Memory()
+    recorded, fails = Recorded(graphs), [True, False, False]
+
+    def make():
+        def twice(x):
+            if fails and fails.pop(0):
+                raise RuntimeError("out of memory")
+            return [2 * x]
+
+        return twice
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        recorded("key", make, [torch.ones(1)])
+    for expected in ((2, 0), (2, 1), (2, 1)):
+        (found,) = recorded("key", make, [torch.ones(1)])
+        assert found.tolist() == [2.0]
+        assert (graphs.apart_calls, graphs.recorded) == expected
+    assert recorded.why == ""
+
+
+class Card:
+    """In place of ``torch.cuda``: two cards, each with a current stream, of which one is current.
+
+    As torch does, a stream is set together with its card, and a recording that fails leaves its own
+    stream set.
+    """
+
+    def __init__(self, monkeypatch):
+        self.at, self.streams, self.notes = 0, [self.made(i, f"main {i}") for i in range(2)], []
+        self.CUDAGraph = lambda: SimpleNamespace(replay=lambda: None)
+        for name in ("Stream", "CUDAGraph", "current_stream", "set_stream", "stream", "graph"):
+            monkeypatch.setattr(torch.cuda, name, getattr(self, name))
+        monkeypatch.setattr(torch.cuda, "device", self.device)
+
+    def made(self, index, name):
+        def wait_stream(other):
+            self.notes.append(f"{name} waits for {other.name}")
+
+        return SimpleNamespace(index=index, name=name, wait_stream=wait_stream)
+
+    def Stream(self, device):
+        return self.made(device.index, "own")
+
+    def current_stream(self, device=None):
+        return self.streams[self.at if device is None else device.index]
+
+    def set_stream(self, stream):
+        self.at, self.streams[stream.index] = stream.index, stream
+
+    @contextmanager
+    def device(self, device):
+        before, self.at = self.at, device.index
+        try:
+            yield
+        finally:
+            self.at = before
+
+    @contextmanager
+    def stream(self, stream):
+        at, before = self.at, self.streams[stream.index]
+        self.set_stream(stream)
+        try:
+            yield
+        finally:
+            self.set_stream(before)
+            self.at = at
+
+    @contextmanager
+    def graph(self, graph, *, stream):
+        assert self.at == stream.index  # torch waits for the current card's work
+        before = self.current_stream()
+        self.set_stream(stream)
+        yield
+        self.set_stream(before)
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_streams_and_cards_are_those_of_before_after_recording(fail, monkeypatch):
+    card = Card(monkeypatch)
+    graphs, seen = CudaGraphs(torch.device("cuda", 1)), []
+
+    def call():
+        seen.append((card.at, card.current_stream().name, gc.isenabled()))
+        if fail:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    for each in (graphs.apart, lambda call: graphs.record(call, ())):
+        if fail:
+            with pytest.raises(RuntimeError, match="not permitted"):
+                each(call)
+        else:
+            each(call)
+        assert (card.at, [each.name for each in card.streams]) == (0, ["main 0", "main 1"])
+        assert gc.isenabled()
+    # Python must not end another recording, held by a cycle, while one is made.
+    assert seen == [(1, "own", True), (1, "own", False)]
+    assert card.notes == ["own waits for main 1", "main 1 waits for own"]
 
 
 def rewired(rule, there, *, times=6, dtype=torch.float32, params=(), **options):

@@ -7,8 +7,10 @@ same memory as the recorded call.
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -45,13 +47,14 @@ class CudaGraphs:
         self.stream = torch.cuda.Stream(device)
 
     def apart(self, call: Callable[[], Any]) -> Any:
-        """Call a function in the stream that records; the others wait for it."""
+        """Call a function in the stream that records; the others wait for it, also if it fails."""
         others = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(others)
-        with torch.cuda.stream(self.stream):
-            result = call()
-        others.wait_stream(self.stream)
-        return result
+        try:
+            with torch.cuda.stream(self.stream):
+                return call()
+        finally:
+            others.wait_stream(self.stream)
 
     def record(
         self, call: Callable[[], None], generators: Sequence[torch.Generator]
@@ -64,17 +67,34 @@ class CudaGraphs:
         for generator in generators:
             if generator.device.type == self.device.type:
                 graph.register_generator_state(generator)
-        before = torch.cuda.current_stream(self.device)
-        try:
-            with torch.cuda.graph(graph, stream=self.stream):
-                call()
-        finally:
-            torch.cuda.set_stream(before)  # torch leaves the other one where recording fails
+        with torch.cuda.device(self.device), _uncollected():
+            before = torch.cuda.current_stream()
+            try:
+                with torch.cuda.graph(graph, stream=self.stream):
+                    call()
+            finally:
+                torch.cuda.set_stream(before)  # torch leaves the other one where recording fails
 
         def replay(held: Callable[[], None] = call) -> None:
             graph.replay()
 
         return replay
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Let Python not look for cycles.
+
+    One of those that it frees may hold a recording, as an engine that nobody has detached does, and
+    a recording that ends while another is made ends that one too.
+    """
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def graphs_of(device: torch.device) -> Graphs | None:
@@ -153,9 +173,11 @@ class Recorded:
         if self.graphs is None or self.why:
             return make()(*inputs)
         if key != self._key:
-            function = self._function = make()
-            self._key, self._made = key, None
-            return self.graphs.apart(lambda: function(*inputs))
+            self._key = self._function = self._made = None  # its memory, before new is taken
+            function = make()
+            results = self.graphs.apart(lambda: function(*inputs))
+            self._key, self._function = key, function  # not where it failed: it is not set up then
+            return results
         function = self._function
         if self._made is None:
             try:
