@@ -203,6 +203,38 @@ def without_capturable(why_not):
     return asked
 
 
+CHANGED = {
+    "a layer is frozen": lambda model: model.fc2.values.requires_grad_(False),
+    "a bias is frozen": lambda model: model.fc1.bias.requires_grad_(False),
+    "dropout": lambda model: setattr(model, "dropout", 0.1),
+}
+
+
+@pytest.mark.parametrize("name", [*CHANGED, "nothing"])
+def test_changes_between_epochs_are_recorded_anew(name, stand_in, arrays_of_a_device):
+    config, state, data = state_of(["model.dropout=0.3", "rule.name=static", "epochs=4"])
+    made = []
+    for epoch in train(state, data, plan_of(config)):
+        made.append(epoch.steps["one_by_one"].get("first steps, and those after a change", 0))
+        if epoch.index == 1 and name in CHANGED:
+            CHANGED[name](state.model)
+    again = name != "nothing"
+    assert made == [3, 0, int(again), 0]
+    assert stand_in.recorded == 1 + again
+
+
+def test_hooks_that_come_between_epochs_are_called(stand_in, arrays_of_a_device):
+    config, state, data = state_of(["rule.name=static"])
+    seen, reasons = [], []
+    for epoch in train(state, data, plan_of(config)):
+        reasons.append([*epoch.steps["one_by_one"]])
+        if epoch.index == 1:
+            state.model.fc1.register_forward_hook(lambda *_: seen.append(state.model.training))
+    assert stand_in.recorded == 1
+    assert reasons[-1] == ["SparseLinear has hooks, which a replay does not call"]
+    assert seen.count(True) == 5
+
+
 def test_other_memory_is_noticed_by_the_stand_in(stand_in, arrays_of_a_device, monkeypatch):
     monkeypatch.setattr(captured, "moved", lambda layers: True)
     with pytest.raises(AssertionError):

@@ -14,6 +14,8 @@ recorded: the same kernels, on the same memory, with the same numbers among thei
 - the first steps, and the one after every change, are computed as usual: they make optimizer state
   and compile kernels, which must not happen while recording;
 - dropout draws from a generator that the graph is told of; a replay moves it on as a step does;
+- so are the numbers and switches of modules, and which parameters are trained, at the first step of
+  an epoch: a loop over the epochs may have changed them;
 - what Python does in a step is not repeated. The engine's counting is called after each replay;
   steps whose activations a rule looks at are computed as usual, and where anything else would be
   left out, no step is recorded, and the run's record says why (`Steps.why`).
@@ -142,9 +144,8 @@ class Steps:
     ) -> None:
         self.graphs, self.model, self.optimizer, self.engine = graphs, model, optimizer, engine
         self.generators, self._loss, self.size = generators, loss, size
-        self.why = why_not(model, optimizer, engine, generators)
-        if self.why:
-            _log.info("training steps are launched one by one: %s", self.why)
+        self.why, self._settings = "", _settings(model)
+        self._look()
         self._sparse = list(sparse_layers(model).values())
         self._usual = FIRST  # steps to be computed as usual before the next is recorded
         self._batch: Batch | None = None
@@ -156,6 +157,8 @@ class Steps:
 
     def replays(self, batch: Batch) -> bool:
         """Return whether the next step is to be a replay; records it if that is due."""
+        if not self._made:  # since the last report: of an epoch
+            self._look()
         reason = self.why or self._not_now(batch)
         if not reason:
             self._check()
@@ -168,6 +171,17 @@ class Steps:
         self._made[reason] += 1
         return not reason
 
+    def _look(self) -> None:
+        """Look at the model again: at what keeps steps from being recorded, and at settings."""
+        if not self.why:
+            self.why = why_not(self.model, self.optimizer, self.engine, self.generators)
+            if self.why:
+                _log.info("training steps are launched one by one: %s", self.why)
+        now = _settings(self.model)
+        if now != self._settings:
+            self._settings = now
+            self._forget()
+
     def _not_now(self, batch: Batch) -> str:
         if any(layer.capture for layer in self._sparse):
             return LOOKED_AT
@@ -179,7 +193,11 @@ class Steps:
             return
         same = self._numbers == _numbers(self.optimizer)
         if not (same and moved(self._layers)):
-            self._replay, self._usual = None, 1
+            self._forget()
+
+    def _forget(self) -> None:
+        """Have the next step computed as usual, and one after it recorded."""
+        self._replay, self._usual = None, max(self._usual, 1)
 
     def _record(self, batch: Batch) -> None:
         """Record a step on memory of its own for the batch."""
@@ -263,6 +281,19 @@ def _numbers(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     """Return the numbers that an optimizer's kernels are launched with."""
     groups = optimizer.param_groups
     return [{key: value for key, value in group.items() if key != "params"} for group in groups]
+
+
+def _settings(model: nn.Module) -> list[Any]:
+    """Return what a step of a model depends on besides tensors, and which of them are trained."""
+    plain = (bool, int, float, str)
+    return [
+        (
+            id(module),
+            {key: value for key, value in vars(module).items() if isinstance(value, plain)},
+            [parameter.requires_grad for parameter in module.parameters(recurse=False)],
+        )
+        for module in model.modules()
+    ]
 
 
 def why_not(
