@@ -1,8 +1,9 @@
 """What a graphics card makes of training, against dense torch on the same card; under six minutes.
 
-Results are checked first: the tests of the kernels, and random shapes against float64. Then steps
-are recorded as CUDA graphs, ours and dense ones in float32 and TF32, and replayed in turns in one
-process; times are medians.
+Results are checked first: the tests of the kernels, random shapes against float64, rewirings
+against those of the CPU, and training by recorded steps against steps launched one by one. Then
+steps are recorded as CUDA graphs, ours and dense ones in float32 and TF32, and replayed in turns in
+one process; times are medians.
 
     python benchmarks/gpu.py               # the table, as Markdown for benchmarks/RESULTS.md
     python benchmarks/gpu.py --crossover   # densities where dense products become faster
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import gc
 import itertools
 import os
 import statistics
@@ -45,6 +47,7 @@ from topokit.experiments.together import Network
 from topokit.graph import LayerGraph
 from topokit.measures import measure
 from topokit.nn import models
+from topokit.nn import rewiring as decisions
 from topokit.nn.engine import attach
 from topokit.nn.kernels import EdgeIndex, card, products
 from topokit.nn.kernels.autograd import drawn_bits
@@ -54,6 +57,7 @@ from topokit.nn.layers import sparse_layers
 from topokit.nn.models import set_mlp
 from topokit.nn.rewiring import decide_on
 from topokit.rules import RULES
+from topokit.rules.rewire import SCHEDULES
 
 DRY = "--dry" in sys.argv
 if DRY:
@@ -77,6 +81,15 @@ BATCH = 4 if DRY else 128
 MNIST_BATCH = 4 if DRY else 100
 SEEDS = 2 if DRY else 10
 SGD = OptimizerSpec("sgd", lr=0.01, momentum=0.9)
+ADAMW = OptimizerSpec("adamw", lr=0.001)
+# Rule, when it rewires, learning rate's schedule, optimizer, and options of the model.
+TRAININGS: dict[str, tuple[str, Any, str, OptimizerSpec, dict[str, Any]]] = {
+    "SET with dropout": ("set", "epoch", "constant", SGD, {"dropout": 0.3}),
+    "SET within epochs": ("set", 7, "constant", SGD, {}),
+    "a rate that changes": ("static", "epoch", "cosine", SGD, {}),
+    "RigL with SReLU": ("rigl", "epoch", "constant", SGD, {"activation": "srelu"}),
+    "a density that changes": ("gmp", "epoch", "constant", ADAMW, {}),
+}
 TYPES = {
     torch.float32: 2e-6, torch.float64: 1e-14, torch.float16: 2**-10, torch.bfloat16: 2**-7,
 }  # fmt: skip
@@ -216,10 +229,13 @@ def fill(engine: Any, layers: list[Any], rng: np.random.Generator) -> None:
             data.memory.setdefault("batches", {})[name] = {"1": both}
 
 
-def check_rewirings(rng: np.random.Generator) -> int:
-    """Compare rewirings decided on the device with those of the CPU; return their number."""
+def check_rewirings(rng: np.random.Generator) -> tuple[int, int]:
+    """Compare rewirings decided on the device with those of the CPU.
+
+    Returns the number of networks, and of those whose decision was recorded.
+    """
     names = ("set", "set_magnitude", "random", "rigl", "snfs", "ctre_sim", "gmp", "mest")
-    count = len(names) if DRY else 80
+    count, n_recorded = len(names) if DRY else 80, 0
     params = {"gmp": {"final_density": 0.2}, "mest": {"gradient_weight": 0.5}}
     for at in range(count):
         name = names[at % len(names)]
@@ -239,11 +255,56 @@ def check_rewirings(rng: np.random.Generator) -> int:
                 layers = list(sparse_layers(model).values())
                 fill(engine, layers, np.random.default_rng(at))
                 changes.append(engine.rewire())
+            engine.detach()
+            for made in engine._data.recorded.values():
+                if made.why:
+                    raise SystemExit(f"a decision was not recorded: {made.why}")
+                n_recorded += made._made is not None
             found.append((changes, {n: v.tolist() for n, v in model.state_dict().items()}))
         if found[0] != found[1]:
             raise SystemExit(f"other edges than on the CPU: {name}, widths {widths}")
     decide_on(DEVICE.type)
-    return count
+    if not n_recorded:
+        raise SystemExit("no decision of a rewiring was recorded")
+    return count, n_recorded
+
+
+def check_training() -> tuple[int, list[str]]:
+    """Compare training by recorded steps with steps launched one by one, bit for bit.
+
+    Returns the number of replayed steps, and what differed.
+    """
+    rng = np.random.default_rng(0)
+    n = (15, 4) if DRY else (41 * MNIST_BATCH + 30, 1000)
+    x, y = rng.random((sum(n), MNIST[0]), np.float32), rng.integers(0, MNIST[-1], sum(n))
+    data = Data("random", x[: n[0]], y[: n[0]], x[n[0] :], y[n[0] :], MNIST[-1])
+    original, replays, wrong = loop.graphs_of, 0, []
+    for what, (rule, every, schedule, spec, options) in TRAININGS.items():
+        params = {"final_density": 0.02, "initial_density": 0.05} if rule == "gmp" else {}
+        plan = TrainPlan(
+            epochs=3, batch_size=MNIST_BATCH, rule=RULES[rule](**params), every=every, lr=spec.lr,
+            lr_schedule=SCHEDULES[schedule],
+        )  # fmt: skip
+        found = []
+        for recording in (True, False):
+            streams = {name: np.random.default_rng(i) for i, name in enumerate(("order", "rule"))}
+            dropout = torch.Generator(DEVICE).manual_seed(0)
+            model = ours_of(MNIST, EPSILON, generator=dropout, **options)
+            state = TrainState(model, make_optimizer(spec, model.parameters()), streams, dropout)
+            loop.graphs_of = original if recording else lambda device: None
+            done = list(train(state, data, plan))
+            loop.graphs_of = original
+            made = sum(each.steps["replayed"] for each in done if each.steps)
+            if recording and not made and not DRY:
+                wrong.append(f"{what}: no step was replayed, {done[-1].steps}")
+            replays += made
+            losses = [{**each.metrics, "seconds": 0} for each in done]
+            weights = {name: value.tolist() for name, value in model.state_dict().items()}
+            found.append((losses, weights, dropout.get_state().tolist()))
+        if found[0] != found[1]:
+            losses = [[each["train_loss"] for each in one[0]] for one in found]
+            wrong.append(f"{what}: recorded steps are not those of others, losses {losses}")
+    return replays, wrong
 
 
 def check_tests() -> str:
@@ -295,9 +356,10 @@ def batch_of(widths: tuple[int, ...], size: int) -> tuple[torch.Tensor, torch.Te
     return x, torch.randint(0, widths[-1], (size,), device=DEVICE)
 
 
-def ours_of(widths: tuple[int, ...], epsilon: float, seed: int = 0) -> Any:
+def ours_of(widths: tuple[int, ...], epsilon: float, seed: int = 0, **options: Any) -> Any:
     rng = np.random.default_rng(seed)
-    return set_mlp(random_topology(widths, epsilon, rng), kernel="csr", rng=rng).to(DEVICE)
+    topology = random_topology(widths, epsilon, rng)
+    return set_mlp(topology, kernel="csr", rng=rng, **options).to(DEVICE)
 
 
 def steps(widths: tuple[int, ...], size: int) -> dict[str, float]:
@@ -447,6 +509,7 @@ def million() -> tuple[float, float, int]:
 
 
 def free() -> None:
+    gc.collect()  # engines, which hold recordings
     if not DRY:
         torch.cuda.empty_cache()
 
@@ -672,6 +735,7 @@ def main() -> None:
         decide_on("cpu")
         models.chained = lambda parts, x: None  # the CPU's own way through several layers
         products.ONE_BY_ONE = ()  # nor its way through several runs
+        decisions.graphs_of = lambda device: Directly()
     elif not torch.cuda.is_available():
         print(f"expected a graphics card, torch {torch.__version__} finds none; --dry runs without")
         raise SystemExit(2)
@@ -692,13 +756,19 @@ def main() -> None:
     count, worst = check_shapes(np.random.default_rng(0), 0 if DRY else 25)
     errors = ", ".join(f"{str(k).removeprefix('torch.')} {v:.1e}" for k, v in worst.items())
     print(f"{count} random shapes against float64, largest relative errors: {errors}.")
-    count = check_rewirings(np.random.default_rng(0))
-    print(f"{count} networks rewired three times, with the edges that the CPU chooses.\n")
+    count, n_recorded = check_rewirings(np.random.default_rng(0))
+    print(f"{count} networks rewired three times, with the edges that the CPU chooses.")
+    print(f"{n_recorded} of them by a decision that was recorded.")
+    replays, wrong = check_training()
+    print(f"{replays} steps of {len(TRAININGS)} short trainings were replayed.")
+    print("\n".join(wrong or ["Their numbers are those of steps launched one by one."]) + "\n")
     table()
     if DRY:
         tune()
         crossover()
     print(f"\n{time.monotonic() - BEGAN:.0f} s in all.")
+    if wrong:
+        raise SystemExit("recorded steps are wrong, see above")
 
 
 if __name__ == "__main__":

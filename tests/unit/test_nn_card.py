@@ -69,6 +69,8 @@ def test_the_benchmark_runs_without_a_card():
     assert "| failed |" not in done.stdout
     assert "random shapes against float64, largest relative errors: float32 " in done.stdout
     assert "8 networks rewired three times, with the edges that the CPU chooses." in done.stdout
+    assert "2 of them by a decision that was recorded." in done.stdout
+    assert "Their numbers are those of steps launched one by one." in done.stdout
     assert " ms decided by the CPU | " in done.stdout
     table, _, others = done.stdout.partition("| layer | batch | kernel |")
     rows = [line for line in table.splitlines() if line.startswith("| ")]
