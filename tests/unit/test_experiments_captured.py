@@ -19,8 +19,10 @@ from topokit.experiments.preparation import first_topology, prepare_run
 from topokit.experiments.record import History
 from topokit.experiments.runs import _build, _options_on, make_optimizer, plan_of, resume, run
 from topokit.experiments.samples import CLASSES
+from topokit.nn import rewiring
 from topokit.nn.engine import attach
 from topokit.nn.layers import sparse_layers
+from topokit.nn.rewiring import decide_on
 
 TINY = ["epochs=3", "model.widths=[64,12,10,10]", "data.n_train=90", "data.n_test=20",
         "batch_size=20", "topology.epsilon=2"]  # fmt: skip
@@ -180,17 +182,22 @@ def test_what_was_recorded_ends_with_the_training(monkeypatch):
         def record(self, call, generators):
             call()
             recorded.append(weakref.ref(call))
+            if not generators:  # a rewiring's decision, whose results are needed
+                return lambda held=call: held()
             return lambda held=call: None
 
-    monkeypatch.setattr(loop, "graphs_of", lambda device: Holding())
-    config, state, data = state_of(["model.dropout=0.3", "rule.name=static"])
+    for module in (loop, rewiring):
+        monkeypatch.setattr(module, "graphs_of", lambda device: Holding())
+    config, state, data = state_of(["model.dropout=0.3", "epochs=4"])
+    decide_on("cpu")
     gc.collect()
     gc.disable()
     try:
         assert sum(epoch.steps["replayed"] for epoch in train(state, data, plan_of(config))) > 0
-        assert [step() for step in recorded] == [None]
+        assert [each() for each in recorded] == [None, None]  # a step, and a decision
     finally:
         gc.enable()
+        decide_on("cpu", False)
 
 
 def without_capturable(why_not):

@@ -130,7 +130,7 @@ class Card:
 
     def __init__(self, monkeypatch):
         self.at, self.streams, self.notes = 0, [self.made(i, f"main {i}") for i in range(2)], []
-        self.CUDAGraph = lambda: SimpleNamespace(replay=lambda: None)
+        self.generators_on = []  # the cards where memory was taken for them
         for name in ("Stream", "CUDAGraph", "current_stream", "set_stream", "stream", "graph"):
             monkeypatch.setattr(torch.cuda, name, getattr(self, name))
         monkeypatch.setattr(torch.cuda, "device", self.device)
@@ -143,6 +143,12 @@ class Card:
 
     def Stream(self, device):
         return self.made(device.index, "own")
+
+    def CUDAGraph(self):
+        def register_generator_state(generator):
+            self.generators_on.append(self.at)
+
+        return SimpleNamespace(register_generator_state=register_generator_state)
 
     def current_stream(self, device=None):
         return self.streams[self.at if device is None else device.index]
@@ -181,13 +187,14 @@ class Card:
 def test_streams_and_cards_are_those_of_before_after_recording(fail, monkeypatch):
     card = Card(monkeypatch)
     graphs, seen = CudaGraphs(torch.device("cuda", 1)), []
+    generator = SimpleNamespace(device=torch.device("cuda", 1))
 
     def call():
         seen.append((card.at, card.current_stream().name, gc.isenabled()))
         if fail:
             raise RuntimeError("operation not permitted when stream is capturing")
 
-    for each in (graphs.apart, lambda call: graphs.record(call, ())):
+    for each in (graphs.apart, lambda call: graphs.record(call, [generator])):
         if fail:
             with pytest.raises(RuntimeError, match="not permitted"):
                 each(call)
@@ -197,6 +204,7 @@ def test_streams_and_cards_are_those_of_before_after_recording(fail, monkeypatch
         assert gc.isenabled()
     # Python must not end another recording, held by a cycle, while one is made.
     assert seen == [(1, "own", True), (1, "own", False)]
+    assert card.generators_on == [1]
     assert card.notes == ["own waits for main 1", "main 1 waits for own"]
 
 

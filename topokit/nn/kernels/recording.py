@@ -63,11 +63,11 @@ class CudaGraphs:
 
         What replays it holds the function, and so the memory that the recorded work uses.
         """
-        graph = torch.cuda.CUDAGraph()
-        for generator in generators:
-            if generator.device.type == self.device.type:
-                graph.register_generator_state(generator)
         with torch.cuda.device(self.device), _uncollected():
+            graph = torch.cuda.CUDAGraph()
+            for generator in generators:
+                if generator.device.type == self.device.type:
+                    graph.register_generator_state(generator)  # takes memory of the current device
             before = torch.cuda.current_stream()
             try:
                 with torch.cuda.graph(graph, stream=self.stream):
