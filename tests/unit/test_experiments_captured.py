@@ -5,6 +5,7 @@ recorded: parameters, optimizer state and the arrays of graphs must lie where th
 """
 
 import gc
+import importlib
 import json
 import weakref
 
@@ -172,7 +173,11 @@ def test_replayed_steps_are_those_of_before_bit_for_bit(
 
 
 def test_what_was_recorded_ends_with_the_training(monkeypatch):
-    """No cycle keeps recorded memory until Python looks for cycles."""
+    """No cycle keeps recorded memory until Python looks for cycles.
+
+    Nor where the compiler is loaded, which the optimizers of torch load.
+    """
+    importlib.import_module("torch._dynamo")
     recorded = []
 
     class Holding:

@@ -116,6 +116,13 @@ def composed(x: torch.Tensor) -> bool:
     )
 
 
+# Loads the compiler when it is called. One function for all that are excluded, as torch attaches to
+# it what refers to it: a cycle, which would hold an engine whose method it is.
+@torch._disable_dynamo
+def _excluded(function: Callable[..., Any], args: tuple[Any, ...], options: Any) -> Any:
+    return function(*args, **options)
+
+
 def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that torch's compiler leaves as it is.
 
@@ -123,14 +130,11 @@ def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
     torch. Before anybody else has loaded it, nothing is compiled.
     """
 
-    # Loads the compiler when it is called. Keeps an attribute, which a method cannot have.
-    @torch._disable_dynamo
-    def excluded(*args: Any, **options: Any) -> Any:
-        return function(*args, **options)
-
     @wraps(function)
     def call(*args: Any, **options: Any) -> Any:
-        return (excluded if "torch._dynamo" in sys.modules else function)(*args, **options)
+        if "torch._dynamo" in sys.modules:
+            return _excluded(function, args, options)
+        return function(*args, **options)
 
     return call
 
