@@ -63,7 +63,7 @@ DRY = "--dry" in sys.argv
 if DRY:
     os.environ["TRITON_INTERPRET"] = "1"  # read where triton is imported, by the first kernel
 DEVICE = torch.device("cpu" if DRY else "cuda")
-MOST_SECONDS = float("inf") if DRY else 340  # after which no further row is begun
+MOST_SECONDS = float("inf") if DRY else 300  # after which no further row is begun
 BEGAN = time.monotonic()
 ROUNDS, TURN = (1, 1) if DRY else (15, 20)
 CIFAR, MNIST, WIDE, MILLION = (
