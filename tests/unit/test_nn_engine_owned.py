@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tests.marks import fast_where
 from topokit.graph import LayerGraph, same_edges
 from topokit.nn import SparseLinear, sparse_layers
+from topokit.nn.densify import densify
 from topokit.nn.engine import attach, sparsify
 from topokit.rules import RULES
 from topokit.rules.stream import GROWTH
@@ -245,7 +246,9 @@ def test_a_registered_average_is_that_of_each_edge(rng, kind, rule):
 
 
 @pytest.mark.parametrize("kind", [*AVERAGES, "state by hand"])
-@pytest.mark.parametrize("used", ["forward", "saved", "copied", "moved"])
+@pytest.mark.parametrize(
+    "used", ["forward", "saved", "copied", "moved", "copied whole", "pickled", "densified"]
+)
 def test_an_average_that_does_not_follow_is_refused_when_it_is_used(rng, kind, used):
     model = small()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
@@ -264,7 +267,9 @@ def test_an_average_that_does_not_follow_is_refused_when_it_is_used(rng, kind, u
     use = {
         "forward": lambda: average(torch.ones(2, 8)), "saved": average.state_dict,
         "copied": lambda: [layer.graph for layer in sparse_layers(average).values()],
-        "moved": average.double,
+        "moved": average.double, "copied whole": lambda: copy.deepcopy(average),
+        "pickled": lambda: [pickle.dumps(layer) for layer in sparse_layers(average).values()],
+        "densified": lambda: densify(average),
     }  # fmt: skip
     with pytest.raises(ValueError, match=r"overwritten in place .* registered with engine.average"):
         use[used]()

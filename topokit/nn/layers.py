@@ -389,6 +389,8 @@ class EdgeLayer(nn.Module):
         return result
 
     def __getstate__(self) -> dict[str, Any]:
+        if self._index is not None:
+            _ = self.index  # a copy would not know of it
         free = self.calls is None or self._engine is not None
         return {
             **self.__dict__,
