@@ -23,7 +23,16 @@ from torch.optim.optimizer import (
 from topokit.graph import EdgeUpdate, LayerGraph, same_edges
 from topokit.nn.kernels.graphs import DeviceGraph
 from topokit.nn.layers import EdgeLayer, sparse_layers
-from topokit.nn.optimizer_state import carried, find_holders, stamp_of, tensor_of, unwrapped
+from topokit.nn.optimizer_state import (
+    carried,
+    entries_of,
+    find_holders,
+    keepers_of,
+    kept_outside,
+    stamp_of,
+    tensor_of,
+    unwrapped,
+)
 from topokit.nn.parameters import check_values
 from topokit.rules import Rewiring
 from topokit.tables import need
@@ -34,7 +43,6 @@ __all__ = [
     "check_average",
     "follow",
     "layers_of_copy",
-    "unwrapped_all",
 ]
 
 # How steps of other optimizers are noticed.
@@ -145,29 +153,39 @@ def _after_any_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) ->
         engine = attachment.engine()
         if engine is not None and _within_step(engine.optimizers):
             continue
+        hint = GONE if engine is None else FOLLOW
+        if engine is not None and any(optimizer is each for each in engine._keepers):
+            hint = "attach with this one, whose steps are made, and not with the one that holds it"
         raise ValueError(
             f"expected steps of the optimizer that layers {', '.join(names)} were attached with, "
             f"got one of another {type(optimizer).__name__} that holds their values, after which "
-            f"nothing would be rewired; {FOLLOW if engine is not None else GONE}"
+            f"nothing would be rewired; {hint}"
         )
 
 
 def _within_step(optimizers: Sequence[torch.optim.Optimizer]) -> bool:
-    """Return whether a method of one of the optimizers is being run."""
+    """Return whether one of the optimizers is making a step, which its hooks will count."""
     frame: Any = sys._getframe(1)
     while frame is not None:
-        own = frame.f_locals.get("self")
+        step = frame.f_code.co_name in ("step", "wrapper")  # itself, or torch's call of it
+        own = frame.f_locals.get("self") if step else None
         if any(own is optimizer for optimizer in optimizers):
             return True
         frame = frame.f_back
     return False
 
 
-def unwrapped_all(optimizer: Any) -> list[torch.optim.Optimizer]:
-    """Return one optimizer or several, without their wrappers, as a list."""
-    several = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
-    need(bool(several), "optimizer", "one optimizer or several", optimizer)
-    return [unwrapped(each) for each in several]
+def _holding(optimizers: Sequence[torch.optim.Optimizer]) -> list[Any]:
+    """Return what holds one of the optimizers, or one that does, and is making a step now."""
+    found: list[Any] = [*optimizers]
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        outer = frame.f_locals.get("self")
+        held = getattr(outer, "__dict__", {})
+        if hasattr(outer, "param_groups") and any(x is o for x in held.values() for o in found):
+            found.append(outer)
+        frame = frame.f_back
+    return found
 
 
 class Stamps(dict[str, int]):
@@ -212,6 +230,7 @@ class Attached:
     model: nn.Module
     options: Rewiring
     optimizers: list[torch.optim.Optimizer]
+    _keepers: list[Any]  # these, what they are wrapped in and what they hold
     _layers: dict[str, EdgeLayer]
     _attachment: _Attachment | None = None
     _stepped_since: set[int]
@@ -219,9 +238,15 @@ class Attached:
     _tries = 0  # steps of optimizers, counted or not
     _tries_before = 0  # at the end of the last epoch
 
-    def _take(self, optimizers: list[torch.optim.Optimizer]) -> None:
-        """Let some optimizers be those of the engine; raise a ValueError if they cannot."""
+    def _take(self, optimizer: Any) -> None:
+        """Let an optimizer, or several, be the engine's; raise a ValueError if they cannot."""
+        given = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
+        need(bool(given), "optimizer", "one optimizer or several", optimizer)
+        optimizers = [unwrapped(each) for each in given]
         holders = self._holders(optimizers).values()
+        keepers = keepers_of(given)
+        self._check_kept(keepers)
+        self._keepers = keepers
         used = [each for each in optimizers if any(each is own for own in holders)]
         self.optimizers = used or optimizers
         self.optimizer = self.optimizers[0]
@@ -248,6 +273,29 @@ class Attached:
         if self._attachment is not None:
             _unwatch(self._attachment)
             self._attachment = None
+
+    def _check_kept(self, keepers: list[Any]) -> None:
+        """Raise a ValueError if an optimizer keeps numbers of edges where they cannot follow."""
+        fixed = self._fixed()
+        values = [layer.values for name, layer in self._layers.items() if name not in fixed]
+        if place := kept_outside(keepers, values):
+            raise ValueError(
+                "expected what an optimizer keeps of each parameter in its state[parameter], which "
+                f"follows the edges, got {place}, where the same position is another edge after a "
+                "rewiring; use an optimizer that keeps it in its state"
+            )
+
+    def _find_keepers(self) -> list[Any]:
+        """Return what keeps a state of the layers, with optimizers around those of the engine."""
+        self._keepers = keepers_of([*self._keepers, *_holding(self.optimizers)])
+        self._check_kept(self._keepers)
+        return self._keepers
+
+    def _states(self, values: torch.Tensor) -> list[dict[str, Any]]:
+        """Return what the optimizers keep of a layer's values."""
+        if len(self._keepers) == 1:  # as nearly always, and asked for at each step
+            return [state] if (state := self._keepers[0].state.get(values)) else []
+        return [state for _, state in entries_of(self._keepers, values)]
 
     def _fixed(self) -> set[str]:
         """Return the layers that keep their graph: those skipped or frozen."""
@@ -296,7 +344,8 @@ class Attached:
         for name in names:
             values = self._layers[name].values
             state = optimizer.state.get(values, {})
-            if "graph" in state and state["graph"] != self._stamps[name]:
+            marks = [each["graph"] for each in self._states(values) if "graph" in each]
+            if any(mark != self._stamps[name] for mark in marks):
                 raise ValueError(
                     f"the optimizer's state of layer {name!r} is that of another graph; expected "
                     "the states of model and optimizer of the same step to be loaded"
@@ -349,25 +398,26 @@ class Attached:
             )
         check_values(self._layers, self._fixed())
 
-    def _stamp(self, name: str, holder: torch.optim.Optimizer | None) -> None:
-        """Note that a layer has another graph, and with it the optimizer's state of it."""
+    def _stamp(self, name: str) -> None:
+        """Note that a layer has another graph, and with it the optimizers' states of it."""
         self._stamps.forget(name)
-        if holder is not None and (state := holder.state.get(self._layers[name].values)):
+        for state in self._states(self._layers[name].values):
             if state.pop("graph", None) is not None:
                 self._stamps.unmarked.add(name)
-            self._mark(name, holder)
+        self._mark(name)
 
-    def _mark(self, name: str, holder: torch.optim.Optimizer) -> None:
-        """Note in an optimizer's state which graph it is of, if that is known."""
-        if name in self._stamps and (state := holder.state.get(self._layers[name].values)):
-            state["graph"] = self._stamps[name]
+    def _mark(self, name: str) -> None:
+        """Note in the optimizers' states which graph they are of, if that is known."""
+        if name in self._stamps and (states := self._states(self._layers[name].values)):
+            for state in states:
+                state["graph"] = self._stamps[name]
             self._stamps.unmarked.discard(name)
 
-    def _mark_all(self, holder: torch.optim.Optimizer) -> None:
-        """Note it also where the graph has to be fetched: called before the state is saved."""
+    def _mark_all(self, _: torch.optim.Optimizer) -> None:
+        """Note it also where the graph has to be fetched: called before a state is saved."""
         for name in [*self._stamps.unmarked]:
-            _ = self._stamps[name]
-            self._mark(name, holder)
+            self._stamps.all()
+            self._mark(name)
 
 
 def layers_of_copy(copy: nn.Module, layers: Mapping[str, EdgeLayer]) -> dict[str, EdgeLayer]:

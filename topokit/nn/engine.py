@@ -21,12 +21,12 @@ from torch import nn
 
 from topokit.graph import EdgeUpdate, LayerGraph, Topology, same_edges
 from topokit.nn import attached
-from topokit.nn.attached import Attached, Stamps, unwrapped_all
+from topokit.nn.attached import Attached, Stamps
 from topokit.nn.captures import found_inf
 from topokit.nn.distributed import Member, in_all_processes, refuse_divided
 from topokit.nn.kernels.ops import uncompiled
 from topokit.nn.layers import EdgeLayer, sparse_layers
-from topokit.nn.optimizer_state import carry_state, find_holders, stamp_of
+from topokit.nn.optimizer_state import carry_state, stamp_of
 from topokit.nn.parameters import check_values
 from topokit.nn.rewiring import decide
 from topokit.nn.rule_data import NEEDS, RuleData, as_arrays, as_tensors
@@ -115,7 +115,6 @@ class Engine(Schedule, Attached, Member):
         rng: np.random.Generator,
         name: str | None = None,
     ) -> None:
-        optimizers = unwrapped_all(optimizer)
         super().__init__(options, total, epoch_steps)
         refuse_divided(model)
         model = bare(model)
@@ -129,7 +128,7 @@ class Engine(Schedule, Attached, Member):
         for skipped in options.skip:
             choose("sparse layer", skipped, self._layers)
         check_values(self._layers, self._fixed())
-        self._take(optimizers)
+        self._take(optimizer)
         self._check_free()
         self._averages: list[dict[str, EdgeLayer]] = []
         self._stamps = Stamps(self._layers)
@@ -238,9 +237,9 @@ class Engine(Schedule, Attached, Member):
         if not self._hooks:
             raise ValueError("expected an engine that is attached, got a detached one")
         if self._processes is None:
-            self._take(unwrapped_all(optimizer))
+            self._take(optimizer)
         else:
-            self._processes.together(lambda: self._take(unwrapped_all(optimizer)))
+            self._processes.together(lambda: self._take(optimizer))
         self._data.keep_momentum(self._momentum)
         self._hook()
         self._switch_capture()
@@ -299,7 +298,7 @@ class Engine(Schedule, Attached, Member):
             return
         for name in self._held(optimizer):
             layer = self._layers[name]
-            self._mark(name, optimizer)
+            self._mark(name)
             if layer.calls is not None:  # of further calls of a closure
                 layer.calls.clear()
         if self._ended:
@@ -426,17 +425,18 @@ class Engine(Schedule, Attached, Member):
 
     def _apply(self, changes: Changes) -> None:
         """Replace the graphs; optimizer state, averages and memories follow their edges."""
-        holders, grown = self._holders(), self.options.grown_state
+        self._holders()
+        keepers, grown = self._find_keepers(), self.options.grown_state
         start: dict[str, Any] = {} if grown == "neutral" else {"grown_state": grown}
         for name, (update, values) in changes.items():
             layer = self._layers[name]
             averages = [copy[name] for copy in self._averages]
             for average in averages:
                 attached.check_average(name, average, update.before)
-            layer.replace_graph(update, values, holders[name], **start)
+            layer.replace_graph(update, values, keepers, **start)
             for average in averages:
                 attached.follow(average, update, values)
-            self._stamp(name, holders[name])
+            self._stamp(name)
             self._data.carry(name, update, values)
 
     def average(self, copy: nn.Module) -> nn.Module:
@@ -505,14 +505,10 @@ class Engine(Schedule, Attached, Member):
         if same_edges(graph, layer.graph):
             return
         update = EdgeUpdate.between(layer.graph, graph)
-        holder = find_holders(self.optimizers, self._layers).get(name)
-        if holder is not None:
-            state = holder.state.get(layer.values, {})
-            if state.get("graph") != stamp_of(graph):
-                carry_state(holder, layer.values, update, values, self.options.grown_state)
-                if state:
-                    state["graph"] = stamp_of(graph)
-        self._stamps[name] = stamp_of(graph)
+        self._stamps[name] = stamp = stamp_of(graph)
+        grown = self.options.grown_state
+        carry_state(self._keepers, layer.values, update, values, grown, done=stamp)
+        self._mark(name)
         for copy in self._averages:
             average = copy[name]
             if not same_edges(average.graph, graph):
@@ -712,16 +708,18 @@ def attach(
     of class scores: see `topokit.nn.captures.Activations`.
 
     Optimizer state follows the edges: see `topokit.nn.optimizer_state`. That of LBFGS starts anew
-    at each rewiring. Averages of weights follow if they are registered: see `Engine.average`. A
-    state that is loaded into the model takes optimizer state, averages and memories with it. A copy
-    of the model is not rewired. What a loop keeps of its own is by position, and after a rewiring
-    the same position is another edge: lists of averaged tensors, vectors of
-    ``torch.nn.utils.parameters_to_vector``. Written back into the model they put values on other
-    edges. This is not noticed, as sizes agree and as constraints on weights are written in the same
-    way: restore weights by ``load_state_dict``, or move your own arrays as `Engine.average` says.
-    A model converted to another number type or device after a step
-    needs an optimizer that was, too: ``optimizer.load_state_dict(optimizer.state_dict())``. Models
-    compiled by ``torch.compile`` can be rewired.
+    at each rewiring. Of optimizers that hold others (SAM, Lookahead) all states follow; attached is
+    the one whose ``step`` is called, or the one within. Slow weights outside a state, in lists or
+    one vector, are refused. Averages of weights follow if they are registered: see
+    `Engine.average`. A state that is loaded into the model takes optimizer state, averages and
+    memories with it. A copy of the model is not rewired. What a loop keeps of its own is by
+    position, and after a rewiring the same position is another edge: lists of averaged tensors,
+    vectors of ``torch.nn.utils.parameters_to_vector``. Written back into the model they put values
+    on other edges. This is not noticed, as sizes agree and as constraints on weights are written in
+    the same way: restore weights by ``load_state_dict``, or move your own arrays as
+    `Engine.average` says. A model converted to another number type or device after a step needs an
+    optimizer that was, too: ``optimizer.load_state_dict(optimizer.state_dict())``. Models compiled
+    by ``torch.compile`` can be rewired.
 
     Several processes (``torchrun``) call `attach`, ``optimizer.step()`` and ``end_epoch`` alike,
     with the model or the DistributedDataParallel around it; layers have their names in the model

@@ -29,7 +29,7 @@ from topokit.nn.kernels.graphs import tensors_of
 from topokit.nn.kernels.ops import array_of, autocast_on, composed, dense_weight, uncompiled
 from topokit.nn.kernels.products import EdgeIndex
 from topokit.nn.kinds import check_module
-from topokit.nn.optimizer_state import carry_state, tensor_of, unwrapped
+from topokit.nn.optimizer_state import carry_state, tensor_of
 from topokit.rules.init import INITS
 from topokit.rules.rewire import LayerView
 from topokit.tables import as_generator, choose
@@ -228,7 +228,7 @@ class EdgeLayer(nn.Module):
         self,
         update: EdgeUpdate,
         values: NDArray[Any] | torch.Tensor,
-        optimizer: torch.optim.Optimizer | None = None,
+        optimizer: torch.optim.Optimizer | list[Any] | None = None,
         *,
         grown_state: str | Mapping[str, str] = "neutral",
     ) -> None:
@@ -243,9 +243,9 @@ class EdgeLayer(nn.Module):
             ``update.before`` must have this layer's edges.
         values : (update.after.n_edges,) array or tensor
             A tensor becomes the layer's own.
-        optimizer : torch.optim.Optimizer, optional
-            The optimizer that holds the values. If it is not given, its state keeps the old number
-            of edges and no longer fits.
+        optimizer : torch.optim.Optimizer or list, optional
+            The optimizer that holds the values, or several with their wrappers. If it is not given,
+            its state keeps the old number of edges and no longer fits.
         grown_state : {"neutral", "zero"} or mapping
             What grown edges get there: see `topokit.nn.optimizer_state.carry_state`.
 
@@ -267,7 +267,7 @@ class EdgeLayer(nn.Module):
         values = tensor_of(values)
         check_per_edge(update.after, values, layer="the new graph")
         if optimizer is not None:
-            carry_state(unwrapped(optimizer), self.values, update, values, grown_state)
+            carry_state(optimizer, self.values, update, values, grown_state)
         self._exchange(values.to(self.values.device, self.values.dtype))
         self.indptr, self.indices = tensors_of(update.after, self.indices.device)
         held = tuple(self._buffers.values())
@@ -377,20 +377,17 @@ class EdgeLayer(nn.Module):
         self._note_graph()
 
     def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        if self._index is not None:
-            _ = self.index  # refuses a graph that was overwritten
+        _ = self._index and self.index
         super()._save_to_state_dict(*args, **kwargs)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        if self._index is not None:
-            _ = self.index
+        _ = self._index and self.index
         result = super()._apply(*args, **kwargs)
         self._note_graph()
         return result
 
     def __getstate__(self) -> dict[str, Any]:
-        if self._index is not None:
-            _ = self.index  # a copy would not know of it
+        _ = self._index and self.index  # refuses a graph that was overwritten
         free = self.calls is None or self._engine is not None
         return {
             **self.__dict__,

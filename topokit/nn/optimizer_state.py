@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from zlib import crc32
 
@@ -19,7 +19,10 @@ __all__ = [
     "carried",
     "carry_state",
     "compacted",
+    "entries_of",
     "find_holders",
+    "keepers_of",
+    "kept_outside",
     "stamp_of",
     "tensor_of",
     "unwrapped",
@@ -50,6 +53,11 @@ STARTS: dict[str, str] = {
     "neg_pre_grad": "zero",  # Adan
     "z": "value",  # schedule-free SGD and AdamW
     "slow_buffer": "value",  # Lookahead
+    "slow_param": "value",
+    "slow_params": "value",
+    "lookahead_slow_buff": "value",
+    "slow_momentum": "zero",
+    "old_p": "value",  # SAM
 }
 """Start of a grown edge for each entry of an optimizer's state: "zero", "mean" (of the edges that
 stay), "value" (its weight) or "lr" (the first learning rate)."""
@@ -69,6 +77,14 @@ def unwrapped(optimizer: Any) -> torch.optim.Optimizer:
             "expected an optimizer that keeps the state of all parameters, got "
             "ZeroRedundancyOptimizer; use a plain one"
         )
+    if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+        raise ValueError(
+            "expected an optimizer whose steps torch lets others count, got "
+            f"{type(optimizer).__name__}, whose __init__ does not call that of "
+            "torch.optim.Optimizer; attach the one within it"
+        )
+    if not getattr(type(optimizer).step, "hooked", False):  # as its first zero_grad would do
+        optimizer._patch_step_function()
     return optimizer
 
 
@@ -97,23 +113,117 @@ def find_holders(
     }
 
 
+# Optimizers within others.
+#
+# SAM makes steps with an optimizer that it holds; Lookahead keeps slow weights in a state of its
+# own around another. Whichever of them `attach` is given, each may have entries for every edge.
+# They are found through attributes, from wrappers inwards; a state that two share is moved once.
+
+NESTED = 4  # lists and dictionaries within each other that are looked into
+
+
+def keepers_of(given: Iterable[Any]) -> list[Any]:
+    """Return optimizers and wrappers of them with all optimizers that these hold, each once.
+
+    Examples
+    --------
+    >>> inner = torch.optim.SGD([torch.nn.Parameter(torch.ones(3))], lr=0.1)
+    >>> outer = torch.optim.SGD(inner.param_groups, lr=0.1)
+    >>> outer.base_optimizer = inner
+    >>> keepers_of([outer]) == [outer, inner]
+    True
+    """
+    found: list[Any] = []
+    waiting = [*given]
+    while waiting:
+        keeper = waiting.pop(0)
+        if any(keeper is each for each in found):
+            continue
+        found.append(keeper)
+        inner = getattr(keeper, "optimizer", None)  # may be a property: see `unwrapped`
+        for content in [inner, *getattr(keeper, "__dict__", {}).values()]:
+            waiting += [x for x in _within(content, 1) if isinstance(x, torch.optim.Optimizer)]
+    return found
+
+
+def entries_of(keepers: Iterable[Any], parameter: torch.Tensor) -> list[tuple[Any, dict[str, Any]]]:
+    """Return what each of some optimizers keeps for a parameter, that of a shared state once."""
+    found: dict[int, tuple[Any, dict[str, Any]]] = {}
+    for keeper in keepers:
+        state = getattr(keeper, "state", None)
+        entry = state.get(parameter) if isinstance(state, Mapping) else None
+        if entry and isinstance(entry, dict):
+            found.setdefault(id(entry), (keeper, entry))
+    return list(found.values())
+
+
+def kept_outside(keepers: list[Any], values: Iterable[torch.Tensor]) -> str:
+    """Return where an optimizer keeps numbers for each edge outside its state; "" if nowhere.
+
+    Such are lists of slow weights, or one vector of them: by position, and the same position is
+    another edge after a rewiring. A place counts if it has tensors of the shapes of all `values`,
+    or one as long as all parameters together.
+
+    Examples
+    --------
+    >>> values = torch.nn.Parameter(torch.ones(3))
+    >>> optimizer = torch.optim.SGD([values], lr=0.1)
+    >>> optimizer.slow_weights = [values.detach().clone()]
+    >>> kept_outside([optimizer], [values])
+    "'slow_weights' of SGD"
+    """
+    wanted = {value.shape for value in values}
+    states = [getattr(keeper, "state", None) for keeper in keepers]
+    for keeper in keepers:
+        groups = getattr(keeper, "param_groups", None) or []
+        own = {id(p): p.numel() for group in groups for p in group["params"]}
+        places = {**getattr(keeper, "__dict__", {})}
+        for name in ("param_groups", "defaults"):
+            places.pop(name, None)
+        state = places.pop("state", None)
+        if isinstance(state, Mapping):
+            places["state"] = [v for key, v in state.items() if not torch.is_tensor(key)]
+        for name in {name for group in groups for name in group} - {"params"}:
+            places[name] = [group.get(name) for group in groups]
+        for name, content in places.items():
+            if any(content is each for each in states):
+                continue
+            shapes = {x.shape for x in _within(content) if torch.is_tensor(x) and id(x) not in own}
+            if wanted and (wanted <= shapes or torch.Size([sum(own.values())]) in shapes):
+                return f"{name!r} of {type(keeper).__name__}"
+    return ""
+
+
+def _within(content: Any, depth: int = NESTED) -> Iterator[Any]:
+    """Yield an object, or what lists and dictionaries in it hold."""
+    if isinstance(content, Mapping | list | tuple) and depth >= 0:
+        for each in content.values() if isinstance(content, Mapping) else content:
+            yield from _within(each, depth - 1)
+    else:
+        yield content
+
+
 def stamp_of(graph: LayerGraph) -> int:
     """Return a number that differs for graphs with other edges, but for one pair in 2**32."""
     return crc32(graph.indices.tobytes(), crc32(graph.indptr.tobytes()))
 
 
 def carry_state(
-    optimizer: torch.optim.Optimizer,
+    optimizer: Any,
     parameter: torch.Tensor,
     update: EdgeUpdate,
     values: NDArray[Any] | torch.Tensor,
     grown_state: str | Mapping[str, str] = "neutral",
+    *,
+    done: int | None = None,
 ) -> None:
     """Move everything an optimizer keeps for each edge of a layer to its new graph.
 
     Parameters
     ----------
-    optimizer : torch.optim.Optimizer
+    optimizer : torch.optim.Optimizer or list
+        One, or several with their wrappers. What optimizers within them keep is moved, too: see
+        `keepers_of`.
     parameter : torch.Tensor
         The layer's edge values, still of the old graph.
     update : EdgeUpdate
@@ -122,6 +232,8 @@ def carry_state(
     grown_state : {"neutral", "zero"} or mapping
         The start of grown edges: as in `STARTS`, all 0, or as in `STARTS` with other entries named
         by the mapping.
+    done : int, optional
+        The stamp of the new graph (`stamp_of`): a state that has it stays as it is.
 
     Notes
     -----
@@ -129,14 +241,33 @@ def carry_state(
     as they are. State that is not one number for each edge (directions of LBFGS, preconditioners,
     quantized blocks) cannot follow a graph; it is reset, with a warning. O(n_edges).
     """
-    if isinstance(optimizer, torch.optim.LBFGS):  # its directions are of all parameters together
-        optimizer.state.clear()
-        optimizer._numel_cache = None
-        return
-    state = optimizer.state.get(parameter)
-    if not state:
-        return
-    kind, before = type(optimizer).__name__, (update.before.n_edges,)
+    if not isinstance(optimizer, list):
+        unwrapped(optimizer)  # raises an error if it is none
+    keepers = keepers_of(optimizer if isinstance(optimizer, list) else [optimizer])
+    groups = [group for keeper in keepers for group in getattr(keeper, "param_groups", ())]
+    group: Mapping[str, Any] = next(
+        (g for g in groups if any(p is parameter for p in g["params"])), {}
+    )
+    reset = [keeper for keeper in keepers if isinstance(keeper, torch.optim.LBFGS)]
+    for keeper in reset:  # its directions are of all parameters together
+        if done is None or keeper.state.get(parameter, {}).get("graph") != done:
+            keeper.state.clear()
+            keeper._numel_cache = None
+    for keeper, state in entries_of([k for k in keepers if k not in reset], parameter):
+        if done is None or state.get("graph") != done:
+            _carry(type(keeper).__name__, state, update, values, grown_state, group)
+
+
+def _carry(
+    kind: str,
+    state: dict[str, Any],
+    update: EdgeUpdate,
+    values: NDArray[Any] | torch.Tensor,
+    grown_state: str | Mapping[str, str],
+    group: Mapping[str, Any],
+) -> None:
+    """Move what one optimizer keeps for a layer."""
+    before = (update.before.n_edges,)
     per_edge = [name for name, entry in state.items() if getattr(entry, "shape", None) == before]
     other = [name for name in state if name not in per_edge and not _is_single(state[name])]
     if other:
@@ -144,18 +275,17 @@ def carry_state(
         warnings.warn(
             f"the state {', '.join(map(repr, other))} of {kind} is not one number for each edge: "
             "what it keeps for a rewired layer starts anew at each rewiring",
-            stacklevel=2,
+            stacklevel=3,
         )
         return
     starts = {**STARTS, **(grown_state if isinstance(grown_state, Mapping) else {})}
-    (group,) = (g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
     for name in per_edge:
         if name not in starts and grown_state != "zero":
             warnings.warn(
                 f"{kind} keeps {name!r} for each edge, which topokit does not know: edges that "
                 f'stay keep it and grown edges start at 0; say grown_state={{{name!r}: "zero"}}, '
                 'or "mean" or "value", when you attach',
-                stacklevel=2,
+                stacklevel=3,
             )
         start = "zero" if grown_state == "zero" else starts.get(name, "zero")
         state[name] = carried(update, state[name], _fill(start, update, state[name], values, group))
