@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import numbers
 import os
 import re
 import tomllib
@@ -17,8 +20,9 @@ from numpy.typing import NDArray
 from topokit.experiments.rundir import MEASURE_COLUMNS, RunDirectory
 from topokit.experiments.views import RunViews
 from topokit.graph import Topology, snapshots
+from topokit.graph.convert import as_topology
 from topokit.measures import measure
-from topokit.tables import as_html
+from topokit.tables import as_html, is_integer, is_number, need
 from topokit.toml import flattened
 
 __all__ = [
@@ -360,9 +364,23 @@ class History(RunViews):
 
 def _whole(epoch: int) -> int:
     """Return the number of an epoch; raise a ValueError for one between two epochs."""
-    if int(epoch) != epoch:
-        raise ValueError(f"epoch: expected a whole number, got {epoch}")
+    good = is_number(epoch) and math.isfinite(epoch) and int(epoch) == epoch
+    need(good, "epoch", "a whole number", epoch)
     return int(epoch)
+
+
+def _from_zero(epoch: int) -> int:
+    """Return the number of an epoch to record."""
+    need(_whole(epoch) >= 0, "epoch", "a number from 0 (negative ones count from the end)", epoch)
+    return int(epoch)
+
+
+def _number(name: str, value: Any) -> float:
+    """Return a number that was noted; of a tensor or array, the one in it."""
+    with contextlib.suppress(ValueError, RuntimeError):  # of several numbers
+        value = value.item() if hasattr(value, "item") else value
+    need(value is None or isinstance(value, numbers.Real), name, "one number", value)
+    return math.nan if value is None else value
 
 
 def _at(recorded: list[int], epoch: int) -> int:
@@ -411,9 +429,10 @@ class Recording(RunViews):
     def __init__(
         self, measures: Sequence[str] | None = None, *, every: int = 1, name: str = "recording"
     ) -> None:
-        if every < 1:
-            raise ValueError(f"every: expected a positive number, got {every!r}")
-        self.names = None if measures is None else list(measures)
+        need(is_integer(every, 1), "every", "a positive whole number", every)
+        one = isinstance(measures, str) or callable(measures)
+        several: Any = [measures] if one else measures
+        self.names: list[Any] | None = None if several is None else [*several]
         self.every, self.name = every, name
         self.config: dict[str, Any] = {}
         self.environment: dict[str, Any] = {}
@@ -430,18 +449,35 @@ class Recording(RunViews):
 
     def keep(self, epoch: int, topology: Topology) -> None:
         """Measure and keep a topology, whatever `every` is."""
-        epoch = _whole(epoch)
-        before = [e for e in self.recorded if e < epoch]
-        self.topologies[epoch] = dict(topology)
+        epoch, topology = _from_zero(epoch), dict(as_topology(topology))
+        others = (kept for at, kept in self.topologies.items() if at != epoch)
+        if (other := next(others, None)) is not None and other.keys() != topology.keys():
+            raise ValueError(
+                f"expected the layers recorded before ({', '.join(other)}), got "
+                f"{', '.join(topology) or 'none'}; use another Recording for another model"
+            )
+        self.topologies[epoch] = topology
         self._rows.setdefault(epoch, {})
         if self.names is not None:
-            previous = self.topologies[before[-1]] if before else None
-            frame = measure(topology, self.names, previous=previous)
-            self._frames[epoch] = frame.assign(run=self.name, epoch=epoch)[MEASURE_COLUMNS]
+            later = [at for at in self.recorded if at > epoch]
+            for at in [epoch, *later[:1]]:  # measures of change: the next one is compared with it
+                self._measure(at)
+
+    def _measure(self, epoch: int) -> None:
+        """Measure a kept topology, and its change since the one before it."""
+        before = [at for at in self.recorded if at < epoch]
+        previous = self.topologies[before[-1]] if before else None
+        frame = measure(self.topologies[epoch], self.names, previous=previous)
+        self._frames[epoch] = frame.assign(run=self.name, epoch=epoch)[MEASURE_COLUMNS]
 
     def note(self, epoch: int, **metrics: float) -> None:
-        """Add numbers of an epoch; each name becomes a column of `epochs`."""
-        self._rows.setdefault(_whole(epoch), {}).update(metrics)
+        """Add numbers of an epoch; each name becomes a column of `epochs`.
+
+        A tensor or an array of one number is taken as that number, None as ``nan``.
+        """
+        need("run" not in metrics, "note", "names other than 'run', a column of all runs", "run")
+        numbers = {name: _number(name, value) for name, value in metrics.items()}
+        self._rows.setdefault(_from_zero(epoch), {}).update(numbers)
 
     @property
     def epochs(self) -> pd.DataFrame:
