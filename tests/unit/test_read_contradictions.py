@@ -318,3 +318,49 @@ def test_equal_weights_and_parts_of_one_tensor_are_layers_of_their_own():
         "f.weight": torch.ones(0, 4),
     }
     assert list(topology_of(state | {"g.weight": torch.ones(0, 4)})) == list("abcdefg")
+
+
+# --- weights that low-rank factors change ---------------------------------------------------------
+
+FACTORS = {
+    "peft": ("fc.base_layer", "fc.lora_A.default", "fc.lora_B.default"),
+    "peft, saved": ("fc", "base_model.fc.lora_A", "base_model.fc.lora_B"),
+    "torchtune": ("fc", "fc.lora_a", "fc.lora_b"),
+    "kohya": ("fc", "lora_unet_fc.lora_down", "lora_unet_fc.lora_up"),
+    "diffusers": ("fc", "to_q_lora.down", "to_q_lora.up"),
+}
+
+
+def nested(names):
+    """A module with linear layers of these names, the last two of rank 2."""
+    root = nn.Module()
+    for name, sizes in zip(names, [(6, 5), (6, 2), (2, 5)], strict=True):
+        part, (*outer, leaf) = root, name.split(".")
+        for word in outer:
+            if not hasattr(part, word):
+                part.add_module(word, nn.Module())
+            part = getattr(part, word)
+        part.add_module(leaf, nn.Linear(*sizes, bias=False))
+    return root
+
+
+@pytest.mark.parametrize("file", ["module", "state", "file"])
+@pytest.mark.parametrize("names", FACTORS.values(), ids=FACTORS)
+def test_low_rank_factors_are_named(tmp_path, names, file):
+    source = nested(names)
+    if file != "module":
+        source = source.state_dict()
+    if file == "file":
+        torch.save(source, tmp_path / "a.pt")
+        source = tmp_path / "a.pt"
+    words = rf"{names[1]}, {names[2]} are factors of low-rank changes .* read without them: merge"
+    with pytest.warns(ReadingNote, match=words):
+        found = topology_of(source)
+    assert {*found} == {*names}
+
+
+def test_other_names_say_nothing_of_low_rank_factors():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        topology_of(nested(("flora", "explorable.a", "lo.ra")))
+        topology_of(nested(("flora", "explorable.a", "lo.ra")).state_dict())

@@ -17,7 +17,14 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from topokit.foreign import ReadingNote
 from topokit.graph import LayerGraph, Topology
-from topokit.nn.kinds import Weight, graph_of, has_no_layers, joined, weights_of
+from topokit.nn.kinds import (
+    Weight,
+    graph_of,
+    has_no_layers,
+    joined,
+    low_rank_note,
+    weights_of,
+)
 from topokit.nn.layers import EdgeLayer
 from topokit.nn.masks import is_coded, why_unread
 
@@ -42,7 +49,8 @@ def topology_of_module(module: nn.Module) -> Topology:
     Warns
     -----
     topokit.foreign.ReadingNote
-        If matrices of parameters are left out, or a weight is shared by two modules: names them.
+        If matrices of parameters are left out, a weight is shared by two modules, or layers are
+        factors of low-rank changes of others: names them.
 
     Raises
     ------
@@ -120,6 +128,8 @@ def topology_of_module(module: nn.Module) -> Topology:
             "expected weights of layers in the module (sparse layers, or weights of at least two "
             "dimensions), found none" + "".join(f"; {note}" for note in notes)
         )
+    if note := low_rank_note(topology):
+        notes.insert(0, note)
     if notes:
         more = f"; and {len(notes) - _NAMED} more" if len(notes) > _NAMED else ""
         warnings.warn("; ".join(notes[:_NAMED]) + more, ReadingNote, stacklevel=3)

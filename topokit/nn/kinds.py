@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,15 +22,19 @@ __all__ = [
     "graph_of",
     "has_no_layers",
     "joined",
+    "low_rank_note",
     "matrix_of",
     "weights_of",
 ]
 
+_LOW_RANK = re.compile(r"(^|[._])lora([._]|$)", re.IGNORECASE)
 _NORM = re.compile(r"Norm(\dd)?$")
 _NO_LAYERS: tuple[type[nn.Module], ...] = (
     nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU,
     nn.modules.batchnorm._NormBase,
 )  # fmt: skip
+
+_NAMED = 4  # layers in a note
 
 BLOCKS = (torch.sparse_bsr, torch.sparse_bsc)
 COMPRESSED = (torch.sparse_csr, torch.sparse_csc, *BLOCKS)
@@ -87,6 +91,31 @@ def has_no_layers(module: nn.Module) -> bool:
     (True, True)
     """
     return isinstance(module, _NO_LAYERS) or bool(_NORM.search(type(module).__name__))
+
+
+def low_rank_note(names: Iterable[str]) -> str:
+    """Return a note about the layers of some names that are factors of low-rank changes.
+
+    Adapters (LoRA) add the product of two small layers to a weight, of which the weight alone shows
+    nothing. Libraries call them ``lora_A`` and ``lora_B``, ``lora_down``, ``to_q_lora.up`` and the
+    like.
+
+    Examples
+    --------
+    >>> low_rank_note(["fc", "flora.fc"])
+    ''
+    >>> low_rank_note(["fc.base_layer", "fc.lora_A.default", "fc.lora_B.default"])
+    'fc.lora_A.default, fc.lora_B.default are factors of low-rank changes (LoRA), listed as ...'
+    """
+    found = [name for name in names if _LOW_RANK.search(name)]
+    if not found:
+        return ""
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return (
+        f"{', '.join(found[:_NAMED])}{more} are factors of low-rank changes (LoRA), listed as "
+        "layers; the weights that they change are read without them: merge them into the weights "
+        "(in peft merge_and_unload()) to read what the model computes with"
+    )
 
 
 def weights_of(module: nn.Module) -> list[Weight] | None:

@@ -13,7 +13,7 @@ from topokit.foreign import Reading, check_bytes, check_units, printable
 from topokit.graph import LayerGraph, Topology
 from topokit.graph.convert import from_coordinates, from_dense, stored_entries
 from topokit.nn.extract import count_not_finite, kept_edges
-from topokit.nn.kinds import BLOCKS, COMPRESSED, compressed_matrix
+from topokit.nn.kinds import BLOCKS, COMPRESSED, compressed_matrix, low_rank_note
 from topokit.nn.masks import (
     DEPTH,
     MASK_WORDS,
@@ -452,6 +452,8 @@ class _StateReader:
             self.notes.append(
                 f"{self.zeros} stored entries of sparse tensors are zero; they are edges"
             )
+        if note := low_rank_note(map(printable, self.topology)):
+            self.notes.append(note)
         self.options.note_not_finite(self.not_finite)
         self.left_out = list(dict.fromkeys(self.left_out))
         if self.left_out:
