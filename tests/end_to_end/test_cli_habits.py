@@ -1,8 +1,12 @@
 """Habits of the command line: what a person tries is done, or refused with what to type instead."""
 
+import io
 import json
+import os
 import shlex
 import shutil
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -251,3 +255,20 @@ def test_list_of_one_entry(words, expected, capsys):
 
 def test_list_of_an_unknown_entry(capsys):
     assert "unknown rule 'rigll'; did you mean 'rigl'" in refused(capsys, "list", "rules", "rigll")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of other systems are Unicode")
+@pytest.mark.parametrize("name", [b"L\xe4ufe", b"\xff\xfe", "Läufe ✓ 一".encode(), b"two\nlines"])
+def test_runs_in_folders_of_any_name(name, tmp_path, capsys, monkeypatch):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    words = [f"{key}={json.dumps(value)}" for key, value in WIDTHS.items()]
+    words = ["train", "set_mlp_digits", "--out", str(folder), "--set", "epochs=1", *words]
+    monkeypatch.setattr(sys, "argv", ["topokit", *words])
+    assert topokit(*words) == 0
+    assert topokit("verify", folder) == 0
+    assert topokit("report", folder, "--out", folder.with_suffix(".html")) == 0
+    assert topokit("plot", folder, "--only", "degree_evolution") == 0
+    shown = name.decode(errors="backslashreplace")
+    assert tk.History.load(folder).name == shown
+    content = io.BytesIO((folder / "epochs.parquet").read_bytes())
+    assert pd.read_parquet(content)["run"].tolist() == [shown]

@@ -23,6 +23,7 @@ from topokit.data import DATASETS, Data, load_data
 from topokit.experiments.config import DEVICES, LOSSES, SECTIONS, WITHOUT_BUDGET, RunConfig
 from topokit.experiments.loop import read_checkpoint
 from topokit.experiments.record import EXPLORED
+from topokit.experiments.rundir import writable
 from topokit.generators import DENSITIES, GENERATORS, generate, generate_layers, layer_densities
 from topokit.generators.density import shapes_of
 from topokit.graph import Topology
@@ -417,7 +418,7 @@ def environment_of(config: RunConfig, nproc: int, device: torch.device) -> dict[
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
     return {
         "seed": config.seed,
-        "command": shlex.join([_program(Path(sys.argv[0])), *sys.argv[1:]]),
+        "command": writable(shlex.join([_program(Path(sys.argv[0])), *sys.argv[1:]])),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from topokit.experiments.rundir import MEASURE_COLUMNS, RunDirectory
+from topokit.experiments.rundir import MEASURE_COLUMNS, RunDirectory, writable
 from topokit.experiments.views import RunViews
 from topokit.graph import Topology, snapshots
 from topokit.graph.convert import as_topology
@@ -277,7 +277,7 @@ class History(RunViews):
     @property
     def name(self) -> str:
         """Name of the run: the name of its folder."""
-        return self.directory.name
+        return writable(self.directory.name)
 
     @property
     def recorded(self) -> list[int]:

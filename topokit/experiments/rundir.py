@@ -28,7 +28,7 @@ from topokit.graph.checksums import (
 from topokit.graph.files import is_temporary, locked, write_atomic
 from topokit.toml import flattened
 
-__all__ = ["MEASURE_COLUMNS", "SCHEMA", "Record", "RunDirectory", "differences"]
+__all__ = ["MEASURE_COLUMNS", "SCHEMA", "Record", "RunDirectory", "differences", "writable"]
 
 SCHEMA = 2
 MEASURE_COLUMNS = ["run", "epoch", "layer", "measure", "value"]
@@ -257,7 +257,7 @@ class RunDirectory:
     @property
     def name(self) -> str:
         """Name of the run."""
-        return self.path.resolve().name
+        return writable(self.path.resolve().name)
 
     @property
     def checkpoint(self) -> Path:
@@ -509,6 +509,19 @@ class RunDirectory:
         if self.topology.is_dir():
             snapshots.truncate(self.topology, epochs - 1)
         return record
+
+
+def writable(text: str) -> str:
+    r"""Return text from the file system or a command line as text that can be written.
+
+    Names of files may be of any bytes; those that are no UTF-8 come as surrogates and are shown.
+
+    Examples
+    --------
+    >>> writable("Läufe"), writable("L\udce4ufe")
+    ('Läufe', 'L\\xe4ufe')
+    """
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def identity(config: str, environment: Mapping[str, Any], data: str) -> str:
