@@ -15,7 +15,7 @@ from topokit.graph import LayerGraph
 from topokit.nn.captures import Call
 from topokit.nn.kernels import edge_product
 from topokit.nn.kernels.ops import Edges, dense_weight
-from topokit.nn.kinds import graph_of, matrix_of, weights_of
+from topokit.nn.kinds import graph_of, matrix_of, read_only, weights_of
 from topokit.nn.layers import EdgeLayer, initial_values, layer_forward
 from topokit.tables import as_generator
 
@@ -129,7 +129,10 @@ class _Convolution(EdgeLayer):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The dense weight in torch's shape, computed at each access."""
+        """The dense weight in torch's shape, computed at each access; as in `SparseLinear`."""
+        return read_only(self._weight())
+
+    def _weight(self) -> torch.Tensor:
         return self._possible().view(self.n_out, -1, *self.kernel_size)
 
     def _possible(self) -> torch.Tensor:
@@ -192,7 +195,8 @@ class _Convolution(EdgeLayer):
         if self.padding_mode != "zeros":
             x, padding = F.pad(x, self._borders(), mode=self.padding_mode), 0
         function: Any = CONV[self.dims - 1]
-        return function(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        weight = self._weight()
+        return function(x, weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
     def _borders(self) -> list[int]:
         """Return the padding before and after, the last dimension first, as `pad` wants it."""
@@ -420,9 +424,7 @@ class _Transposed(_Convolution):
                 f"convolution, got {self.padding!r} and {self.padding_mode!r}"
             )
 
-    @property
-    def weight(self) -> torch.Tensor:
-        """The dense weight in torch's shape, computed at each access."""
+    def _weight(self) -> torch.Tensor:
         n_out, groups = self.n_out // self.groups, self.groups
         blocks = self._possible().view(groups, n_out, -1, *self.kernel_size)
         return blocks.transpose(1, 2).reshape(self.in_channels, n_out, *self.kernel_size)
@@ -471,7 +473,7 @@ class _Transposed(_Convolution):
     def _dense(self, x: torch.Tensor) -> torch.Tensor:
         function: Any = CONV_TRANSPOSE[self.dims - 1]
         return function(
-            x, self.weight, self.bias, self.stride, self.padding, self._used,
+            x, self._weight(), self.bias, self.stride, self.padding, self._used,
             self.groups, self.dilation,
         )  # fmt: skip
 

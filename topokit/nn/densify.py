@@ -131,6 +131,6 @@ def _mask(layer: EdgeLayer) -> torch.Tensor:
     values = layer.values.data
     try:
         layer.values.data = torch.ones_like(values)
-        return layer.weight.detach()
+        return layer.weight.detach().clone()
     finally:
         layer.values.data = values

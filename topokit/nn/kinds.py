@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 from topokit.graph import LayerGraph
+from topokit.nn.kernels.ops import composed
 
 __all__ = [
     "BLOCKS",
     "COMPRESSED",
+    "DenseWeight",
     "Weight",
     "check_module",
     "compressed_matrix",
@@ -24,6 +26,7 @@ __all__ = [
     "joined",
     "low_rank_note",
     "matrix_of",
+    "read_only",
     "weights_of",
 ]
 
@@ -64,6 +67,77 @@ class Weight(NamedTuple):
     stored: str = "out_in"
     groups: int = 1
     part: tuple[int, int] = (0, 1)
+
+
+_WRITES = re.compile(
+    r"_?[^_].*[^_]_|__(setitem|set|i(add|sub|mul|truediv|floordiv|mod|pow|and|or|xor))__"
+)
+
+
+class DenseWeight(torch.Tensor):
+    """A dense weight computed from the values of edges, that refuses to be written to.
+
+    It is a copy: initialisations, clamps and the like, which change a layer through its ``weight``,
+    would have no effect. Views of it (``weight.data``, ``weight[0]``) refuse, too; what is computed
+    from it is an ordinary tensor.
+    """
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Compute as with an ordinary tensor, unless a weight is written to."""
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        written = [kwargs.get("out")]
+        if _WRITES.fullmatch(name):
+            written += [*args[:1], *(kwargs.get(key) for key in ("self", "input", "tensor"))]
+        listed = [x for each in written for x in (each if isinstance(each, list) else [each])]
+        if any(isinstance(x, cls) for x in listed):
+            raise ValueError(  # a TypeError would let Python try ``a * b`` for ``a *= b``
+                f"expected a change of a sparse layer's values, got {name} of its dense weight, a "
+                "copy, so that the layer would stay as it is; change layer.values, which has a "
+                "number for each edge, or call layer.take(weight, None) with a dense weight (for "
+                "numbers of your own, clone the weight first)"
+            )
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*args, **kwargs)
+        return cls._views(result, [x for x in args[:1] if isinstance(x, cls)])
+
+    @classmethod
+    def _views(cls, result: Any, given: list[torch.Tensor]) -> Any:
+        """Return a result whose views of a weight refuse to be written to."""
+        if isinstance(result, list | tuple) and type(result) in (list, tuple):
+            return type(result)(cls._views(x, given) for x in result)
+        if given and type(result) is torch.Tensor and result.layout == torch.strided:
+            places = [x.untyped_storage().data_ptr() for x in (result, *given)]
+            return result.as_subclass(cls) if places[0] == places[1] != 0 else result
+        return result
+
+    def __repr__(self) -> str:  # type: ignore[override]  # torch's has an option
+        """As of an ordinary tensor."""
+        return repr(self.as_subclass(torch.Tensor))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle as an ordinary tensor."""
+        return self.detach().clone().__reduce_ex__(protocol)
+
+    def __deepcopy__(self, memo: Any) -> torch.Tensor:
+        """Return an ordinary tensor."""
+        return self.detach().clone()
+
+
+def read_only(weight: torch.Tensor) -> torch.Tensor:
+    """Return a dense weight that refuses to be written to; itself where torch follows operators.
+
+    Examples
+    --------
+    >>> weight = read_only(torch.ones(2, 2))
+    >>> weight + 1
+    tensor([[2., 2.],
+            [2., 2.]])
+    >>> weight.data.fill_(0)
+    Traceback (most recent call last):
+    ValueError: expected a change of a sparse layer's values, got fill_ of its dense weight, ...
+    """
+    return weight if composed(weight) else weight.as_subclass(DenseWeight)
 
 
 def check_module(model: Any) -> None:

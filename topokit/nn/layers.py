@@ -28,7 +28,7 @@ from topokit.nn.kernels import (
 from topokit.nn.kernels.graphs import tensors_of
 from topokit.nn.kernels.ops import array_of, autocast_on, composed, dense_weight, uncompiled
 from topokit.nn.kernels.products import EdgeIndex
-from topokit.nn.kinds import check_module
+from topokit.nn.kinds import check_module, read_only
 from topokit.nn.optimizer_state import carry_state, tensor_of
 from topokit.rules.init import INITS
 from topokit.rules.rewire import LayerView
@@ -605,9 +605,10 @@ class SparseLinear(EdgeLayer):
     def weight(self) -> torch.Tensor:
         """The dense (n_out, n_in) weight, a new tensor, for code that needs one.
 
-        Gradients flow through it to the values; writing to it has no effect on them.
+        Gradients flow through it to the values. Writing to it, which could not reach them, is
+        refused.
         """
-        return self.to_dense()
+        return read_only(self.to_dense())
 
     def forward(self, x: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
         """Map (..., n_in) to (..., n_out), followed by ReLU if `relu`.
