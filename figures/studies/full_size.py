@@ -38,16 +38,16 @@ FLOOR = 1e-5  # smaller p-values are drawn here
 LATE = 50  # last epochs over which accuracy is averaged
 SETTLED = 316  # epoch from which degrees are compared with those of the last
 HISTOGRAMS = (0, 10, 100)  # epochs of which, and of the last, the degrees of fc1 are kept
-PAIRS = (
-    ("H1", "per-step-0", "static", "log_dispersion"),
-    ("H1", "coupled-0", "static", "log_dispersion"),
-    ("H3", "per-step-0", "coupled-0", "log_dispersion"),
-    ("H3", "coupled-0", "no-decay-0", "log_dispersion"),
-    ("H6", "per-step-0", "per-step-normal", "log_dispersion"),
-    ("H9", "per-step-0", "per-step-only", "accuracy"),
-    ("H9", "coupled-0", "coupled-only", "accuracy"),
-    ("H9", "no-decay-0", "static", "accuracy"),
-    ("H9", "per-step-only", "static", "accuracy"),
+PAIRS = (  # hypothesis, conditions, outcome, and of what layers' fan-in it is asked
+    ("H1", "per-step-0", "static", "log_dispersion", ("fc1",)),
+    ("H1", "coupled-0", "static", "log_dispersion", ("fc1",)),
+    ("H3", "per-step-0", "coupled-0", "log_dispersion", LAYERS),
+    ("H3", "coupled-0", "no-decay-0", "log_dispersion", LAYERS),
+    ("H6", "per-step-0", "per-step-normal", "log_dispersion", LAYERS),
+    ("H9", "per-step-0", "per-step-only", "accuracy", (None,)),
+    ("H9", "coupled-0", "coupled-only", "accuracy", (None,)),
+    ("H9", "no-decay-0", "static", "accuracy", (None,)),
+    ("H9", "per-step-only", "static", "accuracy", (None,)),
 )
 DRAWN = {  # conditions of the figure: label, colour, dashes
     "per-step-0": ("SET, decay per step", COLOURS[1], "-"),
@@ -169,16 +169,20 @@ def so_far_table(degrees, layers, accuracy):
 def pairs_table(last):
     """Return the planned differences, paired by seed; tested where two seeds of both have finished.
 
-    The p-values are Holm-adjusted within a data set.
+    The p-values are Holm-adjusted within a data set, over those of the planned tests that can be
+    made: they grow when further conditions have finished.
     """
     rows = []
-    one = last[(last["layer"] == "fc1") & (last["side"] == "fan_in")].assign(accuracy=last["late"])
-    for data, (hypothesis, a, b, outcome) in itertools.product(last["data"].unique(), PAIRS):
-        both = [one[(one["data"] == data) & (one["arm"] == arm)] for arm in (a, b)]
-        both = [part.set_index("seed")[outcome] for part in both]
+    fan_in = last[last["side"] == "fan_in"].assign(accuracy=last["late"])
+    planned = [(*names, layer) for *names, layers in PAIRS for layer in layers]
+    for data, (hypothesis, a, b, outcome, layer) in itertools.product(
+        last["data"].unique(), planned
+    ):
+        one = fan_in[(fan_in["data"] == data) & (fan_in["layer"] == (layer or "fc1"))]
+        both = [one[one["arm"] == arm].set_index("seed")[outcome] for arm in (a, b)]
         shared = both[0].index.intersection(both[1].index)
         row = {"data": data, "hypothesis": hypothesis, "arm": a, "other": b, "outcome": outcome}
-        row["seeds"] = " ".join(map(str, shared))
+        row |= {"layer": layer, "seeds": " ".join(map(str, shared))}
         if len(shared) >= 2:
             found = paired(both[0][shared], both[1][shared], rng=np.random.default_rng(0))
             rows.append(row | found._asdict())

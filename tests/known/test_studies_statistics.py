@@ -184,16 +184,28 @@ def test_full_size_pairs_are_adjusted_within_a_data_set(script):
     rng = np.random.default_rng(0)
     arms = ("per-step-0", "coupled-0", "static", "per-step-only")
     rows = [
-        {"data": data, "arm": arm, "seed": seed, "layer": "fc1", "side": "fan_in"}
+        {"data": data, "arm": arm, "seed": seed, "layer": layer, "side": side}
         | {"log_dispersion": 5 - at + rng.normal(), "late": 0.9 - 0.01 * at + 0.01 * rng.normal()}
         for data, seeds in {"mnist": 3, "fashion_mnist": 3, "digits": 1}.items()
         for at, arm in enumerate(arms)
         for seed in range(seeds)
+        for layer in module.LAYERS
+        for side in module.SIDES
     ]
-    table = module.pairs_table(pd.DataFrame(rows))
+    rows = pd.DataFrame(rows)
+    table = module.pairs_table(rows)
     assert table.groupby("data", sort=False).size().to_dict() == dict.fromkeys(
-        ["mnist", "fashion_mnist", "digits"], 5
+        ["mnist", "fashion_mnist", "digits"], 7
     )
+    # H1 is asked of fc1, H3 of each hidden layer, H9 of the accuracy
+    layers = table[table["data"] == "mnist"].groupby("hypothesis")["layer"].agg(list)
+    assert layers["H1"] == ["fc1", "fc1"]
+    assert layers["H3"] == ["fc1", "fc2", "fc3"]
+    assert pd.isna(layers["H9"]).all()
+    own = rows.query("data == 'mnist' and side == 'fan_in' and layer == 'fc3'").groupby("arm")
+    own = own["log_dispersion"].mean()
+    found = table.query("data == 'mnist' and layer == 'fc3'")["difference"]
+    assert found.item() == pytest.approx(own["per-step-0"] - own["coupled-0"])
     for data in ("mnist", "fashion_mnist"):
         part = table[table["data"] == data]
         np.testing.assert_allclose(part["t_p_holm"], adjusted(part["t_p"]))
