@@ -101,8 +101,9 @@ released.pivot_table(
 )
 
 # %% [markdown]
-# The degrees become far wider than those of a random graph and the p-value small, but a tail heavier
-# than that of a bulk with hubs, or a better fit than a lognormal law's, is found in no layer: *broad*.
+# The degrees become wider than those of a random graph (variance over mean 1.6 to 4.9 at epoch 190) and
+# the p-value smaller, below 0.05 in three of the six layers, but a tail heavier than that of a bulk with
+# hubs, or a better fit than a lognormal law's, is found in no layer: *broad*.
 #
 # ## 3. Maximum likelihood without tests
 #
