@@ -298,10 +298,11 @@ def test_every_model_trains_under_every_rule(case, pair, rng, monkeypatch):
     more = {"momentum": 0.9} if optimizer is torch.optim.SGD else {}
     moved, original = [], EdgeLayer.replace_graph
 
-    def checked(self, update, values, optimizer=None):
-        old, state = self.view().values.copy(), optimizer.state[self.values]
+    def checked(self, update, values, optimizers):
+        (keeper,) = optimizers
+        old, state = self.view().values.copy(), keeper.state[self.values]
         entries = {k: e.clone().numpy() for k, e in state.items() if isinstance(e, torch.Tensor)}
-        original(self, update, values, optimizer)
+        original(self, update, values, optimizers)
         now, kept = self.view().values, ~update.grown
         assert np.array_equal(now[kept], old[update.source[kept]])
         assert self.values.numel() == update.after.n_edges >= 1

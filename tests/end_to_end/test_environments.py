@@ -216,7 +216,7 @@ def test_errors_of_writing_name_the_file_and_what_to_do(
     advice, code = SYSTEM[number]
     study = tmp_path / "s.toml"
     study.write_text('[study]\nname = "s"\nrecipe = "set_mlp_digits"\nseeds = [0]\n')
-    out = str(tmp_path / "target")
+    out = str(tmp_path / ("target.npz" if command == "generate" else "target"))
     words = {
         "generate": ["generate", "configuration", "--widths", "6,5", "--density", "0.5"],
         "plot": ["plot", str(a_run)],

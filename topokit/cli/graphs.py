@@ -229,8 +229,10 @@ def generate(
     from topokit.experiments.config import parse_settings
     from topokit.generators import describe
     from topokit.generators import generate as generate_topology
-    from topokit.graph.convert import save_topology
+    from topokit.graph.convert import save_topology, suffix_of
 
+    if out is not None:
+        suffix_of(out)
     load_plugins(plugin or ())
     try:
         sizes = [int(width) for width in widths.split(",")]

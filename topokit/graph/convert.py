@@ -41,6 +41,7 @@ __all__ = [
     "printable_names",
     "save_topology",
     "stored_entries",
+    "suffix_of",
     "to_networkx",
     "takes_graph",
     "takes_topology",
@@ -502,6 +503,23 @@ def _numbering(
     return order
 
 
+def suffix_of(path: str | os.PathLike[str]) -> str:
+    """Return the suffix by which a topology is saved; raise a ValueError for one of another kind.
+
+    Examples
+    --------
+    >>> suffix_of("graphs/T.GraphML")
+    '.graphml'
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".npz", ".graphml", ".gexf"):
+        raise ValueError(
+            f"expected a path that ends in .npz, .graphml or .gexf, got {path}; to_networkx and "
+            "LayerGraph.to_csr give graphs that other libraries write"
+        )
+    return suffix
+
+
 def save_topology(path: str | os.PathLike[str], topology: GraphLike) -> None:
     """Write a topology to an ``.npz`` file: names, shapes and CSR arrays, no pickles.
 
@@ -537,17 +555,12 @@ def save_topology(path: str | os.PathLike[str], topology: GraphLike) -> None:
             "expected save_topology(path, topology), the path first as in numpy.savez, got "
             f"{type(path).__name__} as the path"
         )
-    path, topology = Path(path), as_topology(topology)
-    if (suffix := path.suffix.lower()) in (".graphml", ".gexf"):
+    path, suffix, topology = Path(path), suffix_of(path), as_topology(topology)
+    if suffix != ".npz":
         from topokit.graph.xml import write_xml
 
         write_xml(path, topology, suffix)
         return
-    if suffix != ".npz":
-        raise ValueError(
-            f"expected a path that ends in .npz, .graphml or .gexf, got {path}; to_networkx and "
-            "LayerGraph.to_csr give graphs that other libraries write"
-        )
     arrays: dict[str, Any] = {
         "format": np.array(FORMAT),
         "names": np.array(list(topology), dtype=np.str_),
