@@ -282,8 +282,8 @@ def check_training() -> tuple[int, list[str]]:
     for what, (rule, every, schedule, spec, options) in TRAININGS.items():
         params = {"final_density": 0.02, "initial_density": 0.05} if rule == "gmp" else {}
         plan = TrainPlan(
-            epochs=3, batch_size=MNIST_BATCH, rule=RULES[rule](**params), every=every, lr=spec.lr,
-            lr_schedule=SCHEDULES[schedule],
+            epochs=1 if DRY else 3, batch_size=MNIST_BATCH, rule=RULES[rule](**params),
+            every=every, lr=spec.lr, lr_schedule=SCHEDULES[schedule],
         )  # fmt: skip
         found = []
         for recording in (True, False):
