@@ -9,18 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from topokit.graph import LayerGraph, same_edges
-from topokit.nn import SparseLinear, sparse_layers
+from tests.unit.test_nn_engine_owned import small
+from topokit.graph import same_edges
+from topokit.nn import sparse_layers
 from topokit.nn.engine import attach
-
-
-def small(rng=0):
-    rng = np.random.default_rng(rng)
-    parts = []
-    for n_in, n_out in ((8, 7), (7, 4)):
-        ids = np.sort(rng.permutation(n_in * n_out)[: n_in * n_out // 2])
-        parts += [SparseLinear(LayerGraph.from_edge_ids(ids, (n_out, n_in)), rng=rng), nn.ReLU()]
-    return nn.Sequential(*parts[:-1])
 
 
 def backward(model):

@@ -216,9 +216,7 @@ def compare(
     from topokit.experiments import compare as comparing
 
     load_plugins(plugin or ())
-    names: tuple[str, ...] = comparing.MEASURES
-    if measures is not None:
-        names = tuple(name.strip() for name in measures.split(","))
+    names = None if measures is None else [name.strip() for name in measures.split(",")]
     if out is not None:
         _check_figure(out)
     rng = np.random.default_rng(seed)
@@ -249,7 +247,8 @@ def compare(
         console.print_json({"groups": groups, "pairs": pairs, "runs": listed})
         return 0
     title = "means over seeds, with 95 % intervals (of value from low to high)"
-    taken = [name for name in names if name in found.groups]
+    columns = found.groups.columns.astype(str)
+    taken = [name.removesuffix(".low") for name in columns if name.endswith(".low")]
     console.print_rows((_with_intervals(row, taken) for row in groups), title=title)
     if pairs:
         console.print_rows(pairs, title="value of group minus other, over shared seeds")

@@ -67,7 +67,7 @@ class Comparison:
 def compare(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
-    measures: Iterable[str] = MEASURES,
+    measures: Iterable[str] | None = None,
     reference: str | None = None,
     rng: np.random.Generator | int,
 ) -> Comparison:
@@ -82,7 +82,7 @@ def compare(
     paths : path or iterable of path
         Run directories, sweeps and folders of runs. Groups are in the order given, those of a
         sweep in the order of its study.
-    measures : iterable of str
+    measures : iterable of str, optional
         Such as ``"fc1/fan_in.dispersion"``; without a layer the mean over layers. By default
         dispersion and normalized spectral gap of ``fc1``, where recorded.
     reference : str, optional
@@ -122,9 +122,9 @@ def compare(
     import pandas as pd
 
     rng = as_generator(rng)
-    wanted = list(measures)
+    wanted = list(MEASURES if measures is None else measures)
     histories, runs = _rows(paths, wanted)
-    if measures is MEASURES:  # by default those of them that a run has recorded
+    if measures is None:  # of the default those that a run has recorded
         missing = [name for name in wanted if runs[name].isna().all()]
         wanted, runs = [n for n in wanted if n not in missing], runs.drop(columns=missing)
     _check_measures(histories, wanted)

@@ -413,10 +413,10 @@ class Attached:
                 state["graph"] = self._stamps[name]
             self._stamps.unmarked.discard(name)
 
-    def _mark_all(self, _: torch.optim.Optimizer) -> None:
+    def _mark_all(self, optimizer: torch.optim.Optimizer) -> None:
         """Note it also where the graph has to be fetched: called before a state is saved."""
         for name in [*self._stamps.unmarked]:
-            self._stamps.all()
+            _ = self._stamps[name]
             self._mark(name)
 
 
