@@ -48,13 +48,13 @@ def test_small_sizes_at_every_density(name, size):
 @pytest.mark.slow
 def test_layer_sizes_of_the_papers(name, size):
     check(name, *size, 0.01)
-    check(name, *size, 0.1)
+    check(name, *size, 0.1, times=1)
 
 
 @EVERY
 @pytest.mark.slow
 def test_dense_and_wide_layers(name):
-    check(name, 784, 1000, 0.6, times=1)
+    check(name, 392, 500, 0.6, times=1)
     check(name, 1000, 784, 2e-5)
     check(name, 3072, 4000, 0.01, times=1)
 

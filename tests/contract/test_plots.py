@@ -318,6 +318,11 @@ DEPTHS = {
 }
 
 
+@functools.cache
+def deep_run(kind):
+    return DEPTHS[kind]()
+
+
 def texts_that_meet(figure):
     """Pairs of texts that cover each other, of what is shown of a figure."""
     figure.draw_without_rendering()
@@ -337,7 +342,7 @@ def texts_that_meet(figure):
 @pytest.mark.parametrize("name", HISTORY_PLOTS)
 def test_texts_of_a_figure_are_apart(name, kind):
     with figure(size=(7.2, 7.6) if name == "summary" else "column") as ax:
-        HISTORY_PLOTS[name](DEPTHS[kind](), ax=ax)
+        HISTORY_PLOTS[name](deep_run(kind), ax=ax)
     assert texts_that_meet(ax.figure) == []
 
 
@@ -366,16 +371,22 @@ def pixels(name, run):
     return target.getvalue()
 
 
-@pytest.mark.parametrize("name", HISTORY_PLOTS)
-@pytest.mark.slow
-def test_a_figure_of_a_run_shows_that_run(name):
+@pytest.fixture(scope="module")
+def three_runs():
+    """Two runs of equal graphs, and one of others."""
     even, again = (
         [erdos_renyi(30, 20, density=0.3, rng=np.random.default_rng(4))] * 3 for _ in "ab"
     )
     hubs = [LayerGraph.from_edge_ids(np.arange(90 + 9 * i), (20, 30)) for i in range(3)]
-    first = pixels(name, make_run(even))
-    assert first == pixels(name, make_run(again))
-    assert first != pixels(name, make_run(hubs + hubs[:1]))
+    return make_run(even), make_run(again), make_run(hubs + hubs[:1])
+
+
+@pytest.mark.parametrize("name", HISTORY_PLOTS)
+@pytest.mark.slow
+def test_a_figure_of_a_run_shows_that_run(name, three_runs):
+    first, again, other = (pixels(name, run) for run in three_runs)
+    assert first == again
+    assert first != other
 
 
 @pytest.mark.parametrize("arms", [0, 1, 3])

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import itertools
 import pickle
 import subprocess
 import sys
@@ -323,11 +324,20 @@ def test_set_mlp_compiles_to_one_graph(rng):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch's default compiler
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("kind", ["linear", "conv"])
-def test_torchs_default_compiler(kind, kernel):
+def test_torchs_default_compiler():
+    """All kinds and kernels in one network, since C++ is compiled for each network anew."""
     torch._dynamo.reset()
-    model, x = network(kind, kernel)
+    rng = np.random.default_rng(0)
+    channels = zip((2, 4), KERNELS, strict=True)
+    units = zip((36, 8), (8, 3), KERNELS, strict=True)
+    layers = [
+        *(SparseConv2d(random_graph(rng, 9 * n, 4, 30), 3, padding=1, kernel=k, rng=rng)
+          for n, k in channels),
+        nn.Flatten(),
+        *(SparseLinear(random_graph(rng, a, b, 20), kernel=k, rng=rng) for a, b, k in units),
+    ]  # fmt: skip
+    model = nn.Sequential(*itertools.chain(*((layer, nn.Tanh()) for layer in layers))).double()
+    x = torch.randn(2, 2, 3, 3).double()
     compiled = torch.compile(model, fullgraph=True)
     found = []
     for forward in (compiled, model):
