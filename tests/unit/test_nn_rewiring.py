@@ -198,7 +198,7 @@ def both(layers, rule, seed=0, fixed=(), growing=True, fraction=0.3, **captured)
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("case", CASES)
 def test_changes_are_those_of_the_cpu(case, dtype):
-    for seed in range(4):
+    for seed in range(2):
         rng = np.random.default_rng(seed)
         layers = layers_of(rng, graphs_of(rng, (0.2, 0.5, 0.98), (9, 14, 12, 7)), dtype)
         for options in ({}, {"growing": False}, {"fixed": {"fc1"}}, {"fraction": 1.0}):
