@@ -74,8 +74,10 @@ class _Layer:
 
     @property
     def in_place(self) -> bool:
-        """Whether the layer still has this memory."""
-        return self.layer.values.data_ptr() == self.values.data_ptr()
+        """Whether the layer still has this memory, and this graph."""
+        known = self.layer._index
+        same = known is not None and known[2] is self.index
+        return same and self.layer.values.data_ptr() == self.values.data_ptr()
 
     def pairs(self) -> list[tuple[torch.Tensor, torch.Tensor]] | None:
         """Return this memory with what a rewiring has made of it; None if it does not fit."""

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from topokit.graph import LayerGraph
 from topokit.nn.kernels import check_input
-from topokit.nn.kinds import matrix_of, weights_of
-from topokit.nn.layers import EdgeLayer, linear_of, sparse_or_dense
+from topokit.nn.kinds import linear_of, matrix_of, weights_of
+from topokit.nn.layers import EdgeLayer, sparse_or_dense
 
 __all__ = ["SparseMultiheadAttention", "dense_only"]
 

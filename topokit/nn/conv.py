@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,10 +14,10 @@ from torch.nn import functional as F
 
 from topokit.graph import LayerGraph
 from topokit.nn.captures import Call
-from topokit.nn.kernels import edge_product
-from topokit.nn.kernels.ops import Edges, dense_weight
-from topokit.nn.kinds import graph_of, matrix_of, read_only, weights_of
-from topokit.nn.layers import EdgeLayer, initial_values, layer_forward
+from topokit.nn.kernels import check_input, check_types, edge_product
+from topokit.nn.kernels.ops import Edges, autocast_on, dense_weight
+from topokit.nn.kinds import graph_of, matrix_of, weights_of
+from topokit.nn.layers import EdgeLayer, initial_values
 from topokit.tables import as_generator
 
 __all__ = [
@@ -54,6 +55,32 @@ CONV_TRANSPOSE = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 # GATHER_CHANNELS, and an edge EDGE_CELLS times as long as one cell of the dense weight.
 GATHER_CHANNELS = 100
 EDGE_CELLS = 3
+
+
+def _checked(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Decorate a forward method that has other ways than `edge_product`: check its input.
+
+    The input's dtype and device are those of the values. Under automatic mixed precision an input
+    of another floating-point type is converted to that of the values, and the result has it,
+    whatever the kernel.
+
+    Raises
+    ------
+    TypeError
+        If the dtypes or devices differ.
+    """
+
+    @wraps(forward)
+    def wrapped(self: EdgeLayer, x: torch.Tensor, **options: Any) -> torch.Tensor:
+        check_input(x)
+        if autocast_on(x):
+            with torch.autocast(x.device.type, enabled=False):
+                x = x.to(self.values.dtype) if x.is_floating_point() else x
+                return wrapped(self, x, **options)
+        check_types(x, self.values, self.bias)
+        return forward(self, x, **options)
+
+    return wrapped
 
 
 class _Convolution(EdgeLayer):
@@ -127,11 +154,6 @@ class _Convolution(EdgeLayer):
         """Number of output channels."""
         return self.n_out
 
-    @property
-    def weight(self) -> torch.Tensor:
-        """The dense weight in torch's shape, computed at each access; as in `SparseLinear`."""
-        return read_only(self._weight())
-
     def _weight(self) -> torch.Tensor:
         return self._possible().view(self.n_out, -1, *self.kernel_size)
 
@@ -169,7 +191,7 @@ class _Convolution(EdgeLayer):
         word = "" if self.groups == 1 else f" in {self.groups} groups"
         return GATHER_CHANNELS * self.groups, self.density * self.groups * self.n_out, word
 
-    @layer_forward
+    @_checked
     def forward(self, x: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
         """Map ``(batch, in_channels, *size)``, followed by ReLU if `relu`.
 

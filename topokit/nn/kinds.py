@@ -24,8 +24,10 @@ __all__ = [
     "graph_of",
     "has_no_layers",
     "joined",
+    "linear_of",
     "low_rank_note",
     "matrix_of",
+    "not_written",
     "read_only",
     "weights_of",
 ]
@@ -74,7 +76,33 @@ _WRITES = re.compile(
 )
 
 
-class DenseWeight(torch.Tensor):
+class _Related(type(torch.Tensor)):  # type: ignore[misc]  # torch's has no name
+    """Counts parameters of torch, too, where somebody asks whether an object is a `DenseWeight`.
+
+    Comparisons (``torch.testing.assert_close``) take two tensors if one is of the other's type.
+    """
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return super().__instancecheck__(instance) or isinstance(instance, nn.Parameter)
+
+
+def _is_weight(x: Any) -> bool:
+    """Return whether an object is a `DenseWeight` itself."""
+    return issubclass(type(x), DenseWeight)
+
+
+def not_written(what: str) -> ValueError:
+    """Return the refusal of a change of a sparse layer's dense weight."""
+    return ValueError(  # a TypeError would let Python try ``a * b`` for ``a *= b``
+        f"expected a change of a sparse layer's values, got {what} of its dense weight, a copy, so "
+        "that the layer would stay as it is; change layer.values, which has a number for each "
+        "edge, or call layer.take(weight, None) with a dense weight (for numbers of your own, "
+        "clone the weight first); a weight that two layers share is one layer in both places, and "
+        "tools that take the name of a parameter (torch.nn.utils.prune) are given 'values'"
+    )
+
+
+class DenseWeight(torch.Tensor, metaclass=_Related):
     """A dense weight computed from the values of edges, that refuses to be written to.
 
     It is a copy: initialisations, clamps and the like, which change a layer through its ``weight``,
@@ -90,16 +118,11 @@ class DenseWeight(torch.Tensor):
         if _WRITES.fullmatch(name):
             written += [*args[:1], *(kwargs.get(key) for key in ("self", "input", "tensor"))]
         listed = [x for each in written for x in (each if isinstance(each, list) else [each])]
-        if any(isinstance(x, cls) for x in listed):
-            raise ValueError(  # a TypeError would let Python try ``a * b`` for ``a *= b``
-                f"expected a change of a sparse layer's values, got {name} of its dense weight, a "
-                "copy, so that the layer would stay as it is; change layer.values, which has a "
-                "number for each edge, or call layer.take(weight, None) with a dense weight (for "
-                "numbers of your own, clone the weight first)"
-            )
+        if any(_is_weight(x) for x in listed):
+            raise not_written(name)
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
-        return cls._views(result, [x for x in args[:1] if isinstance(x, cls)])
+        return cls._views(result, [x for x in args[:1] if _is_weight(x)])
 
     @classmethod
     def _views(cls, result: Any, given: list[torch.Tensor]) -> Any:
@@ -327,3 +350,23 @@ def compressed_matrix(tensor: torch.Tensor) -> Any:
         return sp.bsr_array((stored, inner, pointers), shape=shape)
     turned = stored.transpose(0, 2, 1)  # scipy has blocks by rows only
     return sp.bsr_array((turned, inner, pointers), shape=shape[::-1]).T
+
+
+def linear_of(
+    matrix: torch.Tensor, bias: torch.Tensor | None, *, trained: tuple[bool, bool]
+) -> nn.Linear:
+    """Return a dense linear layer with copies of an (n_out, n_in) matrix and a bias.
+
+    `trained` says of each whether it requires gradients.
+
+    Examples
+    --------
+    >>> linear_of(torch.ones(2, 3), None, trained=(False, False))
+    Linear(in_features=3, out_features=2, bias=False)
+    """
+    n_out, n_in = matrix.shape
+    layer = nn.Linear(n_in, n_out, bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(matrix.detach().clone(), requires_grad=trained[0])
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=trained[1])
+    return layer

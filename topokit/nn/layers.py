@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import weakref
-from collections.abc import Callable, Mapping
-from functools import wraps
+from collections.abc import Mapping
 from operator import is_
 from typing import Any, Self
 
@@ -20,15 +19,13 @@ from topokit.nn.captures import Call, Calls
 from topokit.nn.kernels import (
     KERNEL_CHOICES,
     Edges,
-    check_input,
-    check_types,
     choose_kernel,
     edge_product,
 )
 from topokit.nn.kernels.graphs import tensors_of
-from topokit.nn.kernels.ops import array_of, autocast_on, composed, dense_weight, uncompiled
+from topokit.nn.kernels.ops import array_of, composed, dense_weight, uncompiled
 from topokit.nn.kernels.products import EdgeIndex
-from topokit.nn.kinds import check_module, read_only
+from topokit.nn.kinds import check_module, not_written, read_only
 from topokit.nn.optimizer_state import carry_state, tensor_of
 from topokit.rules.init import INITS
 from topokit.rules.rewire import LayerView
@@ -40,8 +37,6 @@ __all__ = [
     "SparseLinear",
     "explain_kernel",
     "initial_values",
-    "layer_forward",
-    "linear_of",
     "sparse_layers",
     "sparse_or_dense",
 ]
@@ -69,7 +64,6 @@ class EdgeLayer(nn.Module):
     indptr: torch.Tensor
     indices: torch.Tensor
     shape: torch.Tensor
-    weight: Any  # a property: the dense weight in torch's shape
     calls: Calls | None = None  # what goes through the layer, while `capture` is on
     _engine: weakref.ref[Any] | None = None  # the engine that rewires the layer
     groups: int = 1
@@ -234,15 +228,16 @@ class EdgeLayer(nn.Module):
     ) -> None:
         """Replace the graph by ``update.after``, with new values and carried optimizer state.
 
-        The parameter object stays the same. In every per-edge tensor of its optimizer state, kept
-        edges keep their entries bit for bit. The gradient and the captured batch are discarded.
+        The parameter and the buffers stay the same objects, so that programs and dictionaries that
+        hold them have the new graph with its values. In every per-edge tensor of the parameter's
+        optimizer state, kept edges keep their entries bit for bit. The gradient and the captured
+        batch are discarded.
 
         Parameters
         ----------
         update : EdgeUpdate
             ``update.before`` must have this layer's edges.
         values : (update.after.n_edges,) array or tensor
-            A tensor becomes the layer's own.
         optimizer : torch.optim.Optimizer or list, optional
             The optimizer that holds the values, or several with their wrappers. If it is not given,
             its state keeps the old number of edges and no longer fits.
@@ -269,7 +264,8 @@ class EdgeLayer(nn.Module):
         if optimizer is not None:
             carry_state(optimizer, self.values, update, values, grown_state)
         self._exchange(values.to(self.values.device, self.values.dtype))
-        self.indptr, self.indices = tensors_of(update.after, self.indices.device)
+        indptr, indices = tensors_of(update.after, self.indices.device)
+        self._renew_graph({"indptr": indptr, "indices": indices})
         held = tuple(self._buffers.values())
         self._index = (_stamp(self._buffers), held, EdgeIndex(update.after))
         self._keep_calls(None if self.calls is None else Calls())
@@ -277,12 +273,16 @@ class EdgeLayer(nn.Module):
     def _exchange(self, values: torch.Tensor) -> None:
         """Replace the parameter's data by a tensor of any length; the parameter object stays."""
         self.values.grad = None
-        if values.shape != self.values.shape:
-            # A gradient accumulator kept alive by an old loss remembers the old length; it is
-            # renewed only when the dtype changes.
-            self.values.data = values.new_empty(0, dtype=_other(values.dtype))
-        self.values.data = values
-        torch.autograd.graph.increment_version(self.values)  # refuses a backward pass of before
+        _renew(self.values, values)
+
+    def _renew_graph(self, buffers: dict[str, torch.Tensor]) -> None:
+        """Replace the content of some buffers of the graph."""
+        for name, new in buffers.items():
+            held = self._buffers[name]
+            if held is None or held.is_inference() or new.is_inference():
+                setattr(self, name, new)
+            else:
+                _renew(held, new)
 
     @torch.no_grad()
     def take(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -316,6 +316,29 @@ class EdgeLayer(nn.Module):
         """Return the kernel in use and the reason in words."""
         values = self.values
         return choose_kernel(self.kernel, self.graph, values.device, dtype=values.dtype)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The dense weight in torch's shape, a new tensor, for code that needs one.
+
+        Gradients flow through it to the values. Writing to it, which could not reach them, is
+        refused, and so is assigning another one.
+        """
+        return read_only(self._weight())
+
+    @weight.setter
+    def weight(self, weight: Any) -> None:
+        raise not_written("an assignment")
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Register a parameter; one of the name of the dense weight is refused."""
+        if name.startswith("weight"):  # torch.nn.utils.prune calls its own ``weight_orig``
+            raise not_written("an assignment" if name == "weight" else f"a parameter {name!r}")
+        super().register_parameter(name, param)
+
+    def _weight(self) -> torch.Tensor:
+        """Return the dense weight in torch's shape."""
+        return self.to_dense()
 
     def to_dense(self) -> torch.Tensor:
         """Return the (n_out, n_in) weight matrix, zeros where no edge is: O(n_out * n_in)."""
@@ -369,8 +392,7 @@ class EdgeLayer(nn.Module):
                 engine.loaded(self, graph, _known(values.detach()).cpu().numpy())
             if values.shape != self.values.shape and held == ["values"]:
                 self._exchange(self.values.new_empty(graph.n_edges))
-            for name, buffer in _buffers(graph, self.indices.device).items():
-                setattr(self, name, buffer)
+            self._renew_graph(_buffers(graph, self.indices.device))
             self._keep_calls(None if self.calls is None else Calls())
         self._index = None
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
@@ -452,6 +474,26 @@ def _graph_of(
     return LayerGraph((int(n_out), int(n_in)), rows, columns, groups)
 
 
+@torch.no_grad()
+def _renew(held: torch.Tensor, new: torch.Tensor) -> None:
+    """Give a tensor other numbers, of any length, for everybody who holds it.
+
+    Values and graph of a layer are held by traced and exported programs, and by dictionaries for
+    ``torch.func.functional_call``: with one of them new and the other old, these would be wrong
+    without a word. Numbers of the same length are written in place, as an optimizer does, so that
+    views (``p.detach()``) have them too. A backward pass of before is refused in either case.
+    """
+    if new.shape == held.shape:
+        held.copy_(new)
+        return
+    if isinstance(held, nn.Parameter):
+        # A gradient accumulator kept alive by an old loss remembers the old length; it is renewed
+        # only when the dtype changes.
+        held.data = new.new_empty(0, dtype=_other(new.dtype))
+    held.data = new
+    torch.autograd.graph.increment_version(held)
+
+
 def _known(x: torch.Tensor) -> torch.Tensor:
     """Return a tensor of a number type that numpy has: bfloat16 as float32."""
     return x.float() if x.dtype == torch.bfloat16 else x
@@ -473,32 +515,6 @@ def initial_values(init: str, graph: LayerGraph, rng: np.random.Generator) -> to
     function = choose("init", init, INITS)
     values = function(LayerView(graph, np.zeros(graph.n_edges)), graph.edge_ids, rng)
     return torch.from_numpy(values).to(torch.get_default_dtype())
-
-
-def layer_forward(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Decorate the forward method of a layer whose dense kernel is not `edge_product`.
-
-    The input's dtype and device are those of the values. Under automatic mixed precision an input
-    of another floating-point type is converted to that of the values, and the result has it,
-    whatever the kernel.
-
-    Raises
-    ------
-    TypeError
-        If the dtypes or devices differ.
-    """
-
-    @wraps(forward)
-    def wrapped(self: EdgeLayer, x: torch.Tensor, **options: Any) -> torch.Tensor:
-        check_input(x)
-        if autocast_on(x):
-            with torch.autocast(x.device.type, enabled=False):
-                x = x.to(self.values.dtype) if x.is_floating_point() else x
-                return wrapped(self, x, **options)
-        check_types(x, self.values, self.bias)
-        return forward(self, x, **options)
-
-    return wrapped
 
 
 class SparseLinear(EdgeLayer):
@@ -601,15 +617,6 @@ class SparseLinear(EdgeLayer):
         """Number of output units, as in ``torch.nn.Linear``."""
         return self.n_out
 
-    @property
-    def weight(self) -> torch.Tensor:
-        """The dense (n_out, n_in) weight, a new tensor, for code that needs one.
-
-        Gradients flow through it to the values. Writing to it, which could not reach them, is
-        refused.
-        """
-        return read_only(self.to_dense())
-
     def forward(self, x: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
         """Map (..., n_in) to (..., n_out), followed by ReLU if `relu`.
 
@@ -627,26 +634,6 @@ class SparseLinear(EdgeLayer):
             f"{self.n_in} -> {self.n_out}, {self.nnz} edges (density {self.density:.3g}), "
             f"bias={self.bias is not None}, kernel={self.kernel}"
         )
-
-
-def linear_of(
-    matrix: torch.Tensor, bias: torch.Tensor | None, *, trained: tuple[bool, bool]
-) -> nn.Linear:
-    """Return a dense linear layer with copies of an (n_out, n_in) matrix and a bias.
-
-    `trained` says of each whether it requires gradients.
-
-    Examples
-    --------
-    >>> linear_of(torch.ones(2, 3), None, trained=(False, False))
-    Linear(in_features=3, out_features=2, bias=False)
-    """
-    n_out, n_in = matrix.shape
-    layer = nn.Linear(n_in, n_out, bias=bias is not None, device="meta")
-    layer.weight = nn.Parameter(matrix.detach().clone(), requires_grad=trained[0])
-    if bias is not None:
-        layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=trained[1])
-    return layer
 
 
 def sparse_or_dense(

@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from topokit.graph import LayerGraph
 from topokit.nn.kernels import check_input
-from topokit.nn.kinds import weights_of
-from topokit.nn.layers import linear_of, sparse_or_dense
+from topokit.nn.kinds import linear_of, weights_of
+from topokit.nn.layers import sparse_or_dense
 
 __all__ = ["SparseRecurrent", "SparseRecurrentCell"]
 

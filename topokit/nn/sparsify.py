@@ -16,8 +16,8 @@ from topokit.graph import LayerGraph
 from topokit.nn import conv
 from topokit.nn.attention import SparseMultiheadAttention, dense_only
 from topokit.nn.fused import fuse
-from topokit.nn.kinds import Weight, check_module, joined, weights_of
-from topokit.nn.layers import INITS, SparseLinear, initial_values, linear_of
+from topokit.nn.kinds import Weight, check_module, joined, linear_of, weights_of
+from topokit.nn.layers import INITS, SparseLinear, initial_values
 from topokit.nn.recurrent import SparseRecurrent, SparseRecurrentCell
 from topokit.nn.sparsity import (
     DenseLayer,
