@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 from topokit.graph import LayerGraph
 from topokit.nn.kernels import check_input
-from topokit.nn.kinds import linear_of, matrix_of, weights_of
+from topokit.nn.kinds import OfLayers, linear_of, matrix_of, weights_of
 from topokit.nn.layers import EdgeLayer, sparse_or_dense
 
 __all__ = ["SparseMultiheadAttention", "dense_only"]
 
 
-class SparseMultiheadAttention(nn.Module):
+class SparseMultiheadAttention(OfLayers):
     """Multi-head attention with sparse projections, instead of ``torch.nn.MultiheadAttention``.
 
     Made by `topokit.sparsify` or `from_dense`. It takes the arguments of torch's module in its

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+
+from topokit.nn.kernels.ops import uncompiled
 
 __all__ = ["Activations", "Call", "Calls", "found_inf", "watch_models"]
 
@@ -74,8 +77,9 @@ class Calls:
     that no gradient comes back to (an evaluation, the first forward of a checkpointed block) hold
     no memory beyond their graph, except the last. A backward pass that does not reach
     ``values.grad`` (`torch.autograd.grad` of the inputs) counts for nothing, and calls before
-    ``zero_grad`` are forgotten when the next gradient arrives. Memory: inputs, outputs and
-    gradients of the calls of one step.
+    ``zero_grad`` are forgotten when the next gradient arrives. Nor do calls count that were made
+    with other values, as ``torch.func.functional_call`` does: `listen` says which are the layer's.
+    Memory: inputs, outputs and gradients of the calls of one step.
     """
 
     def __init__(self, *, every: bool = False) -> None:
@@ -83,10 +87,21 @@ class Calls:
         self.last: Call | None = None
         self.watch: Activations | None = None
         self.done: list[Call] = []
-        self._open: list[tuple[int, bool, Call]] = []  # of backward passes under way
+        self._open: list[tuple[int, bool, Call | None]] = []  # of backward passes under way
         self._hook: Any = None
+        self._own: int | None = None  # the id of the layer's values; None if they are no parameter
+        self._elsewhere = False  # whether a gradient came through values computed from them
         self._seen: tuple[int, int] | None = None  # of values.grad, when it was last added to
         self._largest: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def listen(self, values: nn.Parameter | None) -> None:
+        """Notice when gradients are added to the values of the layer, now these."""
+        self.close()
+        self._own = None if values is None else id(values)
+        if values is not None and values.requires_grad and values.is_leaf:
+            self._hook = values.register_post_accumulate_grad_hook(self._added)
+            # Where torch has swapped tensors, the hooks are listed here and no longer called.
+            values._post_accumulate_grad_hooks = values._post_accumulate_grad_hooks
 
     def record(self, values: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
         """Note a call with inputs x and outputs y."""
@@ -95,28 +110,41 @@ class Calls:
             self.watch.wait_for(y, call)
         if self.every:
             self.done.append(call)
-        elif y.requires_grad:
+        elif not y.requires_grad:
+            return
+        elif self._own not in (None, id(values)):
+            if values.requires_grad and not values.is_leaf:  # perhaps computed from the layer's
+                y.register_hook(self._came_to_others)
+        else:
             if self._hook is None and values.requires_grad and values.is_leaf:
                 self._hook = values.register_post_accumulate_grad_hook(self._added)
-            y.register_hook(lambda gradient: self._came_back(values, call, gradient))
+            y.register_hook(partial(self._came_back, values, call))
 
+    @uncompiled
+    def _came_to_others(self, gradient: torch.Tensor) -> None:
+        self._open.append((_pass(), False, None))
+
+    @uncompiled
     def _came_back(self, values: torch.Tensor, call: Call, gradient: torch.Tensor) -> None:
         if self.done and self._was_zeroed(values.grad):
             self.done.clear()
         if call.output_grad is not None:  # a second backward pass through the same call
             call = dataclasses.replace(call)
         call.output_grad = gradient.detach()
-        self._open.append((_pass(), gradient.requires_grad, call))
+        self._open.append((_pass(), _can_be_differentiated(gradient), call))
 
     def _was_zeroed(self, grad: torch.Tensor | None) -> bool:
         if grad is None:
             return True
         return (id(grad), grad._version) != self._seen and not grad.any()
 
+    @uncompiled
     def _added(self, values: torch.Tensor) -> None:
         """Count the calls of this backward pass: the gradient of the values has been added to."""
         now = _pass()
-        self.done += [call for number, _, call in self._open if number == now]
+        calls = [call for number, _, call in self._open if number == now]
+        self.done += [call for call in calls if call is not None]
+        self._elsewhere |= None in calls
         self._open = [entry for entry in self._open if entry[0] != now]
         grad = values.grad
         if grad is None or grad.is_sparse:
@@ -127,15 +155,23 @@ class Calls:
 
     def accept(self) -> None:
         """Count the calls that a gradient came back to without reaching ``values.grad``."""
-        self.done += [call for _, _, call in self._open]
+        self.done += [call for _, _, call in self._open if call is not None]
         self._open.clear()
 
     def check(self, name: str) -> None:
         """Raise a ValueError if gradients may have come another way than through the calls."""
         if any(higher for _, higher, _ in self._open):
             raise ValueError(
-                f"the loss depends on gradients of layer {name!r} (create_graph=True), and the "
-                "rule's view of absent edges would be wrong; use a rule that needs no gradient"
+                f"the loss may depend on gradients of layer {name!r} (create_graph=True, or "
+                "torch.func), and the rule's view of absent edges would be wrong; use a rule that "
+                "needs no gradient, or if the loss does not depend on them, create_graph=False, "
+                "or torch.no_grad() around torch.func"
+            )
+        if self._elsewhere:
+            raise ValueError(
+                f"a gradient of layer {name!r} came through values computed from its own (as by "
+                "torch.func.functional_call), and the rule's view of absent edges would be wrong; "
+                "use a rule that needs no gradient"
             )
         if any(_version(call.inputs) != call.version for call in self.done):
             raise ValueError(
@@ -157,7 +193,7 @@ class Calls:
     def clear(self) -> None:
         """Forget all calls."""
         self.last, self._largest, self._seen = None, None, None
-        self.done, self._open = [], []
+        self.done, self._open, self._elsewhere = [], [], False
 
     def close(self) -> None:
         """Remove the hook on the values."""
@@ -167,7 +203,7 @@ class Calls:
 
     def shown(self) -> list[Call]:
         """Return the calls to show: those that a gradient came back to, or the last."""
-        calls = self.done or [call for _, _, call in self._open]
+        calls = self.done or [call for _, _, call in self._open if call is not None]
         return calls or ([] if self.last is None else [self.last])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -193,6 +229,13 @@ def factor_between(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
 def _version(x: torch.Tensor) -> int:
     """Return how often a tensor's memory was written to; tensors of inference do not count it."""
     return 0 if x.is_inference() else x._version
+
+
+def _can_be_differentiated(gradient: torch.Tensor) -> bool:
+    """Return whether a loss can depend on a gradient, outside transformations of torch.func."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(gradient):
+        gradient = torch._C._functorch.get_unwrapped(gradient)
+    return gradient.requires_grad
 
 
 def _pass() -> int:

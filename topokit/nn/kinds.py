@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -12,12 +13,13 @@ import torch
 from torch import nn
 
 from topokit.graph import LayerGraph
-from topokit.nn.kernels.ops import composed
+from topokit.nn.kernels.ops import composed, uncompiled
 
 __all__ = [
     "BLOCKS",
     "COMPRESSED",
     "DenseWeight",
+    "OfLayers",
     "Weight",
     "check_module",
     "compressed_matrix",
@@ -38,6 +40,8 @@ _NO_LAYERS: tuple[type[nn.Module], ...] = (
     nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU,
     nn.modules.batchnorm._NormBase,
 )  # fmt: skip
+
+_OF_TORCH = re.compile(r"in_proj_(weight|bias)$|(weight|bias)_(ih|hh|hr)($|_l\d)")
 
 _NAMED = 4  # layers in a note
 
@@ -111,6 +115,7 @@ class DenseWeight(torch.Tensor, metaclass=_Related):
     """
 
     @classmethod
+    @uncompiled
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Compute as with an ordinary tensor, unless a weight is written to."""
         kwargs, name = kwargs or {}, getattr(func, "__name__", "")
@@ -122,6 +127,8 @@ class DenseWeight(torch.Tensor, metaclass=_Related):
             raise not_written(name)
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
+        if getattr(func, "__self__", None) is torch.Tensor._base:
+            return result  # torch's compiler asks a view for its base until there is none
         return cls._views(result, [x for x in args[:1] if _is_weight(x)])
 
     @classmethod
@@ -147,6 +154,30 @@ class DenseWeight(torch.Tensor, metaclass=_Related):
         return self.detach().clone()
 
 
+class OfLayers(nn.Module):
+    """A module whose layers have the names of weights of torch's module: these cannot be set.
+
+    Examples
+    --------
+    >>> module = OfLayers()
+    >>> module.q_proj, module.bias_k = nn.Linear(4, 4), nn.Parameter(torch.zeros(1, 1, 4))
+    >>> module.in_proj_weight = nn.Parameter(torch.ones(12, 4))
+    Traceback (most recent call last):
+    ValueError: expected a change of the layers q_proj, got a tensor for 'in_proj_weight', which ...
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse a tensor in place of a layer, or where torch's module has a weight or bias."""
+        layers: dict[str, Any] = self.__dict__.get("_modules", {})
+        if isinstance(value, torch.Tensor) and (name in layers or _OF_TORCH.match(name)):
+            raise ValueError(
+                f"expected a change of the layers {', '.join(layers)}, got a tensor for {name!r}, "
+                "which the module would not compute with; change values or bias of its layers, or "
+                "call take(weight, bias) of one with a dense weight"
+            )
+        super().__setattr__(name, value)
+
+
 def read_only(weight: torch.Tensor) -> torch.Tensor:
     """Return a dense weight that refuses to be written to; itself where torch follows operators.
 
@@ -160,7 +191,12 @@ def read_only(weight: torch.Tensor) -> torch.Tensor:
     Traceback (most recent call last):
     ValueError: expected a change of a sparse layer's values, got fill_ of its dense weight, ...
     """
-    return weight if composed(weight) else weight.as_subclass(DenseWeight)
+    if composed(weight):
+        return weight
+    compiler: Any = getattr(sys.modules.get("torch._dynamo"), "config", None)
+    if compiler is not None:  # it cannot follow the class: functions given a weight stay uncompiled
+        getattr(compiler, "nontraceable_tensor_subclasses", {DenseWeight}).add(DenseWeight)
+    return weight.as_subclass(DenseWeight)
 
 
 def check_module(model: Any) -> None:

@@ -22,7 +22,7 @@ from topokit.nn.kernels import (
     choose_kernel,
     edge_product,
 )
-from topokit.nn.kernels.graphs import tensors_of
+from topokit.nn.kernels.graphs import renew, tensors_of
 from topokit.nn.kernels.ops import array_of, composed, dense_weight, uncompiled
 from topokit.nn.kernels.products import EdgeIndex
 from topokit.nn.kinds import check_module, not_written, read_only
@@ -172,6 +172,12 @@ class EdgeLayer(nn.Module):
         if self.calls is not None:
             self.calls.close()
         self.calls = calls
+        self._listen()
+
+    def _listen(self) -> None:
+        """Have captures notice gradients of the present values."""
+        if self.calls is not None:
+            self.calls.listen(self._parameters.get("values"))
 
     def keep(self, name: str, activations: torch.Tensor) -> None:
         """Keep a batch of activations for `view` if `capture` is on.
@@ -273,16 +279,16 @@ class EdgeLayer(nn.Module):
     def _exchange(self, values: torch.Tensor) -> None:
         """Replace the parameter's data by a tensor of any length; the parameter object stays."""
         self.values.grad = None
-        _renew(self.values, values)
+        renew(self.values, values)
 
     def _renew_graph(self, buffers: dict[str, torch.Tensor]) -> None:
         """Replace the content of some buffers of the graph."""
         for name, new in buffers.items():
             held = self._buffers[name]
-            if held is None or held.is_inference() or new.is_inference():
+            if held is None or held.is_inference():
                 setattr(self, name, new)
             else:
-                _renew(held, new)
+                renew(held, new)
 
     @torch.no_grad()
     def take(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -322,7 +328,8 @@ class EdgeLayer(nn.Module):
         """The dense weight in torch's shape, a new tensor, for code that needs one.
 
         Gradients flow through it to the values. Writing to it, which could not reach them, is
-        refused, and so is assigning another one.
+        refused, and so is assigning another one. Within compiled functions and transformations of
+        ``torch.func`` it is an ordinary tensor.
         """
         return read_only(self._weight())
 
@@ -396,6 +403,7 @@ class EdgeLayer(nn.Module):
             self._keep_calls(None if self.calls is None else Calls())
         self._index = None
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._listen()  # hooks stay behind where torch swaps tensors
         self._note_graph()
 
     def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
@@ -405,6 +413,7 @@ class EdgeLayer(nn.Module):
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         _ = self._index and self.index
         result = super()._apply(*args, **kwargs)
+        self._listen()
         self._note_graph()
         return result
 
@@ -474,34 +483,9 @@ def _graph_of(
     return LayerGraph((int(n_out), int(n_in)), rows, columns, groups)
 
 
-@torch.no_grad()
-def _renew(held: torch.Tensor, new: torch.Tensor) -> None:
-    """Give a tensor other numbers, of any length, for everybody who holds it.
-
-    Values and graph of a layer are held by traced and exported programs, and by dictionaries for
-    ``torch.func.functional_call``: with one of them new and the other old, these would be wrong
-    without a word. Numbers of the same length are written in place, as an optimizer does, so that
-    views (``p.detach()``) have them too. A backward pass of before is refused in either case.
-    """
-    if new.shape == held.shape:
-        held.copy_(new)
-        return
-    if isinstance(held, nn.Parameter):
-        # A gradient accumulator kept alive by an old loss remembers the old length; it is renewed
-        # only when the dtype changes.
-        held.data = new.new_empty(0, dtype=_other(new.dtype))
-    held.data = new
-    torch.autograd.graph.increment_version(held)
-
-
 def _known(x: torch.Tensor) -> torch.Tensor:
     """Return a tensor of a number type that numpy has: bfloat16 as float32."""
     return x.float() if x.dtype == torch.bfloat16 else x
-
-
-def _other(dtype: torch.dtype) -> torch.dtype:
-    """Return a floating-point dtype that differs from the given one."""
-    return torch.float64 if dtype == torch.float32 else torch.float32
 
 
 def initial_values(init: str, graph: LayerGraph, rng: np.random.Generator) -> torch.Tensor:

@@ -14,9 +14,10 @@ __all__ = ["check_values", "decay_groups"]
 
 
 def check_values(layers: Mapping[str, EdgeLayer], fixed: Collection[str] = ()) -> None:
-    """Raise a ValueError if a layer's values are no parameter, or are those of another one.
+    """Raise a ValueError if a layer's values are no parameter, or others have them, too.
 
-    Layers that keep their graph (`fixed`) may share values.
+    Others are other layers and other processes. Layers that keep their graph (`fixed`) may share
+    values.
 
     Examples
     --------
@@ -35,8 +36,16 @@ def check_values(layers: Mapping[str, EdgeLayer], fixed: Collection[str] = ()) -
         if "values" not in layer._parameters:
             raise ValueError(
                 f"expected a parameter as the values of layer {name!r}, got values computed "
-                "from others, as torch.nn.utils.prune does; prune.remove(layer, 'values') "
-                "makes them a parameter again"
+                "from others, as torch.nn.utils.prune and weight_norm do; prune.remove(layer, "
+                "'values') or remove_weight_norm(layer, 'values') makes them a parameter again"
+            )
+        if name not in fixed and layer.values.device.type == "cpu" and layer.values.is_shared():
+            raise ValueError(
+                f"expected values of layer {name!r} in memory of this process alone, got shared "
+                "memory (share_memory(), or a model given to a process that was spawned), by which "
+                "other processes would get values of edges that they do not know; attach to "
+                "copy.deepcopy(model), and train one model by several processes as "
+                "DistributedDataParallel does"
             )
         first = owners.setdefault(id(layer.values), name)
         if first != name and not {first, name} <= {*fixed}:

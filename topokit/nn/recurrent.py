@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from topokit.graph import LayerGraph
 from topokit.nn.kernels import check_input
-from topokit.nn.kinds import linear_of, weights_of
+from topokit.nn.kinds import OfLayers, linear_of, weights_of
 from topokit.nn.layers import sparse_or_dense
 
 __all__ = ["SparseRecurrent", "SparseRecurrentCell"]
@@ -62,7 +62,7 @@ def _check_graphs(dense: Mapping[str, nn.Linear], graphs: Mapping[str, LayerGrap
         raise ValueError(f"expected graphs of {', '.join(dense)}, got {unknown}")
 
 
-class SparseRecurrent(nn.Module):
+class SparseRecurrent(OfLayers):
     """An LSTM, GRU or RNN with sparse projections, instead of torch's module of that name.
 
     Made by `topokit.sparsify` or `from_dense`. Inputs, states and outputs are those of torch's
@@ -259,7 +259,7 @@ def _reordered(state: torch.Tensor, order: torch.Tensor | None) -> torch.Tensor:
     return state if order is None else state.index_select(1, order)
 
 
-class SparseRecurrentCell(nn.Module):
+class SparseRecurrentCell(OfLayers):
     """An LSTM, GRU or RNN cell with sparse projections, instead of torch's module of that name.
 
     Made by `topokit.sparsify` or `from_dense`. Arguments and results are those of torch's module.

@@ -23,6 +23,7 @@ __all__ = [
     "Sizes",
     "by_input_unit",
     "longest_rows",
+    "renew",
     "side_by_side",
     "sums_before",
     "tensors_of",
@@ -168,6 +169,41 @@ def tensors_of(graph: LayerGraph, device: torch.device | str) -> tuple[torch.Ten
         return graph.pointers.clone(), graph.units.clone()
     pointers, units = (torch.from_numpy(np.array(a)) for a in (graph.indptr, graph.indices))
     return pointers.to(device), units.to(device)
+
+
+@torch.no_grad()
+def renew(held: torch.Tensor, new: torch.Tensor) -> None:
+    """Give a tensor other numbers, of any length, for everybody who holds it.
+
+    Values and graph of a layer are held by traced and exported programs, and by dictionaries for
+    ``torch.func.functional_call``: with one of them new and the other old, these would be wrong
+    without a word. Numbers of the same length are written in place, as an optimizer does, so that
+    views (``p.detach()``) have them too. A backward pass of before is refused in either case.
+
+    Examples
+    --------
+    >>> held = torch.zeros(2)
+    >>> renew(held, torch.ones(3))
+    >>> held
+    tensor([1., 1., 1.])
+    """
+    if new.is_inference() and not held.is_inference():
+        with torch.inference_mode(False):
+            new = new.clone()
+    if new.shape == held.shape:
+        held.copy_(new)
+        return
+    if isinstance(held, torch.nn.Parameter):
+        # A gradient accumulator kept alive by an old loss remembers the old length; it is renewed
+        # only when the dtype changes.
+        held.data = new.new_empty(0, dtype=_other(new.dtype))
+    held.data = new
+    torch.autograd.graph.increment_version(held)
+
+
+def _other(dtype: torch.dtype) -> torch.dtype:
+    """Return a floating-point dtype that differs from the given one."""
+    return torch.float64 if dtype == torch.float32 else torch.float32
 
 
 def by_input_unit(
