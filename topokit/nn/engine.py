@@ -88,6 +88,9 @@ class Engine(Schedule, Attached, Member):
 
     Notes
     -----
+    Values that a loop keeps by position (lists of tensors, vectors of all parameters) belong to
+    other edges after a rewiring, which cannot be noticed when they are written back: see `attach`.
+
     The momentum window. Rules that need ``"momentum"`` use the gradient of all possible edges,
     summed over recent steps with weights ``momentum ** age``. That matrix has n_out * n_in
     entries and is never formed. A step's gradient is the product ``output_grad.T @ inputs``, so
@@ -713,13 +716,15 @@ def attach(
     one vector, are refused. Averages of weights follow if they are registered: see
     `Engine.average`. A state that is loaded into the model takes optimizer state, averages and
     memories with it. A copy of the model is not rewired. What a loop keeps of its own is by
-    position, and after a rewiring the same position is another edge: lists of averaged tensors,
-    vectors of ``torch.nn.utils.parameters_to_vector``. Written back into the model they put values
-    on other edges. This is not noticed, as sizes agree and as constraints on weights are written in
-    the same way: restore weights by ``load_state_dict``, or move your own arrays as
-    `Engine.average` says. A model converted to another number type or device after a step needs an
-    optimizer that was, too: ``optimizer.load_state_dict(optimizer.state_dict())``. Models compiled
-    by ``torch.compile`` can be rewired.
+    position, and after a rewiring the same position is another edge: lists of the best weights, of
+    averages or of gradients, vectors of ``torch.nn.utils.parameters_to_vector``. Written back into
+    the model they put values on other edges. This is not noticed, as sizes agree and as constraints
+    on weights are written in the same way: keep ``copy.deepcopy(model.state_dict())`` and restore
+    it by ``load_state_dict``, or move your own arrays as `Engine.average` says. Parameters and
+    buffers stay the same objects, so programs and dictionaries that hold them follow. A model
+    converted to another number type or device after a step needs an optimizer that was, too:
+    ``optimizer.load_state_dict(optimizer.state_dict())``. Models compiled by ``torch.compile`` can
+    be rewired.
 
     Several processes (``torchrun``) call `attach`, ``optimizer.step()`` and ``end_epoch`` alike,
     with the model or the DistributedDataParallel around it; layers have their names in the model

@@ -54,9 +54,13 @@ class EdgeLayer(nn.Module):
     transformations of ``torch.func``. Gradients can be differentiated again; forward-mode
     differentiation (``jvp``, ``jacfwd``) is possible once. The graph's buffers are inputs of a
     compiled program, so it follows every rewiring; it is compiled again when the number of edges
-    changes, and while `capture` is on it breaks after the layer. ``torch.onnx.export``
-    writes values and graph, from which the program makes the dense weight. ``torch.jit.script``
-    takes the dense copy that `topokit.densify` makes.
+    changes, until torch's ``recompile_limit`` is reached (it then says so and goes on uncompiled,
+    or with ``fullgraph=True`` raises an error; with
+    ``torch._dynamo.config.force_parameter_static_shapes = False`` one program serves all), and
+    while `capture` is on it breaks after the layer. Parameters and buffers stay the same objects at
+    a rewiring, so traced and exported programs and dictionaries for ``functional_call`` follow,
+    too. ``torch.onnx.export`` writes values and graph, from which the program makes the dense
+    weight. ``torch.jit.script`` takes the dense copy that `topokit.densify` makes.
     """
 
     values: nn.Parameter
