@@ -114,6 +114,15 @@ def test_a_state_copied_before_a_rewiring_stays_as_it_was():
     assert torch.equal(other(X), output)
 
 
+def test_a_view_keeps_graph_and_values_of_its_moment():
+    model, optimizer, _ = attached()
+    view, weight = model[0].view(), model[0].weight.detach().clone()
+    fit(model, optimizer)
+    found = torch.zeros(12 * 8)
+    found[torch.from_numpy(view.graph.edge_ids)] = torch.from_numpy(view.values)
+    assert torch.equal(found.view(12, 8), weight)
+
+
 @pytest.mark.parametrize("density", [0.4, 0.2])
 def test_a_state_loaded_in_inference_mode_can_be_trained(density):
     model, other = small(0), small(1, density)

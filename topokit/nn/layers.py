@@ -210,7 +210,8 @@ class EdgeLayer(nn.Module):
         if there are none, the last call.
         """
         arrays: dict[str, Any] = {name: x.cpu().numpy() for name, x in self.captured().items()}
-        return LayerView(self.graph, _known(self.values.detach()).cpu().numpy(), **arrays)
+        values = np.array(_known(self.values.detach()).cpu().numpy())  # steps change the layer's
+        return LayerView(self.graph, values, **arrays)
 
     def captured(self) -> dict[str, torch.Tensor]:
         """Return what was captured, as `view` does, where it is; bfloat16 as float32."""
