@@ -1,4 +1,4 @@
-"""Interrupts: Ctrl-C and SIGTERM end a command with one line, at any time and any number of times.
+"""Interrupts: Ctrl-C, SIGTERM and SIGHUP end a command with one line, at any time, however often.
 
 Imports only the standard library, since it is needed before everything else is imported.
 """
@@ -17,7 +17,10 @@ from typing import Any, NoReturn
 __all__ = ["EXIT_CODE", "end", "handled", "saying", "told"]
 
 EXIT_CODE = 130
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Ctrl-C, the end of a batch job, and the end of the terminal or of the connection to it.
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 SHOW_CURSOR = "\x1b[?25h"  # progress bars hide it
 _words: list[Callable[[], str]] = []  # of the commands that run, innermost last
 _stopping = False  # whether an interrupt has been raised already
@@ -27,7 +30,8 @@ _told = False  # whether the line has been printed
 # stopped and the progress bar is taken away; `execute` prints the line. A second one does not wait
 # for that: it prints the line, if that has not been done, and ends the process. So does the first
 # one during an import, where libraries written in C turn the exception into other errors or lose
-# it. To end at any time is safe: files are written as a whole, and workers end with this process.
+# it. To end at any time is safe: files are written as a whole, temporary ones are removed here too,
+# and workers end with this process. SIGHUP stays ignored where it is, as `nohup` has it.
 
 
 @contextmanager
@@ -38,7 +42,11 @@ def handled(*, lasting: bool) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _on_signal) for number in SIGNALS}
+    before = {
+        number: signal.signal(number, _on_signal)
+        for number in SIGNALS
+        if number in SIGNALS[:2] or signal.getsignal(number) is not signal.SIG_IGN
+    }
     hook, sys.unraisablehook = sys.unraisablehook, _on_unraisable
     try:
         yield
@@ -109,6 +117,10 @@ def _on_unraisable(unraisable: Any) -> None:
 def _leave() -> NoReturn:
     """Print the line, if that has not been done, and end the process at once."""
     global _told
+    # The exception does not get to what removes them; the module may not be there, or in part.
+    remove = getattr(sys.modules.get("topokit.graph.files"), "remove_temporaries", None)
+    if remove is not None:
+        remove()
     if not _told:
         _told = True
         line = f"topokit: {_words[-1]() if _words else 'interrupted'}\n"

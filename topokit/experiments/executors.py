@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from typing import Any
 
 __all__ = ["Ended", "as_completed", "choose_pool", "cores", "dask_pool", "local_pool"]
@@ -174,6 +174,7 @@ def local_pool(workers: int, *, threads: int = 1) -> Iterator[Executor]:
     quiet = [os.environ.get("PYTHONWARNINGS", ""), "ignore:resource_tracker:UserWarning"]
     values["PYTHONWARNINGS"] = ",".join(filter(None, quiet))
     with _environment(values):
+        _start_tracker()
         pool = _Processes(
             workers, mp_context=context, initializer=_start_worker, initargs=(lifeline,)
         )
@@ -190,15 +191,33 @@ class _Processes(ProcessPoolExecutor):
     """A pool whose processes cannot be interrupted, not even while they start."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        # Processes are started here. They inherit which signals are blocked; this process receives
-        # an interrupt that arrives meanwhile as soon as it is no longer blocked.
-        if not hasattr(signal, "pthread_sigmask"):  # Windows
+        # Processes are started here. They inherit which signals are blocked.
+        with _blocked("SIGINT"):
             return super().submit(fn, *args, **kwargs)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            return super().submit(fn, *args, **kwargs)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_tracker() -> None:
+    """Start Python's resource tracker such that it outlives the terminal.
+
+    It ignores what ends a process group, but for SIGHUP; what is blocked stays blocked in it.
+    """
+    if os.name != "posix":
+        return  # there is none
+    with _blocked("SIGHUP"):
+        resource_tracker.ensure_running()
+
+
+@contextmanager
+def _blocked(name: str) -> Iterator[None]:
+    """Block a signal for the processes started in the block; this one receives it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name)})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(lifeline: connection.Connection) -> None:

@@ -20,13 +20,16 @@ try:
 except ImportError:  # Windows
     fcntl: Any = None  # type: ignore[no-redef]  # a stand-in
 
-__all__ = ["is_temporary", "locked", "safe_name", "write_atomic"]
+__all__ = [
+    "check_writable", "is_temporary", "locked", "remove_temporaries", "safe_name", "write_atomic",
+]  # fmt: skip
 
 PREFIX, SUFFIX = ".topokit-tmp-", ".tmp"  # of every temporary file, and of no other
 NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 DAY = 86_400.0  # seconds; where files cannot be locked, a temporary file this old is abandoned
 HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
 _swept: set[str] = set()  # folders in which this process has removed abandoned temporary files
+_writing: set[str] = set()  # temporary files of this process
 
 
 # --- writing a file as a whole --------------------------------------------------------------------
@@ -89,9 +92,53 @@ def write_atomic(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator
                 _flush(target.parent)
 
 
+def check_writable(folder: str | os.PathLike[str], *, made: bool = False) -> None:
+    """Raise the error that making a folder, or a file in it, would end with after long work.
+
+    Parameters
+    ----------
+    folder : path
+    made : bool
+        Whether the folder is made, with those above it, if it is missing.
+
+    Raises
+    ------
+    OSError
+        With `folder` as its ``filename``.
+
+    Examples
+    --------
+    >>> check_writable("/proc/version/results", made=True)
+    Traceback (most recent call last):
+    NotADirectoryError: [Errno 20] Not a directory: '/proc/version/results'
+    """
+    place = Path(folder)
+    while made and not os.path.lexists(place) and place.parent != place:
+        place = place.parent
+    try:
+        mode = place.stat().st_mode
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from None
+    number = 0
+    if not stat.S_ISDIR(mode):
+        number = errno.ENOTDIR
+    elif not os.access(place, os.W_OK | os.X_OK):
+        read_only = hasattr(os, "statvfs") and os.statvfs(place).f_flag & os.ST_RDONLY
+        number = errno.EROFS if read_only else errno.EACCES
+    if number:
+        raise OSError(number, os.strerror(number), str(folder))
+
+
 def is_temporary(name: str) -> bool:
     """Return whether a file name is one of `write_atomic`'s temporary files."""
     return name.startswith(PREFIX) and name.endswith(SUFFIX)
+
+
+def remove_temporaries() -> None:
+    """Remove the temporary files of this process, which is about to end without its cleanup."""
+    for path in tuple(_writing):
+        with suppress(OSError):
+            os.unlink(path)
 
 
 def _refuse_other_kinds(path: Path) -> None:
@@ -128,12 +175,15 @@ def _errors_name(target: Path) -> Iterator[None]:
 def _temporary_file(folder: Path) -> Iterator[Path]:
     """Yield the path of a new empty file, locked on POSIX; remove it if it is still there."""
     path, descriptor = _created(folder)
+    place = os.path.abspath(path)  # wherever the process is then
+    _writing.add(place)
     if fcntl is None:  # Windows, where an open file cannot be renamed
         os.close(descriptor)
     try:
         yield path
     finally:
         path.unlink(missing_ok=True)
+        _writing.discard(place)
         if fcntl is not None:
             os.close(descriptor)
 
