@@ -164,6 +164,10 @@ def test_cases_survive_being_written():
         ({"grid": {"rule.drop_fraction": [2.0]}}, "rule.drop_fraction: expected a number from 0"),
         ({"grid": {"rule.dorp_fraction": []}}, "expected a list of values"),
         ({"settings": 3}, "expected a table of configuration keys, got 3"),
+        ({"arms": 3}, "arms: expected a list, got 3"),
+        ({"study": {"name": "x"}, "base": 3}, "base: expected a table, got 3"),
+        ({"study": {**BASE, "recipe": 3}}, "study.recipe: expected a name or a path, got 3"),
+        ({"study": {**BASE, "measures": 3}}, "study.measures: expected a list, got 3"),
         ({"arms": [{"title": "a"}]}, "arms: expected tables with a name and settings"),
         ({"arms": [{"name": "a"}, {"name": "a"}]}, "two conditions are named 'a'"),
         ({"cases": [{"name": "a"}, {"name": "a"}]}, "two cases are named 'a'"),
@@ -197,6 +201,8 @@ def test_an_unknown_condition_in_quick():
     tables = {"study": BASE, "arms": [{"name": "set"}], "quick": {"arms": ["sets"]}}
     with pytest.raises(ValueError, match="unknown condition 'sets'; did you mean 'set'"):
         study_from(tables, quick=True)
+    with pytest.raises(ValueError, match=r"quick.cases: expected a list, got 3"):
+        study_from({"study": BASE, "quick": {"cases": 3}}, quick=True)
 
 
 def test_quick_keeps_what_a_condition_starts_from():

@@ -347,7 +347,7 @@ def test_runs_stop_in_time_and_go_on(done, tmp_path, monkeypatch):
         @classmethod
         def now(cls, tz=None):
             now[0] += dt.timedelta(minutes=10)
-            return now[0]
+            return now[0].astimezone(tz)
 
     monkeypatch.setattr("topokit.experiments.worker.dt.datetime", Clock)
     end = dt.datetime(2026, 1, 1, 12, 35)
@@ -375,7 +375,7 @@ def test_a_run_that_ends_when_the_time_is_up_is_finished(tmp_path, monkeypatch):
     class Clock(dt.datetime):
         @classmethod
         def now(cls, tz=None):
-            return next(now)
+            return next(now).astimezone(tz)
 
     monkeypatch.setattr("topokit.experiments.worker.dt.datetime", Clock)
     end = dt.datetime(2026, 1, 1, 12, 20)  # after the first epoch of the first run, 12:10

@@ -207,8 +207,11 @@ def _rows(
     if not found:
         raise ValueError("expected at least one run or sweep, got none")
     labels = differences([history.config for history, _ in found])
+    several = _ambiguous(found)
     rows = []
     for (history, condition), label in zip(found, labels, strict=True):
+        if condition in several:
+            condition = f"{condition} ({label})"
         epochs = history.epochs
         if epochs.empty:
             raise ValueError(f"run {history.name} has not recorded an epoch yet")
@@ -233,6 +236,23 @@ def _rows(
 def _condition(run: Path, given: Path) -> str:
     """Return condition and grid cell of a run in a sweep, from its folder; "" outside a sweep."""
     return without_seed(run.name) if (given / "study.toml").is_file() else ""
+
+
+def _ambiguous(found: list[tuple[History, str]]) -> set[str]:
+    """Return the conditions whose runs differ in more than their seed, as those of two sweeps may.
+
+    A run that starts from another one names it, with its seed.
+    """
+    configs = []
+    for history, _ in found:
+        topology = dict(history.config.get("topology", {}))
+        if "run" in topology:
+            topology["run"] = without_seed(str(topology["run"]))
+        configs.append({**history.config, "topology": topology})
+    labels: dict[str, set[str]] = {}
+    for (_, condition), label in zip(found, differences(configs), strict=True):
+        labels.setdefault(condition, set()).add(label)
+    return {condition for condition, own in labels.items() if condition and len(own) > 1}
 
 
 def _check_measures(runs: list[History], measures: Iterable[str]) -> None:

@@ -1,20 +1,30 @@
-"""Studies as TOML: a base recipe, conditions, cases, a grid over configuration keys, and seeds."""
+"""Studies as TOML: a base recipe, conditions, cases, a grid over configuration keys, and seeds.
+
+Also which runs of a study a folder holds.
+"""
 
 from __future__ import annotations
 
 import itertools
+import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from topokit.experiments.config import WITHOUT_BUDGET, RunConfig, load_recipe
+from topokit.experiments.rundir import RunDirectory
 from topokit.tables import Table, choose, hint, listed
 from topokit.toml import flattened, read_toml, to_toml
 
-__all__ = ["STUDIES", "PlannedRun", "Study", "load_study", "study_from"]
+__all__ = [
+    "STUDIES", "PlannedRun", "Study", "first_names", "in_order", "load_study", "same_run",
+    "study_from",
+]  # fmt: skip
+
+_log = logging.getLogger("topokit.experiments")
 
 STUDIES: dict[str, Path] = {
     path.stem: path
@@ -265,13 +275,17 @@ def study_from(values: Mapping[str, Any], *, quick: bool = False) -> Study:
         raise ValueError("missing key 'study.name': a study needs a name")
     if ("recipe" in about) == ("base" in values):
         raise ValueError("expected exactly one of study.recipe and a table [base]")
+    if not isinstance(about.get("recipe", ""), str):
+        raise ValueError(f"study.recipe: expected a name or a path, got {about['recipe']!r}")
+    if not isinstance(values.get("base", {}), Mapping):
+        raise ValueError(f"base: expected a table, got {values['base']!r}")
     base = RunConfig.from_dict(values["base"]) if "base" in values else load_recipe(about["recipe"])
     arms, after = _named(values, "arms", "condition", ("name", "settings", "after", "cases"))
     cases, _ = _named(values, "cases", "case", ("name", "settings"))
     only = _only(values, cases)
     settings, grid = flattened(values.get("settings", {})), flattened(values.get("grid", {}))
     if "measures" in about:
-        settings["measures.names"] = list(about["measures"])
+        settings["measures.names"] = _list(about, "measures", "study.")
     seeds = about.get("seeds", [0])
     if quick:
         less = values.get("quick", {})
@@ -279,8 +293,10 @@ def study_from(values: Mapping[str, Any], *, quick: bool = False) -> Study:
         settings, grid = settings | flattened(less.get("settings", {})), dict(grid)
         grid |= flattened(less.get("grid", {}))
         seeds = less.get("seeds", seeds)
-        arms = {name: choose("condition", name, arms) for name in less.get("arms", arms)}
-        cases = {name: choose("case", name, cases) for name in less.get("cases", cases)}
+        if "arms" in less:
+            arms = {n: choose("condition", n, arms) for n in _list(less, "arms", "quick.")}
+        if "cases" in less:
+            cases = {n: choose("case", n, cases) for n in _list(less, "cases", "quick.")}
         after = {name: source for name, source in after.items() if name in arms}
         only = {name: tuple(c for c in own if c in cases) for name, own in only.items()}
         only = {name: own for name, own in only.items() if name in arms}
@@ -322,6 +338,70 @@ def study_from(values: Mapping[str, Any], *, quick: bool = False) -> Study:
     )
 
 
+def in_order(root: Path, found: Sequence[Path]) -> list[Path]:
+    """Return finished runs of a sweep in the order of its study, and say which others it has.
+
+    Raises
+    ------
+    ValueError
+        If a folder holds the run that the study has under another name.
+    """
+    try:
+        planned = {run.name: run.config for run in load_study(root / "study.toml").runs()}
+    except (ValueError, TypeError, FileNotFoundError):  # of another version, or edited
+        return sorted(found)
+    others = []
+    for path in found:
+        own = planned.get(path.name)
+        if own is not None and same_run(path, own, loosely=True):
+            continue
+        others.append(path.name)
+        name = next((n for n, c in planned.items() if same_run(path, c, loosely=True)), None)
+        if own is not None and name is not None:
+            raise ValueError(
+                f"expected run {path.name} of the study in {path}, found its run {name}: was the "
+                "folder renamed or copied? give it back its name"
+            )
+    there = {path.name for path in found}
+    if missing := [name for name in planned if name not in there]:
+        words = "%d of %d runs of the sweep %s have finished; left out: %s"
+        _log.warning(words, len(planned) - len(missing), len(planned), root, first_names(missing))
+    if others:
+        words = "the sweep %s holds runs that differ from its study.toml: %s"
+        _log.warning(words, root, first_names(sorted(others)))
+    order = {name: i for i, name in enumerate(planned)}
+    return sorted(found, key=lambda run: (order.get(run.name, len(order)), run.name))
+
+
+def same_run(path: Path, config: RunConfig, *, loosely: bool = False) -> bool:
+    """Return whether a run has a configuration, apart from its texts, which may change.
+
+    With `loosely`, also apart from what has no influence on its values: device, threads and the
+    measures that plugins added. A damaged one is not another one: the run itself reports it.
+    """
+    try:
+        there = RunDirectory(path).config()
+    except ValueError:
+        return True
+    try:
+        return _essence(RunConfig.from_dict(there), loosely) == _essence(config, loosely)
+    except (ValueError, TypeError):
+        return False
+
+
+def _essence(config: RunConfig, loosely: bool) -> RunConfig:
+    config = replace(config, about={})
+    if loosely:
+        measures = replace(config.measures, also=None)
+        config = replace(config, device="cpu", threads=None, measures=measures)
+    return config
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Return the first three names, for messages."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def _only(values: Mapping[str, Any], cases: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """Return the cases of each condition that names some."""
     found = {}
@@ -343,7 +423,7 @@ def _named(
     """Return the settings of each entry of a list of tables, and from which each starts."""
     found: dict[str, Mapping[str, Any]] = {}
     after: dict[str, str] = {}
-    for entry in values.get(table, []):
+    for entry in _list(values, table):
         if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
             raise ValueError(f"{table}: expected tables with a name and settings, got {entry!r}")
         _known(entry, keys, f"{table}.")
@@ -356,6 +436,14 @@ def _named(
                 raise ValueError(f"{table}.after: expected a name, got {entry['after']!r}")
             after[name] = entry["after"]
     return found, after
+
+
+def _list(values: Mapping[str, Any], key: str, where: str = "") -> list[Any]:
+    """Return the list that a table has at a key, an empty one if it has none."""
+    found = values.get(key, [])
+    if not isinstance(found, list | tuple):
+        raise ValueError(f"{where}{key}: expected a list, got {found!r}")
+    return list(found)
 
 
 def _known(values: Any, keys: tuple[str, ...], where: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
 import logging
 import os
@@ -20,13 +21,14 @@ from topokit.experiments.config import RunConfig, with_registered
 from topokit.experiments.executors import as_completed, choose_pool, cores
 from topokit.experiments.record import History
 from topokit.experiments.rundir import RunDirectory
-from topokit.experiments.study import PlannedRun, Study, load_study
+from topokit.experiments.study import PlannedRun, Study, first_names, in_order, load_study, same_run
 from topokit.experiments.worker import DAMAGED, STOPPED, is_run, remedy, run_some, task_of
 from topokit.graph.checksums import read_file
-from topokit.graph.files import is_temporary, locked, write_atomic
+from topokit.graph.files import check_writable, is_temporary, locked, write_atomic
 from topokit.plugins import for_workers, load_plugins, only_here
 from topokit.progress import over_runs
 from topokit.tables import as_html, choose
+from topokit.toml import read_toml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,29 +151,20 @@ def runs_of(directory: str | os.PathLike[str]) -> list[Path]:
     FileNotFoundError
         If there is no such directory.
     ValueError
-        If it is neither a run nor a sweep, or no run of the sweep has finished.
+        If it is neither a run nor a sweep, no run of the sweep has finished, or a folder holds the
+        run that the study has under another name.
     """
     path = Path(directory)
     if (path / "study.toml").is_file():
         found = sorted(done.parent for done in path.glob("runs/*/DONE"))
         if not found:
             raise ValueError(f"no run of the sweep {path} has finished yet")
-        order = _order(path)
-        return sorted(found, key=lambda run: order.get(run.name, len(order)))
+        return in_order(path, found)
     if not (path / "config.toml").is_file():
         found = sorted(config.parent for config in path.glob("*/config.toml"))
         if found and not (path / "record.jsonl").is_file():
             return [RunDirectory.open(run).path for run in found]
     return [RunDirectory.open(path).path]
-
-
-def _order(path: Path) -> dict[str, int]:
-    """Return the position of each run of a sweep in its study; none if that cannot be read."""
-    try:
-        planned = load_study(path / "study.toml").runs()
-    except (ValueError, TypeError):  # of another version
-        return {}
-    return {run.name: i for i, run in enumerate(planned)}
 
 
 def sweep_frame(directory: str | os.PathLike[str]) -> pd.DataFrame:
@@ -190,13 +183,21 @@ def sweep_frame(directory: str | os.PathLike[str]) -> pd.DataFrame:
     ------
     FileNotFoundError
         If there is none.
+    ValueError
+        If it is damaged, or another table.
     """
     import pandas as pd
 
     path = Path(directory) / "sweep.parquet"
-    if not path.is_file():
-        raise FileNotFoundError(f"expected the frame of a sweep, found none at {path}")
-    return pd.read_parquet(path)
+    try:
+        frame = pd.read_parquet(io.BytesIO(read_file(path)), page_checksum_verification=True)
+        if not {"run", "arm", "seed", "epoch", "layer", "measure", "value"} <= {*frame.columns}:
+            raise ValueError("it is another table")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"expected the frame of a sweep, found none at {path}") from None
+    except Exception as error:  # pyarrow raises errors of many kinds
+        raise ValueError(f"{path} is damaged: {error}; --gather writes it again") from error
+    return frame
 
 
 # --- a sweep -------------------------------------------------------------------------------------
@@ -310,6 +311,7 @@ def sweep(
     plugins = for_workers()
     root = Path(directory).absolute()
     folder = None if data_dir is None else str(Path(data_dir).absolute())
+    until = None if until is None else until.astimezone()  # workers may have other time zones
     if part is not None and only:
         raise ValueError("expected at most one of part and only")
     whole = [replace(run, config=with_registered(run.config)) for run in study.runs()]
@@ -319,7 +321,8 @@ def sweep(
     for name in rerun:
         if name != DAMAGED:
             choose("run", name, {run.name: run for run in planned})
-    _check_folder(root)
+    _check_folder(root, study.name)
+    check_writable(root, made=True)
     _check(planned, root, folder)
     groups = _groups(planned, together)
     root.mkdir(parents=True, exist_ok=True)
@@ -450,7 +453,7 @@ def _chosen(planned: list[PlannedRun], only: Sequence[str]) -> list[PlannedRun]:
     for pattern in only:
         matching = {run.name: run for run in planned if fnmatchcase(run.name, pattern)}
         if not matching:
-            names = _listed([run.name for run in planned])
+            names = first_names([run.name for run in planned])
             raise ValueError(
                 f"only: expected a pattern of the names of runs ({names}), got {pattern!r}"
             )
@@ -472,16 +475,24 @@ def _groups(planned: list[PlannedRun], most: int) -> list[tuple[str, ...]]:
 
     groups, alone = grouped({run.name: run.config for run in planned}, most)
     if all(len(group) == 1 for group in groups):
-        reasons = "; ".join(f"{_listed(names)}: {why}" for why, names in alone.items())
+        reasons = "; ".join(f"{first_names(names)}: {why}" for why, names in alone.items())
         raise ValueError(f"together: expected runs that can be trained together ({reasons})")
     for why, names in alone.items():
-        _log.info("trained one by one: %s (%s)", _listed(names), why)
+        _log.info("trained one by one: %s (%s)", first_names(names), why)
     return groups
 
 
-def _check_folder(root: Path) -> None:
-    """Raise an error if a folder holds files but no sweep has been made in it."""
-    if not root.exists() or ((root / ".lock").is_file() and not (root / "config.toml").exists()):
+def _check_folder(root: Path, name: str) -> None:
+    """Raise an error unless a folder is free for a sweep of the study of that name, or holds it."""
+    if not root.exists():
+        return
+    if (root / ".lock").is_file() and not (root / "config.toml").exists():
+        there = _name_in(root / "study.toml")
+        if there not in (None, name):
+            raise ValueError(
+                f"expected a new folder or that of a sweep of study {name}, {root} holds one of "
+                f"study {there}; choose another --out"
+            )
         return
     if not root.is_dir():
         raise ValueError(f"expected a folder, {root} is a file; choose another --out")
@@ -490,13 +501,17 @@ def _check_folder(root: Path) -> None:
     if others:
         raise ValueError(
             f"expected a new folder or that of a sweep, {root} holds other files "
-            f"({_listed(others)}); choose another --out"
+            f"({first_names(others)}); choose another --out"
         )
 
 
-def _listed(names: Sequence[str]) -> str:
-    """Return the first three names, for messages."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def _name_in(path: Path) -> str | None:
+    """Return the name of the study in a file, None if there is none."""
+    try:
+        found = read_toml(path)["study"]["name"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # a sweep writes it again
+        return None
+    return str(found)
 
 
 @contextmanager
@@ -528,7 +543,7 @@ def _result(
         temporary.write_text(json.dumps(failures, indent=2) + "\n", encoding="utf-8")
     if part is None:
         with write_atomic(root / "sweep.parquet") as temporary:
-            frame.to_parquet(temporary, index=False)
+            frame.to_parquet(temporary, index=False, write_page_checksum=True)
     return SweepResult(root, frame, failures)
 
 
@@ -545,23 +560,8 @@ def _check(planned: list[PlannedRun], root: Path, data_dir: str | None) -> None:
             raise ValueError(f"run {run.name}: {error}") from None
         loaded.add(data)
         path = root / "runs" / run.name
-        if (path / "config.toml").is_file() and not _same(path, run.config):
+        if (path / "config.toml").is_file() and not same_run(path, run.config):
             raise ValueError(f"{path} holds a run with another configuration; choose another --out")
-
-
-def _same(path: Path, config: RunConfig) -> bool:
-    """Return whether a run has a configuration, apart from its texts, which may change.
-
-    A damaged one is not another one: the run itself reports it.
-    """
-    try:
-        there = RunDirectory(path).config()
-    except ValueError:
-        return True
-    try:
-        return replace(RunConfig.from_dict(there), about={}) == replace(config, about={})
-    except (ValueError, TypeError):
-        return False
 
 
 def _replace(planned: list[PlannedRun], root: Path, rerun: Sequence[str]) -> None:
@@ -702,6 +702,8 @@ def _finished(path: Path, config: RunConfig) -> pd.DataFrame:
     """Return all values of a finished run as rows, or raise an error if any is missing."""
     import pandas as pd
 
+    if not same_run(path, config, loosely=True):
+        raise ValueError("it has another configuration than the study")
     history = History.load(path)
     found = history.epochs["epoch"].tolist()
     if found != list(range(config.epochs)):
