@@ -60,6 +60,11 @@ def execute(tokens: list[str]) -> int:
 def _executed(tokens: list[str]) -> int:
     """Run a command; print what was noticed on the way, and what went wrong, if anything."""
     try:
+        os.getcwd()
+    except FileNotFoundError:
+        console.complain("the working folder has been removed: change to another one (cd)")
+        return 2
+    try:
         with warnings.catch_warnings():
             warnings.showwarning = _shown(warnings.showwarning)
             code = app(tokens, exit_on_error=False, print_error=False)

@@ -143,6 +143,7 @@ def complain(text: str) -> None:
 ADVICE = {
     errno.ENOSPC: ("the disk is full: free some space or write to another disk", 1),
     errno.EDQUOT: ("your quota of disk space is used up: free some or write elsewhere", 1),
+    errno.EFBIG: ("raise the limit of the size of files: ulimit -f", 1),
     errno.EIO: ("the disk or the network to it failed", 1),
     errno.ENOMEM: ("close other programs or use a smaller network", 1),
     errno.EMFILE: ("raise the limit of open files: ulimit -n", 1),

@@ -214,11 +214,15 @@ def compare(
     import numpy as np
 
     from topokit.experiments import compare as comparing
+    from topokit.graph.files import check_writable, write_atomic
 
     load_plugins(plugin or ())
     names = None if measures is None else [name.strip() for name in measures.split(",")]
     if out is not None:
         _check_figure(out)
+        check_writable(out.parent)
+    if csv is not None:
+        check_writable(csv, made=True)
     rng = np.random.default_rng(seed)
     found = comparing.compare(some(runs), measures=names, reference=reference, rng=rng)
     _note_runs(found.runs)
@@ -239,7 +243,8 @@ def compare(
     if csv is not None:
         csv.mkdir(parents=True, exist_ok=True)
         for name in ("groups", "pairs", "runs"):
-            getattr(found, name).to_csv(csv / f"{name}.csv", index=False)
+            with write_atomic(csv / f"{name}.csv", sync=False) as temporary:
+                getattr(found, name).to_csv(temporary, index=False)
     groups: Any = found.groups.to_dict("records")
     pairs: Any = found.pairs.to_dict("records")
     if json:

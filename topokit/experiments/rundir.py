@@ -25,7 +25,7 @@ from topokit.graph.checksums import (
     stamp,
     stamped,
 )
-from topokit.graph.files import is_temporary, locked, write_atomic
+from topokit.graph.files import check_writable, is_temporary, locked, write_atomic
 from topokit.toml import flattened
 
 __all__ = ["MEASURE_COLUMNS", "SCHEMA", "Record", "RunDirectory", "differences", "writable"]
@@ -187,14 +187,18 @@ class RunDirectory:
         ------
         ValueError
             If it cannot.
+        OSError
+            If the folder cannot be made or written to.
         """
         path = self.path
         if not path.exists() and not path.is_symlink():
+            check_writable(path, made=True)
             return
         hint = "choose another --out"
         if path.is_dir():
             names = {entry.name for entry in path.iterdir() if not is_temporary(entry.name)}
             if names <= {".lock"}:
+                check_writable(path)
                 return
             if "config.toml" in names and names <= FILES and names & MADE:
                 if not _same_config(self.config(), config_toml):

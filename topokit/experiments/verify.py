@@ -205,6 +205,7 @@ class _Check:
         if self.run.is_old():
             self._old()
             return self
+        ended = os.path.lexists(self.run.path / "DONE")  # before the record: it is written last
         mark = self._mark()
         saved = self._saved()  # before the record: a run that goes on writes that first
         problem = self._lines()
@@ -225,7 +226,8 @@ class _Check:
             self.add("record.jsonl", words, "delete that part", lambda: self._cut(record.lines))
         self._texts(record)
         self._topologies(record)
-        self._end(record, mark)
+        if ended:
+            self._end(record, mark)
         return self
 
     # The record.
@@ -385,8 +387,6 @@ class _Check:
 
     def _end(self, record: Record, mark: dict[str, Any] | None) -> None:
         run, planned = self.run, epochs_of(record.config)
-        if not os.path.lexists(run.path / "DONE"):
-            return
         try:
             run.finished(record)
         except ValueError as error:

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 
 from topokit.experiments.record import as_run, score_column
 from topokit.experiments.views import shuffled_pixels
-from topokit.graph.files import safe_name
+from topokit.graph.files import check_writable, safe_name
 from topokit.plots.across import accuracy_against, arms_side_by_side, mean_over_seeds
 from topokit.plots.animation import (
     ANIMATIONS,
@@ -248,6 +248,7 @@ def save_figures(
     jobs = _chosen(history, only, layer, size) if stills else []
     films = [kind for kind in formats if kind in ANIMATIONS]
     total = len(jobs) + len(films)
+    check_writable(directory, made=True)
     directory.mkdir(parents=True, exist_ok=True)
     written = []
     for i, (name, draw, inches_) in enumerate(jobs):
