@@ -46,6 +46,19 @@ with interrupts.handled(lasting=True):
         print("cleaned up", flush=True)
         raise
 """
+TELLING = """
+import signal
+from topokit.cli import interrupts
+with interrupts.handled(lasting=True):
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        with interrupts.telling():
+            signal.raise_signal(signal.SIGINT)
+            print("interrupted", flush=True)
+            signal.raise_signal(signal.SIGINT)
+            print("not reached", flush=True)
+"""
 IMPORTING = """
 import sys
 from pathlib import Path
@@ -76,6 +89,11 @@ def test_the_end_of_the_terminal_is_an_interrupt():
     done = python(HANGUP)
     assert (done.returncode, done.stdout) == (130, "cleaned up\n")
     assert done.stderr == "topokit: interrupted\n"
+
+
+def test_a_second_interrupt_does_not_take_the_line_away():
+    done = python(TELLING)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "interrupted\n", "")
 
 
 @posix

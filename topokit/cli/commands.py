@@ -69,8 +69,8 @@ def _executed(tokens: list[str]) -> int:
             warnings.showwarning = _shown(warnings.showwarning)
             code = app(tokens, exit_on_error=False, print_error=False)
     except KeyboardInterrupt as stop:
-        interrupts.told()
-        console.complain(str(stop) or "interrupted")
+        with interrupts.telling():
+            console.complain(str(stop) or "interrupted")
         return interrupts.EXIT_CODE
     except cyclopts.CycloptsError as error:
         if isinstance(error, cyclopts.UnusedCliTokensError):

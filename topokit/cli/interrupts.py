@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-__all__ = ["EXIT_CODE", "end", "handled", "saying", "told"]
+__all__ = ["EXIT_CODE", "end", "handled", "saying", "telling"]
 
 EXIT_CODE = 130
 # Ctrl-C, the end of a batch job, and the end of the terminal or of the connection to it.
@@ -24,7 +24,8 @@ SIGNALS = tuple(
 SHOW_CURSOR = "\x1b[?25h"  # progress bars hide it
 _words: list[Callable[[], str]] = []  # of the commands that run, innermost last
 _stopping = False  # whether an interrupt has been raised already
-_told = False  # whether the line has been printed
+_told = False  # whether the line has been printed, or is about to be
+_telling = False  # whether it is being printed
 
 # The first signal raises KeyboardInterrupt, so that temporary files are removed, workers are
 # stopped and the progress bar is taken away; `execute` prints the line. A second one does not wait
@@ -83,15 +84,26 @@ def end() -> NoReturn:
     os._exit(EXIT_CODE)
 
 
-def told() -> None:
-    """Note that the line is being printed, so that no second one is."""
-    global _told
-    _told = True
+@contextmanager
+def telling() -> Iterator[None]:
+    """Print the line in the block: no second one is printed, nor is it cut off by one signal more.
+
+    One after that ends the process, should the line find no reader.
+    """
+    global _told, _telling
+    _telling = _told = True
+    try:
+        yield
+    finally:
+        _telling = False
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt the first time; end the process the second, or during an import."""
-    global _stopping
+    global _stopping, _telling
+    if _telling:
+        _telling = False
+        return
     if _stopping or _importing(frame):
         _leave()
     _stopping = True
