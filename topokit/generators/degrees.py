@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from topokit.generators.provenance import note
 from topokit.generators.sampling import (
     IntArray,
+    by_groups,
     check_side,
     collect,
     complement,
@@ -187,7 +188,7 @@ def randomized_twin(
     Returns
     -------
     LayerGraph
-        Same shape, ``fan_in`` and ``fan_out``.
+        Same shape, ``fan_in`` and ``fan_out``; edges stay within the groups of a convolution.
 
     Raises
     ------
@@ -216,6 +217,11 @@ def randomized_twin(
     rng, graph = as_generator(rng), as_graph(graph)
     if not is_integer(sweeps, 1):
         raise ValueError(f"expected at least 1 sweep, got {sweeps!r}")
+    return by_groups(graph, lambda group: _traded(group, rng, sweeps))
+
+
+def _traded(graph: LayerGraph, rng: np.random.Generator, sweeps: int) -> LayerGraph:
+    """Return a graph after sweeps of trades; see `randomized_twin`."""
     if graph.n_edges == 0 or graph.n_out < 2:
         return graph
     from topokit.generators import kernels
@@ -244,7 +250,7 @@ def switched_twin(
     Returns
     -------
     LayerGraph
-        Same shape, ``fan_in`` and ``fan_out``.
+        Same shape, ``fan_in`` and ``fan_out``; edges stay within the groups of a convolution.
 
     Raises
     ------
@@ -269,6 +275,11 @@ def switched_twin(
     rng, graph = as_generator(rng), as_graph(graph)
     if not 0 < swaps_per_edge < np.inf:
         raise ValueError(f"expected swaps_per_edge above 0, got {swaps_per_edge!r}")
+    return by_groups(graph, lambda group: _switched(group, rng, swaps_per_edge))
+
+
+def _switched(graph: LayerGraph, rng: np.random.Generator, swaps_per_edge: float) -> LayerGraph:
+    """Return a graph after swaps of the ends of two edges; see `switched_twin`."""
     if graph.n_edges < 2:
         return graph
     from topokit.generators import kernels

@@ -21,6 +21,7 @@ from topokit.graph import (
 
 __all__ = [
     "Shuffle",
+    "by_groups",
     "check_density",
     "check_rng",
     "check_side",
@@ -148,6 +149,30 @@ def complement(graph: LayerGraph) -> LayerGraph:
     absent = np.ones(graph.n_out * graph.n_in, bool)
     absent[graph.edge_ids] = False
     return LayerGraph.from_edge_ids(np.flatnonzero(absent), graph.shape)
+
+
+def by_groups(graph: LayerGraph, draw: Callable[[LayerGraph], LayerGraph]) -> LayerGraph:
+    """Apply a function that keeps the shape to the graph of each group of a grouped convolution.
+
+    Only edges within the groups are possible, so a random graph of the whole would have others. A
+    graph of one group is passed as it is.
+
+    Examples
+    --------
+    >>> graph = LayerGraph.from_edge_ids([0, 7], (2, 4), groups=2)
+    >>> by_groups(graph, complement).edge_ids.tolist()
+    [1, 6]
+    """
+    if graph.groups == 1:
+        return draw(graph)
+    height, width = graph.n_out // graph.groups, graph.n_in // graph.groups
+    ids = [np.empty(0, np.int64)]
+    for group in range(graph.groups):
+        indptr = graph.indptr[group * height : (group + 1) * height + 1]
+        columns = graph.indices[indptr[0] : indptr[-1]] - np.int32(group * width)
+        found = draw(LayerGraph((height, width), indptr - indptr[0], columns))
+        ids.append(found.edge_ids + group * height * width)
+    return LayerGraph.from_ids_in_groups(np.concatenate(ids), graph.shape, graph.groups)
 
 
 def transposed(graph: LayerGraph) -> LayerGraph:

@@ -208,7 +208,7 @@ def channel_graph(graph: LayerGraph, kernel_cells: int) -> LayerGraph:
         )
     n_channels = graph.n_in // kernel_cells
     ids = graph.rows * n_channels + graph.indices // kernel_cells
-    return LayerGraph.from_edge_ids(distinct(ids), (graph.n_out, n_channels))
+    return LayerGraph.from_edge_ids(distinct(ids), (graph.n_out, n_channels), graph.groups)
 
 
 def unrolled_graph(graph: LayerGraph, kernel_cells: int) -> LayerGraph:
@@ -240,9 +240,8 @@ def unrolled_graph(graph: LayerGraph, kernel_cells: int) -> LayerGraph:
         raise ValueError(f"expected a positive kernel size, got {kernel_cells}")
     cells = np.arange(kernel_cells)
     indices = (graph.indices.astype(np.int64)[:, None] * kernel_cells + cells).ravel()
-    return LayerGraph(
-        (graph.n_out, graph.n_in * kernel_cells), graph.indptr * kernel_cells, indices
-    )
+    shape = (graph.n_out, graph.n_in * kernel_cells)
+    return LayerGraph(shape, graph.indptr * kernel_cells, indices, graph.groups)
 
 
 def to_networkx(graph_or_topology: GraphLike) -> nx.Graph:
@@ -521,7 +520,7 @@ def suffix_of(path: str | os.PathLike[str]) -> str:
 
 
 def save_topology(path: str | os.PathLike[str], topology: GraphLike) -> None:
-    """Write a topology to an ``.npz`` file: names, shapes and CSR arrays, no pickles.
+    """Write a topology to an ``.npz`` file: names, shapes, CSR arrays and groups, no pickles.
 
     A path that ends in ``.graphml`` or ``.gexf`` becomes a file of that format, for Gephi, igraph
     and others. The file is written under a temporary name in the same folder and renamed, so that
@@ -569,6 +568,8 @@ def save_topology(path: str | os.PathLike[str], topology: GraphLike) -> None:
         arrays[f"shape_{i}"] = np.array(graph.shape, np.int64)
         arrays[f"indptr_{i}"] = graph.indptr
         arrays[f"indices_{i}"] = graph.indices
+        if graph.groups != 1:
+            arrays[f"groups_{i}"] = np.array(graph.groups, np.int64)
     with write_atomic(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -620,7 +621,8 @@ def topology_of_arrays(arrays: Mapping[str, NDArray[Any]]) -> Topology:
         if not (isinstance(shape, list) and len(shape) == 2):
             raise ValueError(f"the shape {shape} of layer {name!r}")
         check_units(shape[0], shape[1], indices.size)
-        topology[name] = LayerGraph((shape[0], shape[1]), arrays[f"indptr_{i}"], indices)
+        groups = int(arrays.get(f"groups_{i}", 1))
+        topology[name] = LayerGraph((shape[0], shape[1]), arrays[f"indptr_{i}"], indices, groups)
     return topology
 
 

@@ -153,12 +153,15 @@ def jaccard_excess(update: EdgeUpdate) -> float:
     1.0
     """
     before, after = update.before, update.after
-    chance = expected_jaccard(before.n_edges, after.n_edges, before.n_in * before.n_out)
+    chance = expected_jaccard(before.n_edges, after.n_edges, before.n_possible)
     return (jaccard(update) - chance) / (1 - chance) if chance < 1 else NAN
 
 
 def explored_fraction(graphs: Iterable[LayerGraph]) -> float:
     """Share of the possible edges that were present in at least one graph (ITOP's rate).
+
+    All pairs of units count as possible, as in `LayerGraph.density`: also those between the groups
+    of a grouped convolution, of which at most 1 / groups can be explored.
 
     Parameters
     ----------
@@ -384,7 +387,7 @@ def kept_core(graph: GraphLike, weights: NDArray[np.floating], share: float) -> 
         raise ValueError(f"expected a share in [0, 1), got {share}")
     removed = math.floor(share * graph.n_edges + ROUNDING)
     keep = np.argsort(-size, kind="stable")[: graph.n_edges - removed]
-    return LayerGraph.from_edge_ids(graph.edge_ids[np.sort(keep)], graph.shape)
+    return LayerGraph.from_edge_ids(graph.edge_ids[np.sort(keep)], graph.shape, graph.groups)
 
 
 def structure_convergence(topologies: Iterable[Topology], *, threshold: float = 0.9) -> Convergence:

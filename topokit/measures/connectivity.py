@@ -274,9 +274,9 @@ def active_flow(topology: Topology) -> ActiveFlow:
     -------
     ActiveFlow
         ``units``: active share of the hidden units (``nan`` without hidden units); ``edges``:
-        active share of the edges; ``effective_density``: active edges over possible edges;
-        ``log10_paths``: logarithm of the number of input-output paths, ``nan`` if there is
-        none. All ``nan`` if the layers do not chain. Cost O(edges).
+        active share of the edges; ``effective_density``: active edges over all pairs of units, as
+        in `LayerGraph.density`; ``log10_paths``: logarithm of the number of input-output paths,
+        ``nan`` if there is none. All ``nan`` if the layers do not chain. Cost O(edges).
 
     Notes
     -----

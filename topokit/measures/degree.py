@@ -16,6 +16,7 @@ __all__ = [
     "DegreeEvenness",
     "DegreeSummary",
     "ccdf",
+    "degrees_of",
     "dispersion_test",
     "evenness_fan_in",
     "evenness_fan_out",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 NAN = float("nan")
+SIDES = ("fan_in", "fan_out")
 
 
 class DegreeSummary(NamedTuple):
@@ -49,6 +51,35 @@ class DegreeEvenness(NamedTuple):
     hub_share: float
     skewness: float
     excess: float
+
+
+def degrees_of(graph: LayerGraph, side: str) -> tuple[NDArray[np.int64], int]:
+    """Return the degrees of one side, and the largest degree that a unit of it can have.
+
+    That is the number of units on the other side; in a grouped convolution, of those in the unit's
+    group. All laws of degrees in random layers need it.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+    side : str
+        ``"fan_in"`` (output units) or ``"fan_out"`` (input units).
+
+    Raises
+    ------
+    ValueError
+        If `side` is another word.
+
+    Examples
+    --------
+    >>> degrees_of(LayerGraph.from_edge_ids([0, 3], (2, 2), groups=2), "fan_in")
+    (array([1, 1]), 1)
+    """
+    if side not in SIDES:
+        raise ValueError(f"expected side 'fan_in' or 'fan_out', got {side!r}")
+    if side == "fan_in":
+        return graph.fan_in, graph.n_in // graph.groups
+    return graph.fan_out, graph.n_out // graph.groups
 
 
 def gini(values: ArrayLike) -> float:
@@ -166,7 +197,7 @@ def dispersion_test(degrees: ArrayLike, *, n_other: int | None = None) -> tuple[
     ----------
     degrees : (n,) array_like of int
     n_other : int, optional
-        Number of units on the other side of the layer.
+        Number of units on the other side of the layer (of a grouped convolution: in a group).
 
     Returns
     -------
@@ -238,8 +269,9 @@ def expected_isolated(n_units: int, n_other: int, n_edges: int) -> float:
     return float(np.exp(log_ratio))
 
 
-def _summary(degrees: NDArray[np.int64], n_other: int) -> DegreeSummary:
+def _summary(graph: LayerGraph, side: str) -> DegreeSummary:
     """Return the summary of one side; see `fan_in`."""
+    degrees, n_other = degrees_of(graph, side)
     if degrees.size == 0:
         return DegreeSummary(NAN, NAN, NAN, NAN, NAN, 0.0)
     dispersion, p_value = dispersion_test(degrees, n_other=n_other)
@@ -268,7 +300,8 @@ def fan_in(graph: LayerGraph) -> DegreeSummary:
     -------
     DegreeSummary
         ``mean`` in [0, n_in]; ``dispersion`` 0 or more and ``dispersion_p`` in [0, 1], the
-        one-sided p-value of the exact random-graph null (see `dispersion_test`); ``maximum`` in
+        one-sided p-value of the exact random-graph null (see `dispersion_test`), of a grouped
+        convolution that with edges within its groups; ``maximum`` in
         [0, n_in]; ``gini`` in [0, 1); ``isolated`` the number of units without an edge. ``nan``
         where undefined: all but ``isolated`` on an empty side; dispersion and Gini without
         edges. Cost O(n_edges).
@@ -288,7 +321,7 @@ def fan_in(graph: LayerGraph) -> DegreeSummary:
     >>> fan_in(LayerGraph.from_edge_ids([0, 1, 2], (2, 3))).mean
     1.5
     """
-    return _summary(graph.fan_in, graph.n_in)
+    return _summary(graph, "fan_in")
 
 
 @takes_graph
@@ -318,7 +351,7 @@ def fan_out(graph: LayerGraph) -> DegreeSummary:
     >>> fan_out(LayerGraph.from_edge_ids([0, 1, 3], (2, 3))).isolated
     1.0
     """
-    return _summary(graph.fan_out, graph.n_out)
+    return _summary(graph, "fan_out")
 
 
 def _evenness(degrees: NDArray[np.int64]) -> DegreeEvenness:

@@ -12,7 +12,7 @@ from scipy.special import bdtr, gammaln, log_ndtr, xlog1py, xlogy
 
 from topokit.graph import random_subset
 from topokit.graph.convert import GraphLike, as_graph
-from topokit.measures.degree import check_share, count_of, gini
+from topokit.measures.degree import check_share, count_of, degrees_of, gini
 from topokit.measures.powerlaw import fit_tail, log_zeta, tally
 from topokit.measures.scalefree import (
     HEAVY_LEVEL,
@@ -231,9 +231,7 @@ def degree_report(
     graph = as_graph(graph)
     # the fit draws first, so that its p-value equals that of power_law_of with the same stream
     fit = power_law_of(graph, side, bootstrap=bootstrap, rng=rng)
-    degrees, n_other = (
-        (graph.fan_in, graph.n_in) if side == "fan_in" else (graph.fan_out, graph.n_out)
-    )
+    degrees, n_other = degrees_of(graph, side)
     binomial = binomial_distance(degrees, n_other=n_other, rng=rng)
     tail = tail_index(degrees, rng=rng)
     aic = full_support_aic(degrees, n_other=n_other)

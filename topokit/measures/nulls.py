@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from topokit.generators import randomized_twin
+from topokit.generators.sampling import by_groups
 from topokit.graph import LayerGraph, random_subset
 from topokit.graph.convert import GraphLike, as_graph
 from topokit.measures import LAYER_MEASURES, find_communities
@@ -91,7 +92,8 @@ def expected_degree_sample(graph: GraphLike, *, rng: np.random.Generator | int) 
     Returns
     -------
     LayerGraph
-        Of the same shape; its number of edges varies too. Cost O(n_edges) and the product of
+        Of the same shape, edges within the groups of a convolution; its number of edges varies
+        too. Cost O(n_edges) and the product of
         the numbers of distinct degrees, some hundred times.
 
     Raises
@@ -110,8 +112,12 @@ def expected_degree_sample(graph: GraphLike, *, rng: np.random.Generator | int) 
     >>> expected_degree_sample(graph, rng=np.random.default_rng(0)).shape
     (3, 3)
     """
-    graph = as_graph(graph)
     rng = as_generator(rng)
+    return by_groups(as_graph(graph), lambda group: _with_mean_degrees(group, rng))
+
+
+def _with_mean_degrees(graph: LayerGraph, rng: np.random.Generator) -> LayerGraph:
+    """Draw one sample of the maximum-entropy model; see `expected_degree_sample`."""
     fan_in, fan_out = graph.fan_in, graph.fan_out
     k, rows, n_rows = np.unique(fan_in, return_inverse=True, return_counts=True)
     d, columns, n_columns = np.unique(fan_out, return_inverse=True, return_counts=True)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from topokit.graph import LayerGraph
 from topokit.graph.cache import remember
 from topokit.graph.convert import GraphLike, as_graph, takes_graph
-from topokit.measures.degree import dispersion_test
+from topokit.measures.degree import SIDES, degrees_of, dispersion_test
 from topokit.measures.powerlaw import (
     TailFit,
     Tally,
@@ -64,7 +64,6 @@ CERTAIN = 10.0  # log-likelihood ratio above which no test is needed
 RATIO_LEVEL = 0.1  # level of the likelihood-ratio guards
 TAIL_SIZE, TAIL_SHARE, DECADES = 50, 0.02, 0.8
 EXPONENTS = (1.5, 3.5)
-SIDES = ("fan_in", "fan_out")
 UNTESTED = "no bootstrap was asked for"
 WORDS = {
     "negative_binomial": "negative binomial",
@@ -244,9 +243,9 @@ def fit_power_law(
     rng : numpy.random.Generator, optional
         Needed with `bootstrap`.
     n_other : int, optional
-        If the sample is the degrees of one side of a layer: units on the other side. It bounds
-        the degrees and makes the random null exact (edges placed without repetition); without
-        it the null is Poisson.
+        If the sample is the degrees of one side of a layer: units on the other side (of a
+        grouped convolution: in a group). It bounds the degrees and makes the random null exact
+        (edges placed without repetition); without it the null is Poisson.
 
     Returns
     -------
@@ -555,15 +554,10 @@ def bootstrap_stream(seed: int, layer: int, side: str) -> np.random.Generator:
     >>> first == again, first == bootstrap_stream(0, 1, "fan_out").random()
     (True, False)
     """
-    _check_side(side)
-    key = (STREAM, layer, SIDES.index(side))
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
-
-
-def _check_side(side: str) -> None:
-    """Raise a ValueError unless a side is "fan_in" or "fan_out"."""
     if side not in SIDES:
         raise ValueError(f"expected side 'fan_in' or 'fan_out', got {side!r}")
+    key = (STREAM, layer, SIDES.index(side))
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def power_law_of(
@@ -598,16 +592,13 @@ def power_law_of(
     >>> power_law_of(LayerGraph.from_edge_ids(range(12), (3, 4))).verdict
     'complete'
     """
-    _check_side(side)
     rng = None if rng is None else as_generator(rng)
     graph = as_graph(graph)
+    degrees, n_other = degrees_of(graph, side)
     if bootstrap and rng is None:
         raise ValueError(
             "expected rng=numpy.random.default_rng(seed) together with bootstrap > 0, got rng=None"
         )
-    degrees, n_other = (
-        (graph.fan_in, graph.n_in) if side == "fan_in" else (graph.fan_out, graph.n_out)
-    )
     if bootstrap:
         return fit_degrees(degrees, bootstrap=bootstrap, rng=rng, n_other=n_other)
 

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from topokit.experiments.record import as_run
 from topokit.graph.files import write_atomic
 from topokit.measures import ccdf
+from topokit.measures.degree import degrees_of
 from topokit.plots.history import evenly_spaced, layer_of
-from topokit.plots.layer import UNITS, block_densities, degrees_of, draw_null, null_ccdf
+from topokit.plots.layer import UNITS, block_densities, draw_null, null_ccdf
 from topokit.plots.parts import plain_degrees
 from topokit.plots.style import COLOURS, RC
 

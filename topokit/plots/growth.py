@@ -147,8 +147,8 @@ def _flows(history: History, layer: str | None, survived: int) -> tuple[Flow, Fl
     """Return the flows of the edges grown, and of those still there `survived` epochs later."""
     # Idea: an edge grown between two epochs is counted by the classes of its two units before.
     # Uniform growth would choose among the cells that are absent both before and after, or were
-    # grown: all cells less the edges that stayed. Their number in each pair of classes is the
-    # product of the sizes of the classes less the edges that stayed there.
+    # grown: all possible edges less those that stayed. Their number in each pair of classes is the
+    # product of the sizes of the classes (within each group) less the edges that stayed there.
     # Cost: one sorted search an epoch; the edges of the last `survived` epochs are in memory.
     n = len(CLASSES)
     empty = np.zeros((n, n))
@@ -167,14 +167,24 @@ def _flows(history: History, layer: str | None, survived: int) -> tuple[Flow, Fl
             new = positions_in(before.edge_ids, ids) < 0
             rows, columns = (_classes(degrees) for degrees in (before.fan_in, before.fan_out))
             pairs = columns[now.indices] * n + rows[now.rows]
-            sizes = np.outer(np.bincount(columns, minlength=n), np.bincount(rows, minlength=n))
-            free = sizes - _count(pairs[~new], n)
+            free = _possible(columns, rows, now.groups) - _count(pairs[~new], n)
             chance = free / max(free.sum(), 1)
             grown.observed[:] += _count(pairs[new], n)
             grown.expected[:] += chance * np.count_nonzero(new)
             waiting.append((ids[new], pairs[new], chance))
         before = now
     return grown, kept
+
+
+def _possible(
+    columns: NDArray[np.int64], rows: NDArray[np.int64], groups: int
+) -> NDArray[np.float64]:
+    """Return the number of possible edges of each pair of classes, (inputs, outputs)."""
+    inputs, outputs = (
+        np.stack([(classes == i).reshape(groups, -1).sum(axis=1) for i in range(len(CLASSES))])
+        for classes in (columns, rows)
+    )
+    return (inputs @ outputs.T).astype(float)
 
 
 def _count(pairs: NDArray[np.int64], n: int) -> NDArray[np.float64]:

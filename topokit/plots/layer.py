@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph
 from topokit.graph.convert import GraphLike, as_graph
-from topokit.graph.spectra import leading_singular_values
+from topokit.graph.spectra import leading_singular_values, mean_degree_bound
 from topokit.measures import PowerLawFit, ccdf, power_law_of, singular_values
+from topokit.measures.degree import degrees_of
 from topokit.measures.powerlaw import log_zeta
 from topokit.measures.scalefree import HEAVY_TAIL
 from topokit.plots.parts import (
@@ -50,23 +51,23 @@ def side_of(side: str) -> str:
     return side
 
 
-def degrees_of(graph: LayerGraph, side: str) -> tuple[NDArray[np.int64], int]:
-    """Return the degrees of one side and the number of units on the other."""
-    side_of(side)
-    return (graph.fan_in, graph.n_in) if side == "fan_in" else (graph.fan_out, graph.n_out)
+def random_law(graph: LayerGraph, n_cells: int) -> Any:
+    """Return the law of the number of edges in `n_cells` possible ones of a random layer.
+
+    In an Erdős–Rényi layer with a fixed number of edges it is hypergeometric: the number of these
+    cells among the ``n_edges`` drawn without replacement. A frozen distribution of scipy.
+    """
+    from scipy.stats import hypergeom
+
+    return hypergeom(graph.n_possible, n_cells, graph.n_edges)
 
 
 def null_ccdf(graph: LayerGraph, side: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return k and P(K >= k) in a random layer with the same sizes and number of edges.
 
-    In an Erdős–Rényi layer with a fixed number of edges, the degree of a unit is hypergeometric:
-    the number of its ``n_other`` cells among the ``n_edges`` drawn without replacement. k runs up
-    to the value that is exceeded with probability 1e-6. O(largest k), no sampling.
+    k runs up to the value that is exceeded with probability 1e-6. O(largest k), no sampling.
     """
-    from scipy.stats import hypergeom
-
-    _, n_other = degrees_of(graph, side)
-    law = hypergeom(graph.n_in * graph.n_out, n_other, graph.n_edges)
+    law = random_law(graph, degrees_of(graph, side)[1])
     top = int(law.isf(1e-6)) if graph.n_edges else 0
     k = np.arange(1, max(top, 1) + 1)
     return k, law.sf(k - 1)
@@ -275,13 +276,11 @@ def degree_histogram(
     >>> degree_histogram(graph, ax=Figure().add_subplot()).get_ylabel()
     'output units'
     """
-    from scipy.stats import hypergeom
-
     graph = as_graph(graph)
     degrees, n_other = degrees_of(graph, side)
     ax = axes(ax)
     if degrees.size:
-        law = hypergeom(graph.n_in * graph.n_out, n_other, graph.n_edges)
+        law = random_law(graph, n_other)
         rare = 0.5 / degrees.size
         colour, later = next_colour(ax, color), bool(ax.patches)
         k = np.arange(degrees.min(), degrees.max() + 1)
@@ -358,14 +357,14 @@ def spectrum(
         style = {"color": next_colour(ax, color), "linestyle": "none", "marker": ".", "label": name}
         ax.plot(np.arange(1, values.size + 1), values, **styled(kwargs, markersize=3, **style))
     bulk = random_bulk(graph)
-    if bulk.size > 1:
+    above = graph.groups  # each group has a leading value of its own above the bulk
+    if bulk.size > above:
         name = unless_used(ax, "random graph (Marchenko–Pastur)")
-        ax.plot(np.arange(2, bulk.size + 1), bulk[1:], **reference(linestyle="-", label=name))
-    means = [d[d > 0].mean() if d.any() else 0.0 for d in (graph.fan_in, graph.fan_out)]
-    if min(means) >= 1:
-        bound = float(np.sqrt(means[0] - 1) + np.sqrt(means[1] - 1))
+        ranks = np.arange(above + 1, bulk.size + 1)
+        ax.plot(ranks, bulk[above:], **reference(linestyle="-", label=name))
+    if graph.n_edges:
         name = unless_used(ax, "Ramanujan bound, mean degrees")
-        ax.axhline(bound, **reference(linestyle="--", label=name))
+        ax.axhline(mean_degree_bound(graph), **reference(linestyle="--", label=name))
     ax.set(xlabel="rank", ylabel="singular value")
     title_of(ax, "Singular values of the biadjacency")
     legend(ax)
@@ -376,7 +375,7 @@ def random_bulk(graph: LayerGraph) -> NDArray[np.float64]:
     """Return the expected singular values of a random layer of this size and density, decreasing.
 
     The values of its centred biadjacency matrix; an empty array if no edge or every edge is
-    present.
+    present. A grouped convolution is random within its groups, each with the same law.
     """
     # Idea: squared singular values of a random matrix with independent entries of variance
     # p (1 - p) follow Marchenko and Pastur's law. The expected value of rank r is close to the
@@ -385,17 +384,19 @@ def random_bulk(graph: LayerGraph) -> NDArray[np.float64]:
     # integrand is smooth there and the trapezoidal rule on 4,001 points is accurate enough for a
     # figure.
     # Cost: O(n), where drawing random layers would cost a dense singular value decomposition each.
-    small, large = sorted(graph.shape)
-    spread = np.sqrt(graph.density * (1 - graph.density)) if graph.n_edges else 0.0
+    small, large = (n // graph.groups for n in sorted(graph.shape))
+    share = graph.n_edges / max(graph.n_possible, 1)
+    spread = np.sqrt(share * (1 - share))
     if not spread:
         return np.empty(0)
     low, high = (spread * (np.sqrt(large) + sign * np.sqrt(small)) for sign in (-1, 1))
     angle = np.linspace(0, np.pi, 4001)
     squares = (high**2 + low**2) / 2 + (high**2 - low**2) / 2 * np.cos(angle)
     weight = np.sin(angle) ** 2 / np.maximum(squares, 1e-12 * high**2)
-    share = np.concatenate([[0], np.cumsum((weight[1:] + weight[:-1]) / 2)])
-    wanted = (np.arange(small) + 0.5) / small
-    return np.sqrt(np.maximum(np.interp(wanted, share / share[-1], squares), 0))
+    below = np.concatenate([[0], np.cumsum((weight[1:] + weight[:-1]) / 2)])
+    n = small * graph.groups
+    wanted = (np.arange(n) + 0.5) / n
+    return np.sqrt(np.maximum(np.interp(wanted, below / below[-1], squares), 0))
 
 
 def adjacency(

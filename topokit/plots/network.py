@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from topokit.experiments.record import History, as_run
 from topokit.graph import LayerGraph
 from topokit.graph.convert import GraphLike, as_topology
-from topokit.plots.layer import degree_ranks
+from topokit.plots.layer import degree_ranks, random_law
 from topokit.plots.parts import (
     empty_axes,
     legend_below,
@@ -257,10 +257,11 @@ def _kernel_cells(n_in: int, n_units: int) -> int:
 
 
 def _law(graph: LayerGraph, n_cells: int) -> NDArray[np.float64]:
-    """Return the probabilities of the degrees 0, 1, ... of a unit with that many possible edges."""
-    from scipy.stats import hypergeom
+    """Return the probabilities of the degrees 0, 1, ... of a unit with that many possible edges.
 
-    law = hypergeom(graph.n_in * graph.n_out, n_cells, graph.n_edges)
+    Of a grouped convolution, `n_cells` is their number without groups.
+    """
+    law = random_law(graph, n_cells // graph.groups)
     top = int(law.isf(1e-12)) if graph.n_edges else 0
     return np.asarray(law.pmf(np.arange(top + 1)))
 

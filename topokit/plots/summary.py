@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from topokit.experiments.record import History, RunLike, as_run, conditions, score_column
+from topokit.measures.degree import degrees_of
 from topokit.plots.across import mean_over_seeds
 from topokit.plots.history import (
     accuracy_over_epochs,
@@ -26,7 +27,7 @@ from topokit.plots.history import (
     scores_of,
     verdict_timeline,
 )
-from topokit.plots.layer import degrees_of
+from topokit.plots.layer import random_law
 from topokit.plots.parts import FLOOR, empty_axes, next_colour, plain_degrees, reference, styled
 
 if TYPE_CHECKING:
@@ -465,13 +466,11 @@ def _spaced(recorded: Sequence[int], scale: str) -> list[int]:
 
 def _random_range(graph: LayerGraph, side: str) -> tuple[float, float]:
     """Return the median smallest and largest degree of a random layer of this size."""
-    from scipy.stats import hypergeom
-
     # The degrees of n units are nearly independent, so the largest is below k with probability
     # F(k)**n: its median is the quantile 2**(-1/n) of the hypergeometric law of one degree.
     degrees, n_other = degrees_of(graph, side)
     if not graph.n_edges or not degrees.size:
         return np.nan, np.nan
-    law = hypergeom(graph.n_in * graph.n_out, n_other, graph.n_edges)
+    law = random_law(graph, n_other)
     half = -np.expm1(np.log(0.5) / degrees.size)
     return float(law.ppf(half)), float(law.isf(half))
