@@ -70,3 +70,16 @@ def test_huge_layers_are_drawn_edge_by_edge():
     degrees = rng.multinomial(3000, np.full(40_000, 1 / 40_000))
     found = binomial_distance(degrees, n_other=40_000, draws=19, rng=rng)
     assert 0 < found.p_value <= 1
+
+
+def test_all_laws_are_bounded():
+    # equal frequencies up to the bound: the limit of a negative binomial law without hubs
+    flat = np.repeat(np.arange(11), 60)
+    aic = full_support_aic(flat, n_other=10)
+    assert aic["negative_binomial"] == pytest.approx(4 + 2 * flat.size * np.log(11), abs=0.01)
+    assert aic["negative_binomial"] <= aic["zipf_mandelbrot"] + 0.01
+    # cut off at the bound: the law that was drawn is the best
+    rng = np.random.default_rng(0)
+    drawn = np.rint(rng.lognormal(2, 1, 4000)).astype(int)
+    aic = full_support_aic(drawn[drawn <= 12], n_other=12)
+    assert min(aic, key=aic.__getitem__) == "lognormal"

@@ -39,6 +39,7 @@ __all__ = [
     "normalized_matrix",
     "product",
     "ramanujan_margin",
+    "scaled",
     "singular_values",
     "start_vector",
     "tolerances",
@@ -362,7 +363,7 @@ def normalized_matrix(matrix: sp.csr_array) -> sp.csr_array:
     """Divide a trimmed matrix by the roots of its row and column sums."""
     left, right = np.asarray(matrix.sum(axis=1)), np.asarray(matrix.sum(axis=0))
     rows = np.repeat(left, np.diff(matrix.indptr))
-    data = matrix.data / np.sqrt(rows * right[matrix.indices])
+    data = matrix.data / (np.sqrt(rows) * np.sqrt(right[matrix.indices]))  # no product underflows
     return sp.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
@@ -384,6 +385,21 @@ def _used(graph: LayerGraph) -> tuple[int, int]:
     return int(np.count_nonzero(graph.fan_in)), int(np.count_nonzero(graph.fan_out))
 
 
+def scaled(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
+    """Return values over a power of two, the largest between 1/2 and 1, and its exponent.
+
+    Gram products square entries: of weights below 1e-80 or above 1e150 the squares, or those of the
+    iteration, would be lost. A power of two changes no digit.
+
+    Examples
+    --------
+    >>> scaled(np.array([3e-200, -6e-200]))[0].round(3).tolist()
+    [0.287, -0.574]
+    """
+    exponent = int(np.frexp(np.abs(values).max(initial=0.0))[1])
+    return np.ldexp(values, -exponent), exponent
+
+
 def leading_singular_values(
     graph: LayerGraph, values: NDArray[np.float64] | None = None
 ) -> tuple[float, float]:
@@ -399,9 +415,9 @@ def leading_singular_values(
     Returns
     -------
     tuple of float
-        The second is 0 where only one unit of a side has edges; both ``nan`` without edges, the
-        second also if its iteration did not converge. Cost O(n_edges) a step, some 50 to 100
-        steps; dense up to 64 units on the smaller side.
+        The second is 0 where only one unit of a side has edges; both ``nan`` without edges, or if
+        an iteration did not converge. Cost O(n_edges) a step, some 50 to 100 steps; dense up to
+        64 units on the smaller side.
 
     References
     ----------
@@ -413,7 +429,9 @@ def leading_singular_values(
     2.44949
     """
     if values is not None:
-        return _leading(graph, values)
+        values, exponent = scaled(values)
+        first, second = _leading(graph, values)
+        return float(np.ldexp(first, exponent)), float(np.ldexp(second, exponent))
     return remember(graph, "singular", lambda: _closed_form(graph) or _leading(graph, None))
 
 
@@ -439,11 +457,12 @@ def largest_singular_value(graph: LayerGraph, values: NDArray[np.float64]) -> fl
     """
     if not graph.n_edges:
         return NAN
+    values, exponent = scaled(values)
     if works_densely(graph):
-        return float(dense_singular_values(trimmed(graph, values))[0])
+        return float(np.ldexp(dense_singular_values(trimmed(graph, values))[0], exponent))
     gram, bound = _gram(graph, values)
     top = top_pair(gram, bound=bound, start=_start(graph, values))
-    return NAN if top is None else float(np.sqrt(max(top[0], 0.0)))
+    return NAN if top is None else float(np.ldexp(np.sqrt(max(top[0], 0.0)), exponent))
 
 
 def _closed_form(graph: LayerGraph) -> tuple[float, float] | None:
@@ -500,13 +519,30 @@ def _leading(graph: LayerGraph, data: NDArray[np.float64] | None) -> tuple[float
     return first, float(np.sqrt(square))
 
 
+# The singular values of a wide matrix are those of the triangular factor of its transpose, which is
+# found in blocks of rows (each stacked under the factor so far and factored again). So no array of
+# the whole layer is made, and small values keep their digits, which the Gram matrix would lose.
+def _square(matrix: sp.csr_array) -> NDArray[np.float64]:
+    """Return a small dense matrix with the singular values of a matrix with few rows."""
+    small, large = matrix.shape
+    step = max(2 * small, CELLS // small)
+    if large <= step:
+        return np.asarray(matrix.toarray())
+    long = sp.csr_array(matrix.T)
+    factor = np.empty((0, small))
+    for start in range(0, large, step):
+        block = long[start : start + step].toarray()
+        factor = np.linalg.qr(np.concatenate([factor, block]), mode="r")
+    return factor
+
+
 def singular_values(
     graph: GraphLike, values: NDArray[np.float64] | None = None, *, normalized: bool = False
 ) -> NDArray[np.float64]:
     """Return all singular values of the biadjacency matrix.
 
-    Dense: memory and time are quadratic and cubic in the smaller side, since the whole spectrum
-    is wanted.
+    Dense, since the whole spectrum is wanted: memory is quadratic in the smaller side, and time
+    that times the larger side.
 
     Parameters
     ----------
@@ -543,7 +579,7 @@ def singular_values(
     count = matrix.shape[0]
     if not count:
         return np.zeros(0 if normalized else size)
-    found: NDArray[Any] = np.linalg.svd(matrix.toarray(), compute_uv=False)
+    found: NDArray[Any] = np.linalg.svd(_square(matrix), compute_uv=False)
     return found if normalized else np.concatenate([found, np.zeros(size - count)])
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "fan_out",
     "gini",
     "hub_share",
+    "whole_degrees",
 ]
 
 NAN = float("nan")
@@ -80,6 +81,42 @@ def degrees_of(graph: LayerGraph, side: str) -> tuple[NDArray[np.int64], int]:
     if side == "fan_in":
         return graph.fan_in, graph.n_in // graph.groups
     return graph.fan_out, graph.n_out // graph.groups
+
+
+def whole_degrees(values: ArrayLike, n_other: int | None = None) -> NDArray[np.int64]:
+    """Return a sample of degrees as int64; a cast alone would turn 1.9 into 1.
+
+    Raises
+    ------
+    ValueError
+        If it is not a flat one of integers from 0 to `n_other`, by default below 2**62.
+
+    Examples
+    --------
+    >>> whole_degrees([3.0, 0]).tolist()
+    [3, 0]
+    >>> whole_degrees([3, 1.9])
+    Traceback (most recent call last):
+    ValueError: expected a sample of non-negative integers, got 1.9
+    """
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise ValueError(f"expected a flat sample of integers, got shape {array.shape}")
+    if array.size == 0:
+        return np.empty(0, np.int64)
+    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):
+        raise ValueError(f"expected a sample of non-negative integers, got dtype {array.dtype}")
+    if not np.isfinite(array).all() or np.any(array != np.floor(array)):
+        wrong = array[~(np.isfinite(array) & (array == np.floor(array)))][0]
+        raise ValueError(f"expected a sample of non-negative integers, got {wrong}")
+    if n_other is not None and not 0 <= array.min() <= array.max() <= n_other:
+        wrong = array.min() if array.min() < 0 else array.max()
+        raise ValueError(f"expected degrees in 0..n_other={n_other}, got {wrong}")
+    if array.min() < 0:
+        raise ValueError(f"expected a sample of non-negative integers, got {array.min()}")
+    if array.max() >= 2**62:
+        raise ValueError(f"expected integers below 2**62, got {array.max()}")
+    return array.astype(np.int64)
 
 
 def gini(values: ArrayLike) -> float:
@@ -174,13 +211,18 @@ def ccdf(degrees: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     share : (m,) float64
         Share of the units with degree at least k; the first is 1. Cost O(n log n).
 
+    Raises
+    ------
+    ValueError
+        If a degree is not an integer of 0 or more.
+
     Examples
     --------
     >>> k, share = ccdf([1, 1, 3, 0])
     >>> k.tolist(), share.tolist()
     ([0, 1, 3], [1.0, 0.75, 0.25])
     """
-    values, counts = np.unique(np.asarray(degrees, dtype=np.int64), return_counts=True)
+    values, counts = np.unique(whole_degrees(degrees), return_counts=True)
     above = counts[::-1].cumsum()[::-1]
     return values, above / max(int(counts.sum()), 1)
 
@@ -245,28 +287,29 @@ def expected_isolated(n_units: int, n_other: int, n_edges: int) -> float:
     Returns
     -------
     float
-        In [0, 1]; ``nan`` if a side is empty.
+        In [0, 1]; ``nan`` if a side is empty. Cost O(min(n_other, n_edges)).
+
+    Raises
+    ------
+    ValueError
+        If there are more edges than cells.
 
     Examples
     --------
     >>> round(expected_isolated(1000, 784, 7840), 6)
     0.000377
     """
-    from scipy.special import gammaln
-
     cells = n_units * n_other
+    if not 0 <= n_edges <= cells:
+        raise ValueError(f"expected 0 to {cells} edges, got {n_edges}")
     if cells == 0:
         return NAN
-    free = cells - n_other
-    if n_edges > free:
+    if n_edges > cells - n_other:
         return 0.0
-    log_ratio = (
-        gammaln(free + 1)
-        - gammaln(free - n_edges + 1)
-        - gammaln(cells + 1)
-        + gammaln(cells - n_edges + 1)
-    )
-    return float(np.exp(log_ratio))
+    # C(cells - n_other, n_edges) / C(cells, n_edges), a product of as many factors as the smaller
+    # of the two numbers; in the differences of logarithms of factorials of 10^12 digits are lost
+    few, many = sorted((n_other, n_edges))
+    return float(np.exp(np.log1p(-many / (cells - np.arange(few, dtype=float))).sum()))
 
 
 def _summary(graph: LayerGraph, side: str) -> DegreeSummary:
@@ -368,7 +411,9 @@ def _evenness(degrees: NDArray[np.int64]) -> DegreeEvenness:
     return DegreeEvenness(
         entropy=float(max(0.0, -(shares * np.log(shares)).sum())),  # in this order never -0.0
         edge_entropy=(
-            float((0.0 - (edges * np.log(edges)).sum()) / np.log(k.size)) if k.size > 1 else NAN
+            float(min((0.0 - (edges * np.log(edges)).sum()) / np.log(k.size), 1.0))
+            if k.size > 1
+            else NAN
         ),
         effective_number=float(total**2 / (k**2).sum()),
         hub_share=hub_share(degrees),

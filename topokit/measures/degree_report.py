@@ -12,8 +12,9 @@ from scipy.special import bdtr, gammaln, log_ndtr, xlog1py, xlogy
 
 from topokit.graph import random_subset
 from topokit.graph.convert import GraphLike, as_graph
-from topokit.measures.degree import check_share, count_of, degrees_of, gini
+from topokit.measures.degree import check_share, count_of, degrees_of, gini, whole_degrees
 from topokit.measures.powerlaw import fit_tail, log_zeta, tally
+from topokit.measures.rivals import negative_binomial_likelihood
 from topokit.measures.scalefree import (
     HEAVY_LEVEL,
     P_LEVEL,
@@ -21,6 +22,7 @@ from topokit.measures.scalefree import (
     TAIL_SIZE,
     PowerLawFit,
     describe_fit,
+    joined_by_and,
     power_law_of,
 )
 from topokit.tables import as_generator, as_html, is_integer
@@ -42,6 +44,7 @@ __all__ = [
 ]
 
 NAN = float("nan")
+CLOSE = 2.0  # of Akaike's criterion: laws closer than this are not told apart
 MARGINALS = 10**9  # cells up to which numpy draws hypergeometric marginals
 
 Law = Callable[[NDArray[Any], NDArray[Any], int], float]
@@ -130,7 +133,8 @@ def scale_free_tier(fits: Sequence[PowerLawFit]) -> str:
     if a random layer is rejected for it.
 
     - "Erdős–Rényi not rejected": for half of the sequences or more.
-    - "not scale-free": rejected, but none of the following.
+    - "not scale-free": for fewer, and none of the following holds. Also if most are narrower than
+      random, or there is nothing random to test: regular, complete and empty layers.
     - "super-weak": none of the exponential, lognormal, stretched exponential and cut-off laws is
       better, for half.
     - "weakest": the bootstrap does not reject the power law (p >= 0.1), for half.
@@ -241,8 +245,11 @@ def degree_report(
     if not np.isnan(tail.kernel):
         words.append(f"tail index {tail.moments:.2f} (moments), {tail.kernel:.2f} (kernel)")
     if known:
-        best = min(known, key=lambda name: known[name]).replace("_", " ").replace("zipf ", "Zipf-")
-        words.append(f"of four laws for all degrees, {best} is best")
+        shown = {name: name.replace("_", " ").replace("zipf ", "Zipf-") for name in known}
+        best = min(known, key=lambda name: known[name])
+        close = [shown[n] for n in known if n != best and known[n] < known[best] + CLOSE]
+        others = f", not told apart from {joined_by_and(close)}" if close else ""
+        words.append(f"of four laws for all degrees, {shown[best]} is best{others}")
     words.append(f"tier: {tier}")
     return DegreeReport(
         side=side,
@@ -271,27 +278,12 @@ def _binomial(k: NDArray[Any], counts: NDArray[Any], n_other: int) -> float:
     return float(counts @ (choose + xlogy(k, share) + xlog1py(n_other - k, -share)))
 
 
-def _negative_binomial(k: NDArray[Any], counts: NDArray[Any], n_other: int) -> float:
-    """Return the largest log-likelihood of the negative binomial law.
-
-    The most likely mean is the sample's, so the search is over the size parameter alone.
-    """
-    from scipy.optimize import minimize_scalar  # takes 0.2 s to import
-
-    mean = float(counts @ k) / float(counts.sum())
-
-    def cost(log_size: float) -> float:
-        size = float(np.exp(log_size))
-        log_p = gammaln(k + size) - gammaln(size) - gammaln(k + 1)
-        log_p = log_p - size * np.log1p(mean / size) + k * (np.log(mean) - np.log(size + mean))
-        return -float(counts @ log_p)
-
-    bounds = (-7.0, 15.0)
-    return -float(minimize_scalar(cost, bounds=bounds, method="bounded").fun)
-
-
 def _rounded_lognormal(k: NDArray[Any], counts: NDArray[Any], n_other: int) -> float:
-    """Return the largest log-likelihood of the rounded lognormal law; 0 stands for below 1/2."""
+    """Return the largest log-likelihood of the rounded lognormal law; 0 stands for below 1/2.
+
+    On 0..n_other: probabilities are over that of all values up to n_other + 1/2.
+    """
+    n, end = float(counts.sum()), np.log(n_other + 0.5)
     low, high = np.log(np.maximum(k - 0.5, 1e-300)), np.log(k + 0.5)
     logs = np.log(np.maximum(k, 0.3))
     mean = float(counts @ logs) / float(counts.sum())
@@ -305,7 +297,8 @@ def _rounded_lognormal(k: NDArray[Any], counts: NDArray[Any], n_other: int) -> f
         two = np.where(flip, log_ndtr(-above), log_ndtr(below))
         with np.errstate(divide="ignore"):
             log_p = one + np.log(-np.expm1(np.minimum(two - one, -1e-300)))
-        return -float(counts @ np.maximum(log_p, -1e4))
+        possible = float(log_ndtr((end - mu) / sigma))
+        return n * max(possible, -1e4) - float(counts @ np.maximum(log_p, -1e4))
 
     return -_smallest(cost, [(mean, np.log(spread)), (mean - 1, np.log(2 * spread))])
 
@@ -336,7 +329,7 @@ def _smallest(cost: Callable[[NDArray[Any]], float], starts: list[tuple[float, f
 
 LAWS: dict[str, tuple[Law, int]] = {
     "binomial": (_binomial, 1),
-    "negative_binomial": (_negative_binomial, 2),
+    "negative_binomial": (negative_binomial_likelihood, 2),
     "lognormal": (_rounded_lognormal, 2),
     "zipf_mandelbrot": (_zipf_mandelbrot, 2),
 }
@@ -348,7 +341,9 @@ def full_support_aic(degrees: ArrayLike, *, n_other: int) -> dict[str, float]:
 
     A tail fit may leave most units out; this fits all of them. "binomial" is the random layer,
     "negative_binomial" a broad one without a heavy tail, "lognormal" (rounded) and
-    "zipf_mandelbrot" (a power law of k + q, on 0..n_other) have heavy ones.
+    "zipf_mandelbrot" (a power law of k + q) have heavy ones. All are laws on 0..n_other: if one
+    were bounded and another not, degrees that reach the bound would favour the bounded one. There
+    the tails are cut off, and none is heavy.
 
     Parameters
     ----------
@@ -361,8 +356,13 @@ def full_support_aic(degrees: ArrayLike, *, n_other: int) -> dict[str, float]:
     -------
     dict of float
         One value a law of `LAWS`; ``nan`` where degrees are all equal or a search failed.
-        Differences below about 2 mean nothing. Cost O(m) for m distinct degrees, some hundred
+        Differences below 2 mean nothing. Cost O(m) for m distinct degrees, some hundred
         times: about 20 ms.
+
+    Raises
+    ------
+    ValueError
+        If a degree is outside 0..n_other, or no integer.
 
     References
     ----------
@@ -376,7 +376,7 @@ def full_support_aic(degrees: ArrayLike, *, n_other: int) -> dict[str, float]:
     >>> min(aic, key=aic.get)
     'binomial'
     """
-    values, counts = np.unique(np.asarray(degrees, dtype=np.int64), return_counts=True)
+    values, counts = np.unique(whole_degrees(degrees, n_other), return_counts=True)
     if values.size < 2:
         return dict.fromkeys(LAWS, NAN)
     k, weights = values.astype(float), counts.astype(float)
@@ -415,7 +415,7 @@ def binomial_distance(
     Raises
     ------
     ValueError
-        If `draws` is below 1, or a degree is outside 0..n_other.
+        If `draws` is below 1, or a degree is outside 0..n_other or no integer.
 
     References
     ----------
@@ -431,8 +431,7 @@ def binomial_distance(
     rng = as_generator(rng)
     if not is_integer(draws, 1):
         raise ValueError(f"expected at least 1 random layer to compare with, got draws={draws!r}")
-    k = np.asarray(degrees, dtype=np.int64)
-    _check_bound(k, n_other)
+    k = whole_degrees(degrees, n_other)
     total, cells = int(k.sum()), k.size * n_other
     if not 0 < total < cells:
         return BinomialDistance(NAN, NAN)
@@ -447,13 +446,6 @@ def binomial_distance(
             random = np.bincount(random_subset(cells, total, rng) // n_other, minlength=k.size)
         above += _ks_distance(random, expected) >= found - 1e-12
     return BinomialDistance(found, (above + 1) / (draws + 1))
-
-
-def _check_bound(k: NDArray[np.int64], n_other: int) -> None:
-    """Raise a ValueError unless all degrees are in 0..n_other."""
-    if k.size and not 0 <= k.min() <= k.max() <= n_other:
-        wrong = k.min() if k.min() < 0 else k.max()
-        raise ValueError(f"expected degrees in 0..n_other={n_other}, got {wrong}")
 
 
 def maximum_p(degrees: ArrayLike, *, n_other: int) -> float:
@@ -473,15 +465,14 @@ def maximum_p(degrees: ArrayLike, *, n_other: int) -> float:
     Raises
     ------
     ValueError
-        If a degree is outside 0..n_other.
+        If a degree is outside 0..n_other or no integer.
 
     Examples
     --------
     >>> maximum_p([1] * 99 + [30], n_other=100) < 1e-9
     True
     """
-    k = np.asarray(degrees, dtype=np.int64)
-    _check_bound(k, n_other)
+    k = whole_degrees(degrees, n_other)
     if k.size == 0 or not k.sum():
         return NAN
     from scipy.special import bdtrc
@@ -621,7 +612,7 @@ def set_style_correlation(degrees: ArrayLike, *, exponent: float | None = None) 
     Raises
     ------
     ValueError
-        If the exponent is not a number above 0.
+        If the exponent is not a number above 0, or a degree no integer of 0 or more.
 
     References
     ----------
@@ -638,7 +629,7 @@ def set_style_correlation(degrees: ArrayLike, *, exponent: float | None = None) 
 
     if exponent is not None and not 0 < exponent < np.inf:
         raise ValueError(f"expected an exponent above 0, got {exponent!r}")
-    k = np.asarray(degrees, dtype=np.int64)
+    k = whole_degrees(degrees)
     k = k[k > 0]
     if not k.size or np.ptp(k) < 2:
         return SetCorrelation(NAN, NAN)

@@ -38,7 +38,7 @@ class SweepCut(NamedTuple):
 
 
 def universal_cover_radius(graph: LayerGraph) -> float:
-    r"""Spectral radius of the universal cover tree of the largest component.
+    r"""Spectral radius of the universal cover tree of a layer.
 
     The smallest :math:`\lambda` for which the messages
     :math:`x_{u \to v} = 1 / (\lambda - \sum_{w \sim u, w \ne v} x_{w \to u})` stay positive
@@ -47,7 +47,7 @@ def universal_cover_radius(graph: LayerGraph) -> float:
     Parameters
     ----------
     graph : LayerGraph
-        If disconnected, of all components: the largest radius.
+        If it is disconnected, the largest radius of all components.
 
     Returns
     -------
@@ -174,7 +174,7 @@ def mixing_certificate(graph: LayerGraph) -> float:
     left = np.bincount(one, minlength=m + 1)[::-1].cumsum()[::-1][1:, None].astype(float)
     right = np.bincount(two, minlength=n + 1)[::-1].cumsum()[::-1][None, 1:].astype(float)
     bound = second * np.sqrt(left * right * (1 - left / edges) * (1 - right / edges))
-    return float((np.abs(block - left * right / edges) / bound).max())
+    return float(min((np.abs(block - left * right / edges) / bound).max(), 1.0))
 
 
 @takes_graph

@@ -28,6 +28,7 @@ __all__ = [
     "Support",
     "compare",
     "lognormal_likelihood",
+    "negative_binomial_likelihood",
     "support",
 ]
 
@@ -197,6 +198,21 @@ def _negative_binomial(tail: _Tail) -> NDArray[np.float64]:
     return law(float(found.x))
 
 
+def negative_binomial_likelihood(
+    values: NDArray[np.float64], counts: NDArray[np.float64], upper: float
+) -> float:
+    """Return the largest log-likelihood of a negative binomial law for all values from 0 on.
+
+    Examples
+    --------
+    >>> flat = np.arange(4.0), np.ones(4)
+    >>> round(negative_binomial_likelihood(*flat, 3.0), 6), round(4 * float(np.log(1 / 4)), 6)
+    (-5.545177, -5.545177)
+    """
+    tail = _Tail(values, counts / counts.sum(), 0.0, upper, NAN)
+    return float(counts @ _negative_binomial(tail))
+
+
 def _two_components(tail: _Tail) -> NDArray[np.float64]:
     """Return log-probabilities under a bulk with hubs: two kinds of units, each placed at random.
 
@@ -329,7 +345,7 @@ def _lognormal(tail: _Tail) -> NDArray[np.float64]:
 def lognormal_likelihood(
     values: NDArray[np.float64], counts: NDArray[np.float64], upper: float
 ) -> float:
-    """Return the largest log-likelihood of a binned lognormal law for all positive values.
+    """Return the largest log-likelihood of a binned lognormal law for all values from 1 on.
 
     Examples
     --------

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from topokit.graph import LayerGraph
 from topokit.graph.cache import remember
 from topokit.graph.convert import GraphLike, as_graph, takes_graph
-from topokit.measures.degree import SIDES, degrees_of, dispersion_test
+from topokit.measures.degree import SIDES, degrees_of, dispersion_test, whole_degrees
 from topokit.measures.powerlaw import (
     TailFit,
     Tally,
@@ -34,6 +34,7 @@ __all__ = [
     "fit_degrees",
     "fit_power_law",
     "judge",
+    "joined_by_and",
     "p_in_words",
     "power_law",
     "power_law_fan_out",
@@ -174,20 +175,9 @@ def _integers(samples: ArrayLike) -> NDArray[np.int64]:
             f"{type(samples).__name__}; topokit.measures.power_law_of fits a graph's degrees"
         )
     array = np.asarray(samples)
-    if array.ndim != 1:
-        raise ValueError(f"expected a flat sample of integers, got shape {array.shape}")
-    if array.size == 0:
+    if array.ndim == 1 and array.size == 0:
         raise ValueError("expected at least one value to fit, got an empty sample")
-    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):
-        raise ValueError(f"expected a sample of non-negative integers, got dtype {array.dtype}")
-    if not np.isfinite(array).all() or np.any(array != np.floor(array)):
-        wrong = array[~(np.isfinite(array) & (array == np.floor(array)))][0]
-        raise ValueError(f"expected a sample of non-negative integers, got {wrong}")
-    if array.min() < 0:
-        raise ValueError(f"expected a sample of non-negative integers, got {array.min()}")
-    if array.max() >= 2**62:
-        raise ValueError(f"expected integers below 2**62, got {array.max()}")
-    return array.astype(np.int64)
+    return whole_degrees(array)
 
 
 def fit_power_law(
@@ -503,11 +493,11 @@ def describe_fit(fit: PowerLawFit) -> str:
         where.append(WORDS.get(name, name))
     words = []
     if better:
-        words.append(f"better than {_listed(better)}")
+        words.append(f"better than {joined_by_and(better)}")
     if worse:
-        words.append(f"worse than {_listed(worse)}")
+        words.append(f"worse than {joined_by_and(worse)}")
     if open_:
-        words.append(f"not told apart from {_listed(open_)}")
+        words.append(f"not told apart from {joined_by_and(open_)}")
     sentence = f"{opening}; {tail}, {', '.join(words)}"
     if fit.label != fit.verdict:
         sentence += "; whether it is a power law needs a bootstrap"
@@ -518,8 +508,14 @@ def describe_fit(fit: PowerLawFit) -> str:
     return sentence
 
 
-def _listed(names: list[str]) -> str:
-    """Return names joined as in a sentence: "a", "a and b", "a, b and c"."""
+def joined_by_and(names: list[str]) -> str:
+    """Return names joined as in a sentence.
+
+    Examples
+    --------
+    >>> joined_by_and(["a", "b", "c"]), joined_by_and(["a"])
+    ('a, b and c', 'a')
+    """
     return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 

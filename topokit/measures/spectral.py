@@ -26,6 +26,7 @@ from topokit.graph.spectra import (
     leading_singular_values,
     normalized_matrix,
     ramanujan_margin,
+    scaled,
     singular_values,
     top_pair,
     trimmed,
@@ -86,7 +87,7 @@ def normalized_singular_value(
     """
     if values is None:
         return remember(graph, "normalized", lambda: _normalized(graph, None))
-    return _normalized(graph, values)
+    return _normalized(graph, scaled(values)[0])
 
 
 def _normalized(graph: LayerGraph, data: NDArray[np.float64] | None) -> float:
@@ -219,12 +220,13 @@ def algebraic_connectivity(graph: LayerGraph) -> float:
     Returns
     -------
     float
-        In [0, min(n_in, n_out)]; ``nan`` with fewer than two units or if the iteration did not
-        converge. Cost O(n_edges) per Lanczos step; closed form for biregular layers.
+        In [0, min(n_in, n_out)], but 2 for a single edge between two units; ``nan`` with fewer
+        than two units or if the iteration did not converge. Cost O(n_edges) per Lanczos step;
+        that of `spectral_gap` for biregular layers.
 
     Notes
     -----
-    Range: 0 to min(n_in, n_out).
+    Range: 0 to min(n_in, n_out); 2 for two units and an edge.
     Cost: O(edges) per Lanczos step; every epoch.
 
     References

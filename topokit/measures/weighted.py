@@ -369,10 +369,17 @@ def fit_continuous(samples: ArrayLike, *, xmin: float | None = None) -> Continuo
     return best
 
 
-def _eigenvalues(graph: LayerGraph, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the eigenvalues of W^T W above rounding error, from the dense singular values."""
+def _eigenvalues(
+    graph: LayerGraph, weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], float]:
+    """Return the eigenvalues of W^T W above rounding error, over the largest, and W's norm.
+
+    From the dense singular values. The exponent does not depend on the scale, and the squares of
+    very large or small values would be lost.
+    """
     found = singular_values(graph, weights)
-    return found[found > 1e-10 * found.max(initial=0.0)] ** 2
+    norm = float(found.max(initial=0.0))
+    return (found[found > 1e-10 * norm] / norm) ** 2, norm
 
 
 def spectrum_exponent(
@@ -400,8 +407,8 @@ def spectrum_exponent(
         eigenvalues are left out and x_min minimises the Kolmogorov-Smirnov distance
         ``ks_distance``. ``weighted_alpha``: alpha log10 of the largest eigenvalue;
         ``stable_rank``: squared Frobenius over squared spectral norm, 1 or more. ``nan`` without
-        weights other than 0 or with fewer than two distinct eigenvalues. Dense: memory
-        quadratic and time cubic in the smaller side, since the whole spectrum is needed.
+        weights other than 0 or with fewer than two distinct eigenvalues. Dense, since the whole
+        spectrum is needed: cost that of `singular_values`, three times.
 
     Raises
     ------
@@ -431,14 +438,13 @@ def spectrum_exponent(
         )
     if not weights.any():
         return SpectrumExponent(NAN, NAN, NAN, NAN, NAN, NAN)
-    eigenvalues = _eigenvalues(graph, weights)
+    eigenvalues, norm = _eigenvalues(graph, weights)
     fit = fit_continuous(eigenvalues)
-    largest = float(eigenvalues.max())
     return SpectrumExponent(
         alpha=fit.alpha,
-        mask_alpha=fit_continuous(_eigenvalues(graph, np.ones(graph.n_edges))).alpha,
-        shuffled_alpha=fit_continuous(_eigenvalues(graph, rng.permutation(weights))).alpha,
-        weighted_alpha=float(fit.alpha * np.log10(largest)),
-        stable_rank=float(eigenvalues.sum() / largest),
+        mask_alpha=fit_continuous(_eigenvalues(graph, np.ones(graph.n_edges))[0]).alpha,
+        shuffled_alpha=fit_continuous(_eigenvalues(graph, rng.permutation(weights))[0]).alpha,
+        weighted_alpha=float(fit.alpha * 2 * np.log10(norm)),
+        stable_rank=float(eigenvalues.sum()),
         ks_distance=fit.ks_distance if fit.n_tail else NAN,
     )

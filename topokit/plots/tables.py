@@ -12,6 +12,7 @@ import numpy as np
 
 from topokit.experiments.statistics import mean_interval, paired
 from topokit.measures import CHANGE_MEASURES, NETWORK, VERDICTS
+from topokit.measures.scalefree import joined_by_and
 from topokit.toml import flattened, to_toml
 
 if TYPE_CHECKING:
@@ -255,4 +256,4 @@ def unique(words: Sequence[str]) -> list[str]:
 def listed_words(words: Sequence[str], most: int) -> str:
     """Return words as in a sentence, at most so many of them."""
     words = [*words[:most], f"{len(words) - most} more"] if len(words) > most else list(words)
-    return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
+    return joined_by_and(words)
