@@ -544,7 +544,8 @@ def lps(
     rng : numpy.random.Generator
     p : int, optional
         A prime that is 1 modulo 4; by default that with p + 1 nearest to the mean fan-in among
-        those below q**2 / 4, which give simple graphs.
+        those below q**2 / 4, which give simple graphs; with larger ones, double edges are
+        merged.
     q : int, optional
         A prime; by default the smallest that gives enough units.
     shuffle : {"none", "fan_in", "fan_out", "both"}
@@ -561,7 +562,7 @@ def lps(
 
     Notes
     -----
-    Guarantee: exact number of edges; before cutting, sigma_2 <= 2 sqrt(p).
+    Guarantee: exact number of edges; before cutting and merging, sigma_2 <= 2 sqrt(p).
     Cost: O(edges log edges).
 
     References
@@ -635,6 +636,8 @@ def _lps(p: int, q: int) -> LayerGraph:
     columns = np.searchsorted(right, _moved(left, steps, q))
     rows = np.repeat(np.arange(left.size), len(steps))
     ids = distinct(rows * right.size + columns.ravel())
+    if ids.size < columns.size:  # only if p is above q**2 / 4
+        note(f"{columns.size - ids.size} double edges merged")
     return LayerGraph.from_edge_ids(ids, (left.size, right.size))
 
 

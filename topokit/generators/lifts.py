@@ -116,7 +116,8 @@ def cyclic_lift(
     rng : numpy.random.Generator
     shifts : {"multiplicative", "greedy", "random", "array"}
         "multiplicative": products of random distinct numbers modulo a prime, no 4-cycles.
-        "greedy": random shifts that close no 4-cycle, any order. "random": any shifts.
+        "greedy": random shifts that close no 4-cycle, any order. "random": any shifts, which
+        may close some.
         "array": i j modulo a prime, the classical array code: no 4-cycles and yet a poor
         expander.
     shuffle : {"none", "fan_in", "fan_out", "both"}
@@ -132,7 +133,8 @@ def cyclic_lift(
 
     Notes
     -----
-    Guarantee: exact number of edges; no 4-cycle before topping up, where the degrees permit.
+    Guarantee: exact number of edges; no 4-cycle before topping up, where the degrees permit, unless
+    shifts are "random".
     Cost: O(edges); "greedy" O(fan_in**2 fan_out**2) more.
 
     References

@@ -8,7 +8,6 @@ import numpy as np
 
 from topokit.generators.adapt import fit
 from topokit.generators.sampling import (
-    IntArray,
     Shuffle,
     choose_cells,
     edge_count,
@@ -16,7 +15,7 @@ from topokit.generators.sampling import (
     graph_from,
     shuffled,
 )
-from topokit.graph import LayerGraph, distinct, sample_absent
+from topokit.graph import LayerGraph, distinct, random_subset, sample_absent
 
 __all__ = ["band", "block", "circulant", "geometric", "receptive_field", "small_world"]
 
@@ -332,11 +331,11 @@ def block(
     inside = min(round(n_edges * n_within / mass), n_within)
     inside = max(inside, n_edges - n_across)
     starts = np.cumsum(width) - width
-    ranks = _subset(n_within, inside, rng)
+    ranks = random_subset(n_within, inside, rng)
     rows = np.searchsorted(starts, ranks, side="right") - 1
     first = rows * n_in + low[rows] + ranks - starts[rows]
     starts = np.cumsum(n_in - width) - (n_in - width)
-    ranks = _subset(n_across, n_edges - inside, rng)
+    ranks = random_subset(n_across, n_edges - inside, rng)
     rows = np.searchsorted(starts, ranks, side="right") - 1
     columns = ranks - starts[rows]
     columns = columns + np.where(columns >= low[rows], width[rows], 0)
@@ -418,13 +417,3 @@ def _band(n_in: int, n_out: int, n_edges: int) -> LayerGraph:
     rows = np.repeat(np.arange(n_out), fan_in)
     columns = (start[rows] + np.arange(n_edges) - cut[rows]) % n_in
     return graph_from(rows, columns, (n_out, n_in))
-
-
-def _subset(n: int, k: int, rng: np.random.Generator) -> IntArray:
-    """Draw `k` distinct integers below `n`, in no particular order."""
-    if 2 * k >= n:
-        return rng.permutation(n)[:k]
-    chosen = np.empty(0, np.int64)
-    while chosen.size < k:
-        chosen = distinct(np.concatenate([chosen, rng.integers(0, n, k - chosen.size)]))
-    return chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +34,22 @@ BLOCK = 4_000_000  # entries of a Gram block held at once
 NESTED = 4096  # units of a side up to which all pairs are compared
 SWEEPS = 100  # limit on reassignments of both sides in the search for communities
 MERGED = 512  # communities up to which pairs of them are merged
+
+
+def _common(matrix: sp.csr_array) -> Iterator[tuple[int, sp.csr_array]]:
+    """Yield the numbers of common columns of pairs of rows, in blocks of rows, each with its first.
+
+    A block is at least one row, and takes no more than `BLOCK` additions if it is several. Cost in
+    all the sum of squared column sums.
+    """
+    transposed = sp.csr_array(matrix.T)
+    cost = np.asarray(matrix @ np.diff(transposed.indptr).astype(float)).cumsum()
+    start = 0
+    while start < matrix.shape[0]:
+        before = cost[start - 1] if start else 0.0
+        stop = max(start + 1, int(np.searchsorted(cost, before + BLOCK, side="right")))
+        yield start, matrix[start:stop] @ transposed
+        start = stop
 
 
 @takes_graph
@@ -72,18 +89,9 @@ def butterflies(graph: LayerGraph) -> float:
     fan_in, fan_out = graph.fan_in.astype(float), graph.fan_out.astype(float)
     if (fan_in**2).sum() < (fan_out**2).sum():
         matrix, degrees = sp.csr_array(matrix.T), fan_out
-        inner = fan_in
     else:
-        degrees, inner = fan_in, fan_out
-    transposed = sp.csr_array(matrix.T)
-    cost = np.asarray(matrix @ inner).cumsum()
-    total, start = 0.0, 0
-    while start < matrix.shape[0]:
-        before = cost[start - 1] if start else 0.0
-        stop = max(start + 1, int(np.searchsorted(cost, before + BLOCK, side="right")))
-        common = (matrix[start:stop] @ transposed).data
-        total += float((common * (common - 1)).sum())
-        start = stop
+        degrees = fan_in
+    total = sum(float((block.data * (block.data - 1)).sum()) for _, block in _common(matrix))
     return (total - float((degrees * (degrees - 1)).sum())) / 4
 
 
@@ -223,7 +231,7 @@ def nestedness(graph: LayerGraph) -> float:
     float
         In [0, 100]: 0 for regular and complete layers, 100 only if strictly nested; ``nan``
         with fewer than two units on both sides, or more than 4,096 on one: all pairs are
-        compared. Cost O(n^2) memory in blocks, time of a sparse Gram product.
+        compared. Cost the sum of squared degrees, in blocks of bounded memory.
 
     Notes
     -----
@@ -246,9 +254,11 @@ def nestedness(graph: LayerGraph) -> float:
     total = 0.0
     for matrix in (graph.to_csr(), sp.csr_array(graph.to_csr().T)):
         degree = np.diff(matrix.indptr).astype(float)
-        common = sp.coo_array(matrix @ matrix.T)
-        smaller = degree[common.row] < degree[common.col]
-        total += float((common.data[smaller] / degree[common.row[smaller]]).sum())
+        for start, block in _common(matrix):
+            common = sp.coo_array(block)
+            own = degree[common.row + start]
+            smaller = own < degree[common.col]
+            total += float((common.data[smaller] / own[smaller]).sum())
     return 100 * total / pairs
 
 
@@ -358,22 +368,18 @@ def pair_clustering(graph: LayerGraph) -> PairClustering:
 
 def _side(matrix: sp.csr_array) -> NDArray[np.float64]:
     """Return the sums over the rows of the three mean overlaps with their partners."""
-    transposed = sp.csr_array(matrix.T)
     degree = np.diff(matrix.indptr).astype(float)
-    cost = np.asarray(matrix @ np.diff(transposed.indptr).astype(float)).cumsum()
-    totals, start = np.zeros(3), 0
-    while start < matrix.shape[0]:
-        before = cost[start - 1] if start else 0.0
-        stop = max(start + 1, int(np.searchsorted(cost, before + BLOCK, side="right")))
-        common = sp.coo_array(matrix[start:stop] @ transposed)
+    totals = np.zeros(3)
+    for start, block in _common(matrix):
+        common = sp.coo_array(block)
         other = common.col != common.row + start
         row, shared = common.row[other], common.data[other]
         one, two = degree[row + start], degree[common.col[other]]
-        partners = np.maximum(np.bincount(row, minlength=stop - start), 1)
+        rows = block.shape[0]
+        partners = np.maximum(np.bincount(row, minlength=rows), 1)
         for i, size in enumerate((one + two - shared, np.minimum(one, two), np.maximum(one, two))):
-            sums = np.bincount(row, shared / size, stop - start)
+            sums = np.bincount(row, shared / size, rows)
             totals[i] += float((sums / partners).sum())
-        start = stop
     return totals
 
 

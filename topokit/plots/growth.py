@@ -55,9 +55,10 @@ def growth_flow(
     """Plot where grown edges go, from input to output units of high, middle and low degree.
 
     Two pictures: all edges grown after the first epoch, and those of them that were still there
-    `survived` epochs later. The width of a flow is a number of edges; its colour compares it with
-    edges grown uniformly at random among the absent ones. A rule that grows at random is white on
-    the left; what is orange on the right was kept more often than chance, which is how hubs arise.
+    `survived` recorded epochs later. The width of a flow is a number of edges; its colour compares
+    it with edges grown uniformly at random among the absent ones. A rule that grows at random is
+    white on the left; what is orange on the right was kept more often than chance, which is how
+    hubs arise.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ def growth_flow(
     layer : str, optional
         By default the first.
     survived : int
-        Number of epochs, 1 or more; a run with fewer is taken to its last.
+        Number of recorded epochs, 1 or more; a run with fewer is taken to its last.
     label : str, optional
         Name of the run in the title.
     color : color, optional
@@ -113,7 +114,9 @@ def growth_flow(
     ax.spines[:].set_visible(False)
     survived = max(1, min(survived, len(history.recorded) - 2))
     grown, kept = _flows(history, layer, survived)
-    later = f"there {survived} epoch{'s' if survived > 1 else ''} later"
+    gaps = np.diff(history.recorded)
+    unit = "epoch" if np.all(gaps == 1) else "record"  # a Recording may keep one epoch in ten
+    later = f"there {survived} {unit}{'s' if survived > 1 else ''} later"
     titles = (
         f"grown:\n{grown.observed.sum():,.0f} edges",
         f"{later}:\n{kept.observed.sum():,.0f} edges",

@@ -556,7 +556,8 @@ def edge_survival(
     Edges that are present at the last epoch are censored: only a lower bound of their lifetime is
     known. A straight line on the logarithmic axis means that the risk of being dropped does not
     depend on age; a curve that flattens means that old edges are rarely dropped. A curve that
-    reaches 0 ends in a cross on the lower border.
+    reaches 0 ends in a cross on the lower border. Only recorded epochs are seen: an edge lives from
+    the first that has it to the first that lacks it.
 
     Parameters
     ----------
@@ -683,7 +684,7 @@ def spectrum_over_epochs(
     n_epochs : int
         Number of epochs to draw, evenly spaced.
     n_values : int
-        Number of singular values at each epoch.
+        Number of singular values at each epoch; a layer has no more than its smaller side.
     label : str, optional
         Name of the run in the legend.
     color : color, optional
@@ -705,7 +706,7 @@ def spectrum_over_epochs(
     Notes
     -----
     O(edges) for each Lanczos step, to four digits; dense for layers with at most 128 units on
-    the smaller side.
+    the smaller side, or twice `n_values`.
 
     Examples
     --------
@@ -741,12 +742,14 @@ def spectrum_over_epochs(
 
 
 def _leading(graph: LayerGraph, n: int) -> NDArray[np.float64]:
-    """Return the `n` largest singular values, decreasing."""
+    """Return the `n` largest singular values, decreasing, or all where there are fewer."""
     # By ARPACK, since the Lanczos solver of `topokit.graph.spectra` finds at most two of them; four
-    # digits are enough for a figure.
+    # digits are enough for a figure. ARPACK cannot find all, and is no faster for half of them.
     size = min(graph.shape)
-    if size <= SMALL or not graph.n_edges:
-        return np.sort(singular_values(graph))[::-1][:n] if size <= SMALL else np.zeros(n)
+    if not graph.n_edges:
+        return np.zeros(min(n, size))
+    if size <= max(SMALL, 2 * n):
+        return np.sort(singular_values(graph))[::-1][:n]
     start = np.random.default_rng(0).standard_normal(size)
     found = svds(
         graph.to_csr().astype(float), k=n, tol=1e-4, v0=start, return_singular_vectors=False
