@@ -264,7 +264,7 @@ def against(name, *ratio):
         ({"n_tail": 50}, "power law", None),
         ({"n_tail": 49}, "heavy-tailed", "the tail has only 49 values"),
         ({"n_tail": 20}, "heavy-tailed", "the tail has only 20 values"),
-        ({"n_tail": 19}, "broad", "the tail is not heavier than exponential"),
+        ({"n_tail": 19}, "broad", "the tail has only 19 values"),
         ({"n": 5000}, "power law", None),
         ({"n": 5001}, "heavy-tailed", "the tail is only 2.0% of the values"),
         ({"maximum": 64}, "power law", None),  # log10(6.4) = 0.806

@@ -148,8 +148,9 @@ def fit_tail(table: Tally, *, xmin: int | None = None, upper: float = np.inf) ->
     Returns
     -------
     TailFit
-        ``nan``, and ``n_tail`` 0, if no tail has two distinct values. Cost O(m^2) at most for m
-        distinct values.
+        ``nan``, and ``n_tail`` 0, if no tail has two distinct values. The exponent is sought from
+        1.01 to 1000, on a bounded support from 0.001: a value at such an end, as of frequencies
+        that rise, is no estimate. Cost O(m^2) at most for m distinct values.
 
     References
     ----------

@@ -203,7 +203,7 @@ def fit_power_law(
 
     - ``"random"``: the variance is not larger than a random graph's (one-sided dispersion test,
       level 1 %).
-    - ``"broad"``: it is larger, but the tail is not heavier than exponential.
+    - ``"broad"``: it is larger, but the tail is not heavier than exponential, or too short to say.
     - ``"heavy-tailed"``: the power law describes a tail of at least 20 values better than the laws
       with exponential tails: geometric, negative binomial, and a bulk with hubs of two components
       (for each, Vuong's test at level 5 %, or a log-likelihood ratio above 10).
@@ -240,7 +240,8 @@ def fit_power_law(
     Returns
     -------
     PowerLawFit
-        With ``nan`` exponent if no tail has two distinct values. Cost O(m^2) for m distinct
+        With ``nan`` exponent if no tail has two distinct values; its range is that of
+        `topokit.measures.powerlaw.fit_tail`. Cost O(m^2) for m distinct
         values, about a millisecond for a layer, times ``1 + bootstrap``.
 
     Raises
@@ -380,7 +381,9 @@ def judge(fit: PowerLawFit) -> tuple[str, tuple[str, ...]]:
     if not fit.dispersion_p < RANDOM_LEVEL:
         return _without_randomness(fit) or "random", ("not wider than a random graph",)
     ratios = fit.comparisons
-    if fit.n_tail < HEAVY_TAIL or not beats(ratios["exponential"], HEAVY_LEVEL):
+    if fit.n_tail < HEAVY_TAIL:
+        return "broad", (f"the tail has only {fit.n_tail} values",)
+    if not beats(ratios["exponential"], HEAVY_LEVEL):
         return "broad", ("the tail is not heavier than exponential",)
     if not beats(ratios["negative_binomial"], HEAVY_LEVEL):
         return "broad", ("the tail is not heavier than negative binomial",)
@@ -459,9 +462,7 @@ def describe_fit(fit: PowerLawFit) -> str:
     if fit.verdict == "regular" and fit.minimum == fit.maximum:
         return f"regular: all degrees are {fit.maximum}"
     spread = f"variance-to-mean {fit.dispersion:.2f}, mean {fit.mean:.3g}"
-    if np.isnan(fit.dispersion_p):
-        opening = f"random: the null leaves no freedom ({spread})"
-    elif fit.verdict == "regular":
+    if fit.verdict == "regular":
         opening = f"regular: all degrees are {fit.minimum} or {fit.maximum} ({spread})"
     elif fit.verdict == "narrow":
         opening = f"narrow: narrower than random ({spread})"

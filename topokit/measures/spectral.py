@@ -185,8 +185,9 @@ def normalized_spectral_gap(graph: LayerGraph) -> float:
     Returns
     -------
     float
-        In [0, 1]; 1 for complete layers; ``nan`` without edges or if the iteration did not
-        converge. Cost O(n_edges) per Lanczos step; dense up to 64 units.
+        In [0, 1], to about 1e-13, above 300,000 edges 1e-9; 1 for complete layers; ``nan`` without
+        edges or if the iteration did not converge. Cost O(n_edges) per Lanczos step; dense up to
+        64 units.
 
     Notes
     -----
