@@ -4,7 +4,13 @@ import pytest
 
 from topokit.graph import LayerGraph
 from topokit.graph.convert import to_networkx
-from topokit.measures.connectivity import distances, efficiency, robustness, robustness_curve
+from topokit.measures.connectivity import (
+    active_flow,
+    distances,
+    efficiency,
+    robustness,
+    robustness_curve,
+)
 
 
 def random_layer(n_out, n_in, n_edges, seed):
@@ -65,3 +71,15 @@ def test_wrong_options_are_named(options, message):
     star = LayerGraph.from_edge_ids(range(4), (1, 4))
     with pytest.raises(ValueError, match=message):
         robustness_curve(star, **{"rng": np.random.default_rng(0), **options})
+
+
+def test_paths_are_counted_beside_dead_ends_with_many_more():
+    # 40 units joined completely for 250 layers, which lead nowhere, beside a single thread
+    n, depth = 41, 250
+    dead = [n * row + column for row in range(40) for column in range(40)]
+    inner = LayerGraph.from_edge_ids([*dead, 40 * n + 40], (n, n))
+    last = LayerGraph.from_edge_ids([40 * n + 40], (n, n))
+    topology = {f"fc{i}": inner if i < depth - 1 else last for i in range(depth)}
+    found = active_flow(topology)
+    assert found.log10_paths == 0.0
+    assert found.edges == pytest.approx(depth / ((depth - 1) * 1601 + 1))

@@ -159,3 +159,14 @@ def test_values_equal_but_for_rounding_are_not_beyond_each_other(n, extra):
     for name, score in null_scores(graph, twins=30, rng=0).items():
         assert np.isnan(score.z), name
         assert score.p_value == 1 or np.isnan(score.value), name
+
+
+def test_scores_do_not_depend_on_the_unit_of_a_measure():
+    graph = LayerGraph.from_edge_ids(np.random.default_rng(0).permutation(400)[:80], (20, 20))
+    count = LAYER_MEASURES["butterflies"]
+    usual = null_score(graph, count, twins=10, rng=0)
+    small = null_score(graph, lambda g: 1e-10 * count(g), twins=10, rng=0)
+    assert np.isfinite(usual.z)
+    assert usual.p_value < 1
+    assert small.z == pytest.approx(usual.z)
+    assert small.p_value == usual.p_value

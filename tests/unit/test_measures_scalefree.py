@@ -323,3 +323,15 @@ def test_a_cached_fit_cannot_be_changed_through_its_comparisons():
     assert np.isfinite([ratio.log_ratio for ratio in comparisons.values()]).all()
     with pytest.raises(KeyError, match="gumbel"):
         comparisons["gumbel"]
+
+
+@pytest.mark.parametrize("bootstrap", [-1, 1.5])
+def test_a_number_of_replicates_is_checked_everywhere(bootstrap):
+    graph = random_layer(40, 50, 300, seed=0)
+    with pytest.raises(ValueError, match="expected bootstrap to be a number of replicates"):
+        power_law_of(graph, bootstrap=bootstrap, rng=0)
+
+
+def test_a_tail_that_is_too_short_is_called_that():
+    sentence = describe_fit(fit_power_law([10**9, 1, 1, 1, 2, 2, 3]))
+    assert sentence.endswith("not heavy-tailed: the tail has only 2 values")

@@ -289,8 +289,8 @@ def block(
     groups : int
         Groups of consecutive units of nearly equal size; at most the smaller side is used.
     ratio : float
-        Density across groups over density within, not negative: 1 is `erdos_renyi`; with 0 there
-        are no edges across until the groups are full.
+        Density across groups over density within, not negative: 1 is `erdos_renyi` with as many
+        edges within groups as expected; with 0 there are none across until the groups are full.
     shuffle : {"none", "fan_in", "fan_out", "both"}
 
     Returns

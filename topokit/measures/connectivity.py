@@ -300,15 +300,6 @@ def active_flow(topology: Topology) -> ActiveFlow:
 
     graphs = list(topology.values())
     csr = [(g.indptr, g.indices.view(np.uint32)) for g in graphs]
-    counts = np.ones(graphs[0].n_in)
-    log_scale = 0.0
-    for arrays in csr:
-        counts = gathered(*arrays, counts)
-        scale = float(counts.max(initial=0.0))
-        if scale > 0:
-            counts = counts / scale
-            log_scale += float(np.log10(scale))
-    paths = float(counts.sum())
     # path counts may underflow to 0 beside much larger ones, so reachability is kept in booleans
     reach, backward = [np.ones(graphs[0].n_in, bool)], [np.ones(graphs[-1].n_out, bool)]
     for arrays in csr:
@@ -316,6 +307,15 @@ def active_flow(topology: Topology) -> ActiveFlow:
     for graph, arrays in zip(reversed(graphs), reversed(csr), strict=True):
         backward.append(feeding(*arrays, backward[-1], graph.n_in))
     backward.reverse()
+    counts = np.ones(graphs[0].n_in)
+    log_scale = 0.0
+    for arrays, leads_out in zip(csr, backward[1:], strict=True):
+        counts = np.where(leads_out, gathered(*arrays, counts), 0.0)  # dead ends set no scale
+        scale = float(counts.max(initial=0.0))
+        if scale > 0:
+            counts = counts / scale
+            log_scale += float(np.log10(scale))
+    paths = float(counts.sum())
     active = sum(edges_between(*arrays, reach[i], backward[i + 1]) for i, arrays in enumerate(csr))
     edges = sum(g.n_edges for g in graphs)
     cells = sum(g.n_in * g.n_out for g in graphs)

@@ -224,8 +224,9 @@ def null_score(
     NullScore
         ``value``; mean and standard deviation (n - 1) over the null samples; ``z`` = (value -
         mean) / sd, ``nan`` where all samples agree to rounding (the degrees fix the measure);
-        two-sided rank ``p_value``, at least 2 / (twins + 1). ``nan`` where the measure is
-        undefined. Cost `twins` times that of the measure and of 20 curveball sweeps.
+        two-sided rank ``p_value``, at least 2 / (twins + 1). Differences below 1e-12 count as
+        rounding. ``nan`` where the measure is undefined for the graph or one of the samples. Cost
+        `twins` times that of the measure and of 20 curveball sweeps.
 
     Raises
     ------
@@ -332,9 +333,10 @@ def _score(value: float, found: NDArray[np.float64]) -> NullScore:
     if np.isnan(value) or np.isnan(found).any():
         return NullScore(value, NAN, NAN, NAN, NAN)
     mean, sd = float(found.mean()), float(found.std(ddof=1))
-    near = 1e-9 * max(1.0, abs(value))  # values that differ less are equal but for rounding
+    # values that differ less are equal but for rounding; a measure may be small, but where its
+    # terms of about 1 cancel, what is left is rounding
+    near = max(1e-9 * max(abs(value), float(np.abs(found).max())), 1e-12)
     above = int(np.count_nonzero(found >= value - near))
     below = int(np.count_nonzero(found <= value + near))
     p_value = min(1.0, 2 * (min(above, below) + 1) / (found.size + 1))
-    fixed = sd <= 1e-9 * max(1.0, abs(mean))
-    return NullScore(value, mean, sd, NAN if fixed else (value - mean) / sd, p_value)
+    return NullScore(value, mean, sd, NAN if sd <= near else (value - mean) / sd, p_value)

@@ -270,18 +270,23 @@ def fit_power_law(
     values = _integers(samples)
     if xmin is not None and (xmin != int(xmin) or xmin < 1):
         raise ValueError(f"expected xmin to be a positive integer, got {xmin}")
-    if bootstrap < 0 or bootstrap != int(bootstrap):
-        raise ValueError(f"expected bootstrap to be a number of replicates, got {bootstrap}")
-    if bootstrap and rng is None:
-        raise ValueError(
-            "expected rng=numpy.random.default_rng(seed) together with bootstrap > 0, got rng=None"
-        )
+    _check_bootstrap(bootstrap, rng)
     if n_other is not None and values.max() > n_other:
         raise ValueError(
             f"expected degrees of at most n_other={n_other}, got {values.max()}: n_other is the "
             "number of units on the other side"
         )
     return fit_degrees(values, xmin=xmin, bootstrap=int(bootstrap), rng=rng, n_other=n_other)
+
+
+def _check_bootstrap(bootstrap: float, rng: np.random.Generator | None) -> None:
+    """Raise a ValueError unless a bootstrap is a number of replicates, with `rng` if above 0."""
+    if bootstrap < 0 or bootstrap != int(bootstrap):
+        raise ValueError(f"expected bootstrap to be a number of replicates, got {bootstrap}")
+    if bootstrap and rng is None:
+        raise ValueError(
+            "expected rng=numpy.random.default_rng(seed) together with bootstrap > 0, got rng=None"
+        )
 
 
 def fit_degrees(
@@ -582,7 +587,7 @@ def power_law_of(
     Raises
     ------
     ValueError
-        If `side` is another word, or `bootstrap` comes without `rng`.
+        If `side` is another word, or `bootstrap` is negative, no integer, or without `rng`.
 
     Examples
     --------
@@ -592,12 +597,9 @@ def power_law_of(
     rng = None if rng is None else as_generator(rng)
     graph = as_graph(graph)
     degrees, n_other = degrees_of(graph, side)
-    if bootstrap and rng is None:
-        raise ValueError(
-            "expected rng=numpy.random.default_rng(seed) together with bootstrap > 0, got rng=None"
-        )
+    _check_bootstrap(bootstrap, rng)
     if bootstrap:
-        return fit_degrees(degrees, bootstrap=bootstrap, rng=rng, n_other=n_other)
+        return fit_degrees(degrees, bootstrap=int(bootstrap), rng=rng, n_other=n_other)
 
     def fitted() -> Callable[[], PowerLawFit]:
         fit = fit_degrees(degrees, n_other=n_other)
