@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from topokit.experiments.record import Recording
 from topokit.graph import LayerGraph
 from topokit.measures import structure
-from topokit.plots import growth_flow, spectrum_over_epochs
+from topokit.plots import degree_histogram, growth_flow, spectrum_over_epochs
 
 
 def recording(shape, n_edges, every=1, n=6):
@@ -50,3 +50,9 @@ def test_pairs_of_units_are_compared_in_blocks(monkeypatch):
     assert structure.nestedness(graph) == pytest.approx(whole[0], rel=1e-12)
     assert max(sizes) <= 500
     assert structure.butterflies(graph) == whole[1]
+
+
+def test_degrees_of_a_layer_without_inputs_are_drawn():
+    ax = degree_histogram(LayerGraph.from_edge_ids([], (4, 0)), ax=Figure().add_subplot())
+    assert [bar.get_height() for bar in ax.patches] == [4.0]
+    assert not ax.lines

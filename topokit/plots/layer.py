@@ -280,17 +280,17 @@ def degree_histogram(
     degrees, n_other = degrees_of(graph, side)
     ax = axes(ax)
     if degrees.size:
-        law = random_law(graph, n_other)
-        rare = 0.5 / degrees.size
         colour, later = next_colour(ax, color), bool(ax.patches)
         k = np.arange(degrees.min(), degrees.max() + 1)
         style = styled(kwargs, Rectangle, color=colour, alpha=0.55 if later else None)
         style = {"width": 1.0, "label": label or "this graph", **style}
         ax.bar(k, np.bincount(degrees)[k], **style)
-        k = np.arange(int(law.ppf(rare)), int(law.isf(rare)) + 2)
-        expected = degrees.size * law.pmf(k)
-        name = unless_used(ax, "random graph")
-        ax.step(k, expected, where="mid", **reference(label=name, linewidth=1.2))
+        if graph.n_possible:  # else there is no other side
+            law, rare = random_law(graph, n_other), 0.5 / degrees.size
+            k = np.arange(int(law.ppf(rare)), int(law.isf(rare)) + 2)
+            expected = degrees.size * law.pmf(k)
+            name = unless_used(ax, "random graph")
+            ax.step(k, expected, where="mid", **reference(label=name, linewidth=1.2))
     ax.set(xlabel=f"{side.replace('_', '-')} k", ylabel=UNITS[side])
     title_of(ax, "Degree histogram")
     whole_numbers(ax)
