@@ -7,7 +7,12 @@ from matplotlib.figure import Figure
 from topokit.experiments.record import Recording
 from topokit.graph import LayerGraph
 from topokit.measures import structure
-from topokit.plots import degree_histogram, growth_flow, spectrum_over_epochs
+from topokit.plots import (
+    degree_histogram,
+    growth_flow,
+    measure_over_epochs,
+    spectrum_over_epochs,
+)
 
 
 def recording(shape, n_edges, every=1, n=6):
@@ -56,3 +61,14 @@ def test_degrees_of_a_layer_without_inputs_are_drawn():
     ax = degree_histogram(LayerGraph.from_edge_ids([], (4, 0)), ax=Figure().add_subplot())
     assert [bar.get_height() for bar in ax.patches] == [4.0]
     assert not ax.lines
+
+
+def test_the_line_at_1_is_that_of_a_sparse_random_graph():
+    # at density 0.9 a random layer's variance over mean is about 0.1
+    run = Recording(measures=["fan_in"])
+    ids = np.random.default_rng(0).permutation(4000)[:3600]
+    run(0, {"fc1": LayerGraph.from_edge_ids(ids, (50, 80))})
+    ax = measure_over_epochs(run, ax=Figure().add_subplot())
+    (dotted,) = [line for line in ax.lines if line.get_label() == "sparse random graph"]
+    assert dotted.get_ydata()[0] == 1
+    assert ax.lines[0].get_ydata()[0] == pytest.approx(0.1, abs=0.05)

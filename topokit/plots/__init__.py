@@ -123,12 +123,13 @@ HISTORY_PLOTS = Table("plot", HISTORY_PLOTS)
 
 CAPTIONS = {
     "summary": "The run on one time axis: degrees of the first layer, variance over mean of the "
-    "fan-in (1 in a random graph) with its verdict, spectral gap, largest component, turnover of "
-    "edges and accuracy. Crosses mark epochs at which a layer is in pieces.",
+    "fan-in (1 − density in a random graph) with its verdict, spectral gap, largest component, "
+    "turnover of edges and accuracy. Crosses are values of exactly 0: a gap of 0 is that of a "
+    "layer in pieces, a turnover of 0 that of an epoch without changes.",
     "degree_evolution": "Degree distribution of the first layer at several epochs, from faint "
     "(first) to strong (last). A curve to the right of the dotted steps has more units of high "
     "degree than a random graph.",
-    "measure_over_epochs": "Variance over mean of the fan-in; about 1 in a random graph.",
+    "measure_over_epochs": "Variance over mean of the fan-in; 1 − density in a random graph.",
     "accuracy_over_epochs": "Accuracy on the test set, measured before each rewiring.",
     "accuracy_against_measure": "Path of the run through accuracy and topology, a panel for each "
     "layer, from faint (first epoch, circle) to strong (last, square). Neighbouring epochs share "

@@ -180,8 +180,10 @@ def measure_over_epochs(
 ) -> Axes:
     """Plot one measure over epochs, a line for each layer.
 
-    Where a value is undefined the line has a gap. Values of exactly 0 among others, such as the
-    spectral gap of a layer that has fallen apart, are crosses and not joined to the line.
+    A variance over mean of degrees is compared with 1, that of a sparse random graph; that of a
+    dense one is 1 - density. Where a value is undefined the line has a gap. Values of exactly 0
+    among others, such as the spectral gap of a layer that has fallen apart, are crosses and not
+    joined to the line.
 
     Parameters
     ----------
@@ -234,7 +236,7 @@ def _over_epochs(
         style = {**one_of_many(i, color), "label": named(label, layer)}
         draw_series(ax, part["epoch"], part["value"], given, **style)
     if measure.endswith(".dispersion") and layers:
-        ax.axhline(1, **reference(label=unless_used(ax, "random graph")))
+        ax.axhline(1, **reference(label=unless_used(ax, "sparse random graph")))
     whole_numbers(ax)
     return max([float(part["value"].max()) for part in layers.values()] + [0.0])
 

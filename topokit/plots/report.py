@@ -388,8 +388,9 @@ def _wide(runs: Sequence[History], progress: Progress | None) -> list[dict[str, 
         progress("summary across runs", 0, 1)
     caption = (
         "All runs on one time axis: score, and of the first layer variance over mean of the fan-in "
-        "(1 in a random graph), largest fan-in, spectral gap, largest component and turnover. "
-        "Lines are means over seeds, bands 95 % intervals; a condition of one seed has no band."
+        "(1 − density in a random graph), largest fan-in, spectral gap, largest component and "
+        "turnover. Lines are means over seeds, bands 95 % intervals; a condition of one seed has no "
+        "band."
     )
     found = {
         "name": "Conditions compared",
