@@ -532,7 +532,7 @@ def _square(matrix: sp.csr_array) -> NDArray[np.float64]:
     factor = np.empty((0, small))
     for start in range(0, large, step):
         block = long[start : start + step].toarray()
-        factor = np.linalg.qr(np.concatenate([factor, block]), mode="r")
+        factor = np.asarray(np.linalg.qr(np.concatenate([factor, block]), mode="r"))
     return factor
 
 

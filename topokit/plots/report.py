@@ -389,8 +389,8 @@ def _wide(runs: Sequence[History], progress: Progress | None) -> list[dict[str, 
     caption = (
         "All runs on one time axis: score, and of the first layer variance over mean of the fan-in "
         "(1 − density in a random graph), largest fan-in, spectral gap, largest component and "
-        "turnover. Lines are means over seeds, bands 95 % intervals; a condition of one seed has no "
-        "band."
+        "turnover. Lines are means over seeds, bands 95 % intervals; a condition of one seed has "
+        "no band."
     )
     found = {
         "name": "Conditions compared",
