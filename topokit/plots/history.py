@@ -748,10 +748,8 @@ def _leading(graph: LayerGraph, n: int) -> NDArray[np.float64]:
     # By ARPACK, since the Lanczos solver of `topokit.graph.spectra` finds at most two of them; four
     # digits are enough for a figure. ARPACK cannot find all, and is no faster for half of them.
     size = min(graph.shape)
-    if not graph.n_edges:
-        return np.zeros(min(n, size))
-    if size <= max(SMALL, 2 * n):
-        return np.sort(singular_values(graph))[::-1][:n]
+    if size <= max(SMALL, 2 * n) or not graph.n_edges:
+        return singular_values(graph)[:n] if graph.n_edges else np.zeros(min(n, size))
     start = np.random.default_rng(0).standard_normal(size)
     found = svds(
         graph.to_csr().astype(float), k=n, tol=1e-4, v0=start, return_singular_vectors=False
