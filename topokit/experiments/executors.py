@@ -18,6 +18,7 @@ from typing import Any
 __all__ = ["Ended", "as_completed", "choose_pool", "cores", "dask_pool", "local_pool"]
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+ANSWER = "10s"  # within which a Dask scheduler has to answer
 PAUSES = 0.01, 0.5  # seconds between two looks at calls that run, the shortest and the longest
 
 
@@ -274,7 +275,7 @@ def dask_pool(address: str) -> Iterator[Executor]:
             "--scheduler needs Dask, which is not installed: pip install 'topokit-nn[dask]'"
         ) from None
     try:
-        client: Any = Client(address, timeout="10s", set_as_default=False)
+        client: Any = Client(address, timeout=ANSWER, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"expected a Dask scheduler at {address}: {error}") from None
     with _unlogged("distributed", "tornado"), client, client.get_executor(pure=False) as pool:
