@@ -4,13 +4,13 @@ import importlib
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from topokit.data import images
+from topokit.data import features, images
 from topokit.experiments.study import load_study
 from topokit.experiments.sweep import sweep
 
@@ -27,7 +27,7 @@ STUDIES = {  # settings that make them small, and the tables that are made
         ("scores", "accuracy", "means", "tests", "last"),
     ),
     "ctre_question": (
-        {"model.widths": [500, 20, 20, 20, 2]},
+        {"model.widths": [500, 20, 20, 20, 2], "batch_size": 500},
         ("runs", "conditions", "pairs"),
     ),
     "tutorial_loss": (
@@ -36,7 +36,7 @@ STUDIES = {  # settings that make them small, and the tables that are made
     ),
     "structure_convergence": (
         {"data.name": "digits", "model.widths": [64, 20, 20, 20, 10], "epochs": 4}
-        | {"topology.epsilon": 4},
+        | {"topology.epsilon": 4, "batch_size": 500},
         ("layers", "accuracy", "overlap", "pairs", "rules"),
     ),
     "rbm_degrees": ({"model.widths": [784, 30]}, ("runs", "pairs", "conditions")),
@@ -45,7 +45,15 @@ CASE = {"structure_convergence": "mlp"}  # the first one unless said here
 ARMS = {"structure_convergence": ("set", "rigl", "path_weight")}  # all unless said here
 OTHER_SAMPLES = ("ctre_question", "structure_convergence")  # without a number of samples to choose
 NEED_SAMPLES = ("ctre_question", "rbm_degrees")
-READ = cache(images.read_idx)  # the files of MNIST, which every run and some rows read
+READERS = (  # of the files of MNIST and Madelon, which every run and some rows read
+    (images, "read_idx", cache(images.read_idx)),
+    (features, "_read_mat", cache(features._read_mat)),
+)
+
+
+def coarse(save, ax, path, **options):
+    """Save a figure of few pixels."""
+    save(ax, path, **options | {"dpi": 20})
 
 
 @pytest.mark.slow
@@ -58,9 +66,14 @@ def test_tables_are_made_and_completed(name, data_dir, tmp_path, monkeypatch):
     script = importlib.import_module(name)
     monkeypatch.setattr(script, "HERE", tmp_path)
     monkeypatch.setattr(sys.modules["rows"], "HERE", tmp_path)
-    if "rbm" in sys.modules:  # how good the estimates are is tested elsewhere
+    # How good the estimates are is tested elsewhere.
+    if "rbm" in sys.modules:
         monkeypatch.setitem(sys.modules["rbm"].AIS, "betas", 200)
-    monkeypatch.setattr(images, "read_idx", READ)
+    if hasattr(script, "NULL_SAMPLES"):
+        monkeypatch.setattr(script, "NULL_SAMPLES", 3)
+    monkeypatch.setattr(script, "save", partial(coarse, script.save))
+    for reader in READERS:
+        monkeypatch.setattr(*reader)
     settings, tables = STUDIES[name]
     less = LESS | settings
     if name in OTHER_SAMPLES:
