@@ -23,7 +23,8 @@ from topokit.nn.engine import attach
 from topokit.rules import RULES, UpdateRule
 
 PARAMS = {name: {"final_density": 0.2} for name in ("gmp", "granet", "chtss")}
-ROWS, EPOCH = 12, 5
+ROWS, EPOCH = 12, 3
+STEPS, HALF = 4 * EPOCH, 2 * EPOCH + 1
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
     "adam": lambda p: torch.optim.Adam(p, lr=0.01),
@@ -32,10 +33,10 @@ OPTIMIZERS = {
 
 @dataclass(frozen=True)
 class Case:
-    """One training of 20 steps and 4 rewirings."""
+    """One training of `STEPS` steps and 4 rewirings."""
 
     rule: str
-    every: int | str = 5
+    every: int | str = EPOCH
     optimizer: str = "sgd"
     streams: bool = False  # whether processes have different random streams
     ddp: dict | None = field(default_factory=dict)  # None: gradients reduced by hand
@@ -89,7 +90,7 @@ def data():
     return x, torch.from_numpy(rng.integers(0, 4, ROWS * 4))
 
 
-def train(case, rank=0, size=1, *, until=20, state=None, start=0):
+def train(case, rank=0, size=1, *, until=STEPS, state=None, start=0):
     """Train and return everything that should be equal."""
     x, y = data()
     model = network()
@@ -101,7 +102,7 @@ def train(case, rank=0, size=1, *, until=20, state=None, start=0):
     by_epochs = case.every == "epoch"
     options = {
         "every": case.every,
-        "total": 5 if by_epochs else 25,
+        "total": 5 if by_epochs else 5 * EPOCH,
         "epoch_steps": EPOCH,
         "samples": x if size == 1 and case.samples else samples[case.samples],
         "rng": 1 + rank if case.streams else 1,
@@ -122,7 +123,7 @@ def train(case, rank=0, size=1, *, until=20, state=None, start=0):
     for step in range(start, until):
         batch = torch.arange(ROWS) + ROWS * (step % 4)
         mine = batch if size == 1 else (batch[: case.cut], batch[case.cut :])[rank]
-        if case.closure and step == 7:
+        if case.closure and step == EPOCH + 1:
             engine.rewire(lambda mine=mine: nn.functional.cross_entropy(whole(x[mine]), y[mine]))
         optimizer.zero_grad()
         weight = len(mine) / ROWS * (size if case.ddp is not None else 1)
@@ -253,10 +254,10 @@ def refusals(rank):
 
 def resumed(case, rank, size):
     """Train half, save the first process's state, go on with it in every process."""
-    half = train(case, rank, size, until=12)["state"]
+    half = train(case, rank, size, until=HALF)["state"]
     box = [copy.deepcopy(half)]  # the optimizer that goes on writes into the state it was given
     dist.broadcast_object_list(box, src=0)
-    return train(case, rank, size, state=box[0], start=12), half
+    return train(case, rank, size, state=box[0], start=HALF), half
 
 
 RESUMED = {"resumed snfs": Case("snfs"), "resumed sensitivity": Case("sensitivity", streams=True)}

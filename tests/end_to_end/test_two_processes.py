@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.end_to_end.processes import CASES, RESUMED, train
+from tests.end_to_end.processes import CASES, HALF, RESUMED, train
 
 pytestmark = pytest.mark.slow  # two processes import everything
 
@@ -73,9 +73,8 @@ def first_graphs():
 
 def test_one_process_goes_on_from_the_state_of_two(pair):
     state = pair[0]["states"]["resumed snfs"]
-    equal(
-        train(RESUMED["resumed snfs"], state=state, start=12), train(RESUMED["resumed snfs"]), 1e-10
-    )
+    case = RESUMED["resumed snfs"]
+    equal(train(case, state=state, start=HALF), train(case), 1e-10)
 
 
 @pytest.mark.parametrize(
