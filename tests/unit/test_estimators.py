@@ -38,7 +38,7 @@ def unequal(estimator):
 ESTIMATORS = [
     SparseMLPClassifier(**TINY),
     SparseMLPClassifier((), density=0.7, rule="static", max_iter=8, batch_size=16),
-    SparseMLPRegressor(**{**TINY, "max_iter": 30}),
+    SparseMLPRegressor(**{**TINY, "max_iter": 10, "learning_rate": 0.03}),
 ]
 
 
