@@ -6,12 +6,13 @@ import pytest
 import scipy.sparse as sp
 from matplotlib.figure import Figure
 
+from topokit import plots
 from topokit.data.samples import pixel_order
 from topokit.experiments.record import Recording
 from topokit.generators import erdos_renyi
 from topokit.graph.convert import from_scipy
 from topokit.measures import VERDICTS, measure
-from topokit.plots import HISTORY_PLOTS, LAYER_PLOTS, drawable, input_map, save_figures
+from topokit.plots import HISTORY_PLOTS, LAYER_PLOTS, drawable, input_map, report, save_figures
 from topokit.plots.degrees import degree_evolution, degree_heatmap, degree_multiples
 from topokit.plots.history import (
     accuracy_against_measure,
@@ -100,7 +101,7 @@ def test_a_record_without_accuracies_and_losses():
 
 
 @pytest.mark.slow
-def test_the_page_of_a_record_without_accuracies_and_losses(tmp_path):
+def test_the_page_of_a_record_without_accuracies_and_losses(coarse, tmp_path):
     mine = recorded(learning_rate=[1, 1, 1])
     page = write_report([mine], tmp_path / "page.html", bootstrap=0).read_text(encoding="utf-8")
     assert "one run, so there is no interval" in page
@@ -237,8 +238,18 @@ def test_the_law_of_the_last_epoch_is_drawn_if_asked_for(run, ax):
     assert not any("power law" in str(line.get_label()) for line in other.lines)
 
 
+@pytest.fixture
+def coarse(monkeypatch):
+    """Figures of few pixels, which take less time."""
+    monkeypatch.setattr(report, "DPI", 20)
+    save = plots.save_axes
+    monkeypatch.setattr(
+        plots, "save_axes", lambda ax, path, **options: save(ax, path, **options | {"dpi": 20})
+    )
+
+
 @pytest.mark.slow
-def test_figures_are_the_same_when_made_twice(run, tmp_path):
+def test_figures_are_the_same_when_made_twice(run, coarse, tmp_path):
     one, two = (save_figures(run, tmp_path / name) for name in ("one", "two"))
     assert [path.name for path in one] == [path.name for path in two]
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True))
