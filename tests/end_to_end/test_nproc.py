@@ -4,17 +4,29 @@ import json
 import multiprocessing
 import os
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from topokit.cli import main
+from topokit.experiments import processes
 from topokit.experiments.config import load_recipe
 from topokit.experiments.processes import several
 from topokit.experiments.record import History
 from topokit.experiments.runs import resume, run
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Processes that are forks of one that has imported everything, so that they start at once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["topokit.experiments.runs"])
+    start = SimpleNamespace(get_context=lambda kind: context)
+    monkeypatch.setattr(processes, "multiprocessing", start)
+
 
 SMALL = ["epochs=4", "model.widths=[64,40,10]", "model.dropout=0.0", "batch_size=100"]
 RULES = {
@@ -54,42 +66,42 @@ def stop():
 
 
 @pytest.mark.parametrize("rule", list(RULES))
-def test_two_processes_give_the_run_of_one(tmp_path, rule):
+def test_two_processes_give_the_run_of_one(forked, tmp_path, rule):
     config = config_of(rule)
     alone = run(config, tmp_path / "one")
-    with several(2) as processes, pytest.raises(Stop):
-        run(config, tmp_path / "two", processes=processes, progress=stopping(1, stop))
+    with several(2) as two, pytest.raises(Stop):
+        run(config, tmp_path / "two", processes=two, progress=stopping(1, stop))
     assert not multiprocessing.active_children()
     environment = json.loads((tmp_path / "two" / "environment.json").read_text())
     assert environment["nproc"] == 2
     assert len(History.load(tmp_path / "two").epochs) == 2
     if rule == "rigl":  # go on with another number of processes
-        two = resume(tmp_path / "two")
+        whole = resume(tmp_path / "two")
     else:
-        with several(2) as processes:
-            two = resume(tmp_path / "two", processes=processes)
-    same(alone, two, 1e-4)
+        with several(2) as two:
+            whole = resume(tmp_path / "two", processes=two)
+    same(alone, whole, 1e-4)
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one_with_dropout(tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one_with_dropout(forked, tmp_path):
     config = config_of("rigl", "model.dropout=0.3", "epochs=3")
-    with several(2) as processes:
-        whole = run(config, tmp_path / "whole", processes=processes)
-    with several(2) as processes, pytest.raises(Stop):
-        run(config, tmp_path / "part", processes=processes, progress=stopping(0, stop))
-    with several(2) as processes:
-        part = resume(tmp_path / "part", processes=processes)
+    with several(2) as two:
+        whole = run(config, tmp_path / "whole", processes=two)
+    with several(2) as two, pytest.raises(Stop):
+        run(config, tmp_path / "part", processes=two, progress=stopping(0, stop))
+    with several(2) as two:
+        part = resume(tmp_path / "part", processes=two)
     same(whole, part, 0)
 
 
-def test_the_end_of_one_process_ends_all_with_one_message(tmp_path, capsys):
+def test_the_end_of_one_process_ends_all_with_one_message(forked, tmp_path, capsys):
     def kill():
         (child,) = multiprocessing.active_children()
         os.kill(child.pid, signal.SIGKILL)
 
     expected = "process 1 of 2 ended: killed by signal 9"
-    with pytest.raises(ConnectionError, match=expected), several(2) as processes:
-        run(config_of("rigl"), tmp_path / "r", processes=processes, progress=stopping(0, kill))
+    with pytest.raises(ConnectionError, match=expected), several(2) as two:
+        run(config_of("rigl"), tmp_path / "r", processes=two, progress=stopping(0, kill))
     assert not multiprocessing.active_children()
     assert len(History.load(tmp_path / "r").epochs) >= 1
 
