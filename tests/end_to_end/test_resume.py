@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -11,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.end_to_end.forks import forks
 from topokit.experiments.config import load_recipe
 from topokit.experiments.record import History
 from topokit.experiments.runs import resume, run
@@ -118,48 +117,44 @@ def test_a_finished_run_is_left_alone(whole):
     assert (whole / "checkpoint.pt").stat().st_mtime_ns == before
 
 
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Start a command in a fork."""
+    with forks(tmp_path_factory.mktemp("said")) as start:
+        yield start
+
+
 def command(directory, *more):
     settings = [*SMALL[1:], "epochs=40", *more]
-    return [sys.executable, "-m", "topokit", "train", "set_mlp_digits", "--out", str(directory),
-            "--set", *settings]  # fmt: skip
-
-
-def wait_for(path, process):
-    deadline = time.monotonic() + 90
-    while not path.exists():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    return ["train", "set_mlp_digits", "--out", directory, "--set", *settings]
 
 
 @pytest.mark.slow
-def test_sigkill_at_any_moment(tmp_path):
+def test_sigkill_at_any_moment(start, tmp_path):
     run(config("epochs=40"), tmp_path / "whole")
     stopped = tmp_path / "stopped"
     rng = np.random.default_rng(0)
     arguments = command(stopped)
     for kill in range(4):
-        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        wait_for(stopped / "topology" / f"{3 + 7 * kill:06d}.npz", process)
+        process = start(*arguments)
+        process.wait_for(stopped / "topology" / f"{3 + 7 * kill:06d}.npz")
         time.sleep(rng.uniform(0, 0.08))
         process.send_signal(signal.SIGKILL)
-        process.communicate()
-        arguments = [sys.executable, "-m", "topokit", "resume", str(stopped)]
+        assert process.ended()[0] == -signal.SIGKILL
+        arguments = ["resume", stopped]
     assert not (stopped / "DONE").exists()
     resume(stopped)
     assert_same_run(tmp_path / "whole", stopped)
 
 
 @pytest.mark.slow
-def test_sigint_saves_and_says_how_to_go_on(tmp_path):
+def test_sigint_saves_and_says_how_to_go_on(start, tmp_path):
     directory = tmp_path / "run"
-    process = subprocess.Popen(
-        command(directory, "epochs=4000"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    wait_for(directory / "topology" / "000002.npz", process)
+    process = start(*command(directory, "epochs=4000"))
+    process.wait_for(directory / "topology" / "000002.npz")
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    code, _, stderr = process.ended()
+    assert code == 130
     assert f"topokit resume {directory}" in stderr
     assert "Traceback" not in stderr
     history = History.load(directory)
