@@ -12,6 +12,7 @@ from contextlib import ExitStack
 import pandas as pd
 import pytest
 
+from tests.end_to_end.forks import forks
 from topokit.experiments.study import study_from
 from topokit.experiments.sweep import gather, sweep
 
@@ -65,12 +66,12 @@ def test_parts_at_the_same_time_in_processes_of_their_own(tmp_path, whole):
     lines = ["[study]", 'name = "small"', 'recipe = "set_mlp_digits"', "seeds = [0, 1]"]
     lines += ["[settings]", *(f"{key} = {value!r}" for key, value in STUDY["settings"].items())]
     (tmp_path / "study.toml").write_text("\n".join(lines))
-    command = [sys.executable, "-m", "topokit", "sweep", str(tmp_path / "study.toml"), "--out"]
-    command += [str(tmp_path / "s"), "--workers", "1", "--json", "--part"]
-    parts = [subprocess.Popen([*command, f"{i}/2"], stdout=subprocess.PIPE) for i in (1, 2)]
-    for part in parts:
-        said, _ = part.communicate(timeout=120)
-        assert (part.returncode, json.loads(said)["done"]) == (0, 1)
+    command = ["sweep", tmp_path / "study.toml", "--out", tmp_path / "s", "--workers", 1, "--json"]
+    with forks(tmp_path) as start:
+        parts = [start(*command, "--part", f"{i}/2", in_process=True) for i in (1, 2)]
+        for part in parts:
+            code, said, _ = part.ended()
+            assert (code, json.loads(said)["done"]) == (0, 1)
     result = gather(study_from(STUDY), tmp_path / "s")
     assert result.failures == {}
     pd.testing.assert_frame_equal(result.frame, whole)
