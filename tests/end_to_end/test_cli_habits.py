@@ -15,6 +15,7 @@ import topokit as tk
 from topokit.cli import console, main
 from topokit.cli.catalogue import TABLES
 from topokit.experiments.sweep import runs_of
+from topokit.plots import HISTORY_PLOTS
 
 WIDTHS = {"model.widths": [64, 12, 10], "measures.names": ["fan_in.dispersion"]}
 
@@ -261,8 +262,11 @@ def test_list_of_an_unknown_entry(capsys):
 @pytest.mark.parametrize("name", [b"L\xe4ufe", b"\xff\xfe", "Läufe ✓ 一".encode(), b"two\nlines"])
 def test_runs_in_folders_of_any_name(name, tmp_path, capsys, monkeypatch):
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    for plot in set(HISTORY_PLOTS) - {"summary", "degree_evolution"}:
+        monkeypatch.delitem(HISTORY_PLOTS, plot)  # they do not show the name of a run
     words = [f"{key}={json.dumps(value)}" for key, value in WIDTHS.items()]
     words = ["train", "set_mlp_digits", "--out", str(folder), "--set", "epochs=1", *words]
+    words.append("model.widths=[64,10]")
     monkeypatch.setattr(sys, "argv", ["topokit", *words])
     assert topokit(*words) == 0
     assert topokit("verify", folder) == 0

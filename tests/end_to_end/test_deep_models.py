@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tests.end_to_end.test_resume import Stop, assert_same_run, stop_after
+from topokit import plots
 from topokit.cli import main
 from topokit.experiments.config import RunConfig, load_recipe
 from topokit.experiments.runs import check, resume, run
@@ -111,14 +112,20 @@ def test_batch_norm_is_for_one_process():
 
 
 @pytest.mark.slow
-def test_a_report_shows_every_layer(tmp_path):
+def test_a_report_shows_every_layer(tmp_path, monkeypatch):
+    monkeypatch.setattr("topokit.plots.report.DPI", 20)
+    monkeypatch.setattr("topokit.plots.report.LAYERS", 2)  # the degrees of all have one function
     run(tiny("resnet20_cifar10"), tmp_path / "run")
     assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "page.html")]) == 0
     assert "stage3.block1.conv2" in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.slow
-def test_a_transformer_is_drawn(tmp_path):
+def test_a_transformer_is_drawn(tmp_path, monkeypatch):
+    save = plots.save_axes
+    monkeypatch.setattr(
+        plots, "save_axes", lambda ax, path, **options: save(ax, path, **options | {"dpi": 20})
+    )
     run(tiny("gpt_text", "model.blocks=1"), tmp_path / "run")
     assert main(["plot", str(tmp_path / "run"), "--out", str(tmp_path / "figures")]) == 0
     assert any("v_proj" in path.name for path in (tmp_path / "figures").iterdir())
