@@ -15,7 +15,7 @@ from topokit.graph import files
 
 found = [kills.campaign(6, 0, commands=("train", "sweep"))]
 files._sweep = lambda folder: None
-found.append(kills.campaign(6, 0, commands=("train",)))
+found.append(kills.campaign(4, 0, commands=("train",)))
 print(json.dumps(["\\n".join(lines) for lines in found]))
 """
 

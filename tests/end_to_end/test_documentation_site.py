@@ -62,19 +62,25 @@ def pages():
     return sorted(path for path in SITE.rglob("*.html") if "_static" not in path.parts)
 
 
+@cache
+def file_at(folder, path):
+    """Return the file that a link of a page in a folder leads to, None if there is none."""
+    target = (folder / unquote(path)).resolve()
+    return target if target.is_file() else None
+
+
 def test_links_within_the_site_hold():
     broken = []
     for path in pages():
-        for link in read(path).links:
+        for link in dict.fromkeys(read(path).links):
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:
                 continue
-            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
-            if not target.is_file():
+            target = file_at(path.parent, parts.path) if parts.path else path
+            fragment = unquote(parts.fragment)
+            if target is None:
                 broken.append(f"{path.relative_to(SITE)}: {link}")
-            elif target.suffix == ".html" and unquote(parts.fragment) not in {
-                "", *read(target).anchors
-            }:  # fmt: skip
+            elif target.suffix == ".html" and fragment and fragment not in read(target).anchors:
                 broken.append(f"{path.relative_to(SITE)}: {link} (no such anchor)")
     assert broken == []
 
