@@ -391,6 +391,8 @@ def test_a_plot_that_draws_elsewhere_is_refused_and_not_an_empty_picture(
     """
     write(tmp_path, code, "bad.py")
     tk.run("set_mlp_digits", "run", epochs=1, **{"model.widths": [64, 20, 10]})
+    for name in set(HISTORY_PLOTS) - {"turnover"}:
+        monkeypatch.delitem(HISTORY_PLOTS, name)  # they take long
     for words in (("plot", "run", "--only", "elsewhere"), ("report", "run", "--out", "x.html")):
         assert topokit(*words, "--plugin", "bad.py") == 2
         told = " ".join(capsys.readouterr().err.split())

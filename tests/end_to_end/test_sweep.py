@@ -16,6 +16,7 @@ import pytest
 
 from topokit.cli import main
 from topokit.data import images
+from topokit.experiments import executors
 from topokit.experiments.study import STUDIES, load_study
 from topokit.experiments.sweep import sweep, sweep_frame
 
@@ -83,7 +84,7 @@ def started(directory):
 
 
 @pytest.mark.slow
-def test_a_sweep_interrupted_and_killed_is_finished(study, whole, tmp_path):
+def test_a_sweep_interrupted_and_killed_is_finished(study, whole, tmp_path, monkeypatch):
     out = tmp_path / "out"
     command = ("sweep", study, "--out", out, "--workers")
 
@@ -103,6 +104,7 @@ def test_a_sweep_interrupted_and_killed_is_finished(study, whole, tmp_path):
     before = started(out)
     assert len(before) < 4
 
+    monkeypatch.setattr(executors, "local_pool", lambda *_, **__: ThreadPoolExecutor(1))
     assert main([str(word) for word in (*command, 1)]) == 0
     after = started(out)
     assert len(after) == 4
