@@ -340,6 +340,7 @@ def test_figures_of_hostile_names_stay_in_their_folder(tmp_path, hostile_history
 @pytest.mark.slow
 def test_a_page_shows_hostile_names_as_text(tmp_path, hostile_history, monkeypatch):
     monkeypatch.setattr("topokit.plots.report.drawable", lambda history: {})
+    monkeypatch.setattr("topokit.plots.report.DPI", 20)
     page = write_report(hostile_history, tmp_path / "page.html", bootstrap=0).read_text()
     assert "<script>alert(1)" not in page
     assert html.escape("<script>alert(1)</script>") in page

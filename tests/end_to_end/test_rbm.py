@@ -96,7 +96,8 @@ def test_more_than_one_layer_is_refused_before_any_work(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_without_labels_is_shown_by_its_error(tmp_path, capsys):
+def test_a_run_without_labels_is_shown_by_its_error(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("topokit.plots.report.DPI", 20)
     history = run(small(), tmp_path / "run")
     summary = run_summary(history, tmp_path / "run")
     assert np.isnan(summary["final_test_accuracy"])
