@@ -26,6 +26,8 @@ __all__ = [
 
 _log = logging.getLogger("topokit.experiments")
 
+_UNREADABLE = "unreadable"
+
 STUDIES: dict[str, Path] = {
     path.stem: path
     for path in sorted((Path(__file__).parent.parent / "recipes/studies").glob("*.toml"))
@@ -347,23 +349,24 @@ def in_order(root: Path, found: Sequence[Path]) -> list[Path]:
         If a folder holds the run that the study has under another name.
     """
     try:
-        planned = {run.name: run.config for run in load_study(root / "study.toml").runs()}
+        study = load_study(root / "study.toml").runs()
     except (ValueError, TypeError, FileNotFoundError):  # of another version, or edited
         return sorted(found)
+    planned = {run.name: _essence(run.config, loosely=True) for run in study}
     others = []
     for path in found:
-        own = planned.get(path.name)
-        if own is not None and same_run(path, own, loosely=True):
+        own, there = planned.get(path.name), _config_of(path, loosely=True)
+        if own is not None and there in (own, _UNREADABLE):
             continue
         others.append(path.name)
-        name = next((n for n, c in planned.items() if same_run(path, c, loosely=True)), None)
+        name = next((name for name, config in planned.items() if there == config), None)
         if own is not None and name is not None:
             raise ValueError(
                 f"expected run {path.name} of the study in {path}, found its run {name}: was the "
                 "folder renamed or copied? give it back its name"
             )
-    there = {path.name for path in found}
-    if missing := [name for name in planned if name not in there]:
+    names = {path.name for path in found}
+    if missing := [name for name in planned if name not in names]:
         words = "%d of %d runs of the sweep %s have finished; left out: %s"
         _log.warning(words, len(planned) - len(missing), len(planned), root, first_names(missing))
     if others:
@@ -379,14 +382,19 @@ def same_run(path: Path, config: RunConfig, *, loosely: bool = False) -> bool:
     With `loosely`, also apart from what has no influence on its values: device, threads and the
     measures that plugins added. A damaged one is not another one: the run itself reports it.
     """
+    return _config_of(path, loosely) in (_essence(config, loosely), _UNREADABLE)
+
+
+def _config_of(path: Path, loosely: bool) -> RunConfig | str | None:
+    """Return what `same_run` compares of a run; None if it is no configuration of this version."""
     try:
         there = RunDirectory(path).config()
     except ValueError:
-        return True
+        return _UNREADABLE
     try:
-        return _essence(RunConfig.from_dict(there), loosely) == _essence(config, loosely)
+        return _essence(RunConfig.from_dict(there), loosely)
     except (ValueError, TypeError):
-        return False
+        return None
 
 
 def _essence(config: RunConfig, loosely: bool) -> RunConfig:
