@@ -25,6 +25,7 @@ __all__ = [
     "fan_out",
     "gini",
     "hub_share",
+    "side_of",
     "whole_degrees",
 ]
 
@@ -54,6 +55,20 @@ class DegreeEvenness(NamedTuple):
     excess: float
 
 
+def side_of(side: str) -> str:
+    """Return `side` after checking that it is "fan_in" or "fan_out".
+
+    Examples
+    --------
+    >>> side_of("left")
+    Traceback (most recent call last):
+    ValueError: expected side 'fan_in' or 'fan_out', got 'left'
+    """
+    if side not in SIDES:
+        raise ValueError(f"expected side 'fan_in' or 'fan_out', got {side!r}")
+    return side
+
+
 def degrees_of(graph: LayerGraph, side: str) -> tuple[NDArray[np.int64], int]:
     """Return the degrees of one side, and the largest degree that a unit of it can have.
 
@@ -76,9 +91,7 @@ def degrees_of(graph: LayerGraph, side: str) -> tuple[NDArray[np.int64], int]:
     >>> degrees_of(LayerGraph.from_edge_ids([0, 3], (2, 2), groups=2), "fan_in")
     (array([1, 1]), 1)
     """
-    if side not in SIDES:
-        raise ValueError(f"expected side 'fan_in' or 'fan_out', got {side!r}")
-    if side == "fan_in":
+    if side_of(side) == "fan_in":
         return graph.fan_in, graph.n_in // graph.groups
     return graph.fan_out, graph.n_out // graph.groups
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from topokit.graph import LayerGraph
 from topokit.graph.cache import remember
 from topokit.graph.convert import GraphLike, as_graph, takes_graph
-from topokit.measures.degree import SIDES, degrees_of, dispersion_test, whole_degrees
+from topokit.measures.degree import SIDES, degrees_of, dispersion_test, side_of, whole_degrees
 from topokit.measures.powerlaw import (
     TailFit,
     Tally,
@@ -556,9 +556,7 @@ def bootstrap_stream(seed: int, layer: int, side: str) -> np.random.Generator:
     >>> first == again, first == bootstrap_stream(0, 1, "fan_out").random()
     (True, False)
     """
-    if side not in SIDES:
-        raise ValueError(f"expected side 'fan_in' or 'fan_out', got {side!r}")
-    key = (STREAM, layer, SIDES.index(side))
+    key = (STREAM, layer, SIDES.index(side_of(side)))
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 

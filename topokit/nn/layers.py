@@ -210,7 +210,7 @@ class EdgeLayer(nn.Module):
         if there are none, the last call.
         """
         arrays: dict[str, Any] = {name: x.cpu().numpy() for name, x in self.captured().items()}
-        values = np.array(_known(self.values.detach()).cpu().numpy())  # steps change the layer's
+        values = array_of(_known(self.values))  # a copy: steps change the layer's own
         return LayerView(self.graph, values, **arrays)
 
     def captured(self) -> dict[str, torch.Tensor]:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from topokit.experiments.record import RunLike, as_run
 from topokit.measures import power_law_of
-from topokit.measures.degree import degrees_of
+from topokit.measures.degree import degrees_of, side_of
 from topokit.plots.history import evenly_spaced, layer_of
-from topokit.plots.layer import FALLING, UNITS, draw_ccdf, draw_law, draw_null, side_of
+from topokit.plots.layer import FALLING, UNITS, draw_ccdf, draw_law, draw_null
 from topokit.plots.parts import (
     degree_axis,
     empty_axes,

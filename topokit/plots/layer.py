@@ -44,13 +44,6 @@ SHORTEST = 0.3  # decades: a tail of less than a factor of two is no evidence fo
 FALLING = ("upper right", "lower left", "center right", "center left")
 
 
-def side_of(side: str) -> str:
-    """Return `side` after checking that it is one."""
-    if side not in UNITS:
-        raise ValueError(f"expected side 'fan_in' or 'fan_out', got {side!r}")
-    return side
-
-
 def random_law(graph: LayerGraph, n_cells: int) -> Any:
     """Return the law of the number of edges in `n_cells` possible ones of a random layer.
 
