@@ -1,5 +1,6 @@
 """Groups, intervals and pairs of runs whose numbers are known."""
 
+import logging
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -271,3 +272,24 @@ def test_runs_that_end_with_nan_are_not_counted(swept, rng, monkeypatch, capsys)
     assert found.pairs["n"].tolist() == [2]
     _note_runs(found.runs)
     assert "set-seed1 ended with a test_accuracy of nan: it is left out" in capsys.readouterr().err
+
+
+def test_runs_of_one_seed_with_other_samples_are_named(tmp_path, rng, caplog):
+    """As after a change of a file, between the runs of one rule and those of another."""
+    table = tmp_path / "points.csv"
+    data = np.hstack([rng.random((60, 8)).round(4), rng.integers(0, 2, (60, 1))])
+    plan = [("a", "set", 0), ("b", "set", 1), ("c", "static", 0), ("d", "static", 0)]
+    for name, rule, seed in plan:
+        data[0, 0] += name == "d"
+        header = ",".join([*"stuvwxyz", "label"])
+        np.savetxt(table, data, delimiter=",", header=header, comments="", fmt="%.4f")
+        settings = ["epochs=1", "model.widths=[8,6,2]", "batch_size=20", "measures.names=[]"]
+        settings += ["data.name=csv", f"data.path={table}", f"rule.name={rule}", f"seed={seed}"]
+        run(load_recipe("set_mlp_digits").override(settings), tmp_path / name)
+    assert len(History.load(tmp_path / "a").samples) == len(History.load(tmp_path / "d").samples)
+    with caplog.at_level(logging.WARNING, logger="topokit.experiments"):
+        compare([tmp_path / name for name in "abc"], rng=rng)
+        assert caplog.messages == []
+        compare([tmp_path / name for name in "abd"], rng=rng)
+    (words,) = caplog.messages
+    assert words.startswith("a and d have the same settings of the data and the same seed, but")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Comparison", "compare", "run_rows"]
+
+_log = logging.getLogger("topokit.experiments")
 
 MEASURES = ("fc1/fan_in.dispersion", "fc1/normalized_spectral_gap")
 ALL_PAIRS = 6  # number of groups up to which every pair is compared, else all with the first
@@ -75,7 +78,8 @@ def compare(
 
     Runs that differ only in their seed form a group. Two groups that share seeds are compared by
     pairs of runs with equal seeds, which have the same data, initial weights and order of samples,
-    so that the differences vary less than the metric itself.
+    so that the differences vary less than the metric itself. Runs with the same data set and seed
+    that had other samples, as when a file was changed between them, are named in the log.
 
     Parameters
     ----------
@@ -206,6 +210,7 @@ def _rows(
     found = [(History.load(run), _condition(run, path)) for run, path in named]
     if not found:
         raise ValueError("expected at least one run or sweep, got none")
+    _note_samples([history for history, _ in found])
     labels = differences([history.config for history, _ in found])
     several = _ambiguous(found)
     rows = []
@@ -231,6 +236,18 @@ def _rows(
         }
         rows.append(row | {name: _measured(history.measures, name) for name in measures})
     return [history for history, _ in found], pd.DataFrame(rows)
+
+
+def _note_samples(runs: list[History]) -> None:
+    """Log which runs of one data set and one seed were not trained on the same samples."""
+    known: dict[str, History] = {}
+    for run in runs:
+        if run.samples:
+            other = known.setdefault(repr((run.config.get("data"), run.config["seed"])), run)
+            if run.samples != other.samples:
+                words = "%s and %s have the same settings of the data and the same seed, but other "
+                words += "samples: were files of the data set changed between them?"
+                _log.warning(words, other.name, run.name)
 
 
 def _condition(run: Path, given: Path) -> str:

@@ -211,6 +211,8 @@ class History(RunViews):
         Checksum of the file of each epoch's topology; None for runs of schema 1.
     timing : dict of float
         ``epochs``, ``training_seconds`` and ``measuring_seconds``.
+    samples : str
+        Checksum of all samples and labels, as loaded; empty for runs of schema 1.
 
     Notes
     -----
@@ -229,6 +231,7 @@ class History(RunViews):
     environment: dict[str, Any] = field(default_factory=dict)
     checks: dict[int, str] | None = field(default=None, repr=False)
     timing: dict[str, float] = field(default_factory=dict, repr=False)
+    samples: str = field(default="", repr=False)
     _read: dict[int, snapshots.Snapshot] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -249,8 +252,10 @@ class History(RunViews):
         run.compare(record)
         epochs, measures = record.frames(run.name)
         config = tomllib.loads(record.config)
-        path, checks = run.path.resolve(), record.checks
-        return cls(epochs, measures, path, config, record.environment, checks, record.timing())
+        return cls(
+            epochs, measures, run.path.resolve(), config, record.environment, record.checks,
+            record.timing(), record.data,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         facts = self._facts()
