@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from topokit.graph.files import write_atomic
 from topokit.nn.engine import attach
 from topokit.rules import UpdateRule
 
@@ -112,7 +113,8 @@ class Rewiring(TrainerCallback or object):  # type: ignore[misc]  # a base chose
         """Save the engine's state with the checkpoint."""
         path = self._file(args, state)
         if state.is_world_process_zero and path.parent.is_dir():
-            torch.save(self.engine.state_dict(), path)
+            with write_atomic(path) as temporary:
+                torch.save(self.engine.state_dict(), temporary)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Detach."""
