@@ -161,43 +161,67 @@ def test_every_family_is_drawn():
 
 VISIT = """
 <script>
-window.addEventListener("load", () => setTimeout(() => {
-  document.body.dataset.seen = JSON.stringify({
-    theme: document.documentElement.dataset.theme,
-    wide: document.documentElement.scrollWidth - window.innerWidth,
-    images: [...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src),
-    title: document.querySelector("h1").textContent,
-  });
-}, 500));
+window.addEventListener("load", () => setTimeout(() => parent.postMessage([location.hash, {
+  theme: document.documentElement.dataset.theme,
+  wide: document.documentElement.scrollWidth - window.innerWidth,
+  images: [...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src),
+  title: document.querySelector("h1").textContent,
+}], "*"), 500));
 </script>
 """
+SHOWN = ("index", "gallery/index", "api/generated/topokit.LayerGraph")
+WIDTHS = (1400, 400)
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    """What a browser sees of some pages, in frames of two widths: one start for each theme."""
+    folder = tmp_path_factory.mktemp("browser")
+    visited = {name: SITE / f"{name}-visited.html" for name in SHOWN}
+    frames = [
+        f'<iframe width="{width}" height="900" src="{page.as_uri()}#{name}-{width}"></iframe>'
+        for name, page in visited.items()
+        for width in WIDTHS
+    ]
+    script = (
+        "const seen = {}; addEventListener('message', e => { seen[e.data[0].slice(1)] = e.data[1];"
+        "document.body.dataset.seen = JSON.stringify(seen); });"
+    )
+    first = folder / "frames.html"
+    first.write_text(f"<body><script>{script}</script>{''.join(frames)}</body>", encoding="utf-8")
+    for name, page in visited.items():
+        text = (SITE / f"{name}.html").read_text(encoding="utf-8")
+        page.write_text(text.replace("</body>", VISIT + "</body>"), encoding="utf-8")
+    found = {}
+    try:
+        for i, theme in enumerate(("dark", "light")):
+            command = [
+                BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu",
+                f"--user-data-dir={folder / theme}", "--enable-logging=stderr",
+                "--virtual-time-budget=5000", f"--blink-settings=preferredColorScheme={i}",
+                "--dump-dom", first.as_uri(),
+            ]  # fmt: skip
+            answer = subprocess.run(
+                command, capture_output=True, text=True, timeout=120, check=True
+            )
+            noted = re.search(r'<body[^>]* data-seen="([^"]*)"', answer.stdout)
+            assert noted, answer.stderr[-2000:]
+            console = [line for line in answer.stderr.splitlines() if "CONSOLE" in line]
+            assert [line for line in console if '"[PST]: ' not in line] == []  # the theme's notes
+            found[theme] = json.loads(html.unescape(noted.group(1)))
+    finally:
+        for page in visited.values():
+            page.unlink()
+    return found
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here to open the pages in")
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1400, 400])
-@pytest.mark.parametrize("name", ["index", "gallery/index", "api/generated/topokit.LayerGraph"])
-def test_a_browser_shows_it(name, width, theme, tmp_path):
-    page = SITE / f"{name}.html"
-    visited = page.with_name(f"{page.stem}-visited-{width}-{theme}.html")
-    text = page.read_text(encoding="utf-8").replace("</body>", VISIT + "</body>")
-    command = [
-        BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={width},900",
-        f"--user-data-dir={tmp_path}", "--enable-logging=stderr", "--virtual-time-budget=5000",
-        f"--blink-settings=preferredColorScheme={0 if theme == 'dark' else 1}",
-        "--dump-dom", visited.as_uri(),
-    ]  # fmt: skip
-    visited.write_text(text, encoding="utf-8")
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    finally:
-        visited.unlink()
-    noted = re.search(r'<body[^>]* data-seen="([^"]*)"', answer.stdout)
-    assert noted, answer.stderr[-2000:]
-    seen = json.loads(noted.group(1).replace("&quot;", '"').replace("&amp;", "&"))
-    console = [line for line in answer.stderr.splitlines() if "CONSOLE" in line]
-    assert [line for line in console if '"[PST]: ' not in line] == []  # the theme's own notes
-    assert seen["theme"] == theme
-    assert seen["images"] == []
-    assert seen["wide"] <= 0, "the page is wider than its window"
-    assert seen["title"]
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_browser_shows_it(name, width, theme, seen):
+    page = seen[theme][f"{name}-{width}"]
+    assert page["theme"] == theme
+    assert page["images"] == []
+    assert page["wide"] <= 0, "the page is wider than its window"
+    assert page["title"]
