@@ -76,10 +76,11 @@ def collected(sweeps, data_dir):
 
 
 def conditions(runs):
-    """Return means over seeds with their intervals."""
+    """Return means over seeds with their intervals; of E95 over those that learn, ``E95_n``."""
     rows = []
     for key, part in runs.groupby([*CELL, "arm"], sort=False):
         row = dict(zip([*CELL, "arm"], key, strict=True)) | {"n": len(part)}
+        row["E95_n"] = part["E95"].count()
         for outcome in OUTCOMES:
             found = mean_interval(part[outcome])
             row |= {outcome: found.mean, f"{outcome}_low": found.low, f"{outcome}_high": found.high}

@@ -115,3 +115,21 @@ def test_the_map_follows_from_its_single_runs():
     for name in ("random", "broad", "heavy-tailed", "power law"):
         counts = runs["verdict"].agg(lambda verdicts, name=name: (verdicts == name).sum())
         assert table[name].eq(counts[table.index]).all()
+
+
+FEWER = {  # of a study: columns that name a condition, an outcome, and which column counts its runs
+    "ctre_question": (["data", "epsilon", "init", "arm"], "E95", "E95_n"),
+    "rbm_degrees": (["data", "hidden", "cd_steps", "arm"], "log_likelihood", "usable"),
+}
+
+
+@pytest.mark.parametrize("study", FEWER)
+def test_means_over_fewer_runs_say_over_how_many(study):
+    keys, outcome, count = FEWER[study]
+    runs = pd.read_csv(FOLDER / f"{study}_runs.csv")
+    if study == "rbm_degrees":  # an estimate that one chain decides is not used
+        runs[outcome] = runs[outcome].where(runs["largest_share"] <= 0.5)
+    table = pd.read_csv(FOLDER / f"{study}_conditions.csv").set_index(keys)
+    found = runs.groupby(keys)[outcome].count()
+    assert table[count].eq(found[table.index]).all()
+    assert (table[count] < table["n"]).any()
