@@ -14,7 +14,7 @@
 # %% [markdown]
 # # From Erdős–Rényi to heavy tails
 #
-# The initial topology of a sparse network is a random graph: each layer has about 1 % of its possible
+# The initial topology of a sparse network is a random graph: here about 1 % of all possible
 # edges, placed uniformly at random. After every epoch SET (sparse evolutionary training) drops the
 # 30 % of edges with weights closest to zero and grows as many at random. Does the graph stay random?
 #
@@ -225,8 +225,8 @@ fig.legend(*axes[1].get_legend_handles_labels(), loc="outside lower right", ncol
 #
 # 1. The degrees leave those of a random graph within 3 to 13 epochs, and after 1,000 their variance over
 #    mean is 72 [66, 80] with the smaller decay and 98 [82, 118] with the larger one.
-# 2. More decay between two rewirings is faster: with ten times as much it begins about twice as early, and 10
-#    to 40 times the width of a random graph is reached about eleven times as early.
+# 2. More decay between two rewirings is faster: with ten times as much it begins about twice as early, and a
+#    variance over mean of 10 to 40 is reached eleven to twelve times as early.
 # 3. It does not become a power law: two groups of units form, and none of 1,044 verdicts (all layers, both
 #    sides, 29 epochs) is *power law*, though other layers look *heavy-tailed* for some hundred epochs, the
 #    fan-out of the third in four of six runs to the end.
