@@ -6,12 +6,13 @@
 
 The first form adds the runs of sweeps, also those that have not finished, to the rows of single
 runs in ``STUDY_degrees.csv`` (each side of each layer at log-spaced epochs), ``STUDY_layers.csv``
-(survival, gap, connectivity), ``STUDY_accuracy.csv`` and ``STUDY_histograms.csv`` (how many units
-of fc1 have which fan-in, at four epochs); both make the tables ``STUDY_last.csv``,
-``STUDY_pairs.csv`` and ``STUDY_settled.csv`` of finished runs, ``STUDY_so_far.csv`` of those that
-were cut off, and the figures ``STUDY.png`` (all runs on MNIST),
-``STUDY_fashion_mnist.png`` and ``STUDY_answer.png`` (means, MNIST) from all rows. Hypotheses and
-statistics are in PLAN.md. Intervals are 95 %, Student's t.
+(survival, gap, connectivity; of fc1 the share of the edges that begin in the middle quarter of the
+image), ``STUDY_accuracy.csv`` and ``STUDY_histograms.csv`` (how many units of fc1 have which
+fan-in, at four epochs); both make the tables ``STUDY_last.csv``, ``STUDY_pairs.csv`` and
+``STUDY_settled.csv`` of finished runs, ``STUDY_so_far.csv`` of those that were cut off, and the
+figures ``STUDY.png`` (all runs on MNIST), ``STUDY_fashion_mnist.png`` and ``STUDY_answer.png``
+(means, MNIST) from all rows. Hypotheses and statistics are in PLAN.md. Intervals are 95 %,
+Student's t.
 """
 
 import argparse
@@ -81,7 +82,9 @@ def rows_of(history, name):
         for layer in LAYERS:
             own = found[found["layer"] == layer].set_index("measure")["value"]
             first = (history.ages(epoch, layer) == epoch).sum()
-            layers.append({**at, "layer": layer, "survival": first / graphs[layer].n_edges, **own})
+            share = {"survival": first / graphs[layer].n_edges, **own}
+            share["central"] = central(graphs[layer]) if layer == "fc1" else np.nan
+            layers.append({**at, "layer": layer, **share})
         part = epochs[epochs["epoch"] <= epoch].tail(LATE)
         line = epochs[epochs["epoch"] == epoch].iloc[0]
         accuracy.append(
@@ -92,6 +95,11 @@ def rows_of(history, name):
             found = zip(*np.unique(graphs["fc1"].fan_in, return_counts=True), strict=True)
             histograms += [{**at, "fan_in": degree, "units": units} for degree, units in found]
     return degrees, layers, accuracy, histograms
+
+
+def central(graph):
+    """Return the share of the edges that begin in the middle 14 x 14 of 28 x 28 pixels."""
+    return graph.fan_out.reshape(28, 28)[7:21, 7:21].sum() / graph.n_edges
 
 
 def collected(study, sweeps):
