@@ -73,3 +73,36 @@ def test_scaling_in_blocks_is_exact(rng):
 def test_constant_features_do_not_explode():
     train, test = np.full((10_000, 1), 0.1), np.full((2, 1), 0.3)
     assert np.allclose(scaled(train, test, "standard", 1)[1], 0.2)
+
+
+@pytest.mark.parametrize("scale", ["minmax", "standard", "global"])
+@pytest.mark.parametrize(
+    "x",
+    [
+        1.7e12 + np.arange(300.0)[:, None] * [1000, 250],  # milliseconds since 1970
+        101_325 + np.sin(np.arange(300.0))[:, None] * [0.01, 0.02],  # a pressure
+        2**30 + np.arange(600).reshape(300, 2),  # identifiers, as integers
+        -1e9 + np.cos(np.arange(600.0)).reshape(300, 2),
+    ],
+)
+def test_features_far_from_0_keep_their_differences(x, scale):
+    train, test = x[:200], x[200:]
+    t = train.astype(float)
+    shift, width = {
+        "minmax": (t.min(0), np.ptp(t, 0)),
+        "standard": (t.mean(0), t.std(0)),
+        "global": (t.mean(), t.std()),
+    }[scale]
+    for found, part in zip(scaled(train, test, scale, 1), (train, test), strict=True):
+        assert found.dtype == np.float32
+        assert np.allclose(found, (part - shift) / width, atol=2e-4)
+
+
+def test_only_features_far_from_0_are_computed_otherwise(rng):
+    near = rng.normal(5, 1, (300, 2))
+    both = np.column_stack([near, 1e9 + near[:, 0]])
+    for scale in ("minmax", "standard"):
+        alone, beside = (scaled(x[:200], x[200:], scale, 1) for x in (near, both))
+        for a, b in zip(alone, beside, strict=True):
+            assert np.array_equal(a, b[:, :2])
+            assert np.allclose(a[:, 0], b[:, 2], atol=1e-5)

@@ -1,4 +1,5 @@
 import urllib.error
+import warnings
 
 import numpy as np
 import pytest
@@ -318,3 +319,76 @@ def test_numbers_that_are_not_finite_are_refused_with_the_file(tmp_path, value):
         for name in ("csv", "npz"):
             with pytest.raises(ValueError, match=rf"points.{name}: expected .* finite values"):
                 load_data(name, data_dir=tmp_path, rng=seeded(), path=f"points.{name}")
+
+
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("drop", [[0], [1, 4], [-1], ["b"]])
+def test_the_position_of_the_labels_counts_the_columns_left_out(tmp_path, rng, header, drop):
+    rows = [f"{rng.random():.3f},{i % 4},{i % 2},{rng.random():.3f},{i % 4}" for i in range(24)]
+    (tmp_path / "points.csv").write_text("\n".join(["a,b,c,d,e"] * header + rows))
+    drop = drop if header else [1 if column == "b" else column for column in drop]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ReadingNote)  # no line of names
+        for label in (2, -3):
+            data = load_csv(tmp_path, label=label, drop=drop)
+            assert (data.n_classes, data.n_features) == (2, 4 - len(drop))
+        with pytest.raises(ValueError, match=r"data\.drop leaves out the column of labels"):
+            load_csv(tmp_path, label=2, drop=[2])
+
+
+def test_white_space_around_labels_is_none_of_them(tmp_path, rng):
+    kinds = np.array(["cat", "cat ", "dog", " dog"] * 6)
+    rows = [f"{rng.random():.3f},{kind}" for kind in kinds]
+    (tmp_path / "points.csv").write_text("\n".join(["a,kind", *rows]))
+    assert load_csv(tmp_path).n_classes == 2
+    for y in (kinds, kinds.astype(np.bytes_)):
+        np.savez(tmp_path / "points.npz", x=rng.random((24, 1)), y=y)
+        assert load_data("npz", data_dir=tmp_path, rng=seeded(), path="points.npz").n_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("y_train", "y_test", "message"),
+    [
+        (np.arange(20) / 3, np.arange(10) % 2, "expected classes as labels, got numbers such as"),
+        (np.arange(20) % 2, np.arange(10) / 3, "expected classes as labels, got numbers such as"),
+        (np.r_[np.nan, np.arange(19) % 2], np.arange(10) % 2, "numbers such as nan"),
+        (np.r_[np.inf, np.arange(19) % 2], np.arange(10) % 2, "numbers such as inf"),
+        (np.zeros(20), np.zeros(10), "expected 2 to 15 classes among 30 labels, got 1"),
+        (np.arange(20), np.arange(10), "expected 2 to 15 classes among 30 labels, got 20"),
+        (np.arange(20) % 2, np.array(["0", "1"] * 5), "labels of one kind .* int64 and <U1"),
+    ],
+)
+def test_labels_of_a_given_split_are_checked_as_others(tmp_path, y_train, y_test, message):
+    x = {"x_train": np.ones((20, 2)), "x_test": np.ones((10, 2))}
+    np.savez(tmp_path / "points.npz", **x, y_train=y_train, y_test=y_test)
+    with pytest.raises(ValueError, match=message):
+        load_data("npz", data_dir=tmp_path, rng=seeded(), path="points.npz")
+
+
+def test_classes_without_training_samples_are_noted(tmp_path):
+    x = {"x_train": np.ones((20, 2)), "x_test": np.ones((10, 2))}
+    np.savez(tmp_path / "points.npz", **x, y_train=np.arange(20) % 2, y_test=np.arange(10) % 2 + 1)
+    with pytest.warns(ReadingNote, match="no training sample is of .* the test part: 2$"):
+        data = load_data("npz", data_dir=tmp_path, rng=seeded(), path="points.npz")
+    assert data.n_classes == 3
+
+
+def test_missing_labels_are_refused(monkeypatch, rng):
+    import sklearn.datasets
+
+    for missing in (None, np.nan):
+        y = np.array([missing, "yes", "no", "yes"] * 5, object)
+        monkeypatch.setattr(
+            sklearn.datasets, "fetch_openml", lambda name, y=y, **_: (rng.random((20, 3)), y)
+        )
+        with pytest.raises(ValueError, match="a label for each sample, got none for number 0"):
+            load_data("openml", rng=seeded(), dataset="phoneme")
+
+
+def test_the_smallest_integer_has_an_absolute_value(tmp_path):
+    x = np.r_[np.int8(-128), np.arange(39, dtype=np.int8)][:, None]
+    np.savez(tmp_path / "points.npz", x=x, y=np.arange(40) % 2)
+    data = load_data("npz", data_dir=tmp_path, rng=seeded(), path="points.npz", scale="unit")
+    both = np.concatenate([data.x_train, data.x_test])
+    assert both.min() == -1
+    assert both.max() == 38 / 128

@@ -289,3 +289,18 @@ def test_infinite_values_leave_no_interval_and_no_p(a, n, mean):
 def test_intervals_of_correlations_stay_within_1():
     found = rank_correlation(range(10), range(10), rng=0)
     assert found.low <= found.high <= found.rho == 1
+
+
+@pytest.mark.parametrize(
+    "strata",
+    [
+        [1.0] * 6 + [2.0] * 4 + [np.nan] * 2,
+        ["a"] * 6 + ["b"] * 4 + [np.nan] * 2,
+        np.array(["a"] * 6 + ["b"] * 4 + [None] * 2, object),
+    ],
+)
+def test_points_of_no_group_are_left_out(strata):
+    x, y = np.arange(12.0), np.array([3, 1, 2, 5, 4, 6, 4, 3, 2, 1, 9, 8.0])
+    found = rank_correlation(x, y, strata=strata, rng=0)
+    assert found == rank_correlation(x[:10], y[:10], strata=[1] * 6 + [2] * 4, rng=0)
+    assert found.n == 10

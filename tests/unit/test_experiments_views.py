@@ -207,3 +207,21 @@ def test_a_recording_is_a_table_in_a_notebook():
     for words in ("<td>mine</td>", "<td>3</td>", "fc1", "test_accuracy", "<td>0.7</td>"):
         assert words in shown
     assert "0.7" not in Recording(name="nothing yet")._repr_html_()
+
+
+@pytest.fixture(scope="module")
+def unmeasured(tmp_path_factory):
+    """A run of more epochs than lie between two whole topologies, without explored fractions."""
+    widths = {"model.widths": [64, 12, 10], "measures.every": 20, "data.n_train": 50}
+    return tk.run("set_mlp_digits", tmp_path_factory.mktemp("views") / "s", epochs=13, **widths)
+
+
+@pytest.mark.parametrize(
+    "part", [slice(10, None), slice(None, None, 2), slice(5, None), slice(11, 12)]
+)
+def test_a_slice_has_the_explored_fraction_of_the_whole_run(unmeasured, part):
+    whole = unmeasured.explored_fraction(11 if part.stop else 10)
+    epoch = 11 if part.stop else 10
+    graphs = [unmeasured.topology(at)["fc1"] for at in range(epoch + 1)]
+    assert whole["fc1"] == tk.measures.explored_fraction(graphs)
+    assert unmeasured[part].explored_fraction(epoch) == whole

@@ -159,3 +159,10 @@ def test_single_runs_of_many_conditions_are_seen(ax):
     several, *single = points
     assert {each.get_alpha() for each in single} == {0.8} != {several.get_alpha()}
     assert min(each.get_sizes()[0] for each in single) > several.get_sizes()[0]
+
+
+def test_the_legend_has_both_numbers_of_seeds_where_some_ended_earlier(runs, ax):
+    ended = (runs["arm"] == "b") & (runs["seed"] > 1) & (runs["epoch"] > 0)
+    mean_over_seeds(runs[~ended], ax=ax)
+    words = [line.get_label() for line in ax.lines]
+    assert words == ["a (n = 4)", "b (n = 2 to 4)", "c (n = 4)"]

@@ -494,9 +494,34 @@ def scaled(train: Any, test: Any, scale: str, largest: float) -> tuple[Any, Any]
     """
     if _is_sparse(train):
         return _scaled_sparse(train, test, scale, largest)
-    x = [np.array(part, np.float32) for part in (train, test)]
+    x = _single(np.asarray(train), np.asarray(test), scale)
     rescale(x[0], x[1], scale, largest)
     return x[0], x[1]
+
+
+FAR = 1024  # times its range that a feature may be from 0 before it is shifted in double precision
+
+
+def _single(
+    train: NDArray[Any], test: NDArray[Any], scale: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return both parts in single precision, those features shifted that it would round too far.
+
+    A time in seconds since 1970 would become a multiple of 128. Scales that shift features undo it.
+    """
+    x = np.array(train, np.float32), np.array(test, np.float32)
+    if scale not in ("minmax", "standard", "global") or train.dtype.itemsize <= 2:
+        return x
+    with np.errstate(invalid="ignore", over="ignore"):  # of values that are refused later
+        low, high = (find(train, axis=0).astype(np.float64) for find in (np.min, np.max))
+        if scale == "global":
+            low, high = np.full_like(low, low.min()), np.full_like(high, high.max())
+        far = (high > low) & (np.maximum(np.abs(low), np.abs(high)) > FAR * (high - low))
+        if far.any():
+            middle = (low + (high - low) / 2)[far]
+            for part, rounded in zip((train, test), x, strict=True):
+                rounded[:, far] = part[:, far].astype(np.float64) - middle
+    return x
 
 
 def rescale(

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from topokit.data.samples import SCALES, Data, Scale, read_npz, scaled, split, subsets
-from topokit.foreign import ReadingNote, open_regular, refusals
+from topokit.foreign import ReadingNote, open_regular, printable, refusals
 from topokit.tables import choose, need
 
 __all__ = ["csv", "npz", "openml", "user_file"]
@@ -41,19 +42,78 @@ def _classified(
     rng: np.random.Generator,
 ) -> Data:
     """Return a data set from samples and labels: classes numbered, split, and scaled."""
+    classes, (codes,) = _numbered(where, y)
+    n_test = max(1, len(y) // 5) if n_test is None else n_test
+    parts = split(name, x, codes, n_train, n_test, rng)
+    return _scaled_data(name, f"{where}; stratified split", classes, parts, scale, _largest(x))
+
+
+def _numbered(where: str, *labels: Any) -> tuple[Any, list[NDArray[np.int64]]]:
+    """Return the classes in order, and the number of the class of each sample, part by part.
+
+    White space around a label is none of it.
+
+    Raises
+    ------
+    ValueError
+        If some labels are numbers and others words, one is missing or no class, or there are too
+        few or too many classes.
+    """
+    words = [part.dtype.kind not in "iufb" for part in labels]
+    if any(words) and not all(words):
+        kinds = " and ".join(str(part.dtype) for part in labels)
+        raise ValueError(f"{where}: expected labels of one kind in all parts, got {kinds}")
+    y = np.concatenate([_stripped(where, part) for part in labels] if all(words) else labels)
     classes, codes = np.unique(y, return_inverse=True)
-    if classes.dtype.kind == "f" and (classes != np.round(classes)).any():
-        raise ValueError(f"{where}: expected classes as labels, got numbers such as {classes[0]}")
+    if classes.dtype.kind == "f":
+        strange = classes[~np.isfinite(classes) | (classes != np.round(classes))]
+        if strange.size:
+            raise ValueError(
+                f"{where}: expected classes as labels, got numbers such as {strange[0]}"
+            )
     if classes.size < 2 or classes.size > max(2, len(y) // 2):
         raise ValueError(
             f"{where}: expected 2 to {max(2, len(y) // 2)} classes among {len(y)} labels, "
             f"got {classes.size}"
         )
-    n_test = max(1, len(y) // 5) if n_test is None else n_test
-    x_train, y_train, x_test, y_test = split(name, x, codes, n_train, n_test, rng)
-    x_train, x_test = scaled(x_train, x_test, scale, float(np.abs(x).max()) or 1.0)
-    source = f"{where}; stratified split; {SCALES[scale]}"
-    return Data(name, x_train, y_train, x_test, y_test, classes.size, None, source)
+    ends = np.cumsum([len(part) for part in labels])[:-1]
+    return classes, np.split(codes, ends)
+
+
+def _stripped(where: str, labels: Any) -> Any:
+    """Return labels that are words without the white space around them."""
+    import pandas as pd
+
+    missing = np.flatnonzero(pd.isna(labels))
+    if missing.size:
+        raise ValueError(
+            f"{where}: expected a label for each sample, got none for number {missing[0]}"
+        )
+    return np.strings.strip(labels.astype(np.str_))
+
+
+def _largest(x: Any) -> float:
+    """Return the largest absolute value; 1 if all are 0."""
+    return max(float(x.max()), -float(x.min())) or 1.0  # the smallest int8 has no absolute value
+
+
+def _scaled_data(
+    name: str, where: str, classes: Any, parts: Sequence[Any], scale: str, largest: float
+) -> Data:
+    """Return a data set of both parts, scaled; a class without training samples is noted."""
+    x_train, y_train, x_test, y_test = parts
+    unseen = [str(classes[code]) for code in np.setdiff1d(y_test, y_train)]
+    if unseen:
+        more = f" and {len(unseen) - 6} more" if len(unseen) > 6 else ""
+        warnings.warn(
+            f"{where}: no training sample is of these classes of the test part: "
+            f"{', '.join(map(printable, unseen[:6]))}{more}",
+            ReadingNote,
+            stacklevel=2,
+        )
+    x_train, x_test = scaled(x_train, x_test, scale, largest)
+    source = f"{where}; {SCALES[scale]}"
+    return Data(name, x_train, y_train, x_test, y_test, len(classes), None, source)
 
 
 def csv(
@@ -91,7 +151,8 @@ def csv(
         stands over a column of numbers, or over all columns. A given value that the lines
         contradict is refused.
     drop : sequence of str or int
-        Columns to leave out, by name or position.
+        Columns to leave out, by name or position. Positions, also that of `label`, are those in the
+        file, where every column counts.
     n_train, n_test : int, optional
         Sizes of the parts, stratified; by default a fifth is the test part.
     scale : str
@@ -100,7 +161,7 @@ def csv(
     Returns
     -------
     Data
-        Classes are numbered in the order of their sorted labels.
+        Classes are numbered in the order of their sorted labels, without white space around them.
 
     References
     ----------
@@ -121,11 +182,14 @@ def csv(
     file = user_file(data_dir, path)
     with refusals(file, "a table of numbers and a column of labels"):
         frame, said = _table(file, header)
-        position = [frame.columns[_position(frame, "data.drop", column)] for column in drop]
-        frame = frame.drop(columns=position)
+        out = [frame.columns[_position(frame, "data.drop", column)] for column in drop]
+        chosen = None if label is None else frame.columns[_position(frame, "data.label", label)]
+        if chosen is not None and chosen in out:
+            raise ValueError(f"data.drop leaves out the column of labels, {str(chosen)!r}")
+        frame = frame.drop(columns=out)
         if frame.shape[1] < 2:
             raise ValueError("a single column, which cannot hold features and labels")
-        at, words = _label(frame, label)
+        at, words = _label(frame) if chosen is None else (frame.columns.get_loc(chosen), [])
         said += words
         names = [str(column) for column in frame.columns]
         missing = frame.isna().to_numpy()
@@ -297,10 +361,8 @@ def _has_decimal_commas(frame: Any) -> bool:
 _LABELS = ("label", "class", "target", "y")
 
 
-def _label(frame: Any, label: str | int | None) -> tuple[int, list[str]]:
-    """Return the position of the label column, and what was guessed."""
-    if label is not None:
-        return _position(frame, "data.label", label), []
+def _label(frame: Any) -> tuple[int, list[str]]:
+    """Return the position of the label column where none is given, and what was guessed."""
     names = [str(name) for name in frame.columns]
     found = [at for at, name in enumerate(names) if name.strip().lower() in _LABELS]
     if len(found) == 1 and found[0] != len(names) - 1:
@@ -435,15 +497,10 @@ def npz(
             return _classified(
                 "npz", str(file), arrays["x"], arrays["y"], n_train, n_test, scale, rng
             )
-        classes, codes = np.unique(
-            np.concatenate([arrays["y_train"], arrays["y_test"]]), return_inverse=True
-        )
-        n = arrays["y_train"].size
-        given = (arrays["x_train"], codes[:n], arrays["x_test"], codes[n:])
-        x_train, y_train, x_test, y_test = subsets("npz", given, n_train, n_test, "", rng)
-        x_train, x_test = scaled(x_train, x_test, scale, float(np.abs(x_train).max()) or 1.0)
-        source = f"{file}; {SCALES[scale]}"
-        return Data("npz", x_train, y_train, x_test, y_test, classes.size, None, source)
+        classes, codes = _numbered(str(file), arrays["y_train"], arrays["y_test"])
+        given = (arrays["x_train"], codes[0], arrays["x_test"], codes[1])
+        cut = subsets("npz", given, n_train, n_test, "", rng)
+        return _scaled_data("npz", str(file), classes, cut, scale, _largest(cut[0]))
 
 
 def openml(

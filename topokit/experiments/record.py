@@ -335,7 +335,8 @@ class History(RunViews):
         """Return the share of each layer's possible edges present at any time up to an epoch.
 
         It is the value recorded for the epoch. If there is none and the run rewired between epochs
-        only, it is computed from the topologies of all epochs. Negative epochs count from the end.
+        only, it is computed from the topologies of all epochs, also of those outside a slice of the
+        run. Negative epochs count from the end.
 
         Raises
         ------
@@ -357,8 +358,10 @@ class History(RunViews):
                 f"{self._epochs_with(EXPLORED) or 'none'}"
             )
         self._snapshot(epoch)  # says if it was not recorded
-        upto = [at for at in self.recorded if at <= epoch]
-        seen = snapshots.explored(self.directory / "topology", upto, self.checks)
+        folder = self.directory / "topology"
+        whole = snapshots.recorded(folder) if self.checks is None else sorted(self.checks)
+        upto = [at for at in whole if at <= epoch]  # `recorded` may be a slice of the run
+        seen = snapshots.explored(folder, upto, self.checks)
         return {layer: graph.density for layer, graph in seen.items()}
 
     def _epochs_with(self, name: str) -> str:

@@ -283,22 +283,25 @@ def rank_correlation(
     >>> within.n, round(within.rho, 6)
     (8, -1.0)
     """
+    import pandas as pd
+
     rng = as_generator(rng)
     columns = [np.asarray(values, float) for values in (x, y, *controls)]
     n = columns[0].size
     groups = np.zeros(n, int)
     if strata is not None:
         labels = np.asarray(strata)
+        undefined = pd.isna(np.asarray(strata, object))  # in an array of words nan is a word
+        columns.append(np.where(undefined, np.nan, 0.0))  # of no group
         if labels.shape == (n,):
-            groups = np.unique(labels, return_inverse=True)[1]
-        else:
-            columns.append(labels)
+            groups[~undefined] = np.unique(labels[~undefined], return_inverse=True)[1]
     shapes = [column.shape for column in columns]
     if any(shape != (n,) for shape in shapes):
         raise ValueError(f"expected columns of one length, got shapes {shapes}")
     _check_level(level)
     good = np.all([np.isfinite(column) for column in columns], axis=0)
-    data, members = np.array(columns)[:, good], _members(groups[good])
+    data = np.array(columns[: 2 + len(controls)])[:, good]
+    members = _members(groups[good])
     n, nan = int(good.sum()), float("nan")
     a, b = _residuals(data[:, None], members)[:, 0] if n >= 4 else np.full((2, n), nan)
     rho = float(a @ b)

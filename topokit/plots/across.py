@@ -144,6 +144,8 @@ def mean_over_seeds(
 
     The band is the 95 % interval of `topokit.experiments.statistics.mean_interval`, which is wide
     with few seeds; bands that overlap do not show that conditions are equal. One seed has no band.
+    Where some seeds have fewer epochs, means are over the others; the legend has the least and the
+    largest number of seeds.
 
     Parameters
     ----------
@@ -185,7 +187,8 @@ def mean_over_seeds(
     for i, name in enumerate(dict.fromkeys(seen[arm])):
         epochs = seen[seen[arm] == name].groupby("epoch")[column]
         found = {epoch: mean_interval(values.to_numpy(float)) for epoch, values in epochs}
-        words = named(label, f"{name} (n = {max(one.n for one in found.values())})")
+        n = sorted({one.n for one in found.values()})
+        words = named(label, f"{name} (n = {' to '.join(map(str, dict.fromkeys((n[0], n[-1]))))})")
         means = [one.mean for one in found.values()]
         style = styled(kwargs, **one_of_many(i, color), label=words)
         (line,) = ax.plot(list(found), means, **style)
