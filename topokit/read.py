@@ -67,7 +67,8 @@ def topology_of(
     Returns
     -------
     dict of LayerGraph
-        In the order of the model or file, under the layer's name (``fc1`` for ``fc1.weight``, but
+        In the order of the model or file (safetensors, which sort by names: in that of the numbers
+        in names), under the layer's name (``fc1`` for ``fc1.weight``, but
         ``attn.in_proj_weight``). A layer's edges are the first of these that exists: the graph of
         a topokit layer (exact); the mask of ``torch.nn.utils.prune``, of ``torch.ao.pruning``, of
         a parametrization, or stored under a name that says mask (exact); the stored entries of a

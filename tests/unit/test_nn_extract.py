@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize, prune
 from tests.unit.test_nn_kernels import random_graph
 from topokit.foreign import ReadingNote
 from topokit.graph import same_edges
+from topokit.measures import network_spectral_gap
 from topokit.nn.models import set_mlp
 from topokit.read import topology_of
 
@@ -142,6 +143,23 @@ def test_safetensors_of_every_dtype(tmp_path, rng):
     state = {k: (names[t.dtype], t) for k, t in model.state_dict().items()}
     found = topology_of(safetensors(tmp_path / "m.safetensors", state))
     assert same_edges(found["fc1"], model.fc1.graph)
+
+
+@pytest.mark.parametrize("form", ["layers.{}.weight", "fc{}.weight", "net.{}.0.weight"])
+def test_layers_of_safetensors_are_in_the_order_of_their_numbers(tmp_path, rng, form):
+    state = {}
+    for i in (*range(0, 24, 2), 100):
+        cells = torch.from_numpy(rng.random((5, 5)) < 0.4)
+        state[form.format(i)] = ("F32", cells.float())
+    of_state = topology_of({name: tensor for name, (_, tensor) in state.items()})
+    state |= {form.format(f"{i}.norm"): ("F16", torch.ones(5).half()) for i in (10, 2)}
+    as_written = dict(sorted(state.items(), key=lambda one: (one[1][0] != "F32", one[0])))
+    found = topology_of(safetensors(tmp_path / "m.safetensors", as_written))
+    assert list(found) == list(of_state)
+    assert network_spectral_gap(found) == network_spectral_gap(of_state)
+    others = dict(reversed(state.items()))  # a writer that kept an order of its own
+    found = topology_of(safetensors(tmp_path / "m.safetensors", others))
+    assert list(found) == list(of_state)[::-1]
 
 
 def damaged(path):

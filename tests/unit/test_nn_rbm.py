@@ -12,7 +12,13 @@ import torch
 from topokit.graph import EdgeUpdate, LayerGraph
 from topokit.nn.engine import attach
 from topokit.nn.models import MODELS
-from topokit.nn.rbm import SparseRBM, sample_units, set_rbm
+from topokit.nn.rbm import (
+    SparseRBM,
+    annealed_log_partition,
+    log_likelihood,
+    sample_units,
+    set_rbm,
+)
 
 EDGES = [0, 2, 3, 5, 6, 9, 11]  # of 12
 
@@ -135,6 +141,20 @@ def test_data_are_cut_at_the_threshold_and_flattened(rng):
     assert rbm.binary(x).tolist() == [[0, 0, 1, 1]]
     exact = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
     assert torch.equal(rbm.reconstruction_error(x), rbm.reconstruction_error(exact))
+
+
+def test_samples_that_are_nan_are_refused(rng):
+    rbm = SparseRBM(LayerGraph.from_edge_ids([0, 5], (2, 3)), rng=rng)
+    x = torch.tensor([[0.0, 1.0, math.nan]])
+    draws = torch.Generator().manual_seed(0)
+    for call in (
+        lambda: rbm.batch_loss(x),
+        lambda: rbm.reconstruction_error(x),
+        lambda: log_likelihood(rbm, x, 0.0),
+        lambda: annealed_log_partition(rbm, x, runs=2, betas=3, generator=draws),
+    ):
+        with pytest.raises(ValueError, match="above a threshold or not, got nan"):
+            call()
 
 
 def test_one_seed_makes_one_training(rng):

@@ -115,6 +115,8 @@ def test_recurrent_layers_pruned_or_masked(rng):
     found = topology_of(state)
     assert sorted(found) == ["weight_hh_l0", "weight_ih_l0"]
     assert same(found["weight_ih_l0"], held)
+    projected = nn.LSTM(4, 6, proj_size=3, num_layers=2, bidirectional=True)
+    assert topology_of(projected.state_dict()) == topology_of(projected)
     cell = nn.Sequential(nn.Linear(4, 5), nn.GRUCell(5, 3)).state_dict()
     assert list(topology_of(cell)) == ["0", "1.weight_ih", "1.weight_hh"]
 
@@ -203,6 +205,9 @@ def test_orientation_is_shown_by_biases_or_asked_for(weight):
     assert [g.shape for g in topology_of(square, transpose=True).values()] == [(8, 6), (5, 5)]
     with pytest.warns(ReadingNote, match="against what their biases show"):
         assert topology_of(square, transpose=False)["fc"].shape == (6, 8)
+    headed = {**square, "score.weight": torch.ones(2, 8)}  # of Linear, whatever the others are
+    with pytest.warns(ReadingNote, match=r"like the others, without a bias .*: score\.weight$"):
+        assert topology_of(headed, transpose=True)["score"].shape == (8, 2)
     grouped = nn.Sequential(nn.ConvTranspose2d(4, 6, 3, groups=2), nn.Linear(2, 2))
     with pytest.warns(ReadingNote, match="left out: 0 .a grouped transposed convolution"):
         assert list(topology_of(grouped.state_dict())) == ["1"]

@@ -179,7 +179,9 @@ def _is_type(name: str) -> bool:
 def read_safetensors(path: str | os.PathLike[str], options: Reading) -> dict[str, torch.Tensor]:
     """Return the tensors of a safetensors file: length of a JSON header, header, one buffer.
 
-    Tensors of types that are not known here are left out and noted.
+    Tensors of types that are not known here are left out and noted. Writers of the format sort by
+    names as texts (``layers.10`` before ``layers.2``), which says nothing of the model: tensors in
+    that order are returned in the order of the numbers in their names.
 
     Raises
     ------
@@ -208,7 +210,25 @@ def read_safetensors(path: str | os.PathLike[str], options: Reading) -> dict[str
     if unknown:
         more = f" and {len(unknown) - 4} more" if len(unknown) > 4 else ""
         options.notes.append(f"not read, of an unknown type: {', '.join(unknown[:4])}{more}")
-    return tensors
+    types = {name: entry["dtype"] for name, entry in header.items()}
+    rank = {kind: i for i, kind in enumerate(dict.fromkeys(types.values()))}
+    if list(types) != sorted(types, key=lambda name: (rank[types[name]], name)):
+        return tensors
+    return {name: tensors[name] for name in sorted(tensors, key=_by_numbers)}
+
+
+def _by_numbers(name: str) -> list[list[Any]]:
+    """Return what names are sorted by, part by part, if numbers in them are to count as numbers.
+
+    Examples
+    --------
+    >>> sorted(["fc10.weight", "fc2.weight", "fc.weight"], key=_by_numbers)
+    ['fc.weight', 'fc2.weight', 'fc10.weight']
+    """
+    return [
+        [(len(piece.lstrip("0")), piece) if at % 2 else piece for at, piece in enumerate(pieces)]
+        for pieces in (re.split(r"([0-9]+)", part) for part in name.split("."))
+    ]
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from topokit.nn.masks import is_coded, why_unread
 __all__ = ["computed_name", "kept_edges", "layers_in", "parts_of", "topology_of_module"]
 
 _NAMED = 8  # what a warning names at most
-_WEIGHT = re.compile(r"(\w+_)?weight(_(ih|hh)\w*)?")
+_WEIGHT = re.compile(r"(\w+_)?weight(_(ih|hh|hr)\w*)?")
 
 
 def topology_of_module(module: nn.Module) -> Topology:

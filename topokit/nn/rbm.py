@@ -261,7 +261,15 @@ class SparseRBM(nn.Module):
         return (guess - data).square().mean(dim=1)
 
     def binary(self, x: torch.Tensor) -> torch.Tensor:
-        """Return samples, flattened, as zeros and ones: which values are above the threshold."""
+        """Return samples, flattened, as zeros and ones: which values are above the threshold.
+
+        Raises
+        ------
+        ValueError
+            If a value is ``nan``.
+        """
+        if x.is_floating_point() and bool(torch.isnan(x).any()):
+            raise ValueError("expected samples that are above a threshold or not, got nan")
         return (x.flatten(1) > self.threshold).to(self.fc1.values.dtype)
 
     def _transposed(self) -> tuple[EdgeIndex, torch.Tensor]:

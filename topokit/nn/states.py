@@ -27,7 +27,7 @@ from topokit.nn.masks import (
 
 __all__ = ["topology_of_state"]
 
-_LEAF = re.compile(r"(\w+_)?weight(_(ih|hh)\w*)?")
+_LEAF = re.compile(r"(\w+_)?weight(_(ih|hh|hr)\w*)?")
 _STORED_AS = ("_orig", "_v", "")  # of pruning and old spectral norm; of old weight norm; plain
 _NO_STATE = re.compile(r"(.*_)?(optim\w*|schedulers?)(_.*)?|masks?|sparsifier|scaler")
 
@@ -187,6 +187,7 @@ class _StateReader:
         self.input_first: list[str] = []  # weights whose bias shows that they are (in, out)
         self.either: list[str] = []  # square weights, whose bias shows nothing
         self.against: list[str] = []
+        self.turned: dict[bool, list[str]] = {True: [], False: []}  # by whether a bias agrees
         self.coded: list[str] = []  # weights as integers
         self.zero_points = zero_points(state)
         self.owners: dict[Any, str] = {}  # the layer of each piece of memory
@@ -362,6 +363,8 @@ class _StateReader:
         if self.options.transpose is not None:
             if shown is not None and shown != self.options.transpose and units in (rows, columns):
                 self.against.append(key)
+            elif self.options.transpose and tensor.ndim == 2 and (shown or units is None):
+                self.turned[bool(shown)].append(key)
             return self.options.transpose
         if shown and units == columns:
             if tensor.ndim == 2:
@@ -447,6 +450,11 @@ class _StateReader:
             self.notes.append(
                 f"read with transpose={self.options.transpose} against what their biases show: "
                 f"{_some(self.against)}"
+            )
+        if self.turned[True] and self.turned[False]:
+            self.notes.append(
+                "read as (n_in, n_out) like the others, without a bias that shows it: "
+                f"{_some(self.turned[False])}"
             )
         if self.zeros:
             self.notes.append(
