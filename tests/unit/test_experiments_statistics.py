@@ -1,6 +1,7 @@
 """Intervals cover, p-values are uniform under the null, partial means what it says."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -304,3 +305,23 @@ def test_points_of_no_group_are_left_out(strata):
     found = rank_correlation(x, y, strata=strata, rng=0)
     assert found == rank_correlation(x[:10], y[:10], strata=[1] * 6 + [2] * 4, rng=0)
     assert found.n == 10
+
+
+def test_series_with_labels_in_another_order_are_refused():
+    seeds = [3, 1, 2, 0, 5]
+    a, b = pd.Series([0.1, 0.2, 0.3, 0.5, 0.9], seeds), pd.Series([0.0, 0.1, 0.1, 0.4, 0.6], seeds)
+    found = paired(a, b, rng=0)
+    assert found == paired(a.to_numpy(), b.to_numpy(), rng=0)
+    assert paired(a, b.set_axis(range(10, 15)), rng=0) == found  # rows of two parts of a table
+    for other in (b.sort_index(), b.set_axis([3, 1, 2, 0, 4]), b[::-1], b[:4]):
+        for call in (
+            lambda other=other: paired(a, other, rng=0),
+            lambda other=other: rank_correlation(a, other, rng=0),
+            lambda other=other: rank_correlation(a, b, controls=[other], rng=0),
+            lambda other=other: rank_correlation(a, b, strata=other > 0.1, rng=0),
+        ):
+            with pytest.raises(ValueError, match="same labels in the same order, got 3, 1, 2, 0"):
+                call()
+    two = pd.MultiIndex.from_product([["x"], seeds])
+    with pytest.raises(ValueError, match="same labels in the same order"):
+        paired(a.set_axis(two), b.set_axis(two[::-1]), rng=0)

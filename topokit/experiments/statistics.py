@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -144,7 +144,9 @@ def paired(
     Parameters
     ----------
     a, b : (n,) array_like
-        Same seeds in the same order; pairs with an undefined value (nan) are left out.
+        Same seeds in the same order; pairs with an undefined value (nan) are left out. Pairs are
+        those of positions; Series of pandas with some of their labels in common (an index of
+        seeds) need equal ones in the same order.
     level : float
         Coverage of the interval, which is that of `mean_interval`: 0 lies outside it exactly if
         `t_p` is below ``1 - level``.
@@ -162,7 +164,7 @@ def paired(
     Raises
     ------
     ValueError
-        If the conditions differ in length.
+        If the conditions differ in length, or in the order of their labels.
 
     Notes
     -----
@@ -183,6 +185,7 @@ def paired(
     from scipy.stats import wilcoxon
 
     rng = as_generator(rng)
+    _check_labels(a, b)
     x, y = np.asarray(a, float), np.asarray(b, float)
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(
@@ -232,7 +235,8 @@ def rank_correlation(
     Parameters
     ----------
     x, y : (n,) array_like
-        Points with an undefined value (nan) in any argument are left out.
+        Points with an undefined value (nan) in any argument are left out. Labels of Series count
+        as in `paired`.
     controls : sequence of (n,) array_like
         Held fixed by regression on ranks, which assumes a monotone and additive effect.
     strata : (n,) array_like, optional
@@ -252,7 +256,7 @@ def rank_correlation(
     Raises
     ------
     ValueError
-        If lengths differ.
+        If lengths differ, or the order of labels.
 
     Notes
     -----
@@ -286,6 +290,7 @@ def rank_correlation(
     import pandas as pd
 
     rng = as_generator(rng)
+    _check_labels(x, y, *controls, strata)
     columns = [np.asarray(values, float) for values in (x, y, *controls)]
     n = columns[0].size
     groups = np.zeros(n, int)
@@ -383,6 +388,23 @@ def _finite(values: ArrayLike) -> NDArray[np.float64]:
     if x.ndim != 1:
         raise ValueError(f"expected a vector of values, got shape {x.shape}")
     return x[~np.isnan(x)]
+
+
+def _check_labels(*columns: Any) -> None:
+    """Raise a ValueError if Series have labels in common, but not all of them in the same order."""
+    import pandas as pd
+
+    labels = [column.index for column in columns if isinstance(column, pd.Series)]
+    for other in labels[1:]:
+        if not labels[0].equals(other) and labels[0].isin(other).any():
+            shown = " and ".join(
+                f"{', '.join(map(str, each[:5]))}{', ...' if len(each) > 5 else ''}"
+                for each in (labels[0], other)
+            )
+            raise ValueError(
+                f"expected Series with the same labels in the same order, got {shown}; take those "
+                "of both in one order (b[a.index]), or arrays if positions are meant"
+            )
 
 
 def _tied(d: NDArray[np.float64], largest: float) -> NDArray[np.float64]:
