@@ -102,6 +102,19 @@ def test_rows_say_how_runs_ended(swept):
     )
 
 
+@pytest.mark.parametrize("undefined", ["fc1", "fc2"])
+def test_a_mean_over_layers_is_undefined_where_one_is(undefined):
+    rows = [(epoch, layer, "alpha", 2.0 + epoch) for epoch in (0, 5) for layer in ("fc1", "fc2")]
+    rows += [(5, "network", "alpha", 9.0), (5, "fc1", "other", 7.0)]
+    frame = pd.DataFrame(rows, columns=["epoch", "layer", "measure", "value"])
+    assert comparing._measured(frame, "alpha") == 7
+    frame.loc[(frame["layer"] == undefined) & (frame["epoch"] == 5), "value"] = np.nan
+    assert np.isnan(comparing._measured(frame, "alpha"))
+    assert np.isnan(comparing._measured(frame, f"{undefined}/alpha"))
+    other = "fc2" if undefined == "fc1" else "fc1"
+    assert comparing._measured(frame, f"{other}/alpha") == 7
+
+
 def test_runs_on_their_own_are_grouped_by_what_differs(tmp_path, rng):
     base = load_recipe("set_mlp_digits").override(["epochs=1", "model.widths=[64,20,10]"])
     for seed in (0, 1):

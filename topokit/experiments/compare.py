@@ -87,8 +87,9 @@ def compare(
         Run directories, sweeps and folders of runs. Groups are in the order given, those of a
         sweep in the order of its study.
     measures : iterable of str, optional
-        Such as ``"fc1/fan_in.dispersion"``; without a layer the mean over layers. By default
-        dispersion and normalized spectral gap of ``fc1``, where recorded.
+        Such as ``"fc1/fan_in.dispersion"``; without a layer the mean over layers, nan if it is
+        undefined in one of them. By default dispersion and normalized spectral gap of ``fc1``,
+        where recorded.
     reference : str, optional
         The group with which every other is compared, as ``other``. By default all pairs of up to
         six groups are compared, and of more all with the first.
@@ -290,8 +291,13 @@ def _check_measures(runs: list[History], measures: Iterable[str]) -> None:
 
 
 def _measured(frame: pd.DataFrame, name: str) -> float:
-    """Return a measure at the last epoch that has it, of one layer or as the mean over layers."""
+    """Return a measure at the last epoch that has it, of one layer or as the mean over layers.
+
+    That mean is nan if the measure is in one of the layers: over the others, it would be that of
+    other layers in other runs.
+    """
     layer, _, measure = name.rpartition("/")
     mine = frame[frame["measure"] == measure]
     mine = mine[mine["layer"] == layer] if layer else mine[mine["layer"] != "network"]
-    return float(mine.loc[mine["epoch"] == mine["epoch"].max(), "value"].astype(float).mean())
+    last = mine.loc[mine["epoch"] == mine["epoch"].max(), "value"].astype(float)
+    return float(last.mean(skipna=False))
