@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
+from topokit.foreign import ReadingNote
 from topokit.graph import LayerGraph
 from topokit.read import topology_of
 
@@ -286,6 +287,59 @@ def test_masks_in_buffers_of_unknown_modules():
     layer = nn.Linear(4, 3)
     layer.mask = by_unit
     assert topology_of(layer)["weight"].fan_in.tolist() == [4, 0, 4]
+
+
+SCORES = {
+    "logits": lambda: torch.randn(6, 8),
+    "shares": lambda: torch.rand(6, 8),
+    "by unit": lambda: torch.randn(6, 1),
+    "signs": lambda: torch.randint(-1, 2, (6, 8)),
+}
+
+
+@pytest.mark.parametrize("scores", SCORES)
+@pytest.mark.parametrize("name", ["mask", "weight_mask", "mask_weight"])
+def test_scores_of_which_masks_are_computed_are_no_masks(scores, name):
+    layer = nn.Linear(8, 6)
+    layer.register_buffer(name, SCORES[scores]())
+    for model in (nn.Sequential(layer, nn.Linear(6, 2)), nn.Sequential(nn.Linear(6, 2), layer)):
+        with pytest.warns(ReadingNote, match=r"is left out \(its mask has other numbers than 0"):
+            assert [g.shape for g in topology_of(model).values()] == [(2, 6)]
+        with pytest.warns(ReadingNote, match=r"its mask .* has other numbers than 0 and 1"):
+            assert [g.shape for g in topology_of(model.state_dict()).values()] == [(2, 6)]
+    unknown = MaskedLinear(SCORES[scores]().expand(6, 8), name)
+    with pytest.warns(ReadingNote, match=r"is left out \(its mask has other numbers than 0"):
+        assert list(topology_of(nn.Sequential(unknown, nn.Linear(6, 2)))) == ["1"]
+
+
+@pytest.mark.parametrize("scores", SCORES)
+def test_scores_in_a_parametrization_leave_the_computed_weight(scores):
+    class Above(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mask", SCORES[scores]())
+
+        def forward(self, weight):
+            return weight * (self.mask > 0.3)
+
+    layer = nn.Linear(8, 6)
+    parametrize.register_parametrization(layer, "weight", Above())
+    kept_cells = (layer.weight != 0).numpy()
+    assert 0 < kept_cells.sum() < 48
+    assert np.array_equal(edges(topology_of(layer)["weight"]), kept_cells)
+
+
+@pytest.mark.parametrize("name", ["mask", "weight_mask", "mask_weight"])
+@pytest.mark.parametrize("shape", [(6,), (8,), (2, 3, 4)])
+def test_masks_of_another_shape_are_named(name, shape):
+    layer = nn.Linear(8, 6)
+    layer.register_buffer(name, kept(*shape))
+    prune.l1_unstructured(layer, "bias", 0.5)  # whose mask is used where it belongs
+    model = nn.Sequential(layer)
+    with pytest.warns(ReadingNote, match=rf"^0\.{name} \({shape[0]},.*\) is not used$"):
+        assert topology_of(model)["0"].n_edges == 48
+    with pytest.warns(ReadingNote, match=rf"^masks that were not used: 0\.{name} \(|has shape"):
+        topology_of({**model.state_dict(), "1.weight": torch.ones(2, 6)})
 
 
 def test_orientation_of_unknown_modules_follows_the_bias():

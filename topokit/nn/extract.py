@@ -26,7 +26,7 @@ from topokit.nn.kinds import (
     weights_of,
 )
 from topokit.nn.layers import EdgeLayer
-from topokit.nn.masks import is_coded, why_unread
+from topokit.nn.masks import is_coded, is_mask, is_of_weights, says_mask, why_unread
 
 __all__ = ["computed_name", "kept_edges", "layers_in", "parts_of", "topology_of_module"]
 
@@ -81,7 +81,8 @@ def topology_of_module(module: nn.Module) -> Topology:
     parametrizations are evaluated. A mask is what ``torch.nn.utils.prune`` keeps, and any tensor of
     the weight's shape called ``mask`` or ``<weight>_mask`` in the module, or with such a name in a
     parametrization (``torch.ao.pruning`` included), where the computed weight is zero wherever the
-    mask is.
+    mask is. A module whose mask has other numbers than 0 and 1, such as scores that are learnt, is
+    left out; a mask of another shape, such as one for units, is named and not used.
 
     Examples
     --------
@@ -111,8 +112,8 @@ def topology_of_module(module: nn.Module) -> Topology:
             if first != layer:
                 notes.append(f"{layer} holds the weight of {first}, which is listed once")
             else:
-                pattern = _pattern(part, weight.leaf, layer)
-                if why := why_unread(pattern, _zero_points(part)):
+                pattern, why = _pattern(part, weight.leaf, layer)
+                if why:
                     notes.append(f"{layer} is left out ({why})")
                     continue
                 if is_coded(pattern):
@@ -121,6 +122,7 @@ def topology_of_module(module: nn.Module) -> Topology:
                     notes.append(f"{n} weights of {layer} are nan or infinite; they are edges")
                 topology[layer] = graph_of(weight, pattern)
         notes += [f"{joined(name, leaf)} {tuple(shape)} is left out" for leaf, shape in rest]
+        notes += [f"{joined(name, leaf)} is not used" for leaf in _unused_masks(part, weights)]
         if callable(getattr(type(part), "weight", None)):
             notes.append(f"{name or type(part).__name__}, which is quantized, is left out")
     if not topology:
@@ -134,6 +136,21 @@ def topology_of_module(module: nn.Module) -> Topology:
         more = f"; and {len(notes) - _NAMED} more" if len(notes) > _NAMED else ""
         warnings.warn("; ".join(notes[:_NAMED]) + more, ReadingNote, stacklevel=3)
     return topology
+
+
+def _unused_masks(part: nn.Module, weights: Iterable[Weight]) -> list[str]:
+    """Return names and shapes of a layer's own masks that fit none of its weights."""
+    masks = {
+        leaf: tensor
+        for leaf, tensor in (*part._parameters.items(), *part._buffers.items())
+        if tensor is not None and tensor.numel() > 1 and is_of_weights(leaf)
+    }
+    tensors = [_computed(part, leaf) for leaf in {each.leaf for each in weights}] if masks else []
+    return [
+        f"{leaf} {tuple(mask.shape)}"
+        for leaf, mask in masks.items()
+        if tensors and not any(_fits(mask, tensor) for tensor in tensors)
+    ]
 
 
 def _zero_points(part: nn.Module) -> list[torch.Tensor]:
@@ -188,7 +205,8 @@ def layers_in(part: nn.Module) -> tuple[list[Weight], list[tuple[str, torch.Size
     used = {weight.leaf for weight in weights}
     for leaf in _own_tensors(part):
         tensor = _computed(part, leaf)
-        if leaf in used or sum(n != 1 for n in tensor.shape) < 2 or leaf.endswith("mask"):
+        says = leaf.endswith("mask") or says_mask(leaf)
+        if leaf in used or sum(n != 1 for n in tensor.shape) < 2 or says:
             continue
         if known is None and _WEIGHT.fullmatch(leaf):
             layer = "" if leaf == "weight" else leaf
@@ -226,13 +244,18 @@ def _orientation(part: nn.Module, tensor: torch.Tensor) -> str:
     return "in_out" if n_rows != len(bias) == n_columns else "out_in"
 
 
-def _pattern(part: nn.Module, leaf: str, layer: str) -> torch.Tensor:
-    """Return a tensor that is not zero at the edges: a mask, or else the computed weight."""
+def _pattern(part: nn.Module, leaf: str, layer: str) -> tuple[torch.Tensor, str]:
+    """Return a tensor that is not zero at the edges, a mask or else the computed weight.
+
+    The text says why it is not known which edges there are; "" if it is.
+    """
     tensor = _computed(part, leaf)
     if tensor.is_meta:
         raise ValueError(f"expected weights with values, got {layer!r} on the meta device")
     mask = _own_mask(part, leaf, tensor)
-    return tensor if mask is None else mask
+    if mask is None:
+        return tensor, why_unread(tensor, _zero_points(part))
+    return mask, "" if is_mask(mask) else "its mask has other numbers than 0 and 1"
 
 
 @torch.no_grad()
@@ -257,8 +280,9 @@ def _own_mask(part: nn.Module, leaf: str, tensor: torch.Tensor) -> torch.Tensor 
 
     A mask is a tensor of the weight's shape, or one that broadcasts to it, called ``mask`` or
     ``<weight>_mask`` in the module itself, or with a name that ends with ``mask`` in one of the
-    weight's parametrizations. That of a parametrization counts only if the computed weight is zero
-    wherever the mask is.
+    weight's parametrizations. That of a parametrization counts only if it has no numbers but 0 and
+    1 (others are scores, of which a mask is computed) and the computed weight is zero wherever the
+    mask is.
     """
     for name in (f"{leaf}_mask", f"mask_{leaf}", "mask"):
         mask = getattr(part, name, None)
@@ -268,7 +292,7 @@ def _own_mask(part: nn.Module, leaf: str, tensor: torch.Tensor) -> torch.Tensor 
     for step in _steps(part, leaf):
         named = {**dict(step.named_parameters()), **dict(step.named_buffers())}
         for name, mask in named.items():
-            if name.endswith("mask") and _fits(mask, tensor):
+            if name.endswith("mask") and _fits(mask, tensor) and is_mask(mask):
                 both = mask != 0 if both is None else both & (mask != 0)
     if both is None:
         return None

@@ -10,7 +10,9 @@ import torch
 
 from topokit.foreign import check_bytes
 
-__all__ = ["Masks", "is_coded", "is_mask", "says_mask", "why_unread", "zero_points"]
+__all__ = [
+    "Masks", "is_coded", "is_mask", "is_of_weights", "says_mask", "why_unread", "zero_points",
+]  # fmt: skip
 
 WORD = re.compile(r"[._]+")
 MASK_WORDS = frozenset({"mask", "masks"})
@@ -31,6 +33,18 @@ def says_mask(key: str) -> bool:
     return not MASK_WORDS.isdisjoint(outer) or words[0] in MASK_WORDS or words[-1] in MASK_WORDS
 
 
+def is_of_weights(key: str) -> bool:
+    """Return whether a key's name is that of a mask, and neither of a bias nor of edge values.
+
+    Examples
+    --------
+    >>> [is_of_weights(key) for key in ("fc1.mask", "fc1.bias_mask", "fc1.values_mask")]
+    [True, False, False]
+    """
+    words = WORD.split(key.rpartition(".")[2])
+    return says_mask(key) and not {"bias", "values"} & {*words}
+
+
 class Masks:
     """The tensors of a checkpoint whose name says mask, by the words of the weight they are for."""
 
@@ -39,6 +53,7 @@ class Masks:
     ) -> None:
         """Look in the chosen `state`, and in `content` but for the `states` at other paths."""
         self.entries: dict[str, torch.Tensor] = {}
+        self.vectors: dict[str, torch.Tensor] = {}  # one number for each unit; they are not used
         self.used: set[str] = set()
         self._for: dict[tuple[str, ...], list[str]] = {}
         for key, tensor in state.items():
@@ -59,7 +74,11 @@ class Masks:
 
     def _add(self, keys: list[str], tensor: torch.Tensor, name: str) -> None:
         words = [[word for word in WORD.split(key) if word] for key in keys]
-        if tensor.ndim < 2 or not any(says_mask(key) for key in keys):
+        if not any(says_mask(key) for key in keys):
+            return
+        if tensor.ndim < 2:
+            if tensor.numel() > 1 and is_of_weights(name):
+                self.vectors[name] = tensor
             return
         self.entries[name] = tensor
         parts = [tuple(word for word in part if word not in MASK_WORDS) for part in words]

@@ -469,9 +469,10 @@ class _StateReader:
                 f"left out: {'; '.join(self.left_out[:_MOST])}"
                 + (f" and {len(self.left_out) - _MOST} more" if len(self.left_out) > _MOST else "")
             )
-        lost = [name for name in self.masks.entries if name not in self.masks.used]
+        lost = {n: t for n, t in self.masks.entries.items() if n not in self.masks.used}
+        lost |= self.masks.vectors
         if lost:
-            self.notes.append(f"masks that were not used: {_shaped(lost, self.masks.entries)}")
+            self.notes.append(f"masks that were not used: {_shaped(list(lost), lost)}")
         rest = {
             key: tensor
             for key, tensor in self.state.items()
