@@ -342,6 +342,23 @@ def test_masks_of_another_shape_are_named(name, shape):
         topology_of({**model.state_dict(), "1.weight": torch.ones(2, 6)})
 
 
+@pytest.mark.parametrize("held", [torch.clone, torch.Tensor.float])
+@pytest.mark.parametrize("name", ["mask", "weight_mask", "mask_weight"])
+def test_a_mask_of_what_is_left_out_is_noted(name, held):
+    layer, mask = nn.Linear(8, 6), kept(6, 8)
+    with torch.no_grad():
+        layer.weight[mask] = 0
+    layer.register_buffer(name, held(mask))
+    model = nn.Sequential(layer)
+    words = "the mask of 0 is 1 exactly where its weights are 0: it may say what is left out"
+    for source in (model, model.state_dict()):
+        with pytest.warns(ReadingNote, match=words):
+            assert np.array_equal(edges(topology_of(source)["0"]), mask.numpy())
+    layer.get_buffer(name).copy_(held(~mask))
+    for source in (model, model.state_dict()):
+        assert np.array_equal(edges(topology_of(source)["0"]), ~mask.numpy())
+
+
 def test_orientation_of_unknown_modules_follows_the_bias():
     class Own(nn.Module):
         def __init__(self):

@@ -26,7 +26,7 @@ from topokit.nn.kinds import (
     weights_of,
 )
 from topokit.nn.layers import EdgeLayer
-from topokit.nn.masks import is_coded, is_mask, is_of_weights, says_mask, why_unread
+from topokit.nn.masks import inverted_note, is_coded, is_mask, is_of_weights, says_mask, why_unread
 
 __all__ = ["computed_name", "kept_edges", "layers_in", "parts_of", "topology_of_module"]
 
@@ -116,6 +116,9 @@ def topology_of_module(module: nn.Module) -> Topology:
                 if why:
                     notes.append(f"{layer} is left out ({why})")
                     continue
+                stored = part._parameters.get(f"{weight.leaf}_orig", stored)
+                if stored is not None and pattern.shape == stored.shape and pattern is not stored:
+                    notes += filter(None, [inverted_note(pattern, stored, layer)])
                 if is_coded(pattern):
                     notes.append(f"{layer} has integers, of which 0 is taken for a weight of 0")
                 if n := count_not_finite(pattern):

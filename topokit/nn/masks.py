@@ -11,7 +11,8 @@ import torch
 from topokit.foreign import check_bytes
 
 __all__ = [
-    "Masks", "is_coded", "is_mask", "is_of_weights", "says_mask", "why_unread", "zero_points",
+    "Masks", "inverted_note", "is_coded", "is_mask", "is_of_weights", "says_mask", "why_unread",
+    "zero_points",
 ]  # fmt: skip
 
 WORD = re.compile(r"[._]+")
@@ -113,6 +114,26 @@ def is_mask(tensor: torch.Tensor) -> bool:
     if tensor.dtype == torch.bool or tensor.is_meta or tensor.layout != torch.strided:
         return not tensor.is_meta
     return bool(((tensor == 0) | (tensor == 1)).all())
+
+
+def inverted_note(mask: torch.Tensor, weight: torch.Tensor, layer: str) -> str:
+    """Return a note if a mask is 1 exactly where the weight stored beside it is 0; "" otherwise.
+
+    Examples
+    --------
+    >>> mask, weight = torch.tensor([[True, False]]), torch.tensor([[0.0, 2.0]])
+    >>> inverted_note(mask, weight, "fc"), inverted_note(~mask, weight, "fc")
+    ('the mask of fc is 1 exactly where its weights are 0: it may say what is left out', '')
+    """
+    if any(t.is_meta or t.layout != torch.strided or t.is_quantized for t in (mask, weight)):
+        return ""
+    try:
+        inverted = torch.equal(mask != 0, weight == 0)
+    except (RuntimeError, NotImplementedError):  # a type that cannot be compared
+        return ""
+    mixed = bool((mask != 0).any()) and bool((mask == 0).any())
+    what = f"the mask of {layer} is 1 exactly where its weights are 0"
+    return f"{what}: it may say what is left out" if inverted and mixed else ""
 
 
 def is_coded(tensor: torch.Tensor) -> bool:

@@ -18,6 +18,7 @@ from topokit.nn.masks import (
     DEPTH,
     MASK_WORDS,
     Masks,
+    inverted_note,
     is_coded,
     is_mask,
     says_mask,
@@ -307,11 +308,12 @@ class _StateReader:
             return None
         if cells.shape != tensor.shape:
             try:
-                return torch.broadcast_to(cells, tensor.shape)
+                cells = torch.broadcast_to(cells, tensor.shape)
             except RuntimeError:
                 shapes = f"{tuple(cells.shape)} for {tuple(tensor.shape)}"
                 self.left_out.append(f"{layer} (its mask {mask!r} has shape {shapes})")
                 return None
+        self.notes += filter(None, [inverted_note(cells, tensor, printable(layer))])
         return cells
 
     def _computed(
