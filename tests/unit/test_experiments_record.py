@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from topokit.experiments.record import History, best_epoch
+from topokit.experiments.record import History, best_epoch, score_column
 from topokit.experiments.recorder import Recorder
 from topokit.experiments.rundir import RunDirectory
 from topokit.graph import EdgeUpdate, LayerGraph, same_edges, sample_absent, snapshots
@@ -112,6 +112,22 @@ def test_epochs_count_from_the_end_everywhere(tmp_path, rng):
 def test_the_best_epoch(accuracy, loss, best):
     frame = pd.DataFrame({"epoch": range(len(loss)), "test_accuracy": accuracy, "test_loss": loss})
     assert best_epoch(frame) == best
+
+
+@pytest.mark.parametrize(
+    ("columns", "chosen", "best"),
+    [
+        ({"train_acc": [0.1, 0.9, 0.5], "val_acc": [0.7, 0.1, 0.2]}, "val_acc", 0),
+        ({"Train accuracy": [0.1, 0.9, 0.5], "val_loss": [3, 2, 1]}, "val_loss", 2),
+        ({"train_loss": [3, 1, 2], "valid_err": [2, 3, 1]}, "valid_err", 2),
+        ({"train_loss": [3, 1, 2], "train_acc": [0.3, 0.5, 0.9]}, "train_acc", 2),
+        ({"accumulated_loss": [3, 1, 2]}, "accumulated_loss", 1),
+        ({"test_loss": [3, 1, 2], "val_acc": [0.9, 0.1, 0.2]}, "test_loss", 1),
+    ],
+)
+def test_runs_are_judged_by_samples_held_out_if_there_are_any(columns, chosen, best):
+    for frame in (pd.DataFrame(columns), pd.DataFrame(dict(reversed(columns.items())))):
+        assert (score_column(frame), best_epoch(frame)) == (chosen, best)
 
 
 def test_no_best_epoch_without_numbers():

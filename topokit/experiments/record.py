@@ -47,7 +47,8 @@ def score_column(epochs: pd.DataFrame) -> str | None:
     """Return the column by which the epochs of a run are judged.
 
     It is the first of ``test_accuracy``, ``test_loss``, the other columns of accuracies (``acc`` in
-    the name) and the other columns of losses or errors that has a finite number.
+    the name) and those of losses or errors (``loss`` or ``err``) that has a finite number. Columns
+    with ``train`` in their name come after all others.
 
     Parameters
     ----------
@@ -65,18 +66,23 @@ def score_column(epochs: pd.DataFrame) -> str | None:
     'val_acc'
     >>> score_column(pd.DataFrame({"test_accuracy": [np.nan], "test_loss": [3.0]}))
     'test_loss'
+    >>> score_column(pd.DataFrame({"train_acc": [0.9], "val_loss": [0.5]}))
+    'val_loss'
     """
     names = [str(name) for name in epochs.columns]
-    wanted = [
-        *("test_accuracy", "test_loss"),
-        *(name for name in names if "acc" in name.lower()),
-        *(name for name in names if "loss" in name.lower() or "err" in name.lower()),
-    ]
+    others = [name for name in names if "acc" in name.lower() or _is_loss(name)]
+    others.sort(key=lambda name: ("train" in name.lower(), _is_loss(name)))
+    wanted = ["test_accuracy", "test_loss", *others]
     for name in wanted:
         numbers = name in names and pd.api.types.is_numeric_dtype(epochs[name])
         if numbers and np.isfinite(epochs[name].to_numpy(float)).any():
             return name
     return None
+
+
+def _is_loss(name: str) -> bool:
+    """Return whether lower numbers of a column are better."""
+    return "loss" in name.lower() or "err" in name.lower()
 
 
 def best_epoch(epochs: pd.DataFrame) -> int:
@@ -113,7 +119,7 @@ def best_epoch(epochs: pd.DataFrame) -> int:
             f"expected an epoch with a test accuracy or loss, got {len(epochs)} rows of columns "
             f"{', '.join(map(str, epochs.columns)) or 'none'}"
         )
-    scores = epochs[column].to_numpy(float) * (1 if "acc" in column.lower() else -1)
+    scores = epochs[column].to_numpy(float) * (-1 if _is_loss(column) else 1)
     return int(np.argmax(np.where(np.isfinite(scores), scores, -np.inf)))
 
 
