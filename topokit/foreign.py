@@ -15,9 +15,10 @@ import stat
 import struct
 import unicodedata
 import zipfile
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -83,6 +84,16 @@ class Reading:
             more = f" and {len(found) - 6} more" if len(found) > 6 else ""
             self.notes.append(
                 f"weights that are nan or infinite count as edges: {', '.join(found[:6])}{more}"
+            )
+
+    def note_order(self, shapes: Sequence[tuple[int, int]]) -> None:
+        """Note that layers, given as (n_out, n_in), would follow each other the other way round."""
+        pairs = list(pairwise(shapes))
+        follow = all(n_out == n_in for (n_out, _), (_, n_in) in pairs)
+        if self.transpose is None and not follow and all(a[1] == b[0] for a, b in pairs):
+            self.notes.append(
+                "each layer has as many inputs as the next one has outputs: say transpose=True "
+                "(--transpose) if rows are inputs, as in Keras and Flax"
             )
 
     def needs_none(self, what: str) -> None:

@@ -424,9 +424,28 @@ def _dense_layers(arrays: Mapping[str, Any], options: Reading) -> Topology:
     if weights:
         options.notes.append(f"{_some(weights)} read as weights: cells that are not zero are edges")
     options.note_not_finite(not_finite)
+    if all(arrays[name].ndim == 2 for name in topology):
+        options.note_order([graph.shape for graph in topology.values()])
+    turned = [name for name in topology if _channels_last(arrays[name].shape)]
+    if turned:
+        options.notes.append(
+            f"{_some(turned)} read as (outputs, inputs, kernel), as in torch; of arrays (kernel, "
+            "inputs, outputs), as in Keras and Flax, save numpy.moveaxis(array, (-1, -2), (0, 1))"
+        )
     if unused:
         options.notes.append(f"not read, as neither mask nor weights: {_some(unused)}")
     return topology
+
+
+def _channels_last(shape: tuple[int, ...]) -> bool:
+    """Return whether the first dimensions of an array are rather those of a kernel.
+
+    Examples
+    --------
+    >>> _channels_last((3, 3, 16, 32)), _channels_last((32, 16, 3, 3)), _channels_last((2, 4))
+    (True, False, False)
+    """
+    return len(shape) > 2 and max(shape[:-2]) < min(shape[-2:])
 
 
 def _some(names: Sequence[str], most: int = 6) -> str:

@@ -1,6 +1,7 @@
 """Files and state dicts from elsewhere: read rightly, or refused in one sentence."""
 
 import io
+import itertools
 import json
 import warnings
 import zipfile
@@ -191,6 +192,45 @@ def test_attention_is_read_alike_from_the_model_and_its_state():
 
 
 # --- orientation ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("widths", [(9, 7, 5, 4), (4, 4, 4, 6), (5, 8, 8)])
+def test_layers_that_follow_each_other_with_inputs_as_rows_are_noted(tmp_path, rng, widths):
+    shapes = list(itertools.pairwise(widths))
+    arrays = {f"d{i}": (rng.random(shape) < 0.5).astype(float) for i, shape in enumerate(shapes)}
+    np.savez(tmp_path / "in_out.npz", **arrays)
+    np.savez(tmp_path / "out_in.npz", **{name: array.T for name, array in arrays.items()})
+    state = {f"{name}.weight": torch.from_numpy(array) for name, array in arrays.items()}
+    straight = {name: tensor.t() for name, tensor in state.items()}
+    for source in (tmp_path / "in_out.npz", state):
+        with pytest.warns(ReadingNote, match=r"say transpose=True .* if rows are inputs"):
+            topology_of(source)
+        with warnings.catch_warnings(record=True) as noted:
+            warnings.simplefilter("always")
+            turned = topology_of(source, transpose=True)
+        assert all(same(turned[name], array.T) for name, array in arrays.items())
+        assert not any("transpose" in str(note.message) for note in noted)
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        for source in (tmp_path / "out_in.npz", straight):
+            topology_of(source)
+            topology_of(source, transpose=False)
+    assert not any("transpose" in str(note.message) for note in noted)
+
+
+def test_kernels_that_come_first_are_noted(tmp_path):
+    arrays = {"c1": np.ones((3, 3, 1, 16)), "c2": np.ones((3, 3, 16, 32)), "c3": np.ones((5, 8, 9))}
+    np.savez(tmp_path / "keras.npz", **arrays)
+    with pytest.warns(
+        ReadingNote, match=r"^c2, c3 read as \(outputs, inputs, kernel\), as in torch"
+    ):
+        topology_of(tmp_path / "keras.npz")
+    turned = {name: np.moveaxis(array, (-1, -2), (0, 1)) for name, array in arrays.items()}
+    np.savez(tmp_path / "torch.npz", **turned)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = topology_of(tmp_path / "torch.npz")
+    assert [graph.shape for graph in found.values()] == [(16, 9), (32, 144), (9, 40)]
 
 
 def test_orientation_is_shown_by_biases_or_asked_for(weight):

@@ -192,6 +192,7 @@ class _StateReader:
         self.coded: list[str] = []  # weights as integers
         self.zero_points = zero_points(state)
         self.owners: dict[Any, str] = {}  # the layer of each piece of memory
+        self.kernels = False  # whether a weight has more than two dimensions
         self.zeros = 0
         self.not_finite: dict[str, int] = {}
 
@@ -260,6 +261,7 @@ class _StateReader:
         """Add the pattern of a tensor of two or more dimensions."""
         if tensor.ndim < 2:
             return
+        self.kernels |= tensor.ndim > 2
         graph = self._graph(tensor, layer, input_first)
         if graph is not None:
             self._put(layer, graph)
@@ -465,6 +467,8 @@ class _StateReader:
         if note := low_rank_note(map(printable, self.topology)):
             self.notes.append(note)
         self.options.note_not_finite(self.not_finite)
+        if not self.kernels:
+            self.options.note_order([graph.shape for graph in self.topology.values()])
         self.left_out = list(dict.fromkeys(self.left_out))
         if self.left_out:
             self.notes.append(
