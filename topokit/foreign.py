@@ -14,6 +14,7 @@ import shlex
 import stat
 import struct
 import unicodedata
+import warnings
 import zipfile
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ __all__ = [
     "check_bytes",
     "check_units",
     "count_not_finite",
+    "note_matrices",
     "open_regular",
     "open_zip",
     "printable",
@@ -88,13 +90,8 @@ class Reading:
 
     def note_order(self, shapes: Sequence[tuple[int, int]]) -> None:
         """Note that layers, given as (n_out, n_in), would follow each other the other way round."""
-        pairs = list(pairwise(shapes))
-        follow = all(n_out == n_in for (n_out, _), (_, n_in) in pairs)
-        if self.transpose is None and not follow and all(a[1] == b[0] for a, b in pairs):
-            self.notes.append(
-                "each layer has as many inputs as the next one has outputs: say transpose=True "
-                "(--transpose) if rows are inputs, as in Keras and Flax"
-            )
+        if self.transpose is None and _follow_turned(shapes):
+            self.notes.append(f"{TURNED}: say transpose=True (--transpose) {INPUTS_AS_ROWS}")
 
     def needs_none(self, what: str) -> None:
         """Raise a ValueError if an option is given that `what` has no use for."""
@@ -102,6 +99,32 @@ class Reading:
             raise ValueError(f"no orientation to choose (transpose): {what} states its own")
         if self.entry is not None:
             raise ValueError(f"no entry {self.entry!r} to choose: {what} has no entries")
+
+
+TURNED = "each layer has as many inputs as the next one has outputs"
+INPUTS_AS_ROWS = "if rows are inputs, as in Keras, Flax and SET's sparse code"
+
+
+def _follow_turned(shapes: Sequence[tuple[int, int]]) -> bool:
+    """Return whether layers, given as (n_out, n_in), follow each other only the other way round.
+
+    Examples
+    --------
+    >>> _follow_turned([(784, 300), (300, 10)]), _follow_turned([(300, 784), (10, 300)])
+    (True, False)
+    >>> _follow_turned([(300, 300), (300, 300)]), _follow_turned([(784, 10)])
+    (False, False)
+    """
+    pairs = list(pairwise(shapes))
+    as_read = all(n_out == n_in for (n_out, _), (_, n_in) in pairs)
+    return not as_read and all(n_in == n_out for (_, n_in), (n_out, _) in pairs)
+
+
+def note_matrices(shapes: Sequence[tuple[int, int]]) -> None:
+    """Warn if matrices, read as (n_out, n_in), would follow each other the other way round."""
+    if _follow_turned(shapes):
+        words = f"{TURNED}: transpose the matrices {INPUTS_AS_ROWS}"
+        warnings.warn(words, ReadingNote, stacklevel=4)
 
 
 @contextmanager

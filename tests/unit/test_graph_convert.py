@@ -1,3 +1,6 @@
+import itertools
+import warnings
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -6,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.strategies import layer_graphs, topologies
+from topokit.foreign import ReadingNote
 from topokit.graph import LayerGraph, same_edges
 from topokit.graph.convert import (
+    as_topology,
     channel_graph,
     from_dense,
     from_networkx,
@@ -86,3 +91,16 @@ def test_defaults_of_a_graphml_file_that_networkx_has_read_apply(key):
         from_networkx(graph)
     graph.graph["node_default"] = {key: 0}
     assert from_networkx(graph) == LayerGraph.from_edge_ids([0, 1], (1, 2))
+
+
+@pytest.mark.parametrize("widths", [(9, 7, 5, 4), (4, 4, 6), (5, 8, 8)])
+def test_matrices_that_follow_each_other_with_inputs_as_rows_are_noted(rng, widths):
+    shapes = list(itertools.pairwise(widths))
+    turned = {f"w{i}": sp.csr_array(rng.random(shape) < 0.5) for i, shape in enumerate(shapes)}
+    straight = {name: sp.csr_array(matrix.T) for name, matrix in turned.items()}
+    with pytest.warns(ReadingNote, match="transpose the matrices if rows are inputs"):
+        assert as_topology(turned)["w0"].shape == shapes[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert as_topology(straight)["w0"].shape == shapes[0][::-1]
+        as_topology({"w0": turned["w0"]})

@@ -166,3 +166,14 @@ def test_the_legend_has_both_numbers_of_seeds_where_some_ended_earlier(runs, ax)
     mean_over_seeds(runs[~ended], ax=ax)
     words = [line.get_label() for line in ax.lines]
     assert words == ["a (n = 4)", "b (n = 2 to 4)", "c (n = 4)"]
+
+
+def test_epochs_of_one_run_are_not_taken_for_runs(runs, ax):
+    named = runs.assign(run=runs["arm"] + runs["seed"].astype(str))
+    for call in (
+        lambda frame: accuracy_against(frame, "gap", ax=ax),
+        lambda frame: arms_side_by_side(frame, ax=ax),
+    ):
+        with pytest.raises(ValueError, match="got 3 epochs of run a0; choose"):
+            call(named)
+        call(named[named["epoch"] == 2])

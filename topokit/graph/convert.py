@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
-from topokit.foreign import check_units, printable, read_arrays, refusals
+from topokit.foreign import check_units, note_matrices, printable, read_arrays, refusals
 from topokit.graph.files import write_atomic
 from topokit.graph.layergraph import LayerGraph, Topology, distinct
 from topokit.graph.networks import check_chain
@@ -787,6 +787,8 @@ def topology_and_previous(source: GraphLike) -> tuple[Topology, Topology | None]
         if all(isinstance(graph, LayerGraph) for graph in source.values()):
             return cast("Topology", source), None
         if all(_is_one_layer(graph) for graph in source.values()):
+            if all(map(sp.issparse, source.values())):
+                note_matrices([matrix.shape for matrix in source.values()])
             return {name: as_graph(graph) for name, graph in source.items()}, None
         if torch is not None and not any(_is_one_layer(graph) for graph in source.values()):
             return _read(source)

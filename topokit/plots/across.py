@@ -83,7 +83,7 @@ def accuracy_against(
     Raises
     ------
     ValueError
-        If a column is missing.
+        If a column is missing, or there are several epochs of a run.
 
     Examples
     --------
@@ -96,6 +96,7 @@ def accuracy_against(
     ('gap', ['a', 'b'])
     """
     _need(frame, (measure, outcome, arm))
+    _check_epochs(frame, arm)
     runs, ax = frame.dropna(subset=[measure, outcome]), axes(ax)
     arms = list(dict.fromkeys(runs[arm]))
     few = len(arms) <= LISTED
@@ -247,7 +248,8 @@ def arms_side_by_side(
     Raises
     ------
     ValueError
-        If a column is missing, or a published value is of no condition.
+        If a column is missing, there are several epochs of a run, or a published value is of no
+        condition.
 
     Examples
     --------
@@ -259,6 +261,7 @@ def arms_side_by_side(
     ['set', 'static']
     """
     _need(frame, (column, arm))
+    _check_epochs(frame, arm)
     seen = frame.dropna(subset=[column])
     arms = [str(name) for name in dict.fromkeys(seen[arm])]
     for name in published or {}:
@@ -315,6 +318,19 @@ def _need(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
         raise ValueError(
             f"expected columns {', '.join(columns)}, got {', '.join(there)} "
             f"without {', '.join(missing)}{'; ' if near else ''}{near}".rstrip()
+        )
+
+
+def _check_epochs(frame: pd.DataFrame, arm: str) -> None:
+    """Raise a ValueError if a frame has several epochs of a run, which are no independent runs."""
+    if not {"run", "epoch"} <= {*frame.columns}:
+        return
+    epochs = frame.groupby([arm, "run"], sort=False)["epoch"].nunique()
+    several = epochs[epochs > 1]
+    if len(several):
+        raise ValueError(
+            f"expected one row for each run, got {several.iloc[0]} epochs of run "
+            f"{several.index[0][1]}; choose one, as frame[frame['epoch'] == frame['epoch'].max()]"
         )
 
 
