@@ -99,3 +99,24 @@ def test_explored_fraction_follows_its_expectation():
 def test_explored_fraction_wants_one_shape():
     with pytest.raises(ValueError, match="expected graphs of one shape"):
         explored_fraction([layer((2, 2), 1, 0), layer((2, 3), 1, 0)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "updates", "message"),
+    [
+        ((100, 10, 30), 1, r"a drop fraction in \[0, 1\], got 30"),  # percent
+        ((100, 10, -0.3), 1, "a drop fraction"),
+        ((100, 10, float("nan")), 1, "a drop fraction"),
+        ((10, 100, 0.3), 1, "0 to 10 edges, got 100"),
+        ((100, -1, 0.3), 1, "0 to 100 edges, got -1"),
+        ((100, 10, 0.3), -1, "at least 0 updates, got -1"),
+    ],
+)
+def test_impossible_numbers_have_no_expectation(arguments, updates, message):
+    with pytest.raises(ValueError, match=message):
+        expected_explored_fraction(*arguments, updates=updates)
+    if "edges" in message:
+        n_cells, n_edges, _ = arguments
+        for before, after in ((n_edges, 5), (5, n_edges)):
+            with pytest.raises(ValueError, match=message):
+                expected_jaccard(before, after, n_cells)

@@ -113,11 +113,18 @@ def expected_jaccard(n_before: int, n_after: int, n_cells: int) -> float:
     float
         In [0, 1]; ``nan`` without edges.
 
+    Raises
+    ------
+    ValueError
+        If a number of edges is negative, or above that of the possible ones.
+
     Examples
     --------
     >>> round(expected_jaccard(100, 100, 1000), 6)      # p / (2 - p), p = 0.1
     0.052632
     """
+    _check_edges(n_before, n_cells)
+    _check_edges(n_after, n_cells)
     if n_cells == 0 or n_before + n_after == 0:
         return NAN
     both = n_before * n_after / n_cells
@@ -224,6 +231,12 @@ def expected_explored_fraction(
     float
         In [0, 1]; ``nan`` without possible edges.
 
+    Raises
+    ------
+    ValueError
+        If the number of edges is negative or above that of the possible ones, the share outside
+        [0, 1], or the number of updates negative.
+
     References
     ----------
     .. [1] Liu et al., ICML 2021.
@@ -233,12 +246,23 @@ def expected_explored_fraction(
     >>> round(expected_explored_fraction(100, 10, 0.3, updates=1), 6)
     0.129032
     """
+    _check_edges(n_edges, n_cells)
+    if not 0 <= drop_fraction <= 1:
+        raise ValueError(f"expected a drop fraction in [0, 1], got {drop_fraction}")
+    if not updates >= 0:
+        raise ValueError(f"expected at least 0 updates, got {updates}")
     if n_cells == 0:
         return NAN
     replaced = drop_fraction * n_edges
     vacant = n_cells - n_edges + replaced
     q = replaced / vacant if vacant > 0 else 0.0
     return 1 - (1 - n_edges / n_cells) * (1 - q) ** updates
+
+
+def _check_edges(n_edges: int, n_cells: int) -> None:
+    """Raise a ValueError unless a layer of `n_cells` possible edges can have `n_edges`."""
+    if not 0 <= n_edges <= n_cells:
+        raise ValueError(f"expected 0 to {n_cells} edges, got {n_edges}")
 
 
 def survival_curve(graphs: Iterable[LayerGraph]) -> NDArray[np.float64]:
