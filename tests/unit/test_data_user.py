@@ -392,3 +392,17 @@ def test_the_smallest_integer_has_an_absolute_value(tmp_path):
     both = np.concatenate([data.x_train, data.x_test])
     assert both.min() == -1
     assert both.max() == 38 / 128
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float32, np.int8])
+def test_samples_without_labels_are_read(tmp_path, rng, kind):
+    x, y = rng.random((20, 3)) < 0.5, np.full(20, -1, kind)
+    np.savez(tmp_path / "one.npz", x=x, y=y)
+    np.savez(tmp_path / "two.npz", x_train=x, y_train=y, x_test=x[:5], y_test=y[:5])
+    for name, n in (("one.npz", 16), ("two.npz", 20)):
+        data = load_data("npz", data_dir=tmp_path, rng=seeded(), path=name)
+        assert (data.n_classes, len(data.y_train)) == (0, n)
+        assert set(data.y_train) == set(data.y_test) == {-1}
+    y[::2] = 1  # a class called -1 is one
+    np.savez(tmp_path / "two.npz", x_train=x, y_train=y, x_test=x[:5], y_test=y[:5])
+    assert load_data("npz", data_dir=tmp_path, rng=seeded(), path="two.npz").n_classes == 2

@@ -51,7 +51,8 @@ def _classified(
 def _numbered(where: str, *labels: Any) -> tuple[Any, list[NDArray[np.int64]]]:
     """Return the classes in order, and the number of the class of each sample, part by part.
 
-    White space around a label is none of it.
+    White space around a label is none of it. Where all labels are -1 there are no classes, and the
+    number of each sample is -1.
 
     Raises
     ------
@@ -71,10 +72,12 @@ def _numbered(where: str, *labels: Any) -> tuple[Any, list[NDArray[np.int64]]]:
             raise ValueError(
                 f"{where}: expected classes as labels, got numbers such as {strange[0]}"
             )
-    if classes.size < 2 or classes.size > max(2, len(y) // 2):
+    if not all(words) and np.array_equal(classes, [-1]):
+        classes, codes = classes[:0], codes - 1
+    elif classes.size < 2 or classes.size > max(2, len(y) // 2):
         raise ValueError(
             f"{where}: expected 2 to {max(2, len(y) // 2)} classes among {len(y)} labels, "
-            f"got {classes.size}"
+            f"got {classes.size}; of samples without labels these are all -1"
         )
     ends = np.cumsum([len(part) for part in labels])[:-1]
     return classes, np.split(codes, ends)
@@ -448,7 +451,8 @@ def npz(
         Used for the split, if the file has none, and for subsets.
     path : str
         A file with arrays `x` (n, features) and `y` (n,), or `x_train`, `y_train`, `x_test` and
-        `y_test`. Further axes of x are flattened. Relative paths as for `csv`.
+        `y_test`. Further axes of x are flattened. Samples without labels, for Boltzmann machines,
+        have -1 throughout in y. Relative paths as for `csv`.
     n_train, n_test : int, optional
         Sizes of the parts, stratified; if the file has no split, by default a fifth is the test
         part.
