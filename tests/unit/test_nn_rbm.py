@@ -19,6 +19,9 @@ from topokit.nn.rbm import (
     sample_units,
     set_rbm,
 )
+from topokit.rules.drop import smallest_magnitude
+from topokit.rules.grow import uniform
+from topokit.rules.rewire import UpdateRule
 
 EDGES = [0, 2, 3, 5, 6, 9, 11]  # of 12
 
@@ -104,6 +107,25 @@ def test_the_captured_batch_gives_the_gradient_of_absent_edges(rng):
     view = rbm.fc1.view()
     full = (view.output_grad.T @ view.inputs).reshape(-1)
     np.testing.assert_allclose(full[EDGES], rbm.fc1.values.grad.numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 2.0])
+def test_rules_see_the_units_that_the_machine_learns_from(rng, threshold):
+    rbm, seen = small(rng, threshold=threshold), []
+
+    def grow(view, occupied, n, rng):
+        seen.append(view)
+        return uniform(view, occupied, n, rng)
+
+    x = torch.from_numpy(rng.integers(0, 4, (7, 4)) / 1.0)  # counts
+    optimizer = torch.optim.SGD(rbm.parameters(), lr=0.0)
+    rule = UpdateRule(smallest_magnitude, grow, needs=("activations",))
+    attach(rbm, optimizer, rule, every=1, samples=x, rng=rng)
+    rbm.batch_loss(x).backward()
+    outputs = rbm(rbm.binary(x)).detach().numpy()
+    optimizer.step()
+    assert np.array_equal(seen[0].inputs, rbm.binary(x).numpy())
+    np.testing.assert_allclose(seen[0].outputs, outputs)
 
 
 def test_reconstruction_error_draws_nothing(rng):

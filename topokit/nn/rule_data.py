@@ -407,8 +407,9 @@ class RuleData:
     def _activations(self) -> dict[str, dict[str, list[Any]]]:
         """Return inputs and outputs of sparse layers, batch by batch, if the rule looks at them.
 
-        They are those of the last batch, or of all samples, which are run through the model. If the
-        last layer computes class scores, its outputs are their softmax.
+        They are those of the last batch, or of all samples, which are run through the model; those
+        of a Boltzmann machine as the zeros and ones that it learns from. If the last layer computes
+        class scores, its outputs are their softmax.
         """
         if "activations" not in self.needs:
             return {}
@@ -424,11 +425,13 @@ class RuleData:
         self.model.eval()
         hooks = watch_models(_called(self.model, self.layers))
         called = set(kept)
+        binary: Any = getattr(self.model, "binary", None)  # of a model with a loss of its own
+        binary = binary if hasattr(self.model, "batch_loss") else None
         with torch.no_grad():
             for batch in self.samples.split(FORWARD_BATCH):
                 for layer in self.layers.values():
                     layer._keep_calls(Calls(every=True))
-                self.model(batch)
+                self.model(batch if binary is None else binary(batch))
                 for name, layer in self.layers.items():
                     found = layer.captured()
                     called -= set() if found else {name}
