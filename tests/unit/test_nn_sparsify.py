@@ -1,7 +1,9 @@
 """What `sparsify` keeps, what it names, and the report."""
 
 import copy
+import functools
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from torch.nn.utils import parametrizations, prune
 
 import topokit as tk
 from topokit.graph import same_edges
-from topokit.nn import SparsifyWarning, sparse_layers, sparsity_report
+from topokit.nn import SparseLinear, SparsifyWarning, sparse_layers, sparsity_report
 from topokit.nn.sparsity import LayerSparsity
 
 
@@ -467,3 +469,109 @@ def test_a_model_is_reported_trained_rewired_measured_and_plotted(name):
     twin = copy.deepcopy(model).eval()
     with torch.no_grad():
         torch.testing.assert_close(twin(x), model.eval()(x))
+
+
+class Pair(NamedTuple):
+    """A layer and its activation, as code keeps them together."""
+
+    layer: nn.Module
+    activation: nn.Module
+
+
+def in_list(first, last):
+    return [first, torch.relu, last]
+
+
+def in_tuple(first, last):
+    return (first, (torch.relu, last))
+
+
+def in_named_tuple(first, last):
+    return [Pair(first, torch.relu), last]
+
+
+def in_dict(first, last):
+    return {"all": [first, torch.relu, last]}
+
+
+def as_methods(first, last):
+    return [first.forward, torch.relu, last.__call__]
+
+
+def as_partial(first, last):
+    return [functools.partial(nn.Module.__call__, first), torch.relu, functools.partial(last)]
+
+
+def in_hidden_module(first, last):
+    return [nn.Sequential(first, nn.ReLU(), last)]  # within a list: no child of the model
+
+
+HOLDERS = [
+    in_list, in_tuple, in_named_tuple, in_dict, as_methods, as_partial, in_hidden_module,
+]  # fmt: skip
+
+
+class Holding(nn.Module):
+    """A model whose forward calls what an attribute holds beside the children."""
+
+    def __init__(self, holder):
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 6), nn.Linear(6, 3)
+        self.steps = holder(self.first, self.last)
+
+    def forward(self, x, steps=None):
+        steps = self.steps if steps is None else steps
+        for step in steps.values() if isinstance(steps, dict) else steps:
+            x = self(x, step) if isinstance(step, list | tuple) else step(x)
+        return x
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_layers_are_replaced_wherever_the_model_holds_them(holder):
+    model = tk.sparsify(Holding(holder), density=0.5, init=None, rng=0)
+    x = torch.randn(4, 8)
+    expected = model.last(torch.relu(model.first(x)))
+    torch.testing.assert_close(model(x), expected)
+    model(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    dense = tk.densify(model)
+    torch.testing.assert_close(dense(x), expected)
+    dense(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in dense.parameters())
+    assert type(model.first) is SparseLinear
+
+
+def test_a_holder_stays_the_same_object():
+    model = Holding(in_list)
+    model.again, model.others = model.steps, {nn.ReLU(), model.first}
+    steps = model.steps
+    tk.sparsify(model, density=0.5, rng=0)
+    assert model.steps is steps is model.again
+    assert steps[0] is model.first
+    assert model.first in model.others
+
+
+class Tied(nn.Module):
+    """An autoencoder of which a layer stands in two places."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.ModuleList([nn.Linear(6, 6), nn.Linear(6, 6)])
+        self.decoder = nn.ModuleList([self.encoder[0], nn.Linear(6, 6)])
+
+
+@pytest.mark.parametrize(
+    ("choice", "sparse"),
+    [
+        ({"skip": ["decoder"]}, {"encoder.1"}),
+        ({"skip": ["decoder.0"]}, {"encoder.1", "decoder.1"}),
+        ({"skip": ["encoder"]}, {"decoder.1"}),
+        ({"only": ["decoder"]}, {"encoder.0", "decoder.1"}),
+        ({"only": ["decoder.?"], "skip": ["decoder.1"]}, {"encoder.0"}),
+        ({"only": ["encoder.0"]}, {"encoder.0"}),
+    ],
+)
+def test_a_shared_layer_is_chosen_by_each_of_its_names(choice, sparse):
+    model = tk.sparsify(Tied(), density=0.5, rng=0, **choice)
+    assert {name for name, m in model.named_modules() if isinstance(m, SparseLinear)} == sparse
+    assert model.encoder[0] is model.decoder[0]

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from topokit.nn.fused import Sequential
-from topokit.nn.kinds import check_module
+from topokit.nn.kinds import check_module, exchange_modules
 from topokit.nn.layers import EdgeLayer, sparse_layers
 from topokit.nn.rbm import SparseRBM
 
@@ -86,16 +86,13 @@ def densify(model: nn.Module, *, masks: bool = False) -> nn.Module:
                 "others, as torch.nn.utils.prune does; call prune.remove(layer, 'values') first"
             )
     model = copy.deepcopy(model)
-    dense = {
+    dense: dict[nn.Module, nn.Module] = {
         module: _dense(module, masks) for module in model.modules() if isinstance(module, EdgeLayer)
     }
     for module in list(model.modules()):
         if type(module) is Sequential:
             module.__class__ = nn.Sequential  # type: ignore[assignment]  # its base
-        for name, child in module._modules.items():
-            if child in dense:
-                module._modules[name] = dense[child]
-    return dense[model] if isinstance(model, EdgeLayer) else model
+    return exchange_modules(model, dense)
 
 
 def _dense(layer: EdgeLayer, masks: bool) -> nn.Module:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
-from collections.abc import Callable, Iterable
+import types
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +25,7 @@ __all__ = [
     "Weight",
     "check_module",
     "compressed_matrix",
+    "exchange_modules",
     "graph_of",
     "has_no_layers",
     "joined",
@@ -406,3 +409,73 @@ def linear_of(
     if bias is not None:
         layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=trained[1])
     return layer
+
+
+# --- modules in place of others -------------------------------------------------------------------
+
+_OF_MODULES = frozenset(nn.Module().__dict__)  # what torch keeps: parameters, children, hooks
+
+
+def exchange_modules(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """Put modules in place of others in a model, wherever its parts hold them; return the model.
+
+    That is as children, and in what a ``forward`` may also call: attributes that are lists, tuples,
+    sets, dicts, methods and partial functions, in any depth. A list that kept the old module would
+    go on computing with it, while the new one, whose parameters are trained, computes nothing.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Linear(2, 2))
+    >>> model.order = [model[0], ("first", model[0].forward)]
+    >>> _ = exchange_modules(model, {model[0]: nn.Linear(2, 2)})
+    >>> model.order[0] is model[0], model.order[1][1].__self__ is model[0]
+    (True, True)
+    """
+    exchanged: nn.Module = _exchanged(model, new, {})
+    return exchanged
+
+
+def _exchanged(value: Any, new: Mapping[nn.Module, nn.Module], seen: dict[int, Any]) -> Any:
+    """Return a value with other modules in it; lists, sets, dicts and modules stay themselves."""
+    if id(value) in seen:
+        return seen[id(value)]
+    if isinstance(value, nn.Module):
+        found = seen[id(value)] = new.get(value, value)
+        if found is value:
+            held = {k: v for k, v in value.__dict__.items() if k not in _OF_MODULES}
+            for name, child in _changed(value._modules.items(), new, seen):
+                value._modules[name] = child
+            for name, other in _changed(held.items(), new, seen):
+                value.__dict__[name] = other
+        return found
+    if isinstance(value, dict | list):
+        seen[id(value)] = value
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, other in _changed(pairs, new, seen):
+            value[key] = other
+    elif isinstance(value, set):
+        for old in [each for each in value if each in new]:
+            value.remove(old)
+            value.add(new[old])
+    elif isinstance(value, tuple):
+        parts = [_exchanged(part, new, seen) for part in value]
+        if any(a is not b for a, b in zip(parts, value, strict=True)):
+            return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    elif isinstance(value, types.MethodType):
+        owner = _exchanged(value.__self__, new, seen)
+        if owner is not value.__self__:
+            return getattr(owner, value.__name__, value)
+    elif isinstance(value, functools.partial):
+        given = (value.func, value.args, value.keywords)
+        function, args, keywords = (_exchanged(part, new, seen) for part in given)
+        if function is not value.func or args is not value.args:
+            return type(value)(function, *args, **keywords)
+    return value
+
+
+def _changed(
+    pairs: Iterable[tuple[Any, Any]], new: Mapping[nn.Module, nn.Module], seen: dict[int, Any]
+) -> list[tuple[Any, Any]]:
+    """Return the pairs of which `_exchanged` gives another value, with that value."""
+    after = [(key, old, _exchanged(old, new, seen)) for key, old in pairs]
+    return [(key, found) for key, old, found in after if found is not old]

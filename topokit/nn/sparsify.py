@@ -16,7 +16,14 @@ from topokit.graph import LayerGraph
 from topokit.nn import conv
 from topokit.nn.attention import SparseMultiheadAttention, dense_only
 from topokit.nn.fused import fuse
-from topokit.nn.kinds import Weight, check_module, joined, linear_of, weights_of
+from topokit.nn.kinds import (
+    Weight,
+    check_module,
+    exchange_modules,
+    joined,
+    linear_of,
+    weights_of,
+)
 from topokit.nn.layers import INITS, SparseLinear, initial_values
 from topokit.nn.recurrent import SparseRecurrent, SparseRecurrentCell
 from topokit.nn.sparsity import (
@@ -73,8 +80,9 @@ def sparsify(
         ones. Exactly one of `density` and `epsilon` is required.
     only, skip : collection of str
         Layers to replace, and those of them to leave dense: names as in ``named_modules()``, or
-        patterns such as ``"encoder.*.linear?"``. A container's name selects all layers in it;
-        layers within attention and recurrent modules have the names given below.
+        patterns such as ``"encoder.*.linear?"``. A container's name selects all layers in it, and
+        of a layer that stands in several places each name does; layers within attention and
+        recurrent modules have the names given below.
     init : str or None
         New values, a name of `topokit.nn.INITS`; None keeps the dense weights of the edges.
     kernel : {"auto", "csr", "dense"}
@@ -115,7 +123,8 @@ def sparsify(
     Other modules stay dense: subclasses, whose forward may differ; weights that two modules share;
     pruned, parametrized or normalised weights (weight norm); layers not yet initialised. Values and
     biases are trained where the dense parameters were, frozen ones stay frozen. Forward and
-    backward hooks, dtype, device, mode and names stay. Biases keep their values. A module that
+    backward hooks, dtype, device, mode and names stay. Biases keep their values. Lists, dicts and
+    methods that the model keeps beside its children hold the new layers, too. A module that
     reads the weight of a layer in place of calling it (as attention in torchvision's Swin does)
     gets a dense copy, with gradients at the edges: right, but without the saving. A
     ``torch.nn.Sequential`` with a sparse linear layer before a ReLU becomes a
@@ -144,7 +153,8 @@ def sparsify(
     make = _generator(generator) if isinstance(generator, str) else generator
     modules = dict(model.named_modules())
     candidates = _candidates(modules)
-    _check_names((*only, *skip), modules, candidates)
+    aliases = _aliases(model)
+    _check_names((*only, *skip), aliases, candidates)
     shared = shared_parameters(model)
     reasons: dict[str, str] = {}
     stayed: dict[str, str] = {}
@@ -153,9 +163,10 @@ def sparsify(
         chosen = []
         for layer in layers:
             full = joined(name, layer.layer)
-            if not _within(full, only):
+            every = [joined(alias, layer.layer) for alias in aliases[name]]
+            if not any(_within(each, only) for each in every):
                 reasons[full] = "not among `only`"
-            elif _within(full, skip):
+            elif any(_within(each, skip) for each in every):
                 reasons[full] = "in `skip`"
             else:
                 chosen.append(layer)
@@ -181,11 +192,7 @@ def sparsify(
             "expected a model with layers that can be replaced (such as torch.nn.Linear or Conv2d) "
             "and are not skipped" + (f"; {_listed(stayed)}" if stayed else ", got none")
         )
-    for module in list(model.modules()):
-        for child_name, child in module._modules.items():
-            if child in replaced:
-                module._modules[child_name] = replaced[child]
-    model = replaced.get(model, model)
+    model = exchange_modules(model, replaced)
     dense_only(model)
     fuse(model)
     made = sparsity_report(model, reasons=reasons)
@@ -209,11 +216,25 @@ def _candidates(modules: Mapping[str, nn.Module]) -> dict[str, list[DenseLayer]]
     return found
 
 
+def _aliases(model: nn.Module) -> dict[str, list[str]]:
+    """Return all names of each module, which may stand in several places, by the first of them."""
+    names: dict[nn.Module, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        names.setdefault(module, []).append(name)
+    return {every[0]: every for every in names.values()}
+
+
 def _check_names(
-    names: Iterable[str], modules: Mapping[str, nn.Module], candidates: Mapping[str, Any]
+    names: Iterable[str], aliases: Mapping[str, list[str]], candidates: Mapping[str, Any]
 ) -> None:
     """Raise a ValueError for a name or pattern that no module or layer has."""
-    inner = {joined(name, each.layer) for name, layers in candidates.items() for each in layers}
+    modules = [alias for every in aliases.values() for alias in every]
+    inner = {
+        joined(alias, each.layer)
+        for name, layers in candidates.items()
+        for each in layers
+        for alias in aliases[name]
+    }
     known = [*modules, *sorted(inner - set(modules))]
     for name in names:
         if not any(fnmatchcase(each, name) for each in known):
