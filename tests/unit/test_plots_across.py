@@ -1,4 +1,5 @@
 import itertools
+import re
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from scipy import stats
 from topokit.experiments.statistics import mean_interval, rank_correlation
 from topokit.plots import ACROSS_PLOTS
 from topokit.plots.across import accuracy_against, arms_side_by_side, mean_over_seeds
+from topokit.plots.summary import summary_across
 
 
 @pytest.fixture
@@ -177,3 +179,38 @@ def test_epochs_of_one_run_are_not_taken_for_runs(runs, ax):
         with pytest.raises(ValueError, match="got 3 epochs of run a0; choose"):
             call(named)
         call(named[named["epoch"] == 2])
+
+
+PLOTS = {
+    "mean_over_seeds": lambda frame, ax: mean_over_seeds(frame, ax=ax),
+    "summary_across": lambda frame, ax: summary_across(frame, ax=ax),
+    "accuracy_against": lambda frame, ax: accuracy_against(
+        frame[frame["epoch"] == 2], "gap", ax=ax
+    ),
+    "arms_side_by_side": lambda frame, ax: arms_side_by_side(frame[frame["epoch"] == 2], ax=ax),
+}
+
+
+@pytest.mark.parametrize("name", PLOTS)
+@pytest.mark.parametrize("column", ["rule.drop_fraction", "data.name", "layer"])
+def test_cells_of_a_grid_are_not_taken_for_seeds(runs, ax, name, column):
+    values = {"rule.drop_fraction": (0.1, 0.3)}.get(column, ("one", "other"))
+    frame = pd.concat([runs.assign(**{column: value}) for value in values], ignore_index=True)
+    words = f"got 2 of seed 0 of a that differ in {column}; choose one, as "
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+        PLOTS[name](frame, ax)
+    assert f"frame[frame[{column!r}] == {values[0]!r}]" in str(caught.value)
+    PLOTS[name](frame[frame[column] == values[0]], ax)
+    both = frame.assign(arm=frame["arm"] + " " + frame[column].astype(str))
+    PLOTS[name](both, Figure().add_subplot())
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_run_that_comes_twice_does_not_count_twice(runs, ax, name):
+    with pytest.raises(ValueError, match="got 2 of seed 0 of a; choose one"):
+        PLOTS[name](pd.concat([runs, runs]), ax)
+    named = runs.assign(run=runs["arm"] + runs["seed"].astype(str)).drop(columns="seed")
+    with pytest.raises(ValueError, match="got 2 of run a0 of a; choose one"):
+        PLOTS[name](pd.concat([named, named]), ax)
+    PLOTS[name](named.drop(columns="run"), ax)
+    PLOTS[name](runs.assign(seed=np.nan), Figure().add_subplot())

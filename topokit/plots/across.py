@@ -33,7 +33,7 @@ from topokit.tables import hint
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["accuracy_against", "arms_side_by_side", "mean_over_seeds"]
+__all__ = ["accuracy_against", "arms_side_by_side", "check_seeds", "mean_over_seeds"]
 
 LISTED = 7  # conditions with a colour and marker each; if there are more, points are named
 
@@ -83,7 +83,8 @@ def accuracy_against(
     Raises
     ------
     ValueError
-        If a column is missing, or there are several epochs of a run.
+        If a column is missing, there are several epochs of a run, or a column ``seed`` has a seed
+        of a condition several times, as in several cells of a grid.
 
     Examples
     --------
@@ -97,6 +98,7 @@ def accuracy_against(
     """
     _need(frame, (measure, outcome, arm))
     _check_epochs(frame, arm)
+    check_seeds(frame.dropna(subset=[measure, outcome]), [arm])
     runs, ax = frame.dropna(subset=[measure, outcome]), axes(ax)
     arms = list(dict.fromkeys(runs[arm]))
     few = len(arms) <= LISTED
@@ -171,7 +173,8 @@ def mean_over_seeds(
     Raises
     ------
     ValueError
-        If a column is missing.
+        If a column is missing, or a column ``seed`` (without it, ``run``) has a seed of a condition
+        several times at one epoch, as in several cells of a grid.
 
     Examples
     --------
@@ -184,7 +187,9 @@ def mean_over_seeds(
     [0.55, 0.8]
     """
     _need(frame, ("epoch", column, arm))
-    seen, ax = frame.dropna(subset=[column]), axes(ax)
+    seen = frame.dropna(subset=[column])
+    check_seeds(seen, [arm, "epoch"])
+    ax = axes(ax)
     for i, name in enumerate(dict.fromkeys(seen[arm])):
         epochs = seen[seen[arm] == name].groupby("epoch")[column]
         found = {epoch: mean_interval(values.to_numpy(float)) for epoch, values in epochs}
@@ -248,7 +253,8 @@ def arms_side_by_side(
     Raises
     ------
     ValueError
-        If a column is missing, there are several epochs of a run, or a published value is of no
+        If a column is missing, there are several epochs of a run, a column ``seed`` has a seed of a
+        condition several times, as in several cells of a grid, or a published value is of no
         condition.
 
     Examples
@@ -263,6 +269,7 @@ def arms_side_by_side(
     _need(frame, (column, arm))
     _check_epochs(frame, arm)
     seen = frame.dropna(subset=[column])
+    check_seeds(seen, [arm])
     arms = [str(name) for name in dict.fromkeys(seen[arm])]
     for name in published or {}:
         if name not in arms:
@@ -332,6 +339,40 @@ def _check_epochs(frame: pd.DataFrame, arm: str) -> None:
             f"expected one row for each run, got {several.iloc[0]} epochs of run "
             f"{several.index[0][1]}; choose one, as frame[frame['epoch'] == frame['epoch'].max()]"
         )
+
+
+def check_seeds(frame: pd.DataFrame, by: list[str]) -> None:
+    """Raise a ValueError if a seed comes several times in one condition (and epoch).
+
+    Such rows are runs of several cells of a grid, several data sets or layers, or one run twice: no
+    independent runs of one condition, over which a mean has an interval.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> check_seeds(pd.DataFrame({"arm": ["a", "a", "b"], "seed": [0, 1, 0]}), ["arm"])
+    """
+    key = next((name for name in ("seed", "run") if name in frame and name not in by), None)
+    rows = frame if key is None else frame[frame[key].notna()]
+    if key is None or rows.empty:
+        return
+    groups = rows.groupby([*by, key], sort=False)
+    counts = groups.size()
+    if counts.max() == 1:
+        return
+    where: Any = counts.idxmax()
+    same = groups.get_group(where)
+    mine = rows[rows[by[0]] == where[0]]
+    rest = [name for name in frame.columns if name not in (*by, key, "run")]
+    here, in_all = same[rest].nunique(), mine[rest].nunique()
+    told = [name for name in rest if here[name] > 1 and in_all[name] <= len(same)]
+    differing = f" that differ in {', '.join(map(str, told))}" if told else ""
+    example = f", as frame[frame[{told[0]!r}] == {same[told[0]].tolist()[0]!r}]," if told else ""
+    raise ValueError(
+        f"expected one row for each {key} of a condition{' and epoch' if by[1:] else ''}, got "
+        f"{len(same)} of {key} {where[-1]} of {where[0]}{differing}; choose one{example} or give "
+        "each its own name in the column of conditions"
+    )
 
 
 def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:

@@ -19,7 +19,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from topokit.experiments.record import History, RunLike, as_run, conditions, score_column
 from topokit.measures.degree import degrees_of
-from topokit.plots.across import mean_over_seeds
+from topokit.plots.across import check_seeds, mean_over_seeds
 from topokit.plots.history import (
     accuracy_over_epochs,
     layer_of,
@@ -202,8 +202,8 @@ def summary_across(
     ------
     ValueError
         If a run has no such layer, the scale is neither, or something is drawn in the axes
-        already; or a frame has no column ``epoch`` or
-        `arm`, or none of the columns that are drawn.
+        already; or a frame has no column ``epoch`` or `arm`, none of the columns that are drawn, or
+        several rows for one seed of a condition at one epoch, as of several cells of a grid.
 
     Examples
     --------
@@ -217,6 +217,8 @@ def summary_across(
         table = runs
     else:
         table, arm = runs_over_epochs(runs, layer=layer), "arm"
+        if not isinstance(runs, Mapping):  # runs of one condition differ in nothing but their seed
+            table = table.drop(columns=["run", "seed"])
     missing = [name for name in ("epoch", arm) if name not in table.columns]
     known = [c for c in table.columns if c in MEASURES or "accuracy" in c or c in ("test_loss",)]
     known = [c for c in known if table[c].notna().any()] if len(table) else known
@@ -227,6 +229,8 @@ def summary_across(
         )
     order = ["test_accuracy", *sorted(set(known) - set(MEASURES) - {"test_accuracy"}), *MEASURES]
     known = [name for name in order if name in known]
+    for name in known:
+        check_seeds(table.dropna(subset=[name]), [arm, "epoch"])
     most = table.groupby([arm, "epoch"]).size().max() if len(table) else 0
     title = "Means over seeds, 95 % intervals" if most > 1 else "Conditions, one run each"
     ax = _frame(ax, "summary_across", title)
@@ -293,7 +297,7 @@ def runs_over_epochs(
             scores = history.epochs.set_index("epoch")[column].rename(label)
             table = table.join(scores, how="outer")
         table = table.reset_index(names="epoch")
-        ids = {"arm": arm, "run": history.name, "seed": history.config.get("seed", 0)}
+        ids = {"arm": arm, "run": history.name, "seed": history.config.get("seed", np.nan)}
         tables.append(table.assign(**ids))
     found = pd.concat(tables, ignore_index=True)
     for name in MEASURES:
