@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from topokit.data.samples import SCALES, Data, scaled
+from topokit.data.samples import SCALES, Data, scaled, split
 
 
 def small(**changes):
@@ -106,3 +106,34 @@ def test_only_features_far_from_0_are_computed_otherwise(rng):
         for a, b in zip(alone, beside, strict=True):
             assert np.array_equal(a, b[:, :2])
             assert np.allclose(a[:, 0], b[:, 2], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "n_test"),
+    [
+        ([1, 30, 30], 12),
+        ([1, 1, 1, 1, 1, 20], 5),
+        ([1] * 10 + [2] * 10, 6),
+        ([2, 2, 2, 2], 4),  # none of a class may be left without, none of two be taken
+        ([3, 40], 40),
+    ],
+)
+def test_each_class_has_a_training_sample(sizes, n_test):
+    y = np.repeat(np.arange(len(sizes)), sizes)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        y = rng.permutation(y)
+        at = np.arange(len(y))
+        train, y_train, test, y_test = split("points", at, y, None, n_test, rng)
+        assert sorted([*train, *test]) == at.tolist()
+        assert len(test) == n_test
+        assert np.array_equal(y[train], y_train)
+        assert np.array_equal(y[test], y_test)
+        assert np.array_equal(np.unique(y_train), np.arange(len(sizes)))
+
+
+def test_a_test_part_that_takes_nearly_all_is_still_drawn(rng):
+    y = np.repeat([0, 1, 2], [1, 1, 4])
+    _, y_train, _, y_test = split("points", np.arange(6), y, None, 5, rng)
+    assert len(y_train) == 1
+    assert len(y_test) == 5

@@ -418,16 +418,26 @@ def read_npz(path: Path, *choices: Sequence[str]) -> dict[str, NDArray[Any]]:
 # --- splitting and scaling ---------------------------------------------------------------------
 
 
-def _pick(y: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return `n` positions in random order, stratified by class (largest remainders)."""
+def _pick(
+    y: NDArray[Any], n: int, rng: np.random.Generator, *, leave: int = 0
+) -> NDArray[np.int64]:
+    """Return `n` positions in random order, stratified by class (largest remainders).
+
+    Of each class at least `leave` are not taken, as far as `n` allows.
+    """
     classes, codes = np.unique(y, return_inverse=True)
-    shares = np.bincount(codes, minlength=classes.size) * (n / y.size)
+    sizes = np.bincount(codes, minlength=classes.size)
+    shares = sizes * (n / y.size)
     counts = np.floor(shares).astype(int)
     counts[np.argsort(counts - shares, kind="stable")[: n - counts.sum()]] += 1
+    most = sizes - leave
+    if n <= most.sum():  # what is over the most of a class is taken where most is left
+        counts = np.minimum(counts, most)
+        while missing := n - counts.sum():
+            room = np.flatnonzero(counts < most)
+            counts[room[np.argsort((counts - most)[room], kind="stable")[:missing]]] += 1
     # Positions by class from one sort, O(n log n); a search for each class is O(n * classes).
-    groups = np.split(
-        np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes, minlength=classes.size))[:-1]
-    )
+    groups = np.split(np.argsort(codes, kind="stable"), np.cumsum(sizes)[:-1])
     parts = [rng.permutation(group)[:count] for group, count in zip(groups, counts, strict=True)]
     return rng.permutation(np.concatenate(parts))
 
@@ -443,11 +453,11 @@ def split(
 ) -> tuple[Any, Any, Any, Any]:
     """Return disjoint, stratified parts of the data: x_train, y_train, x_test, y_test.
 
-    `n_train` None takes all samples outside the test part. Raises ValueError if there are not
-    enough samples.
+    Of each class at least one sample is left for training, as far as sizes allow. `n_train` None
+    takes all samples outside the test part. Raises ValueError if there are not enough samples.
     """
     check_count(name, "n_test", n_test, len(y) - 1)
-    test = _pick(y, n_test, rng)
+    test = _pick(y, n_test, rng, leave=1)
     left = np.ones(len(y), bool)
     left[test] = False
     rest = np.flatnonzero(left)
