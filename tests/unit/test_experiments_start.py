@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
+from topokit.data.samples import Data, scaled
+from topokit.experiments import preparation
 from topokit.experiments.config import load_recipe
 from topokit.experiments.loop import read_checkpoint
 from topokit.experiments.preparation import prepare_run, take_over
@@ -129,3 +132,40 @@ def test_weights_of_another_model_are_refused(folder):
     with pytest.raises(ValueError, match="is of another model: layer fc1 has other edges"):
         take_over(model, folder / "first", "signs")
     assert "run" in INITIAL_TOPOLOGIES
+
+
+COUNTS = np.random.default_rng(0).poisson(2.0, (60, 8)).astype(np.float32)
+BINARY = (np.random.default_rng(1).random((60, 8)) < 0.01).astype(np.float32)  # mostly zeros
+
+
+@pytest.mark.parametrize(
+    ("x", "scale", "threshold", "word"),
+    [
+        (COUNTS, "none", 0.5, None),
+        (COUNTS, "unit", 0.5, None),
+        (np.where(COUNTS > 6, 500, COUNTS), "unit", 0.5, "0"),  # few are half of it
+        (COUNTS / 20, "none", 0.5, "0"),
+        (sp.csr_array(COUNTS / 20), "none", 0.5, "0"),
+        (COUNTS + 1, "none", 0.5, "1"),
+        (sp.csr_array(COUNTS), "none", -0.5, "1"),
+        (COUNTS + 1, "none", 3.5, None),
+        (BINARY, "none", 0.5, None),
+        (sp.csr_array(BINARY), "none", 0.5, None),
+    ],
+)
+def test_data_on_one_side_of_the_threshold_are_named(
+    monkeypatch, caplog, x, scale, threshold, word
+):
+    x_train, x_test = scaled(x[:50], x[50:], scale, float(x.max()))
+    none = np.full(60, -1)
+    data = Data("counts", x_train, none[:50], x_test, none[50:], 0)
+    monkeypatch.setattr(preparation, "load_data", lambda *_, **__: data)
+    settings = {"model.widths": [8, 4], "data.name": "digits", "model.threshold": threshold}
+    with caplog.at_level("WARNING", logger="topokit.experiments"):
+        prepare_run(load_recipe("set_rbm_mnist").override(settings), None)
+    if word is None:
+        assert caplog.messages == []
+    else:
+        (message,) = caplog.messages
+        assert f"above the threshold {threshold:g} of the machine" in message
+        assert f"to which nearly all are {word}; set model.threshold or data.scale" in message

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import math
 import os
 import platform
 import shlex
@@ -149,10 +151,37 @@ def prepare_run(
     else:
         n_inputs = inputs_of(config.model.name, data.n_features, **config.model.params)
         check_widths(config, n_features=data.n_features, n_classes=n_classes, n_inputs=n_inputs)
+    if config.model.name in UNSUPERVISED:
+        options = inspect.signature(MODELS[config.model.name]).parameters
+        usual = options["threshold"].default if "threshold" in options else None
+        _note_one_sided(data, config.model.params.get("threshold", usual))
     if known is None:
         return Parts(data, rngs)
     checksum = data.checksum()
     return Parts(known.setdefault(checksum, data), rngs, checksum)
+
+
+ONE_SIDED = 0.02  # share of values on one side of a threshold from which that is said
+
+
+def _note_one_sided(data: Data, threshold: float | None) -> None:
+    """Log if nearly all numbers of the samples are on one side of a machine's threshold.
+
+    Zeros are left out where the others are above it, since binary data are mostly zeros.
+    """
+    if threshold is None:
+        return
+    x = data.x_train if isinstance(data.x_train, np.ndarray) else data.x_train.data
+    number = math.prod(data.x_train.shape)
+    above = int(np.count_nonzero(x > threshold)) + (number - x.size) * (threshold < 0)
+    given = int(np.count_nonzero(x))
+    if above < ONE_SIDED * given or number - above < ONE_SIDED * number:
+        share, word = above / number, "1" if 2 * above > number else "0"
+        _log.warning(
+            "%.3g %% of the values of data set %r are above the threshold %g of the machine, to "
+            "which nearly all are %s; set model.threshold or data.scale",
+            100 * share, data.name, threshold, word,
+        )  # fmt: skip
 
 
 def _layers(config: RunConfig, data: Data) -> dict[str, tuple[int, ...]]:
