@@ -115,11 +115,12 @@ def cyclic_lift(
         In [0, 1]; the order of the group is the nearest to 1 / density that the rule admits.
     rng : numpy.random.Generator
     shifts : {"multiplicative", "greedy", "random", "array"}
-        "multiplicative": products of random distinct numbers modulo a prime, no 4-cycles.
-        "greedy": random shifts that close no 4-cycle, any order. "random": any shifts, which
-        may close some.
-        "array": i j modulo a prime, the classical array code: no 4-cycles and yet a poor
-        expander.
+        "multiplicative": products of random distinct numbers modulo a prime, no 4-cycles unless
+        there are more blocks than shifts, at densities above about one over the root of the size.
+        "greedy": random shifts that close no 4-cycle as long as there are any, any order.
+        "random": any shifts, which may close some.
+        "array": i j modulo a prime, the classical array code: 4-cycles as "multiplicative" and yet
+        a poor expander.
     shuffle : {"none", "fan_in", "fan_out", "both"}
 
     Returns
@@ -133,7 +134,7 @@ def cyclic_lift(
 
     Notes
     -----
-    Guarantee: exact number of edges; no 4-cycle before topping up, where the degrees permit, unless
+    Guarantee: exact number of edges; no 4-cycle before topping up, unless a repair says so or
     shifts are "random".
     Cost: O(edges); "greedy" O(fan_in**2 fan_out**2) more.
 
@@ -156,6 +157,9 @@ def cyclic_lift(
     if shifts in ("multiplicative", "array"):
         h = min(primes_near(wanted), key=lambda p: abs(p - wanted))
     a, b = -(-n_in // h), -(-n_out // h)
+    if max(a, b) > h and min(a, b) > 1 and shifts in ("multiplicative", "array"):
+        # two blocks of one side are joined to more of the other than there are differences
+        note(f"4-cycles, as {max(a, b)} blocks are more than {h} shifts")
     if shifts == "multiplicative":
         table = products(a, b, Group(h), rng)
     elif shifts == "array":
@@ -269,12 +273,15 @@ def products(a: int, b: int, group: Group, rng: np.random.Generator) -> IntArray
 
 def _greedy_shifts(a: int, b: int, h: int, rng: np.random.Generator) -> IntArray:
     """Return random shifts, none that closes a 4-cycle as long as there are others."""
-    shifts = np.zeros((a, b), np.int64)
+    shifts, closed = np.zeros((a, b), np.int64), 0
     for i in range(a):
         for j in range(b):
             closing = (shifts[i, :j] - shifts[:i, :j] + shifts[:i, j : j + 1]) % h
             free = np.setdiff1d(np.arange(h), closing)
             shifts[i, j] = rng.choice(free) if free.size else rng.integers(h)
+            closed += free.size == 0
+    if closed:
+        note(f"4-cycles, as {closed} of {a * b} shifts had no other choice")
     return shifts
 
 

@@ -510,6 +510,8 @@ def x_net(
 ) -> LayerGraph:
     """X-Linear layer: each unit of the smaller side picks distinct partners at random.
 
+    Where both sides are equal, input units pick.
+
     Parameters
     ----------
     n_in, n_out : int
@@ -523,7 +525,8 @@ def x_net(
 
     Notes
     -----
-    Guarantee: exact number of edges; degrees of the smaller side within one.
+    Guarantee: exact number of edges; degrees of the smaller side within one, of the inputs where
+    both sides are equal.
     Cost: O(edges log edges).
 
     References
