@@ -42,6 +42,7 @@ from topokit.tables import check_parameters, choose, is_integer, is_number, need
 __all__ = ["SparseMLPClassifier", "SparseMLPRegressor"]
 
 BATCH = 2000
+NETWORK = ("generator", "epsilon", "density", "densities", "activation", "dropout")  # and widths
 
 
 class _SparseMLP(BaseEstimator):
@@ -246,6 +247,7 @@ class _SparseMLP(BaseEstimator):
     def _new_state(self, n_features: int, seed: int) -> TrainState:
         """Return a new network with its optimizer and random streams."""
         streams = [np.random.default_rng([seed, i]) for i in range(5)]
+        self._made = self._network()
         widths = [n_features, *self._hidden(), self._n_outputs]
         budget = {"epsilon": self.epsilon} if self.density is None else {"density": self.density}
         topology = generate(
@@ -272,12 +274,22 @@ class _SparseMLP(BaseEstimator):
                 "early stopping kept the model of the best epoch and nothing to go on from: "
                 "expected partial_fit of a new estimator, or of one fitted without early_stopping"
             )
+        for name, value in self._network().items():
+            made = getattr(self, "_made", {}).get(name, value)
+            need(value == made, name, f"{made!r}, of which the network is, or a new fit", value)
         kept = dict(self._training)
         model = kept["model"] = move(kept["model"], choose_device(self.device))
         optimizer = self._optimizer(model)
         load_optimizer(optimizer, kept.pop("optimizer"))
+        # the options are those of now, which may have been set since
+        optimizer.param_groups[0].update(momentum=self.momentum, weight_decay=self.weight_decay)
         dropout: Any = model.generator
         return TrainState(**kept, optimizer=optimizer, dropout=dropout)
+
+    def _network(self) -> dict[str, Any]:
+        """Return the parameters that the network is made from."""
+        own = {name: getattr(self, name) for name in NETWORK}
+        return {"hidden_layer_sizes": self._hidden(), **own}
 
     def _optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
         spec = OptimizerSpec(
@@ -517,7 +529,8 @@ class SparseMLPClassifier(ClassifierMixin, _SparseMLP):
         """Train one epoch on some samples, from where the last call (or `fit`) left off.
 
         The network is rewired after each call, or every `every` steps; `model_` is the network as
-        it was trained, before that. The learning rate is constant.
+        it was trained, before that. The learning rate is constant. Parameters that were set since
+        the last call hold from now on; those of the network cannot be changed.
 
         Parameters
         ----------
@@ -657,7 +670,8 @@ class SparseMLPRegressor(RegressorMixin, _SparseMLP):
         """Train one epoch on some samples, from where the last call (or `fit`) left off.
 
         The network is rewired after each call, or every `every` steps; `model_` is the network as
-        it was trained, before that. The learning rate is constant.
+        it was trained, before that. The learning rate is constant. Parameters that were set since
+        the last call hold from now on; those of the network cannot be changed.
 
         Parameters
         ----------

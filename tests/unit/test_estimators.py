@@ -355,3 +355,43 @@ def test_wrong_settings_of_early_stopping_are_refused(kind, params, message, dig
         pytest.skip("one sample can be held out of numbers")
     with pytest.raises(ValueError, match=message or "early_stopping: no samples to hold out"):
         model.fit(x, y)
+
+
+@pytest.mark.parametrize("kind", [SparseMLPClassifier, SparseMLPRegressor])
+def test_options_set_between_partial_fits_hold(kind):
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:100] / 16, y[:100]
+    start = {"classes": range(10)} if kind is SparseMLPClassifier else {}
+    one = kind(**{**TINY, "batch_size": 100}, rule="static", momentum=0.0, learning_rate=0.1)
+    one.partial_fit(X, y, **start)
+    before = one.model_.fc1.values.detach().clone()
+    heavy, pushed = copy.deepcopy(one), copy.deepcopy(one)
+    one.partial_fit(X, y)
+    heavy.set_params(weight_decay=0.5).partial_fit(X, y)
+    plain, decayed = (each.model_.fc1.values.detach() for each in (one, heavy))
+    torch.testing.assert_close(plain - decayed, 0.1 * (0.5 - 1e-4) * before)
+    pushed.set_params(momentum=0.5).partial_fit(X, y)
+    pushed.partial_fit(X, y)
+    one.partial_fit(X, y)
+    assert not torch.equal(pushed.model_.fc1.values, one.model_.fc1.values)
+
+
+@pytest.mark.parametrize("kind", [SparseMLPClassifier, SparseMLPRegressor])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"hidden_layer_sizes": (7,)}, {"density": 0.4}, {"epsilon": 3.0}, {"dropout": 0.5},
+        {"activation": "srelu"}, {"generator": "expander"}, {"densities": "erk"},
+    ],
+)  # fmt: skip
+def test_another_network_cannot_be_asked_of_partial_fit(kind, changed):
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:60] / 16, y[:60]
+    model = kind(**TINY).fit(X, y)
+    (name,) = changed
+    model.set_params(**changed)
+    with pytest.raises(ValueError, match=f"{name}: expected .* of which the network is, or a new"):
+        model.partial_fit(X, y)
+    model.set_params(**{name: clone(kind(**TINY)).get_params()[name]})
+    model.partial_fit(X, y)
+    pickle.loads(pickle.dumps(model)).partial_fit(X, y)

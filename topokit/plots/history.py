@@ -252,7 +252,8 @@ def turnover(
     """Plot the share of edges absent at the previously recorded epoch, a line for each layer.
 
     With a constant drop fraction the lines are level, a little below it; a falling line means that
-    a layer settles, and crosses at 0 are epochs in which no edge changed.
+    a layer settles, and crosses at 0 are epochs in which no edge changed. In a slice of a run the
+    previous epoch is still that of the run.
 
     Parameters
     ----------
