@@ -14,6 +14,7 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
+from topokit.foreign import check_bytes
 from topokit.graph import LayerGraph
 from topokit.nn.kernels.ops import composed, uncompiled
 
@@ -33,7 +34,9 @@ __all__ = [
     "low_rank_note",
     "matrix_of",
     "not_written",
+    "own_numbers",
     "read_only",
+    "thirds",
     "weights_of",
 ]
 
@@ -409,6 +412,38 @@ def linear_of(
     if bias is not None:
         layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=trained[1])
     return layer
+
+
+def thirds(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return the three equal parts of a tensor's rows.
+
+    Examples
+    --------
+    >>> [part.tolist() for part in thirds(torch.arange(6))]
+    [[0, 1], [2, 3], [4, 5]]
+    """
+    third = tensor.shape[0] // 3
+    whole = tensor.to_dense() if tensor.layout != torch.strided else tensor
+    return tuple(whole[i * third : (i + 1) * third] for i in range(3))
+
+
+def own_numbers(tensor: torch.Tensor) -> Any:
+    """Return a tensor as an array of numpy, after checking that it has its own memory.
+
+    Raises
+    ------
+    ValueError
+        If it is sparse or without numbers, or claims more of them than there is memory.
+
+    Examples
+    --------
+    >>> own_numbers(torch.arange(3)).tolist()
+    [0, 1, 2]
+    """
+    if tensor.layout != torch.strided or tensor.is_meta:
+        raise ValueError("a graph in tensors without numbers")
+    check_bytes(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
+    return tensor.cpu().numpy()
 
 
 # --- modules in place of others -------------------------------------------------------------------

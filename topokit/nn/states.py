@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,14 @@ from topokit.foreign import Reading, check_bytes, check_units, printable
 from topokit.graph import LayerGraph, Topology
 from topokit.graph.convert import from_coordinates, from_dense, stored_entries
 from topokit.nn.extract import count_not_finite, kept_edges
-from topokit.nn.kinds import BLOCKS, COMPRESSED, compressed_matrix, low_rank_note
+from topokit.nn.kinds import (
+    BLOCKS,
+    COMPRESSED,
+    compressed_matrix,
+    low_rank_note,
+    own_numbers,
+    thirds,
+)
 from topokit.nn.masks import (
     DEPTH,
     MASK_WORDS,
@@ -240,7 +247,7 @@ class _StateReader:
             )
             return
         if base == "in_proj_weight" and not input_first and cells.shape[0] % 3 == 0:
-            for part, piece in zip("qkv", _thirds(cells), strict=True):
+            for part, piece in zip("qkv", thirds(cells), strict=True):
                 self.add(f"{outer}{part}_proj", piece)
             return
         if re.fullmatch("[qkv]_proj_weight", base):
@@ -274,7 +281,7 @@ class _StateReader:
     def _stored(self, prefix: str) -> LayerGraph:
         """Return the graph that a topokit layer stores."""
         names = [f"{prefix}{name}" for name in ("indptr", "indices", "shape")]
-        indptr, indices, shape = (_numbers(self.state[name]) for name in names)
+        indptr, indices, shape = (own_numbers(self.state[name]) for name in names)
         self.used.update(names)
         try:
             n_out, n_in = (int(n) for n in shape)
@@ -288,7 +295,7 @@ class _StateReader:
         """Return the graph of a bit mask: eight cells a byte, the lowest bit first, by rows."""
         names = [f"{prefix}{name}" for name in ("bitmask", "shape", "compressed", "row_offsets")]
         self.used.update(names)
-        bits, shape = _numbers(self.state[names[0]]), _numbers(self.state[names[1]]).ravel()
+        bits, shape = own_numbers(self.state[names[0]]), own_numbers(self.state[names[1]]).ravel()
         sizes = [int(n) for n in shape]
         fits = len(sizes) == 2 and min(sizes) >= 0 and bits.dtype == np.uint8
         if not fits or bits.shape != (sizes[0], -(-sizes[1] // 8)):
@@ -442,24 +449,16 @@ class _StateReader:
                 f"square ones of which that cannot be told ({_some(self.either)}); say "
                 "transpose=True (--transpose) or transpose=False (--no-transpose) for all"
             )
-        if self.input_first:
-            self.notes.append(
-                f"read as (n_in, n_out), as their biases show: {_some(self.input_first)}"
-            )
-        if self.coded:
-            self.notes.append(
-                f"integers, of which 0 is taken for a weight of 0: {_some(self.coded)}"
-            )
-        if self.against:
-            self.notes.append(
-                f"read with transpose={self.options.transpose} against what their biases show: "
-                f"{_some(self.against)}"
-            )
-        if self.turned[True] and self.turned[False]:
-            self.notes.append(
-                "read as (n_in, n_out) like the others, without a bias that shows it: "
-                f"{_some(self.turned[False])}"
-            )
+        against = f"read with transpose={self.options.transpose} against what their biases show"
+        without = self.turned[False] if self.turned[True] else []
+        for words, names in (
+            ("read as (n_in, n_out), as their biases show", self.input_first),
+            ("integers, of which 0 is taken for a weight of 0", self.coded),
+            (against, self.against),
+            ("read as (n_in, n_out) like the others, without a bias that shows it", without),
+        ):
+            if names:
+                self.notes.append(f"{words}: {_some(names)}")
         if self.zeros:
             self.notes.append(
                 f"{self.zeros} stored entries of sparse tensors are zero; they are edges"
@@ -471,14 +470,11 @@ class _StateReader:
             self.options.note_order([graph.shape for graph in self.topology.values()])
         self.left_out = list(dict.fromkeys(self.left_out))
         if self.left_out:
-            self.notes.append(
-                f"left out: {'; '.join(self.left_out[:_MOST])}"
-                + (f" and {len(self.left_out) - _MOST} more" if len(self.left_out) > _MOST else "")
-            )
+            self.notes.append(f"left out: {_some(self.left_out, '; ')}")
         lost = {n: t for n, t in self.masks.entries.items() if n not in self.masks.used}
         lost |= self.masks.vectors
         if lost:
-            self.notes.append(f"masks that were not used: {_shaped(list(lost), lost)}")
+            self.notes.append(f"masks that were not used: {_shaped(lost, lost)}")
         rest = {
             key: tensor
             for key, tensor in self.state.items()
@@ -490,39 +486,22 @@ class _StateReader:
         if not self.topology and self.left_out:
             raise ValueError(f"no layer that can be read; {'; '.join(self.notes)}")
         if not self.topology:
-            has = _shaped(list(rest or self.state), self.state) or "no tensors"
+            has = _shaped(rest or self.state, self.state) or "no tensors"
             raise ValueError(
                 "no weights of layers (keys such as 'fc1.weight' with at least two dimensions) "
                 f"but {'; '.join([has, *self.notes])}"
             )
         if rest:
-            self.notes.append(f"not read, by its name no weight: {_shaped(list(rest), rest)}")
+            self.notes.append(f"not read, by its name no weight: {_shaped(rest, rest)}")
 
 
-def _thirds(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Return the three equal parts of a tensor's rows."""
-    third = tensor.shape[0] // 3
-    whole = tensor.to_dense() if tensor.layout != torch.strided else tensor
-    return tuple(whole[i * third : (i + 1) * third] for i in range(3))
-
-
-def _numbers(tensor: torch.Tensor) -> Any:
-    """Return a tensor as an array of numpy, after checking that it has its own memory."""
-    if tensor.layout != torch.strided or tensor.is_meta:
-        raise ValueError("a graph in tensors without numbers")
-    check_bytes(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
-    return tensor.cpu().numpy()
-
-
-def _some(names: Any) -> str:
-    """Return names separated by commas, the first few only."""
+def _some(names: Iterable[str], between: str = ", ") -> str:
+    """Return names one after the other, the first few only."""
     names = [printable(name) for name in names]
     more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-    return ", ".join(names[:_MOST]) + more
+    return between.join(names[:_MOST]) + more
 
 
-def _shaped(names: list[str], tensors: Mapping[str, torch.Tensor]) -> str:
+def _shaped(names: Iterable[str], tensors: Mapping[str, torch.Tensor]) -> str:
     """Return names with the shapes of their tensors, the first few only."""
-    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-    shown = (f"{printable(name)} {tuple(tensors[name].shape)}" for name in names[:_MOST])
-    return ", ".join(shown) + more
+    return _some(f"{name} {tuple(tensors[name].shape)}" for name in names)
