@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from topokit.foreign import ReadingNote
 from topokit.nn.sparsify import sparsify
@@ -364,3 +365,71 @@ def test_other_names_say_nothing_of_low_rank_factors():
         warnings.simplefilter("error")
         topology_of(nested(("flora", "explorable.a", "lo.ra")))
         topology_of(nested(("flora", "explorable.a", "lo.ra")).state_dict())
+
+
+def generator_of_images():
+    """Without biases, as that of DCGAN."""
+    return nn.Sequential(
+        nn.ConvTranspose2d(10, 8, 4, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.ConvTranspose2d(8, 4, 4, 2, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.ConvTranspose2d(4, 3, 4, 2, 1, bias=False), nn.Tanh(),
+    )  # fmt: skip
+
+
+def autoencoder():
+    return nn.Sequential(
+        nn.Conv1d(3, 6, 3, bias=False), nn.BatchNorm1d(6), nn.Conv1d(6, 9, 3, bias=False),
+        nn.ConvTranspose1d(9, 5, 3, bias=False), nn.GroupNorm(1, 5),
+        nn.ConvTranspose1d(5, 7, 3, bias=False), nn.InstanceNorm1d(7, affine=True),
+    )  # fmt: skip
+
+
+def pruned_generator():
+    model = generator_of_images()
+    for at in (0, 3):
+        prune.random_unstructured(model[at], "weight", 0.5)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [(generator_of_images, "0, 3"), (pruned_generator, "0, 3"), (autoencoder, "5")],
+)
+def test_kernels_of_transposed_convolutions_without_a_bias_are_noted(make, names):
+    state = make().state_dict()
+    words = rf"(^|; ){names}: read as \(n_out, n_in\), but by the normalisation after them rather"
+    with pytest.warns(ReadingNote, match=words):
+        topology_of(state)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "(.*; )?.*by the normalisation", ReadingNote)
+        turned = topology_of(state, transpose=True)
+        topology_of(state, transpose=False)
+    if make is generator_of_images:
+        assert turned == topology_of(make())
+
+
+class ConvolutionsFirst(nn.Module):
+    """As many write them: the layers by kind, not in the order in which they are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 4, 3, bias=False), nn.Conv2d(4, 8, 3, bias=False)
+        self.bn1, self.bn2 = nn.BatchNorm2d(4), nn.BatchNorm2d(8)
+
+
+def preactivated():
+    return nn.Sequential(
+        nn.BatchNorm2d(4), nn.Conv2d(4, 8, 1, bias=False), nn.BatchNorm2d(8),
+        nn.Conv2d(8, 6, 3, bias=False), nn.Flatten(), nn.Linear(6, 2),
+    )  # fmt: skip
+
+
+def depthwise():
+    return nn.Sequential(nn.Conv2d(4, 4, 3, groups=4, bias=False), nn.BatchNorm2d(4))
+
+
+@pytest.mark.parametrize("make", [ConvolutionsFirst, preactivated, depthwise])
+def test_ordinary_convolutions_are_not_taken_for_transposed_ones(make):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ReadingNote)
+        topology_of(make().state_dict())

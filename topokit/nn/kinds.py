@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import sys
 import types
@@ -14,7 +15,7 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from topokit.foreign import check_bytes
+from topokit.foreign import check_bytes, printable
 from topokit.graph import LayerGraph
 from topokit.nn.kernels.ops import composed, uncompiled
 
@@ -37,6 +38,7 @@ __all__ = [
     "own_numbers",
     "read_only",
     "thirds",
+    "transposed_note",
     "weights_of",
 ]
 
@@ -50,6 +52,11 @@ _NO_LAYERS: tuple[type[nn.Module], ...] = (
 _OF_TORCH = re.compile(r"in_proj_(weight|bias)$|(weight|bias)_(ih|hh|hr)($|_l\d)")
 
 _NAMED = 4  # layers in a note
+_KERNELS = ("weight", "weight_orig", "weight_v")
+_TURNED = (
+    "read as (n_out, n_in), but by the normalisation after them rather transposed convolutions, "
+    "(n_in, n_out); transpose=True (--transpose) turns all layers, and a model knows its own"
+)
 
 BLOCKS = (torch.sparse_bsr, torch.sparse_bsc)
 COMPRESSED = (torch.sparse_csr, torch.sparse_csc, *BLOCKS)
@@ -444,6 +451,37 @@ def own_numbers(tensor: torch.Tensor) -> Any:
         raise ValueError("a graph in tensors without numbers")
     check_bytes(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
     return tensor.cpu().numpy()
+
+
+def transposed_note(state: Mapping[str, torch.Tensor]) -> str:
+    """Return a note on layers of a state dict that are rather transposed convolutions; "" if none.
+
+    Their kernels are stored as (n_in, n_out, ...), which a bias would show. Where there is none, it
+    is a normalisation as the next part of the same module, with a number for each output; not
+    where several convolutions come first, whose normalisations follow together.
+
+    Examples
+    --------
+    >>> state = {"0.weight": torch.ones(4, 2, 3, 3), "1.weight": torch.ones(2)}
+    >>> transposed_note(state).partition(",")[0], transposed_note(dict([*state.items()][::-1]))
+    ('0: read as (n_out, n_in)', '')
+    """
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in state.items():
+        prefix, _, leaf = key.rpartition(".")
+        parts.setdefault(prefix, {})[leaf] = tensor
+    found, before = [], ""
+    for (name, own), (after, norm) in itertools.pairwise(parts.items()):
+        kernels = [t for leaf, t in own.items() if t.ndim > 2 and leaf in _KERNELS]
+        alike = name.rpartition(".")[0] == after.rpartition(".")[0]
+        if kernels and "bias" not in own and alike and name != before:
+            rows, columns = kernels[0].shape[:2]
+            units = {len(t) for t in norm.values() if t.ndim == 1}
+            if units == {columns} and rows != columns and all(t.ndim < 2 for t in norm.values()):
+                found.append(name)
+        before = after if kernels and alike else ""  # the part after a convolution
+    names = ", ".join(map(printable, found[:_NAMED])) + (" ..." if len(found) > _NAMED else "")
+    return f"{names}: {_TURNED}" if found else ""
 
 
 # --- modules in place of others -------------------------------------------------------------------

@@ -20,6 +20,7 @@ from topokit.nn.kinds import (
     low_rank_note,
     own_numbers,
     thirds,
+    transposed_note,
 )
 from topokit.nn.masks import (
     DEPTH,
@@ -463,8 +464,9 @@ class _StateReader:
             self.notes.append(
                 f"{self.zeros} stored entries of sparse tensors are zero; they are edges"
             )
-        if note := low_rank_note(map(printable, self.topology)):
-            self.notes.append(note)
+        found = [low_rank_note(map(printable, self.topology))]
+        found += [transposed_note(self.state)] if self.options.transpose is None else []
+        self.notes += filter(None, found)
         self.options.note_not_finite(self.not_finite)
         if not self.kernels:
             self.options.note_order([graph.shape for graph in self.topology.values()])
