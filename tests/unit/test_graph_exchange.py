@@ -144,3 +144,34 @@ def test_importing_topokit_imports_neither():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "numbered",
+    [
+        lambda layer, unit: unit,
+        lambda layer, unit: unit + 1,  # from 1
+        lambda layer, unit: 100 * layer + unit,  # through the network
+        lambda layer, unit: 3 * unit - 4,  # units that are not there left out
+        lambda layer, unit: str(unit + 1),
+    ],
+)
+def test_units_are_in_the_order_of_their_numbers(numbered, tmp_path):
+    drawn = np.random.default_rng(0)
+    whole = tk.to_networkx(NETWORK)
+    graph = nx.Graph()
+    for node in drawn.permutation(len(whole)).tolist():
+        data = whole.nodes[node]
+        graph.add_node(f"n{node}", **{**data, "unit": numbered(data["layer"], data["unit"])})
+    graph.add_edges_from((f"n{u}", f"n{v}") for u, v in whole.edges)
+    nx.write_graphml(graph, tmp_path / "t.graphml")
+    read = [graph, tk.load_topology(tmp_path / "t.graphml"), igraph.Graph.from_networkx(graph)]
+    assert all(as_topology(each) == NETWORK for each in read)
+
+
+def test_units_of_one_number_are_in_the_order_of_the_nodes():
+    graph = nx.Graph()
+    graph.add_nodes_from("ab", bipartite=0, unit=5)
+    graph.add_nodes_from("xy", bipartite=1, unit=5)
+    graph.add_edge("a", "y")
+    assert tk.from_networkx(graph).edge_ids.tolist() == [2]

@@ -331,8 +331,9 @@ def from_networkx(graph: nx.Graph) -> LayerGraph:
     graph : networkx.Graph
         Every node has the attribute ``bipartite``: 0 for input units, 1 for output units; or
         igraph's boolean ``type``, true for output units; or whole numbers ``layer``, as
-        `to_networkx` writes them. Units are numbered by the attribute ``unit`` if it numbers them,
-        or else in the order of iteration. Edge directions and attributes are ignored.
+        `to_networkx` writes them. Units are numbered in the order of the attribute ``unit`` where
+        those of a side have different whole numbers, from 0 or from 1, else in the order of
+        iteration. Edge directions and attributes are ignored.
 
     Raises
     ------
@@ -486,19 +487,17 @@ def _whole(value: Any) -> int | None:
 def _numbering(
     level: NDArray[np.int64], attributes: Sequence[Mapping[str, Any]]
 ) -> NDArray[np.int64]:
-    """Return each node's number among those of its layer: `unit`, or the order of the nodes."""
+    """Return each node's number among those of its layer: by `unit`, or the order of the nodes."""
     by_level = np.argsort(level, kind="stable")
-    starts = np.searchsorted(level[by_level], np.arange(level.max(initial=0) + 1))
-    order = np.empty(level.size, np.int64)
-    order[by_level] = np.arange(level.size) - starts[level[by_level]]
     given = _column(attributes, "unit")
     if given and None not in given:
         unit = np.array(given, np.int64)
-        widest = int(np.bincount(level).max())
-        if unit.min() >= 0 and unit.max() < widest:
-            ids = np.sort(level * widest + unit)
-            if np.array_equal(ids, level[by_level] * widest + order[by_level]):
-                return unit
+        by_unit = np.lexsort([unit, level])
+        same = (np.diff(unit[by_unit]) == 0) & (np.diff(level[by_unit]) == 0)
+        by_level = by_level if same.any() else by_unit
+    starts = np.searchsorted(level[by_level], np.arange(level.max(initial=0) + 1))
+    order = np.empty(level.size, np.int64)
+    order[by_level] = np.arange(level.size) - starts[level[by_level]]
     return order
 
 
