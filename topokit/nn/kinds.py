@@ -463,8 +463,10 @@ def transposed_note(state: Mapping[str, torch.Tensor]) -> str:
     Examples
     --------
     >>> state = {"0.weight": torch.ones(4, 2, 3, 3), "1.weight": torch.ones(2)}
-    >>> transposed_note(state).partition(",")[0], transposed_note(dict([*state.items()][::-1]))
-    ('0: read as (n_out, n_in)', '')
+    >>> transposed_note(state).split(", but")[0]
+    '0: read as (n_out, n_in)'
+    >>> transposed_note({**state, "0.bias": torch.ones(2)})  # which shows it
+    ''
     """
     parts: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in state.items():
