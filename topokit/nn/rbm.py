@@ -263,14 +263,11 @@ class SparseRBM(nn.Module):
     def binary(self, x: torch.Tensor) -> torch.Tensor:
         """Return samples, flattened, as zeros and ones: which values are above the threshold.
 
-        Raises
-        ------
-        ValueError
-            If a value is ``nan``.
+        A value that is ``nan`` stays so, and makes what is computed from it undefined.
         """
-        if x.is_floating_point() and bool(torch.isnan(x).any()):
-            raise ValueError("expected samples that are above a threshold or not, got nan")
-        return (x.flatten(1) > self.threshold).to(self.fc1.values.dtype)
+        x = x.flatten(1)
+        states = (x > self.threshold).to(self.fc1.values.dtype)
+        return torch.where(torch.isnan(x), math.nan, states) if x.is_floating_point() else states
 
     def _transposed(self) -> tuple[EdgeIndex, torch.Tensor]:
         """Return the index of the graph from hidden to visible units, and its edges' positions.
@@ -587,7 +584,7 @@ def log_likelihood(rbm: SparseRBM, x: torch.Tensor, log_z: float) -> float:
     Returns
     -------
     float
-        ``nan`` without samples.
+        ``nan`` without samples, or with a value that is ``nan``.
 
     Examples
     --------
