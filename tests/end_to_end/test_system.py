@@ -39,6 +39,7 @@ def a_run(tmp_path_factory):
 HANGUP = """
 import signal
 from topokit.cli import interrupts
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where nohup began the tests
 with interrupts.handled(lasting=True):
     try:
         signal.raise_signal(signal.SIGHUP)
