@@ -97,7 +97,6 @@ def accuracy_against(
     ('gap', ['a', 'b'])
     """
     _need(frame, (measure, outcome, arm))
-    _check_epochs(frame, arm)
     check_seeds(frame.dropna(subset=[measure, outcome]), [arm])
     runs, ax = frame.dropna(subset=[measure, outcome]), axes(ax)
     arms = list(dict.fromkeys(runs[arm]))
@@ -267,7 +266,6 @@ def arms_side_by_side(
     ['set', 'static']
     """
     _need(frame, (column, arm))
-    _check_epochs(frame, arm)
     seen = frame.dropna(subset=[column])
     check_seeds(seen, [arm])
     arms = [str(name) for name in dict.fromkeys(seen[arm])]
@@ -328,24 +326,11 @@ def _need(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
         )
 
 
-def _check_epochs(frame: pd.DataFrame, arm: str) -> None:
-    """Raise a ValueError if a frame has several epochs of a run, which are no independent runs."""
-    if not {"run", "epoch"} <= {*frame.columns}:
-        return
-    epochs = frame.groupby([arm, "run"], sort=False)["epoch"].nunique()
-    several = epochs[epochs > 1]
-    if len(several):
-        raise ValueError(
-            f"expected one row for each run, got {several.iloc[0]} epochs of run "
-            f"{several.index[0][1]}; choose one, as frame[frame['epoch'] == frame['epoch'].max()]"
-        )
-
-
 def check_seeds(frame: pd.DataFrame, by: list[str]) -> None:
     """Raise a ValueError if a seed comes several times in one condition (and epoch).
 
-    Such rows are runs of several cells of a grid, several data sets or layers, or one run twice: no
-    independent runs of one condition, over which a mean has an interval.
+    Such rows are epochs of one run, runs of several cells of a grid, several data sets or layers,
+    or one run twice: no independent runs of one condition, over which a mean has an interval.
 
     Examples
     --------
@@ -367,7 +352,11 @@ def check_seeds(frame: pd.DataFrame, by: list[str]) -> None:
     here, in_all = same[rest].nunique(), mine[rest].nunique()
     told = [name for name in rest if here[name] > 1 and in_all[name] <= len(same)]
     differing = f" that differ in {', '.join(map(str, told))}" if told else ""
-    example = f", as frame[frame[{told[0]!r}] == {same[told[0]].tolist()[0]!r}]," if told else ""
+    told.sort(key="epoch".__ne__)
+    example = ""
+    if told:
+        one = same[told[0]].tolist()[-1 if told[0] == "epoch" else 0]  # of epochs the last
+        example = f", as frame[frame[{told[0]!r}] == {one!r}],"
     raise ValueError(
         f"expected one row for each {key} of a condition{' and epoch' if by[1:] else ''}, got "
         f"{len(same)} of {key} {where[-1]} of {where[0]}{differing}; choose one{example} or give "
