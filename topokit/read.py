@@ -28,12 +28,13 @@ from topokit.foreign import (
 from topokit.graph import Topology
 from topokit.graph.convert import (
     SINGLE,
+    dense_graph,
     from_coordinates,
-    from_dense,
     printable_names,
     stored_entries,
     topology_of_arrays,
 )
+from topokit.graph.networks import adjacency_note
 from topokit.tables import Table
 
 if TYPE_CHECKING:
@@ -382,6 +383,8 @@ def _of_matrix(matrix: Any, options: Reading) -> Any:
     options.note_not_finite({"the matrix": count_not_finite(values)})
     if graph.n_edges < len(rows):
         options.notes.append(f"{len(rows) - graph.n_edges} entries are stored more than once")
+    if note := adjacency_note(graph):
+        options.notes.append(note)
     return graph
 
 
@@ -415,7 +418,9 @@ def _dense_layers(arrays: Mapping[str, Any], options: Reading) -> Topology:
         array = array.swapaxes(0, 1) if options.transpose else array
         shape = (array.shape[0], int(np.prod(array.shape[1:], dtype=np.int64)))
         check_units(shape[0], shape[1], 0)
-        topology[name] = from_dense(array.reshape(shape))
+        topology[name] = dense_graph(array.reshape(shape))
+        if note := adjacency_note(topology[name]):
+            options.notes.append(f"{printable(name)}: {note}")
     if not topology:
         raise ValueError(
             f"no layer: it has {holds or 'no arrays'}; a layer is an array of two or more "

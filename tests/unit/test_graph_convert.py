@@ -4,6 +4,7 @@ import warnings
 import networkx as nx
 import numpy as np
 import pytest
+import scipy.io
 import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from tests.strategies import layer_graphs, topologies
 from topokit.foreign import ReadingNote
 from topokit.graph import LayerGraph, same_edges
 from topokit.graph.convert import (
+    as_graph,
     as_topology,
     channel_graph,
     from_dense,
@@ -104,3 +106,35 @@ def test_matrices_that_follow_each_other_with_inputs_as_rows_are_noted(rng, widt
         warnings.simplefilter("error")
         assert as_topology(straight)["w0"].shape == shapes[0][::-1]
         as_topology({"w0": turned["w0"]})
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), [(7, 4), (3, 9), (5, 5)])
+def test_adjacency_matrices_of_whole_bipartite_graphs_are_noted(rng, tmp_path, n_in, n_out):
+    layer = rng.random((n_out, n_in)) < 0.5
+    layer[0, -1] = layer[-1, 0] = True  # the last inputs and first outputs have edges
+    whole = np.block([[np.zeros((n_in, n_in)), layer.T], [layer, np.zeros((n_out, n_out))]])
+    first = from_networkx(to_networkx(from_dense(layer)))
+    assert first == from_dense(whole[n_in:, :n_in])
+    np.save(tmp_path / "a.npy", whole)
+    np.savez(tmp_path / "b.npz", fc1=whole)
+    sp.save_npz(tmp_path / "c.npz", sp.csr_array(whole))
+    scipy.io.mmwrite(tmp_path / "d.mtx", sp.coo_array(whole))
+    paths = [tmp_path / name for name in ("a.npy", "b.npz", "c.npz", "d.mtx")]
+    words = rf"whole bipartite graph.*matrix\[{n_in}:, :{n_in}\] if the inputs"
+    for make in (from_dense, from_scipy, as_topology, as_graph):
+        with pytest.warns(ReadingNote, match=words):
+            make(whole if make is from_dense else sp.csr_array(whole))
+    with pytest.warns(ReadingNote, match=words):
+        as_topology({"fc1": sp.csr_array(whole)})
+    for path in paths:
+        with pytest.warns(ReadingNote, match=words):
+            as_topology(path)
+
+
+def test_square_layers_with_symmetric_edges_are_not_taken_for_adjacency_matrices():
+    n = 8
+    ring = np.roll(np.eye(n), 1, axis=0)
+    halves = np.kron([[0, 1], [1, 0]], np.triu(np.ones((4, 4))))  # not symmetric
+    for mask in (np.eye(n), ring + ring.T, np.ones((n, n)), np.zeros((n, n)), halves, ring):
+        from_dense(mask)
+        as_graph(sp.csr_array(mask))

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from topokit.foreign import check_units, note_matrices, printable, read_arrays, refusals
 from topokit.graph.files import write_atomic
 from topokit.graph.layergraph import LayerGraph, Topology, distinct
-from topokit.graph.networks import check_chain
+from topokit.graph.networks import check_chain, warned_of_adjacency
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -31,6 +31,7 @@ __all__ = [
     "as_graph",
     "as_topology",
     "channel_graph",
+    "dense_graph",
     "edge_pairs",
     "from_coordinates",
     "from_dense",
@@ -79,6 +80,11 @@ def from_scipy(matrix: Any) -> LayerGraph:
     ValueError
         If it has not two dimensions, or indices outside its shape.
 
+    Warns
+    -----
+    ReadingNote
+        If it looks like the adjacency matrix of a whole bipartite graph.
+
     Examples
     --------
     >>> import scipy.sparse as sp
@@ -86,7 +92,7 @@ def from_scipy(matrix: Any) -> LayerGraph:
     LayerGraph(3 -> 2, 2 edges)
     """
     rows, columns, _ = stored_entries(matrix)
-    return from_coordinates(rows, columns, matrix.shape)
+    return warned_of_adjacency(from_coordinates(rows, columns, matrix.shape))
 
 
 def stored_entries(matrix: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -151,6 +157,11 @@ def from_dense(mask: ArrayLike) -> LayerGraph:
     ValueError
         If the array does not have two dimensions, or holds anything but numbers or booleans.
 
+    Warns
+    -----
+    ReadingNote
+        If it looks like the adjacency matrix of a whole bipartite graph.
+
     Notes
     -----
     O(n_out * n_in), as the array; besides it, memory of 4 bytes for each edge.
@@ -160,6 +171,11 @@ def from_dense(mask: ArrayLike) -> LayerGraph:
     >>> from_dense([[1, 0], [0.5, -2]])
     LayerGraph(2 -> 2, 3 edges)
     """
+    return warned_of_adjacency(dense_graph(mask))
+
+
+def dense_graph(mask: ArrayLike) -> LayerGraph:
+    """Return what `from_dense` does, without a look at whether it is the matrix of a layer."""
     array = np.asarray(mask)
     if array.ndim != 2:
         raise ValueError(f"expected a mask of shape (n_out, n_in), got shape {array.shape}")

@@ -1,14 +1,16 @@
-"""Networks of layer graphs: layers that form a chain, and a table of what they are."""
+"""Networks of layer graphs: chains of layers, tables of them, matrices that hold both sides."""
 
 from __future__ import annotations
 
 import itertools
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from topokit.foreign import ReadingNote
 from topokit.graph.layergraph import LayerGraph
 
 if TYPE_CHECKING:
@@ -16,7 +18,14 @@ if TYPE_CHECKING:
 
     from topokit.graph.convert import GraphLike
 
-__all__ = ["chain_widths", "check_chain", "describe", "side_by_side"]
+__all__ = [
+    "adjacency_note",
+    "chain_widths",
+    "check_chain",
+    "describe",
+    "side_by_side",
+    "warned_of_adjacency",
+]
 
 
 def describe(source: GraphLike) -> pd.DataFrame:
@@ -155,3 +164,44 @@ def check_chain(topology: Mapping[str, LayerGraph], what: str = "") -> list[int]
             f"n_in of the next), got {layers or 'no layers'}"
         )
     return widths
+
+
+def adjacency_note(graph: LayerGraph) -> str | None:
+    """Return what to say of a layer that looks like the adjacency matrix of a bipartite graph.
+
+    Such a matrix holds the units of both sides as rows and as columns, ``[[0, B.T], [B, 0]]``,
+    while the matrix of a layer is B alone. None if the layer does not look so, or has fewer than
+    six units, of which chance makes such layers. O(E).
+
+    Examples
+    --------
+    >>> pairs = [(0, 4), (1, 4), (1, 5), (2, 5), (3, 5)]  # inputs 0 to 3, outputs 4 and 5
+    >>> ids = sorted([6 * i + j for i, j in pairs] + [6 * j + i for i, j in pairs])
+    >>> adjacency_note(LayerGraph.from_edge_ids(ids, (6, 6)))[-39:]
+    'matrix[4:, :4] if the inputs come first'
+    >>> adjacency_note(LayerGraph.from_edge_ids([5], (6, 6))) is None
+    True
+    """
+    n = graph.n_out
+    if n != graph.n_in or n < 6 or not graph.n_edges:
+        return None
+    rows, columns = graph.rows, graph.indices
+    above = rows < columns
+    last, first = int(rows[above].max(initial=-1)), int(columns[above].min(initial=n))
+    # The units of one side end at or after `last`, those of the other begin at or before `first`.
+    if 2 * int(above.sum()) != graph.n_edges or last >= first:
+        return None
+    if not np.array_equal(graph.edge_ids, np.sort(columns.astype(np.int64) * n + rows)):
+        return None
+    return (
+        f"read as a layer of {n} inputs and {n} outputs, but it looks like the adjacency matrix "
+        "of a whole bipartite graph, each edge in it twice: the layer alone is "
+        f"matrix[{first}:, :{first}] if the inputs come first"
+    )
+
+
+def warned_of_adjacency(graph: LayerGraph) -> LayerGraph:
+    """Return a graph that a caller gave as a matrix, after the warning of `adjacency_note`."""
+    if note := adjacency_note(graph):
+        warnings.warn(note, ReadingNote, stacklevel=3)
+    return graph
