@@ -1,6 +1,7 @@
 """Groups, intervals and pairs of runs whose numbers are known."""
 
 import logging
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +15,14 @@ from topokit.cli.studies import _note_runs
 from topokit.experiments import compare as comparing
 from topokit.experiments.compare import compare, run_rows
 from topokit.experiments.config import load_recipe
-from topokit.experiments.record import History, best_epoch
+from topokit.experiments.record import History, Recording, best_epoch
 from topokit.experiments.runs import run
 from topokit.experiments.statistics import mean_interval
 from topokit.experiments.study import study_from
 from topokit.experiments.sweep import sweep
+from topokit.graph import LayerGraph
 from topokit.plots.across import arms_side_by_side
+from topokit.plots.report import write_report
 
 SETTINGS = {"epochs": 2, "batch_size": 300, "model.widths": [64, 20, 10]}
 ARMS = [{"name": "set"}, {"name": "static", "settings": {"rule.name": "static"}}]
@@ -218,13 +221,33 @@ def test_a_run_counts_once_and_what_weakens_a_comparison_is_noted(swept, tmp_pat
     def stop(epoch, frame):
         raise KeyboardInterrupt
 
-    for name in ("one", "two"):
-        with pytest.raises(KeyboardInterrupt):
-            run(config, tmp_path / name, progress=stop)
-    assert main(["compare", str(tmp_path / "one"), str(tmp_path / "two")]) == 0
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "one", progress=stop)
+    assert main(["compare", str(tmp_path / "one")]) == 0
     notes = capsys.readouterr().err.replace("\n", " ")
     assert "one is unfinished: its values are those of 1 of 2 epochs" in notes
-    assert "2 runs of group all have the seed 0" in notes
+
+
+def test_runs_of_one_seed_are_not_taken_for_independent_ones(swept, tmp_path, capsys, rng):
+    from topokit.cli import main
+
+    one, copy = swept.directory / "runs" / "set-seed0", tmp_path / "copy"
+    shutil.copytree(one, copy)
+    words = r"got .*set-seed0 and .*copy, both with seed 0 in 'all runs'.* leave one out"
+    with pytest.raises(ValueError, match=words.replace("all runs", "all")):
+        compare([one, copy], rng=rng)
+    with pytest.raises(ValueError, match="both with seed 0"):
+        compare([one, one.parent / "static-seed0", copy], rng=rng)
+    assert len(run_rows([one, copy])) == 2  # a table of runs has no intervals
+    with pytest.raises(ValueError, match=words):
+        write_report([one, copy], tmp_path / "report.html")
+    assert main(["report", str(one), str(copy), "--out", str(tmp_path / "report.html")]) == 2
+    assert "leave one out" in capsys.readouterr().err.replace("\n", " ")
+    recording = Recording()
+    recording(0, {"fc1": LayerGraph.from_edge_ids([0, 1, 2], (2, 3))})
+    with pytest.raises(ValueError, match="both with one record"):
+        write_report([recording, recording], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_the_command(swept, tmp_path, capsys):

@@ -36,10 +36,17 @@ def run():
     return run
 
 
+def of_seed(run, seed):
+    """The same record as if of another seed."""
+    other = copy.copy(run)
+    other.config = run.config | {"seed": seed}
+    return other
+
+
 @pytest.fixture(scope="module")
 def page(run, coarse, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
-    assert write_report([run, run], path, bootstrap=2) == path
+    assert write_report([run, of_seed(run, 5)], path, bootstrap=2) == path
     return path.read_text(encoding="utf-8")
 
 
@@ -195,10 +202,10 @@ def test_every_run_has_its_row(page):
 @pytest.mark.slow
 def test_a_page_written_twice_is_the_same(run, tmp_path, monkeypatch):
     """With one plot of a run; that all are drawn the same twice is tested with those of files."""
-    few = {"turnover": HISTORY_PLOTS["turnover"]}
+    few, runs = {"turnover": HISTORY_PLOTS["turnover"]}, [run, of_seed(run, 5)]
     monkeypatch.setattr(report, "drawable", lambda history: few)
     one, two = (
-        write_report([run, run], tmp_path / name, bootstrap=2).read_text(encoding="utf-8")
+        write_report(runs, tmp_path / name, bootstrap=2).read_text(encoding="utf-8")
         for name in ("one.html", "two.html")
     )
     assert one.count("<img ") == 1 + 2 * (1 + 2)

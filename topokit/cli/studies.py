@@ -141,18 +141,12 @@ def sweep(
 
 
 def _note_runs(runs: pd.DataFrame) -> None:
-    """Note which of the compared runs are unfinished or without a value, or repeat a seed."""
+    """Note which of the compared runs are unfinished or without a value."""
     for run, done, planned in runs[["run", "epochs", "planned"]].itertuples(index=False):
         if done < planned:
             console.note(f"{run} is unfinished: its values are those of {done} of {planned} epochs")
     for run, metric in runs.loc[runs["value"].isna(), ["run", "metric"]].itertuples(index=False):
         console.note(f"{run} ended with a {metric} of nan: it is left out of means and pairs")
-    counts = runs.groupby(["group", "seed"], sort=False).size().reset_index(name="n")
-    for group, seed, count in counts[counts["n"] > 1].itertuples(index=False):
-        console.note(
-            f"{count} runs of group {group} have the seed {seed}; the intervals take them for "
-            "independent ones"
-        )
 
 
 def _part(text: str | None) -> tuple[int, int] | None:

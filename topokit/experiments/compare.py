@@ -15,6 +15,7 @@ import numpy as np
 from topokit.experiments.record import (
     History,
     best_epoch,
+    check_seeds_differ,
     differences,
     score_column,
     without_seed,
@@ -103,8 +104,9 @@ def compare(
     Raises
     ------
     ValueError
-        If there are no runs, one is given twice, or one has not recorded an epoch; if no run has
-        recorded a measure, or there is no group of the name `reference`.
+        If there are no runs, one is given twice, or one has not recorded an epoch; if two runs of
+        a group have the same seed; if no run has recorded a measure, or there is no group of the
+        name `reference`.
     FileNotFoundError
         If a path does not exist.
 
@@ -129,6 +131,7 @@ def compare(
     rng = as_generator(rng)
     wanted = list(MEASURES if measures is None else measures)
     histories, runs = _rows(paths, wanted)
+    check_seeds_differ(histories, runs["group"])
     if measures is None:  # of the default those that a run has recorded
         missing = [name for name in wanted if runs[name].isna().all()]
         wanted, runs = [n for n in wanted if n not in missing], runs.drop(columns=missing)
@@ -154,8 +157,7 @@ def compare(
     pairs = []
     for first, second in both:
         a, b = (
-            runs[runs["group"] == group].drop_duplicates("seed").set_index("seed")["value"]
-            for group in (first, second)
+            runs[runs["group"] == group].set_index("seed")["value"] for group in (first, second)
         )
         shared = a.index.intersection(b.index)
         if first != second and metrics[first] == metrics[second] and len(shared) > 1:

@@ -8,7 +8,7 @@ import numbers
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -32,6 +32,7 @@ __all__ = [
     "RunLike",
     "as_run",
     "best_epoch",
+    "check_seeds_differ",
     "conditions",
     "differences",
     "score_column",
@@ -195,6 +196,36 @@ def conditions(histories: Sequence[History]) -> list[str]:
     if len(pairs) == len(set(names)) == len(set(labels)):
         return names
     return labels if len(set(labels)) > 1 else ["all runs"] * len(labels)
+
+
+def check_seeds_differ(histories: Sequence[History], labels: Iterable[str]) -> None:
+    """Raise a ValueError if two runs of one condition have the same seed, or are one run.
+
+    Such runs are not independent, and an interval over them would be too narrow. `labels` names
+    the condition of each run. A record without a configuration has no seed.
+
+    Examples
+    --------
+    >>> a, b = Recording(name="set-seed0"), Recording(name="set-seed1")
+    >>> check_seeds_differ([a, b], ["set", "set"])
+    """
+    known: dict[tuple[str, Any], History] = {}
+    for history, label in zip(histories, labels, strict=True):
+        seed = history.config.get("seed")
+        key = label, id(history) if seed is None else ("seed", seed)
+        if key in known:
+            both = f"{_place(known[key])} and {_place(history)}"
+            raise ValueError(
+                f"expected runs of different seeds in a condition, got {both}, both with "
+                f"{'one record' if seed is None else f'seed {seed}'} in {label!r}: they are not "
+                "independent, so that intervals over them would be too narrow; leave one out"
+            )
+        known[key] = history
+
+
+def _place(history: History) -> str:
+    """Return where a run is, or its name if it has no folder."""
+    return str(getattr(history, "directory", history.name))
 
 
 @dataclass(frozen=True, repr=False)

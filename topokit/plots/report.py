@@ -23,6 +23,7 @@ from topokit.experiments.record import (
     Recording,
     as_run,
     best_epoch,
+    check_seeds_differ,
     conditions,
     score_column,
     unfinished,
@@ -142,7 +143,8 @@ def write_report(
     Raises
     ------
     ValueError
-        If there is no run, or one has not recorded an epoch.
+        If there is no run, one has not recorded an epoch, or two of one condition have the same
+        seed.
     OSError
         If the page cannot be written there, before figures are drawn.
     """
@@ -176,6 +178,7 @@ def _page(
         undefined=jinja2.StrictUndefined,
     )
     arms = conditions(runs)
+    check_seeds_differ(runs, arms)
     rows = [_run(h, i, arm, bootstrap) for i, (h, arm) in enumerate(zip(runs, arms, strict=True))]
     findings = _findings(rows)
     if tell is not None:
