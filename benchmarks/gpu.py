@@ -41,7 +41,7 @@ from topokit.experiments import loop, together
 from topokit.experiments.captured import _Layer, moved
 from topokit.experiments.config import OptimizerSpec
 from topokit.experiments.loop import Training, TrainPlan, TrainState, train
-from topokit.experiments.runs import make_optimizer
+from topokit.experiments.preparation import make_optimizer
 from topokit.experiments.samples import CLASSES, Batch, Samples
 from topokit.experiments.together import Network
 from topokit.graph import LayerGraph

@@ -48,7 +48,7 @@ _HOME = {
     "data": ("DATASETS", "Data", "load_data"),
     "experiments.config": ("RunConfig", "RECIPES", "load_recipe"),
     "experiments.record": ("History", "Recording"),
-    "experiments.runs": ("run", "resume"),
+    "experiments.runs": ("run", "resume", "model_of", "data_of"),
     "experiments.study": ("Study", "load_study"),
     "experiments.sweep": ("sweep", "SweepResult"),
     "experiments.compare": ("compare", "Comparison"),

@@ -21,6 +21,8 @@ from topokit.experiments.config import RunConfig as RunConfig
 from topokit.experiments.config import load_recipe as load_recipe
 from topokit.experiments.record import History as History
 from topokit.experiments.record import Recording as Recording
+from topokit.experiments.runs import data_of as data_of
+from topokit.experiments.runs import model_of as model_of
 from topokit.experiments.runs import resume as resume
 from topokit.experiments.runs import run as run
 from topokit.experiments.study import Study as Study

@@ -30,9 +30,8 @@ from topokit.experiments.loop import (
     move,
     train,
 )
-from topokit.experiments.preparation import choose_device
+from topokit.experiments.preparation import choose_device, make_optimizer
 from topokit.experiments.record import Recording
-from topokit.experiments.runs import make_optimizer
 from topokit.experiments.samples import CLASSES, NUMBERS, Classes, Numbers, Samples
 from topokit.generators import generate
 from topokit.nn.models import set_mlp

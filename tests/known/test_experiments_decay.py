@@ -6,7 +6,8 @@ import torch
 
 from topokit.estimators import SparseMLPClassifier
 from topokit.experiments.config import OptimizerSpec, RunConfig, load_recipe
-from topokit.experiments.runs import make_optimizer, resume, run
+from topokit.experiments.preparation import make_optimizer
+from topokit.experiments.runs import resume, run
 
 
 def steps_of(spec, gradients, start=2.0):

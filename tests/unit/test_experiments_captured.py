@@ -16,9 +16,9 @@ import torch
 from topokit.experiments import captured, loop
 from topokit.experiments.config import OptimizerSpec, load_recipe
 from topokit.experiments.loop import TrainPlan, train
-from topokit.experiments.preparation import first_topology, prepare_run
+from topokit.experiments.preparation import _options_on, first_topology, make_optimizer, prepare_run
 from topokit.experiments.record import History
-from topokit.experiments.runs import _build, _options_on, make_optimizer, plan_of, resume, run
+from topokit.experiments.runs import _build, plan_of, resume, run
 from topokit.experiments.samples import CLASSES
 from topokit.nn import rewiring
 from topokit.nn.engine import attach

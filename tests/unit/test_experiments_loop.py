@@ -9,7 +9,7 @@ from tests.marks import fast_where
 from topokit.data import load_data
 from topokit.experiments.config import OPTIMIZERS, OptimizerSpec
 from topokit.experiments.loop import TrainPlan, TrainState, read_checkpoint, tiny_as_zero, train
-from topokit.experiments.runs import make_optimizer
+from topokit.experiments.preparation import make_optimizer
 from topokit.graph import EdgeUpdate, LayerGraph, same_edges
 from topokit.nn.kernels import threads as kernel_threads
 from topokit.nn.layers import EdgeLayer, sparse_layers

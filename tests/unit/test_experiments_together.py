@@ -20,11 +20,11 @@ from topokit.cli import main
 from topokit.experiments import captured, together, worker
 from topokit.experiments.config import load_recipe
 from topokit.experiments.loop import Training, read_checkpoint, train
-from topokit.experiments.preparation import first_topology, prepare_run
+from topokit.experiments.preparation import first_topology, make_optimizer, prepare_run
 from topokit.experiments.record import History
 from topokit.experiments.recorder import EpochRecorder
 from topokit.experiments.rundir import RunDirectory
-from topokit.experiments.runs import _build, make_optimizer, plan_of, resume
+from topokit.experiments.runs import _build, plan_of, resume
 from topokit.experiments.samples import Samples, shuffled_together
 from topokit.experiments.study import study_from
 from topokit.experiments.sweep import sweep

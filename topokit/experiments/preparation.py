@@ -1,4 +1,4 @@
-"""What a run needs before it trains: device, checked names, data, streams, topology, weights."""
+"""What a run needs before it trains: device, checked names, data, streams, graphs, optimizer."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,15 @@ import torch
 from torch import nn
 
 from topokit.data import DATASETS, Data, load_data
-from topokit.experiments.config import DEVICES, LOSSES, SECTIONS, WITHOUT_BUDGET, RunConfig
+from topokit.experiments.config import (
+    DEVICES,
+    LOSSES,
+    OPTIMIZERS,
+    SECTIONS,
+    WITHOUT_BUDGET,
+    OptimizerSpec,
+    RunConfig,
+)
 from topokit.experiments.loop import read_checkpoint
 from topokit.experiments.record import EXPLORED
 from topokit.experiments.rundir import writable
@@ -33,6 +41,7 @@ from topokit.measures import CHANGE_MEASURES, LAYER_MEASURES, NETWORK_MEASURES, 
 from topokit.nn.initial_topology import INITIAL_TOPOLOGIES, WEIGHTS, check_start
 from topokit.nn.layers import sparse_layers
 from topokit.nn.models import LAYERS, MODELS, SEQUENCES, UNSUPERVISED, inputs_of, layers_for
+from topokit.nn.optimizers import SGD
 from topokit.plugins import loaded, place_of
 from topokit.rules import RULES, make_rule
 from topokit.rules.stream import GROWTH
@@ -40,7 +49,8 @@ from topokit.tables import check_parameters, choose
 
 __all__ = [
     "STREAMS", "Parts", "check_widths", "choose_device", "environment_of", "first_topology",
-    "information", "prepare_run", "resolve", "resolve_names", "source_run", "take_over",
+    "information", "make_optimizer", "prepare_run", "resolve", "resolve_names", "source_run",
+    "take_over",
 ]  # fmt: skip
 
 PACKAGES = ("topokit-nn", "torch", "numpy", "scipy", "numba", "pandas", "networkx")
@@ -290,6 +300,64 @@ def take_over(model: nn.Module, source: str | os.PathLike[str], weights: str) ->
 
 def _edges(layer: Any) -> list[tuple[str, torch.Tensor]]:
     return [(name, getattr(layer, name)) for name in ("indptr", "indices")]
+
+
+def make_optimizer(
+    spec: OptimizerSpec, parameters: Iterable[torch.nn.Parameter]
+) -> torch.optim.Optimizer:
+    """Return the torch optimizer that a configuration's ``[optimizer]`` describes.
+
+    Parameters
+    ----------
+    spec : OptimizerSpec
+    parameters : iterable of torch.nn.Parameter
+
+    Returns
+    -------
+    torch.optim.Optimizer
+
+    Examples
+    --------
+    >>> spec = OptimizerSpec("adam", lr=0.001)
+    >>> type(make_optimizer(spec, [torch.nn.Parameter(torch.ones(2))])).__name__
+    'Adam'
+    """
+    options: dict[str, Any] = {"lr": spec.lr, "weight_decay": spec.weight_decay}
+    if spec.name == "sgd":
+        options |= {"momentum": spec.momentum, "nesterov": spec.nesterov}
+    kind: Callable[..., torch.optim.Optimizer]
+    kind = SGD if spec.name == "sgd" else getattr(torch.optim, OPTIMIZERS[spec.name])
+    held = list(parameters)
+    options |= _options_on(held[0].device.type, spec.name)
+    optimizer = kind(held, **options)
+    if spec.decay_per_step:
+        shrink: Any = partial(_shrink, 1 - spec.decay_per_step)
+        shrink.recorded = True  # all its work is on the device: see topokit.experiments.captured
+        optimizer.register_step_pre_hook(shrink)
+    return optimizer
+
+
+def _options_on(device: str, optimizer: str) -> dict[str, bool]:
+    """Return how an optimizer computes on a type of device.
+
+    On a graphics card all parameters are changed by one kernel, and Adam's count of steps is there,
+    so that steps can be recorded.
+    """
+    if device != "cuda":
+        return {}
+    return {"fused": True} if optimizer == "sgd" else {"fused": True, "capturable": True}
+
+
+@torch.no_grad()
+def _shrink(factor: float, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Multiply all weights that a step will change by a factor.
+
+    Before the step, so that ``w (1 - decay) + v`` results: gradients are those of the weights
+    before, and `v` does not depend on weights, as torch's own decay is 0.
+    """
+    every = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if every:
+        torch._foreach_mul_(every, factor)
 
 
 def resolve(config: RunConfig, tables: Mapping[str, Mapping[str, Callable[..., Any]]]) -> RunConfig:

@@ -1,4 +1,4 @@
-"""Carrying out a run: from a configuration to a directory of results."""
+"""Carrying out a run, from a configuration to a directory of results, and its trained network."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 
 from topokit.data import Data
 from topokit.experiments.config import (
-    OPTIMIZERS,
-    OptimizerSpec,
     RunConfig,
     load_recipe,
     with_registered,
@@ -29,6 +27,7 @@ from topokit.experiments.preparation import (
     choose_device,
     environment_of,
     first_topology,
+    make_optimizer,
     prepare_run,
     resolve_names,
     source_run,
@@ -47,7 +46,6 @@ from topokit.graph.networks import chain_widths
 from topokit.nn.distributed import Processes
 from topokit.nn.layers import sparse_layers
 from topokit.nn.models import MODELS
-from topokit.nn.optimizers import SGD
 from topokit.nn.states import topology_of_state
 from topokit.plugins import loaded, unlike
 from topokit.progress import over_epochs
@@ -55,7 +53,16 @@ from topokit.rules import SCHEDULES, Rewiring, make_rule
 from topokit.rules.stream import GROWTH
 from topokit.tables import choose
 
-__all__ = ["Progress", "check", "make_optimizer", "resume", "run", "take_part"]
+__all__ = [
+    "Progress",
+    "check",
+    "data_of",
+    "make_optimizer",
+    "model_of",
+    "resume",
+    "run",
+    "take_part",
+]
 
 _log = logging.getLogger("topokit.experiments")
 
@@ -250,6 +257,105 @@ def resume(
         return _loop(course, tracked(shown, tracker), processes)
 
 
+def model_of(source: str | os.PathLike[str] | History) -> torch.nn.Module:
+    """Return the network of a run with the weights of its last checkpoint.
+
+    Parameters
+    ----------
+    source : path or History
+        A run, finished or not.
+
+    Returns
+    -------
+    torch.nn.Module
+        On the CPU and in evaluation mode. Of a finished run it is the network after the last
+        epoch, whose test accuracy is the last one recorded; that of the epoch with the best
+        accuracy is not kept. Dropout, if it is trained further, draws from the run's seed.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such directory, or it has no checkpoint yet.
+    ValueError
+        If it is not a run directory, the checkpoint is damaged or of another run, or the model is
+        defined in a plugin that has not been loaded (`topokit.load_plugins`).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> config = load_recipe("set_mlp_digits").override(["epochs=1", "model.widths=[64,30,10]"])
+    >>> history = run(config, tempfile.mkdtemp())
+    >>> model, data = model_of(history), data_of(history)
+    >>> with torch.no_grad():
+    ...     right = model(torch.from_numpy(data.x_test)).argmax(1) == torch.from_numpy(data.y_test)
+    >>> abs(float(right.double().mean()) - float(history["test_accuracy"].iloc[-1])) < 1e-6
+    True
+    """
+    run_directory, record, config = _of(source)
+    try:
+        state = _checkpoint(run_directory, record)[0]["model"]
+        topology = _sparse_topology(state)
+        streams = np.random.default_rng(config.seed), torch.Generator().manual_seed(config.seed)
+        model = _model(config, topology, *streams)
+        model.load_state_dict(state)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"run {run_directory.path} has no checkpoint.pt, which holds the weights: it was "
+            "removed, or the first epoch has not ended"
+        ) from None
+    except (KeyError, RuntimeError) as error:
+        raise run_directory.damaged("checkpoint.pt", str(error).splitlines()[0]) from None
+    return model.eval()
+
+
+def data_of(
+    source: str | os.PathLike[str] | History, *, data_dir: str | os.PathLike[str] | None = None
+) -> Data:
+    """Return the samples that a run was trained and tested on, as the network saw them.
+
+    Parameters
+    ----------
+    source : path or History
+        A run, finished or not.
+    data_dir : path, optional
+        Where the files of the data set are; see `topokit.load_data`.
+
+    Returns
+    -------
+    Data
+        Scaled and split as in the run.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such directory, or the data set is missing.
+    ValueError
+        If it is not a run directory, or the samples are not those that the run began with, as when
+        a file was changed since (runs of schema 1 have no checksum to compare).
+
+    Examples
+    --------
+    See `model_of`.
+    """
+    run_directory, record, config = _of(source)
+    parts = _prepared(replace(config, threads=None), data_dir, record, None)
+    if record.schema > 1 and parts.checksum != record.data:
+        raise ValueError(
+            f"the samples are not those of run {run_directory.path} (their checksum is "
+            f"{parts.checksum[:8]} and was {record.data[:8]}); restore the files of the data set"
+        )
+    return parts.data
+
+
+def _of(source: str | os.PathLike[str] | History) -> tuple[RunDirectory, Record, RunConfig]:
+    """Return a run's directory, what it recorded, and its configuration."""
+    path = source.directory if isinstance(source, History) else source
+    run_directory = RunDirectory.open(path)
+    record = run_directory.read()
+    run_directory.compare(record)
+    return run_directory, record, RunConfig.from_dict(run_directory.config())
+
+
 @contextmanager
 def resumed(
     directory: str | os.PathLike[str],
@@ -364,7 +470,7 @@ def _restored(
     """Return the state from which a run goes on: that of its checkpoint, or the first."""
     n_recorded = len(record.lines)
     try:
-        sealed = int((read_seal(run_directory.checkpoint) or {}).get("epoch", 0))
+        checkpoint, sealed = _checkpoint(run_directory, record)
     except FileNotFoundError:
         if n_recorded > 1:  # the first epoch is recorded before there is a checkpoint
             raise ValueError(
@@ -373,11 +479,6 @@ def _restored(
                 f"topokit train {shell_word(run_directory.path / 'config.toml')} --out NEW"
             ) from None
         return _first(config, parts, device, run_directory.path)
-    check = None
-    if record.schema > 1:
-        known = 1 <= sealed <= n_recorded
-        check = record.lines[sealed - 1]["checkpoint"] if known else "none"
-    checkpoint = read_checkpoint(run_directory.checkpoint, check)
     epochs = checkpoint["epoch"]
     try:
         if not 0 <= epochs <= min(n_recorded, config.epochs) or epochs != (sealed or epochs):
@@ -385,11 +486,7 @@ def _restored(
                 f"it is of epoch {epochs}, where {n_recorded} are recorded and {config.epochs} "
                 "planned"
             )
-        topology = topology_of_state(checkpoint["model"])
-        for name in list(topology):
-            if f"{name}.indptr" not in checkpoint["model"]:
-                del topology[name]  # dense, such as the convolutions of a network that has some
-        state = _build(config, topology, parts, device)
+        state = _build(config, _sparse_topology(checkpoint["model"]), parts, device)
         state.restore(checkpoint)
         layers = sparse_layers(state.model)
         widths = chain_widths({name: layer.graph for name, layer in layers.items()})
@@ -439,6 +536,25 @@ def check(
     plan_of(config)
 
 
+def _checkpoint(run_directory: RunDirectory, record: Record) -> tuple[dict[str, Any], int]:
+    """Return the checkpoint of a run, compared with the record, and the epoch that it states."""
+    try:
+        sealed = int((read_seal(run_directory.checkpoint) or {}).get("epoch", 0))
+    except ValueError as error:
+        raise run_directory.damaged("checkpoint.pt", error) from None
+    check = None
+    if record.schema > 1:
+        known = 1 <= sealed <= len(record.lines)
+        check = record.lines[sealed - 1]["checkpoint"] if known else "none"
+    return read_checkpoint(run_directory.checkpoint, check), sealed
+
+
+def _sparse_topology(state: dict[str, Any]) -> Topology:
+    """Return the graphs of the sparse layers in the parameters of a network."""
+    topology = topology_of_state(state)
+    return {name: graph for name, graph in topology.items() if f"{name}.indptr" in state}
+
+
 def _first(config: RunConfig, parts: Parts, device: torch.device, path: Path) -> TrainState:
     """Return the state in which a new run begins."""
     folder = path.absolute().parent
@@ -452,70 +568,18 @@ def _build(config: RunConfig, topology: Topology, parts: Parts, device: torch.de
     """Build model and optimizer from a topology, for a new or a resumed run."""
     dropout = torch.Generator(device)
     dropout.manual_seed(int(parts.rngs["dropout"].integers(2**62)))
-    model = MODELS[config.model.name](
-        topology, rng=parts.rngs["weights"], generator=dropout, **config.model.params
-    ).to(device)
+    model = _model(config, topology, parts.rngs["weights"], dropout).to(device)
     optimizer = make_optimizer(config.optimizer, model.parameters())
     streams = {name: parts.rngs[name] for name in ("order", "rule")}
     return TrainState(model, optimizer, streams, dropout)
 
 
-def make_optimizer(
-    spec: OptimizerSpec, parameters: Iterable[torch.nn.Parameter]
-) -> torch.optim.Optimizer:
-    """Return the torch optimizer that a configuration's ``[optimizer]`` describes.
-
-    Parameters
-    ----------
-    spec : OptimizerSpec
-    parameters : iterable of torch.nn.Parameter
-
-    Returns
-    -------
-    torch.optim.Optimizer
-
-    Examples
-    --------
-    >>> spec = OptimizerSpec("adam", lr=0.001)
-    >>> type(make_optimizer(spec, [torch.nn.Parameter(torch.ones(2))])).__name__
-    'Adam'
-    """
-    options: dict[str, Any] = {"lr": spec.lr, "weight_decay": spec.weight_decay}
-    if spec.name == "sgd":
-        options |= {"momentum": spec.momentum, "nesterov": spec.nesterov}
-    kind: Callable[..., torch.optim.Optimizer]
-    kind = SGD if spec.name == "sgd" else getattr(torch.optim, OPTIMIZERS[spec.name])
-    held = list(parameters)
-    options |= _options_on(held[0].device.type, spec.name)
-    optimizer = kind(held, **options)
-    if spec.decay_per_step:
-        shrink: Any = partial(_shrink, 1 - spec.decay_per_step)
-        shrink.recorded = True  # all its work is on the device: see topokit.experiments.captured
-        optimizer.register_step_pre_hook(shrink)
-    return optimizer
-
-
-def _options_on(device: str, optimizer: str) -> dict[str, bool]:
-    """Return how an optimizer computes on a type of device.
-
-    On a graphics card all parameters are changed by one kernel, and Adam's count of steps is there,
-    so that steps can be recorded.
-    """
-    if device != "cuda":
-        return {}
-    return {"fused": True} if optimizer == "sgd" else {"fused": True, "capturable": True}
-
-
-@torch.no_grad()
-def _shrink(factor: float, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    """Multiply all weights that a step will change by a factor.
-
-    Before the step, so that ``w (1 - decay) + v`` results: gradients are those of the weights
-    before, and `v` does not depend on weights, as torch's own decay is 0.
-    """
-    every = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    if every:
-        torch._foreach_mul_(every, factor)
+def _model(
+    config: RunConfig, topology: Topology, rng: np.random.Generator, dropout: torch.Generator
+) -> torch.nn.Module:
+    """Return a new network with the graphs of a topology, on the CPU."""
+    make = MODELS[config.model.name]
+    return make(topology, rng=rng, generator=dropout, **config.model.params)
 
 
 def plan_of(config: RunConfig) -> TrainPlan:

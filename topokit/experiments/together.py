@@ -52,8 +52,9 @@ from topokit.experiments.loop import (
     set_rate,
     tiny_as_zero,
 )
+from topokit.experiments.preparation import make_optimizer
 from topokit.experiments.recorder import EpochRecorder
-from topokit.experiments.runs import Course, make_optimizer, plan_of, recorder_of, with_place
+from topokit.experiments.runs import Course, plan_of, recorder_of, with_place
 from topokit.experiments.samples import Batch, Samples, shuffled_together
 from topokit.graph import EdgeUpdate
 from topokit.nn.kernels import choose_kernel
