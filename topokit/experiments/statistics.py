@@ -337,7 +337,8 @@ def adjusted(p_values: ArrayLike, *, method: str = "holm") -> NDArray[np.float64
         Undefined values (nan) stay nan and do not count as comparisons.
     method : {"holm", "bh"}
         "holm" controls the probability of any false rejection [1]_, "bh" (Benjamini and Hochberg)
-        the expected share of false ones among the rejections [2]_.
+        the expected share of false ones among the rejections [2]_ if the tests are independent or
+        positively dependent.
 
     Returns
     -------

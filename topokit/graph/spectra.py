@@ -555,7 +555,8 @@ def singular_values(
     Returns
     -------
     (min(n_in, n_out),) float64
-        Decreasing; shorter by the isolated units if `normalized`.
+        Decreasing; if `normalized`, as many as the side with fewer units that have edges has of
+        these.
 
     Raises
     ------
@@ -615,7 +616,8 @@ def ramanujan_margin(graph: LayerGraph) -> float:
 
     Degrees are averaged over the units that have edges. For biregular layers this is the
     Ramanujan bound; for irregular ones it is stricter than the bound by the universal cover,
-    the more so the more uneven the degrees, so a layer with hubs fails it by construction.
+    the more so the more uneven the degrees, so that layers with heavy-tailed degrees mostly miss
+    it. A few hubs that are joined to all units do not: they raise the first singular value only.
 
     Parameters
     ----------

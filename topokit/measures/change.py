@@ -150,8 +150,8 @@ def jaccard_excess(update: EdgeUpdate) -> float:
 
     References
     ----------
-    .. [1] Liu, van der Lee, et al., "Topological insights into sparse neural networks",
-       ECML PKDD 2020.
+    .. [1] Hubert, Arabie, "Comparing partitions", Journal of Classification 2, 1985: an index
+       corrected for chance.
 
     Examples
     --------

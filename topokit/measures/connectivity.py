@@ -201,7 +201,7 @@ def network_components(topology: Topology) -> float:
 
     Notes
     -----
-    Range: 1 or more.
+    Range: 0 to the number of units.
     Cost: O(edges); every epoch.
 
     References

@@ -129,8 +129,8 @@ def scale_free_tier(fits: Sequence[PowerLawFit]) -> str:
     """Tier of a set of degree sequences, after Broido and Clauset, adapted to layers.
 
     The set is all sequences that a claim is about: seeds, layers, sides, each fitted with
-    bootstrap. Sides are taken as they are, not projected, and a sequence counts for a tier only
-    if a random layer is rejected for it.
+    bootstrap. Sides are taken as they are, not projected, a sequence counts for a tier only if a
+    random layer is rejected for it, and a law is better at level 5 % (10 % in the paper).
 
     - "Erdős–Rényi not rejected": for half of the sequences or more.
     - "not scale-free": for fewer, and none of the following holds. Also if most are narrower than
@@ -521,8 +521,9 @@ def tail_index(
     TailIndex
         ``hill`` above 0, ``moments`` and ``kernel`` of any sign, ``moments_error`` the
         asymptotic standard error of the moment estimate at xi = 0, 1 / sqrt(k).
-        ``nan`` with fewer than 10 values in the tail or where these do not vary. Below about
-        500 units the estimates are mostly noise. Cost O(n log n).
+        ``nan`` with fewer than 10 values in the tail, where these do not vary, and where no value
+        above 0 is left below them. Below about 500 units the estimates are mostly noise. Cost
+        O(n log n).
 
     Raises
     ------

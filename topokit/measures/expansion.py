@@ -52,9 +52,10 @@ def universal_cover_radius(graph: LayerGraph) -> float:
     Returns
     -------
     float
-        sqrt(d_out - 1) + sqrt(d_in - 1) for biregular layers, to about 1e-7; ``nan`` without
-        edges, with more than 2 million edges, or where more than 3 billion messages would be
-        needed (large band-like layers). Cost some 1,000 times O(edges).
+        sqrt(d_out - 1) + sqrt(d_in - 1) for biregular layers with degrees of 2 or more, to about
+        1e-7; the root of the largest degree for disjoint stars; ``nan`` without edges, with more
+        than 2 million edges, or where more than 3 billion messages would be needed (large
+        band-like layers). Cost some 1,000 times O(edges).
 
     References
     ----------

@@ -82,7 +82,7 @@ def expected_degree_sample(graph: GraphLike, *, rng: np.random.Generator | int) 
 
     Each cell is an edge with probability :math:`x_i y_j / (1 + x_i y_j)`, independently; units
     of equal degree share their factor. Degrees vary, so z-scores against these samples are
-    smaller than against those of `topokit.randomized_twin`, which keeps every degree.
+    usually smaller than against those of `topokit.randomized_twin`, which keeps every degree.
 
     Parameters
     ----------

@@ -635,7 +635,7 @@ def power_law(graph: LayerGraph) -> PowerLaw:
     Returns
     -------
     PowerLaw
-        ``alpha`` 0 or more, ``xmin`` 1 or more, ``ks_distance`` in [0, 1] (``nan`` with fewer
+        ``alpha`` above 0, ``xmin`` 1 or more, ``ks_distance`` in [0, 1] (``nan`` with fewer
         than two distinct positive degrees), ``n_tail``; ``versus_*`` Vuong statistics, positive
         where the power law is better (``nan`` without a tail); ``verdict`` a position in
         `VERDICTS`. Cost O(n_edges + m^2) for m distinct degrees.

@@ -176,7 +176,8 @@ def normalized_spectral_gap(graph: LayerGraph) -> float:
 
     .. math:: 1 - \sigma_2(D_{out}^{-1/2} B D_{in}^{-1/2}) = \lambda_2(I - D^{-1/2} A D^{-1/2})
 
-    Units without edges are left out. 0 if and only if more than one component has edges.
+    Units without edges are left out. 0 if and only if more than one component has edges. The
+    second equation holds for all layers but a single edge, of which the eigenvalue is 2.
 
     Parameters
     ----------

@@ -165,7 +165,8 @@ def synflow_saliency(topology: Topology, values: Values) -> dict[str, NDArray[np
 def path_kernel_trace(topology: Topology, values: Values) -> float:
     """Trace of the path kernel: how much the squared path norm changes with each squared weight.
 
-    The sum over all edges of the squared path sums on both sides of them.
+    For each edge the sums of the products of squared weights, over the paths from the inputs to it
+    and over those from it to the outputs, are multiplied; the trace is the sum over all edges.
 
     Parameters
     ----------
@@ -388,7 +389,7 @@ def spectrum_exponent(
     """Power-law exponent of the eigenvalues of W^T W, as in WeightWatcher, with two controls.
 
     Warning: on a sparse layer the exponent may reflect the topology alone. Noise on a mask with
-    hubs has an exponent of 2 to 3, the range interpreted as "well trained". The exponents of the
+    hubs has an exponent of 2 to 3, which is interpreted as "well trained". The exponents of the
     0/1 mask and of the same weights on randomly permuted edges are therefore returned as well: only
     a difference from these is evidence about the weights.
 
