@@ -309,7 +309,7 @@ def quadratic_residues(
     q: int | None = None,
     shuffle: Shuffle = "none",
 ) -> LayerGraph:
-    """Paley graph: output unit i is joined to input unit i + s for the squares s of a field.
+    """Paley design: output unit i is joined to input unit i + s for the squares s of a field.
 
     For q = 3 modulo 4 all degrees are (q - 1) / 2 and all other singular values are
     sqrt((q + 1) / 4): a certificate for density 1/2 only.
@@ -477,8 +477,9 @@ def affine_permutations(
 ) -> LayerGraph:
     """Union of random affine permutations x -> a x + b modulo a prime.
 
-    About as good an expander as a random graph, described by two numbers for each edge of a unit.
-    Double edges are merged and replaced.
+    At the sizes of layers about as good an expander as a random graph, described by two numbers for
+    each edge of a unit; but a fixed number of such permutations is no expander in the limit of
+    large layers [1]_. Double edges are merged and replaced.
 
     Parameters
     ----------

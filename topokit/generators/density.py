@@ -63,7 +63,8 @@ def layer_densities(
     density : float, optional
         Edges of the whole network over its possible edges, in [0, 1].
     epsilon : float, optional
-        SET's budget: ``epsilon (n_in + n_out)`` edges in each layer, at most all possible edges.
+        SET's budget: ``epsilon (n_in + n_out)`` edges in each layer, at most all possible edges;
+        of a convolution with ``n_in kh kw`` in place of n_in.
     densities : str or sequence of float, optional
         With `density` or `epsilon`: how layers share the budget, a name of `DENSITIES`; by default
         "uniform" with `density` and "er" with `epsilon`. Under another rule than "er", `epsilon`
@@ -169,6 +170,8 @@ def density_from_epsilon(n_in: int, n_out: int, epsilon: float) -> float:
 
 def epsilon_from_density(n_in: int, n_out: int, density: float) -> float:
     """Return SET's epsilon of a layer with this density: the inverse of `density_from_epsilon`.
+
+    Of a complete layer the smallest that makes it complete.
 
     Parameters
     ----------

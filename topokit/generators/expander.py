@@ -179,7 +179,8 @@ def ramanujan(
     Returns
     -------
     LayerGraph
-        Ramanujan where degrees are constant; otherwise below the bound of the mean degrees.
+        Ramanujan where degrees are constant, otherwise below the bound of the mean degrees, unless
+        every try fails.
 
     Raises
     ------

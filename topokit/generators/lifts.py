@@ -350,8 +350,9 @@ def two_lift(
 
     The eigenvalues that a 2-lift adds are those of the signed matrix, so each doubling is accepted
     when its norm is below the bound, or the best of several is taken. Marcus, Spielman and
-    Srivastava prove that a good signing exists; a random one is usually good enough. The first
-    graph is dense and near-biregular; it is doubled until it is as sparse as the layer.
+    Srivastava prove that a good signing exists where the degrees of each side are constant; a
+    random one is usually good enough. The first graph is dense and near-biregular; it is doubled
+    until it is as sparse as the layer.
 
     Parameters
     ----------

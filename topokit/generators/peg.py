@@ -23,8 +23,9 @@ def peg(
 
     Input units take their edges one after the other. Each new edge joins the input unit to the
     output units farthest from it in the graph so far, to one of the smallest degree among them.
-    There are no 4-cycles where the degrees allow it, and the graph is a better expander than a
-    random one. Above density 1/2 the complement is taken.
+    In sparse layers there are no 4-cycles, and the graph is a better expander than a random one.
+    Edges are not moved again, so near the densities that a `projective_plane` has some 4-cycles
+    remain. Above density 1/2 the complement is taken.
 
     Parameters
     ----------

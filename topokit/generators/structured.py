@@ -114,8 +114,10 @@ def butterfly(
     """Butterfly stage: units are joined if only one digit of their numbers differs.
 
     The base of the digits is the mean fan-in and `stride` its power for the digit. One stage is
-    a union of complete blocks; in a network, `generate` takes one digit after the other and the
-    product of all stages joins each pair by exactly one path.
+    a union of complete blocks; in a network, `generate` takes one digit after the other. If all
+    widths are the same power of the base, the product of all stages joins each pair by exactly one
+    path; at other widths it may leave pairs apart. A network of "benes" goes up to the last digit
+    and back to the first, so that each pair has several paths.
 
     Parameters
     ----------
@@ -175,8 +177,8 @@ def de_bruijn(
     """De Bruijn layer: input unit i feeds output units d i, d i + 1, ..., d i + d - 1.
 
     Numbers are modulo n_out and d is the fan-out, so that consecutive input units feed
-    consecutive ranges of output units. One layer is a union of complete blocks; log n / log d
-    layers join all.
+    consecutive ranges of output units. One layer is a union of complete blocks if d divides n_out;
+    log n / log d layers of n units, rounded up, join all.
 
     Parameters
     ----------
@@ -198,7 +200,8 @@ def de_bruijn(
 
     References
     ----------
-    .. [1] de Bruijn, "A combinatorial problem", 1946; Imase, Itoh, 1981.
+    .. [1] de Bruijn, "A combinatorial problem", 1946; Imase, Itoh, "Design to minimize diameter on
+       building-block network", 1981.
 
     Examples
     --------
@@ -225,8 +228,8 @@ def kautz(
     """Kautz layer: input unit i feeds output units -(d i + 1), ..., -(d i + d).
 
     Numbers are modulo n_out and d is the fan-out, so that consecutive input units feed
-    consecutive ranges of output units. One layer is a union of complete blocks; log n / log d
-    layers join all.
+    consecutive ranges of output units. One layer is a union of complete blocks if d divides n_out;
+    log n / log d layers of n units, rounded up, join all.
 
     Parameters
     ----------
@@ -248,7 +251,8 @@ def kautz(
 
     References
     ----------
-    .. [1] Kautz, 1968; Imase, Itoh, "Design to minimize diameter on building-block network", 1981.
+    .. [1] Kautz, "Bounds on directed (d, k) graphs", 1968; Imase, Itoh, "A design for directed
+       graphs with minimum diameter", 1983.
 
     Examples
     --------
@@ -442,8 +446,8 @@ def clash_free(
     z : int, optional
         Number of memories, a divisor of n_in; by default the one nearest to sqrt(n_in).
     kind : int
-        1: memories are read in random order. 2: cyclically, from random addresses in each sweep.
-        3: cyclically, from the same random addresses in all sweeps.
+        As numbered in the authors' code. 1: memories are read in random order. 2: cyclically, from
+        random addresses in each sweep. 3: cyclically, from the same random addresses in all sweeps.
     dither : bool
         Whether each sweep permutes the memories.
     shuffle : {"none", "fan_in", "fan_out", "both"}
