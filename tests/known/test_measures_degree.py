@@ -6,7 +6,7 @@ from scipy.stats import chi2
 
 from topokit.graph import LayerGraph
 from topokit.measures import LAYER_MEASURES
-from topokit.measures.degree import dispersion_test
+from topokit.measures.degree import dispersion_test, gini, hub_share
 
 
 def layer(degrees, n_in):
@@ -66,3 +66,25 @@ def test_shares_of_units_are_counted_exactly():
     for n in (1, 3, 10, 30, 100, 700):
         for percent in range(1, 101):
             assert count_of(percent / 100, n) == ceil(Fraction(percent * n, 100))
+
+
+@pytest.mark.parametrize("wrong", [[3, -1], [2, float("nan")], [2, float("inf")]])
+def test_shares_of_what_is_no_amount_are_refused(wrong):
+    """Gini's coefficient of -1 and 3 would be 1, and the largest of them 1.5 of all edges."""
+    for measure in (gini, hub_share):
+        with pytest.raises(ValueError, match="expected finite values of 0 or more, got"):
+            measure(wrong)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "n_other", "message"),
+    [
+        ([5, 0], 3, "expected degrees in 0..n_other=3, got 5"),
+        ([3, -1], None, "non-negative integers, got -1"),
+        ([1.5, 2.5], None, "non-negative integers, got 1.5"),
+        ([2, float("nan")], None, "non-negative integers, got nan"),
+    ],
+)
+def test_what_are_no_degrees_of_a_layer_is_not_tested(degrees, n_other, message):
+    with pytest.raises(ValueError, match=message):
+        dispersion_test(degrees, n_other=n_other)

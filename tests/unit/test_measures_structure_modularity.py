@@ -52,6 +52,10 @@ def test_wrong_communities_are_named():
         barber_modularity(graph, [0], [0] * 4)
     with pytest.raises(ValueError, match="expected communities 0 or more"):
         barber_modularity(graph, [0, 0, 0, -1], [0] * 4)
+    with pytest.raises(ValueError, match=r"expected communities 0 or more: .* got 0\.9"):
+        barber_modularity(graph, [0, 0, 0, 0.9], [0] * 4)
+    with pytest.raises(ValueError, match=r"expected communities 0 or more: .* got dtype"):
+        barber_modularity(graph, [0] * 4, list("aabb"))
     empty = LayerGraph.from_edge_ids([], (2, 2))
     assert np.isnan(barber_modularity(empty, [0, 0], [0, 0]))
     assert np.isnan(find_communities(empty, rng=np.random.default_rng(0)).modularity)

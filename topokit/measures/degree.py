@@ -132,6 +132,14 @@ def whole_degrees(values: ArrayLike, n_other: int | None = None) -> NDArray[np.i
     return array.astype(np.int64)
 
 
+def _amounts(values: ArrayLike) -> NDArray[np.float64]:
+    """Return values as sorted floats; raise a ValueError if one is negative or not finite."""
+    x = np.sort(np.asarray(values, dtype=float))
+    if wrong := x[~((x >= 0) & (x < np.inf))].tolist():
+        raise ValueError(f"expected finite values of 0 or more, got {wrong[0]}")
+    return x
+
+
 def gini(values: ArrayLike) -> float:
     """Gini coefficient of non-negative values: 0 for equal ones, (n - 1)/n for one-hot ones.
 
@@ -147,6 +155,11 @@ def gini(values: ArrayLike) -> float:
     float
         In [0, 1); ``nan`` if there are no values or all are 0. Cost O(n log n).
 
+    Raises
+    ------
+    ValueError
+        If a value is negative or not finite.
+
     References
     ----------
     .. [1] Gini, "Variabilità e mutabilità", 1912.
@@ -156,7 +169,7 @@ def gini(values: ArrayLike) -> float:
     >>> gini([1, 2]), gini([0, 0, 0, 4])
     (0.16666666666666666, 0.75)
     """
-    x = np.sort(np.asarray(values, dtype=float))
+    x = _amounts(values)
     total = x.sum()
     if x.size == 0 or total <= 0:
         return NAN
@@ -195,7 +208,7 @@ def hub_share(degrees: ArrayLike, *, share: float = 0.01) -> float:
     Raises
     ------
     ValueError
-        If `share` is not in (0, 1].
+        If `share` is not in (0, 1], or a degree is negative or not finite.
 
     Examples
     --------
@@ -203,7 +216,7 @@ def hub_share(degrees: ArrayLike, *, share: float = 0.01) -> float:
     0.5
     """
     check_share(share)
-    x = np.sort(np.asarray(degrees, dtype=float))
+    x = _amounts(degrees)
     total = x.sum()
     if x.size == 0 or total <= 0:
         return NAN
@@ -262,6 +275,11 @@ def dispersion_test(degrees: ArrayLike, *, n_other: int | None = None) -> tuple[
         Upper tail: small for degrees wider than random, near 1 for narrower ones. ``nan`` with
         fewer than two units, without edges, and in a complete layer. Cost O(n).
 
+    Raises
+    ------
+    ValueError
+        If a degree is outside 0..n_other, or no integer.
+
     References
     ----------
     .. [1] Fisher, Thornton, Mackenzie, "The accuracy of the plating method of estimating the
@@ -273,7 +291,7 @@ def dispersion_test(degrees: ArrayLike, *, n_other: int | None = None) -> tuple[
     >>> dispersion, p < 1e-6
     (9.0, True)
     """
-    k = np.asarray(degrees, dtype=float)
+    k = whole_degrees(degrees, n_other).astype(float)
     total = float(k.sum())
     if k.size == 0 or total <= 0:
         return NAN, NAN

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from topokit.graph import LayerGraph, Topology, chain_widths
 from topokit.graph.convert import GraphLike, as_graph, takes_graph, takes_topology
-from topokit.measures.degree import check_share, count_of
+from topokit.measures.degree import check_share, count_of, whole_degrees
 from topokit.tables import as_generator
 
 __all__ = [
@@ -76,7 +76,8 @@ def butterflies(graph: LayerGraph) -> float:
 
     References
     ----------
-    .. [1] Wang, Fu, Cheng, "Rectangle counting in large bipartite graphs", IEEE BigData 2014.
+    .. [1] Wang, Fu, Cheng, "Rectangle counting in large bipartite graphs", IEEE International
+       Congress on Big Data, 2014.
 
     Examples
     --------
@@ -412,7 +413,7 @@ def barber_modularity(graph: GraphLike, inputs: ArrayLike, outputs: ArrayLike) -
     Raises
     ------
     ValueError
-        If there is not one community for each unit, or one is negative.
+        If there is not one community for each unit, or one is negative or no integer.
 
     References
     ----------
@@ -426,14 +427,16 @@ def barber_modularity(graph: GraphLike, inputs: ArrayLike, outputs: ArrayLike) -
     0.5
     """
     graph = as_graph(graph)
-    one, two = np.asarray(inputs, np.int64), np.asarray(outputs, np.int64)
+    one, two = np.asarray(inputs), np.asarray(outputs)
     if one.shape != (graph.n_in,) or two.shape != (graph.n_out,):
         raise ValueError(
             f"expected a community for each of {graph.n_in} input and {graph.n_out} output units, "
             f"got shapes {one.shape} and {two.shape}"
         )
-    if min(one.min(initial=0), two.min(initial=0)) < 0:
-        raise ValueError("expected communities 0 or more, got a negative one")
+    try:
+        one, two = whole_degrees(one), whole_degrees(two)
+    except ValueError as error:
+        raise ValueError(f"expected communities 0 or more: {error}") from None
     if not graph.n_edges:
         return NAN
     edges = float(graph.n_edges)
