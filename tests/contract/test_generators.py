@@ -1,10 +1,12 @@
 """Promises of every generator and of every allocation; no family is named here."""
 
 import inspect
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import topokit
 from topokit.generators import DENSITIES, GENERATORS, describe, generate
 from topokit.generators.provenance import guarantee_of
 from topokit.graph import LayerGraph, same_edges
@@ -210,3 +212,29 @@ def test_the_error_for_an_old_name_of_a_side_gives_the_new_one(name, old, new):
     for word in words:
         with pytest.raises(ValueError, match=f"expected {word} to be one of .*{new}"):
             GENERATORS[name](40, 50, density=0.2, rng=0, **{word: old})
+
+
+@EVERY
+def test_parameters_that_are_no_number_are_refused(name):
+    for key, parameter in parameters_of(GENERATORS[name]).items():
+        if isinstance(parameter.default, float):
+            with pytest.raises(ValueError, match=r"got .*nan"):
+                GENERATORS[name](40, 50, density=0.2, rng=0, **{key: float("nan")})
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("preferential_attachment", "attractiveness"), ("block", "ratio")]
+)
+def test_parameters_without_a_limit_are_finite(name, key):
+    """An infinite attractiveness would attach by degree alone, the reverse of a large one."""
+    with pytest.raises(ValueError, match=r"finite.*got .*inf"):
+        GENERATORS[name](40, 50, density=0.2, rng=0, **{key: float("inf")})
+
+
+def test_the_catalogue_shows_what_families_guarantee_today():
+    page = Path(topokit.__file__).parent.parent / "figures/TOPOLOGIES.md"
+    rows = [line.split(" | ") for line in page.read_text(encoding="utf-8").splitlines()]
+    shown = {row[0].removeprefix("| "): row[1] for row in rows if len(row) == 3}
+    assert {name: shown.get(name) for name in GENERATORS} == {
+        name: guarantee(name) for name in GENERATORS
+    }

@@ -5,6 +5,7 @@ import pytest
 
 from topokit.generators import GENERATORS
 from topokit.generators.sampling import even_degrees
+from topokit.measures import power_law_of
 
 
 def dispersion(degrees):
@@ -97,6 +98,23 @@ def test_the_heavy_side_is_the_one_that_is_named(name, heavy, even):
     graph = GENERATORS[name](400, 400, density=0.02, heavy=heavy, rng=0)
     assert dispersion(getattr(graph, heavy)) > 4
     assert dispersion(getattr(graph, even)) < 1.5
+
+
+@pytest.mark.parametrize("side", ["fan_in", "fan_out"])
+@pytest.mark.parametrize("attractiveness", [0.5, 1.0, 3.0])
+def test_attachment_to_a_fixed_side_is_polyas_urn(side, attractiveness):
+    """Degrees are about negative binomial: broad, but with no heavier tail."""
+    sizes = (2000, 500) if side == "fan_in" else (500, 2000)
+    found, verdicts = [], set()
+    for seed in range(6):
+        graph = GENERATORS["preferential_attachment"](
+            *sizes, density=0.01, heavy=side, attractiveness=attractiveness, rng=seed
+        )
+        found.append(getattr(graph, side).var())
+        verdicts.add(power_law_of(graph, side).verdict)
+    # a little below the urn's, as no unit is joined twice
+    assert np.mean(found) == pytest.approx(20 + 20**2 / attractiveness, rel=0.2)
+    assert verdicts == {"broad"}
 
 
 def test_shuffling_renumbers_the_units_of_the_named_side_only():

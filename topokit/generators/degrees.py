@@ -407,12 +407,14 @@ def preferential_attachment(
     attractiveness: float = 1.0,
     heavy: Sides = "both",
 ) -> LayerGraph:
-    """Scale-free graph grown unit by unit, by preferential attachment.
+    """Graph grown unit by unit by preferential attachment; scale-free if both sides grow.
 
     With ``heavy="both"`` the units of both sides arrive in random order and each joins units of
     the other side with probability proportional to degree + attractiveness. With "fan_in" all
-    output units are there from the beginning, input units arrive, and only fan-in becomes
-    heavy-tailed, as in masks that SET leaves; with "fan_out" the sides are exchanged.
+    output units are there from the beginning and input units arrive; with "fan_out" the sides are
+    exchanged. Only the degrees of that side then become broad, but not heavy-tailed: where no new
+    units arrive this is Pólya's urn, whose degrees are about negative binomial, with variance m +
+    m**2 / attractiveness at a mean of m.
 
     Parameters
     ----------
@@ -421,7 +423,7 @@ def preferential_attachment(
         In [0, 1]; ``round(density n_in n_out)`` edges.
     rng : numpy.random.Generator
     attractiveness : float
-        Above 0; large values make attachment uniform.
+        Above 0 and finite; large values make attachment uniform.
     heavy : {"both", "fan_in", "fan_out"}
 
     Returns
@@ -431,8 +433,8 @@ def preferential_attachment(
     Raises
     ------
     ValueError
-        If a size or the density is out of range, or the attractiveness is not above 0 or a side is
-        unknown.
+        If a size or the density is out of range, or the attractiveness is not a finite number above
+        0 or a side is unknown.
 
     Notes
     -----
@@ -453,8 +455,8 @@ def preferential_attachment(
     """
     n_in, n_out, n_edges = edge_count(n_in, n_out, density, rng)
     check_side("heavy", heavy, SIDES)
-    if not attractiveness > 0:
-        raise ValueError(f"expected attractiveness above 0, got {attractiveness!r}")
+    if not 0 < attractiveness < np.inf:
+        raise ValueError(f"expected a finite attractiveness above 0, got {attractiveness!r}")
     n = n_in + n_out
     side = np.repeat(np.array([0, 1], np.int8), [n_in, n_out])
     if heavy == "both":
@@ -575,7 +577,7 @@ def rmat(
     450
     """
     n_in, n_out, n_edges = edge_count(n_in, n_out, density, rng)
-    if min(a, b, c) < 0 or a + b + c > 1 or not 0 <= noise < 1:
+    if not (min(a, b, c) >= 0 and a + b + c <= 1 and 0 <= noise < 1):
         raise ValueError(
             "expected a, b, c >= 0 adding up to at most 1 and noise in [0, 1), "
             f"got {a}, {b}, {c} and {noise}"

@@ -16,6 +16,7 @@ from topokit.generators.sampling import (
     shuffled,
 )
 from topokit.graph import LayerGraph, distinct, random_subset, sample_absent
+from topokit.tables import is_integer
 
 __all__ = ["band", "block", "circulant", "geometric", "receptive_field", "small_world"]
 
@@ -80,8 +81,8 @@ def small_world(
         In [0, 1]; ``round(density n_in n_out)`` edges.
     rng : numpy.random.Generator
     beta : float
-        Share of edges that are moved to uniformly random absent cells: 0 is `band`, 1 is close
-        to `erdos_renyi`.
+        Share of edges that are taken away and drawn again, uniformly among the cells then absent:
+        0 is `band`, 1 is `erdos_renyi`.
     shuffle : {"none", "fan_in", "fan_out", "both"}
 
     Returns
@@ -300,7 +301,8 @@ def block(
     Raises
     ------
     ValueError
-        If a size or the density is out of range, or `groups` is below 1 or `ratio` is negative.
+        If a size or the density is out of range, `groups` is no integer of at least 1, or `ratio`
+        is negative or infinite.
 
     Notes
     -----
@@ -318,8 +320,10 @@ def block(
     True
     """
     n_in, n_out, n_edges = edge_count(n_in, n_out, density, rng)
-    if groups < 1 or not ratio >= 0:
-        raise ValueError(f"expected groups >= 1 and ratio >= 0, got {groups!r} and {ratio!r}")
+    if not is_integer(groups, 1) or not 0 <= ratio < np.inf:
+        raise ValueError(
+            f"expected an integer groups >= 1 and a finite ratio >= 0, got {groups!r} and {ratio!r}"
+        )
     groups = min(groups, n_in, n_out)
     group = np.arange(n_out) * groups // n_out
     edges_of = -(-np.arange(groups + 1) * n_in // groups)

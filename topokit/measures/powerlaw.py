@@ -70,8 +70,8 @@ def log_zeta(alpha: ArrayLike, start: ArrayLike, upper: float = np.inf) -> NDArr
     .. math:: \log \sum_{k=start}^{upper} k^{-\alpha}
 
     Ten terms are summed, and the rest is approximated by Euler-Maclaurin summation with a relative
-    error of about 1e-12. With a finite `upper` every ``alpha`` is allowed; an infinite one needs
-    ``alpha > 1``.
+    error of about 1e-12, for exponents above 50 up to 1e-10. With a finite `upper` every ``alpha``
+    is allowed; an infinite one needs ``alpha > 1``.
 
     Parameters
     ----------
