@@ -617,7 +617,8 @@ def ramanujan_margin(graph: LayerGraph) -> float:
     Degrees are averaged over the units that have edges. For biregular layers this is the
     Ramanujan bound; for irregular ones it is stricter than the bound by the universal cover,
     the more so the more uneven the degrees, so that layers with heavy-tailed degrees mostly miss
-    it. A few hubs that are joined to all units do not: they raise the first singular value only.
+    it. Those with a few hubs on one side, joined to all units of the other, do not: such hubs
+    raise the first singular value only.
 
     Parameters
     ----------
