@@ -69,3 +69,10 @@ def test_an_unfinished_run_goes_on_in_the_present_schema(schema, tmp_path, threa
     for name, graph in before.topology(2).items():
         assert graph == history.topology(2)[name]
     assert verify(run).intact
+
+
+def test_an_environment_that_is_no_table_is_damaged(tmp_path):
+    run = shutil.copytree(OLD / "unfinished", tmp_path / "run")
+    (run / "environment.json").write_text("[]\n")
+    with pytest.raises(ValueError, match=r"environment.json of run .* is damaged: it is no table"):
+        History.load(run)

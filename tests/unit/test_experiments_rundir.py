@@ -88,6 +88,55 @@ def test_lines_that_were_moved_or_left_out_are_named(tmp_path, change, words):
     assert not verify(run.path).intact
 
 
+@pytest.mark.parametrize(
+    ("at", "changes", "words"),
+    [
+        (0, {"environment": ["x"]}, "line 1: its environment is of type list"),
+        (0, {"config": 3}, "line 1: its config is of type int"),
+        (1, {"metrics": []}, "line 2: its metrics is of type list"),
+        (1, {"measures": "x"}, "line 2: its measures is of type str"),
+        (1, {"kind": "accepted", "what": "lines", "now": []}, "line 2: unknown change 'lines'"),
+        (1, {"kind": "accepted", "what": "config", "now": 3}, "line 2: its now is of type int"),
+    ],
+)
+def test_lines_that_somebody_made_up_are_named(tmp_path, at, changes, words):
+    run = new_run(tmp_path / "run", 2, finish=False)
+    lines = (run.path / "record.jsonl").read_bytes().splitlines(keepends=True)
+    values = stamped(lines[at].rstrip())
+    del values["digest"]
+    lines[at] = stamp(values | changes).encode() + b"\n"
+    (run.path / "record.jsonl").write_bytes(b"".join(lines[: at + 1]))
+    (run.path / "checkpoint.pt").unlink()
+    with pytest.raises(ValueError, match=f"record.jsonl of run .* is damaged: {words}"):
+        History.load(run.path)
+    assert not verify(run.path).intact
+
+
+@pytest.mark.parametrize("changes", [{"files": []}, {"epochs": "12"}, {"files": None}])
+@pytest.mark.parametrize("damage", [False, True])
+def test_a_mark_of_the_end_that_somebody_made_up_is_named(tmp_path, changes, damage):
+    run = new_run(tmp_path / "run", 12)
+    values = stamped((run.path / "DONE").read_bytes().rstrip())
+    del values["digest"]
+    (run.path / "DONE").write_text(stamp(values | changes) + "\n")
+    if damage:
+        lines = (run.path / "record.jsonl").read_bytes().splitlines(keepends=True)
+        (run.path / "record.jsonl").write_bytes(b"".join([*lines[:5], b"{}\n", *lines[6:]]))
+    assert not verify(run.path).intact
+    assert damage or verify(run.path, recover=True).intact
+
+
+def test_a_seal_without_a_checksum_of_the_content_is_damage(tmp_path):
+    run = new_run(tmp_path / "run", 2, finish=False)
+    content = run.checkpoint.read_bytes()
+    seal_of = {key: value for key, value in seal_in(content).items() if key == "epoch"}
+    comment = stamp(seal_of).encode()
+    at = content.rfind(b"PK\x05\x06")
+    length = len(comment).to_bytes(2, "little")
+    run.checkpoint.write_bytes(content[: at + 20] + length + comment)
+    assert not verify(run.path).intact
+
+
 def test_a_run_of_a_newer_version_names_the_remedy(tmp_path):
     run = new_run(tmp_path / "run", 2, finish=False)
     lines = (run.path / "record.jsonl").read_bytes().splitlines(keepends=True)

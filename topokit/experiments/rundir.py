@@ -18,6 +18,7 @@ import pandas as pd
 from topokit.foreign import printable, shell_word
 from topokit.graph import snapshots
 from topokit.graph.checksums import (
+    check_kinds,
     check_regular,
     digest,
     read_file,
@@ -26,6 +27,7 @@ from topokit.graph.checksums import (
     stamped,
 )
 from topokit.graph.files import check_writable, is_temporary, locked, write_atomic
+from topokit.tables import choose
 from topokit.toml import flattened
 
 __all__ = ["MEASURE_COLUMNS", "SCHEMA", "Record", "RunDirectory", "differences", "writable"]
@@ -577,6 +579,7 @@ def readable_lines(content: bytes, path: Path) -> tuple[Record | None, str]:
             values = stamped(line)
             if values["kind"] == "run" and not i:
                 config, environment = values["config"], values["environment"]
+                check_kinds(values, run=str, config=str, environment=dict, data=str)
                 record = Record(SCHEMA, values["run"], config, environment, values["data"])
                 device, plugins = environment.get("device", "cpu"), environment.get("plugins", [])
                 record = replace(record, plugins=plugins, device=device)
@@ -586,10 +589,12 @@ def readable_lines(content: bytes, path: Path) -> tuple[Record | None, str]:
                 record = record if epochs else None
                 raise ValueError("it does not follow the line before")
             elif values["kind"] == "accepted":
-                record = replace(record, **{str(values["what"]): values["now"]})
+                check_kinds(values, now=choose("change", values["what"], CHANGES))
+                record = replace(record, **{values["what"]: values["now"]})
             elif values["kind"] != "epoch" or values["epoch"] != len(epochs):
                 raise ValueError(f"expected epoch {len(epochs)}, got {values.get('epoch')}")
             else:
+                check_kinds(values, metrics=dict, measures=list, topology=str, checkpoint=str)
                 epochs.append(values)
                 starts.append(position)
         except (ValueError, KeyError, TypeError) as error:
@@ -604,6 +609,10 @@ def readable_lines(content: bytes, path: Path) -> tuple[Record | None, str]:
         last, position = ends[-2]
     found = replace(record, lines=epochs, starts=starts, last=last, size=position, torn=torn)
     return found, problem
+
+
+CHANGES = {"config": str, "data": str, "plugins": list, "growth": str, "device": str}
+"""What may change while a run is resumed, and the kind of the value."""
 
 
 def _check_schema(line: bytes, path: Path) -> None:
@@ -629,7 +638,7 @@ def differences(before: str, now: str) -> list[str]:
     """
     try:
         old, new = (flattened(tomllib.loads(text)) for text in (before, now))
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         return [f"it is not valid TOML: {error}"]
     unset = "not set"
     changed = {

@@ -27,6 +27,8 @@ def read_old(run: RunDirectory) -> Record:
     run.config()
     try:
         environment = json.loads(read_file(run.path / "environment.json"))
+        if not isinstance(environment, dict):
+            raise ValueError("it is no table")
     except FileNotFoundError:
         environment = {}
     except ValueError as error:

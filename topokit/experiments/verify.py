@@ -27,7 +27,7 @@ from topokit.experiments.rundir import (
 from topokit.experiments.upgrade import frame_of, lines_of, read_old
 from topokit.foreign import shell_word
 from topokit.graph import snapshots
-from topokit.graph.checksums import digest, read_file, seal_in, stamped, unseal
+from topokit.graph.checksums import check_kinds, digest, read_file, seal_in, stamped, unseal
 
 __all__ = ["Finding", "Verdict", "verify"]
 
@@ -301,8 +301,10 @@ class _Check:
     def _mark(self) -> dict[str, Any] | None:
         """Return the content of the mark of the end, None if there is none or it is damaged."""
         try:
-            return stamped(read_file(self.run.path / "DONE").rstrip(b"\n"))
-        except (FileNotFoundError, ValueError):
+            mark = stamped(read_file(self.run.path / "DONE").rstrip(b"\n"))
+            check_kinds(mark, run=str, record=str, epochs=int, files=dict)
+            return mark
+        except (FileNotFoundError, ValueError, KeyError):
             return None
 
     def _saved(self) -> dict[str, Any] | Exception | None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
-    "check_regular", "digest", "read_file", "read_seal", "seal", "seal_in", "stamp", "stamped",
-    "unseal",
+    "check_kinds", "check_regular", "digest", "read_file", "read_seal", "seal", "seal_in", "stamp",
+    "stamped", "unseal",
 ]  # fmt: skip
 
 _STAMPED = re.compile(r'(\{.+), "digest": "([0-9a-f]{32})"\}', re.DOTALL)
@@ -68,6 +68,20 @@ def stamped(line: str | bytes) -> dict[str, Any]:
     if digest(body.encode()) != match[2]:
         raise ValueError("its content does not match its checksum")
     return {**json.loads(body), "digest": match[2]}
+
+
+def check_kinds(values: Mapping[str, Any], **kinds: type) -> None:
+    """Raise a ValueError if entries of a line are of other kinds.
+
+    Examples
+    --------
+    >>> check_kinds({"epoch": "3"}, epoch=int)
+    Traceback (most recent call last):
+    ValueError: its epoch is of type str
+    """
+    for key, kind in kinds.items():
+        if not isinstance(values[key], kind):
+            raise ValueError(f"its {key} is of type {type(values[key]).__name__}")
 
 
 # A zip archive may end with a comment, which its readers ignore. The seal is a stamped line there,
@@ -126,7 +140,7 @@ def unseal(archive: bytes) -> dict[str, Any] | None:
         If a byte of it was changed.
     """
     about = seal_in(archive)
-    if about is not None and about["content"] != digest(archive[: archive.rfind(_END) + 22]):
+    if about is not None and about.get("content") != digest(archive[: archive.rfind(_END) + 22]):
         raise ValueError("its content does not match its checksum")
     return about
 
