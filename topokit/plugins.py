@@ -483,25 +483,27 @@ def _load_installed(name: str) -> str:
     from importlib.metadata import entry_points
 
     offered = {point.name: point for point in entry_points(group=GROUP)}
+    values = {point.value for point in entry_points(group=GROUP, name=name)}
+    if len(values) > 1:
+        raise ValueError(f"plugin {name}: several packages offer it ({listed(values)}); name one")
     target = offered[name].module if name in offered else name
+    before, new = _added(), target not in sys.modules
     try:
-        known = all(part.isidentifier() for part in target.split("."))
-        if not known or importlib.util.find_spec(target) is None:
-            raise ModuleNotFoundError(target)
-    except (ModuleNotFoundError, ValueError):
+        if not all(part.isidentifier() for part in target.split(".")):
+            raise ModuleNotFoundError(name=target)
+        module = importlib.import_module(target)
+        if name in offered and offered[name].attr:
+            offered[name].load()()
+    except (Exception, SystemExit) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is None or not f"{target}.".startswith(f"{missing}."):
+            raise _failed(name, Path(target), error) from error
         near = hint(name, offered)
         more = f"; {near}installed plugins: {listed(offered)}" if offered else ""
         raise ValueError(
             f"plugin {name}: expected a Python file, a module here or an installed one, "
             f"found none{more}"
         ) from None
-    before, new = _added(), target not in sys.modules
-    try:
-        module = importlib.import_module(target)
-        if name in offered and offered[name].attr:
-            offered[name].load()()
-    except Exception as error:
-        raise _failed(name, Path(target), error) from error
     if new and _added() == before:
         _note_nothing(name)
     path = getattr(module, "__file__", None)

@@ -584,3 +584,37 @@ def test_what_was_registered_is_shown():
 
     assert repr(tk.register) == "register: measure 'mine'"
     tk.register.remove(mine)
+
+
+def test_an_installed_plugin_that_fails_or_is_there_twice(tmp_path, monkeypatch):
+    write(tmp_path, "import sys\nsys.exit(0)\n", "ends_at_once.py")
+    write(tmp_path, "1 / 0\n", "fails_first/__init__.py")
+    write(tmp_path, "", "fails_first/plugin.py")
+    write(tmp_path, "import not_there_at_all\n", "lacks_another/__init__.py")
+    write(tmp_path, "", "lacks_another/plugin.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, words in {
+        "ends_at_once": "plugin ends_at_once: SystemExit: 0",
+        "fails_first.plugin": "plugin fails_first.plugin: ZeroDivisionError",
+        "lacks_another.plugin": "ModuleNotFoundError: No module named 'not_there_at_all'",
+        "fails_first_.plugin": "expected a Python file, a module here or an installed one",
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            tk.load_plugins(name)
+    for package in ("one", "two"):
+        write(tmp_path, "", f"{package}_package.py")
+        points = f"[topokit.plugins]\nshared = {package}_package\n"
+        write(tmp_path, points, f"{package}-1.0.dist-info/entry_points.txt")
+        about = f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n"
+        write(tmp_path, about, f"{package}-1.0.dist-info/METADATA")
+    with pytest.raises(ValueError, match=r"several packages offer it \(one_package, two_package\)"):
+        tk.load_plugins("shared")
+
+
+def test_a_plugin_that_calls_exit_ends_a_run_with_words(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, CODE.replace('raise ZeroDivisionError("too many edges")', "raise SystemExit(0)")
+          .replace("10**9", "500"))  # fmt: skip
+    assert train(tmp_path) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "plugin mine.py, line 12, in edges_squared: SystemExit: 0" in told

@@ -544,9 +544,15 @@ def test_begun_alone_and_finished_together(tmp_path, by_itself):
     assert_same_runs(tmp_path / "s", by_itself)
 
 
-def test_a_run_whose_disk_is_full_fails_by_itself(tmp_path, by_itself):
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), FloatingPointError("No space left"),
+     SystemExit("No space left")],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_a_run_that_cannot_be_recorded_fails_by_itself(tmp_path, by_itself, error):
     with pytest.MonkeyPatch.context() as patch:
-        interrupted(patch, OSError(28, "No space left on device"), name="seed1", epoch=1)
+        interrupted(patch, error, name="seed1", epoch=1)
         result = sweep(small(), tmp_path / "s", executor=Here(), together=3)
     assert list(result.failures) == ["seed1"]
     assert "No space left" in result.failures["seed1"]

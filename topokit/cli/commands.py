@@ -72,6 +72,11 @@ def _executed(tokens: list[str]) -> int:
         with interrupts.telling():
             console.complain(str(stop) or "interrupted")
         return interrupts.EXIT_CODE
+    except SystemExit as stop:
+        if not (words := told(stop)):
+            raise
+        console.complain(words)
+        return 2
     except cyclopts.CycloptsError as error:
         if isinstance(error, cyclopts.UnusedCliTokensError):
             console.complain(_too_many(error, tokens))

@@ -106,7 +106,7 @@ def _ended(name: str, call: Any) -> Ended:
         ) from None
     except BrokenExecutor as error:
         return Ended(name, error=str(error), broken=True)
-    except Exception as error:  # raised by the executor, not by the call
+    except (Exception, SystemExit) as error:  # of the executor, or of a plugin that calls exit
         return Ended(name, error=f"{type(error).__name__}: {error}")
 
 

@@ -197,7 +197,7 @@ def _other(
         dist.destroy_process_group()
     except ConnectionError:
         os._exit(1)  # another process has ended and says why
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a plugin may call exit
         with suppress(OSError):
             plugin = told(error)
             refused = bool(plugin) or isinstance(error, REFUSED)

@@ -524,7 +524,7 @@ def run_together(
     runs: Mapping[str, AbstractContextManager[Course]],
     *,
     time_is_up: Callable[[], bool] = bool,
-) -> dict[str, Exception]:
+) -> dict[str, BaseException]:
     """Train runs of one condition together, and record each in its own directory.
 
     Parameters
@@ -537,10 +537,10 @@ def run_together(
 
     Returns
     -------
-    dict of Exception
+    dict of BaseException
         What ended a run that failed. The others have finished, or the time was up.
     """
-    failed: dict[str, Exception] = {}
+    failed: dict[str, BaseException] = {}
     shared: dict[int, tuple[Samples, Samples]] = {}
     names: dict[Training, str] = {}
     recorders: dict[Training, EpochRecorder] = {}
@@ -571,9 +571,9 @@ def run_together(
                     recorder.add(outcome)
                     if training.over:
                         recorder.directory.finish()
-                except FloatingPointError as error:
-                    failed[names[training]] = with_place(error, recorder.directory)
-                except Exception as error:
+                except (Exception, SystemExit) as error:  # a plugin's measure may call exit
+                    if isinstance(error, FloatingPointError):
+                        error = with_place(error, recorder.directory)
                     failed[names[training]] = error
-                    group.leave(training)
+                    group.leave(training)  # an epoch that was not recorded has none after it
     return failed

@@ -72,7 +72,7 @@ def run_one(
             run(config, path, data_dir=data_dir, progress=in_time)
     except _TimeIsUp:
         return STOPPED
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a plugin may call exit
         return _reason(error, path, known)
     return None
 
@@ -139,7 +139,7 @@ def _is_past(until: dt.datetime | None) -> bool:
     return until is not None and dt.datetime.now(until.tzinfo) >= until
 
 
-def _reason(error: Exception, path: Path, known: bool) -> str:
+def _reason(error: BaseException, path: Path, known: bool) -> str:
     """Return why a run failed, in words; `known` if there was such a run before."""
     reason = told(error) or f"{type(error).__name__}: {error}"
     return f"{reason}; {remedy(path)}" if known and isinstance(error, ValueError) else reason
