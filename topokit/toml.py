@@ -197,13 +197,20 @@ def table_at(tables: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
 
 
 def flattened(table: Any, before: str = "") -> dict[str, Any]:
-    """Return nested tables as one table with dotted keys."""
+    """Return nested tables as one table with dotted keys.
+
+    Raises
+    ------
+    ValueError
+        If it is no table, or a key is there twice: with dots in quotes, and in a nested table.
+    """
     if not isinstance(table, Mapping):
         raise ValueError(f"expected a table of configuration keys, got {table!r}")
     flat: dict[str, Any] = {}
     for key, value in table.items():
-        if isinstance(value, Mapping):
-            flat |= flattened(value, f"{before}{key}.")
-        else:
-            flat[f"{before}{key}"] = value
+        name = f"{before}{key}"
+        found = flattened(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+        if twice := flat.keys() & found.keys():
+            raise ValueError(f"the key {min(twice)!r} is given twice; give it once")
+        flat |= found
     return flat

@@ -190,11 +190,63 @@ def test_cases_survive_being_written():
             {"grid": {"epochs": [1]}, "arms": [{"name": "a", "settings": {"epochs": 2}}]},
             "grid.epochs: condition 'a' sets this key too; set it once",
         ),
+        ({"settings": {"seed": 5}}, "seed: seeds are listed in study.seeds, got 5 as well"),
+        ({"grid": {"seed": [5, 6]}}, "seed: seeds are listed in study.seeds, got 5 as well"),
+        ({"arms": [{"name": "a", "settings": {"seed": 5}}]}, "listed in study.seeds, got 5"),
+        ({"cases": [{"name": "a", "settings": {"seed": 5}}]}, "listed in study.seeds, got 5"),
+        ({"settings": {" seed ": 5}}, "expected a configuration key .*, got ' seed '"),
+        ({"settings": {"rule.every=5 #": 3}}, "expected a configuration key .*, got 'rule.every="),
+        (
+            {"settings": {"rule.drop_fraction": 0.1, "rule": {"drop_fraction": 0.2}}},
+            "the key 'rule.drop_fraction' is given twice",
+        ),
+        (
+            {"grid": {"rule": {"drop_fraction": [0.2]}, "rule.drop_fraction": [0.1]}},
+            "the key 'rule.drop_fraction' is given twice",
+        ),
+        (
+            {"study": {**BASE, "measures": ["fan_in"]}, "settings": {"measures.names": []}},
+            "settings.measures.names: study.measures sets this too",
+        ),
+        (
+            some_cases(again={"settings": {"topology.run": "x"}}),
+            "condition with after = 'set' starts from the runs of that one, got 'x' as well",
+        ),
+        ({"study": {**BASE, "title": 3}}, "study.title: expected a text, got 3"),
+        ({"study": {**BASE, "name": 3}}, "study.name: expected a text, got 3"),
+        ({"study": {**BASE, "seeds": [2**63]}}, "seed: expected at most 9,223,372"),
+        (
+            {"grid": {f"rule.p{i}": [*range(10)] for i in range(99)}},
+            "expected at most 100,000 runs of a study, got 2,0",
+        ),
     ],
 )
 def test_errors_say_what_is_wrong(tables, words):
     with pytest.raises(ValueError, match=words):
         study_from({"study": BASE, **tables}).runs()
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        ({}, r"expected a table \[quick\] for the small variant, the study has none"),
+        ({"arms": [{"name": "a"}], "quick": {"arms": []}}, "quick.arms: expected at least one"),
+        ({"cases": [{"name": "a"}], "quick": {"cases": []}}, "quick.cases: expected at least one"),
+        (
+            {"grid": {"epochs": [1]}, "quick": {"settings": {"epochs": 1}}},
+            "quick.settings.epochs: the grid has this key; set quick.grid.epochs",
+        ),
+    ],
+)
+def test_a_quick_variant_that_is_none(tables, words):
+    with pytest.raises(ValueError, match=words):
+        study_from({"study": BASE, **tables}, quick=True)
+
+
+def test_a_file_does_not_hide_a_shipped_study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "madelon").write_text("1 2 3\n")
+    assert load_study("madelon").name == "madelon"
 
 
 def test_an_unknown_condition_in_quick():

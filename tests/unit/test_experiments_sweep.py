@@ -2,23 +2,25 @@
 
 import datetime as dt
 import json
+import shutil
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from topokit.experiments.config import RunConfig
-from topokit.experiments.executors import cores, local_pool
+from topokit.experiments.executors import as_completed, cores, local_pool
 from topokit.experiments.record import History
 from topokit.experiments.rundir import RunDirectory
 from topokit.experiments.runs import run
 from topokit.experiments.study import study_from
-from topokit.experiments.sweep import TRIES, runs_of, sweep, sweep_frame
+from topokit.experiments.sweep import TRIES, _replace, gather, runs_of, sweep, sweep_frame
 
 
 class Here(Executor):
@@ -382,3 +384,65 @@ def test_a_run_that_ends_when_the_time_is_up_is_finished(tmp_path, monkeypatch):
     result = sweep(small(), tmp_path / "s", executor=Here(), until=end)
     assert result.unfinished == ("seed1",)
     assert result.frame["run"].unique().tolist() == ["seed0"]
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "column"),
+    [
+        ("rule.every", ["epoch", 50], ["50", "epoch"]),
+        ("measures.every", [1, "log"], ["1", "log"]),
+        ("rule.stop", [1, 2**64], ["1", str(2**64)]),
+        ("rule.skip", [["fc1"], ["fc2"]], ["['fc1']", "['fc2']"]),
+        ("optimizer.momentum", [0, 0.5], [0.0, 0.5]),
+        ("optimizer.nesterov", [False, True], [False, True]),
+    ],
+)
+def test_values_of_several_kinds_are_text_in_the_frame(tmp_path, key, values, column):
+    short = {**SETTINGS, "epochs": 1, "optimizer.momentum": 0.9}
+    short.pop(key, None)
+    study = study_from({
+        "study": {"name": "kinds", "recipe": "set_mlp_digits"},
+        "settings": short, "grid": {key: values},
+    })  # fmt: skip
+    found = sweep(study, tmp_path / "s", executor=Here())
+    assert found.failures == {}
+    assert sorted(found.frame[key].unique().tolist()) == column
+    read = sweep_frame(tmp_path / "s")
+    assert sorted(read[key].unique().tolist()) == column
+    assert not read[key].isna().any()
+
+
+def test_the_results_of_one_study_are_not_replaced_by_none_of_another(done, tmp_path):
+    root = tmp_path / "s"
+    shutil.copytree(done.directory, root)
+    other = replace(STUDY, name="other")
+    with pytest.raises(ValueError, match=r"sweep of study other, .* holds one of study small"):
+        gather(other, root)
+    assert len(sweep_frame(root)) == len(done.frame)
+    (root / ".lock").unlink()  # a copy without it is still a sweep
+    assert len(gather(STUDY, root).frame) == len(done.frame)
+
+
+def test_what_was_replaced_before_is_kept_where_some_was_removed(done, tmp_path):
+    root = tmp_path / "s"
+    shutil.copytree(done.directory, root)
+    name = "drop_fraction=0.1-seed0"
+    for number in (1, 3):
+        shutil.copytree(root / "runs" / name, root / "replaced" / f"{name}-{number}")
+    for _ in range(2):
+        _replace(STUDY.runs(), root, [name])
+        shutil.copytree(done.directory / "runs" / name, root / "runs" / name)
+    assert len(list((root / "replaced").iterdir())) == 4
+
+
+def test_a_plugin_that_calls_exit_ends_no_sweep(tmp_path, monkeypatch):
+    def ends(*_, **__):
+        raise SystemExit(0)
+
+    monkeypatch.setattr("topokit.experiments.runs.run", ends)
+    failures = sweep(STUDY, tmp_path / "s", executor=Here()).failures
+    assert failures == dict.fromkeys((run.name for run in STUDY.runs()), "SystemExit: 0")
+    ended = Future()
+    ended.set_exception(SystemExit(0))
+    given = SimpleNamespace(submit=lambda *_: ended)
+    assert [call.error for call in as_completed(given, max, {"a": ()})] == ["SystemExit: 0"]

@@ -338,6 +338,9 @@ class MeasuresSpec:
 MOST_EPOCHS = 1_000_000
 """Epochs of a run: each has a file of its topology, numbered by six digits, and a line."""
 
+LARGEST = {"seed": 2**63 - 1, "batch_size": 2**63 - 1, "threads": 4096}
+"""Larger whole numbers do not fit into the tables of results, or into torch."""
+
 LOG = "log"
 
 
@@ -373,13 +376,9 @@ RECIPES: dict[str, Path] = {
 RECIPES = Table("recipe", RECIPES)
 
 SECTIONS: dict[str, type] = {
-    "data": Spec,
-    "model": ModelSpec,
-    "topology": TopologySpec,
-    "optimizer": OptimizerSpec,
-    "rule": RuleSpec,
-    "measures": MeasuresSpec,
-}
+    "data": Spec, "model": ModelSpec, "topology": TopologySpec, "optimizer": OptimizerSpec,
+    "rule": RuleSpec, "measures": MeasuresSpec,
+}  # fmt: skip
 _CHOICES = {"data": "name", "model": "name", "topology": "generator", "rule": "name"}
 
 
@@ -394,7 +393,7 @@ class RunConfig:
     batch_size : int
         At least 1.
     seed : int
-        At least 0; every random stream of the run is derived from it.
+        From 0 to 2^63 - 1; every random stream of the run is derived from it.
     threads : int, optional
         Number of threads of a run; by default torch decides.
     device : {"cpu", "cuda", "auto"}
@@ -441,6 +440,9 @@ class RunConfig:
             assign(self, **{key: int(getattr(self, key))})
         good = self.threads is None or is_integer(self.threads, 1)
         need(good, "threads", "a positive integer", self.threads)
+        for key, largest in LARGEST.items():
+            value = getattr(self, key) or 0
+            need(value <= largest, key, f"at most {largest:,}", value)
         need(self.device in DEVICES, "device", '"cpu", "cuda" or "auto"', self.device)
         good = all(isinstance(text, str) for text in self.about.values())
         need(good, "about", "a table of strings", self.about)

@@ -1,12 +1,13 @@
 """Studies as TOML: a base recipe, conditions, cases, a grid over configuration keys, and seeds.
 
-Also which runs of a study a folder holds.
+Also whether a folder holds a sweep of a study, and which of its runs.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,12 +17,13 @@ from typing import Any
 
 from topokit.experiments.config import WITHOUT_BUDGET, RunConfig, load_recipe
 from topokit.experiments.rundir import RunDirectory
+from topokit.graph.files import is_temporary
 from topokit.tables import Table, choose, hint, listed
 from topokit.toml import flattened, read_toml, to_toml
 
 __all__ = [
-    "STUDIES", "PlannedRun", "Study", "first_names", "in_order", "load_study", "same_run",
-    "study_from",
+    "STUDIES", "PlannedRun", "Study", "check_folder", "check_name", "first_names", "in_order",
+    "load_study", "same_run", "study_from",
 ]  # fmt: skip
 
 _log = logging.getLogger("topokit.experiments")
@@ -37,6 +39,9 @@ STUDIES = Table("study", STUDIES)
 
 _TABLES = ("study", "base", "settings", "cases", "grid", "arms", "quick")
 _STUDY = ("name", "title", "description", "recipe", "seeds", "measures")
+_KEY = re.compile(r"[\w-]+(\.[\w-]+)*")  # of a configuration, as settings and grids name it
+MOST_RUNS = 100_000
+"""Runs of a study: each has a folder, and a plan of more would fill the memory."""
 _BUDGETS = ("topology.epsilon", "topology.density", "topology.densities")
 
 
@@ -111,8 +116,13 @@ class Study:
         Raises
         ------
         ValueError
-            If a key or value is invalid, or two runs would have the same name.
+            If a key or value is invalid, two runs would have the same name, or there are more than
+            `MOST_RUNS`.
         """
+        pairs = sum(len(self.only.get(arm, self.cases)) or 1 for arm in self.arms or ("",))
+        number = pairs * math.prod(map(len, self.grid.values())) * len(self.seeds)
+        if number > MOST_RUNS:
+            raise ValueError(f"expected at most {MOST_RUNS:,} runs of a study, got {number:,}")
         planned: list[PlannedRun] = []
         for arm in self.arms or ("",):
             for case in self.cases or ("",):
@@ -136,6 +146,7 @@ class Study:
             changes = {key: value for key, value in changes.items() if key not in _BUDGETS}
         changes |= {**own, **cell}
         source = self.after.get(arm)
+        _check_settings(changes, source)
         where = {"case": case, **cell} if case else cell
         config = None
         for seed in self.seeds:
@@ -194,7 +205,8 @@ def load_study(name_or_path: str | PathLike[str], *, quick: bool = False) -> Stu
     ----------
     name_or_path : str or path
     quick : bool
-        Apply the study's ``[quick]`` table, which makes a small variant for a first look.
+        Apply the study's ``[quick]`` table, which makes a small variant for a first look; a study
+        without one has no such variant.
 
     Returns
     -------
@@ -220,7 +232,7 @@ def load_study(name_or_path: str | PathLike[str], *, quick: bool = False) -> Stu
             f"{type(name_or_path).__name__}"
         )
     path = Path(name_or_path)
-    if path.suffix != ".toml" and not path.is_file():
+    if path.suffix != ".toml" and (str(name_or_path) in STUDIES or not path.is_file()):
         path = choose("study", str(name_or_path), STUDIES)
     values = read_toml(path)
     try:
@@ -273,8 +285,11 @@ def study_from(values: Mapping[str, Any], *, quick: bool = False) -> Study:
     _known(values, _TABLES, "")
     about = values.get("study", {})
     _known(about, _STUDY, "study.")
-    if not isinstance(about.get("name"), str):
+    if "name" not in about:
         raise ValueError("missing key 'study.name': a study needs a name")
+    for key in ("name", "title", "description"):
+        if not isinstance(about.get(key, ""), str):
+            raise ValueError(f"study.{key}: expected a text, got {about[key]!r}")
     if ("recipe" in about) == ("base" in values):
         raise ValueError("expected exactly one of study.recipe and a table [base]")
     if not isinstance(about.get("recipe", ""), str):
@@ -287,14 +302,24 @@ def study_from(values: Mapping[str, Any], *, quick: bool = False) -> Study:
     only = _only(values, cases)
     settings, grid = flattened(values.get("settings", {})), flattened(values.get("grid", {}))
     if "measures" in about:
+        if "measures.names" in settings:
+            raise ValueError("settings.measures.names: study.measures sets this too; set it once")
         settings["measures.names"] = _list(about, "measures", "study.")
     seeds = about.get("seeds", [0])
     if quick:
-        less = values.get("quick", {})
+        if "quick" not in values:
+            raise ValueError("expected a table [quick] for the small variant, the study has none")
+        less = values["quick"]
         _known(less, ("seeds", "settings", "grid", "arms", "cases"), "quick.")
-        settings, grid = settings | flattened(less.get("settings", {})), dict(grid)
-        grid |= flattened(less.get("grid", {}))
+        fixed = flattened(less.get("settings", {}))
+        grid = {**grid, **flattened(less.get("grid", {}))}
+        for key in fixed.keys() & grid.keys():
+            raise ValueError(f"quick.settings.{key}: the grid has this key; set quick.grid.{key}")
+        settings = settings | fixed
         seeds = less.get("seeds", seeds)
+        for key in ("arms", "cases"):
+            if key in less and not _list(less, key, "quick."):
+                raise ValueError(f"quick.{key}: expected at least one name, got []")
         if "arms" in less:
             arms = {n: choose("condition", n, arms) for n in _list(less, "arms", "quick.")}
         if "cases" in less:
@@ -405,6 +430,43 @@ def _essence(config: RunConfig, loosely: bool) -> RunConfig:
     return config
 
 
+def check_folder(root: Path, name: str) -> None:
+    """Raise an error unless a folder is free for a sweep of the study of that name, or holds it."""
+    if not root.exists():
+        return
+    if (root / ".lock").is_file() and not (root / "config.toml").exists():
+        check_name(root, name)
+        return
+    if not root.is_dir():
+        raise ValueError(f"expected a folder, {root} is a file; choose another --out")
+    others = [path.name for path in root.iterdir() if path.name != "runs"]
+    others = sorted(name for name in others if not is_temporary(name))
+    if others:
+        raise ValueError(
+            f"expected a new folder or that of a sweep, {root} holds other files "
+            f"({first_names(others)}); choose another --out"
+        )
+
+
+def check_name(root: Path, name: str) -> None:
+    """Raise an error if a folder holds a sweep of a study of another name."""
+    there = _name_in(root / "study.toml")
+    if there not in (None, name):
+        raise ValueError(
+            f"expected a new folder or that of a sweep of study {name}, {root} holds one of study "
+            f"{there}; choose another --out"
+        )
+
+
+def _name_in(path: Path) -> str | None:
+    """Return the name of the study in a file, None if there is none."""
+    try:
+        found = read_toml(path)["study"]["name"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # a sweep writes it again
+        return None
+    return str(found)
+
+
 def first_names(names: Sequence[str]) -> str:
     """Return the first three names, for messages."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -472,6 +534,30 @@ def _short_names(keys: tuple[str, ...]) -> dict[str, str]:
 def _word(value: Any) -> str:
     """Return a value as part of a directory name."""
     return "x".join(map(_word, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _check_settings(changes: Mapping[str, Any], source: str | None) -> None:
+    """Raise an error about keys that are none, or that the study itself sets in every run.
+
+    Parameters
+    ----------
+    changes : mapping
+        All settings of a run.
+    source : str or None
+        The condition that the run's condition starts from.
+    """
+    for key in changes:
+        if not _KEY.fullmatch(key):
+            raise ValueError(
+                f"expected a configuration key such as rule.drop_fraction, got {key!r}"
+            )
+    if "seed" in changes:
+        raise ValueError(f"seed: seeds are listed in study.seeds, got {changes['seed']!r} as well")
+    if source is not None and "topology.run" in changes:
+        raise ValueError(
+            f"topology.run: a condition with after = {source!r} starts from the runs of that one, "
+            f"got {changes['topology.run']!r} as well"
+        )
 
 
 def _slug(text: str) -> str:

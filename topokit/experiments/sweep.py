@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import itertools
 import json
 import logging
 import os
@@ -14,21 +15,30 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
+from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from topokit.experiments.config import RunConfig, with_registered
 from topokit.experiments.executors import as_completed, choose_pool, cores
 from topokit.experiments.record import History
 from topokit.experiments.rundir import RunDirectory
-from topokit.experiments.study import PlannedRun, Study, first_names, in_order, load_study, same_run
+from topokit.experiments.study import (
+    PlannedRun,
+    Study,
+    check_folder,
+    check_name,
+    first_names,
+    in_order,
+    load_study,
+    same_run,
+)
 from topokit.experiments.worker import DAMAGED, STOPPED, is_run, remedy, run_some, task_of
 from topokit.graph.checksums import read_file
-from topokit.graph.files import check_writable, is_temporary, locked, write_atomic
+from topokit.graph.files import check_writable, locked, write_atomic
 from topokit.plugins import for_workers, load_plugins, only_here
 from topokit.progress import over_runs
 from topokit.tables import as_html, choose
-from topokit.toml import read_toml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,8 +121,9 @@ class SweepResult:
         Contains ``runs/``, ``sweep.parquet``, ``failures.json`` and ``study.toml``.
     frame : pandas.DataFrame
         One row for each value: ``run``, ``arm``, ``case`` if the study has cases, a column for
-        each key of the grid (lists as text), ``seed``, ``epoch``, ``layer``, ``measure``,
-        ``value``. Accuracy and losses are rows of the layer ``"network"``.
+        each key of the grid (as text if values are lists, tables, or of several kinds such as
+        ``"epoch"`` and 100), ``seed``, ``epoch``, ``layer``, ``measure``, ``value``. Accuracy and
+        losses are rows of the layer ``"network"``.
     failures : dict of str
         Name and reason of each failed run.
     unfinished : tuple of str
@@ -321,7 +332,7 @@ def sweep(
     for name in rerun:
         if name != DAMAGED:
             choose("run", name, {run.name: run for run in planned})
-    _check_folder(root, study.name)
+    check_folder(root, study.name)
     check_writable(root, made=True)
     _check(planned, root, folder)
     groups = _groups(planned, together)
@@ -370,7 +381,8 @@ def gather(study: Study | str | os.PathLike[str], directory: str | os.PathLike[s
     FileNotFoundError
         If there is no such directory.
     ValueError
-        If another process is sweeping in it, or it is not the directory of a sweep.
+        If another process is sweeping in it, or it is not the directory of a sweep, or that of
+        another study's.
 
     Examples
     --------
@@ -393,6 +405,7 @@ def gather(study: Study | str | os.PathLike[str], directory: str | os.PathLike[s
         raise FileNotFoundError(f"expected the directory of a sweep, found no folder {root}")
     if not (root / "study.toml").is_file():
         raise ValueError(f"expected the directory of a sweep, {root} is none")
+    check_name(root, study.name)
     with _locks(root, None):
         reasons: dict[str, str] = {}
         for path in sorted(root.glob("failures-*-of-*.json"), key=lambda p: p.lstat().st_mtime):
@@ -482,38 +495,6 @@ def _groups(planned: list[PlannedRun], most: int) -> list[tuple[str, ...]]:
     return groups
 
 
-def _check_folder(root: Path, name: str) -> None:
-    """Raise an error unless a folder is free for a sweep of the study of that name, or holds it."""
-    if not root.exists():
-        return
-    if (root / ".lock").is_file() and not (root / "config.toml").exists():
-        there = _name_in(root / "study.toml")
-        if there not in (None, name):
-            raise ValueError(
-                f"expected a new folder or that of a sweep of study {name}, {root} holds one of "
-                f"study {there}; choose another --out"
-            )
-        return
-    if not root.is_dir():
-        raise ValueError(f"expected a folder, {root} is a file; choose another --out")
-    others = [path.name for path in root.iterdir() if path.name != "runs"]
-    others = sorted(name for name in others if not is_temporary(name))
-    if others:
-        raise ValueError(
-            f"expected a new folder or that of a sweep, {root} holds other files "
-            f"({first_names(others)}); choose another --out"
-        )
-
-
-def _name_in(path: Path) -> str | None:
-    """Return the name of the study in a file, None if there is none."""
-    try:
-        found = read_toml(path)["study"]["name"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # a sweep writes it again
-        return None
-    return str(found)
-
-
 @contextmanager
 def _locks(root: Path, part: tuple[int, int] | None) -> Iterator[None]:
     """Lock a sweep as a whole, or one part of it: parts exclude only themselves and the whole."""
@@ -574,9 +555,9 @@ def _replace(planned: list[PlannedRun], root: Path, rerun: Sequence[str]) -> Non
             continue
         aside = root / "replaced"
         aside.mkdir(exist_ok=True)
-        number = 1 + sum(old.name.rpartition("-")[0] == run.name for old in aside.iterdir())
+        places = (aside / f"{run.name}-{number}" for number in itertools.count(1))
         with RunDirectory(path).lock():
-            path.rename(aside / f"{run.name}-{number}")
+            path.rename(next(place for place in places if not os.path.lexists(place)))
 
 
 def _is_damaged(path: Path) -> bool:
@@ -680,6 +661,7 @@ def _collected(
     import pandas as pd
 
     frames, damaged = [], {}
+    as_text = {key for key in keys if not _fit_together([run.cell[key] for run in planned])}
     for run in planned:
         path = root / "runs" / run.name
         if not (path / "DONE").is_file():
@@ -690,12 +672,22 @@ def _collected(
             damaged[run.name] = f"it is finished but damaged: {error}; {remedy(path)}"
             continue
         cell = {key: run.cell[key] for key in keys}
-        labels = {key: str(v) if isinstance(v, list | tuple) else v for key, v in cell.items()}
+        labels = {key: str(v) if key in as_text else v for key, v in cell.items()}
         frames.append(rows.assign(run=run.name, arm=run.arm, seed=run.config.seed, **labels))
     columns = ["run", "arm", *keys, "seed", "epoch", "layer", "measure", "value"]
     if not frames:
         return pd.DataFrame(columns=columns), damaged
     return pd.concat(frames, ignore_index=True)[columns], damaged
+
+
+def _fit_together(values: Sequence[Any]) -> bool:
+    """Return whether values of a grid can be in one column of a table, which is of one kind."""
+    kinds: tuple[tuple[Any, Any], ...] = ((bool, ()), (str, ()), (Real, bool))
+    small = all(abs(value) < 2**63 for value in values if isinstance(value, int))
+    return small and any(
+        all(isinstance(value, kind) and not isinstance(value, other) for value in values)
+        for kind, other in kinds
+    )
 
 
 def _finished(path: Path, config: RunConfig) -> pd.DataFrame:
