@@ -52,3 +52,28 @@ def test_chosen_runs_until_a_time(tmp_path, capsys, monkeypatch):
     assert "expected --until HH:MM" in capsys.readouterr().err
     assert main(["sweep", "madelon", "--out", str(tmp_path), "--gather", "--only", "x"]) == 2
     assert "expected --gather alone, which runs nothing, got --only too" in capsys.readouterr().err
+
+
+HEAD = '[study]\nname = "x"\nrecipe = "set_mlp_digits"\n'
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["sweep", "madelon", "--only"], "expected at least one word after --only, got none"),
+        (["train", "--set"], "expected at least one word after --set, got none"),
+        (["train", "--device", "cpu", "--set", "device=auto"], "device is given with --set too"),
+        (["sweep", "madelon", "--gather", "--data-dir", "d"], "got --data-dir too"),
+        (["sweep", "arms.toml", "--device", "cpu"], "the study sets the device of single runs"),
+        (["sweep", "grid.toml", "--device", "cpu"], "the study sets the device of single runs"),
+        (["sweep", "grid.toml", "--quick"], "expected a table [quick] for the small variant"),
+    ],
+)
+def test_words_without_effect_are_refused(words, expected, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grid.toml").write_text(f'{HEAD}[grid]\ndevice = ["cpu", "auto"]\n')
+    arm = '[[arms]]\nname = "a"\nsettings = {device = "auto"}\n'
+    (tmp_path / "arms.toml").write_text(HEAD + arm)
+    assert main([*words, "--out", "s"]) == 2
+    assert expected in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "s").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topokit.cli import console
-from topokit.cli.options import Json, MaybeWhole, Plugins, Settings, Whole
+from topokit.cli.options import Json, MaybeWhole, Plugins, Settings, Whole, words_of
 from topokit.plugins import load_plugins
 from topokit.tables import choose
 
@@ -246,7 +246,7 @@ def generate(
         epsilon=epsilon,
         densities=densities,
         rng=rng,
-        **parse_settings(settings or []),
+        **parse_settings(words_of("--set", settings)),
     )
     if out is not None:
         save_topology(out, topology)

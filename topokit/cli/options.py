@@ -18,6 +18,7 @@ __all__ = [
     "Settings",
     "Whole",
     "some",
+    "words_of",
 ]
 
 
@@ -66,6 +67,13 @@ Device = Annotated[
         "info'.",
     ),
 ]
+
+
+def words_of(option: str, words: list[str] | None) -> list[str]:
+    """Return the words after an option, none if it was not given; refuse an option without any."""
+    if words is not None and not words:
+        raise ValueError(f"expected at least one word after {option}, got none")
+    return words or []
 
 
 def some(runs: list[Path]) -> list[Path]:

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from topokit.cli import console, interrupts
-from topokit.cli.options import DataDir, Device, Json, MaybeWhole, Nproc, Plugins, Settings, some
+from topokit.cli.options import (
+    DataDir,
+    Device,
+    Json,
+    MaybeWhole,
+    Nproc,
+    Plugins,
+    Settings,
+    some,
+    words_of,
+)
 from topokit.plugins import load_plugins, told
 from topokit.progress import over_epochs
 
@@ -78,18 +88,17 @@ def train(
             f"expected a recipe or a TOML file, got a table of samples, {recipe}; train on it with "
             f"topokit train --set data.name=csv data.path={console.shown(recipe)}"
         )
-    changes = list(settings or [])
+    changes = list(words_of("--set", settings))
     keys = [change.partition("=")[0].strip() for change in changes]
     quoted = None if rule is None else f'"{rule}"'
     for option, key, value in (
-        ("epochs", "epochs", epochs), ("seed", "seed", seed), ("rule", "rule.name", quoted)
+        ("epochs", "epochs", epochs), ("seed", "seed", seed), ("rule", "rule.name", quoted),
+        ("device", "device", device),
     ):  # fmt: skip
         if value is not None and key in keys:
             raise ValueError(f"--{option}: {key} is given with --set too; give it once")
         if value is not None:
             changes.insert(0, f"{key}={value}")
-    if device is not None:
-        changes.append(f"device={device}")
     config = with_registered(load_recipe(recipe).override(changes))
     name = f"{Path(recipe).stem}-seed{config.seed}"
     directory = out or _free_directory(Path("runs"), name, config.to_toml())

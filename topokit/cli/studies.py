@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from topokit.cli import console, interrupts
-from topokit.cli.options import DataDir, Device, Json, MaybeWhole, Plugins, Whole, some
+from topokit.cli.options import DataDir, Device, Json, MaybeWhole, Plugins, Whole, some, words_of
 from topokit.plugins import load_plugins
 from topokit.progress import over_runs
 
@@ -83,13 +83,18 @@ def sweep(
     load_plugins(plugin or ())
     planned = load_study(study, quick=quick)
     if device is not None:
+        others = [planned.grid, *planned.arms.values(), *planned.cases.values()]
+        if any("device" in table for table in others):
+            raise ValueError("--device: the study sets the device of single runs itself")
         planned = replace(planned, settings={**planned.settings, "device": device})
+    patterns = words_of("--only", only)
     at, end = _part(part), _end(until, dt.datetime.now())
     repeat = f"topokit sweep {console.shown(study)} --out {console.shown(out)}"
     repeat += " --quick" if quick else ""
     if gather:
         without = {"part": part, "rerun": rerun, "workers": workers, "scheduler": scheduler}
         without |= {"device": device, "only": only, "until": until, "together": together}
+        without |= {"data-dir": data_dir}
         for name, value in without.items():
             if value is not None:
                 raise ValueError(f"expected --gather alone, which runs nothing, got --{name} too")
@@ -111,7 +116,7 @@ def sweep(
                 data_dir=data_dir,
                 plugins=tuple(plugin or ()),
                 part=at,
-                only=tuple(only or ()),
+                only=tuple(patterns),
                 until=end,
                 rerun=tuple(rerun or ()),
                 together=1 if together is None else together,
