@@ -148,7 +148,8 @@ def test_files_are_read(page):
         values = parse_toml(code)
         if "study" in values:
             assert study_from(values).runs()
-            assert study_from(values, quick=True).runs()
+            if "quick" in values:
+                assert study_from(values, quick=True).runs()
         elif "epochs" in values:
             RunConfig.from_dict(values)
         else:  # a part of a configuration
