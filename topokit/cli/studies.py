@@ -92,7 +92,12 @@ def sweep(
     repeat = f"topokit sweep {console.shown(study)} --out {console.shown(out)}"
     repeat += " --quick" if quick else ""
     if gather:
-        without = {"part": part, "rerun": rerun, "workers": workers, "scheduler": scheduler}
+        without: dict[str, Any] = {
+            "part": part,
+            "rerun": rerun,
+            "workers": workers,
+            "scheduler": scheduler,
+        }
         without |= {"device": device, "only": only, "until": until, "together": together}
         without |= {"data-dir": data_dir}
         for name, value in without.items():
