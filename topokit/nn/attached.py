@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from operator import is_not
@@ -34,7 +35,7 @@ from topokit.nn.optimizer_state import (
     unwrapped,
 )
 from topokit.nn.parameters import check_values
-from topokit.rules import Rewiring
+from topokit.rules import Rewiring, UpdateRule
 from topokit.tables import need
 
 __all__ = [
@@ -65,6 +66,12 @@ FOLLOW = (
 GONE = (
     "the engine is gone with its optimizer: call attach again, or keep what it returns and call "
     "detach() where the rewiring is over"
+)
+
+UNTRAINED = (
+    "layers {} got no gradient in any step since the last rewiring, and keep their graph; expected "
+    "a loss that depends on them (look for detach(), torch.no_grad(), a loss term of weight 0, and "
+    "layers that are not called), or their names in skip"
 )
 
 _ATTACHMENTS: list[_Attachment] = []
@@ -229,6 +236,8 @@ class Attached:
 
     model: nn.Module
     options: Rewiring
+    rule: UpdateRule
+    memory: dict[str, Any]
     optimizers: list[torch.optim.Optimizer]
     _keepers: list[Any]  # these, what they are wrapped in and what they hold
     _layers: dict[str, EdgeLayer]
@@ -237,6 +246,9 @@ class Attached:
     _stamps: Stamps
     _tries = 0  # steps of optimizers, counted or not
     _tries_before = 0  # at the end of the last epoch
+    _versions: Mapping[str, int] = {}  # of values without a gradient, before the step being made
+    _ever: set[str] | None = None  # layers that any step trained; None before the first
+    _named: frozenset[str] = frozenset()  # untrained layers that a warning has named
 
     def _take(self, optimizer: Any) -> None:
         """Let an optimizer, or several, be the engine's; raise a ValueError if they cannot."""
@@ -301,6 +313,40 @@ class Attached:
         """Return the layers that keep their graph: those skipped or frozen."""
         frozen = {n for n, layer in self._layers.items() if not layer.values.requires_grad}
         return {*self.options.skip, *frozen}
+
+    # Which layers are trained: gradients are looked at until one is not zero, so for most layers
+    # once between two rewirings.
+
+    def _note_gradients(self, names: list[str]) -> None:
+        """Note which of some layers the step that is being made trains."""
+        trained = self.memory.setdefault("trained", [])
+        self._ever = set() if self._ever is None else self._ever
+        values = {name: self._layers[name].values for name in names if name not in trained}
+        self._versions = {name: v._version for name, v in values.items() if v.grad is None}
+        trained += [name for name, v in values.items() if v.grad is not None and v.grad.any()]
+        self._ever.update(trained)
+
+    def _note_changes(self) -> None:
+        """Note which layers without a gradient the optimizer has changed, as some do."""
+        before, self._versions = self._versions, {}
+        self.memory.setdefault("trained", []).extend(
+            name for name, old in before.items() if self._layers[name].values._version != old
+        )
+
+    def _note_replayed(self) -> None:
+        """Note that steps were replayed: they train the layers that steps before them have."""
+        self.memory["trained"] = [*(self._layers if self._ever is None else self._ever)]
+
+    def _untrained(self) -> set[str]:
+        """Return the layers that no step since the last rewiring trained; name each once."""
+        if "trained" not in self.memory or self.rule.step is not None:
+            return set()
+        found = {*self._layers} - {*self.memory["trained"]} - self._fixed()
+        new = [name for name in self._layers if name in found - self._named]
+        self._named |= found
+        if new:
+            warnings.warn(UNTRAINED.format(", ".join(new)), stacklevel=2)
+        return found
 
     def _holders(
         self, optimizers: list[torch.optim.Optimizer] | None = None

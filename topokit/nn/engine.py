@@ -84,7 +84,8 @@ class Engine(Schedule, Attached, Member):
     memory : dict
         State kept for rules that need it: ``accuracies``, and for each layer ``sign``,
         ``sensitivity``, ``explored`` (edge ids), ``batches`` (the momentum window),
-        ``activations`` and the rule's own memories.
+        ``activations`` and the rule's own memories; and ``trained``, the names of the layers that
+        steps since the last rewiring trained.
 
     Notes
     -----
@@ -288,6 +289,7 @@ class Engine(Schedule, Attached, Member):
         """Collect what the rule needs of the gradients of a step."""
         if self._ended:
             return
+        self._note_gradients(names)
         scale = getattr(optimizer, "grad_scale", None)
         factor = 1.0 if scale is None else float(scale)
         if "sensitivity" in self._data.needs:
@@ -306,6 +308,7 @@ class Engine(Schedule, Attached, Member):
                 layer.calls.clear()
         if self._ended:
             return
+        self._note_changes()
         if self.rule.step is not None:
             moving = [name for name in self._held(optimizer) if name not in self._fixed()]
             self._data.take_step(moving, optimizer, self.rule.step, self.rng)
@@ -318,12 +321,6 @@ class Engine(Schedule, Attached, Member):
         if isinstance(every, int) and self.steps % every == 0 and self._is_due(self.steps):
             self.rewire()
         self._switch_capture()
-
-    def stepped(self) -> None:
-        """Count a step that was made without the optimizers' hooks, as by a recording of one."""
-        for number, each in enumerate(self.optimizers):
-            self._before_step(each, (), {})
-            self._after_step(each, number)
 
     def end_epoch(self, accuracy: float | None = None) -> dict[str, EdgeUpdate]:
         """Count an epoch, and rewire if `every` is ``"epoch"``.
@@ -404,6 +401,7 @@ class Engine(Schedule, Attached, Member):
         changes = self._agreed(lambda: self._decide(grow))
         self._apply(changes)
         self._fit_wrappers(changes)
+        self.memory.pop("trained", None)
         self.updates += 1
         self.last = {name: update for name, (update, _) in changes.items()}
         if self.recorder is not None:
@@ -421,7 +419,7 @@ class Engine(Schedule, Attached, Member):
             drop_fraction=self.options.fraction(at, 1 if end is None else end),
             progress=0.0 if end is None else self.options.progress(at, end),
             rng=self.rng,
-            fixed={*self._fixed(), *self._data.missing()},
+            fixed={*self._fixed(), *self._untrained(), *self._data.missing()},
             growing=grow,
             alone=self._processes is None,
         )
@@ -578,6 +576,7 @@ class Engine(Schedule, Attached, Member):
     def go_on(self, steps: int, epochs: int, memory: dict[str, Any]) -> None:
         """Continue at the start of an epoch, with the memory saved there."""
         self.steps, self.epochs, self._epoch_start = steps, epochs, steps
+        self.memory.pop("trained", None)
         self._data.settle().update(memory)
         if not self._decides:
             self._data.forget_batches()  # the first process has those of the whole batch
@@ -707,8 +706,12 @@ def attach(
     times and recomputed activations. Evaluations in between do not count, nor do steps that a
     gradient scaler skips. Gradients are those the optimizer steps with: without the scaler's
     factor, and clipped if they are clipped by norm. A layer that took no part in the step keeps its
-    graph. Activations are those after the activation function, and for the last layer the softmax
-    of class scores: see `topokit.nn.captures.Activations`.
+    graph under a rule that looks at a batch. Under all rules a layer that got no gradient in any
+    step since the last rewiring (not called, behind ``detach()``, in a loss term of weight 0) keeps
+    it, and a warning names the layer, once: which of its edges are small would tell nothing of
+    their use. It counts as trained if its optimizer changes it without a gradient, or the rule
+    itself does (``deep_r``). Activations are those after the activation function, and for the last
+    layer the softmax of class scores: see `topokit.nn.captures.Activations`.
 
     Optimizer state follows the edges: see `topokit.nn.optimizer_state`. That of LBFGS starts anew
     at each rewiring. Of optimizers that hold others (SAM, Lookahead) all states follow; attached is

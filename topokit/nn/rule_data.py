@@ -80,7 +80,7 @@ class RuleData:
         for entry, memory in own.items():
             need(isinstance(memory, Memory), f"memory {entry!r} of the rule", "a Memory", memory)
         if taken := sorted(
-            {*own} & {*MEMORIES, *NEEDS, "accuracies", "batches", "fixed", "progress"}
+            {*own} & {*MEMORIES, *NEEDS, "accuracies", "batches", "fixed", "progress", "trained"}
         ):
             raise ValueError(f"expected another name for the rule's memory, got {', '.join(taken)}")
         self.model, self.layers, self.samples = model, layers, samples
@@ -330,9 +330,9 @@ class RuleData:
         """
         if self.captures and not {*self.layers} - {*self.missing()} - {*fixed}:
             raise ValueError(
-                "this rule looks at a batch, and none was captured for a rewiring off the "
-                "schedule; expected engine.rewire(closure) with a function that returns the loss "
-                "of a batch"
+                "this rule looks at a batch, and none was captured: the loss of the last step does "
+                "not depend on the layers, or the rewiring is off the schedule, where it is "
+                "expected engine.rewire(closure) with a function that returns the loss of a batch"
             )
         known = len(self.memory["accuracies"])
         if "stalled" in self.needs and known < epochs:

@@ -92,6 +92,13 @@ class Schedule:
         """Count steps at which nothing is due, made without the optimizers' hooks."""
         self.steps += steps
 
+    def stepped(self: Any) -> None:
+        """Count a step that was made without the optimizers' hooks, as by a recording of one."""
+        self._note_replayed()
+        for number, each in enumerate(self.optimizers):
+            self._before_step(each, (), {})
+            self._after_step(each, number)
+
     @property
     def _epochs_done(self) -> int:
         """Number of finished epochs, by their steps where `every` counts steps."""
