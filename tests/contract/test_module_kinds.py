@@ -323,6 +323,10 @@ def test_what_attention_and_recurrent_layers_refuse():
         recurrent(torch.ones(5, 2, 4), (torch.ones(1, 1, 3), torch.ones(1, 2, 3)))
     with pytest.raises(ValueError, match=r"expected an input of \(batch, 4\)"):
         tk.sparsify(nn.GRUCell(4, 3), density=0.5, rng=0)(torch.ones(2, 3))
+    with pytest.raises(ValueError, match="expected a pair of tensors as the state, got"):
+        recurrent(torch.ones(5, 2, 4), (torch.ones(1, 2, 3),))
+    with pytest.raises(ValueError, match="expected a tensor as the state, got tuple"):
+        tk.sparsify(nn.RNN(4, 3), density=0.5, rng=0)(torch.ones(5, 2, 4), (torch.ones(1, 2, 3),))
     up = tk.sparsify(nn.ConvTranspose1d(4, 3, 2, stride=2), density=0.5, rng=0)
     with pytest.raises(
         ValueError, match=r"expected an output_size from \[6\] to \[7\], got \(9,\)"
@@ -499,3 +503,73 @@ def test_what_rules_see_is_the_gradient_of_the_step(kind, kernel):
         bias = 0 if layer.bias is None else layer.bias.detach().numpy()
         product = view.inputs @ layer.to_dense().detach().numpy().T + bias
         np.testing.assert_allclose(view.outputs, product, rtol=1e-10, atol=1e-12)
+
+
+OTHER_MASKS = {
+    "one_key_short": {"key_padding_mask": torch.zeros(3, 6, dtype=torch.bool)},
+    "one_key_long": {"key_padding_mask": torch.zeros(3, 8)},
+    "one_sequence": {"key_padding_mask": torch.zeros(1, 7, dtype=torch.bool)},
+    "one_key": {"key_padding_mask": torch.zeros(3, 1)},
+    "of_keys_alone": {"key_padding_mask": torch.zeros(7, dtype=torch.bool)},
+    "pairs_short": {"attn_mask": torch.zeros(5, 6, dtype=torch.bool)},
+    "pairs_long": {"attn_mask": torch.zeros(5, 9)},
+    "turned": {"attn_mask": torch.zeros(7, 5)},
+    "one_query": {"attn_mask": torch.zeros(1, 7)},
+    "of_heads_alone": {"attn_mask": torch.zeros(2, 5, 7)},
+    "of_sequences_alone": {"attn_mask": torch.zeros(3, 5, 7)},
+    "sequences_and_heads_apart": {"attn_mask": torch.zeros(3, 2, 5, 7)},
+}
+
+
+@pytest.mark.parametrize("extended", [False, True])
+@pytest.mark.parametrize("name", list(OTHER_MASKS))
+def test_masks_of_another_shape_are_refused_as_by_torch(name, extended):
+    dense = nn.MultiheadAttention(8, 2, batch_first=True, add_zero_attn=extended)
+    sparse = tk.sparsify(copy.deepcopy(dense), density=0.5, rng=0)
+    query, key = torch.randn(3, 5, 8), torch.randn(3, 7, 8)
+    ((kind, mask),) = OTHER_MASKS[name].items()
+    with pytest.raises((RuntimeError, AssertionError)):
+        dense(query, key, key, **{kind: mask})
+    for need_weights in (True, False):
+        with pytest.raises(ValueError, match=rf"expected {kind} of shape .*, got \("):
+            sparse(query, key, key, **{kind: mask}, need_weights=need_weights)
+
+
+def test_masks_without_a_batch_and_sequences_that_do_not_match():
+    dense = nn.MultiheadAttention(8, 2).double()
+    sparse = tk.sparsify(copy.deepcopy(dense), density=0.5, init=None, rng=0)
+    masked(dense, sparse)
+    query, key = tensor(5, 8), tensor(7, 8)
+    rows, pairs = torch.arange(7) > 4, torch.ones(2, 5, 7, dtype=torch.bool).triu(2)
+    for options in ({"key_padding_mask": rows}, {"attn_mask": pairs}, {"attn_mask": pairs[0]}):
+        expected, found = (m(query, key, key, **options) for m in (dense, sparse))
+        assert_equal(flat(found), flat(expected))
+    for options in ({"key_padding_mask": rows[:-1]}, {"attn_mask": pairs[:1].repeat(4, 1, 1)}):
+        with pytest.raises(ValueError, match="mask of shape"):
+            sparse(query, key, key, **options)
+    some, one = tensor(7, 3, 8), tensor(7, 1, 8)
+    for given in ((some, one, one), (one, some, some), (some, one, some), (some, some, some[:1])):
+        with pytest.raises((RuntimeError, AssertionError)):
+            dense(*given)
+        with pytest.raises(ValueError, match="expected a value for each key, and keys for each"):
+            sparse(*given)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+def test_states_of_another_shape_are_refused_by_cells_as_by_torch(kind):
+    dense = kind(4, 3)
+    sparse = tk.sparsify(copy.deepcopy(dense), density=0.5, rng=0)
+    pair = kind is nn.LSTMCell
+    for shape, wrong in [((2, 4), (1, 3)), ((2, 4), (3,)), ((2, 4), (2, 1)), ((4,), (2, 3)),
+                         ((4,), (1, 3)), ((2, 4), (1, 2, 3))]:  # fmt: skip
+        x, right = torch.ones(shape), torch.ones(*shape[:-1], 3)
+        states = [(torch.ones(wrong), right), (right, torch.ones(wrong))]
+        for state in states if pair else [torch.ones(wrong)]:
+            with pytest.raises((RuntimeError, ValueError)):
+                dense(x, state)
+            with pytest.raises(ValueError, match=r"expected a state of shape \("):
+                sparse(x, state)
+    x, state = torch.ones(2, 4), torch.ones(2, 3)
+    for wrong in ((state,) * 3, state) if pair else ((state, state),):
+        with pytest.raises(ValueError, match=r"expected a (pair of tensors|tensor|state of shape)"):
+            sparse(x, wrong)

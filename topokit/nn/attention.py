@@ -178,6 +178,13 @@ class SparseMultiheadAttention(OfLayers):
             key_padding_mask = None if key_padding_mask is None else key_padding_mask[None]
         elif not self.batch_first:
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
+        if not (query.shape[0] == key.shape[0] and key.shape[:2] == value.shape[:2]):
+            raise ValueError(
+                "expected a value for each key, and keys for each of the sequences in query, got "
+                "query, key and value of (sequences, length) "
+                f"{', '.join(str(tuple(x.shape[:2])) for x in (query, key, value))}"
+            )
+        _check_masks(attn_mask, key_padding_mask, query, key, self.num_heads)
         q, k, v = self.q_proj(query), self.k_proj(key), self.v_proj(value)
         mask = _joined_masks(attn_mask, key_padding_mask, q, self.num_heads)
         if self.bias_k is not None and self.bias_v is not None:
@@ -224,6 +231,31 @@ class SparseMultiheadAttention(OfLayers):
 
 def _trained(parameter: torch.Tensor | None) -> bool:
     return parameter is not None and parameter.requires_grad
+
+
+def _check_masks(
+    attention: torch.Tensor | None,
+    padding: torch.Tensor | None,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    heads: int,
+) -> None:
+    """Raise a ValueError if masks do not have one number for each key, or query and key.
+
+    A mask of another shape would broadcast, or be extended like that of appended keys.
+    """
+    n, pairs = key.shape[0], (query.shape[1], key.shape[1])
+    by_query = [pairs, (n * heads, *pairs)]
+    if attention is not None and tuple(attention.shape) not in by_query:
+        raise ValueError(
+            f"expected attn_mask of shape {by_query[0]} (queries, keys) or {by_query[1]}, one for "
+            f"each sequence and head, got {tuple(attention.shape)}"
+        )
+    if padding is not None and tuple(padding.shape) != (n, pairs[1]):
+        raise ValueError(
+            f"expected key_padding_mask of shape {(n, pairs[1])} (sequences, keys; without a batch "
+            f"the keys alone), got {tuple(padding.shape)}"
+        )
 
 
 def _joined_masks(

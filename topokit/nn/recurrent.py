@@ -201,7 +201,7 @@ class SparseRecurrent(OfLayers):
         shapes += [(count, batch, self.hidden_size)] * (self.mode == "LSTM")
         if hx is None:
             return tuple(x.new_zeros(shape) for shape in shapes)
-        state = tuple(hx) if self.mode == "LSTM" else (hx,)
+        state = _given(hx, self.mode)
         state = tuple(s[:, None] for s in state) if single else state
         if [tuple(s.shape) for s in state] != shapes:
             got = [tuple(s.shape) for s in state]
@@ -253,6 +253,18 @@ class SparseRecurrent(OfLayers):
             f"{self.mode}, {self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, "
             f"batch_first={self.batch_first}, bidirectional={self.bidirectional}"
         )
+
+
+def _given(hx: Any, mode: str) -> State:
+    """Return a given state as a tuple: a pair for an LSTM."""
+    pair = mode == "LSTM"
+    state = tuple(hx) if pair and isinstance(hx, tuple | list | torch.Tensor) else (hx,)
+    if len(state) != 1 + pair or not all(isinstance(s, torch.Tensor) for s in state):
+        wanted = "a pair of tensors" if pair else "a tensor"
+        raise ValueError(
+            f"expected {wanted} as the state, got {', '.join(type(s).__name__ for s in state)}"
+        )
+    return state
 
 
 def _reordered(state: torch.Tensor, order: torch.Tensor | None) -> torch.Tensor:
@@ -311,11 +323,11 @@ class SparseRecurrentCell(OfLayers):
                 f"expected an input of (batch, {self.input_size}), got {tuple(input.shape)}"
             )
         count = 2 if self.mode == "LSTM" else 1
-        state: State
-        if hx is None:
-            state = (input.new_zeros(*input.shape[:-1], self.hidden_size),) * count
-        else:
-            state = tuple(hx) if count == 2 else (hx,)
+        shape = (*input.shape[:-1], self.hidden_size)
+        state = (input.new_zeros(shape),) * count if hx is None else _given(hx, self.mode)
+        if any(tuple(s.shape) != shape for s in state):
+            got = ", ".join(str(tuple(s.shape)) for s in state)
+            raise ValueError(f"expected a state of shape {shape}, got {got}")
         new = _next_state(self.mode, self.weight_ih(input), self.weight_hh(state[0]), state)
         return new if count == 2 else new[0]
 
