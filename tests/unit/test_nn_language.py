@@ -139,6 +139,9 @@ def test_what_does_not_fit_is_refused():
     assert isinstance(model.head, nn.Linear)
     with pytest.raises(ValueError, match="at most 12 characters, the context, got 13"):
         model(torch.zeros(1, 13))
+    for shape in ((12,), (1, 12, 1)):
+        with pytest.raises(ValueError, match=r"expected codes of shape \(batch, length\), got"):
+            model(torch.zeros(shape))
     topology.pop("block2.fc1")
     with pytest.raises(ValueError, match=r"layer 'block2.fc1' should be of shape .64, 16. and"):
         gpt(topology, **SMALL, rng=0)

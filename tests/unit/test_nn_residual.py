@@ -140,6 +140,7 @@ def test_a_batch_of_32_fits_into_memory():
     [
         ("resnet", {"depth": 21}, "model.depth: expected 6n + 2"),
         ("resnet", {"channels": []}, "model.channels: expected"),
+        ("resnet", {"channels": [16, 8, 8]}, "expected no stage with fewer channels than the one"),
         ("wide_resnet", {"depth": 20}, "model.depth: expected 6n + 4"),
         ("wide_resnet", {"widen": 0}, "a widen of at least 1"),
         ("resnet", {"dense": ["shortcut"]}, "expected a list of conv1, fc, got ['shortcut']"),
@@ -173,3 +174,18 @@ def test_data_of_other_sizes_are_refused_with_what_is_right():
         layers_for("wide_resnet", n_features=3072, n_classes=7)
     with pytest.raises(ValueError, match=r"use --set model.image=\[1,8,8\]"):
         layers_for("resnet", n_features=64, n_classes=10, image_shape=(8, 8))
+
+
+@pytest.mark.parametrize("name", ["resnet", "wide_resnet", "set_cnn"])
+def test_samples_of_other_sizes_are_no_other_number_of_images(name):
+    if name == "set_cnn":
+        topology = generate_layers({"fc1": (5, 64)}, "erdos_renyi", density=0.5, rng=0)
+        model = MODELS[name](topology, channels=(4,), image=(2, 8, 8), rng=0)
+    else:
+        model, _ = made(name, **SMALL[name])
+    whole = torch.randn(8, 2, 8, 8)
+    for x in (whole, whole.flatten(1), whole.flatten(2)):
+        assert model(x).shape == (8, 5)
+    for x in (whole.reshape(32, 2, 4, 4), whole.reshape(4, 2, 16, 8), whole[0], whole.flatten()):
+        with pytest.raises(ValueError, match=r"expected samples of 2 \* 8 \* 8 values, \(batch"):
+            model(x)

@@ -87,6 +87,8 @@ class SparseGPT(WithDropout):
         The scores at a position depend on the characters up to it. Codes may be of any type; the
         length is at most the context.
         """
+        if x.ndim != 2:
+            raise ValueError(f"expected codes of shape (batch, length), got {tuple(x.shape)}")
         length = x.shape[1]
         if length > len(self.positions):
             raise ValueError(

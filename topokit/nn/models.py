@@ -18,7 +18,13 @@ from topokit.nn.fused import activated, chained, dropped_within
 from topokit.nn.language import gpt, gpt_layers
 from topokit.nn.layers import SparseLinear
 from topokit.nn.rbm import set_rbm
-from topokit.nn.residual import resnet, resnet_layers, wide_resnet, wide_resnet_layers
+from topokit.nn.residual import (
+    as_images,
+    resnet,
+    resnet_layers,
+    wide_resnet,
+    wide_resnet_layers,
+)
 from topokit.tables import Table, as_generator, parameters_of
 
 __all__ = [
@@ -195,7 +201,7 @@ class SparseCNN(WithDropout):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (batch, ...) samples, reshaped to images, to (batch, n_out) scores."""
-        x = x.reshape(-1, *self.image)
+        x = as_images(x, self.image)
         for position in range(1, self.depth + 1):
             x = activated(self.get_submodule(f"conv{position}"), _RELU, x)
             if position % 2:

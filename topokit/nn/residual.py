@@ -18,7 +18,7 @@ from topokit.nn.conv import SparseConv2d
 from topokit.nn.layers import SparseLinear
 from topokit.tables import as_generator
 
-__all__ = ["Layers", "resnet", "resnet_layers", "wide_resnet", "wide_resnet_layers"]
+__all__ = ["Layers", "as_images", "resnet", "resnet_layers", "wide_resnet", "wide_resnet_layers"]
 
 Shapes = dict[str, tuple[int, ...]]
 Image = Sequence[int]
@@ -106,6 +106,27 @@ out_features=2, bias=False))
         return layer
 
 
+def as_images(x: torch.Tensor, image: Image) -> torch.Tensor:
+    """Reshape samples (batch, ...) to images (batch, channels, height, width).
+
+    Raises
+    ------
+    ValueError
+        If a sample has another number of values than an image.
+
+    Examples
+    --------
+    >>> as_images(torch.ones(2, 12), (3, 2, 2)).shape
+    torch.Size([2, 3, 2, 2])
+    """
+    if x.ndim < 2 or math.prod(x.shape[1:]) != math.prod(image):
+        raise ValueError(
+            f"expected samples of {' * '.join(map(str, image))} values, (batch, ...), got a batch "
+            f"of shape {tuple(x.shape)}"
+        )
+    return x.reshape(x.shape[0], *image)
+
+
 class _Basic(nn.Module):
     """Two 3x3 convolutions, each followed by batch norm; a shortcut without parameters."""
 
@@ -191,7 +212,7 @@ class SparseResNet(WithDropout):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (batch, ...) samples, reshaped to images, to (batch, classes) scores."""
-        x = self.conv1(x.reshape(-1, *self.image))
+        x = self.conv1(as_images(x, self.image))
         if not isinstance(self.norm, nn.Identity):
             x = torch.relu(self.norm(x))
         for stage in range(1, self.stages + 1):
@@ -250,6 +271,11 @@ def resnet_layers(
     """
     if not len(channels):
         raise ValueError("model.channels: expected the channels of each stage, got none")
+    if list(channels) != sorted(channels):  # shortcuts without parameters can only add channels
+        raise ValueError(
+            "model.channels: expected no stage with fewer channels than the one before, got "
+            f"{list(channels)}"
+        )
     blocks, rest = divmod(depth - 2, 2 * len(channels))
     if rest or blocks < 1:
         raise ValueError(
