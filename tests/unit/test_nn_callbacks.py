@@ -3,7 +3,9 @@
 import copy
 import importlib.util
 import pickle
+import sys
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -160,6 +162,85 @@ def test_skorch_missing_is_said():
 def test_transformers_missing_is_said():
     with pytest.raises(ImportError, match=r"pip install 'topokit-nn\[trainers\]'"):
         TrainerRewiring("set")
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """Begin a training as the Trainer does, without transformers; return callback and engine."""
+    monkeypatch.setattr("topokit.nn.transformers.TrainerCallback", object)
+
+    def begin(callback, loader, epochs=3.0, max_steps=-1, accumulate=1, *, remainder=True):
+        args = SimpleNamespace(
+            max_steps=max_steps, num_train_epochs=epochs, gradient_accumulation_steps=accumulate
+        )
+        total, count = max_steps, sys.maxsize  # of data without a length
+        if hasattr(loader, "__len__"):
+            steps = max(1, (len(loader) + remainder * (accumulate - 1)) // accumulate)
+            total = max_steps if max_steps > 0 else int(np.ceil(epochs * steps))
+            count = int(np.ceil(total / steps if max_steps > 0 else epochs))
+        state = SimpleNamespace(max_steps=total, num_train_epochs=count, global_step=0)
+        model = network()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        callback.on_train_begin(
+            args, state, None, model=model, optimizer=optimizer, train_dataloader=loader
+        )
+        return callback.engine
+
+    return begin
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({}, 10),
+        ({"epochs": 1.5}, 10),
+        ({"epochs": 0.5}, 10),
+        ({"max_steps": 15}, 10),
+        ({"max_steps": 7}, 10),
+        ({"accumulate": 4}, 3),
+        ({"accumulate": 4, "remainder": False}, 2),
+        ({"accumulate": 4, "max_steps": 5}, 3),
+        ({"accumulate": 16, "remainder": False}, 1),
+    ],
+)
+def test_the_trainers_epochs_are_those_of_its_data(begun, options, steps):
+    engine = begun(TrainerRewiring("set", rng=0), range(10), **options)
+    assert (engine.options.every, engine.epoch_steps) == (steps, steps)
+
+
+def test_data_of_unknown_length_need_a_number_of_steps(begun):
+    with pytest.raises(ValueError, match="got None with data of unknown length"):
+        begun(TrainerRewiring("set", rng=0), iter([]), max_steps=20)
+    engine = begun(TrainerRewiring("set", every=4, rng=0), iter([]), max_steps=20)
+    assert (engine.options.every, engine.epoch_steps, engine.total) == (4, None, 20)
+
+
+def test_a_training_after_one_that_an_error_ended(begun):
+    callback = TrainerRewiring("set", rng=0)
+    first = begun(callback, range(10))
+    assert begun(callback, range(10)) is not first
+    assert "detached" in repr(first)
+
+
+@pytest.mark.parametrize("every", [0, -1, 2.5, True, "epoch"])
+def test_numbers_of_steps_that_are_none_are_refused_by_callbacks(begun, every):
+    from topokit.nn.lightning import rewiring
+
+    for make in (TrainerRewiring, rewiring):
+        with pytest.raises(ValueError, match="every: expected a positive number of steps"):
+            make("set", every=every, rng=0)
+
+
+@needs("skorch")
+@pytest.mark.filterwarnings("ignore")
+def test_skorch_trains_again_after_an_error():
+    x, y = (tensor.numpy() for tensor in samples())
+    callback = SkorchRewiring("set", rng=3)
+    net = net_of(callback, 2)
+    with pytest.raises(RuntimeError, match="multi-target not supported"):
+        net.fit(x, y[:, None])
+    assert net.fit(x, y) is net
+    assert callback.engine_.updates == 2
 
 
 @needs("transformers")

@@ -12,6 +12,7 @@ import torch
 from topokit.graph import Topology
 from topokit.nn.engine import attach
 from topokit.rules import UpdateRule
+from topokit.tables import is_integer, need
 
 __all__ = ["rewiring"]
 
@@ -51,6 +52,9 @@ def rewiring(
     ------
     ImportError
         If Lightning is not installed.
+    ValueError
+        If `every` is no number of steps; when a fit starts, if it is None and the length of the
+        data is not known.
 
     Notes
     -----
@@ -67,6 +71,7 @@ def rewiring(
     ...     callback = rewiring("rigl", every=100, rng=np.random.default_rng(0))
     ...     # lightning.Trainer(callbacks=[callback]).fit(model, loader)
     """
+    need(every is None or is_integer(every, 1), "every", "a positive number of steps", every)
     try:
         from lightning.pytorch import Callback
     except ImportError as error:

@@ -76,6 +76,8 @@ class Rewiring(Callback or object):  # type: ignore[misc]  # a base chosen at im
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Attach; go on if the net has been trained before."""
+        if (before := getattr(self, "engine_", None)) is not None:
+            before.detach()  # if an error ended the training
         self.engine_ = attach(
             net.module_, net.optimizer_, self.rule,
             **{"every": self.every, "rng": self.rng, **(self.options or {})},

@@ -14,6 +14,7 @@ import torch
 from topokit.graph.files import write_atomic
 from topokit.nn.engine import attach
 from topokit.rules import UpdateRule
+from topokit.tables import is_integer, need
 
 try:
     from transformers import TrainerCallback
@@ -51,7 +52,8 @@ class Rewiring(TrainerCallback or object):  # type: ignore[misc]  # a base chose
     ImportError
         If transformers is not installed.
     ValueError
-        When training is resumed, if the checkpoint has no state of the engine.
+        If `every` is no number of steps. When training begins, if it is None and the length of the
+        data is not known. When training is resumed, if the checkpoint has no state of the engine.
 
     Notes
     -----
@@ -78,6 +80,7 @@ class Rewiring(TrainerCallback or object):  # type: ignore[misc]  # a base chose
         if TrainerCallback is None:
             words = "this callback needs transformers: pip install 'topokit-nn[trainers]'"
             raise ImportError(words)
+        need(every is None or is_integer(every, 1), "every", "a positive number of steps", every)
         self.rule, self.every, self.accuracy, self.options = rule, every, accuracy, options
         self.engine: Any = None
 
@@ -88,13 +91,22 @@ class Rewiring(TrainerCallback or object):  # type: ignore[misc]  # a base chose
         control: Any,
         model: Any = None,
         optimizer: Any = None,
+        train_dataloader: Any = None,
         **_: Any,
     ) -> None:
         """Attach; go on from the checkpoint if training is resumed."""
-        steps = max(1, math.ceil(state.max_steps / max(1, state.num_train_epochs)))
+        steps = _epoch_steps(args, state, train_dataloader)
+        if self.every is None and steps is None:
+            raise ValueError(
+                "expected `every` (optimizer steps between rewirings), got None with data of "
+                "unknown length"
+            )
+        if self.engine is not None:  # of a training that an error ended
+            self.engine.detach()
         self.engine = attach(
             model, optimizer, self.rule,
-            every=self.every or steps, total=state.max_steps, epoch_steps=steps, **self.options,
+            every=self.every or steps or 1, total=state.max_steps, epoch_steps=steps,
+            **self.options,
         )  # fmt: skip
         if state.global_step:
             path = self._file(args, state)
@@ -123,3 +135,24 @@ class Rewiring(TrainerCallback or object):  # type: ignore[misc]  # a base chose
 
     def _file(self, args: Any, state: Any) -> Path:
         return Path(args.output_dir) / f"checkpoint-{state.global_step}" / FILE
+
+
+def _epoch_steps(args: Any, state: Any, loader: Any) -> int | None:
+    """Return the Trainer's optimizer steps of an epoch; None if the data have no length.
+
+    Versions differ in whether batches left over at the end of an epoch make a step: the number of
+    all steps, or of epochs, tells.
+    """
+    try:
+        batches = len(loader)
+    except TypeError:
+        return None
+    whole, rest = divmod(batches, args.gradient_accumulation_steps)
+    for steps in (whole + bool(rest), max(1, whole)):
+        if args.max_steps > 0:
+            fits = math.ceil(args.max_steps / steps) == state.num_train_epochs
+        else:
+            fits = math.ceil(args.num_train_epochs * steps) == state.max_steps
+        if fits:
+            return steps
+    return max(1, whole)
