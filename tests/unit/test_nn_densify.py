@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize, prune
 
 import topokit as tk
 from tests.unit.test_nn_kernels import random_graph
@@ -84,6 +85,43 @@ def test_a_shared_layer_stays_shared(rng):
     alone = tk.densify(layer)
     assert type(alone) is nn.Linear
     torch.testing.assert_close(alone.weight.detach(), layer.weight)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_layers_that_share_their_values_share_the_weight(rng, masks):
+    graph, other = random_graph(rng, 5, 5, 11), random_graph(rng, 5, 5, 11)
+    model = nn.Sequential(*(SparseLinear(graph, rng=rng) for _ in range(3)))
+    model[2].values = model[0].values
+    dense, name = tk.densify(model, masks=masks), "weight_orig" if masks else "weight"
+    assert getattr(dense[2], name) is getattr(dense[0], name)
+    assert getattr(dense[1], name) is not getattr(dense[0], name)
+    assert len(list(dense.parameters())) == len(list(model.parameters())) == 5
+    x = torch.randn(4, 5)
+    for network in (model, dense):
+        network(x).square().sum().backward()
+        torch.optim.SGD(network.parameters(), lr=0.01).step()
+    if masks:
+        torch.testing.assert_close(dense(x), model(x), rtol=1e-4, atol=1e-4)
+    model[1] = SparseLinear(other, rng=rng)
+    model[1].values = model[0].values
+    with pytest.raises(TypeError, match="layers that share their values to have the same graph"):
+        tk.densify(model, masks=masks)
+
+
+@pytest.mark.parametrize("name", ["values", "bias"])
+def test_parameters_computed_from_others_are_refused(rng, name):
+    layer = SparseLinear(random_graph(rng, 5, 5, 11), rng=rng)
+    prune.l1_unstructured(layer, name, 0.5)
+    model = nn.Sequential(layer)
+    with pytest.raises(TypeError, match=rf"expected a parameter as the {name} of layer '0', got"):
+        tk.densify(model)
+    prune.remove(layer, name)
+    x = torch.randn(2, 5)
+    torch.testing.assert_close(tk.densify(model)(x), model(x))
+    if name == "bias":  # torch's parametrizations cannot take values
+        parametrize.register_parametrization(layer, name, nn.Tanh())
+        with pytest.raises(TypeError, match=r"\(parametrize\.remove_param"):
+            tk.densify(model)
 
 
 def test_no_random_numbers_are_drawn(rng):

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
+from topokit.graph import same_edges
 from topokit.nn.fused import Sequential
 from topokit.nn.kinds import check_module, exchange_modules
 from topokit.nn.layers import EdgeLayer, sparse_layers
@@ -49,13 +50,15 @@ def densify(model: nn.Module, *, masks: bool = False) -> nn.Module:
     torch.nn.Module
         With the same names, other modules, buffers, hooks and training mode, and the same outputs
         up to rounding. Each sparse layer is a ``torch.nn.Linear`` or convolution of O(n_out * n_in)
-        memory, with zeros where no edge is. Make a new optimizer for it.
+        memory, with zeros where no edge is; layers that share their values share the weight. Make
+        a new optimizer for it.
 
     Raises
     ------
     TypeError
         If the model has a part that needs its graph, `SparseRBM`, or a sparse layer of a type that
-        torch has no counterpart of, or one whose values are pruned.
+        torch has no counterpart of, or one whose values or bias are pruned, or layers of different
+        graphs that share their values.
 
     See Also
     --------
@@ -80,14 +83,19 @@ def densify(model: nn.Module, *, masks: bool = False) -> nn.Module:
     if any(isinstance(module, SparseRBM) for module in model.modules()):
         raise TypeError("expected a model of layers, got a SparseRBM, which needs its graph")
     for name, layer in sparse_layers(model).items():
-        if "values" not in layer._parameters:
-            raise TypeError(
-                f"expected a parameter as the values of layer {name!r}, got values computed from "
-                "others, as torch.nn.utils.prune does; call prune.remove(layer, 'values') first"
-            )
+        for own in ("values", "bias"):
+            if own not in layer._parameters and getattr(layer, own) is not None:
+                raise TypeError(
+                    f"expected a parameter as the {own} of layer {name!r}, got {own} computed from "
+                    f"others, as torch.nn.utils.prune does; call prune.remove(layer, {own!r}) "
+                    "first (parametrize.remove_parametrizations, where that was used)"
+                )
     model = copy.deepcopy(model)
+    tied: dict[nn.Parameter, tuple[EdgeLayer, nn.Parameter]] = {}
     dense: dict[nn.Module, nn.Module] = {
-        module: _dense(module, masks) for module in model.modules() if isinstance(module, EdgeLayer)
+        module: _dense(module, masks, tied)
+        for module in model.modules()
+        if isinstance(module, EdgeLayer)
     }
     for module in list(model.modules()):
         if type(module) is Sequential:
@@ -95,14 +103,27 @@ def densify(model: nn.Module, *, masks: bool = False) -> nn.Module:
     return exchange_modules(model, dense)
 
 
-def _dense(layer: EdgeLayer, masks: bool) -> nn.Module:
-    """Return torch's layer of the same name and options, with a layer's weights."""
+def _dense(
+    layer: EdgeLayer, masks: bool, tied: dict[nn.Parameter, tuple[EdgeLayer, nn.Parameter]]
+) -> nn.Module:
+    """Return torch's layer of the same name and options, with a layer's weights.
+
+    `tied` has the weights made so far, by the values that they are made of.
+    """
     kind = _counterpart(layer)
     wanted = set(inspect.signature(kind).parameters) - {"bias", "device", "dtype"}
     options = {name: getattr(layer, name) for name in wanted if hasattr(layer, name)}
     made: Any = nn.utils.skip_init(kind, **options, bias=layer.bias is not None)  # draws no numbers
+    values = layer._parameters["values"]
+    assert values is not None
     weight: torch.Tensor = layer.weight.detach()
-    made.weight = nn.Parameter(weight.clone(), requires_grad=layer.values.requires_grad)
+    own = nn.Parameter(weight.clone(), requires_grad=values.requires_grad)
+    first, made.weight = tied.setdefault(values, (layer, own))
+    if made.weight.shape != own.shape or not same_edges(first.graph, layer.graph):
+        raise TypeError(
+            "expected layers that share their values to have the same graph, got "
+            f"{first} and {layer}, whose dense weights cannot be one"
+        )
     made.bias = layer.bias
     for name in HOOKS:
         setattr(made, name, getattr(layer, name))
