@@ -14,7 +14,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 import topokit as tk
 from topokit.graph import same_edges
 from topokit.nn import sparse_layers, sparsity_report
+from topokit.nn.attention import SparseMultiheadAttention
 from topokit.nn.kinds import joined, matrix_of, weights_of
+from topokit.nn.recurrent import SparseRecurrent, SparseRecurrentCell
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 
@@ -573,3 +575,81 @@ def test_states_of_another_shape_are_refused_by_cells_as_by_torch(kind):
     for wrong in ((state,) * 3, state) if pair else ((state, state),):
         with pytest.raises(ValueError, match=r"expected a (pair of tensors|tensor|state of shape)"):
             sparse(x, wrong)
+
+
+def linears(**sizes):
+    return {name: nn.Linear(*size) for name, size in sizes.items()}
+
+
+SQUARE = dict.fromkeys(("q_proj", "k_proj", "v_proj", "out_proj"), (8, 8))
+RNN = {"weight_ih_l0": (4, 3), "weight_hh_l0": (3, 3)}
+GRU = {"weight_ih_l0": (4, 9), "weight_hh_l0": (3, 9)}
+LSTM = {"weight_ih_l0": (4, 12), "weight_hh_l0": (2, 12), "weight_hr_l0": (3, 2)}
+
+
+def test_parts_that_do_not_fit_together_are_refused():
+    Attention, Recurrent, Cell = SparseMultiheadAttention, SparseRecurrent, SparseRecurrentCell
+    y, _ = Recurrent(linears(**LSTM), "LSTM", proj_size=2)(torch.ones(2, 1, 4))
+    assert y.shape == (2, 1, 2)
+    wrong = {
+        "expected q_proj, k_proj, v_proj, out_proj, got q_proj": lambda: Attention(
+            linears(q_proj=(8, 8)), 2
+        ),
+        "got q_proj, k_proj, v_proj, out_proj, more": lambda: Attention(
+            linears(**SQUARE, more=(8, 8)), 2
+        ),
+        "a number of heads that divides 8, got 3": lambda: Attention(linears(**SQUARE), 3),
+        "a number of heads that divides 8, got 0": lambda: Attention(linears(**SQUARE), 0),
+        "as many outputs of k_proj as of q_proj, .* got 4 and 8": lambda: Attention(
+            linears(**{**SQUARE, "k_proj": (8, 4)}), 2
+        ),
+        "outputs of v_proj, .*, 8 and 6$": lambda: Attention(
+            linears(**{**SQUARE, "v_proj": (8, 6)}), 2
+        ),
+        "expected a mode of LSTM": lambda: Recurrent(linears(**RNN), "RNN"),
+        "expected weight_ih_l0, weight_hh_l0, got weight_ih_l0$": lambda: Recurrent(
+            linears(weight_ih_l0=(4, 3)), "RNN_TANH"
+        ),
+        "got weight_ih_l0, weight_hh_l0, weight_hh_l1": lambda: Recurrent(
+            linears(**RNN, weight_hh_l1=(3, 3)), "RNN_TANH"
+        ),
+        "expected weight_ih_l0, .* weight_hh_l0_reverse, got": lambda: Recurrent(
+            linears(**RNN), "RNN_TANH", bidirectional=True
+        ),
+        "expected weight_ih_l0, weight_hh_l0, weight_hr_l0, got": lambda: Recurrent(
+            linears(**GRU), "GRU", proj_size=2
+        ),
+        "3 gates of equal size in weight_ih_l0, got 10 outputs": lambda: Recurrent(
+            linears(weight_ih_l0=(4, 10), weight_hh_l0=(3, 10)), "GRU"
+        ),
+        "weight_hh_l0 with 3 inputs and 9 outputs, got 2 and 9": lambda: Recurrent(
+            linears(**{**GRU, "weight_hh_l0": (2, 9)}), "GRU"
+        ),
+        "weight_ih_l1 with 3 inputs and 3 outputs, got 4 and 3": lambda: Recurrent(
+            linears(**RNN, weight_ih_l1=(4, 3), weight_hh_l1=(3, 3)), "RNN_RELU", num_layers=2
+        ),
+        "weight_hr_l0 with 3 inputs and 2 outputs, got 4 and 2": lambda: Recurrent(
+            linears(**{**LSTM, "weight_hr_l0": (4, 2)}), "LSTM", proj_size=2
+        ),
+        "expected weight_ih, weight_hh, got weight_ih$": lambda: Cell(
+            linears(weight_ih=(4, 9)), "GRU"
+        ),
+        "weight_hh with 3 inputs and 9 outputs, got 3 and 8": lambda: Cell(
+            linears(weight_ih=(4, 9), weight_hh=(3, 8)), "GRU"
+        ),
+    }
+    for words, make in wrong.items():
+        with pytest.raises(ValueError, match=words):
+            make()
+    for kind, other in ((Attention, nn.LSTM(3, 3)), (Recurrent, nn.Linear(3, 3)),
+                        (Cell, nn.LSTM(3, 3)), (Recurrent, nn.LSTMCell(3, 3))):  # fmt: skip
+        with pytest.raises(TypeError, match=r"expected a torch\.nn\.\w+, got (LSTM|Linear)"):
+            kind.from_dense(other, {})
+
+
+def test_heads_narrower_than_the_inputs():
+    sizes = {"q_proj": (8, 6), "k_proj": (8, 6), "v_proj": (8, 6), "out_proj": (6, 8)}
+    attention = SparseMultiheadAttention(linears(**sizes), 2).double()
+    assert attention.head_dim == 3
+    x = tensor(5, 2, 8)
+    torch.testing.assert_close(attention(x, x, x)[0], attention(x, x, x, need_weights=False)[0])

@@ -12,10 +12,12 @@ from torch.nn import functional as F
 
 from topokit.graph import LayerGraph
 from topokit.nn.kernels import check_input
-from topokit.nn.kinds import OfLayers, linear_of, matrix_of, weights_of
+from topokit.nn.kinds import OfLayers, check_kind, linear_of, matrix_of, weights_of
 from topokit.nn.layers import EdgeLayer, sparse_or_dense
 
 __all__ = ["SparseMultiheadAttention", "dense_only"]
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
 class SparseMultiheadAttention(OfLayers):
@@ -75,16 +77,23 @@ class SparseMultiheadAttention(OfLayers):
         batch_first: bool = False,
     ) -> None:
         super().__init__()
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        if {*projections} != {*PROJECTIONS}:
+            raise ValueError(f"expected {', '.join(PROJECTIONS)}, got {', '.join(projections)}")
+        for name in PROJECTIONS:
             self.add_module(name, projections[name])
-        self.embed_dim, self.kdim, self.vdim = (
-            int(projections[name].in_features) for name in ("q_proj", "k_proj", "v_proj")
+        self.embed_dim, self.kdim, self.vdim, heads = (
+            int(projections[name].in_features) for name in PROJECTIONS
         )
-        if self.embed_dim % num_heads:
+        q, k, v = (int(projections[name].out_features) for name in PROJECTIONS[:3])
+        if q != k or v != heads:
             raise ValueError(
-                f"expected a number of heads that divides {self.embed_dim}, got {num_heads}"
+                "expected as many outputs of k_proj as of q_proj, and as many inputs of out_proj "
+                f"as outputs of v_proj, got {k} and {q}, {heads} and {v}"
             )
-        self.num_heads, self.head_dim = num_heads, self.embed_dim // num_heads
+        if num_heads < 1 or q % num_heads or v % num_heads:
+            both = f"{q}" if q == v else f"{q} and {v}"
+            raise ValueError(f"expected a number of heads that divides {both}, got {num_heads}")
+        self.num_heads, self.head_dim = num_heads, q // num_heads
         self.dropout, self.add_zero_attn, self.batch_first = dropout, add_zero_attn, batch_first
         self.bias_k: nn.Parameter | None = None
         self.bias_v: nn.Parameter | None = None
@@ -112,7 +121,10 @@ class SparseMultiheadAttention(OfLayers):
         ------
         ValueError
             If a name is unknown or a shape differs.
+        TypeError
+            If it is another module.
         """
+        check_kind(attention, nn.MultiheadAttention)
         weights = {weight.layer: weight for weight in weights_of(attention) or []}
         known = [*weights, "out_proj"]
         if unknown := sorted(set(graphs) - set(known)):

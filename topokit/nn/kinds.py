@@ -25,6 +25,7 @@ __all__ = [
     "DenseWeight",
     "OfLayers",
     "Weight",
+    "check_kind",
     "check_module",
     "compressed_matrix",
     "exchange_modules",
@@ -399,6 +400,19 @@ def compressed_matrix(tensor: torch.Tensor) -> Any:
         return sp.bsr_array((stored, inner, pointers), shape=shape)
     turned = stored.transpose(0, 2, 1)  # scipy has blocks by rows only
     return sp.bsr_array((turned, inner, pointers), shape=shape[::-1]).T
+
+
+def check_kind(module: object, kind: type[nn.Module]) -> None:
+    """Raise a TypeError unless a module is of a kind.
+
+    Examples
+    --------
+    >>> check_kind(nn.Linear(2, 1), nn.LSTM)
+    Traceback (most recent call last):
+    TypeError: expected a torch.nn.LSTM, got Linear
+    """
+    if not isinstance(module, kind):
+        raise TypeError(f"expected a torch.nn.{kind.__name__}, got {type(module).__name__}")
 
 
 def linear_of(

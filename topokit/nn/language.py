@@ -12,13 +12,11 @@ from torch.nn import functional as F
 
 from topokit.graph import Topology
 from topokit.nn.activations import WithDropout
-from topokit.nn.attention import SparseMultiheadAttention
+from topokit.nn.attention import PROJECTIONS, SparseMultiheadAttention
 from topokit.nn.residual import Layers
 from topokit.tables import as_generator
 
 __all__ = ["gpt", "gpt_layers"]
-
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
 class _Block(nn.Module):

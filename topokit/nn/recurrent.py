@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from topokit.graph import LayerGraph
 from topokit.nn.kernels import check_input
-from topokit.nn.kinds import OfLayers, linear_of, weights_of
+from topokit.nn.kinds import OfLayers, check_kind, linear_of, weights_of
 from topokit.nn.layers import sparse_or_dense
 
 __all__ = ["SparseRecurrent", "SparseRecurrentCell"]
@@ -55,6 +55,42 @@ def _dense_parts(module: nn.Module) -> dict[str, nn.Linear]:
         trained = stored.requires_grad, bias is not None and bias.requires_grad
         parts[weight.leaf] = linear_of(stored, bias, trained=trained)
     return parts
+
+
+def _check_parts(
+    parts: Mapping[str, Any], mode: str, *, layers: int, directions: int, projected: int
+) -> None:
+    """Raise a ValueError unless there is a part for each weight, of the right size.
+
+    0 layers are those of a cell, whose names have no ending.
+    """
+    if mode not in GATES:
+        raise ValueError(f"expected a mode of {', '.join(GATES)}, got {mode!r}")
+    ends = [f"_l{at}{end}" for at in range(layers) for end in ("", "_reverse")[:directions]]
+    kinds = ("ih", "hh", "hr") if projected else ("ih", "hh")
+    names = [f"weight_{kind}{end}" for end in ends or [""] for kind in kinds]
+    if {*parts} != {*names}:
+        raise ValueError(f"expected {', '.join(names)}, got {', '.join(parts)}")
+    n_in, n_out = (getattr(parts[names[0]], f"{side}_features") for side in ("in", "out"))
+    hidden, rest = divmod(n_out, GATES[mode])
+    if rest:
+        raise ValueError(
+            f"expected {GATES[mode]} gates of equal size in {names[0]}, got {n_out} outputs"
+        )
+    state = projected or hidden
+    for at, name in enumerate(names):
+        first = at // len(kinds) < directions
+        wanted = {
+            "ih": (n_in if first else state * directions, n_out),
+            "hh": (state, n_out),
+            "hr": (hidden, state),
+        }[kinds[at % len(kinds)]]
+        got = parts[name].in_features, parts[name].out_features
+        if got != wanted:
+            raise ValueError(
+                f"expected {name} with {wanted[0]} inputs and {wanted[1]} outputs, got {got[0]} "
+                f"and {got[1]}"
+            )
 
 
 def _check_graphs(dense: Mapping[str, nn.Linear], graphs: Mapping[str, LayerGraph]) -> None:
@@ -116,8 +152,8 @@ class SparseRecurrent(OfLayers):
         proj_size: int = 0,
     ) -> None:
         super().__init__()
-        if mode not in GATES:
-            raise ValueError(f"expected a mode of {', '.join(GATES)}, got {mode!r}")
+        directions = 2 if bidirectional else 1
+        _check_parts(parts, mode, layers=num_layers, directions=directions, projected=proj_size)
         self.mode, self.num_layers, self.dropout = mode, num_layers, dropout
         self.batch_first, self.bidirectional = batch_first, bidirectional
         self.proj_size = proj_size
@@ -144,7 +180,10 @@ class SparseRecurrent(OfLayers):
         ------
         ValueError
             If a name is unknown or a shape differs.
+        TypeError
+            If it is another module.
         """
+        check_kind(module, nn.RNNBase)
         dense = _dense_parts(module)
         _check_graphs(dense, graphs)
         names = ("num_layers", "dropout", "batch_first", "bidirectional", "proj_size")
@@ -292,8 +331,7 @@ class SparseRecurrentCell(OfLayers):
 
     def __init__(self, parts: Mapping[str, Any], mode: str) -> None:
         super().__init__()
-        if mode not in GATES:
-            raise ValueError(f"expected a mode of {', '.join(GATES)}, got {mode!r}")
+        _check_parts(parts, mode, layers=0, directions=1, projected=0)
         self.mode = mode
         self.input_size = int(parts["weight_ih"].in_features)
         self.hidden_size = int(parts["weight_hh"].in_features)
@@ -308,6 +346,7 @@ class SparseRecurrentCell(OfLayers):
 
         Parameters and errors as for `SparseRecurrent.from_dense`.
         """
+        check_kind(cell, nn.RNNCellBase)
         dense = _dense_parts(cell)
         _check_graphs(dense, graphs)
         kinds = {nn.LSTMCell: "LSTM", nn.GRUCell: "GRU", nn.RNNCell: "RNN"}
