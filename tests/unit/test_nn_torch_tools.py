@@ -1,6 +1,7 @@
 """What torch's own tools do to sparse layers is right, or refused in a sentence."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import topokit as tk
-from topokit.graph import LayerGraph
+from topokit.graph import LayerGraph, same_edges
 from topokit.nn import SparseLinear, decay_groups, sparse_layers, sparsity_report
 
 IN_PLACE = {
@@ -354,3 +355,37 @@ def test_averages_of_the_graph_itself_name_their_cause():
 
     with pytest.raises(ValueError, match=r"averages of buffers \(use_buffers=True\) .* round"):
         go_on()
+
+
+# The meta device.
+
+
+def test_a_graph_on_the_meta_device_is_one_without_edges():
+    model = tk.sparsify(linear(), density=0.5, rng=0).to("meta")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for call in (
+        lambda: model[0].graph,
+        lambda: tk.topology_of(model),
+        lambda: sparsity_report(model),
+        lambda: tk.attach(model, optimizer, every=1, rng=0),
+    ):
+        with pytest.raises(ValueError, match="graph with its edges, got one on the meta device"):
+            call()
+    dense = tk.densify(model)
+    assert type(dense[0]) is nn.Linear
+    assert dense[0].weight.is_meta
+    assert dense[0].weight.shape == (3, 4)
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+@pytest.mark.parametrize("density", [0.5, 0.25])
+def test_a_state_is_loaded_into_a_model_on_the_meta_device(way, density):
+    source = tk.sparsify(linear(), density=density, rng=1)
+    empty = way(tk.sparsify(linear(), density=0.5, rng=0).to("meta"))
+    empty.load_state_dict(source.state_dict(), assign=True)
+    x = torch.randn(5, 4)
+    assert torch.equal(empty(x), source(x))
+    assert same_edges(empty[0].graph, source[0].graph)
+    other = nn.Sequential(SparseLinear(LayerGraph.from_edge_ids([0], (2, 4)), rng=0)).to("meta")
+    with pytest.raises(RuntimeError, match=r"expected a graph of shape \(2, 4\)"):
+        other.load_state_dict(source.state_dict(), assign=True)

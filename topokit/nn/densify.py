@@ -119,7 +119,8 @@ def _dense(
     weight: torch.Tensor = layer.weight.detach()
     own = nn.Parameter(weight.clone(), requires_grad=values.requires_grad)
     first, made.weight = tied.setdefault(values, (layer, own))
-    if made.weight.shape != own.shape or not same_edges(first.graph, layer.graph):
+    alike = first is layer or made.weight.shape == own.shape
+    if not (alike and (first is layer or same_edges(first.graph, layer.graph))):
         raise TypeError(
             "expected layers that share their values to have the same graph, got "
             f"{first} and {layer}, whose dense weights cannot be one"

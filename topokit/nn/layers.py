@@ -381,9 +381,9 @@ class EdgeLayer(nn.Module):
             except ValueError as error:
                 args[-1].append(f"the graph of {prefix or 'the layer.'}shape is damaged: {error}")
                 return
-            if graph.shape != self.graph.shape:
+            if graph.shape != self._graph_shape:
                 args[-1].append(
-                    f"expected a graph of shape {self.graph.shape} for "
+                    f"expected a graph of shape {self._graph_shape} for "
                     f"{prefix or 'the layer.'}shape, got {graph.shape}"
                 )
                 return
@@ -450,8 +450,9 @@ class EdgeLayer(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        n_out, n_in = self.shape.tolist()
-        self._graph_shape = (n_out, n_in)
+        if not self.shape.is_meta:
+            n_out, n_in = self.shape.tolist()
+            self._graph_shape = (n_out, n_in)
         self._note_graph()
 
 
@@ -484,6 +485,11 @@ def _graph_of(
     indptr: torch.Tensor, indices: torch.Tensor, shape: torch.Tensor, groups: int
 ) -> LayerGraph:
     """Return the graph held by buffers, validated, with arrays that share no memory with them."""
+    if indptr.is_meta:
+        raise ValueError(
+            "expected a graph with its edges, got one on the meta device, where tensors have no "
+            "content; load a state first, by load_state_dict(state, assign=True)"
+        )
     (n_out, n_in), rows, columns = (array_of(tensor) for tensor in (shape, indptr, indices))
     return LayerGraph((int(n_out), int(n_in)), rows, columns, groups)
 
