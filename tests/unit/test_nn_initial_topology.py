@@ -75,6 +75,42 @@ def test_snip_refuses_labels_without_an_output_unit(label):
         snip(x, y, **options)
 
 
+@pytest.mark.parametrize(
+    "y", [np.zeros(6), np.zeros((6, 1), int), np.zeros(5, int), np.array(list("ababab")), None]
+)
+def test_snip_refuses_what_are_no_classes_of_the_samples(y):
+    options = {"widths": [4, 5, 3], "density": [0.5, 0.5], "rng": np.random.default_rng(0)}
+    with pytest.raises(ValueError, match="a class for each sample: expected 6 whole numbers, got"):
+        snip(np.ones((6, 4)), y, **options)
+
+
+def test_snip_takes_classes_of_two_kinds_as_numbers(samples):
+    x, y = samples[0], samples[1] % 2
+    options = {"widths": [20, 5, 2], "density": [0.5, 0.5]}
+    expected = snip(x, y, **options, rng=np.random.default_rng(0))
+    found = snip(x, y == 1, **options, rng=np.random.default_rng(0))
+    assert all(same_edges(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"density": None}, "a density in .0, 1. for each of 2 layers, got None"),
+        ({"density": [0.5]}, "for each of 2 layers"),
+        ({"density": [0.5, 1.5]}, "for each of 2 layers"),
+        ({"density": [0.0, 0.5]}, "for each of 2 layers"),
+        ({"samples": 2.5}, "samples of at least 1, got 2.5"),
+    ],
+)
+def test_snip_refuses_budgets_that_are_none(samples, options, words):
+    given = {"widths": [20, 5, 4], "density": [0.5, 0.5], "rng": np.random.default_rng(0)}
+    with pytest.raises(ValueError, match=words):
+        snip(*samples, **{**given, **options})
+    x = np.where(np.arange(20) == 3, np.nan, samples[0])
+    with pytest.raises(ValueError, match="needs samples without nan"):
+        snip(x, samples[1], **given)
+
+
 @pytest.mark.slow
 def test_snip_never_forms_a_dense_layer(rng):
     import tracemalloc

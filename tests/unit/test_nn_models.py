@@ -239,3 +239,9 @@ def test_a_cnn_trains_in_a_run(tmp_path):
     assert losses[-1] < losses[0]
     with pytest.raises(ValueError, match=r"64 features \(16 behind .*widths=.16,20,10.$"):
         run(config.override(["model.channels=[4,4]"]), tmp_path / "wrong")
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0, float("nan"), "0.5", None, True])
+def test_a_dropout_that_is_no_share_is_refused(dropout, rng):
+    with pytest.raises(ValueError, match=r"expected a dropout in \[0, 1\), got"):
+        set_mlp(topology_of_widths(rng, 6, 5), dropout=dropout, rng=0)

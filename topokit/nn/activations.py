@@ -19,7 +19,7 @@ from topokit.nn.kernels.threads import (
     equal_row_bounds,
     run_kernel,
 )
-from topokit.tables import as_generator
+from topokit.tables import as_generator, is_number
 
 __all__ = ["ACTIVATIONS", "AllReLU", "SReLU", "WithDropout", "dropped_out"]
 
@@ -314,8 +314,8 @@ class WithDropout(nn.Module):
 
     def __init__(self, *, dropout: float, generator: torch.Generator | None, rng: Any) -> None:
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise ValueError(f"expected a dropout in [0, 1), got {dropout}")
+        if not (is_number(dropout) and 0 <= dropout < 1):
+            raise ValueError(f"expected a dropout in [0, 1), got {dropout!r}")
         if generator is None:
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         self.dropout, self.generator = float(dropout), generator

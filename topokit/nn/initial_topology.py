@@ -16,7 +16,7 @@ from topokit.graph import LayerGraph, Topology, chain_widths
 from topokit.graph.convert import as_topology
 from topokit.rules.budget import global_lowest
 from topokit.rules.drop import lowest
-from topokit.tables import Table, choose
+from topokit.tables import Table, choose, is_integer
 
 __all__ = ["INITIAL_TOPOLOGIES", "check_start", "from_file", "from_run", "snip"]
 
@@ -296,8 +296,14 @@ def snip(
             f"the initial topology 'snip' needs a network whose first layer has the samples as "
             f"input: expected {x.shape[-1]} inputs, got {widths[0]}"
         )
-    if not y.size or y.min() < 0:
+    known = y.dtype.kind in "iub"
+    if not y.size or (known and y.min() < 0):
         raise ValueError("the initial topology 'snip' needs samples with labels, got none")
+    if not known or y.shape != x.shape[:1]:
+        raise ValueError(
+            f"the initial topology 'snip' needs a class for each sample: expected {x.shape[0]} "
+            f"whole numbers, got {y.dtype} of shape {y.shape}"
+        )
     if y.max() >= widths[-1]:
         raise ValueError(
             f"the initial topology 'snip' needs an output unit for each class: expected labels in "
@@ -305,14 +311,21 @@ def snip(
         )
     if budgets not in ("network", "layer"):
         raise ValueError(f"expected budgets to be 'network' or 'layer', got {budgets!r}")
-    if samples < 1:
+    if not is_integer(samples, 1):
         raise ValueError(f"expected samples of at least 1, got {samples}")
     shapes = list(zip(widths[1:], widths[:-1], strict=True))
+    if density is None or len(density) != len(shapes) or not all(0 < d <= 1 for d in density):
+        raise ValueError(
+            f"expected a density in (0, 1] for each of {len(shapes)} layers, got {density}"
+        )
     counts = [max(1, round(d * a * b)) for d, (a, b) in zip(density, shapes, strict=True)]
     batch = rng.permutation(x.shape[0])[:samples]
+    inputs = _samples(x[batch], dense=True)
+    if not np.isfinite(inputs).all():
+        raise ValueError("the initial topology 'snip' needs samples without nan, got some")
     dense = _Dense(shapes, int(rng.integers(2**62)), block_cells)
     most = [min(a * b, sum(counts)) for a, b in shapes] if budgets == "network" else counts
-    best = _most_sensitive(dense, _samples(x[batch], dense=True), y[batch], most)
+    best = _most_sensitive(dense, inputs, y[batch].astype(np.int64), most)
     if budgets == "network":
         taken = global_lowest(
             {
