@@ -264,10 +264,11 @@ def test_replayed_steps_train_the_layers_that_steps_before_have():
         train(model, optimizer, not_called, 3)
     for parameter in model.parameters():
         parameter.grad = None  # of a replay nothing is in ``.grad``
-    engine.count(2)
-    engine.stepped()
+    for _ in range(3):
+        engine.stepped()
     assert set(engine.last) == {"body", "a"}
-    model, _, engine = attached(every=3)
-    engine.count(2)
-    engine.stepped()
-    assert set(engine.last) == {"body", "a", "b"}
+    new = attached(every=3)
+    for each in (engine, new[2]):
+        each.count(2)  # of networks that are trained together: all layers
+        each.stepped()
+        assert set(each.last) == {"body", "a", "b"}

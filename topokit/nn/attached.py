@@ -1,6 +1,6 @@
 """What an engine is attached to: optimizers whose steps it counts, and averages of the weights.
 
-Steps of other optimizers on the same values are noticed.
+Steps of other optimizers on the same values are noticed, and layers that no step trains.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import gc
 import sys
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from operator import is_not
 from typing import Any
 
@@ -320,6 +320,8 @@ class Attached:
     def _note_gradients(self, names: list[str]) -> None:
         """Note which of some layers the step that is being made trains."""
         trained = self.memory.setdefault("trained", [])
+        if len(trained) == len(self._layers):
+            return
         self._ever = set() if self._ever is None else self._ever
         values = {name: self._layers[name].values for name in names if name not in trained}
         self._versions = {name: v._version for name, v in values.items() if v.grad is None}
@@ -328,14 +330,16 @@ class Attached:
 
     def _note_changes(self) -> None:
         """Note which layers without a gradient the optimizer has changed, as some do."""
-        before, self._versions = self._versions, {}
-        self.memory.setdefault("trained", []).extend(
-            name for name, old in before.items() if self._layers[name].values._version != old
-        )
+        for name, before in self._versions.items():
+            if self._layers[name].values._version != before:
+                self.memory["trained"].append(name)
+        self._versions = {}
 
     def _note_replayed(self) -> None:
-        """Note that steps were replayed: they train the layers that steps before them have."""
-        self.memory["trained"] = [*(self._layers if self._ever is None else self._ever)]
+        """Note that a step was replayed: it trains the layers that steps before it have."""
+        trained = self.memory.setdefault("trained", [])
+        known: Collection[str] = self._layers if self._ever is None else self._ever
+        trained += [name for name in self._layers if name in known and name not in trained]
 
     def _untrained(self) -> set[str]:
         """Return the layers that no step since the last rewiring trained; name each once."""

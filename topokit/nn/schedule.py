@@ -88,9 +88,10 @@ class Schedule:
         window = self._data.window if self._data.captures else 0
         return None if left is None else max(0, left - window)
 
-    def count(self, steps: int) -> None:
-        """Count steps at which nothing is due, made without the optimizers' hooks."""
+    def count(self: Any, steps: int) -> None:
+        """Count steps of all layers at which nothing is due, made without the optimizers' hooks."""
         self.steps += steps
+        self.memory["trained"] = [*self._layers]
 
     def stepped(self: Any) -> None:
         """Count a step that was made without the optimizers' hooks, as by a recording of one."""
