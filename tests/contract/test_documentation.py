@@ -142,6 +142,34 @@ def check(function, given, command):
             assert name == "all" or any(name in table for table in tables), command
 
 
+MADE = re.compile(r'tk\.(?:run|sweep)\((?:tk\.load_recipe\()?([^,()]+)\)?, "([^"]+)"([^\n]*?)\)')
+
+
+def folders_made(page):
+    """Yield the folders that the code and the commands of a page make, and from what."""
+    for code in blocks(page, "python"):
+        for source, folder, options in MADE.findall(code):
+            own = source.strip('"') if source.startswith('"') else f"{source} of {page.name}"
+            yield folder, own + options
+    for command in commands(page):
+        words = command.split()
+        if words[:2] in (["topokit", "train"], ["topokit", "sweep"]) and "--out" in words:
+            at = words.index("--out")
+            settings = [*words[2:at], *words[at + 2 :]] if words[1] == "train" else words[2:3]
+            yield words[at + 1], " ".join(settings)
+
+
+def test_pages_can_be_followed_in_one_folder():
+    """What one page makes is not in the way of what another one, or the same, makes."""
+    made = {}
+    for page in PAGES:
+        for folder, source in folders_made(page):
+            made.setdefault(folder, set()).add(source)
+    assert len(made) > 15
+    twice = {folder: sources for folder, sources in made.items() if len(sources) > 1}
+    assert {folder: sources for folder, sources in twice.items() if not folder.isupper()} == {}
+
+
 @pytest.mark.parametrize("page", [pytest.param(p, id=p.stem) for p in PAGES if blocks(p, "toml")])
 def test_files_are_read(page):
     for code in blocks(page, "toml"):
