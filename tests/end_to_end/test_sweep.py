@@ -202,3 +202,20 @@ def test_quick_studies(name, data_dir, readers, tmp_path, monkeypatch):
         result = sweep(small, tmp_path / "out", executor=executor, data_dir=data_dir)
     assert result.failures == {}
     assert result.frame["run"].nunique() == len(small.runs())
+
+
+@pytest.mark.slow
+def test_a_script_is_told_what_its_workers_need(tmp_path):
+    """Without the guard each worker runs the script again and gets no further than the sweep."""
+    (tmp_path / "small.toml").write_text(STUDY)
+    script = tmp_path / "script.py"
+    script.write_text('import topokit as tk\n\ntk.sweep("small.toml", "sweeps", workers=1)\n')
+    found = subprocess.run(
+        [sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert found.returncode == 1
+    *before, last = found.stderr.strip().splitlines()
+    assert last.startswith("ChildProcessError: no worker could be started: ")
+    assert 'if __name__ == "__main__":' in last
+    assert any("sweep: reached again as a new process imports this script" in x for x in before)
+    assert "another process is writing" not in found.stderr

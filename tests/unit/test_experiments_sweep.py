@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import multiprocessing
 import shutil
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
@@ -273,8 +274,17 @@ def test_no_worker_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "topokit.experiments.executors.local_pool", lambda *_, **__: nullcontext(Dead())
     )
-    with pytest.raises(ChildProcessError, match="no worker could be started: cannot start"):
+    with pytest.raises(ChildProcessError, match="no worker could be started: cannot start") as told:
         sweep(small(), tmp_path / "s")
+    assert "workers import the script that starts them; put what" in str(told.value)
+
+
+def test_a_script_without_a_guard_is_refused_in_its_workers(tmp_path, monkeypatch):
+    here = multiprocessing.current_process()
+    monkeypatch.setattr(here, "_inheriting", True, raising=False)  # as while a worker imports it
+    with pytest.raises(RuntimeError, match=r"sweep: reached again .* `if __name__ == "):
+        sweep(small(), tmp_path / "s")
+    assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.slow

@@ -15,7 +15,19 @@ from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 from typing import Any
 
-__all__ = ["Ended", "as_completed", "choose_pool", "cores", "dask_pool", "local_pool"]
+__all__ = [
+    "GUARD",
+    "Ended",
+    "as_completed",
+    "choose_pool",
+    "cores",
+    "dask_pool",
+    "local_pool",
+    "refuse_in_import",
+]
+
+GUARD = 'put what the script does under `if __name__ == "__main__":`'
+"""What a script needs that starts processes, each of which imports it."""
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 ANSWER = "10s"  # within which a Dask scheduler has to answer
@@ -115,6 +127,27 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def refuse_in_import(what: str) -> None:
+    """Refuse what starts processes while a process so started imports the script that started it.
+
+    Parameters
+    ----------
+    what : str
+        The call, for the message.
+
+    Raises
+    ------
+    RuntimeError
+        If this process is still importing that script.
+
+    Examples
+    --------
+    >>> refuse_in_import("sweep")
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError(f"{what}: reached again as a new process imports this script; {GUARD}")
 
 
 def choose_pool(

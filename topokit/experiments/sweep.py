@@ -20,7 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topokit.experiments.config import RunConfig, with_registered
-from topokit.experiments.executors import as_completed, choose_pool, cores
+from topokit.experiments.executors import (
+    GUARD,
+    as_completed,
+    choose_pool,
+    cores,
+    refuse_in_import,
+)
 from topokit.experiments.record import History
 from topokit.experiments.rundir import RunDirectory
 from topokit.experiments.study import (
@@ -297,6 +303,13 @@ def sweep(
         If the executor or the scheduler is lost.
     ChildProcessError
         If no worker can be started.
+    RuntimeError
+        If it is called while a worker imports the script that called it.
+
+    Notes
+    -----
+    The workers of the pool are new processes, which import the script that calls this: there it
+    has to stand under ``if __name__ == "__main__":``. A notebook needs nothing of the kind.
 
     Examples
     --------
@@ -311,6 +324,7 @@ def sweep(
     >>> result.frame["run"].unique().tolist(), result.failures
     (['seed0', 'seed1'], {})
     """
+    refuse_in_import("sweep")
     study = study if isinstance(study, Study) else load_study(study)
     if sum(option is not None for option in (executor, workers, scheduler)) > 1:
         raise ValueError("expected at most one of executor, workers and scheduler")
@@ -641,7 +655,9 @@ def _run_all(
                 failures[name] = f"its worker died {TRIES} times: {reason}"
                 note(name, failures[name])
         if lost and idle >= TRIES:
-            raise ChildProcessError(f"no worker could be started: {next(iter(lost.values()))}")
+            reason = next(iter(lost.values()))
+            words = f"workers import the script that starts them; {GUARD}"
+            raise ChildProcessError(f"no worker could be started: {reason} ({words})")
         left = {name: left[name] for name in lost if len(lost_at[name]) < TRIES}
     return failures
 
