@@ -32,12 +32,12 @@ LAYERS = ("fc1", "fc2", "fc3")
 MEASURES = ("normalized_spectral_gap", "algebraic_connectivity_giant")
 NULL_SAMPLES = 20
 LEARNING = ("set", "rigl", "ctre_sim")
-LOOKS = {
-    "static": "#777777",
-    "set": COLOURS[0],
-    "rigl": COLOURS[1],
-    "ctre_sim": COLOURS[2],
-    "random": COLOURS[4],
+LOOKS = {  # colour and dashes of each rule; dots are those of null samples
+    "static": ("#777777", "-"),
+    "set": (COLOURS[0], "--"),
+    "rigl": (COLOURS[1], "-."),
+    "ctre_sim": (COLOURS[2], (0, (5, 1))),
+    "random": (COLOURS[4], (0, (3, 1, 1, 1))),
 }
 
 
@@ -144,9 +144,9 @@ def draw(table, n):
         for (i, measure), (column, j), (k, layer) in panels:
             ax = axes[2 * i + j, k]
             own = table[(table["measure"] == measure) & (table["layer"] == layer)]
-            for arm, colour in LOOKS.items():
+            for arm, (colour, dash) in LOOKS.items():
                 part = own[own["arm"] == arm]
-                ax.plot(part["epoch"] + 1, part[column], color=colour, lw=1.2, label=arm)
+                ax.plot(part["epoch"] + 1, part[column], ls=dash, color=colour, lw=1.2, label=arm)
                 band = part[f"{column}_low"], part[f"{column}_high"]
                 ax.fill_between(part["epoch"] + 1, *band, color=colour, alpha=0.2, lw=0)
                 if column == "value":

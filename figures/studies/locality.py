@@ -155,6 +155,11 @@ def draw(families):
     """Draw accuracy against the normalised gap: sets below each other, variants side by side."""
     arms = list(dict.fromkeys(families["arm"]))
     densities = sorted(families["density"].unique())
+    inside = ("white", (COLOURS[1], 0.4), COLOURS[2])  # so that they differ without colours, too
+    looks = [
+        {"color": colour, "mfc": filling, "ls": "", "ms": 5}
+        for colour, filling in zip(COLOURS, inside, strict=False)
+    ]
     with styled(size=(8.5, 6.5)) as first:
         page = first.get_figure()
         first.remove()
@@ -165,8 +170,8 @@ def draw(families):
             part = families[(families["data"] == data) & (families["shuffled"] == shuffled)]
             for (i, arm), (j, density) in itertools.product(enumerate(arms), enumerate(densities)):
                 own = part[(part["arm"] == arm) & (part["density"] == density)]
-                options = {"marker": (*MARKERS, "<", ">", "*")[i], "color": COLOURS[j], "ls": ""}
-                ax.plot(own[MEASURES[0]], own["accuracy"], ms=5, **options)
+                options = {"marker": (*MARKERS, "<", ">", "*")[i], **looks[j]}
+                ax.plot(own[MEASURES[0]], own["accuracy"], **options)
             ax.set_title(f"{data}, {'shuffled pixels' if shuffled else 'original pixels'}")
         for ax in axes[1]:
             ax.set_xlabel("normalised spectral gap, mean of fc1 and fc2")
@@ -177,7 +182,7 @@ def draw(families):
             for i, arm in enumerate(arms)
         ]
         lines += [
-            axes[0, 0].plot([], [], "s", color=COLOURS[j], label=f"density {d:g}")[0]
+            axes[0, 0].plot([], [], marker="s", label=f"density {d:g}", **looks[j])[0]
             for j, d in enumerate(densities)
         ]
         page.legend(handles=lines, loc="outside lower center", ncols=5)

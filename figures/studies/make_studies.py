@@ -294,9 +294,9 @@ def figure_of_families():
 def single_runs(frame, keys):
     """Return dispersion and scale-free verdict of every layer and side of each run's last epoch."""
     rows = []
-    sides = {"fan-in": ("fan_in", "power_law"), "fan-out": ("fan_out", "power_law_fan_out")}
-    for layer, (side, (degree, law)) in itertools.product(("fc1", "fc2", "fc3"), sides.items()):
-        spread = final(frame, f"{degree}.dispersion", layer).set_index("run")
+    laws = {"fan_in": "power_law", "fan_out": "power_law_fan_out"}
+    for layer, (side, law) in itertools.product(("fc1", "fc2", "fc3"), laws.items()):
+        spread = final(frame, f"{side}.dispersion", layer).set_index("run")
         table = spread[[*keys, "seed", "value"]].rename(columns={"value": "dispersion"})
         for name in ("verdict", "alpha", "versus_lognormal", "versus_poisson"):
             table[name] = final(frame, f"{law}.{name}", layer).set_index("run")["value"]
@@ -398,7 +398,7 @@ def heavy_tails_map(frame):
     write("heavy_tails_map", verdict_rows(runs, MAP))
     rows = []
     for key, layer in itertools.product(MAP, ("fc1", "fc2", "fc3")):
-        spread = runs[(runs["layer"] == layer) & (runs["side"] == "fan-in")]
+        spread = runs[(runs["layer"] == layer) & (runs["side"] == "fan_in")]
         values = list(dict.fromkeys(spread[key]))
         if len(values) != 2:  # a part of the map
             continue
@@ -418,9 +418,9 @@ def heavy_tails_map(frame):
 def figure_of_map():
     """Draw the dispersion of the fan-in of the first layer in every cell of the map."""
     runs = read("heavy_tails_map_runs")
-    runs = runs[(runs["layer"] == "fc1") & (runs["side"] == "fan-in")]
+    runs = runs[(runs["layer"] == "fc1") & (runs["side"] == "fan_in")]
     cells = runs[MAP].itertuples(index=False)
-    names = [f"eps {e:g}, zeta {z:g}, decay {w:g}, {i}" for e, z, w, i in cells]
+    names = [f"epsilon {e:g}, drop {z:g}, decay {w:g}, {i}" for e, z, w, i in cells]
     runs.insert(0, "setting", names)
 
     def plot(ax):

@@ -39,15 +39,15 @@ PAIRS = (
     ("M7", "near-biregular", "Erdos-Renyi"),
 )
 LOOKS = {  # colour and dashes of each condition
-    "set": ("#777777", "-"),
-    "weights": (COLOURS[3], "-"),
-    "signs": (COLOURS[2], "-"),
+    "set": ("#AAAAAA", "-"),
+    "weights": (COLOURS[3], "-."),
+    "signs": (COLOURS[2], (0, (5, 1))),
     "graph": (COLOURS[0], "-"),
     "degrees": (COLOURS[0], "--"),
     "moved": (COLOURS[0], ":"),
-    "Erdos-Renyi": (COLOURS[1], "-"),
-    "expander": (COLOURS[1], "--"),
-    "near-biregular": (COLOURS[1], ":"),
+    "Erdos-Renyi": (COLOURS[6], "-"),
+    "expander": (COLOURS[6], "--"),
+    "near-biregular": (COLOURS[6], ":"),
 }
 SPREAD = ("fan_in.dispersion", "fan_out.dispersion")
 MEASURES = ("normalized_spectral_gap", "algebraic_connectivity_giant")
@@ -124,7 +124,7 @@ def pairs(runs):
 
 def draw(epochs, runs, found):
     """Draw learning curves, and the planned differences with their intervals, set by set."""
-    sets = list(dict.fromkeys(runs["data"]))
+    sets = [data for data in EQUAL if data in set(runs["data"])]
     with styled(size=(8.0, 3.6 * len(sets))) as first:
         page = first.get_figure()
         first.remove()
@@ -134,10 +134,10 @@ def draw(epochs, runs, found):
             for arm, (colour, dash) in LOOKS.items():
                 part = own[own["arm"] == arm].groupby("epoch")["test_accuracy"].mean()
                 if len(part):
-                    left.plot(part.index + 1, part, dash, color=colour, lw=1.2, label=arm)
+                    left.plot(part.index + 1, part, ls=dash, color=colour, lw=1.2, label=arm)
             n = runs[runs["data"] == data]["seed"].nunique()
             words = f"{data}, mean of {n} seed{'s' if n > 1 else ''}"
-            left.set(xscale="log", xlabel="epoch", ylabel="test accuracy", title=words)
+            left.set(xscale="log", xlabel="epoch + 1", ylabel="test accuracy", title=words)
             part = found[(found["data"] == data) & (found["outcome"] == "A")][::-1]
             places = np.arange(len(part))
             half = 100 * (part["high"] - part["difference"]).fillna(0)

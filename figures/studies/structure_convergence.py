@@ -22,7 +22,7 @@ from topokit.experiments.statistics import adjusted, mean_interval, paired, rank
 from topokit.experiments.study import load_study
 from topokit.graph import LayerGraph
 from topokit.measures import structure_convergence
-from topokit.plots.style import COLOURS, save
+from topokit.plots.style import COLOURS, LINES, MARKERS, save
 from topokit.plots.style import figure as styled
 
 STUDY = "structure_convergence"
@@ -194,13 +194,17 @@ def draw(overlap, runs):
     """Draw the overlap over epochs, and accuracy against T(0.8), for each network and schedule."""
     cells = list(dict.fromkeys(zip(runs["network"], runs["schedule"], strict=True)))
     arms = [arm for arm in load_study(STUDY).arms if arm in set(runs["arm"])]
-    looks = {arm: (COLOURS[i % 5], ("-", "--")[i // 5]) for i, arm in enumerate(arms)}
+    marks = (*MARKERS, "*")
+    looks = {
+        arm: {"color": COLOURS[i % 7], "ls": LINES[i % 6], "marker": marks[i], "ms": 4, "lw": 1.2}
+        for i, arm in enumerate(arms)
+    }
     with styled(size=(3.6 * len(cells), 6.2)) as first:
         page = first.get_figure()
         first.remove()
         axes = page.subplots(2, len(cells), squeeze=False)
         for (above, below), (network, schedule) in zip(axes.T, cells, strict=True):
-            for arm, (colour, dash) in looks.items():
+            for arm, look in looks.items():
                 own = [
                     table[
                         (table["network"] == network)
@@ -210,16 +214,16 @@ def draw(overlap, runs):
                     for table in (overlap, runs)
                 ]
                 mean = own[0].groupby("epoch")["overlap"].mean()
-                above.plot(mean.index + 1, mean, dash, color=colour, lw=1.2, label=arm)
-                filled = colour if dash == "-" else "white"
-                below.plot(own[1]["T80"], own[1]["A"], "o", color=colour, mfc=filled, ms=4)
+                above.plot(mean.index + 1, mean, **look | {"marker": ""})
+                below.plot(own[1]["T80"], own[1]["A"], **look | {"ls": ""})
             n = runs[(runs["network"] == network) & (runs["schedule"] == schedule)]["seed"]
             words = f"{network}, {schedule}\nmeans of {n.nunique()} seeds"
-            above.set(xscale="log", xlabel="epoch", ylim=(0, 1.02), title=words)
+            above.set(xscale="log", xlabel="epoch + 1", ylim=(0, 1.02), title=words)
             below.set(xlabel="T(0.8), each point a run")
         axes[0, 0].set_ylabel("overlap of successive cores")
         axes[1, 0].set_ylabel("accuracy, last five epochs")
-        page.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+        both = [axes[0, 0].plot([], [], label=arm, **look)[0] for arm, look in looks.items()]
+        page.legend(handles=both, loc="outside lower center", ncols=5)
         save(axes[0, 0], HERE / f"{STUDY}.png", dpi=150, metadata={"Software": "topokit"})
 
 

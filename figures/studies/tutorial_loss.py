@@ -19,7 +19,7 @@ from topokit.experiments.config import is_log_spaced
 from topokit.experiments.record import History
 from topokit.experiments.statistics import adjusted, mean_interval, paired
 from topokit.experiments.study import load_study
-from topokit.plots.style import COLOURS, save
+from topokit.plots.style import COLOURS, LINES, save
 from topokit.plots.style import figure as styled
 
 STUDY = "tutorial_loss"
@@ -29,7 +29,7 @@ PUBLISHED = {"set": (0.8256, 0.0091), "static": (0.8060, 0.0061)}  # mean and sd
 PUBLISHED_SEEDS = 5
 CLOSE = 0.02  # within which an interval agrees with a published mean (U4)
 TITLES = {
-    "squared_error_output_slope": "squared error, slope at the output",
+    "squared_error_output_slope": "the authors' gradient",
     "squared_error": "squared error",
     "cross_entropy": "cross-entropy",
 }
@@ -119,19 +119,20 @@ def draw(epochs, table):
         axes = page.subplots(1, len(losses), squeeze=False, sharey=True)[0]
         for ax, loss in zip(axes, losses, strict=True):
             own = epochs[epochs["loss"] == loss]
-            for arm, colour in zip(PUBLISHED, COLOURS, strict=False):
+            for arm, colour, dash in zip(PUBLISHED, COLOURS, LINES, strict=False):
                 part = own[own["arm"] == arm]
                 for at, (_, run) in enumerate(part.groupby("seed")):
                     label = None if at else f"{arm}, single runs"
                     places = run["epoch"] + 1, run["test_accuracy"]
-                    ax.plot(*places, color=colour, lw=0.7, alpha=0.8, label=label)
+                    ax.plot(*places, color=colour, ls=dash, lw=0.7, alpha=0.8, label=label)
                 mean, sd = PUBLISHED[arm]
+                mark = "*" if arm == "set" else "s"
                 words = f"{arm}, published: mean ± sd of {PUBLISHED_SEEDS}"
                 bar = {"color": colour, "capsize": 3, "ms": 6, "lw": 1, "label": words}
-                ax.errorbar(own["epoch"].max() * 1.25 + 1, mean, sd, fmt="*", mfc="white", **bar)
+                ax.errorbar(own["epoch"].max() * 1.25 + 1, mean, sd, fmt=mark, mfc="white", **bar)
             n = table[table["loss"] == loss]["n"].min()
             title = f"{TITLES[loss]}\nn = {n} seed{'s' if n > 1 else ''}"
-            ax.set(xscale="log", xlabel="epoch", title=title)
+            ax.set(xscale="log", xlabel="epoch + 1", title=title)
         late = epochs[epochs["epoch"] >= epochs["epoch"].max() / 20]
         low = max(0.0, late["test_accuracy"].min() - 0.05)
         axes[0].set(ylabel="test accuracy", ylim=(low, None))

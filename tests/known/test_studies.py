@@ -46,6 +46,12 @@ def test_intervals_of_pairs_agree_with_their_p_values(name):
     assert (excludes == (table["t_p"] < 0.05)).all()
 
 
+def test_sides_have_one_name_in_all_tables():
+    sides = {path.stem: set(pd.read_csv(path).get("side", [])) for path in FOLDER.glob("*.csv")}
+    assert sum(map(bool, sides.values())) >= 9
+    assert {name: own for name, own in sides.items() if own - {"fan_in", "fan_out"}} == {}
+
+
 ROOT = FOLDER.parents[1]
 PAGES = [
     "README.md", "figures/STUDIES.md", "figures/studies/madelon.md", "figures/studies/rbm.md",
