@@ -13,12 +13,11 @@ from topokit.data.mat import read_mat
 from topokit.data.rows import numbers_of
 from topokit.data.samples import (
     COMMON,
-    SCALES,
     Data,
     Loader,
     Scale,
     find_files,
-    scaled,
+    scaled_data,
     split,
     subsets,
 )
@@ -67,10 +66,14 @@ def mat_features(
         largest = float(x.max())
         choose("storage", storage, {"dense": 0, "sparse": 1})
         samples: Any = sp.csr_array(x) if storage == "sparse" else x
-        x_train, y_train, x_test, y_test = split(name, samples, codes, n_train, n_test, rng)
-        x_train, x_test = scaled(x_train, x_test, scale, largest)
-        source = f"{path}; stratified split; {SCALES[scale]}"
-        return Data(name, x_train, y_train, x_test, y_test, n_classes, None, source)
+        return scaled_data(
+            name,
+            split(name, samples, codes, n_train, n_test, rng),
+            scale=scale,
+            largest=largest,
+            n_classes=n_classes,
+            source=f"{path}; stratified split",
+        )
 
     load.__name__ = load.__qualname__ = name
     load.__doc__ = f"""Load {name}: {shape[0]:,} x {shape[1]:,} features in {n_classes} classes.
@@ -156,10 +159,15 @@ def isolet_files(sizes: tuple[int, int]) -> Loader:
             x, y = np.concatenate(found[::2]), np.concatenate(found[1::2])
             held_out = -(-len(y) // 5) if n_test is None else n_test
             cut = split("isolet", x, y, n_train, held_out, rng)
-        x_train, x_test = scaled(cut[0], cut[2], scale, 1)
         words = "speakers 121 to 150 for the test" if parts == "speakers" else "stratified split"
-        source = f"{files[0].parent}; {words}; {SCALES[scale]}"
-        return Data("isolet", x_train, cut[1], x_test, cut[3], 26, None, source)
+        return scaled_data(
+            "isolet",
+            cut,
+            scale=scale,
+            largest=1,
+            n_classes=26,
+            source=f"{files[0].parent}; {words}",
+        )
 
     load.__name__ = load.__qualname__ = "isolet"
     n, held_out = sizes

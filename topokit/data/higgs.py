@@ -8,7 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topokit.data.rows import lines_of
-from topokit.data.samples import SCALES, Data, Loader, Scale, check_count, find_files, rescale
+from topokit.data.samples import (
+    SCALES,
+    Data,
+    Loader,
+    Scale,
+    check_count,
+    find_files,
+    largest_magnitude,
+    rescale,
+)
 from topokit.foreign import refusals
 
 __all__ = ["higgs_table", "read_higgs"]
@@ -49,8 +58,7 @@ def higgs_table(rows: int, held_out: int) -> Loader:
         drawn = [_drawn(size, n, rng) for size, n in zip(sizes, wanted, strict=True)]
         x, y = read_higgs(path, np.concatenate(drawn))
         n = int(drawn[0].sum())
-        largest = max(float(x[:n].max()), -float(x[:n].min())) or 1.0
-        rescale(x[:n], x[n:], scale, largest)
+        rescale(x[:n], x[n:], scale, largest_magnitude(x[:n]))
         source = f"{path}; the last {held_out:,} rows for the test; {SCALES[scale]}"
         return Data("higgs", x[:n], y[:n], x[n:], y[n:], 2, None, source)
 

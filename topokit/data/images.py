@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from topokit.data.samples import (
     COMMON,
-    SCALES,
     Augment,
     Data,
     Loader,
@@ -25,7 +24,6 @@ from topokit.data.samples import (
     find_files,
     image_data,
     read_npz,
-    scaled,
     split,
     subsets,
 )
@@ -83,11 +81,17 @@ def digits(
     (100, 64)
     """
     x, y = _digits_of_sklearn()
-    x_train, y_train, x_test, y_test = split("digits", x, y, n_train, n_test, rng)
-    x_train, x_test = scaled(x_train, x_test, scale, 16)
-    source = f"scikit-learn's load_digits; stratified split; {SCALES[scale]}"
-    parts = (x_train, y_train, x_test, y_test)
-    return image_data("digits", parts, 10, (8, 8), source, augment, shuffle_pixels)
+    return image_data(
+        "digits",
+        split("digits", x, y, n_train, n_test, rng),
+        scale=scale,
+        largest=16,
+        n_classes=10,
+        shape=(8, 8),
+        source="scikit-learn's load_digits; stratified split",
+        augment=augment,
+        shuffle_pixels=shuffle_pixels,
+    )
 
 
 @cache
@@ -162,11 +166,17 @@ def idx_images(name: str, folders: tuple[str, ...], url: str, paper: str) -> Loa
             arrays[2].reshape(len(arrays[2]), -1),
             arrays[3].astype(np.int64),
         )
-        x_train, y_train, x_test, y_test = subsets(name, parts, n_train, n_test, subset, rng)
-        x_train, x_test = scaled(x_train, x_test, scale, 255)
-        source = f"{files[0].parent}; {SCALES[scale]}"
-        found = (x_train, y_train, x_test, y_test)
-        return image_data(name, found, 10, (28, 28), source, augment, shuffle_pixels)
+        return image_data(
+            name,
+            subsets(name, parts, n_train, n_test, subset, rng),
+            scale=scale,
+            largest=255,
+            n_classes=10,
+            shape=(28, 28),
+            source=str(files[0].parent),
+            augment=augment,
+            shuffle_pixels=shuffle_pixels,
+        )
 
     load.__name__ = load.__qualname__ = name
     load.__doc__ = f"""Load {name}: 60,000 + 10,000 grey images of 28 x 28 in 10 classes.
@@ -274,11 +284,17 @@ def cifar10(
         except FileNotFoundError:
             raise missing from None
         parts = _cifar_jpegs(files[0])
-    x_train, y_train, x_test, y_test = subsets(name, parts, n_train, n_test, "stratified", rng)
-    x_train, x_test = scaled(x_train, x_test, scale, 255)
-    source = f"{files[0]}; {SCALES[scale]}"
-    found = (x_train, y_train, x_test, y_test)
-    return image_data(name, found, 10, (3, 32, 32), source, augment, shuffle_pixels)
+    return image_data(
+        name,
+        subsets(name, parts, n_train, n_test, "stratified", rng),
+        scale=scale,
+        largest=255,
+        n_classes=10,
+        shape=(3, 32, 32),
+        source=str(files[0]),
+        augment=augment,
+        shuffle_pixels=shuffle_pixels,
+    )
 
 
 def _cifar_batches(files: list[Path]) -> tuple[Any, Any, Any, Any]:
@@ -390,13 +406,17 @@ def cifar100(
     for path, n in zip(files, CIFAR100_IMAGES, strict=True):
         records = read_records(path, columns, n)
         parts += [records[:, 2:], records[:, list(kinds).index(labels)].astype(np.int64)]
-    found = subsets(
-        name, (parts[0], parts[1], parts[2], parts[3]), n_train, n_test, "stratified", rng
+    return image_data(
+        name,
+        subsets(name, (parts[0], parts[1], parts[2], parts[3]), n_train, n_test, "stratified", rng),
+        scale=scale,
+        largest=255,
+        n_classes=kinds[labels],
+        shape=(3, 32, 32),
+        source=f"{files[0].parent}; {labels} labels",
+        augment=augment,
+        shuffle_pixels=shuffle_pixels,
     )
-    x_train, x_test = scaled(found[0], found[2], scale, 255)
-    source = f"{files[0].parent}; {labels} labels; {SCALES[scale]}"
-    cut = (x_train, found[1], x_test, found[3])
-    return image_data(name, cut, kinds[labels], (3, 32, 32), source, augment, shuffle_pixels)
 
 
 def _cifar_jpegs(path: Path) -> tuple[Any, Any, Any, Any]:

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from topokit.data.rows import lines_of, numbers_of
-from topokit.data.samples import SCALES, Data, Loader, find_files, scaled, subsets
+from topokit.data.samples import Data, Loader, find_files, scaled_data, subsets
 from topokit.foreign import refusals
 
 __all__ = ["bags_of_words", "read_counts"]
@@ -55,12 +55,14 @@ def bags_of_words(sizes: tuple[int, int], n_words: int, n_classes: int) -> Loade
             found += [read_counts(counts, n, n_words), y.astype(np.int64) - 1]
         parts = (found[0], found[1], found[2], found[3])
         largest = float(found[0].max())
-        x_train, y_train, x_test, y_test = subsets(
-            "newsgroups", parts, n_train, n_test, "stratified", rng
+        return scaled_data(
+            "newsgroups",
+            subsets("newsgroups", parts, n_train, n_test, "stratified", rng),
+            scale=scale,
+            largest=largest,
+            n_classes=n_classes,
+            source=str(files[0].parent),
         )
-        x_train, x_test = scaled(x_train, x_test, scale, largest)
-        source = f"{files[0].parent}; {SCALES[scale]}"
-        return Data("newsgroups", x_train, y_train, x_test, y_test, n_classes, None, source)
 
     load.__name__ = load.__qualname__ = "newsgroups"
     n, held_out = sizes

@@ -23,9 +23,11 @@ __all__ = [
     "check_count",
     "find_files",
     "image_data",
+    "largest_magnitude",
     "pixel_order",
     "rescale",
     "scaled",
+    "scaled_data",
     "split",
     "subsets",
 ]
@@ -330,20 +332,38 @@ def _stored(x: Any) -> list[NDArray[Any]]:
     return [np.array(x.shape), x.indptr.astype(np.int64), x.indices.astype(np.int32), x.data]
 
 
+def scaled_data(
+    name: str, parts: Sequence[Any], *, scale: str, largest: float, n_classes: int, source: str
+) -> Data:
+    """Return the data set of features that are still to be scaled; see `scaled`.
+
+    `parts` are x_train, y_train, x_test and y_test.
+    """
+    x_train, y_train, x_test, y_test = parts
+    x_train, x_test = scaled(x_train, x_test, scale, largest)
+    source = f"{source}; {SCALES[scale]}"
+    return Data(name, x_train, y_train, x_test, y_test, n_classes, None, source)
+
+
 def image_data(
     name: str,
     parts: Sequence[Any],
+    *,
+    scale: str,
+    largest: float,
     n_classes: int,
     shape: tuple[int, ...],
     source: str,
     augment: str | None,
     shuffle_pixels: int,
 ) -> Data:
-    """Return the data set of images, with their pixels in another order if a seed says so.
+    """Return the data set of images to be scaled; a seed puts their pixels in another order.
 
     `parts` are x_train, y_train, x_test and y_test; the options are those of loaders.
     """
     x_train, y_train, x_test, y_test = parts
+    x_train, x_test = scaled(x_train, x_test, scale, largest)
+    source = f"{source}; {SCALES[scale]}"
     augment = None if augment == "none" else augment
     good = is_integer(shuffle_pixels, 0)
     need(good, "data.shuffle_pixels", "0 or a seed, an integer above 0", shuffle_pixels)
@@ -585,6 +605,11 @@ def _scaled_sparse(train: Any, test: Any, scale: str, largest: float) -> tuple[A
         x[i] = part + sp.csr_array(moved) @ places if shifted.size else part
         x[i].eliminate_zeros()
     return x[0], x[1]
+
+
+def largest_magnitude(x: Any) -> float:
+    """Return the largest absolute value; 1 if all are 0."""
+    return max(float(x.max()), -float(x.min())) or 1.0  # the smallest int8 has no absolute value
 
 
 def _moments(x: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:

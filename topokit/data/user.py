@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topokit.data.samples import SCALES, Data, Scale, read_npz, scaled, split, subsets
+from topokit.data.samples import (
+    Data,
+    Scale,
+    largest_magnitude,
+    read_npz,
+    scaled_data,
+    split,
+    subsets,
+)
 from topokit.foreign import ReadingNote, open_regular, printable, refusals
 from topokit.tables import choose, need
 
@@ -45,7 +53,16 @@ def _classified(
     classes, (codes,) = _numbered(where, y)
     n_test = max(1, len(y) // 5) if n_test is None else n_test
     parts = split(name, x, codes, n_train, n_test, rng)
-    return _scaled_data(name, f"{where}; stratified split", classes, parts, scale, _largest(x))
+    source = f"{where}; stratified split"
+    _note_unseen(source, classes, parts)
+    return scaled_data(
+        name,
+        parts,
+        scale=scale,
+        largest=largest_magnitude(x),
+        n_classes=len(classes),
+        source=source,
+    )
 
 
 def _numbered(where: str, *labels: Any) -> tuple[Any, list[NDArray[np.int64]]]:
@@ -95,16 +112,9 @@ def _stripped(where: str, labels: Any) -> Any:
     return np.strings.strip(labels.astype(np.str_))
 
 
-def _largest(x: Any) -> float:
-    """Return the largest absolute value; 1 if all are 0."""
-    return max(float(x.max()), -float(x.min())) or 1.0  # the smallest int8 has no absolute value
-
-
-def _scaled_data(
-    name: str, where: str, classes: Any, parts: Sequence[Any], scale: str, largest: float
-) -> Data:
-    """Return a data set of both parts, scaled; a class without training samples is noted."""
-    x_train, y_train, x_test, y_test = parts
+def _note_unseen(where: str, classes: Any, parts: Sequence[Any]) -> None:
+    """Warn of classes of the test part that have no training sample."""
+    _, y_train, _, y_test = parts
     unseen = [str(classes[code]) for code in np.setdiff1d(y_test, y_train)]
     if unseen:
         more = f" and {len(unseen) - 6} more" if len(unseen) > 6 else ""
@@ -114,9 +124,6 @@ def _scaled_data(
             ReadingNote,
             stacklevel=2,
         )
-    x_train, x_test = scaled(x_train, x_test, scale, largest)
-    source = f"{where}; {SCALES[scale]}"
-    return Data(name, x_train, y_train, x_test, y_test, len(classes), None, source)
 
 
 def csv(
@@ -504,7 +511,15 @@ def npz(
         classes, codes = _numbered(str(file), arrays["y_train"], arrays["y_test"])
         given = (arrays["x_train"], codes[0], arrays["x_test"], codes[1])
         cut = subsets("npz", given, n_train, n_test, "", rng)
-        return _scaled_data("npz", str(file), classes, cut, scale, _largest(cut[0]))
+        _note_unseen(str(file), classes, cut)
+        return scaled_data(
+            "npz",
+            cut,
+            scale=scale,
+            largest=largest_magnitude(cut[0]),
+            n_classes=len(classes),
+            source=str(file),
+        )
 
 
 def openml(
