@@ -16,7 +16,7 @@ import struct
 import unicodedata
 import warnings
 import zipfile
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -33,6 +33,7 @@ __all__ = [
     "check_bytes",
     "check_units",
     "count_not_finite",
+    "first_few",
     "note_matrices",
     "open_regular",
     "open_zip",
@@ -83,10 +84,8 @@ class Reading:
         """Note the layers of which weights are nan or infinite, given how many of each are."""
         found = [f"{printable(name)} ({n:,})" for name, n in counts.items() if n]
         if found:
-            more = f" and {len(found) - 6} more" if len(found) > 6 else ""
-            self.notes.append(
-                f"weights that are nan or infinite count as edges: {', '.join(found[:6])}{more}"
-            )
+            words = first_few(found, 6)
+            self.notes.append(f"weights that are nan or infinite count as edges: {words}")
 
     def note_order(self, shapes: Sequence[tuple[int, int]]) -> None:
         """Note that layers, given as (n_out, n_in), would follow each other the other way round."""
@@ -213,6 +212,19 @@ def printable(text: str, keep: str = "") -> str:
         else c
         for c in text
     )
+
+
+def first_few(words: Iterable[str], most: int, between: str = ", ") -> str:
+    """Return the first `most` of some words for a message, printable, and how many more there are.
+
+    Examples
+    --------
+    >>> first_few(["fc1", "fc2", "fc3"], 2)
+    'fc1, fc2 and 1 more'
+    """
+    words = [printable(word) for word in words]
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return between.join(words[:most]) + more
 
 
 _BEGINNINGS = {

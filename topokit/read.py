@@ -21,6 +21,7 @@ from topokit.foreign import (
     ReadingNote,
     check_units,
     count_not_finite,
+    first_few,
     printable,
     read_arrays,
     refusals,
@@ -392,11 +393,13 @@ LIMIT_ENTRIES = 2**25
 """Entries of a sparse matrix in a file; more take over 2 GB while they are read."""
 
 
+MOST_NAMED = 6  # arrays in a note
+
+
 def _dense_layers(arrays: Mapping[str, Any], options: Reading) -> Topology:
     """Return the layers in dense arrays: masks of zeros and ones, and weights."""
     names = set(arrays)
-    holds = ", ".join(f"{printable(k)} {a.dtype} {a.shape}" for k, a in list(arrays.items())[:8])
-    holds += f" and {len(arrays) - 8} more" if len(arrays) > 8 else ""
+    holds = first_few((f"{name} {a.dtype} {a.shape}" for name, a in arrays.items()), 8)
     if options.entry is not None:
         if options.entry not in arrays:
             raise ValueError(f"no array {options.entry!r}; it has {holds or 'none'}")
@@ -411,7 +414,7 @@ def _dense_layers(arrays: Mapping[str, Any], options: Reading) -> Topology:
             continue
         if not _is_mask(array):
             if array.dtype.kind not in "fc":
-                unused.append(f"{printable(name)} {array.dtype} {array.shape}")
+                unused.append(f"{name} {array.dtype} {array.shape}")
                 continue
             weights.append(name)
             not_finite[name] = count_not_finite(array)
@@ -427,18 +430,23 @@ def _dense_layers(arrays: Mapping[str, Any], options: Reading) -> Topology:
             "dimensions, of zeros and ones or of weights as real numbers"
         )
     if weights:
-        options.notes.append(f"{_some(weights)} read as weights: cells that are not zero are edges")
+        options.notes.append(
+            f"{first_few(weights, MOST_NAMED)} read as weights: cells that are not zero are edges"
+        )
     options.note_not_finite(not_finite)
     if all(arrays[name].ndim == 2 for name in topology):
         options.note_order([graph.shape for graph in topology.values()])
     turned = [name for name in topology if _channels_last(arrays[name].shape)]
     if turned:
         options.notes.append(
-            f"{_some(turned)} read as (outputs, inputs, kernel), as in torch; of arrays (kernel, "
-            "inputs, outputs), as in Keras and Flax, save numpy.moveaxis(array, (-1, -2), (0, 1))"
+            f"{first_few(turned, MOST_NAMED)} read as (outputs, inputs, kernel), as in torch; of "
+            "arrays (kernel, inputs, outputs), as in Keras and Flax, save "
+            "numpy.moveaxis(array, (-1, -2), (0, 1))"
         )
     if unused:
-        options.notes.append(f"not read, as neither mask nor weights: {_some(unused)}")
+        options.notes.append(
+            f"not read, as neither mask nor weights: {first_few(unused, MOST_NAMED)}"
+        )
     return topology
 
 
@@ -451,12 +459,6 @@ def _channels_last(shape: tuple[int, ...]) -> bool:
     (True, False, False)
     """
     return len(shape) > 2 and max(shape[:-2]) < min(shape[-2:])
-
-
-def _some(names: Sequence[str], most: int = 6) -> str:
-    """Return names separated by commas, the first few only."""
-    shown = ", ".join(printable(name) for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _is_mask(array: Any) -> bool:

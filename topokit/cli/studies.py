@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from topokit.cli import console, interrupts
 from topokit.cli.options import DataDir, Device, Json, MaybeWhole, Plugins, Whole, some, words_of
+from topokit.foreign import first_few
 from topokit.plugins import load_plugins
 from topokit.progress import over_runs
 
@@ -139,9 +140,10 @@ def sweep(
         summary = f"{n_done} {runs} done, {len(result.failures)} failed"
         if left := len(result.unfinished):
             summary += f", {left} not finished yet"
-            some = ", ".join(result.unfinished[:3]) + (f" and {left - 3} more" * (left > 3))
             again = "the same command continues" if end else "run their part (again)"
-            console.note(f"not finished yet, or interrupted: {some}; {again}")
+            console.note(
+                f"not finished yet, or interrupted: {first_few(result.unfinished, 3)}; {again}"
+            )
         console.say(f"{summary}; results are in {out}")
         if at is None:
             console.say(f"next: topokit compare {console.shown(out)}")

@@ -22,7 +22,7 @@ from topokit.data.samples import (
     split,
     subsets,
 )
-from topokit.foreign import ReadingNote, open_regular, printable, refusals
+from topokit.foreign import ReadingNote, first_few, open_regular, refusals
 from topokit.tables import choose, need
 
 __all__ = ["csv", "npz", "openml", "user_file"]
@@ -117,10 +117,9 @@ def _note_unseen(where: str, classes: Any, parts: Sequence[Any]) -> None:
     _, y_train, _, y_test = parts
     unseen = [str(classes[code]) for code in np.setdiff1d(y_test, y_train)]
     if unseen:
-        more = f" and {len(unseen) - 6} more" if len(unseen) > 6 else ""
         warnings.warn(
             f"{where}: no training sample is of these classes of the test part: "
-            f"{', '.join(map(printable, unseen[:6]))}{more}",
+            f"{first_few(unseen, 6)}",
             ReadingNote,
             stacklevel=2,
         )

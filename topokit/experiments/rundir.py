@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from topokit.foreign import printable, shell_word
+from topokit.foreign import first_few, printable, shell_word
 from topokit.graph import snapshots
 from topokit.graph.checksums import (
     check_kinds,
@@ -654,8 +654,7 @@ def differences(before: str, now: str) -> list[str]:
 
 def shown(found: list[str]) -> str:
     """Return differences for a message, the first four only."""
-    more = f" and {len(found) - 4} more" if len(found) > 4 else ""
-    return f" ({'; '.join(found[:4])}{more})" if found else " (in its spelling only)"
+    return f" ({first_few(found, 4, '; ')})" if found else " (in its spelling only)"
 
 
 def _same_config(there: Mapping[str, Any], config_toml: str) -> bool:

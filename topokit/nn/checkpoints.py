@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from topokit.foreign import Reading, open_regular, open_zip, printable, size_of
+from topokit.foreign import Reading, first_few, open_regular, open_zip, printable, size_of
 
 __all__ = ["read_safetensors", "read_torch"]
 
@@ -159,10 +159,9 @@ def _check_names(names: set[str]) -> None:
     allowed = {name or f"{thing.__module__}.{thing.__qualname__}" for thing, name in pairs}
     others = sorted(name for name in names - _KNOWN - allowed if not _is_type(name))
     if others:
-        shown = ", ".join(printable(name)[:80] for name in others[:3])
-        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        shown = first_few((printable(name)[:80] for name in others), 3)
         raise ValueError(
-            f"objects of {shown}{more}, which are not loaded as that could run code; save the "
+            f"objects of {shown}, which are not loaded as that could run code; save the "
             "state dict alone: torch.save(model.state_dict(), path)"
         )
 
@@ -203,13 +202,12 @@ def read_safetensors(path: str | os.PathLike[str], options: Reading) -> dict[str
         tensors, unknown = {}, []
         for name, (begin, end, dtype, shape) in _places(header, size - 8 - length):
             if dtype not in _SAFETENSORS:
-                unknown.append(f"{printable(name)} {printable(dtype)[:20]} {tuple(shape)}")
+                unknown.append(f"{name} {printable(dtype)[:20]} {tuple(shape)}")
                 continue
             file.seek(8 + length + begin)
             tensors[name] = _tensor(name, bytearray(file.read(end - begin)), dtype, shape)
     if unknown:
-        more = f" and {len(unknown) - 4} more" if len(unknown) > 4 else ""
-        options.notes.append(f"not read, of an unknown type: {', '.join(unknown[:4])}{more}")
+        options.notes.append(f"not read, of an unknown type: {first_few(unknown, 4)}")
     types = {name: entry["dtype"] for name, entry in header.items()}
     rank = {kind: i for i, kind in enumerate(dict.fromkeys(types.values()))}
     if list(types) != sorted(types, key=lambda name: (rank[types[name]], name)):

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from topokit.foreign import check_bytes, printable
+from topokit.foreign import check_bytes, first_few
 from topokit.graph import LayerGraph
 from topokit.nn.kernels.ops import composed, uncompiled
 
@@ -257,9 +257,8 @@ def low_rank_note(names: Iterable[str]) -> str:
     found = [name for name in names if _LOW_RANK.search(name)]
     if not found:
         return ""
-    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     return (
-        f"{', '.join(found[:_NAMED])}{more} are factors of low-rank changes (LoRA), listed as "
+        f"{first_few(found, _NAMED)} are factors of low-rank changes (LoRA), listed as "
         "layers; the weights that they change are read without them: merge them into the weights "
         "(in peft merge_and_unload()) to read what the model computes with"
     )
@@ -496,8 +495,7 @@ def transposed_note(state: Mapping[str, torch.Tensor]) -> str:
             if units == {columns} and rows != columns and all(t.ndim < 2 for t in norm.values()):
                 found.append(name)
         before = after if kernels and alike else ""  # the part after a convolution
-    names = ", ".join(map(printable, found[:_NAMED])) + (" ..." if len(found) > _NAMED else "")
-    return f"{names}: {_TURNED}" if found else ""
+    return f"{first_few(found, _NAMED)}: {_TURNED}" if found else ""
 
 
 # --- modules in place of others -------------------------------------------------------------------

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from topokit.foreign import first_few
 from topokit.generators.density import layer_densities
 from topokit.graph import LayerGraph
 from topokit.nn import conv
@@ -301,9 +302,7 @@ def _warn(stayed: Mapping[str, str], empty: Collection[str]) -> None:
     """Issue the one warning, if a layer stayed dense or has no edge."""
     parts = [_listed(stayed)] if stayed else []
     if empty:
-        names = ", ".join(list(empty)[:NAMED])
-        rest = len(empty) - NAMED
-        parts.append(f"without any edge: {names}" + (f" and {rest} more" if rest > 0 else ""))
+        parts.append(f"without any edge: {first_few(empty, NAMED)}")
     if parts:
         text = "; ".join(parts)
         hint = "topokit.nn.sparsity_report(model) lists all layers"
@@ -311,9 +310,8 @@ def _warn(stayed: Mapping[str, str], empty: Collection[str]) -> None:
 
 
 def _listed(stayed: Mapping[str, str]) -> str:
-    words = [f"{name} ({why})" for name, why in list(stayed.items())[:NAMED]]
-    rest = len(stayed) - NAMED
-    return f"stays dense: {', '.join(words)}" + (f" and {rest} more" if rest > 0 else "")
+    words = (f"{name} ({why})" for name, why in stayed.items())
+    return f"stays dense: {first_few(words, NAMED)}"
 
 
 def _generator(name: str) -> Callable[..., LayerGraph]:
