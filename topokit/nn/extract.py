@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -26,12 +25,19 @@ from topokit.nn.kinds import (
     weights_of,
 )
 from topokit.nn.layers import EdgeLayer
-from topokit.nn.masks import inverted_note, is_coded, is_mask, is_of_weights, says_mask, why_unread
+from topokit.nn.masks import (
+    WEIGHT,
+    inverted_note,
+    is_coded,
+    is_mask,
+    is_of_weights,
+    says_mask,
+    why_unread,
+)
 
 __all__ = ["computed_name", "kept_edges", "layers_in", "parts_of", "topology_of_module"]
 
 _NAMED = 8  # what a warning names at most
-_WEIGHT = re.compile(r"(\w+_)?weight(_(ih|hh|hr)\w*)?")
 
 
 def topology_of_module(module: nn.Module) -> Topology:
@@ -211,7 +217,7 @@ def layers_in(part: nn.Module) -> tuple[list[Weight], list[tuple[str, torch.Size
         says = leaf.endswith("mask") or says_mask(leaf)
         if leaf in used or sum(n != 1 for n in tensor.shape) < 2 or says:
             continue
-        if known is None and _WEIGHT.fullmatch(leaf):
+        if known is None and WEIGHT.fullmatch(leaf):
             layer = "" if leaf == "weight" else leaf
             weights.append(Weight(layer, leaf, _orientation(part, tensor)))
         elif leaf in part._parameters or leaf not in part._buffers:

@@ -1,4 +1,4 @@
-"""Masks in a checkpoint: tensors whose name says so, and the weights that they are for."""
+"""Names of weights and masks in a checkpoint, and the weights that masks are for."""
 
 from __future__ import annotations
 
@@ -11,14 +11,51 @@ import torch
 from topokit.foreign import check_bytes
 
 __all__ = [
-    "Masks", "inverted_note", "is_coded", "is_mask", "is_of_weights", "says_mask", "why_unread",
-    "zero_points",
+    "WEIGHT", "Masks", "inverted_note", "is_coded", "is_mask", "is_of_weights", "says_mask",
+    "split_key", "weight_name", "why_unread", "zero_points",
 ]  # fmt: skip
+
+WEIGHT = re.compile(r"(\w+_)?weight(_(ih|hh|hr)\w*)?")
+"""Names of the weights of layers in torch's modules."""
+STORED_AS = ("_orig", "_v", "")
+"""Endings of a stored weight: of pruning and old spectral norm; of old weight norm; plain."""
 
 WORD = re.compile(r"[._]+")
 MASK_WORDS = frozenset({"mask", "masks"})
 DEPTH = 5
 """Depth of dictionaries in a checkpoint that are looked at."""
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """Return a key's beginning, up to its last point, and what follows.
+
+    Examples
+    --------
+    >>> split_key("block.fc1.weight"), split_key("weight")
+    (('block.fc1.', 'weight'), ('', 'weight'))
+    """
+    prefix, point, leaf = key.rpartition(".")
+    return prefix + point, leaf
+
+
+def weight_name(prefix: str, leaf: str) -> str | None:
+    """Return the name of the weight that an entry stores, whole or as a part; None if none.
+
+    Examples
+    --------
+    >>> weight_name("fc1.", "weight_orig"), weight_name("1.parametrizations.weight.", "original")
+    ('fc1.weight', '1.weight')
+    """
+    if "parametrizations." in prefix and leaf.startswith("original"):
+        outer, _, inner = prefix.rpartition("parametrizations.")
+        return outer + inner.rstrip(".")
+    if says_mask(prefix + leaf):
+        return None
+    for ending in STORED_AS:
+        base = leaf.removesuffix(ending)
+        if leaf.endswith(ending) and WEIGHT.fullmatch(base):
+            return prefix + base
+    return f"{prefix}{leaf[:-5]}" if leaf.endswith("_orig") else None
 
 
 def says_mask(key: str) -> bool:
@@ -98,7 +135,7 @@ class Masks:
             for candidate in (tuple(meant), tuple(short)):
                 found += [n for n in self._for.get(candidate, []) if n not in found]
         if "parametrizations" in key:
-            prefix = key[: key.rfind(".") + 1]
+            prefix, _ = split_key(key)
             found += [n for n in self.entries if n.startswith(prefix) and n not in found]
         if (own := [name for name in found if name in self._inside]) and found != own:
             found = own  # those of the state dict itself come first
@@ -190,9 +227,9 @@ def zero_points(state: Mapping[str, torch.Tensor]) -> dict[str, list[torch.Tenso
     """
     found: dict[str, list[torch.Tensor]] = {}
     for key, tensor in state.items():
-        prefix, point, leaf = key.rpartition(".")
+        prefix, leaf = split_key(key)
         if "zero" in leaf:
-            found.setdefault((prefix + point).removesuffix("weight."), []).append(tensor)
+            found.setdefault(prefix.removesuffix("weight."), []).append(tensor)
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from topokit.foreign import Reading, check_bytes, check_units, printable
+from topokit.foreign import Reading, check_bytes, check_units, first_few, printable
 from topokit.graph import LayerGraph, Topology
 from topokit.graph.convert import from_coordinates, from_dense, stored_entries
 from topokit.nn.extract import count_not_finite, kept_edges
@@ -29,15 +29,14 @@ from topokit.nn.masks import (
     inverted_note,
     is_coded,
     is_mask,
-    says_mask,
+    split_key,
+    weight_name,
     why_unread,
     zero_points,
 )
 
 __all__ = ["topology_of_state"]
 
-_LEAF = re.compile(r"(\w+_)?weight(_(ih|hh|hr)\w*)?")
-_STORED_AS = ("_orig", "_v", "")  # of pruning and old spectral norm; of old weight norm; plain
 _NO_STATE = re.compile(r"(.*_)?(optim\w*|schedulers?)(_.*)?|masks?|sparsifier|scaler")
 
 _MOST = 6  # names in a note
@@ -133,36 +132,10 @@ def _tensors(content: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
 
 def _is_layer(key: str, state: Mapping[str, torch.Tensor]) -> bool:
     """Return whether a key is that of a layer's weight or stored graph."""
-    prefix, leaf = _split(key)
+    prefix, leaf = split_key(key)
     if leaf in ("indptr", "bitmask"):
         return f"{prefix}shape" in state
-    return _weight_name(prefix, leaf) is not None and state[key].ndim > 1
-
-
-def _split(key: str) -> tuple[str, str]:
-    """Return a key's beginning, up to its last point, and what follows."""
-    prefix, point, leaf = key.rpartition(".")
-    return prefix + point, leaf
-
-
-def _weight_name(prefix: str, leaf: str) -> str | None:
-    """Return the name of the weight that an entry stores, whole or as a part; None if none.
-
-    Examples
-    --------
-    >>> _weight_name("fc1.", "weight_orig"), _weight_name("1.parametrizations.weight.", "original")
-    ('fc1.weight', '1.weight')
-    """
-    if "parametrizations." in prefix and leaf.startswith("original"):
-        outer, _, inner = prefix.rpartition("parametrizations.")
-        return outer + inner.rstrip(".")
-    if says_mask(prefix + leaf):
-        return None
-    for ending in _STORED_AS:
-        base = leaf.removesuffix(ending)
-        if leaf.endswith(ending) and _LEAF.fullmatch(base):
-            return prefix + base
-    return f"{prefix}{leaf[:-5]}" if leaf.endswith("_orig") else None
+    return weight_name(prefix, leaf) is not None and state[key].ndim > 1
 
 
 # --- reading the layers ---------------------------------------------------------------------------
@@ -181,7 +154,7 @@ def _read_masks_alone(reader: _StateReader, masks: Masks) -> None:
         masks.used.add(name)
         reader.used.add(name)
     if reader.topology:
-        reader.notes.append(f"read as masks, without weights: {_some(named)}")
+        reader.notes.append(f"read as masks, without weights: {first_few(named, _MOST)}")
 
 
 class _StateReader:
@@ -206,39 +179,34 @@ class _StateReader:
 
     def read(self, key: str) -> None:
         """Read the layer of which `key` is the weight or the stored graph, if it is of one."""
-        prefix, leaf = _split(key)
+        prefix, leaf = split_key(key)
         if leaf == "indptr" and {f"{prefix}indices", f"{prefix}shape"} <= self.state.keys():
-            layer, graph = prefix[:-1] or "layer", self._stored(prefix)
-            names = [prefix + name for name in ("indices", "values")]
-            held = [self.state[name] for name in names if name in self.state]
-            if not self._is_known(layer, *held):
-                self._put(layer, graph)
-            return
-        if leaf == "bitmask" and {f"{prefix}compressed", f"{prefix}shape"} <= self.state.keys():
+            self._read_stored(prefix)
+        elif leaf == "bitmask" and {f"{prefix}compressed", f"{prefix}shape"} <= self.state.keys():
             self._put(prefix[:-1].removesuffix(".weight") or "layer", self._packed(prefix))
-            return
-        weight = _weight_name(prefix, leaf)
+        elif (weight := weight_name(prefix, leaf)) is not None:
+            self._read_weight(key, weight)
+
+    def _read_stored(self, prefix: str) -> None:
+        """Read the graph that a topokit layer stores, unless it is that of a layer before."""
+        layer, graph = prefix[:-1] or "layer", self._stored(prefix)
+        names = [prefix + name for name in ("indices", "values")]
+        held = [self.state[name] for name in names if name in self.state]
+        if not self._is_known(layer, *held):
+            self._put(layer, graph)
+
+    def _read_weight(self, key: str, weight: str) -> None:
+        """Read the layer whose weight, of the name `weight`, is stored at `key`."""
         tensor = self.state[key]
-        if weight is None or tensor.ndim < 2 or key in self.used:
+        if tensor.ndim < 2 or key in self.used:
             return
-        outer, base = _split(weight)
+        outer, base = split_key(weight)
         layer = outer[:-1] or base if base == "weight" else weight
         bias = self.state.get(outer + base.replace("weight", "bias"))
         if bias is not None and bias.shape == tensor.shape:  # one number for each unit
             return
         self.used.add(key)
-        mask = self.masks.of(weight, key)
-        if mask is not None:
-            self.masks.used.add(mask)
-            cells = self._masked(mask, tensor, layer)
-        elif key == weight and self._is_known(layer, tensor):
-            return
-        elif why := why_unread(tensor, self.zero_points.get(outer, ())):
-            self.left_out.append(f"{layer} ({why})")
-            return
-        else:
-            self.coded += [layer] * is_coded(tensor)
-            cells = self._computed(prefix, leaf, tensor, layer)
+        cells = self._cells(key, weight, tensor, layer)
         if cells is None:
             return
         input_first = self._input_first(key, tensor, bias)
@@ -254,6 +222,22 @@ class _StateReader:
         if re.fullmatch("[qkv]_proj_weight", base):
             layer = f"{outer}{base[:6]}"
         self.add(layer, cells, input_first=input_first)
+
+    def _cells(
+        self, key: str, weight: str, tensor: torch.Tensor, layer: str
+    ) -> torch.Tensor | None:
+        """Return a tensor that is not zero at the edges: a mask, or the weight; None if unknown."""
+        mask = self.masks.of(weight, key)
+        if mask is not None:
+            self.masks.used.add(mask)
+            return self._masked(mask, tensor, layer)
+        if key == weight and self._is_known(layer, tensor):
+            return None
+        if why := why_unread(tensor, self.zero_points.get(split_key(weight)[0], ())):
+            self.left_out.append(f"{layer} ({why})")
+            return None
+        self.coded += [layer] * is_coded(tensor)
+        return self._computed(*split_key(key), tensor, layer)
 
     def _is_known(self, layer: str, *tensors: torch.Tensor) -> bool:
         """Note a layer whose tensors are those of one before, tied to it; return whether it is."""
@@ -342,12 +326,16 @@ class _StateReader:
             if len(parts) == 2 and length_only:
                 self.notes.append(f"{layer} read as weight norm, from original0 and original1")
                 return self._times(direction, f"{prefix}original0")
-            self.left_out.append(f"{layer} (computed from {_some(parts)}; the model knows how)")
+            self.left_out.append(
+                f"{layer} (computed from {first_few(parts, _MOST)}; the model knows how)"
+            )
             return None
         others = [k for k in parts if k != f"{prefix}original" and self.state[k].ndim > 1]
         if others:
             self.used.update(others)
-            self.left_out.append(f"{layer} (computed from {_some(parts)}; the model knows how)")
+            self.left_out.append(
+                f"{layer} (computed from {first_few(parts, _MOST)}; the model knows how)"
+            )
             return None
         self.notes.append(f"{layer}: a parametrization changes its stored weights, which were read")
         return tensor
@@ -444,39 +432,9 @@ class _StateReader:
 
     def finish(self) -> None:
         """Check the orientation, note what was not used, and raise if there is no layer."""
-        if self.input_first and self.either:
-            raise ValueError(
-                f"weights (n_in, n_out), as their biases show ({_some(self.input_first)}), beside "
-                f"square ones of which that cannot be told ({_some(self.either)}); say "
-                "transpose=True (--transpose) or transpose=False (--no-transpose) for all"
-            )
-        against = f"read with transpose={self.options.transpose} against what their biases show"
-        without = self.turned[False] if self.turned[True] else []
-        for words, names in (
-            ("read as (n_in, n_out), as their biases show", self.input_first),
-            ("integers, of which 0 is taken for a weight of 0", self.coded),
-            (against, self.against),
-            ("read as (n_in, n_out) like the others, without a bias that shows it", without),
-        ):
-            if names:
-                self.notes.append(f"{words}: {_some(names)}")
-        if self.zeros:
-            self.notes.append(
-                f"{self.zeros} stored entries of sparse tensors are zero; they are edges"
-            )
-        found = [low_rank_note(map(printable, self.topology))]
-        found += [transposed_note(self.state)] if self.options.transpose is None else []
-        self.notes += filter(None, found)
-        self.options.note_not_finite(self.not_finite)
-        if not self.kernels:
-            self.options.note_order([graph.shape for graph in self.topology.values()])
-        self.left_out = list(dict.fromkeys(self.left_out))
-        if self.left_out:
-            self.notes.append(f"left out: {_some(self.left_out, '; ')}")
-        lost = {n: t for n, t in self.masks.entries.items() if n not in self.masks.used}
-        lost |= self.masks.vectors
-        if lost:
-            self.notes.append(f"masks that were not used: {_shaped(lost, lost)}")
+        self._check_orientation()
+        self._note_how()
+        self._note_unused()
         rest = {
             key: tensor
             for key, tensor in self.state.items()
@@ -496,14 +454,50 @@ class _StateReader:
         if rest:
             self.notes.append(f"not read, by its name no weight: {_shaped(rest, rest)}")
 
+    def _check_orientation(self) -> None:
+        """Raise a ValueError if some weights are (n_in, n_out) and of others it is not known."""
+        if self.input_first and self.either:
+            turned = first_few(self.input_first, _MOST)
+            raise ValueError(
+                f"weights (n_in, n_out), as their biases show ({turned}), beside square ones of "
+                f"which that cannot be told ({first_few(self.either, _MOST)}); say "
+                "transpose=True (--transpose) or transpose=False (--no-transpose) for all"
+            )
 
-def _some(names: Iterable[str], between: str = ", ") -> str:
-    """Return names one after the other, the first few only."""
-    names = [printable(name) for name in names]
-    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-    return between.join(names[:_MOST]) + more
+    def _note_how(self) -> None:
+        """Note how weights were read that could be read otherwise."""
+        against = f"read with transpose={self.options.transpose} against what their biases show"
+        without = self.turned[False] if self.turned[True] else []
+        for words, names in (
+            ("read as (n_in, n_out), as their biases show", self.input_first),
+            ("integers, of which 0 is taken for a weight of 0", self.coded),
+            (against, self.against),
+            ("read as (n_in, n_out) like the others, without a bias that shows it", without),
+        ):
+            if names:
+                self.notes.append(f"{words}: {first_few(names, _MOST)}")
+        if self.zeros:
+            self.notes.append(
+                f"{self.zeros} stored entries of sparse tensors are zero; they are edges"
+            )
+        found = [low_rank_note(map(printable, self.topology))]
+        found += [transposed_note(self.state)] if self.options.transpose is None else []
+        self.notes += filter(None, found)
+        self.options.note_not_finite(self.not_finite)
+        if not self.kernels:
+            self.options.note_order([graph.shape for graph in self.topology.values()])
+
+    def _note_unused(self) -> None:
+        """Note layers that were left out, and masks that belong to no weight."""
+        self.left_out = list(dict.fromkeys(self.left_out))
+        if self.left_out:
+            self.notes.append(f"left out: {first_few(self.left_out, _MOST, '; ')}")
+        lost = {n: t for n, t in self.masks.entries.items() if n not in self.masks.used}
+        lost |= self.masks.vectors
+        if lost:
+            self.notes.append(f"masks that were not used: {_shaped(lost, lost)}")
 
 
 def _shaped(names: Iterable[str], tensors: Mapping[str, torch.Tensor]) -> str:
     """Return names with the shapes of their tensors, the first few only."""
-    return _some(f"{name} {tuple(tensors[name].shape)}" for name in names)
+    return first_few((f"{name} {tuple(tensors[name].shape)}" for name in names), _MOST)
