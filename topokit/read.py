@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from topokit.experiments.record import EXPLORED, History
+from topokit.experiments.record import EXPLORED, History, epoch_at
+from topokit.experiments.views import recorded_epochs
 from topokit.foreign import (
     Reading,
     ReadingNote,
@@ -247,10 +248,8 @@ def _read_path(
 
 
 def _of_run(history: History, epoch: int) -> tuple[Topology, Topology | None, dict[str, Any]]:
-    recorded = history.recorded
-    if not recorded:
-        raise ValueError(f"run {history.name} has not recorded an epoch yet")
-    at = recorded[epoch] if -len(recorded) <= epoch < 0 else epoch
+    recorded = recorded_epochs(history)
+    at = epoch_at(recorded, epoch)
     topology = history.topology(at)
     before = [e for e in recorded if e < at]
     previous = history.topology(before[-1]) if before else None

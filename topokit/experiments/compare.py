@@ -22,6 +22,7 @@ from topokit.experiments.record import (
 )
 from topokit.experiments.statistics import adjusted, mean_interval, paired
 from topokit.experiments.sweep import runs_of
+from topokit.experiments.views import recorded_epochs
 from topokit.tables import as_generator, choose, nearest
 
 if TYPE_CHECKING:
@@ -220,9 +221,8 @@ def _rows(
     for (history, condition), label in zip(found, labels, strict=True):
         if condition in several:
             condition = f"{condition} ({label})"
+        recorded_epochs(history)
         epochs = history.epochs
-        if epochs.empty:
-            raise ValueError(f"run {history.name} has not recorded an epoch yet")
         best = best_epoch(epochs)
         metric = str(score_column(epochs))
         row = {

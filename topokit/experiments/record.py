@@ -35,6 +35,7 @@ __all__ = [
     "check_seeds_differ",
     "conditions",
     "differences",
+    "epoch_at",
     "score_column",
     "unfinished",
     "without_seed",
@@ -334,7 +335,7 @@ class History(RunViews):
         ValueError
             If the epoch was not recorded, or a file that is needed is missing or damaged.
         """
-        return self._snapshot(_at(self.recorded, epoch)).topology
+        return self._snapshot(epoch_at(self.recorded, epoch)).topology
 
     def _snapshot(self, epoch: int) -> snapshots.Snapshot:
         recorded = self.recorded
@@ -362,7 +363,7 @@ class History(RunViews):
         ValueError
             If the epoch was not recorded, or there is no such layer.
         """
-        epoch = _at(self.recorded, epoch)
+        epoch = epoch_at(self.recorded, epoch)
         births = self._snapshot(epoch).births
         if layer not in births:
             raise ValueError(f"expected a layer of {', '.join(births)}, got {layer!r}")
@@ -381,7 +382,7 @@ class History(RunViews):
             If the epoch was not recorded; or its value was not, and rewirings within epochs passed
             through graphs that are not in the record.
         """
-        epoch = _at(self.recorded, epoch)
+        epoch = epoch_at(self.recorded, epoch)
         rows = self.measures[self.measures["epoch"] == epoch]
         rows = rows[rows["measure"] == EXPLORED]
         if len(rows):
@@ -428,7 +429,7 @@ def _number(name: str, value: Any) -> float:
     return math.nan if value is None else value
 
 
-def _at(recorded: list[int], epoch: int) -> int:
+def epoch_at(recorded: list[int], epoch: int) -> int:
     """Return the number of an epoch; negative numbers count the recorded epochs from the end."""
     epoch = _whole(epoch)
     return recorded[epoch] if -len(recorded) <= epoch < 0 else epoch
@@ -559,7 +560,7 @@ class Recording(RunViews):
             If the epoch was not recorded.
         """
         kept = self.recorded
-        epoch = _at(kept, epoch)
+        epoch = epoch_at(kept, epoch)
         if epoch not in self.topologies:
             raise ValueError(f"epoch {epoch} was not recorded; recorded: {kept}")
         return self.topologies[epoch]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["RunViews", "shuffled_pixels"]
+__all__ = ["RunViews", "recorded_epochs", "shuffled_pixels"]
 
 SUMMARY = ("fan_in.dispersion", "fan_out.dispersion", "fan_in.maximum", "normalized_spectral_gap")
 
@@ -97,9 +97,7 @@ class RunViews:
         from topokit.experiments.record import score_column
 
         run: Any = self
-        recorded = run.recorded
-        if not recorded:
-            raise ValueError(f"run {run.name} has not recorded an epoch yet")
+        recorded = recorded_epochs(run)
         rows: dict[str, dict[str, float]] = {
             layer: {"edges": graph.n_edges} for layer, graph in run.topology(-1).items()
         }
@@ -200,6 +198,13 @@ class RunViews:
             If xarray, or a library with which it writes such files, is not installed.
         """
         self.to_xarray().to_netcdf(path)
+
+
+def recorded_epochs(run: Any) -> list[int]:
+    """Return the recorded epochs of a run; raise a ValueError if there is none yet."""
+    if not run.recorded:
+        raise ValueError(f"run {run.name} has not recorded an epoch yet")
+    return run.recorded
 
 
 def shuffled_pixels(run: Any) -> NDArray[np.int64] | None:

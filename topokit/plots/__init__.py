@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.axes import Axes
 
 from topokit.experiments.record import as_run, score_column
-from topokit.experiments.views import shuffled_pixels
+from topokit.experiments.views import recorded_epochs, shuffled_pixels
 from topokit.graph.files import check_writable, safe_name
 from topokit.plots.across import accuracy_against, arms_side_by_side, mean_over_seeds
 from topokit.plots.animation import (
@@ -243,8 +243,7 @@ def save_figures(
     if "mp4" in formats:
         need_ffmpeg()
     history, directory = as_run(history), Path(directory)
-    if not history.recorded:
-        raise ValueError(f"run {history.name} has not recorded an epoch yet")
+    recorded_epochs(history)
     stills = [kind for kind in formats if kind in KINDS]
     jobs = _chosen(history, only, layer, size) if stills else []
     films = [kind for kind in formats if kind in ANIMATIONS]

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from topokit.experiments.record import as_run
+from topokit.experiments.views import recorded_epochs
 from topokit.graph.files import write_atomic
 from topokit.measures import ccdf
 from topokit.measures.degree import degrees_of
@@ -372,8 +373,7 @@ def _animation(
 
 def _shown(history: History, n_frames: int) -> list[int]:
     """Return the epochs to show; raise a ValueError if none is recorded."""
-    if not history.recorded:
-        raise ValueError(f"run {history.name} has not recorded an epoch yet")
+    recorded_epochs(history)
     return evenly_spaced(history, n_frames, "frame")
 
 

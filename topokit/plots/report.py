@@ -28,6 +28,7 @@ from topokit.experiments.record import (
     score_column,
     unfinished,
 )
+from topokit.experiments.views import recorded_epochs
 from topokit.graph import Topology
 from topokit.graph.files import write_atomic
 from topokit.measures import describe_fit, power_law_of
@@ -155,8 +156,7 @@ def write_report(
     if not runs:
         raise ValueError("expected at least one run, got none")
     for history in runs:
-        if not history.recorded:
-            raise ValueError(f"run {history.name} has not recorded an epoch yet")
+        recorded_epochs(history)
     with write_atomic(path, sync=False) as temporary:  # refuses a bad path before long work
         page = _page(runs, bootstrap, progress, tell)
         temporary.write_text(page, encoding="utf-8")
