@@ -361,15 +361,22 @@ class EdgeLayer(nn.Module):
         return weight.scatter(0, edges.flat(weight.device), self.values).view(self._graph_shape)
 
     def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
     ) -> None:
         """Replace the graph by that of the state, then let torch copy (or assign) everything."""
         held = [name for name in self._parameters if name.startswith("values")] or ["values"]
         names = ("indptr", "indices", "shape", held[0])  # values_orig where they are pruned
         found = [name for name in names if prefix + name in state_dict]
         if found and len(found) < len(names):
-            args[2].extend(prefix + name for name in names if name not in found)  # missing keys
-            args[-1].append(
+            missing_keys.extend(prefix + name for name in names if name not in found)
+            error_msgs.append(
                 f"expected a graph and its values ({', '.join(names)}) at {prefix or 'the layer'}, "
                 f"got {', '.join(found)} alone: values belong to the edges they were saved with"
             )
@@ -379,37 +386,45 @@ class EdgeLayer(nn.Module):
             try:
                 graph = _graph_of(indptr, indices, shape, self.groups)
             except ValueError as error:
-                args[-1].append(f"the graph of {prefix or 'the layer.'}shape is damaged: {error}")
+                error_msgs.append(f"the graph of {prefix or 'the layer.'}shape is damaged: {error}")
                 return
-            if graph.shape != self._graph_shape:
-                args[-1].append(
-                    f"expected a graph of shape {self._graph_shape} for "
-                    f"{prefix or 'the layer.'}shape, got {graph.shape}"
-                )
+            assigns = bool(local_metadata.get("assign_to_params_buffers"))
+            if problem := self._why_not_loaded(graph, values, prefix, assigns):
+                error_msgs.append(problem)
                 return
-            if values.shape != (graph.n_edges,):
-                args[-1].append(
-                    f"expected {graph.n_edges} edge values at {prefix}values, "
-                    f"got shape {tuple(values.shape)}"
-                )
-                return
-            engine = self._rewired_by()
-            if engine is not None:
-                if args[0].get("assign_to_params_buffers"):
-                    args[-1].append(
-                        "expected assign=False for a model that an engine rewires, or its "
-                        "optimizer would keep the parameters of before"
-                    )
-                    return
+            if (engine := self._rewired_by()) is not None:
                 engine.loaded(self, graph, _known(values.detach()).cpu().numpy())
             if values.shape != self.values.shape and held == ["values"]:
                 self._exchange(self.values.new_empty(graph.n_edges))
             self._renew_graph(_buffers(graph, self.indices.device))
             self._keep_calls(None if self.calls is None else Calls())
         self._index = None
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
         self._listen()  # hooks stay behind where torch swaps tensors
         self._note_graph()
+
+    def _why_not_loaded(
+        self, graph: LayerGraph, values: torch.Tensor, prefix: str, assigns: bool
+    ) -> str:
+        """Return why the graph and the values of a state cannot be loaded here; "" if they can."""
+        if graph.shape != self._graph_shape:
+            return (
+                f"expected a graph of shape {self._graph_shape} for "
+                f"{prefix or 'the layer.'}shape, got {graph.shape}"
+            )
+        if values.shape != (graph.n_edges,):
+            return (
+                f"expected {graph.n_edges} edge values at {prefix}values, "
+                f"got shape {tuple(values.shape)}"
+            )
+        if assigns and self._rewired_by() is not None:
+            return (
+                "expected assign=False for a model that an engine rewires, or its optimizer would "
+                "keep the parameters of before"
+            )
+        return ""
 
     def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
         _ = self._index and self.index
