@@ -25,7 +25,7 @@ from topokit.nn.kernels import (
 from topokit.nn.kernels.graphs import renew, tensors_of
 from topokit.nn.kernels.ops import array_of, composed, dense_weight, uncompiled
 from topokit.nn.kernels.products import EdgeIndex
-from topokit.nn.kinds import check_module, not_written, read_only
+from topokit.nn.kinds import Weight, check_module, graph_of, not_written, read_only
 from topokit.nn.optimizer_state import carry_state, tensor_of
 from topokit.rules.init import INITS
 from topokit.rules.rewire import LayerView
@@ -360,17 +360,9 @@ class EdgeLayer(nn.Module):
         weight = self.values.new_zeros(self.n_out * self.n_in)
         return weight.scatter(0, edges.flat(weight.device), self.values).view(self._graph_shape)
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Replace the graph by that of the state, then let torch copy (or assign) everything."""
+        local_metadata, _strict, missing_keys, _unexpected_keys, error_msgs = args
         held = [name for name in self._parameters if name.startswith("values")] or ["values"]
         names = ("indptr", "indices", "shape", held[0])  # values_orig where they are pruned
         found = [name for name in names if prefix + name in state_dict]
@@ -399,9 +391,7 @@ class EdgeLayer(nn.Module):
             self._renew_graph(_buffers(graph, self.indices.device))
             self._keep_calls(None if self.calls is None else Calls())
         self._index = None
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        super()._load_from_state_dict(state_dict, prefix, *args)
         self._listen()  # hooks stay behind where torch swaps tensors
         self._note_graph()
 
@@ -605,15 +595,11 @@ class SparseLinear(EdgeLayer):
         (6, 1.0)
         """
         weight = linear.weight.detach()
-        if graph is None:
-            ids = torch.nonzero(weight.reshape(-1)).reshape(-1).cpu().numpy()
-            graph = LayerGraph.from_edge_ids(ids, tuple(weight.shape))  # type: ignore[arg-type]  # a pair
+        graph = graph_of(Weight("", "weight"), weight) if graph is None else graph
         if graph.shape != tuple(weight.shape):
             raise ValueError(f"expected a graph of shape {tuple(weight.shape)}, got {graph.shape}")
-        has_bias = linear.bias is not None
-        layer = cls(
-            graph, kernel=kernel, bias=has_bias, init="zeros", rng=np.random.default_rng(0)
-        ).to(weight)
+        bias = linear.bias is not None
+        layer = cls(graph, kernel=kernel, bias=bias, init="zeros", rng=0).to(weight)
         layer.take(weight, linear.bias)
         return layer.as_trained(linear)
 
