@@ -296,8 +296,13 @@ def _set_stream(generator: torch.Generator, state: torch.Tensor) -> None:
     if state.shape == generator.get_state().shape:
         generator.set_state(state)
     else:
-        seed = np.random.SeedSequence(np.frombuffer(state.numpy().tobytes(), np.uint8).tolist())
-        generator.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        _seed(generator, np.frombuffer(state.numpy().tobytes(), np.uint8).tolist())
+
+
+def _seed(generator: torch.Generator, numbers: list[int]) -> None:
+    """Seed a stream by numbers that are mixed: equal ones give equal streams, others do not."""
+    seed = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
+    generator.manual_seed(int(seed >> np.uint64(1)))  # torch takes 63 bits
 
 
 def _first_line(error: Exception) -> str:
@@ -650,5 +655,4 @@ def _draw_apart(state: TrainState, processes: Processes) -> None:
         )
     bits = processes.from_first(state.dropout.get_state().numpy())
     if not processes.first:
-        seed = np.random.SeedSequence([zlib.crc32(bits.tobytes()), state.epoch, processes.rank])
-        state.dropout.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        _seed(state.dropout, [zlib.crc32(bits.tobytes()), state.epoch, processes.rank])

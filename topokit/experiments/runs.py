@@ -387,32 +387,21 @@ def resumed(
             record = run_directory.read()
         data = parts.checksum
         if record.schema > 1 and data != record.data:
+            _check_data(run_directory, record.data, data, accept)
             changed["data"] = data
-            if "data" not in accept:
-                raise ValueError(
-                    f"the samples are not those that run {run_directory.path} began with (their "
-                    f"checksum is {data[:8]} and was {record.data[:8]}); restore the files of the "
-                    f"data set, or 'topokit resume {shell_word(run_directory.path)} --accept data' "
-                    "goes on with these"
-                )
         unused = parts.rngs["rule"].bit_generator.state
         state = _restored(run_directory, record, config, parts, where)
         if record.growth != GROWTH:
+            if state.rngs["rule"].bit_generator.state != unused:
+                _check_growth(run_directory, accept)
             changed["growth"] = GROWTH
-            if state.rngs["rule"].bit_generator.state != unused and "growth" not in accept:
-                raise ValueError(
-                    f"run {run_directory.path} has drawn from the random stream of another version "
-                    "of topokit: rewiring would go on with other edges than an uninterrupted run; "
-                    f"start it again in another folder (topokit train "
-                    f"{shell_word(run_directory.path / 'config.toml')} --out NEW), or 'topokit "
-                    f"resume {shell_word(run_directory.path)} --accept growth' goes on with the "
-                    "present stream"
-                )
         if record.schema > 1 and where.type != record.device:
+            _log.warning(
+                "run %s goes on from epoch %d on device %s; before that it was trained on %s, "
+                "whose sums differ in the last digits",
+                run_directory.path, state.epoch, where.type, record.device,
+            )  # fmt: skip
             changed["device"] = where.type
-            words = "run %s goes on from epoch %d on device %s; before that it was trained on %s, "
-            words += "whose sums differ in the last digits"
-            _log.warning(words, run_directory.path, state.epoch, where.type, record.device)
         if record.schema < 2:
             upgrade(run_directory, record, data=data, epochs=state.epoch)
         record = run_directory.cut(run_directory.read(), state.epoch)
@@ -438,6 +427,30 @@ def _check_plugins(run_directory: RunDirectory, other: list[str], accept: Collec
             "loads code by itself: name the plugins that you trust with --plugin FILE "
             "(topokit.load_plugins in Python); '--accept plugins' goes on with those you name, or "
             "with none"
+        )
+
+
+def _check_data(
+    run_directory: RunDirectory, before: str, now: str, accept: Collection[str]
+) -> None:
+    """Raise an error about samples of another checksum, unless they are accepted."""
+    if "data" not in accept:
+        raise ValueError(
+            f"the samples are not those that run {run_directory.path} began with (their checksum "
+            f"is {now[:8]} and was {before[:8]}); restore the files of the data set, or 'topokit "
+            f"resume {shell_word(run_directory.path)} --accept data' goes on with these"
+        )
+
+
+def _check_growth(run_directory: RunDirectory, accept: Collection[str]) -> None:
+    """Raise an error about growth drawn by another version, unless that is accepted."""
+    if "growth" not in accept:
+        raise ValueError(
+            f"run {run_directory.path} has drawn from the random stream of another version of "
+            "topokit: rewiring would go on with other edges than an uninterrupted run; start it "
+            f"again in another folder (topokit train "
+            f"{shell_word(run_directory.path / 'config.toml')} --out NEW), or 'topokit resume "
+            f"{shell_word(run_directory.path)} --accept growth' goes on with the present stream"
         )
 
 
@@ -486,13 +499,7 @@ def _restored(
                 f"it is of epoch {epochs}, where {n_recorded} are recorded and {config.epochs} "
                 "planned"
             )
-        state = _build(config, _sparse_topology(checkpoint["model"]), parts, device)
-        state.restore(checkpoint)
-        layers = sparse_layers(state.model)
-        widths = chain_widths({name: layer.graph for name, layer in layers.items()})
-        if config.model.widths and widths not in (None, list(config.model.widths)):
-            words = f"{widths}, those of the configuration are {list(config.model.widths)}"
-            raise ValueError(f"its widths are {words}")
+        state = _state_of(checkpoint, config, parts, device)
     except ValueError as error:
         if record.schema > 1 and record.config != run_directory.read().config:
             raise ValueError(
@@ -502,6 +509,20 @@ def _restored(
                 "back"
             ) from None
         raise run_directory.damaged("checkpoint.pt", error) from None
+    return state
+
+
+def _state_of(
+    checkpoint: dict[str, Any], config: RunConfig, parts: Parts, device: torch.device
+) -> TrainState:
+    """Return the state in a checkpoint; raise a ValueError if it does not fit the configuration."""
+    state = _build(config, _sparse_topology(checkpoint["model"]), parts, device)
+    state.restore(checkpoint)
+    layers = sparse_layers(state.model)
+    widths = chain_widths({name: layer.graph for name, layer in layers.items()})
+    if config.model.widths and widths not in (None, list(config.model.widths)):
+        words = f"{widths}, those of the configuration are {list(config.model.widths)}"
+        raise ValueError(f"its widths are {words}")
     return state
 
 
