@@ -1,7 +1,8 @@
-"""What a device draws and ranks: random subsets, absent edges of largest score, edges that leave.
+"""What a device draws and ranks: numbers of edges, random subsets, edges that leave and enter.
 
 All are what `topokit.rules` draws and ranks on the CPU, by operations of torch that run on any
-device and never wait for it: `topokit.nn.rewiring` says what comes of it.
+device and, but for some numbers of edges, never wait for it: `topokit.nn.rewiring` puts them
+together.
 
 **Scores** are sums over samples, of gradients or of products of activations. They are taken in
 float64 and rounded to the number type of what was captured, block by block: of `BLOCK_CELLS` cells,
@@ -15,7 +16,7 @@ scores (of units with equal activations, or 0) are equal on every device.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial, reduce
 from typing import Any, NamedTuple
 
@@ -24,8 +25,10 @@ import torch
 from topokit.graph.layergraph import BLOCK_CELLS
 from topokit.nn.kernels.graphs import Row, sums_before
 from topokit.nn.optimizer_state import compacted
-from topokit.rules import drop
-from topokit.rules.published import ByGradient
+from topokit.rules import LayerView, UpdateRule, drop
+from topokit.rules.budget import PruneTo, ShareByImportance, share_by_means
+from topokit.rules.published import ByGradient, gradient_magnitude, no_change
+from topokit.rules.rewire import per_layer
 
 __all__ = [
     "BY_VALUES",
@@ -35,12 +38,14 @@ __all__ = [
     "Dropping",
     "Factors",
     "Scores",
+    "among",
     "at_edges",
     "best",
     "drops",
     "gradients",
     "numbers",
     "past_edges",
+    "plans",
     "similarities",
     "subsets",
     "uniforms",
@@ -254,6 +259,18 @@ def uniforms(key: int, first: int, count: int, device: torch.device) -> Tensor:
     return ((drawn >> 11) & (2**53 - 1) | 1).double() / 2**53
 
 
+def among(ids: Tensor, others: Tensor) -> Tensor:
+    """Return which of `others` are among sorted ids, of which there is at least one.
+
+    Examples
+    --------
+    >>> among(torch.tensor([2, 5, 7]), torch.tensor([5, 6, 9])).tolist()
+    [True, False, False]
+    """
+    place = torch.searchsorted(ids, others).clamp(max=len(ids) - 1)
+    return ids[place] == others
+
+
 def past_edges(ids: Tensor, ranks: Tensor) -> Tensor:
     """Return the ids of absent edges, given their ranks among the absent ones.
 
@@ -267,6 +284,56 @@ def past_edges(ids: Tensor, ranks: Tensor) -> Tensor:
     # The r-th absent cell has the id r + (edges with smaller ids).
     gaps = ids - torch.arange(len(ids), device=ids.device)
     return ranks + torch.searchsorted(gaps, ranks, right=True)
+
+
+# ---------------------------------------------------------------------------------------------
+# How many edges.
+
+
+def plans(rule: UpdateRule) -> Any:
+    """Return what plans as a rule does, ``plan(parts, **share)``; None if it is unknown."""
+    plan = rule.plan
+    if plan is per_layer or plan is no_change:
+        return lambda parts, **share: plan(_views(parts), **share)
+    if type(plan) is ShareByImportance and plan.importance is gradient_magnitude:
+        return _by_mean_gradient
+    if type(plan) is PruneTo and not plan.each:
+        return partial(_pruning, plan)
+    return None
+
+
+def _views(parts: Mapping[str, Any]) -> dict[str, LayerView]:
+    return {name: part.view for name, part in parts.items()}
+
+
+def _by_mean_gradient(parts: Mapping[str, Any], **share: float) -> dict[str, tuple[int, int]]:
+    """As `topokit.rules.budget.ShareByImportance`; waits for the device."""
+    means = [
+        part.gradient().mean() if part.graph.n_edges else part.ids.sum().double()
+        for part in parts.values()
+    ]
+    found = torch.stack(means).tolist() if means else []
+    return share_by_means(_views(parts), found, **share)
+
+
+def _pruning(
+    plan: PruneTo, parts: Mapping[str, Any], *, drop_fraction: float, progress: float
+) -> dict[str, tuple[int, int]]:
+    """As `PruneTo`: counts of the network's lowest, of all but one in each layer; waits."""
+    views = _views(parts)
+    n_total, caps = plan.of_network(views, progress)
+    magnitudes = [part.values.abs() for part in parts.values()]
+    if not magnitudes:
+        return {}
+    pairs = list(zip(magnitudes, caps.values(), strict=True))
+    lowest = torch.cat([each.sort().values[:most] for each, most in pairs])
+    layer = [torch.full((most,), i, device=each.device) for i, (each, most) in enumerate(pairs)]
+    chosen = torch.cat(layer)[torch.sort(lowest, stable=True).indices[:n_total]]
+    counts = [(chosen == i).sum() for i in range(len(pairs))]
+    found = torch.stack([*counts, *((each == each).sum() for each in magnitudes)]).tolist()
+    if found[len(pairs) :] != [part.graph.n_edges for part in parts.values()]:
+        raise ValueError(drop.NAN)
+    return plan.given(views, dict(zip(views, found, strict=False)), drop_fraction)
 
 
 # ---------------------------------------------------------------------------------------------

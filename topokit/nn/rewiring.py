@@ -36,8 +36,7 @@ compare with `topokit.rules`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
-from itertools import count
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,11 +50,14 @@ from topokit.nn.choices import (
     Draw,
     Drawing,
     Factors,
+    Scores,
+    among,
     at_edges,
     best,
     drops,
     gradients,
     past_edges,
+    plans,
     similarities,
     subsets,
     words,
@@ -66,10 +68,9 @@ from topokit.nn.layers import EdgeLayer
 from topokit.nn.optimizer_state import carried, compacted
 from topokit.nn.rule_data import RuleData
 from topokit.rules import LayerView, UpdateRule, drop, grow, rewire_network
-from topokit.rules.budget import PruneTo, ShareByImportance, share_by_means, without_growing
+from topokit.rules.budget import without_growing
 from topokit.rules.init import by_sizes
-from topokit.rules.published import gradient_magnitude, no_change
-from topokit.rules.rewire import per_layer, zeros
+from topokit.rules.rewire import zeros
 from topokit.rules.stream import stream_of
 
 __all__ = ["decide", "decide_on", "fits"]
@@ -108,7 +109,7 @@ def fits(rule: UpdateRule, layers: Iterable[EdgeLayer]) -> bool:
         and any(rule.grow is known for known in GROWS)
         and (rule.grow is not grow.cosine_or_random or "stalled" in rule.needs)
         and by_sizes(rule.init) is not None
-        and _plans(rule) is not None
+        and plans(rule) is not None
         and (not captured or captured in CAPTURED)
         and not (rule.memory or rule.prepare or rule.step)
         and all(layer.groups == 1 and layer.values.dtype in TYPES for layer in layers)
@@ -210,7 +211,7 @@ def _decided(
     factors = data.factors(activations=way is not grow.uniform)
     every = {name: _part(layer, factors.get(name)) for name, layer in layers.items()}
     parts = {}
-    for name, (n_drop, n_grow) in _plans(rule)(every, **share).items():
+    for name, (n_drop, n_grow) in plans(rule)(every, **share).items():
         n_grow = n_grow if growing else 0
         if not n_drop and not n_grow:
             continue
@@ -282,56 +283,6 @@ def _begin(
         place = torch.searchsorted(part.ids, ids).clamp(max=part.graph.n_edges - 1)
         start = torch.where(part.ids[place] == ids, part.values[place], start)
     values.index_copy_(0, at, start)
-
-
-# ---------------------------------------------------------------------------------------------
-# How many edges.
-
-
-def _plans(rule: UpdateRule) -> Any:
-    """Return what plans as a rule does, ``plan(parts, **share)``; None if it is unknown."""
-    plan = rule.plan
-    if plan is per_layer or plan is no_change:
-        return lambda parts, **share: plan(_views(parts), **share)
-    if type(plan) is ShareByImportance and plan.importance is gradient_magnitude:
-        return _by_mean_gradient
-    if type(plan) is PruneTo and not plan.each:
-        return partial(_pruning, plan)
-    return None
-
-
-def _views(parts: Mapping[str, _Part]) -> dict[str, LayerView]:
-    return {name: part.view for name, part in parts.items()}
-
-
-def _by_mean_gradient(parts: Mapping[str, _Part], **share: float) -> dict[str, tuple[int, int]]:
-    """As `topokit.rules.budget.ShareByImportance`; waits for the device."""
-    means = [
-        part.gradient().mean() if part.graph.n_edges else part.ids.sum().double()
-        for part in parts.values()
-    ]
-    found = torch.stack(means).tolist() if means else []
-    return share_by_means(_views(parts), found, **share)
-
-
-def _pruning(
-    plan: PruneTo, parts: Mapping[str, _Part], *, drop_fraction: float, progress: float
-) -> dict[str, tuple[int, int]]:
-    """As `PruneTo`: counts of the network's lowest, of all but one in each layer; waits."""
-    views = _views(parts)
-    n_total, caps = plan.of_network(views, progress)
-    magnitudes = [part.values.abs() for part in parts.values()]
-    if not magnitudes:
-        return {}
-    pairs = list(zip(magnitudes, caps.values(), strict=True))
-    lowest = torch.cat([each.sort().values[:most] for each, most in pairs])
-    layer = [torch.full((most,), i, device=each.device) for i, (each, most) in enumerate(pairs)]
-    chosen = torch.cat(layer)[torch.sort(lowest, stable=True).indices[:n_total]]
-    counts = [(chosen == i).sum() for i in range(len(pairs))]
-    found = torch.stack([*counts, *((each == each).sum() for each in magnitudes)]).tolist()
-    if found[len(pairs) :] != [part.graph.n_edges for part in parts.values()]:
-        raise ValueError(drop.NAN)
-    return plan.given(views, dict(zip(views, found, strict=False)), drop_fraction)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -457,72 +408,87 @@ def _by_scores(
 ) -> list[DeviceUpdate]:
     """Grow the edges of largest score; with `new_by_cosine`, others for those just dropped."""
     row, growing = _row(data, parts), [i for i, part in enumerate(parts) if part.n_grow]
+    replacing = way is grow.new_by_cosine
     dropping = drops(how)(row, parts)
     keep = dropping.keep
     if keep is None:
-        draws = [
-            Draw(own[0] if part.n_drop else 0, part.graph.n_edges, part.n_drop)
-            for part, own in zip(parts, keys, strict=True)
-        ]
-        keys = [own[1:] if part.n_drop else own for part, own in zip(parts, keys, strict=True)]
-        keep = row.all_but(subsets(draws, row.layer.device, wait=True)[0])
+        keep, keys = _drawn_to_stay(row, parts, keys)
     of_layer = keep.split([part.graph.n_edges for part in parts])
-    by_gradient = way is grow.gradient
-    scores = {}
-    for i in growing:
-        factors = parts[i].captured("output_grad" if by_gradient else "outputs")
-        scores[i] = (gradients if by_gradient else similarities)(factors)
+    scores = {i: _growth_scores(way, parts[i]) for i in growing}
     found: dict[int, Best] = {}
-    tied, again = False, growing
-    while True:
-        for i in again:
-            part, key = parts[i], keys[i][0] if tied else None
+    ranked = growing  # and again, with random numbers, where too few scores are positive
+    for with_random in (False, True):
+        for i in ranked:
+            part, key = parts[i], keys[i][0] if with_random else None
             shape = part.graph.shape
             found[i] = best(part.ids, of_layer[i], shape, part.n_grow, scores[i], key=key)
-        asked = [fact for i in growing for fact in (found[i].nan, found[i].positive)]
-        merged = None
-        if way is grow.new_by_cosine:
-            before = {i: _among(parts[i].ids, found[i].ids) for i in growing}
-            asked += [known.sum() for known in before.values()]
-        else:
-            ids = [found[i].ids if i in found else part.ids[:0] for i, part in enumerate(parts)]
-            merged = _merged(row, parts, keep, ids)
-        facts = [] if merged is None else [merged.facts]
-        asked = [torch.stack(asked)] if asked else []
-        both = [*dropping.facts, *asked, *facts]
-        told = torch.cat(both).tolist() if both else []
-        n_numbers = 0 if dropping.numbers is None else len(parts)
-        numbers, rest = told[:n_numbers], iter(told[n_numbers:])
-        rows_and_positive = {i: (next(rest), next(rest)) for i in growing}
-        for i, part in enumerate(parts):
-            if numbers:
-                _check_numbers(numbers[i : i + 1], [part])
-            start = rows_and_positive[i][0] if i in found else -1
-            if start >= 0:
-                step = max(1, BLOCK_CELLS // max(1, part.graph.n_in))
-                stop = min(start + step, part.graph.n_out)
-                raise ValueError(NAN_SCORES.format(start, stop - 1))
-        again = [i for i in growing if rows_and_positive[i][1] < parts[i].n_grow]
-        if tied or not again:
+        known = {i: among(parts[i].ids, found[i].ids) for i in growing} if replacing else {}
+        ids = [found[i].ids if i in found else part.ids[:0] for i, part in enumerate(parts)]
+        merged = None if replacing else _merged(row, parts, keep, ids)
+        numbers, nan, positive, n_known, facts = _fetched(
+            dropping.facts,
+            [found[i].nan for i in growing],
+            [found[i].positive for i in growing],
+            [each.sum() for each in known.values()],
+            [] if merged is None else [merged.facts],
+        )
+        _check_scores(parts, numbers, dict(zip(growing, nan, strict=True)))
+        ranked = [i for i, n in zip(growing, positive, strict=True) if n < parts[i].n_grow]
+        if not ranked:
             break
-        tied = True
     if merged is not None:
-        return row.updates(merged, [*rest], [part.graph for part in parts])
-    chosen = {}
-    for i, known in zip(growing, rest, strict=True):
-        chosen[i] = compacted(found[i].ids, ~before[i], parts[i].n_grow - known)
+        return row.updates(merged, facts, [part.graph for part in parts])
+    chosen = {
+        i: compacted(found[i].ids, ~known[i], parts[i].n_grow - n)
+        for i, n in zip(growing, n_known, strict=True)
+    }
     return _replaced(row, parts, keep, chosen, keys)
+
+
+def _drawn_to_stay(
+    row: Row, parts: Sequence[_Part], keys: Sequence[Sequence[int]]
+) -> tuple[Tensor, list[Sequence[int]]]:
+    """Return which edges stay where those that leave are drawn, and the keys that are left."""
+    pairs = list(zip(parts, keys, strict=True))
+    draws = [
+        Draw(own[0] if part.n_drop else 0, part.graph.n_edges, part.n_drop) for part, own in pairs
+    ]
+    left = [own[1:] if part.n_drop else own for part, own in pairs]
+    return row.all_but(subsets(draws, row.layer.device, wait=True)[0]), left
+
+
+def _growth_scores(way: Any, part: _Part) -> Scores:
+    """Return the scores of a layer's possible edges."""
+    if way is grow.gradient:
+        return gradients(part.captured("output_grad"))
+    return similarities(part.captured("outputs"))
+
+
+def _fetched(*groups: Sequence[Tensor]) -> list[list[int]]:
+    """Return the numbers in groups of tensors, group by group; waits for the device, once."""
+    every = [each.reshape(-1) for group in groups for each in group]
+    told = iter(torch.cat(every).tolist() if every else [])
+    return [list(islice(told, sum(each.numel() for each in group))) for group in groups]
+
+
+def _check_scores(parts: Sequence[_Part], numbers: Sequence[int], nan: Mapping[int, int]) -> None:
+    """Raise a ValueError for the first layer that has a score which is no number.
+
+    `numbers` are those of the scores of present edges, if any, and `nan` is the first row with a
+    nan among those of absent ones, or -1.
+    """
+    for i, part in enumerate(parts):
+        if numbers:
+            _check_numbers(numbers[i : i + 1], [part])
+        if (start := nan.get(i, -1)) >= 0:
+            step = max(1, BLOCK_CELLS // max(1, part.graph.n_in))
+            stop = min(start + step, part.graph.n_out)
+            raise ValueError(NAN_SCORES.format(start, stop - 1))
 
 
 def _merged(row: Row, parts: Sequence[_Part], keep: Tensor, grown: Sequence[Tensor]) -> Merged:
     """Merge the edges that stay with grown ones of each layer."""
     return row.merged(row.joined([part.ids for part in parts]), keep, row.cells_of(grown))
-
-
-def _among(ids: Tensor, others: Tensor) -> Tensor:
-    """Return which of some ids are among sorted ones, of which there is at least one."""
-    place = torch.searchsorted(ids, others).clamp(max=len(ids) - 1)
-    return ids[place] == others
 
 
 def _replaced(
