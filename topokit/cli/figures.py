@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from topokit.cli import console
-from topokit.cli.options import Json, Plugins, some
+from topokit.cli.options import Json, Plugins, comma_separated, some
 from topokit.foreign import printable
 from topokit.plugins import load_plugins
 
@@ -53,9 +53,9 @@ def plot(
     from topokit.plots import save_figures
 
     load_plugins(plugin or ())
-    kinds = _words(formats)
-    names = None if only is None else _words(only)
-    if names == ():
+    kinds = tuple(comma_separated(formats))
+    names = None if only is None else comma_separated(only)
+    if names == []:
         raise ValueError("--only: expected names of figures, see 'topokit list plots', got none")
     histories = [History.load(run) for path in some(runs) for run in runs_of(path)]
     titles = [history.name for history in histories]
@@ -124,11 +124,6 @@ def _progress(what: str, *, quiet: bool = False) -> Iterator[Callable[[str, int,
             yield lambda name, number, total: line.update(
                 Text(printable(f"drawing {what}: {name} ({number + 1} of {total})"))
             )
-
-
-def _words(text: str) -> tuple[str, ...]:
-    """Return the words of a comma-separated list."""
-    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def _relative(path: Path) -> str:

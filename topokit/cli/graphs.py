@@ -7,11 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topokit.cli import console
-from topokit.cli.options import Json, MaybeWhole, Plugins, Settings, Whole, words_of
+from topokit.cli.options import (
+    Json,
+    MaybeWhole,
+    Plugins,
+    Settings,
+    Whole,
+    comma_separated,
+    words_of,
+)
 from topokit.plugins import load_plugins
 from topokit.tables import choose
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from topokit.generators import Description
     from topokit.graph import Topology
 
@@ -69,22 +79,19 @@ def analyze(
     entry
         Which state dict or array of a file that holds several.
     """
-    import pandas as pd
-
-    from topokit.measures import measure
     from topokit.plots.report import verdict_sentences
-    from topokit.read import RUN_MEASURES, read_topologies, run_rows
+    from topokit.read import read_topologies
 
     load_plugins(plugin or ())
     names = _measure_names(measures)
+    fits = names is None or any(name.startswith(("power_law", "core")) for name in names)
     if epoch is not None and target.is_file():
         raise ValueError(f"--epoch: expected a run, whose epochs are recorded, {target} is a file")
-    wanted = names is None or any(name.startswith(("power_law", "core")) for name in names)
-    if bootstrap is not None and not (wanted or deep):
+    if bootstrap is not None and not (fits or deep):
         raise ValueError(f"--bootstrap: no fit of a power law is asked for with {measures}")
     if deep and bootstrap == 0:
         raise ValueError("--bootstrap: expected at least 1 with --deep, got 0")
-    if seed is not None and not (deep or nulls or (wanted and bootstrap != 0)):
+    if seed is not None and not (deep or nulls or (fits and bootstrap != 0)):
         raise ValueError("--seed: nothing is drawn at random without bootstrap or null samples")
     if null_model is not None and not nulls:
         raise ValueError("--null-model: expected the number of null samples, too: --nulls 100")
@@ -93,47 +100,72 @@ def analyze(
     bootstrap, seed = 100 if bootstrap is None else bootstrap, seed or 0
     epoch = -1 if epoch is None else epoch
     topology, previous, about = read_topologies(target, epoch, transpose=transpose, entry=entry)
+    frame = _measured(target, topology, previous, names, epoch)
     found: dict[str, Any] = {"target": str(target), **about}
-    of_run = [name for name in names or () if name in RUN_MEASURES]
-    others = None if names is None else [name for name in names if name not in of_run]
-    frame = measure(topology, others, previous=previous)
-    if of_run:
-        rows = pd.DataFrame(run_rows(target, of_run, epoch), columns=frame.columns)
-        frame = pd.concat([frame, rows], ignore_index=True) if len(frame) else rows
-    found["measures"] = frame.to_dict("records")
-    found["verdicts"] = []
-    if wanted and not deep:
-        found["verdicts"] = verdict_sentences(topology, bootstrap=bootstrap, seed=seed)
+    found |= {"measures": frame.to_dict("records"), "verdicts": []}
     if deep:
         found |= _deep(topology, bootstrap, seed)
+    elif fits:
+        found["verdicts"] = verdict_sentences(topology, bootstrap=bootstrap, seed=seed)
     if nulls:
         found["nulls"] = _null_rows(topology, nulls, seed, null_model)
     if json:
         console.print_json(found)
-        return 0
-    for sentence in about.get("notes", ()):
+    else:
+        _print_analysis(found, frame, measures)
+        if nulls:
+            _print_nulls(found["nulls"], nulls, null_model)
+        console.print_sentences(found["verdicts"])
+        if deep:
+            console.say(f"all layers and sides together: {found['tier']}")
+    return 0
+
+
+def _measured(
+    target: Path,
+    topology: Topology,
+    previous: Topology | None,
+    names: list[str] | None,
+    epoch: int,
+) -> pd.DataFrame:
+    """Return measures of a topology, and those that need several epochs of the run."""
+    import pandas as pd
+
+    from topokit.measures import measure
+    from topokit.read import RUN_MEASURES, run_rows
+
+    of_run = [name for name in names or () if name in RUN_MEASURES]
+    others = None if names is None else [name for name in names if name not in of_run]
+    frame = measure(topology, others, previous=previous)
+    if not of_run:
+        return frame
+    rows = pd.DataFrame(run_rows(target, of_run, epoch), columns=frame.columns)
+    return pd.concat([frame, rows], ignore_index=True) if len(frame) else rows
+
+
+def _print_analysis(found: dict[str, Any], frame: pd.DataFrame, measures: str | None) -> None:
+    """Print notes on how a file was read, and the measures."""
+    for sentence in found.get("notes", ()):
         console.note(f"note: {sentence}")
+    of_epoch = f", epoch {found['epoch']}" if "epoch" in found else ""
     if len(frame) or measures is None:
-        console.print_measures(frame, title=f"{target}" + _of_epoch(about))
+        console.print_measures(frame, title=f"{found['target']}{of_epoch}")
     elif not found["verdicts"]:
         console.note(
-            f"nothing to show of {target}{_of_epoch(about)}: {measures} compares with an earlier "
+            f"nothing to show of {found['target']}{of_epoch}: {measures} compares with an earlier "
             "epoch, and there is none"
         )
-    if nulls:
-        console.print_rows(
-            found["nulls"], title=f"against {nulls} null samples, {KEPT[null_model]}"
-        )
-        scored = sum(not math.isnan(row["p_value"]) for row in found["nulls"])
-        console.say(
-            f"z is (value - null_mean) / null_sd; two-sided p-values by rank, at least "
-            f"{2 / (nulls + 1):.2g} with {nulls} samples; {scored} tests, no correction for their "
-            "number"
-        )
-    console.print_sentences(found["verdicts"])
-    if deep:
-        console.say(f"all layers and sides together: {found['tier']}")
-    return 0
+
+
+def _print_nulls(rows: list[dict[str, Any]], samples: int, null_model: str) -> None:
+    """Print the comparison with null samples, and what its numbers are."""
+    console.print_rows(rows, title=f"against {samples} null samples, {KEPT[null_model]}")
+    scored = sum(not math.isnan(row["p_value"]) for row in rows)
+    console.say(
+        f"z is (value - null_mean) / null_sd; two-sided p-values by rank, at least "
+        f"{2 / (samples + 1):.2g} with {samples} samples; {scored} tests, no correction for their "
+        "number"
+    )
 
 
 def _measure_names(measures: str | None) -> list[str] | None:
@@ -144,7 +176,7 @@ def _measure_names(measures: str | None) -> list[str] | None:
         from topokit.measures import CHANGE_MEASURES, LAYER_MEASURES, NETWORK_MEASURES
 
         return [*LAYER_MEASURES, *NETWORK_MEASURES, *CHANGE_MEASURES]
-    return [name.strip() for name in measures.split(",") if name.strip()]
+    return comma_separated(measures)
 
 
 def _deep(topology: Topology, bootstrap: int, seed: int) -> dict[str, Any]:
@@ -300,7 +332,6 @@ def list_(
         One entry of it, to read all about.
     """
     from topokit.cli.catalogue import NOTES, TABLES, about, rows_of
-    from topokit.tables import choose
 
     load_plugins(plugin or ())
     if table is None:
@@ -335,8 +366,3 @@ def list_(
     if table in NOTES:
         console.say(NOTES[table]())
     return 0
-
-
-def _of_epoch(about: dict[str, Any]) -> str:
-    """Return ", epoch N" for the title of a run's measures; "" for a file."""
-    return f", epoch {about['epoch']}" if "epoch" in about else ""

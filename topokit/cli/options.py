@@ -17,6 +17,7 @@ __all__ = [
     "Plugins",
     "Settings",
     "Whole",
+    "comma_separated",
     "some",
     "words_of",
 ]
@@ -81,3 +82,8 @@ def some(runs: list[Path]) -> list[Path]:
     if not runs:
         raise ValueError("expected at least one run directory, got none")
     return runs
+
+
+def comma_separated(text: str) -> list[str]:
+    """Return the words of a comma-separated list."""
+    return [word.strip() for word in text.split(",") if word.strip()]

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from topokit.cli import console, interrupts
-from topokit.cli.options import DataDir, Device, Json, MaybeWhole, Plugins, Whole, some, words_of
+from topokit.cli.options import (
+    DataDir,
+    Device,
+    Json,
+    MaybeWhole,
+    Plugins,
+    Whole,
+    comma_separated,
+    some,
+    words_of,
+)
 from topokit.foreign import first_few
 from topokit.plugins import load_plugins
 from topokit.progress import over_runs
@@ -20,6 +30,8 @@ from topokit.progress import over_runs
 if TYPE_CHECKING:
     import pandas as pd
 
+    from topokit.experiments.compare import Comparison
+    from topokit.experiments.sweep import SweepResult
 
 __all__ = ["compare", "sweep"]
 
@@ -93,17 +105,10 @@ def sweep(
     repeat = f"topokit sweep {console.shown(study)} --out {console.shown(out)}"
     repeat += " --quick" if quick else ""
     if gather:
-        without: dict[str, Any] = {
-            "part": part,
-            "rerun": rerun,
-            "workers": workers,
-            "scheduler": scheduler,
-        }
-        without |= {"device": device, "only": only, "until": until, "together": together}
-        without |= {"data-dir": data_dir}
-        for name, value in without.items():
-            if value is not None:
-                raise ValueError(f"expected --gather alone, which runs nothing, got --{name} too")
+        _check_alone(
+            part=part, rerun=rerun, workers=workers, scheduler=scheduler, device=device, only=only,
+            until=until, together=together, data_dir=data_dir,
+        )  # fmt: skip
         result = sweeping.gather(planned, out)
     else:
         shown: Any = {"wanted": not json, "console": console.ERR, "write": console.note}
@@ -128,28 +133,40 @@ def sweep(
                 together=1 if together is None else together,
                 progress=progress,
             )
-    n_done = result.frame["run"].nunique()
     if json:
+        n_done = result.frame["run"].nunique()
         found = {"sweep": str(out), "done": n_done, "failures": result.failures}
         listed = {"unfinished": result.unfinished} if gather or end else {}
         console.print_json(found | listed)
     else:
-        for run, reason in result.failures.items():
-            console.complain(f"{run} failed: {reason}")
-        runs = "run" if n_done == 1 else "runs"
-        summary = f"{n_done} {runs} done, {len(result.failures)} failed"
-        if left := len(result.unfinished):
-            summary += f", {left} not finished yet"
-            again = "the same command continues" if end else "run their part (again)"
-            console.note(
-                f"not finished yet, or interrupted: {first_few(result.unfinished, 3)}; {again}"
-            )
-        console.say(f"{summary}; results are in {out}")
+        again = "the same command continues" if end else "run their part (again)"
+        _print_result(result, out, again)
         if at is None:
             console.say(f"next: topokit compare {console.shown(out)}")
         else:
             console.say(f"next, when all {at[1]} parts are done: {repeat} --gather")
     return 1 if result.failures or (result.unfinished and end is None) else 0
+
+
+def _check_alone(**options: object) -> None:
+    """Raise a ValueError if an option is given with ``--gather``, which runs nothing."""
+    for name, value in options.items():
+        if value is not None:
+            option = name.replace("_", "-")
+            raise ValueError(f"expected --gather alone, which runs nothing, got --{option} too")
+
+
+def _print_result(result: SweepResult, out: Path, again: str) -> None:
+    """Print failures, numbers of runs, and where the results are; `again` does what is left."""
+    for run, reason in result.failures.items():
+        console.complain(f"{run} failed: {reason}")
+    n_done = result.frame["run"].nunique()
+    summary = f"{n_done} {'run' if n_done == 1 else 'runs'} done, {len(result.failures)} failed"
+    if result.unfinished:
+        summary += f", {len(result.unfinished)} not finished yet"
+        some = first_few(result.unfinished, 3)
+        console.note(f"not finished yet, or interrupted: {some}; {again}")
+    console.say(f"{summary}; results are in {out}")
 
 
 def _note_runs(runs: pd.DataFrame) -> None:
@@ -223,7 +240,11 @@ def compare(
     from topokit.graph.files import check_writable, write_atomic
 
     load_plugins(plugin or ())
-    names = None if measures is None else [name.strip() for name in measures.split(",")]
+    names = None if measures is None else comma_separated(measures)
+    if names == []:
+        raise ValueError(
+            "--measures: expected names of measures, see 'topokit list measures', got none"
+        )
     if out is not None:
         _check_figure(out)
         check_writable(out.parent)
@@ -233,19 +254,7 @@ def compare(
     found = comparing.compare(some(runs), measures=names, reference=reference, rng=rng)
     _note_runs(found.runs)
     if out is not None:
-        from topokit.plots.across import arms_side_by_side
-        from topokit.plots.style import figure, save
-
-        metrics = found.groups["metric"].unique()
-        if len(metrics) > 1:
-            raise ValueError(
-                "expected runs of one metric in a figure, got runs compared by "
-                f"{' and '.join(metrics)}; compare them without --out"
-            )
-        shown = found.runs.rename(columns={"value": metrics[0]})
-        with figure(size=(3.5, 1.2 + 0.28 * len(found.groups))) as ax:
-            arms_side_by_side(shown, metrics[0], arm="group", ax=ax)
-            save(ax, out, dpi=200)
+        _draw_comparison(found, out)
     if csv is not None:
         csv.mkdir(parents=True, exist_ok=True)
         for name in ("groups", "pairs", "runs"):
@@ -267,6 +276,23 @@ def compare(
         if path is not None:
             console.say(str(path))
     return 0
+
+
+def _draw_comparison(found: Comparison, out: Path) -> None:
+    """Draw the values of all runs, group by group, into a file."""
+    from topokit.plots.across import arms_side_by_side
+    from topokit.plots.style import figure, save
+
+    metrics = found.groups["metric"].unique()
+    if len(metrics) > 1:
+        raise ValueError(
+            "expected runs of one metric in a figure, got runs compared by "
+            f"{' and '.join(metrics)}; compare them without --out"
+        )
+    shown = found.runs.rename(columns={"value": metrics[0]})
+    with figure(size=(3.5, 1.2 + 0.28 * len(found.groups))) as ax:
+        arms_side_by_side(shown, metrics[0], arm="group", ax=ax)
+        save(ax, out, dpi=200)
 
 
 def _check_figure(path: Path) -> None:
