@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from topokit.foreign import first_few, printable, shell_word
+from topokit.foreign import first_few, shell_word
 from topokit.graph import snapshots
 from topokit.graph.checksums import (
     check_kinds,
@@ -204,19 +204,20 @@ class RunDirectory:
                 return
             if "config.toml" in names and names <= FILES and names & MADE:
                 if not _same_config(self.config(), config_toml):
-                    there = (path / "config.toml").read_text(encoding="utf-8")
-                    texts = ("about.", "device ")  # which may differ
-                    found = [printable(words) for words in differences(there, config_toml)]
-                    found = [words for words in found if not words.startswith(texts)]
-                    words = ", ".join([*found[:3], *(["..."] if len(found) > 3 else [])])
-                    hint = (
-                        f"it holds a run with another configuration ({words}); choose another --out"
-                    )
+                    words = self._differing(config_toml)
+                    hint = f"it holds a run with another configuration ({words}); {hint}"
                 elif not self._begun():
                     return
                 else:
                     hint = f"'topokit resume {shell_word(path)}' continues that run"
         raise ValueError(f"expected a new or empty folder, {path} is there already; {hint}")
+
+    def _differing(self, config_toml: str) -> str:
+        """Return in words how another configuration differs from that of the folder."""
+        there = (self.path / "config.toml").read_text(encoding="utf-8")
+        texts = ("about.", "device ")  # which may differ
+        found = [words for words in differences(there, config_toml) if not words.startswith(texts)]
+        return first_few(found, 3)
 
     def holds(self, config_toml: str) -> bool:
         """Return whether the folder holds a run with this configuration that has begun.
