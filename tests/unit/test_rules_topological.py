@@ -205,5 +205,5 @@ def test_relative_removal_protects_the_last_edge_of_a_unit(rng):
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="unknown method 'L3'; expected one of CH3-L3p, CH2-L3p"):
         RULES["cht"](method="L3")
-    with pytest.raises(ValueError, match="unknown removal 'big'; expected one of magnitude"):
+    with pytest.raises(ValueError, match="unknown removal 'big'; removals: magnitude, relative"):
         RULES["cht"](removal="big")

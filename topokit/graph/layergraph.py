@@ -18,6 +18,7 @@ __all__ = [
     "EdgeUpdate",
     "LayerGraph",
     "Topology",
+    "check_one_shape",
     "check_per_edge",
     "distinct",
     "pick_absent",
@@ -340,6 +341,12 @@ def same_edges(a: LayerGraph, b: LayerGraph) -> bool:
     return np.array_equal(a.indptr, b.indptr) and np.array_equal(a.indices, b.indices)
 
 
+def check_one_shape(a: LayerGraph, b: LayerGraph) -> None:
+    """Raise a ValueError unless two graphs have the same shape."""
+    if a.shape != b.shape:
+        raise ValueError(f"expected graphs of one shape, got {a.shape} and {b.shape}")
+
+
 def check_per_edge(
     graph: LayerGraph, values: Any, *, layer: str = "", trailing: bool = False
 ) -> None:
@@ -395,10 +402,7 @@ class EdgeUpdate:
     source: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        if self.before.shape != self.after.shape:
-            raise ValueError(
-                f"expected graphs of one shape, got {self.before.shape} and {self.after.shape}"
-            )
+        check_one_shape(self.before, self.after)
         source = _read_only(self.source, np.int64, "source positions")
         if source.shape != (self.after.n_edges,):
             raise ValueError(f"expected {self.after.n_edges} source positions, got {source.shape}")
@@ -410,8 +414,7 @@ class EdgeUpdate:
 
         Raises a ValueError if the shapes differ.
         """
-        if before.shape != after.shape:
-            raise ValueError(f"expected graphs of one shape, got {before.shape} and {after.shape}")
+        check_one_shape(before, after)
         return cls(before, after, positions_in(before.edge_ids, after.edge_ids))
 
     @classmethod
@@ -557,15 +560,19 @@ def pick_absent(
     # number of absent cells are drawn, and one run through ranks and edges turns them into ids.
     # Drawing cells and rejecting edges would take very long in a nearly dense layer; listing the
     # absent cells would need the memory of a dense layer.
-    n_absent = graph.n_absent
-    if not 0 <= k <= n_absent:
-        raise ValueError(f"cannot pick {k} absent edges: only {n_absent} are absent")
-    ranks = subset(n_absent, k)
+    _check_absent(graph, k)
+    ranks = subset(graph.n_absent, k)
     if graph.groups == 1:
         return kernels.past_edges(graph.indptr, graph.indices, graph.n_in, ranks)
     width = graph.n_in // graph.groups  # ranks count cells of the matrix of possible edges
     ids = kernels.past_edges(graph.indptr, graph.indices % np.int32(width), width, ranks)
     return _between_groups(ids, graph.shape, graph.groups)
+
+
+def _check_absent(graph: LayerGraph, k: int) -> None:
+    """Raise a ValueError unless `k` edges of a graph are absent."""
+    if not 0 <= k <= graph.n_absent:
+        raise ValueError(f"cannot pick {k} absent edges: only {graph.n_absent} are absent")
 
 
 def top_absent(
@@ -605,9 +612,7 @@ def top_absent(
     >>> top_absent(graph, 2, lambda rows: scores[rows]).tolist()
     [2, 3]
     """
-    n_absent = graph.n_absent
-    if not 0 <= k <= n_absent:
-        raise ValueError(f"cannot pick {k} absent edges: only {n_absent} are absent")
+    _check_absent(graph, k)
     # The k best of the blocks so far are kept. Of a further block only cells better than the worst
     # of them can enter: a tie cannot, since the ids of later blocks are larger.
     best_ids, best = np.empty(0, np.int64), np.empty(0)

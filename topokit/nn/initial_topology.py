@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from topokit.generators import randomized_twin
 from topokit.graph import LayerGraph, Topology, chain_widths
 from topokit.graph.convert import as_topology
-from topokit.rules.budget import global_lowest
+from topokit.rules.budget import check_budgets, global_lowest
 from topokit.rules.drop import lowest
 from topokit.tables import Table, choose, is_integer
 
@@ -309,8 +309,7 @@ def snip(
             f"the initial topology 'snip' needs an output unit for each class: expected labels in "
             f"0..{widths[-1] - 1}, got {y.max()}"
         )
-    if budgets not in ("network", "layer"):
-        raise ValueError(f"expected budgets to be 'network' or 'layer', got {budgets!r}")
+    check_budgets(budgets)
     if not is_integer(samples, 1):
         raise ValueError(f"expected samples of at least 1, got {samples}")
     shapes = list(zip(widths[1:], widths[:-1], strict=True))

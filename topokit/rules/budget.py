@@ -254,9 +254,20 @@ def network_or_layer(plan: Plan, budgets: str) -> Plan:
     >>> network_or_layer(per_layer, "layer") is per_layer
     True
     """
+    check_budgets(budgets)
+    return plan if budgets == "network" else per_layer
+
+
+def check_budgets(budgets: str) -> None:
+    """Raise a ValueError unless a budget is that of the network or of each layer."""
     if budgets not in ("network", "layer"):
         raise ValueError(f"expected budgets to be 'network' or 'layer', got {budgets!r}")
-    return plan if budgets == "network" else per_layer
+
+
+def _check_densities(initial: float, final: float) -> None:
+    """Raise a ValueError unless the density can fall from `initial` to `final`."""
+    if not 0 < final <= initial <= 1:
+        raise ValueError(f"expected 0 < final <= initial <= 1, got {final} and {initial}")
 
 
 def cubic_density(progress: float, *, initial: float, final: float) -> float:
@@ -283,8 +294,7 @@ def cubic_density(progress: float, *, initial: float, final: float) -> float:
     >>> [round(cubic_density(p, initial=1.0, final=0.2), 3) for p in (0, 0.5, 1)]
     [1.0, 0.3, 0.2]
     """
-    if not 0 < final <= initial <= 1:
-        raise ValueError(f"expected 0 < final <= initial <= 1, got {final} and {initial}")
+    _check_densities(initial, final)
     return final + (initial - final) * (1 - min(max(progress, 0.0), 1.0)) ** 3
 
 
@@ -327,8 +337,7 @@ def sigmoid_density(
     >>> [round(sigmoid_density(p, initial=1.0, final=0.2), 3) for p in (0, 0.25, 0.5, 1)]
     [1.0, 0.964, 0.6, 0.2]
     """
-    if not 0 < final <= initial <= 1:
-        raise ValueError(f"expected 0 < final <= initial <= 1, got {final} and {initial}")
+    _check_densities(initial, final)
     if not 0 < end <= 1:
         raise ValueError(f"expected the end of the decay in (0, 1], got {end}")
     if not steepness > 0:

@@ -173,7 +173,7 @@ def official_removal(values: ArrayLike, zeta: float) -> NDArray[np.int64]:
     if not 0 <= zeta <= 1:
         raise ValueError(f"expected zeta in [0, 1], got {zeta}")
     if np.isnan(values).any():
-        raise ValueError("expected weights without nan; did training diverge?")
+        raise ValueError(NAN)
     n = values.size
     if n == 0:
         return np.empty(0, np.int64)

@@ -33,6 +33,7 @@ __all__ = [
     "he_uniform",
     "init_named",
     "keep_regrown",
+    "zero_or_kept",
     "normal",
     "normal_rbm",
 ]
@@ -118,6 +119,24 @@ class _Kept:
 def keep_regrown(init: Init) -> Init:
     """Wrap `init` so that an edge dropped and grown again in one rewiring keeps its value."""
     return _Kept(init)
+
+
+def zero_or_kept(regrown: str) -> Init:
+    """Return the values of grown edges: 0, or with "keep" the value before of one just dropped.
+
+    Raises
+    ------
+    ValueError
+        If `regrown` is neither "zero" nor "keep".
+
+    Examples
+    --------
+    >>> zero_or_kept("zero") is zeros
+    True
+    """
+    if regrown not in ("zero", "keep"):
+        raise ValueError(f"expected regrown to be 'zero' or 'keep', got {regrown!r}")
+    return zeros if regrown == "zero" else keep_regrown(zeros)
 
 
 INITS: dict[str, Law] = {

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topokit.graph import EdgeUpdate, LayerGraph, distinct
+from topokit.graph import EdgeUpdate, LayerGraph, check_one_shape, distinct
 from topokit.rules.rewire import Memory
 
 __all__ = ["MEMORIES", "birth_signs", "decayed", "explore", "stalled"]
@@ -91,8 +91,7 @@ def explore(explored: LayerGraph | None, graph: LayerGraph) -> LayerGraph:
     """
     if explored is None:
         return graph
-    if explored.shape != graph.shape:
-        raise ValueError(f"expected graphs of one shape, got {explored.shape} and {graph.shape}")
+    check_one_shape(explored, graph)
     ids = distinct(np.concatenate([explored.edge_ids, graph.edge_ids]))
     return explored if ids.size == explored.n_edges else LayerGraph.from_edge_ids(ids, graph.shape)
 

@@ -22,8 +22,8 @@ from topokit.rules.budget import (
     network_or_layer,
     path_weights,
 )
-from topokit.rules.init import init_named, keep_regrown
-from topokit.rules.rewire import Drop, Extras, LayerView, Step, UpdateRule, zeros
+from topokit.rules.init import init_named, keep_regrown, zero_or_kept
+from topokit.rules.rewire import Drop, Extras, LayerView, Step, UpdateRule
 
 __all__ = [
     "ByGradient",
@@ -292,14 +292,8 @@ def rigl(*, regrown: str = "zero") -> UpdateRule:
     >>> rigl().needs
     ('gradient',)
     """
-    if regrown not in ("zero", "keep"):
-        raise ValueError(f"expected regrown to be 'zero' or 'keep', got {regrown!r}")
-    return UpdateRule(
-        drop.smallest_magnitude,
-        grow.gradient,
-        zeros if regrown == "zero" else keep_regrown(zeros),
-        needs=("gradient",),
-    )
+    start = zero_or_kept(regrown)
+    return UpdateRule(drop.smallest_magnitude, grow.gradient, start, needs=("gradient",))
 
 
 def gradient_magnitude(view: LayerView) -> NDArray[Any]:

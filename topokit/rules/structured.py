@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from topokit.graph import LayerGraph, distinct, top_absent
 from topokit.rules.budget import by_leaving
-from topokit.rules.drop import lowest, smallest_magnitude
-from topokit.rules.init import keep_regrown
+from topokit.rules.drop import NAN, lowest, smallest_magnitude
+from topokit.rules.init import zero_or_kept
 from topokit.rules.rewire import (
     Extras,
     Grow,
@@ -20,7 +20,6 @@ from topokit.rules.rewire import (
     Memory,
     UpdateRule,
     drop_count,
-    zeros,
 )
 from topokit.rules.stream import absent_drawn, stream_of
 from topokit.tables import is_integer, is_number, need
@@ -190,9 +189,7 @@ def srigl(*, regrown: str = "zero", gamma_sal: float | None = None) -> UpdateRul
     >>> srigl().needs
     ('gradient',)
     """
-    if regrown not in ("zero", "keep"):
-        raise ValueError(f"expected regrown to be 'zero' or 'keep', got {regrown!r}")
-    init = zeros if regrown == "zero" else keep_regrown(zeros)
+    init = zero_or_kept(regrown)
     if gamma_sal is not None:
         good = is_number(gamma_sal) and 0 < gamma_sal <= 1
         need(good, "gamma_sal", "a number above 0 and at most 1", gamma_sal)
@@ -440,7 +437,7 @@ def _smallest_blocks(view: LayerView, size: int, most: int) -> NDArray[np.int64]
     """Return positions of the edges of blocks of smallest mean magnitude, at most `most` edges."""
     magnitude = np.abs(view.values)
     if np.isnan(magnitude).any():
-        raise ValueError("expected weights without nan; did training diverge?")
+        raise ValueError(NAN)
     if not most:
         return np.empty(0, np.int64)
     own = _blocks_of(view.graph, size).of(view.graph.ids_in_groups)

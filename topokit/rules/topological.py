@@ -23,11 +23,11 @@ from topokit.rules.grow import best_positive, sample_by_score
 from topokit.rules.init import init_named
 from topokit.rules.published import SPARSE_START, UNTIL, same_as
 from topokit.rules.rewire import Drop, Grow, LayerView, Plan, UpdateRule, drop_count, per_layer
+from topokit.tables import choose
 
 __all__ = ["cht", "chts", "chtss", "l3_scores", "relative_magnitude"]
 
 _SCORES = ("CH3-L3p", "CH2-L3p", "CH3-L3n", "CH2-L3n")
-_REMOVALS = ("magnitude", "relative")
 
 
 def relative_magnitude(view: LayerView) -> NDArray[np.float64]:
@@ -224,11 +224,9 @@ def cht(
     >>> cht(soft=True).needs
     ()
     """
-    if removal not in _REMOVALS:
-        raise ValueError(f"unknown removal {removal!r}; expected one of {', '.join(_REMOVALS)}")
+    importance = choose("removal", removal, _REMOVALS)
     if soft_removal and chain_removal:
         raise ValueError("expected soft_removal or chain_removal, got both")
-    importance = _magnitude if removal == "magnitude" else relative_magnitude
     grow = _by_scores(method, soft=soft)
     if chain_removal:
         return by_leaving(_small_and_cut_off(importance), grow, init)
@@ -359,15 +357,18 @@ def _magnitude(view: LayerView) -> NDArray[Any]:
     return np.abs(view.values)
 
 
+_REMOVALS = {"magnitude": _magnitude, "relative": relative_magnitude}
+
+
 def _by_scores(method: str, *, soft: bool) -> Grow:
     """Return a function that grows the edges of best score, or draws by score."""
     l3_scores(LayerGraph.from_edge_ids([], (0, 0)), method=method)  # an unknown name is refused
-    choose = sample_by_score if soft else best_positive
+    growing = sample_by_score if soft else best_positive
 
     def grow(
         view: LayerView, occupied: LayerGraph, n: int, rng: np.random.Generator
     ) -> NDArray[np.int64]:
-        return choose(occupied, n, l3_scores(occupied, method=method), rng)
+        return growing(occupied, n, l3_scores(occupied, method=method), rng)
 
     return grow
 
@@ -404,11 +405,9 @@ def _soft_rule(
     density: Callable[[float], float] | None,
 ) -> UpdateRule:
     """Return the rule that `chts` and `chtss` share."""
-    if removal not in _REMOVALS:
-        raise ValueError(f"unknown removal {removal!r}; expected one of {', '.join(_REMOVALS)}")
+    importance = choose("removal", removal, _REMOVALS)
     if not (first >= 0 and last >= 0):
         raise ValueError(f"expected exponents of at least 0, got {first} and {last}")
-    importance = _magnitude if removal == "magnitude" else relative_magnitude
     drop = _softly(importance, first, last, density)
     return UpdateRule(drop, _by_scores(method, soft=True), init_named(init), plan=plan)
 
