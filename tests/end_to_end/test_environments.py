@@ -316,8 +316,6 @@ def test_names_in_errors_and_progress(tmp_path, capsys, name, monkeypatch):
     assert main(["list", name]) == 2
     assert main(["train", "--out", path, f"--{name}"]) == 2
     console.note(name)
-    with console.working(name):
-        pass
     assert not BAD.search(capsys.readouterr().err.replace("\x1b[?25l", ""))
 
 

@@ -9,8 +9,8 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -292,16 +292,6 @@ def print_sentences(verdicts: Iterable[Mapping[str, str]]) -> None:
     """Print the verdict on the degree distribution of each layer and side."""
     for verdict in verdicts:
         say(f"{verdict['layer']} {verdict['side']}: {verdict['sentence']}")
-
-
-@contextmanager
-def working(what: str, *, quiet: bool = False) -> Iterator[None]:
-    """Show a spinner with `what` while something runs."""
-    if quiet:
-        yield
-        return
-    with ERR.status(_cell(what)):
-        yield
 
 
 def run_summary(history: History, directory: Path) -> dict[str, Any]:
