@@ -163,18 +163,15 @@ def sparsify(
     for name, layers in candidates.items():
         chosen = []
         for layer in layers:
-            full = joined(name, layer.layer)
-            every = [joined(alias, layer.layer) for alias in aliases[name]]
-            if not any(_within(each, only) for each in every):
-                reasons[full] = "not among `only`"
-            elif any(_within(each, skip) for each in every):
-                reasons[full] = "in `skip`"
+            if why := _why_not(layer, aliases[name], only, skip):
+                reasons[joined(name, layer.layer)] = why
             else:
                 chosen.append(layer)
         if not chosen:
             continue
-        if why := why_dense(modules[name], name, shared):
-            stayed[name or type(modules[name]).__name__] = why
+        module = modules[name]
+        if why := why_dense(module, name, shared):
+            stayed[name or type(module).__name__] = why
             continue
         graphs, values = {}, {}
         for layer in chosen:
@@ -182,12 +179,7 @@ def sparsify(
             graphs[layer.layer] = graph
             if init is not None:
                 values[layer.layer] = initial_values(init, graph, rng)
-        new = _sparse(modules[name], graphs, kernel)
-        for layer_name, start in values.items():
-            inner: Any = new.get_submodule(layer_name) if layer_name else new
-            inner.values.data.copy_(start)
-        _carry_over(modules[name], new)
-        replaced[modules[name]] = new
+        replaced[module] = _replacement(module, graphs, values, kernel)
     if not replaced:
         raise ValueError(
             "expected a model with layers that can be replaced (such as torch.nn.Linear or Conv2d) "
@@ -201,6 +193,31 @@ def sparsify(
     if report is not None:
         report(made)
     return model
+
+
+def _why_not(
+    layer: DenseLayer, aliases: Iterable[str], only: Collection[str], skip: Collection[str]
+) -> str:
+    """Return why a layer is not to be replaced, given all names of its module; "" if it is."""
+    names = [joined(alias, layer.layer) for alias in aliases]
+    if not any(_within(name, only) for name in names):
+        return "not among `only`"
+    return "in `skip`" if any(_within(name, skip) for name in names) else ""
+
+
+def _replacement(
+    module: nn.Module,
+    graphs: dict[str, LayerGraph],
+    values: Mapping[str, torch.Tensor],
+    kernel: str,
+) -> nn.Module:
+    """Return the sparse module for a dense one, with new values where there are some."""
+    new = _sparse(module, graphs, kernel)
+    for name, start in values.items():
+        inner: Any = new.get_submodule(name) if name else new
+        inner.values.data.copy_(start)
+    _carry_over(module, new)
+    return new
 
 
 def _candidates(modules: Mapping[str, nn.Module]) -> dict[str, list[DenseLayer]]:
