@@ -433,15 +433,14 @@ def gather(study: Study | str | os.PathLike[str], directory: str | os.PathLike[s
 
 def _check_visible(planned: list[PlannedRun]) -> None:
     """Raise an error if runs need something registered in a notebook, which no worker has."""
-    names: dict[str, list[str]] = {"rule": [], "generator": [], "data set": [], "model": []}
-    names["measure"] = []
-    for run in planned:
-        config = run.config
-        names["rule"].append(config.rule.name)
-        names["generator"].append(config.topology.generator)
-        names["data set"].append(config.data.name)
-        names["model"].append(config.model.name)
-        names["measure"] += config.measures.at(0, 1, ())
+    configs = [run.config for run in planned]
+    names = {
+        "rule": [config.rule.name for config in configs],
+        "generator": [config.topology.generator for config in configs],
+        "data set": [config.data.name for config in configs],
+        "model": [config.model.name for config in configs],
+        "measure": [name for config in configs for name in config.measures.at(0, 1, ())],
+    }
     if here := only_here(names):
         raise ValueError(
             f"{here} of this notebook or shell cannot be seen by other processes: put it into a "
@@ -588,12 +587,12 @@ def _is_damaged(path: Path) -> bool:
 
 
 Task = tuple[str, str, str | None, tuple[str, ...], dt.datetime | None]  # arguments of `run_one`
+Tasks = Mapping[str, Task]  # by the names of runs
+Groups = Sequence[tuple[str, ...]]  # names of runs that are trained together
 Note = Callable[[str, str | None], None]  # called with a run that ended and why it failed, if so
 
 
-def _reporter(
-    tasks: Mapping[str, Task], workers: int, progress: Callable[[SweepProgress], None]
-) -> Note:
+def _reporter(tasks: Tasks, workers: int, progress: Callable[[SweepProgress], None]) -> Note:
     """Report the start to `progress`; return a function that reports each run that ends."""
     found = sum((Path(task[0]) / "DONE").is_file() for task in tasks.values())
     start, done, failed = time.monotonic(), 0, 0
@@ -614,42 +613,23 @@ def _reporter(
 
 
 def _run_all(
-    tasks: Mapping[str, Task],
-    groups: Sequence[tuple[str, ...]],
-    pool: Callable[[], AbstractContextManager[Executor]],
-    note: Note,
+    tasks: Tasks, groups: Groups, pool: Callable[[], AbstractContextManager[Executor]], note: Note
 ) -> dict[str, str]:
     """Run all unfinished tasks, with a new pool whenever one broke; return failures by name."""
+    folders = {name: Path(task[0]) for name, task in tasks.items()}
     failures: dict[str, str] = {}
-    left = {name: task for name, task in tasks.items() if not (Path(task[0]) / "DONE").is_file()}
+    left = [name for name, folder in folders.items() if not (folder / "DONE").is_file()]
     lost_at: dict[str, list[float]] = {name: [] for name in left}
     idle = 0  # pools in a row that broke before a run was started
     while left:
-        lost: dict[str, str] = {}
         now = [tuple(name for name in group if name in left) for group in groups]
-        calls = {group[0]: group for group in now if group}
         with pool() as executor:
-            asked = {
-                name: task_of([tasks[each] for each in group]) for name, group in calls.items()
-            }
-            for ended in as_completed(executor, run_some, asked):
-                for name in calls[ended.name]:
-                    if ended.broken:
-                        lost[name] = ended.error
-                        continue
-                    result = ended.result
-                    reason = result[tasks[name][0]] if isinstance(result, dict) else result
-                    reason = ended.error or reason
-                    if reason == STOPPED:
-                        continue
-                    if reason:
-                        failures[name] = reason
-                    note(name, reason)
+            lost = _run_in_pool(executor, tasks, [group for group in now if group], failures, note)
         idle = idle + 1 if len(lost) == len(left) else 0
         for name, reason in lost.items():
-            if Path(tasks[name][0]).exists():  # only started runs can kill a worker
+            if folders[name].exists():  # only started runs can kill a worker
                 idle = 0
-                at = _last_epoch(Path(tasks[name][0]))
+                at = _last_epoch(folders[name])
                 lost_at[name] = [before for before in lost_at[name] if before == at] + [at]
             if len(lost_at[name]) >= TRIES:
                 failures[name] = f"its worker died {TRIES} times: {reason}"
@@ -658,8 +638,31 @@ def _run_all(
             reason = next(iter(lost.values()))
             words = f"workers import the script that starts them; {GUARD}"
             raise ChildProcessError(f"no worker could be started: {reason} ({words})")
-        left = {name: left[name] for name in lost if len(lost_at[name]) < TRIES}
+        left = [name for name in lost if len(lost_at[name]) < TRIES]
     return failures
+
+
+def _run_in_pool(
+    executor: Executor, tasks: Tasks, groups: Groups, failures: dict[str, str], note: Note
+) -> dict[str, str]:
+    """Run groups of tasks, and add those that fail to `failures`; return those that were lost."""
+    lost: dict[str, str] = {}
+    calls = {group[0]: group for group in groups}
+    asked = {name: task_of([tasks[each] for each in group]) for name, group in calls.items()}
+    for ended in as_completed(executor, run_some, asked):
+        for name in calls[ended.name]:
+            if ended.broken:
+                lost[name] = ended.error
+                continue
+            result = ended.result
+            reason = result[tasks[name][0]] if isinstance(result, dict) else result
+            reason = ended.error or reason
+            if reason == STOPPED:
+                continue
+            if reason:
+                failures[name] = reason
+            note(name, reason)
+    return lost
 
 
 def _last_epoch(path: Path) -> float:
