@@ -41,11 +41,11 @@ FILES = {
 }  # fmt: skip
 MADE = {".lock", "environment.json", "record.jsonl"}  # one is there from the beginning
 
-# How a run directory stays trustworthy. `record.jsonl` is its spine: the first line is the identity
-# of the run (a random id, the text of its configuration, its environment, a checksum of its data),
-# and every epoch appends one line with the metrics, the measures, and the checksums of the files
-# written for that epoch. Each line has the checksum of itself and of the line before, so that no
-# line can be changed, left out or moved. Whatever is read elsewhere is compared with it:
+# How a change or a loss in a run directory is noticed. The first line of `record.jsonl` is the
+# identity of the run (a random id, the text of its configuration, its environment, a checksum of
+# its data), and every epoch appends one line with the metrics, the measures, and the checksums of
+# the files written for that epoch. Each line has the checksum of itself and of the line before, so
+# that no line can be changed, left out or moved. All other files are compared with it:
 #
 #   config.toml, environment.json   must be the texts in the identity
 #   topology/NNNNNN.npz             its checksum is in the line of its epoch
@@ -567,26 +567,23 @@ def readable_lines(content: bytes, path: Path) -> tuple[Record | None, str]:
     ValueError
         If the record is of a newer topokit.
     """
-    lines = content.split(b"\n")
-    torn, position, last, problem = bool(lines.pop()), 0, "", ""
+    *lines, rest = content.split(b"\n")
     record: Record | None = None
     epochs: list[dict[str, Any]] = []
     starts: list[int] = []
-    ends: list[tuple[str, int]] = []
+    ends = [("", 0)]  # of the lines that are right: its checksum, and the position after it
+    problem = ""
     if lines:
         _check_schema(lines[0], path)
     for i, line in enumerate(lines):
+        last, position = ends[-1]
         try:
             values = stamped(line)
             if values["kind"] == "run" and not i:
-                config, environment = values["config"], values["environment"]
-                check_kinds(values, run=str, config=str, environment=dict, data=str)
-                record = Record(SCHEMA, values["run"], config, environment, values["data"])
-                device, plugins = environment.get("device", "cpu"), environment.get("plugins", [])
-                record = replace(record, plugins=plugins, device=device)
-                record = replace(record, growth=environment.get("growth", ""))
+                record = _beginning(values)
             elif record is None or values["before"] != last or values["run"] != record.run:
-                del epochs[-1:], starts[-1:]  # which of the two lines is wrong is not known
+                # which of the two lines is wrong is not known
+                del epochs[-1:], starts[-1:], ends[-1:]
                 record = record if epochs else None
                 raise ValueError("it does not follow the line before")
             elif values["kind"] == "accepted":
@@ -601,19 +598,32 @@ def readable_lines(content: bytes, path: Path) -> tuple[Record | None, str]:
         except (ValueError, KeyError, TypeError) as error:
             problem = f"line {i + 1}: {error}"
             break
-        last = values["digest"]
-        position += len(line) + 1
-        ends.append((last, position))
+        ends.append((values["digest"], position + len(line) + 1))
     if record is None:
         return None, problem or "it is empty"
-    if problem.endswith("the line before"):
-        last, position = ends[-2]
-    found = replace(record, lines=epochs, starts=starts, last=last, size=position, torn=torn)
+    last, size = ends[-1]
+    found = replace(record, lines=epochs, starts=starts, last=last, size=size, torn=bool(rest))
     return found, problem
 
 
 CHANGES = {"config": str, "data": str, "plugins": list, "growth": str, "device": str}
 """What may change while a run is resumed, and the kind of the value."""
+
+
+def _beginning(values: Mapping[str, Any]) -> Record:
+    """Return the record of which only the first line is known."""
+    check_kinds(values, run=str, config=str, environment=dict, data=str)
+    environment = values["environment"]
+    return Record(
+        SCHEMA,
+        values["run"],
+        values["config"],
+        environment,
+        values["data"],
+        plugins=environment.get("plugins", []),
+        device=environment.get("device", "cpu"),
+        growth=environment.get("growth", ""),
+    )
 
 
 def _check_schema(line: bytes, path: Path) -> None:
