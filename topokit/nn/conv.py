@@ -265,6 +265,8 @@ class _Convolution(EdgeLayer):
             The convolution of torch with the same dimensions.
         graph : LayerGraph, optional
             By default the positions where the weight is not zero.
+        kernel : str
+            As of the class.
 
         Raises
         ------

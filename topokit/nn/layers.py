@@ -582,6 +582,8 @@ class SparseLinear(EdgeLayer):
         linear : torch.nn.Linear
         graph : LayerGraph, optional
             By default the positions where the weight is not zero.
+        kernel : str
+            As of the class.
 
         Raises
         ------
