@@ -29,14 +29,13 @@ from topokit.foreign import (
 )
 from topokit.graph import Topology
 from topokit.graph.convert import (
-    SINGLE,
     dense_graph,
     from_coordinates,
     printable_names,
     stored_entries,
     topology_of_arrays,
 )
-from topokit.graph.networks import adjacency_note
+from topokit.graph.networks import SINGLE, adjacency_note
 from topokit.tables import Table
 
 if TYPE_CHECKING:

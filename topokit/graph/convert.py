@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import functools
 import importlib
-import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
@@ -20,8 +19,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from topokit.foreign import check_units, note_matrices, printable, read_arrays, refusals
 from topokit.graph.files import write_atomic
-from topokit.graph.layergraph import LayerGraph, Topology, distinct
-from topokit.graph.networks import check_chain, warned_of_adjacency
+from topokit.graph.layergraph import LayerGraph, Topology, distinct, from_coordinates
+from topokit.graph.networks import (
+    SINGLE,
+    edge_pairs,
+    node_attributes,
+    topology_of_nodes,
+    warned_of_adjacency,
+)
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -32,13 +37,11 @@ __all__ = [
     "as_topology",
     "channel_graph",
     "dense_graph",
-    "edge_pairs",
     "from_coordinates",
     "from_dense",
     "from_networkx",
     "from_scipy",
     "load_topology",
-    "node_attributes",
     "printable_names",
     "save_topology",
     "stored_entries",
@@ -49,13 +52,13 @@ __all__ = [
     "topology_and_previous",
     "topology_of_arrays",
     "topology_of_networkx",
-    "topology_of_nodes",
     "unrolled_graph",
 ]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 FORMAT = "topokit-topology-1"
+LONGEST_NAME = 1000  # characters of the name of a layer in a file
 
 
 def from_scipy(matrix: Any) -> LayerGraph:
@@ -133,20 +136,6 @@ def stored_entries(matrix: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any
                 f"expected {name} indices in 0..{size - 1}, got {index.min()}..{index.max()}"
             )
     return coo.row, coo.col, coo.data
-
-
-def from_coordinates(rows: ArrayLike, columns: ArrayLike, shape: tuple[int, int]) -> LayerGraph:
-    """Return the layer graph with edges at (output unit, input unit); an edge may come twice.
-
-    Examples
-    --------
-    >>> from_coordinates([0, 0, 1], [2, 2, 0], (2, 3))
-    LayerGraph(3 -> 2, 2 edges)
-    """
-    ids = np.array(rows, np.int64)
-    ids *= shape[1]
-    ids += np.asarray(columns)
-    return LayerGraph.from_edge_ids(distinct(ids), shape)
 
 
 def from_dense(mask: ArrayLike) -> LayerGraph:
@@ -298,47 +287,6 @@ def to_networkx(graph_or_topology: GraphLike) -> nx.Graph:
     return result
 
 
-def node_attributes(topology: Topology) -> Iterator[dict[str, Any]]:
-    """Yield the attributes of each unit of a network, layer by layer: see `to_networkx`.
-
-    Raises
-    ------
-    ValueError
-        If the layers do not chain.
-
-    Examples
-    --------
-    >>> list(node_attributes({"a": LayerGraph.from_edge_ids([0], (1, 1))}))[1]
-    {'bipartite': 1, 'layer': 1, 'unit': 0, 'layer_name': 'a'}
-    """
-    names = ["", *topology]
-    for layer, width in enumerate(check_chain(topology)):
-        own = {"layer_name": names[layer]} if layer and list(topology) != [SINGLE] else {}
-        for unit in range(width):
-            yield {"bipartite": layer % 2, "layer": layer, "unit": unit, **own}
-
-
-def edge_pairs(topology: Topology) -> NDArray[np.int64]:
-    """Return the (n_edges, 2) ends of all edges, input unit first, units numbered by layers.
-
-    Raises
-    ------
-    ValueError
-        If the layers do not chain.
-
-    Examples
-    --------
-    >>> edge_pairs({"a": LayerGraph.from_edge_ids([1], (1, 2))}).tolist()
-    [[1, 2]]
-    """
-    starts = np.concatenate([[0], np.cumsum(check_chain(topology))])
-    pairs = [
-        np.stack([graph.indices + starts[layer], graph.rows + starts[layer + 1]], axis=1)
-        for layer, graph in enumerate(topology.values())
-    ]
-    return np.concatenate(pairs).astype(np.int64)
-
-
 def from_networkx(graph: nx.Graph) -> LayerGraph:
     """Return the layer graph of a bipartite networkx graph.
 
@@ -381,140 +329,6 @@ def topology_of_networkx(graph: nx.Graph) -> Topology:
     defaults = graph.graph.get("node_default") or {}  # of a GraphML file that networkx has read
     attributes = [{**defaults, **data} for _, data in graph.nodes(data=True)]
     return topology_of_nodes(list(graph), attributes, pairs)
-
-
-def topology_of_nodes(
-    names: Sequence[Any], attributes: Sequence[Mapping[str, Any]], edges: NDArray[np.int64]
-) -> Topology:
-    """Return the layers of a graph whose nodes say on which side, or in which layer, they are.
-
-    Parameters
-    ----------
-    names : sequence
-        Names of the nodes, for messages.
-    attributes : sequence of mapping
-        Of each node: ``bipartite``, ``type``, ``layer``, ``unit`` and ``layer_name`` are looked
-        at; see `from_networkx`. ``layer`` counts if it agrees with ``bipartite`` or stands alone.
-    edges : (n_edges, 2) int64
-        Positions of the two nodes of each edge.
-
-    Returns
-    -------
-    dict of LayerGraph
-        Named by ``layer_name``; without it ``layer``, or ``fc1``, ``fc2``, ... if there are
-        several.
-
-    Raises
-    ------
-    ValueError
-        As in `from_networkx`.
-
-    Examples
-    --------
-    >>> sides = [{"type": False}, {"type": True}]
-    >>> topology_of_nodes("ab", sides, np.array([[0, 1]]))
-    {'layer': LayerGraph(1 -> 1, 1 edges)}
-    """
-    level = _levels(names, attributes)
-    order = _numbering(level, attributes)
-    a, b = edges[:, 0], edges[:, 1]
-    a, b = np.where(level[a] <= level[b], a, b), np.where(level[a] <= level[b], b, a)
-    if (wrong := np.flatnonzero(level[b] - level[a] != 1)).size:
-        u, v = (names[int(end[wrong[0]])] for end in (a, b))
-        raise ValueError(
-            "expected edges between the two sides, or from a layer to the next, got "
-            f"{u!r} - {v!r} within one or past one"
-        )
-    widths = np.bincount(level, minlength=2)
-    found = []
-    for i, (n_in, n_out) in enumerate(itertools.pairwise(widths.tolist())):
-        mine = level[a] == i
-        found.append(from_coordinates(order[b[mine]], order[a[mine]], (n_out, n_in)))
-    labels = _layer_names(level, attributes)
-    if len(labels) != len(found):
-        labels = [SINGLE] if len(found) == 1 else [f"fc{i}" for i in range(1, len(found) + 1)]
-    return dict(zip(labels, found, strict=True))
-
-
-def _layer_names(level: NDArray[np.int64], attributes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names that the nodes of each layer but the first agree on, if they do."""
-    named: dict[int, set[Any]] = {}
-    for at, data in zip(level.tolist(), attributes, strict=True):
-        if at:
-            named.setdefault(at, set()).add(str(data.get("layer_name") or ""))
-    names = [next(iter(named[at])) for at in sorted(named) if len(named[at]) == 1]
-    good = len(names) == len(named) == len(set(names)) and all(names)
-    return names if good else []
-
-
-def _levels(names: Sequence[Any], attributes: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
-    """Return the layer of units that each node belongs to, 0 for the network's input."""
-    layer, bipartite, side = (_column(attributes, key) for key in ("layer", "bipartite", "type"))
-    if layer and None not in layer:  # of every node
-        level = np.array(layer, np.int64)
-        level -= level.min()
-        agrees = all(
-            s is None or s == i for s, i in zip(bipartite, (level % 2).tolist(), strict=True)
-        )
-        if agrees and np.unique(level).size == level.max() + 1 > 1:
-            return level
-    if all(value is None for value in bipartite) and any(value is not None for value in side):
-        bipartite = side
-    if not set(bipartite) <= {0, 1}:
-        at = next(i for i, value in enumerate(bipartite) if value not in (0, 1))
-        name, data = names[at], attributes[at]
-        has = ", ".join(map(repr, data)) or "none"
-        raise ValueError(
-            "expected the node attribute bipartite=0 (input) or 1 (output) on every node, or "
-            "igraph's boolean 'type', or numbers 'layer' without a gap; got "
-            f"{data.get('bipartite')!r} on node {name!r} (its attributes: {has})"
-        )
-    return np.array(bipartite, np.int64)
-
-
-def _column(attributes: Sequence[Mapping[str, Any]], key: str) -> list[int | None]:
-    """Return an attribute of all nodes as whole numbers; None where it is none."""
-    found = [data.get(key) for data in attributes]
-    try:
-        numbers = {value: _whole(value) for value in set(found)}
-    except TypeError:  # values that are lists or the like
-        return [_whole(value) for value in found]
-    return [numbers[value] for value in found]
-
-
-def _whole(value: Any) -> int | None:
-    """Return an attribute as a whole number; None if it is none."""
-    if isinstance(value, str):
-        words = {"true": 1, "false": 0}
-        text = value.strip().lower()
-        if text in words:
-            return words[text]
-        try:
-            value = float(text)
-        except ValueError:
-            return None
-    try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if number == value and abs(number) < 2**31 else None
-
-
-def _numbering(
-    level: NDArray[np.int64], attributes: Sequence[Mapping[str, Any]]
-) -> NDArray[np.int64]:
-    """Return each node's number among those of its layer: by `unit`, or the order of the nodes."""
-    by_level = np.argsort(level, kind="stable")
-    given = _column(attributes, "unit")
-    if given and None not in given:
-        unit = np.array(given, np.int64)
-        by_unit = np.lexsort([unit, level])
-        same = (np.diff(unit[by_unit]) == 0) & (np.diff(level[by_unit]) == 0)
-        by_level = by_level if same.any() else by_unit
-    starts = np.searchsorted(level[by_level], np.arange(level.max(initial=0) + 1))
-    order = np.empty(level.size, np.int64)
-    order[by_level] = np.arange(level.size) - starts[level[by_level]]
-    return order
 
 
 def suffix_of(path: str | os.PathLike[str]) -> str:
@@ -665,9 +479,6 @@ def printable_names(topology: Topology) -> Topology:
     return found
 
 
-LONGEST_NAME = 1000
-
-
 class Run(Protocol):
     """A recorded run: `topokit.History` or `topokit.Recording`."""
 
@@ -700,9 +511,6 @@ if TYPE_CHECKING:
     )
 else:
     GraphLike = Any
-
-SINGLE = "layer"
-"""The name given to a layer that comes without one."""
 
 
 def as_topology(source: GraphLike) -> Topology:

@@ -13,17 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from topokit.graph.convert import (
-    GraphLike,
-    as_graph,
-    as_topology,
+from topokit.graph.convert import GraphLike, as_graph, as_topology
+from topokit.graph.layergraph import LayerGraph, Topology, from_coordinates
+from topokit.graph.networks import (
+    check_chain,
     edge_pairs,
-    from_coordinates,
     node_attributes,
     topology_of_nodes,
 )
-from topokit.graph.layergraph import LayerGraph, Topology
-from topokit.graph.networks import check_chain
 
 __all__ = [
     "from_edge_index",

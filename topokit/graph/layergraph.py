@@ -21,6 +21,7 @@ __all__ = [
     "check_one_shape",
     "check_per_edge",
     "distinct",
+    "from_coordinates",
     "pick_absent",
     "integers",
     "positions_in",
@@ -692,6 +693,20 @@ def distinct(ids: NDArray[np.int64]) -> NDArray[np.int64]:
     """
     ids = sorted_ids(ids)
     return ids[np.concatenate([[True], ids[1:] != ids[:-1]])] if ids.size else ids
+
+
+def from_coordinates(rows: ArrayLike, columns: ArrayLike, shape: tuple[int, int]) -> LayerGraph:
+    """Return the layer graph with edges at (output unit, input unit); an edge may come twice.
+
+    Examples
+    --------
+    >>> from_coordinates([0, 0, 1], [2, 2, 0], (2, 3))
+    LayerGraph(3 -> 2, 2 edges)
+    """
+    ids = np.array(rows, np.int64)
+    ids *= shape[1]
+    ids += np.asarray(columns)
+    return LayerGraph.from_edge_ids(distinct(ids), shape)
 
 
 def positions_in(ordered: NDArray[Any], ids: NDArray[Any]) -> NDArray[np.int64]:

@@ -1,17 +1,18 @@
-"""Networks of layer graphs: chains of layers, tables of them, matrices that hold both sides."""
+"""Networks of layer graphs: tables, chains of layers, nodes with edges, adjacency matrices."""
 
 from __future__ import annotations
 
 import itertools
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from topokit.foreign import ReadingNote
-from topokit.graph.layergraph import LayerGraph
+from topokit.graph.layergraph import LayerGraph, Topology, from_coordinates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,13 +20,20 @@ if TYPE_CHECKING:
     from topokit.graph.convert import GraphLike
 
 __all__ = [
+    "SINGLE",
     "adjacency_note",
     "chain_widths",
     "check_chain",
     "describe",
+    "edge_pairs",
+    "node_attributes",
     "side_by_side",
+    "topology_of_nodes",
     "warned_of_adjacency",
 ]
+
+SINGLE = "layer"
+"""The name given to a layer that comes without one."""
 
 
 def describe(source: GraphLike) -> pd.DataFrame:
@@ -205,3 +213,182 @@ def warned_of_adjacency(graph: LayerGraph) -> LayerGraph:
     if note := adjacency_note(graph):
         warnings.warn(note, ReadingNote, stacklevel=3)
     return graph
+
+
+# --- networks as nodes and edges -----------------------------------------------------------------
+
+
+def node_attributes(topology: Topology) -> Iterator[dict[str, Any]]:
+    """Yield the attributes of each unit of a network, layer by layer: see `topokit.to_networkx`.
+
+    Raises
+    ------
+    ValueError
+        If the layers do not chain.
+
+    Examples
+    --------
+    >>> list(node_attributes({"a": LayerGraph.from_edge_ids([0], (1, 1))}))[1]
+    {'bipartite': 1, 'layer': 1, 'unit': 0, 'layer_name': 'a'}
+    """
+    names = ["", *topology]
+    for layer, width in enumerate(check_chain(topology)):
+        own = {"layer_name": names[layer]} if layer and list(topology) != [SINGLE] else {}
+        for unit in range(width):
+            yield {"bipartite": layer % 2, "layer": layer, "unit": unit, **own}
+
+
+def edge_pairs(topology: Topology) -> NDArray[np.int64]:
+    """Return the (n_edges, 2) ends of all edges, input unit first, units numbered by layers.
+
+    Raises
+    ------
+    ValueError
+        If the layers do not chain.
+
+    Examples
+    --------
+    >>> edge_pairs({"a": LayerGraph.from_edge_ids([1], (1, 2))}).tolist()
+    [[1, 2]]
+    """
+    starts = np.concatenate([[0], np.cumsum(check_chain(topology))])
+    pairs = [
+        np.stack([graph.indices + starts[layer], graph.rows + starts[layer + 1]], axis=1)
+        for layer, graph in enumerate(topology.values())
+    ]
+    return np.concatenate(pairs).astype(np.int64)
+
+
+def topology_of_nodes(
+    names: Sequence[Any], attributes: Sequence[Mapping[str, Any]], edges: NDArray[np.int64]
+) -> Topology:
+    """Return the layers of a graph whose nodes say on which side, or in which layer, they are.
+
+    Parameters
+    ----------
+    names : sequence
+        Names of the nodes, for messages.
+    attributes : sequence of mapping
+        Of each node: ``bipartite``, ``type``, ``layer``, ``unit`` and ``layer_name`` are looked
+        at; see `topokit.from_networkx`. ``layer`` counts if it agrees with ``bipartite`` or stands
+        alone.
+    edges : (n_edges, 2) int64
+        Positions of the two nodes of each edge.
+
+    Returns
+    -------
+    dict of LayerGraph
+        Named by ``layer_name``; without it ``layer``, or ``fc1``, ``fc2``, ... if there are
+        several.
+
+    Raises
+    ------
+    ValueError
+        As in `topokit.from_networkx`.
+
+    Examples
+    --------
+    >>> sides = [{"type": False}, {"type": True}]
+    >>> topology_of_nodes("ab", sides, np.array([[0, 1]]))
+    {'layer': LayerGraph(1 -> 1, 1 edges)}
+    """
+    level = _levels(names, attributes)
+    order = _numbering(level, attributes)
+    a, b = edges[:, 0], edges[:, 1]
+    a, b = np.where(level[a] <= level[b], a, b), np.where(level[a] <= level[b], b, a)
+    if (wrong := np.flatnonzero(level[b] - level[a] != 1)).size:
+        u, v = (names[int(end[wrong[0]])] for end in (a, b))
+        raise ValueError(
+            "expected edges between the two sides, or from a layer to the next, got "
+            f"{u!r} - {v!r} within one or past one"
+        )
+    widths = np.bincount(level, minlength=2)
+    found = []
+    for i, (n_in, n_out) in enumerate(itertools.pairwise(widths.tolist())):
+        mine = level[a] == i
+        found.append(from_coordinates(order[b[mine]], order[a[mine]], (n_out, n_in)))
+    labels = _layer_names(level, attributes)
+    if len(labels) != len(found):
+        labels = [SINGLE] if len(found) == 1 else [f"fc{i}" for i in range(1, len(found) + 1)]
+    return dict(zip(labels, found, strict=True))
+
+
+def _layer_names(level: NDArray[np.int64], attributes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names that the nodes of each layer but the first agree on, if they do."""
+    named: dict[int, set[Any]] = {}
+    for at, data in zip(level.tolist(), attributes, strict=True):
+        if at:
+            named.setdefault(at, set()).add(str(data.get("layer_name") or ""))
+    names = [next(iter(named[at])) for at in sorted(named) if len(named[at]) == 1]
+    good = len(names) == len(named) == len(set(names)) and all(names)
+    return names if good else []
+
+
+def _levels(names: Sequence[Any], attributes: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
+    """Return the layer of units that each node belongs to, 0 for the network's input."""
+    layer, bipartite, side = (_column(attributes, key) for key in ("layer", "bipartite", "type"))
+    if layer and None not in layer:  # of every node
+        level = np.array(layer, np.int64)
+        level -= level.min()
+        agrees = all(
+            s is None or s == i for s, i in zip(bipartite, (level % 2).tolist(), strict=True)
+        )
+        if agrees and np.unique(level).size == level.max() + 1 > 1:
+            return level
+    if all(value is None for value in bipartite) and any(value is not None for value in side):
+        bipartite = side
+    if not set(bipartite) <= {0, 1}:
+        at = next(i for i, value in enumerate(bipartite) if value not in (0, 1))
+        name, data = names[at], attributes[at]
+        has = ", ".join(map(repr, data)) or "none"
+        raise ValueError(
+            "expected the node attribute bipartite=0 (input) or 1 (output) on every node, or "
+            "igraph's boolean 'type', or numbers 'layer' without a gap; got "
+            f"{data.get('bipartite')!r} on node {name!r} (its attributes: {has})"
+        )
+    return np.array(bipartite, np.int64)
+
+
+def _column(attributes: Sequence[Mapping[str, Any]], key: str) -> list[int | None]:
+    """Return an attribute of all nodes as whole numbers; None where it is none."""
+    found = [data.get(key) for data in attributes]
+    try:
+        numbers = {value: _whole(value) for value in set(found)}
+    except TypeError:  # values that are lists or the like
+        return [_whole(value) for value in found]
+    return [numbers[value] for value in found]
+
+
+def _whole(value: Any) -> int | None:
+    """Return an attribute as a whole number; None if it is none."""
+    if isinstance(value, str):
+        words = {"true": 1, "false": 0}
+        text = value.strip().lower()
+        if text in words:
+            return words[text]
+        try:
+            value = float(text)
+        except ValueError:
+            return None
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if number == value and abs(number) < 2**31 else None
+
+
+def _numbering(
+    level: NDArray[np.int64], attributes: Sequence[Mapping[str, Any]]
+) -> NDArray[np.int64]:
+    """Return each node's number among those of its layer: by `unit`, or the order of the nodes."""
+    by_level = np.argsort(level, kind="stable")
+    given = _column(attributes, "unit")
+    if given and None not in given:
+        unit = np.array(given, np.int64)
+        by_unit = np.lexsort([unit, level])
+        same = (np.diff(unit[by_unit]) == 0) & (np.diff(level[by_unit]) == 0)
+        by_level = by_level if same.any() else by_unit
+    starts = np.searchsorted(level[by_level], np.arange(level.max(initial=0) + 1))
+    order = np.empty(level.size, np.int64)
+    order[by_level] = np.arange(level.size) - starts[level[by_level]]
+    return order

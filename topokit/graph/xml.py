@@ -12,10 +12,14 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 
 from topokit.foreign import open_regular, printable
-from topokit.graph.convert import edge_pairs, node_attributes, topology_of_nodes
 from topokit.graph.files import write_atomic
 from topokit.graph.layergraph import Topology
-from topokit.graph.networks import check_chain
+from topokit.graph.networks import (
+    check_chain,
+    edge_pairs,
+    node_attributes,
+    topology_of_nodes,
+)
 
 __all__ = ["read_gexf", "read_graphml", "write_xml"]
 
