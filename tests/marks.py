@@ -1,9 +1,20 @@
-"""Marks of single parameters of a test."""
+"""Marks of single parameters of a test, and a program that some tests need."""
 
+import shutil
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+
+BROWSER = next(
+    (
+        path
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (path := shutil.which(name))
+    ),
+    None,
+)
+"""The Chromium of this machine, None without one."""
 
 
 def fast_where(keep: Callable[..., bool], values: Iterable[Any]) -> list[Any]:

@@ -6,7 +6,6 @@ Skipped where the site has not been built; ``make test`` builds it first.
 import html
 import json
 import re
-import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -16,17 +15,10 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import topokit as tk
+from tests.marks import BROWSER
 
 ROOT = Path(tk.__file__).parent.parent
 SITE = ROOT / "docs/_build/html"
-BROWSER = next(
-    (
-        path
-        for name in ("chromium", "chromium-browser", "google-chrome")
-        if (path := shutil.which(name))
-    ),
-    None,
-)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (SITE / "index.html").is_file(), reason="no site: make docs builds it"),

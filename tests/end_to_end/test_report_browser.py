@@ -2,25 +2,17 @@
 
 import json
 import re
-import shutil
 import subprocess
 
 import numpy as np
 import pytest
 
 from tests.contract.test_plots import make_run
+from tests.marks import BROWSER
 from topokit.generators import erdos_renyi
 from topokit.plots import report
 from topokit.plots.report import write_report
 
-BROWSER = next(
-    (
-        path
-        for name in ("chromium", "chromium-browser", "google-chrome")
-        if (path := shutil.which(name))
-    ),
-    None,
-)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(BROWSER is None, reason="no Chromium here to open the page in"),
