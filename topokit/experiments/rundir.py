@@ -614,16 +614,9 @@ def _beginning(values: Mapping[str, Any]) -> Record:
     """Return the record of which only the first line is known."""
     check_kinds(values, run=str, config=str, environment=dict, data=str)
     environment = values["environment"]
-    return Record(
-        SCHEMA,
-        values["run"],
-        values["config"],
-        environment,
-        values["data"],
-        plugins=environment.get("plugins", []),
-        device=environment.get("device", "cpu"),
-        growth=environment.get("growth", ""),
-    )
+    record = Record(SCHEMA, values["run"], values["config"], environment, values["data"])
+    usual = {"plugins": [], "device": "cpu", "growth": ""}
+    return replace(record, **{key: environment.get(key, value) for key, value in usual.items()})
 
 
 def _check_schema(line: bytes, path: Path) -> None:
