@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.ticker import LogLocator
 from rows import HERE, finished, merged, write
 from scipy.stats import spearmanr
 
@@ -42,6 +43,7 @@ ARMS = {
 }
 ORDER = {"most": (":", "most edges first"), "random": ("--", "random order"),
          "fewest": ("-", "fewest edges first"), "least": ("-.", "least sent first")}  # fmt: skip
+CLOSE = 2e-4  # two images, since sums may be in another order
 LOSS = 0.005  # of accuracy, with which a network still counts as whole
 
 
@@ -62,7 +64,7 @@ def rows_of(path, data_dir):
     fan_in, fan_out = last["fc1"].fan_in, last["fc2"].fan_out
     whole = accuracy(np.ones(len(fan_in), np.float32))
     recorded = float(history["test_accuracy"].iloc[-1])
-    if abs(whole - recorded) > 2e-4:  # two images: sums in another order
+    if abs(whole - recorded) > CLOSE:
         raise SystemExit(f"{path}: accuracy {whole}, recorded {recorded}")
     silent, rich = (hidden <= 0).all(0).numpy(), fan_in > RICH
     row = {
@@ -139,11 +141,17 @@ def draw(runs, removed):
         for silent, label in ((0, "active for some image"), (1, "silent")):
             part = units[units["silent"] == silent]
             look = {"mfc": "none" if silent else COLOURS[1], "alpha": 0.6, "ms": 3.5, "ls": ""}
-            axes[0].plot(part["fan_in"], part["fan_out"] + 1, "o", color=COLOURS[1], **look)
+            axes[0].plot(
+                part["fan_in"], part["fan_out"].clip(lower=0.5), "o", color=COLOURS[1], **look
+            )
             axes[0].lines[-1].set_label(f"{label} ({len(part)})")
         arm, seed = DRAWN
         axes[0].set(xscale="log", yscale="log", xlabel="edges received (fan-in in fc1)")
-        axes[0].set(ylabel="edges sent + 1 (fan-out in fc2)")
+        axes[0].set(ylabel="edges sent (fan-out in fc2)")
+        for axis in (axes[0].xaxis, axes[0].yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:.0f}")
+            axis.set_minor_formatter("")
         axes[0].set_title(f"Units, {ARMS[arm][0]}, seed {seed}")
         axes[0].legend()
         for ax, arms, title in (
@@ -152,7 +160,8 @@ def draw(runs, removed):
         ):
             for arm in arms:
                 _curves(ax, removed[removed["arm"] == arm], runs[runs["arm"] == arm], arm)
-            ax.set(title=title, xlabel="share of units of layer 1 removed", ylim=(0, 1.02))
+            ax.set(title=title, ylim=(0, 1.02))
+            ax.set_xlabel("share of units of the first hidden layer removed")
         axes[1].set_ylabel("accuracy on the test images")
         lines = [page.axes[1].plot([], [], color="#444444", ls=ls)[0] for ls, _ in ORDER.values()]
         shown = [arm for arm in ARMS if arm in set(runs["arm"])]
@@ -174,7 +183,7 @@ def _curves(ax, removed, runs, arm):
         if len(own):
             ax.plot(x, mean, ls=dash, color=ARMS[arm][1])
         if len(runs) > 2:
-            ends = [[each.low for each in found], [each.high for each in found]]
+            ends = np.clip([[each.low for each in found], [each.high for each in found]], 0, 1)
             ax.fill_between(SHARES, *ends, color=ARMS[arm][1], alpha=0.15, lw=0)
 
 
