@@ -158,7 +158,9 @@ def draw(table):
                 ax.set_ylabel(outcomes[outcome])
             if outcome == "nats":  # intervals of the dense machine are of two seeds in places
                 sparse = table[(table["data"] == data) & (table["arm"] != "dense")]
-                ax.set_ylim(sparse["nats_low"].min() - 2, sparse["nats_high"].max() + 2)
+                low, high = sparse["nats_low"].min(), sparse["nats_high"].max()
+                if np.isfinite([low, high]).all():
+                    ax.set_ylim(low - 2, high + 2)
         n = table["n"].max()
         words = (
             f"means of {n} seed{'s' if n > 1 else ''} (likelihood: where usable), 95 % intervals"

@@ -156,7 +156,7 @@ def train(case, rank=0, size=1, *, until=STEPS, state=None, start=0):
         "memory": {
             entry: [np.asarray(a) for a in engine.memory[entry].values()]
             for entry in engine.memory
-            if entry not in ("accuracies", "batches")
+            if entry not in ("accuracies", "batches", "trained")
         },
         "accuracies": engine.memory["accuracies"],
         "updates": engine.updates,

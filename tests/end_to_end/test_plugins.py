@@ -156,7 +156,7 @@ def test_a_plugin_works_in_every_command(stopped, tmp_path, capsys):
     assert topokit("analyze", "whole", *plugin, "--measures", "edges_squared", "--json") == 0
     found = {row["measure"] for row in json.loads(capsys.readouterr().out)["measures"]}
     assert found == {"edges_squared"}
-    assert topokit("compare", "whole", "run", *plugin, "--measures", "fc1/edges_squared") == 0
+    assert topokit("compare", "whole", *plugin, "--measures", "fc1/edges_squared") == 0
     assert "edges_squared" in capsys.readouterr().out
 
 

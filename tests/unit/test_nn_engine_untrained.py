@@ -62,7 +62,7 @@ def every_second(model, seed):
     return loss_of(model, "ab"[seed % 2], seed)
 
 
-WAYS = [not_called, detached, without_gradients, of_weight_zero]
+WAYS = [not_called, detached, without_gradients]
 
 
 def attached(rule="set", every=2, make=torch.optim.AdamW, **options):
@@ -93,19 +93,29 @@ def test_a_layer_that_is_not_trained_keeps_its_graph_and_is_named_once(way, rule
     assert not same_edges(before["a"], model.a.graph)
 
 
-@pytest.mark.parametrize("to_none", [True, False])
-def test_a_layer_used_in_some_intervals_is_rewired_after_these(to_none):
+@pytest.mark.filterwarnings("error")
+def test_gradients_of_zeros_count_as_the_optimizer_steps_with_them():
+    model, optimizer, engine = attached()
+    before = model.b.values.detach().clone()
+    train(model, optimizer, of_weight_zero, 2)
+    assert set(engine.last) == {"body", "a", "b"}
+    assert not torch.equal(before, model.b.values)
+    train(model, optimizer, not_called, 2, to_none=False)
+    assert set(engine.last) == {"body", "a", "b"}
+
+
+def test_a_layer_used_in_some_intervals_is_rewired_after_these():
     model, optimizer, engine = attached(make=torch.optim.SGD)
-    train(model, optimizer, both, 2, to_none=to_none)
+    train(model, optimizer, both, 2)
     assert set(engine.last) == {"body", "a", "b"}
     with pytest.warns(UserWarning, match=WORDS.format("b")):
-        train(model, optimizer, not_called, 2, to_none=to_none)
+        train(model, optimizer, not_called, 2)
     assert set(engine.last) == {"body", "a"}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        train(model, optimizer, both, 2, to_none=to_none)
+        train(model, optimizer, both, 2)
         assert set(engine.last) == {"body", "a", "b"}
-        train(model, optimizer, not_called, 2, to_none=to_none)  # named before
+        train(model, optimizer, not_called, 2)  # named before
     assert set(engine.last) == {"body", "a"}
 
 

@@ -70,8 +70,8 @@ GONE = (
 
 UNTRAINED = (
     "layers {} got no gradient in any step since the last rewiring, and keep their graph; expected "
-    "a loss that depends on them (look for detach(), torch.no_grad(), a loss term of weight 0, and "
-    "layers that are not called), or their names in skip"
+    "a loss that depends on them (look for detach(), torch.no_grad() and layers that are not "
+    "called), or their names in skip"
 )
 
 _ATTACHMENTS: list[_Attachment] = []
@@ -314,8 +314,8 @@ class Attached:
         frozen = {n for n, layer in self._layers.items() if not layer.values.requires_grad}
         return {*self.options.skip, *frozen}
 
-    # Which layers are trained: gradients are looked at until one is not zero, so for most layers
-    # once between two rewirings.
+    # Which layers are trained: those that have a gradient at a step, be it of zeros, by which
+    # optimizers step as well; to look at its numbers would wait for a device.
 
     def _note_gradients(self, names: list[str]) -> None:
         """Note which of some layers the step that is being made trains."""
@@ -325,7 +325,7 @@ class Attached:
         self._ever = set() if self._ever is None else self._ever
         values = {name: self._layers[name].values for name in names if name not in trained}
         self._versions = {name: v._version for name, v in values.items() if v.grad is None}
-        trained += [name for name, v in values.items() if v.grad is not None and v.grad.any()]
+        trained += [name for name, v in values.items() if v.grad is not None]
         self._ever.update(trained)
 
     def _note_changes(self) -> None:

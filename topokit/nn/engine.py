@@ -707,11 +707,12 @@ def attach(
     gradient scaler skips. Gradients are those the optimizer steps with: without the scaler's
     factor, and clipped if they are clipped by norm. A layer that took no part in the step keeps its
     graph under a rule that looks at a batch. Under all rules a layer that got no gradient in any
-    step since the last rewiring (not called, behind ``detach()``, in a loss term of weight 0) keeps
-    it, and a warning names the layer, once: which of its edges are small would tell nothing of
-    their use. It counts as trained if its optimizer changes it without a gradient, or the rule
-    itself does (``deep_r``). Activations are those after the activation function, and for the last
-    layer the softmax of class scores: see `topokit.nn.captures.Activations`.
+    step since the last rewiring (not called, behind ``detach()``) keeps it, and a warning names
+    the layer, once: which of its edges are small would tell nothing of their use. It counts as
+    trained by a gradient of zeros, with which optimizers step, too, and if its optimizer changes it
+    without a gradient, or the rule itself does (``deep_r``). Activations are those after the
+    activation function, and for the last layer the softmax of class scores: see
+    `topokit.nn.captures.Activations`.
 
     Optimizer state follows the edges: see `topokit.nn.optimizer_state`. That of LBFGS starts anew
     at each rewiring. Of optimizers that hold others (SAM, Lookahead) all states follow; attached is
