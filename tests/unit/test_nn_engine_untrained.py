@@ -100,8 +100,6 @@ def test_gradients_of_zeros_count_as_the_optimizer_steps_with_them():
     train(model, optimizer, of_weight_zero, 2)
     assert set(engine.last) == {"body", "a", "b"}
     assert not torch.equal(before, model.b.values)
-    train(model, optimizer, not_called, 2, to_none=False)
-    assert set(engine.last) == {"body", "a", "b"}
 
 
 def test_a_layer_used_in_some_intervals_is_rewired_after_these():
