@@ -370,6 +370,8 @@ def main():
         write(f"{options.study}_settled", settled_table(tables[0]))
     if len(so_far := so_far_table(*tables[:3])):
         write(f"{options.study}_so_far", so_far)
+    else:
+        (HERE / f"{options.study}_so_far.csv").unlink(missing_ok=True)
     for data in tables[0]["data"].unique():
         draw(options.study + ("" if data == "mnist" else f"_{data}"), *tables[:3], data=data)
     draw_answer(options.study, tables[0], *tables[2:])

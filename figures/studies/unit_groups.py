@@ -1,10 +1,11 @@
 """Tables and the figure of ``unit_groups``: what the two groups of units under SET are.
 
-    topokit sweep full_size --data-dir DIR --out SWEEP --only '*mnist-seed[012]'
+    topokit sweep full_size --data-dir DIR --out SWEEP --only 'static-name=mnist-*' ...
     python figures/studies/unit_groups.py --data-dir DIR SWEEP...
     python figures/studies/unit_groups.py
 
-The first form adds the finished runs of ``full_size`` on MNIST to the rows of single runs in
+The first form adds the finished runs of ``full_size`` on MNIST (conditions static, per-step-only,
+coupled-0, per-step-0) to the rows of single runs in
 ``unit_groups_runs.csv`` and ``unit_groups_removed.csv`` (accuracy after removing units of the first
 hidden layer), and keeps the units of one run for the figure (``unit_groups_units.csv``); both make
 ``unit_groups.csv`` (means over seeds with 95 % intervals, Student's t) and the figure. What is
