@@ -240,4 +240,7 @@ fig.legend(*axes[1].get_legend_handles_labels(), loc="outside lower right", ncol
 # With the 1,000 units a layer of the publication (three seeds) the first layer ends likewise, at 120 [104, 139]
 # and 147 [137, 158], and no verdict is *power law* either. But in each of the six runs degrees of other layers
 # end *heavy-tailed*, ten times in all, with exponents between 2 and 3, and in nine of the ten only the bootstrap
-# tells them from a power law.
+# tells them from a power law. Rewiring at the larger decay is worth 1.7 points [1.5, 1.9] there.
+#
+# The two groups of units do different work: 85 % of the units of its first layer, those with fewest edges, can be
+# removed from the trained network at a loss of less than half a point of accuracy (six runs, exploratory).
