@@ -17,12 +17,13 @@ from typing import Any
 
 from topokit.experiments.config import WITHOUT_BUDGET, RunConfig, load_recipe
 from topokit.experiments.rundir import RunDirectory
+from topokit.foreign import first_few
 from topokit.graph.files import is_temporary
 from topokit.tables import Table, choose, hint, listed
 from topokit.toml import flattened, read_toml, to_toml
 
 __all__ = [
-    "STUDIES", "PlannedRun", "Study", "check_folder", "check_name", "first_names", "in_order",
+    "STUDIES", "PlannedRun", "Study", "check_folder", "check_name", "in_order",
     "load_study", "same_run", "study_from",
 ]  # fmt: skip
 
@@ -393,10 +394,10 @@ def in_order(root: Path, found: Sequence[Path]) -> list[Path]:
     names = {path.name for path in found}
     if missing := [name for name in planned if name not in names]:
         words = "%d of %d runs of the sweep %s have finished; left out: %s"
-        _log.warning(words, len(planned) - len(missing), len(planned), root, first_names(missing))
+        _log.warning(words, len(planned) - len(missing), len(planned), root, first_few(missing, 3))
     if others:
         words = "the sweep %s holds runs that differ from its study.toml: %s"
-        _log.warning(words, root, first_names(sorted(others)))
+        _log.warning(words, root, first_few(sorted(others), 3))
     order = {name: i for i, name in enumerate(planned)}
     return sorted(found, key=lambda run: (order.get(run.name, len(order)), run.name))
 
@@ -444,7 +445,7 @@ def check_folder(root: Path, name: str) -> None:
     if others:
         raise ValueError(
             f"expected a new folder or that of a sweep, {root} holds other files "
-            f"({first_names(others)}); choose another --out"
+            f"({first_few(others, 3)}); choose another --out"
         )
 
 
@@ -465,11 +466,6 @@ def _name_in(path: Path) -> str | None:
     except (FileNotFoundError, ValueError, KeyError, TypeError):  # a sweep writes it again
         return None
     return str(found)
-
-
-def first_names(names: Sequence[str]) -> str:
-    """Return the first three names, for messages."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _only(values: Mapping[str, Any], cases: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -34,12 +34,12 @@ from topokit.experiments.study import (
     Study,
     check_folder,
     check_name,
-    first_names,
     in_order,
     load_study,
     same_run,
 )
 from topokit.experiments.worker import DAMAGED, STOPPED, is_run, remedy, run_some, task_of
+from topokit.foreign import first_few
 from topokit.graph.checksums import read_file
 from topokit.graph.files import check_writable, locked, write_atomic
 from topokit.plugins import for_workers, load_plugins, only_here
@@ -479,7 +479,7 @@ def _chosen(planned: list[PlannedRun], only: Sequence[str]) -> list[PlannedRun]:
     for pattern in only:
         matching = {run.name: run for run in planned if fnmatchcase(run.name, pattern)}
         if not matching:
-            names = first_names([run.name for run in planned])
+            names = first_few([run.name for run in planned], 3)
             raise ValueError(
                 f"only: expected a pattern of the names of runs ({names}), got {pattern!r}"
             )
@@ -501,10 +501,10 @@ def _groups(planned: list[PlannedRun], most: int) -> list[tuple[str, ...]]:
 
     groups, alone = grouped({run.name: run.config for run in planned}, most)
     if all(len(group) == 1 for group in groups):
-        reasons = "; ".join(f"{first_names(names)}: {why}" for why, names in alone.items())
+        reasons = "; ".join(f"{first_few(names, 3)}: {why}" for why, names in alone.items())
         raise ValueError(f"together: expected runs that can be trained together ({reasons})")
     for why, names in alone.items():
-        _log.info("trained one by one: %s (%s)", first_names(names), why)
+        _log.info("trained one by one: %s (%s)", first_few(names, 3), why)
     return groups
 
 
