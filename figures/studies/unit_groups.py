@@ -4,12 +4,14 @@
     python figures/studies/unit_groups.py --data-dir DIR SWEEP...
     python figures/studies/unit_groups.py
 
-The first form adds the finished runs of ``full_size`` on MNIST (conditions static, per-step-only,
-coupled-0, per-step-0) to the rows of single runs in
-``unit_groups_runs.csv`` and ``unit_groups_removed.csv`` (accuracy after removing units of the first
-hidden layer), and keeps the units of one run for the figure (``unit_groups_units.csv``); both make
-``unit_groups.csv`` (means over seeds with 95 % intervals, Student's t) and the figure. What is
-computed, and that it is exploratory, is in PLAN.md. About a minute a run.
+The first form adds the finished runs of ``full_size`` (conditions static, per-step-only,
+coupled-0, per-step-0) to the rows of single runs in ``unit_groups_runs.csv`` and
+``unit_groups_removed.csv`` (accuracy after removing units of the first hidden layer), and keeps the
+units of one run of each data set for the figures (``unit_groups_units.csv``); both make
+``unit_groups.csv`` (means over seeds with 95 % intervals, Student's t), ``unit_groups_pairs.csv``
+(K1 to K3 of PLAN.md) and the figures ``unit_groups.png`` (MNIST) and
+``unit_groups_fashion_mnist.png``. What is computed, and what of it is exploratory, is in PLAN.md.
+About a minute a run.
 """
 
 import argparse
@@ -24,18 +26,18 @@ from scipy.stats import spearmanr
 
 from topokit import data_of, model_of
 from topokit.experiments.record import History
-from topokit.experiments.statistics import mean_interval
+from topokit.experiments.statistics import adjusted, mean_interval, paired
 from topokit.experiments.study import load_study
 from topokit.plots.style import COLOURS, save
 from topokit.plots.style import figure as styled
 
 NAME, STUDY = "unit_groups", "full_size"
-KEYS = ["arm", "seed"]
+KEYS = ["arm", "data", "seed"]
 RICH = 100  # a unit with more edges received is rich
 SHARES = np.arange(5, 100, 5) / 100  # of the units of the first hidden layer that are removed
 ORDERS = 5  # random orders
 BEFORE = (100, 316)  # epochs of which the rich units are compared with those of the last
-DRAWN = ("per-step-0", 0)  # the run whose units are drawn
+DRAWN = ("per-step-0", 0)  # the run of each data set whose units are drawn
 ARMS = {
     "per-step-0": ("SET, decay per step", COLOURS[1]),
     "coupled-0": ("SET, coupled decay", COLOURS[0]),
@@ -44,6 +46,14 @@ ARMS = {
 }
 ORDER = {"most": (":", "most edges first"), "random": ("--", "random order"),
          "fewest": ("-", "fewest edges first"), "least": ("-.", "least sent first")}  # fmt: skip
+PAIRS = (  # hypothesis, quantity, condition, and the other condition or quantity, or none
+    ("K1", "E_fewest", "per-step-0", "E_random"),
+    ("K1", "E_fewest", "coupled-0", "E_random"),
+    ("K2", "E_gain", "per-step-0", "per-step-only"),
+    ("K2", "E_gain", "coupled-0", "static"),
+    ("K3", "rho", "per-step-0", None),
+    ("K3", "rho", "coupled-0", None),
+)
 CLOSE = 2e-4  # two images, since sums may be in another order
 LOSS = 0.005  # of accuracy, with which a network still counts as whole
 
@@ -102,39 +112,72 @@ def rows_of(path, data_dir):
 
 
 def collected(sweeps, data_dir):
-    """Return the rows of runs and of removals, also of runs in the folders of sweeps."""
-    rows, removals = [], []
+    """Return the rows of runs, of removals and of units, also of runs in the folders of sweeps."""
+    rows, removals, drawn = [], [], []
     for run, path in finished(load_study(STUDY), sweeps):
-        if run.config.data.name != "mnist" or run.arm not in ARMS:
+        if run.arm not in ARMS:
             continue
         row, removed, units = rows_of(path, data_dir)
-        name = {"arm": run.arm, "seed": run.config.seed, "done": run.config.epochs}
+        name = {"arm": run.arm, "data": run.config.data.name, "seed": run.config.seed}
+        name |= {"done": run.config.epochs}
         print(f"{run.name}: {row}", flush=True)
         rows.append(name | row)
         removals.append(removed.assign(**name))
         if (run.arm, run.config.seed) == DRAWN:
-            units.to_csv(HERE / f"{NAME}_units.csv", index=False)
-    tables = pd.DataFrame(rows), pd.concat(removals) if removals else pd.DataFrame()
-    names = (f"{NAME}_runs", f"{NAME}_removed")
-    return [merged(HERE / f"{n}.csv", t, KEYS) for n, t in zip(names, tables, strict=True)]
+            drawn.append(units.assign(**name))
+    tables = [pd.DataFrame(rows)]
+    tables += [pd.concat(found) if found else pd.DataFrame() for found in (removals, drawn)]
+    runs, *others = [
+        merged(HERE / f"{NAME}_{part}.csv", table, KEYS)
+        for part, table in zip(("runs", "removed", "units"), tables, strict=True)
+    ]
+    return runs.assign(E_gain=runs["E_fewest"] - runs["E_random"]), *others
 
 
 def means(runs):
     """Return means over seeds of each quantity, with intervals, one row for each condition."""
-    runs = runs.assign(E_gain=runs["E_fewest"] - runs["E_random"])
     rows = []
-    for arm in ARMS:
-        part = runs[runs["arm"] == arm]
-        for name in part.columns.difference([*KEYS, "done"], sort=False):
-            found = mean_interval(part[name])
-            rows.append({"arm": arm, "quantity": name, "n": found.n, "mean": found.mean,
-                         "low": found.low, "high": found.high})  # fmt: skip
+    for data in runs["data"].unique():
+        for arm in ARMS:
+            part = runs[(runs["data"] == data) & (runs["arm"] == arm)]
+            for name in part.columns.difference([*KEYS, "done"], sort=False) if len(part) else ():
+                found = mean_interval(part[name])
+                rows.append({"data": data, "arm": arm, "quantity": name, "n": found.n,
+                             "mean": found.mean, "low": found.low, "high": found.high})  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def draw(runs, removed):
+def pairs(runs):
+    """Return K1 to K3, paired by seed; tested where two seeds have finished.
+
+    The p-values are Holm-adjusted within a data set, over those of the six that can be made.
+    """
+    rows = []
+    for data, part in runs.groupby("data", sort=False):
+        for hypothesis, quantity, arm, other in PAIRS:
+            own = part[part["arm"] == arm].set_index("seed")
+            if other in ARMS:
+                against = part[part["arm"] == other].set_index("seed")[quantity]
+            else:
+                against = own[other] if other else 0 * own[quantity]
+            shared = own.index.intersection(against.index).sort_values()
+            row = {"data": data, "hypothesis": hypothesis, "quantity": quantity, "arm": arm}
+            row |= {"other": other, "seeds": " ".join(map(str, shared))}
+            values = own[quantity][shared], against[shared]
+            if len(shared) >= 2:
+                rows.append(row | paired(*values, rng=np.random.default_rng(0))._asdict())
+            elif len(shared) == 1:
+                rows.append(row | {"n": 1, "difference": float((values[0] - values[1]).iloc[0])})
+    table = pd.DataFrame(rows)
+    if "t_p" in table:
+        for _, part in table.groupby("data", sort=False):
+            table.loc[part.index, "t_p_holm"] = adjusted(part["t_p"])
+    return table
+
+
+def draw(runs, removed, units, data):
     """Draw the units of a run, and accuracy against the share removed, means over seeds."""
-    units = pd.read_csv(HERE / f"{NAME}_units.csv")
+    runs, removed, units = (t[t["data"] == data] for t in (runs, removed, units))
     with styled(size=(10.5, 3.6)) as first:
         page = first.get_figure()
         first.remove()
@@ -171,7 +214,8 @@ def draw(runs, removed):
             f"{ARMS[arm][0]} (n = {(runs['arm'] == arm).sum()})" for arm in shown
         ]
         page.legend(lines, words, loc="outside lower center", ncols=4)
-        save(axes[0], HERE / f"{NAME}.png", dpi=150, metadata={"Software": "topokit"})
+        ending = "" if data == "mnist" else f"_{data}"
+        save(axes[0], HERE / f"{NAME}{ending}.png", dpi=150, metadata={"Software": "topokit"})
 
 
 def _curves(ax, removed, runs, arm):
@@ -195,9 +239,11 @@ def main():
     parser.add_argument("--data-dir", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    runs, removed = collected(options.sweeps, options.data_dir)
+    runs, removed, units = collected(options.sweeps, options.data_dir)
     write(NAME, means(runs))
-    draw(runs, removed)
+    write(f"{NAME}_pairs", pairs(runs))
+    for data in units["data"].unique():
+        draw(runs, removed, units, data)
 
 
 if __name__ == "__main__":

@@ -77,3 +77,24 @@ def test_what_is_said_of_a_run(groups, history):
     assert len(removed) == 4 * 19
     again = groups.rows_of(history.directory, None)[1]
     pd.testing.assert_frame_equal(removed, again)
+
+
+def test_pairs_are_of_one_data_set_and_seed(groups):
+    rows = []
+    for data, shift in (("mnist", 0.0), ("fashion_mnist", 0.1)):
+        for arm in groups.ARMS:
+            for seed in range(3 if arm != "static" else 1):
+                gain = shift + 0.2 * arm.endswith("-0") + 0.01 * seed**2
+                rows.append({"arm": arm, "data": data, "seed": seed, "rho": gain / 2,
+                             "E_fewest": 0.5 + gain, "E_random": 0.5, "E_gain": gain})  # fmt: skip
+    table = groups.pairs(pd.DataFrame(rows).sample(frac=1, random_state=0)).set_index("data")
+    assert table["hypothesis"].tolist() == 2 * ["K1", "K1", "K2", "K2", "K3", "K3"]
+    for data, shift in (("mnist", 0.0), ("fashion_mnist", 0.1)):
+        own = table.loc[data]
+        gain = shift + 0.2 + 0.05 / 3  # mean over the three seeds
+        expected = [gain, gain, 0.2, 0.2, gain / 2, gain / 2]
+        np.testing.assert_allclose(own["difference"], expected)
+        assert own["n"].tolist() == [3, 3, 3, 1, 3, 3]
+        assert own["seeds"].tolist() == 3 * ["0 1 2"] + ["0"] + 2 * ["0 1 2"]
+        assert (own["t_p_holm"].dropna() >= own["t_p"].dropna()).all()
+        assert own["t_p_holm"].notna().sum() == 5
