@@ -4,17 +4,30 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from scipy.stats import kstest
+from torch import nn
 
+import topokit as tk
 from topokit.generators import randomized_twin, switched_twin
-from topokit.graph import EdgeUpdate, LayerGraph
+from topokit.graph import EdgeUpdate, LayerGraph, describe, snapshots
 from topokit.graph.convert import channel_graph, load_topology, save_topology, unrolled_graph
-from topokit.measures import degree_report, fan_in, jaccard_excess, kept_core, power_law_of
+from topokit.measures import (
+    active_flow,
+    degree_report,
+    explored_fraction,
+    fan_in,
+    jaccard_excess,
+    kept_core,
+    power_law_of,
+)
 from topokit.measures.nulls import NULLS, null_scores
+from topokit.nn import sparsity_report
+from topokit.nn.kernels import choose_kernel
 from topokit.plots import degree_histogram, spectrum
 from topokit.plots.growth import _possible
 from topokit.plots.layer import null_ccdf, random_bulk
 from topokit.plots.network import _columns
 from topokit.plots.summary import _random_range
+from topokit.rules.memory import MEMORIES, explore
 
 SHAPE, GROUPS = (64, 128), 4
 
@@ -125,3 +138,42 @@ def test_growth_is_compared_with_possible_edges():
                 found[columns[column], rows[row]] += 1
     assert _possible(columns, rows, GROUPS).tolist() == found.tolist()
     assert _possible(columns, rows, 1).sum() == graph.n_in * graph.n_out
+
+
+@pytest.mark.parametrize("groups", [1, 4, 8])
+def test_the_density_is_the_share_of_the_possible_edges(groups):
+    conv = nn.Conv2d(16, 8, 3, groups=groups, padding=1)
+    model = tk.sparsify(nn.Sequential(conv), density=0.25, rng=0)
+    possible = conv.weight.numel()
+    assert model[0].density == model[0].graph.density == round(0.25 * possible) / possible
+    report = sparsity_report(model)
+    assert report.layers[0].density == report.density == model[0].density
+    table = describe({"a": model[0].graph, "b": model[0].graph})
+    assert table["density"].tolist() == 3 * [model[0].density]
+    complete = tk.sparsify(nn.Sequential(conv), density=1, rng=0)[0].graph
+    assert complete.density == 1
+    assert choose_kernel("auto", complete, "cpu")[1].startswith("the graph is complete")
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_layer_whose_edges_were_all_present_is_explored(groups, tmp_path):
+    whole = random_layer(0, share=1.0, groups=groups)
+    half = whole.n_edges // 2
+    parts = [
+        LayerGraph.from_edge_ids(ids, SHAPE, groups)
+        for ids in (whole.edge_ids[:half], whole.edge_ids[half:])
+    ]
+    assert explored_fraction(parts) == 1
+    assert explore(*parts) == whole
+    update = EdgeUpdate.between(*parts)
+    seen = MEMORIES["explored"].carry(update, parts[0].edge_ids, np.zeros(half))
+    assert MEMORIES["explored"].show(seen, whole) == whole
+    snapshot = None
+    for epoch, graph in enumerate(parts):
+        snapshot = snapshots.append(tmp_path, epoch, {"conv": graph}, snapshot)
+    assert snapshots.explored(tmp_path, range(2)) == {"conv": whole}
+    flow = active_flow({"a": whole})
+    assert flow.effective_density == 1
+    assert explored_fraction(parts[:1]) == 0.5
+    with pytest.raises(ValueError, match="number of groups"):
+        explored_fraction([whole, LayerGraph.from_edge_ids([0], SHAPE, 2 * groups)])

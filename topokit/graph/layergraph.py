@@ -109,7 +109,7 @@ class LayerGraph:
     groups : int
         Number of groups of a grouped convolution. Input and output units are split in order into
         as many equal parts, and only edges from a part to the part of the same number are possible:
-        no rule grows another one. `density` counts all pairs of units nevertheless.
+        no rule grows another one.
 
     Raises
     ------
@@ -228,9 +228,8 @@ class LayerGraph:
 
     @property
     def density(self) -> float:
-        """Edges over possible edges; ``nan`` when no edge is possible."""
-        cells = self.n_out * self.n_in
-        return self.n_edges / cells if cells else float("nan")
+        """Edges over `n_possible`; ``nan`` when no edge is possible."""
+        return self.n_edges / self.n_possible if self.n_possible else float("nan")
 
     @property
     def rows(self) -> NDArray[np.int64]:

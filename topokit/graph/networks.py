@@ -65,7 +65,7 @@ def describe(source: GraphLike) -> pd.DataFrame:
     rows = {name: _facts(graph) for name, graph in topology.items()}
     if len(topology) > 1:
         edges = sum(graph.n_edges for graph in topology.values())
-        possible = sum(graph.n_out * graph.n_in for graph in topology.values())
+        possible = sum(graph.n_possible for graph in topology.values())
         density = edges / possible if possible else float("nan")
         rows["network"] = {"edges": edges, "density": density}
     frame = pd.DataFrame.from_dict(rows, orient="index")

@@ -199,20 +199,20 @@ def explored(
     ValueError
         As in `load`.
     """
-    shapes: dict[str, tuple[int, int]] = {}
+    sizes: dict[str, tuple[tuple[int, int], int]] = {}
     ids: dict[str, list[NDArray[np.int64]]] = {}
     waiting = 0
     for epoch in epochs:
         file = _File.read(folder, epoch, checks)
-        for name, (shape, born) in file.born().items():
-            shapes.setdefault(name, shape or (0, 0))
+        for name, (size, born) in file.born().items():
+            sizes.setdefault(name, size or ((0, 0), 1))
             ids.setdefault(name, []).append(born)
             waiting += born.size
         if waiting > MANY_IDS:
             ids = {name: [distinct(np.concatenate(parts))] for name, parts in ids.items()}
             waiting = 0
     return {
-        name: LayerGraph.from_edge_ids(distinct(np.concatenate(parts)), shapes[name])
+        name: LayerGraph.from_edge_ids(distinct(np.concatenate(parts)), *sizes[name])
         for name, parts in ids.items()
     }
 
@@ -318,17 +318,18 @@ class _File:
             raise self._damaged(self.epoch, self.path, error)
         return base
 
-    def born(self) -> dict[str, tuple[tuple[int, int] | None, NDArray[np.int64]]]:
-        """Return for each layer its shape, if the file has it, and ids of edges born by now.
+    def born(self) -> dict[str, tuple[tuple[tuple[int, int], int] | None, NDArray[np.int64]]]:
+        """Return for each layer shape and groups, if the file has them, and ids of edges born.
 
         Those of a keyframe are all its edges, those of a change the new ones.
         """
-        found: dict[str, tuple[tuple[int, int] | None, NDArray[np.int64]]] = {}
+        found: dict[str, tuple[tuple[tuple[int, int], int] | None, NDArray[np.int64]]] = {}
         whole = self.after(None).topology if self.base is None else {}
         try:
             for i, name in enumerate(self.names):
                 if whole:
-                    found[name] = whole[name].shape, whole[name].edge_ids
+                    size = whole[name].shape, whole[name].groups
+                    found[name] = size, whole[name].edge_ids
                 else:
                     found[name] = None, np.cumsum(self.arrays[f"born_{i}"], dtype=np.int64)
         except Exception as error:  # numpy and zipfile raise errors of many kinds

@@ -167,13 +167,10 @@ def jaccard_excess(update: EdgeUpdate) -> float:
 def explored_fraction(graphs: Iterable[LayerGraph]) -> float:
     """Share of the possible edges that were present in at least one graph (ITOP's rate).
 
-    All pairs of units count as possible, as in `LayerGraph.density`: also those between the groups
-    of a grouped convolution, of which at most 1 / groups can be explored.
-
     Parameters
     ----------
     graphs : iterable of LayerGraph
-        Of one shape, such as one layer over the epochs.
+        Of one shape and number of groups, such as one layer over the epochs.
 
     Returns
     -------
@@ -183,7 +180,7 @@ def explored_fraction(graphs: Iterable[LayerGraph]) -> float:
     Raises
     ------
     ValueError
-        If the shapes differ.
+        If the shapes or numbers of groups differ.
 
     References
     ----------
@@ -197,15 +194,16 @@ def explored_fraction(graphs: Iterable[LayerGraph]) -> float:
     0.5
     """
     seen: NDArray[np.int64] = np.empty(0, np.int64)
-    shape = None
+    first = None
     for graph in graphs:
-        if shape is not None and graph.shape != shape:
-            raise ValueError(f"expected graphs of one shape, got {shape} and {graph.shape}")
-        shape = graph.shape
+        first = graph if first is None else first
+        if (graph.shape, graph.groups) != (first.shape, first.groups):
+            raise ValueError(
+                "expected graphs of one shape and number of groups, got "
+                f"{first.shape} in {first.groups} and {graph.shape} in {graph.groups}"
+            )
         seen = np.union1d(seen, graph.edge_ids)
-    if shape is None or shape[0] * shape[1] == 0:
-        return NAN
-    return seen.size / (shape[0] * shape[1])
+    return seen.size / first.n_possible if first is not None and first.n_possible else NAN
 
 
 def expected_explored_fraction(

@@ -274,8 +274,8 @@ def active_flow(topology: Topology) -> ActiveFlow:
     -------
     ActiveFlow
         ``units``: active share of the hidden units (``nan`` without hidden units); ``edges``:
-        active share of the edges; ``effective_density``: active edges over all pairs of units, as
-        in `LayerGraph.density`; ``log10_paths``: logarithm of the number of input-output paths,
+        active share of the edges; ``effective_density``: active edges over possible edges,
+        as in `LayerGraph.density`; ``log10_paths``: logarithm of the number of input-output paths,
         ``nan`` if there is none. All ``nan`` if the layers do not chain. Cost O(edges).
 
     Notes
@@ -318,7 +318,7 @@ def active_flow(topology: Topology) -> ActiveFlow:
     paths = float(counts.sum())
     active = sum(edges_between(*arrays, reach[i], backward[i + 1]) for i, arrays in enumerate(csr))
     edges = sum(g.n_edges for g in graphs)
-    cells = sum(g.n_in * g.n_out for g in graphs)
+    cells = sum(g.n_possible for g in graphs)
     hidden = sum(r.size for r in reach[1:-1])
     alive = sum(
         int(np.count_nonzero(f & b)) for f, b in zip(reach[1:-1], backward[1:-1], strict=True)

@@ -189,7 +189,7 @@ class _Convolution(EdgeLayer):
         A dense channel of a grouped convolution costs 1 / groups of an ordinary one.
         """
         word = "" if self.groups == 1 else f" in {self.groups} groups"
-        return GATHER_CHANNELS * self.groups, self.density * self.groups * self.n_out, word
+        return GATHER_CHANNELS * self.groups, self.density * self.n_out, word
 
     @_checked
     def forward(self, x: torch.Tensor, *, relu: bool = False) -> torch.Tensor:

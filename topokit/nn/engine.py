@@ -188,7 +188,7 @@ class Engine(Schedule, Attached, Member):
         """Share of each layer's possible edges ever present, where it is tracked."""
         self._data.settle()
         return {
-            name: LayerGraph.from_edge_ids(ids, self._layers[name].graph.shape).density
+            name: len(ids) / self._layers[name].graph.n_possible if len(ids) else 0.0
             for name, ids in self.memory.get("explored", {}).items()
         }
 

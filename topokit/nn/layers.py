@@ -158,9 +158,9 @@ class EdgeLayer(nn.Module):
 
     @property
     def density(self) -> float:
-        """Edges over pairs of an input and an output unit, as of the layer's graph."""
-        cells = self.n_out * self.n_in
-        return self.nnz / cells if cells else math.nan
+        """Edges over possible edges, those within the groups, as of the layer's graph."""
+        possible = self.n_out * self.n_in // self.groups
+        return self.nnz / possible if possible else math.nan
 
     @property
     def capture(self) -> bool:

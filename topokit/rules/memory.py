@@ -93,7 +93,9 @@ def explore(explored: LayerGraph | None, graph: LayerGraph) -> LayerGraph:
         return graph
     check_one_shape(explored, graph)
     ids = distinct(np.concatenate([explored.edge_ids, graph.edge_ids]))
-    return explored if ids.size == explored.n_edges else LayerGraph.from_edge_ids(ids, graph.shape)
+    if ids.size == explored.n_edges:
+        return explored
+    return LayerGraph.from_edge_ids(ids, graph.shape, graph.groups)
 
 
 def birth_signs(update: EdgeUpdate, signs: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
@@ -157,7 +159,8 @@ def stalled(accuracies: Sequence[float], *, patience: int = 40) -> bool:
 
 
 def _explored(update: EdgeUpdate, ids: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
-    return explore(LayerGraph.from_edge_ids(ids, update.after.shape), update.after).edge_ids
+    after = update.after
+    return explore(LayerGraph.from_edge_ids(ids, after.shape, after.groups), after).edge_ids
 
 
 MEMORIES: dict[str, Memory] = {
@@ -165,7 +168,7 @@ MEMORIES: dict[str, Memory] = {
     "explored": Memory(
         lambda view: view.graph.edge_ids,
         _explored,
-        lambda ids, graph: LayerGraph.from_edge_ids(ids, graph.shape),
+        lambda ids, graph: LayerGraph.from_edge_ids(ids, graph.shape, graph.groups),
     ),
     "sensitivity": Memory(
         lambda view: np.zeros(view.graph.n_edges),

@@ -189,7 +189,7 @@ def choose_kernel(
     choice = "dense" if _is_dense(kernel, graph, kind, batch, dtype) else "csr"
     if kernel != "auto":
         return choice, "asked for"
-    if graph.n_edges == graph.n_out * graph.n_in:
+    if graph.n_edges == graph.n_possible:
         few = "" if choice == "dense" else f", with no more than {FEW_OUTPUTS} outputs on a card"
         return choice, f"the graph is complete{few}"
     side = "above" if choice == "dense" else "below"
