@@ -226,6 +226,30 @@ def test_failures_of_parts_are_gathered(tmp_path):
     assert list(result.failures.values()) == there
 
 
+def test_runs_left_alone_keep_their_reasons(tmp_path):
+    table = {
+        "study": {"name": "bad", "recipe": "set_mlp_digits", "seeds": [0, 1, 2]},
+        "settings": {"epochs": 1, "model.widths": [64, 9, 10], "optimizer.lr": 1e30},
+    }
+    study, out, path = study_from(table), tmp_path / "s", tmp_path / "s/failures.json"
+    first = sweep(study, out, executor=Here()).failures
+    assert list(first) == ["seed0", "seed1", "seed2"]
+    result = sweep(study, out, executor=Here(), only=["seed1"])
+    assert result.failures == {"seed1": first["seed1"]}
+    assert json.loads(path.read_text()).keys() == first.keys()
+    listed = {**first, "seed2": "no memory", "seed9": "of an earlier form of the study"}
+    path.write_text(json.dumps(listed))
+    (out / "runs/seed0/DONE").touch()  # finished since, by topokit resume
+    sweep(study, out, executor=Here(), only=["seed1"])
+    assert json.loads(path.read_text())["seed2"] == "no memory"
+    assert "seed9" not in json.loads(path.read_text())
+    path.write_text("[]")
+    with pytest.raises(ValueError, match=r"failures\.json.* may be removed"):
+        sweep(study, out, executor=Here(), only=["seed1"])
+    sweep(study, out, executor=Here())
+    assert json.loads(path.read_text()).keys() >= {"seed1", "seed2"}
+
+
 @pytest.mark.parametrize("content", ["", "[]", "null", "{", "/dev/zero", "folder"])
 def test_damaged_failures_of_parts_are_named_with_the_remedy(out, content):
     path = out / "failures-1-of-2.json"

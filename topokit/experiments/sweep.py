@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from numbers import Real
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from topokit.experiments.config import RunConfig, with_registered
@@ -352,6 +353,7 @@ def sweep(
     groups = _groups(planned, together)
     root.mkdir(parents=True, exist_ok=True)
     with _locks(root, part):
+        earlier = _reasons(root / "failures.json") if only else {}
         with write_atomic(root / "study.toml") as temporary:
             temporary.write_text(study.to_toml(), encoding="utf-8")
         _replace(planned, root, rerun)
@@ -359,6 +361,7 @@ def sweep(
             run.name: (str(root / "runs" / run.name), run.config.to_toml(), folder, plugins, until)
             for run in planned
         }
+        others = {name: why for name, why in earlier.items() if name not in tasks}
         threads = max((run.config.threads or 1 for run in planned), default=1)
         n_workers = workers or max(1, cores() // threads)
         with over_runs(wanted=progress) as report:
@@ -368,7 +371,7 @@ def sweep(
                 stage = {run.name: tasks[run.name] for run in planned if bool(run.after) == later}
                 pool = partial(choose_pool, executor, scheduler, n_workers, threads)
                 failures |= _run_all(stage, groups, pool, note)
-        result = _result(study, whole if only else planned, root, failures, part)
+        result = _result(study, whole if only else planned, root, failures, part, others)
         left = [run.name for run in planned if not (root / "runs" / run.name / "DONE").is_file()]
         left = [name for name in left if name not in result.failures]
         return replace(result, unfinished=tuple(left))
@@ -450,7 +453,9 @@ def _check_visible(planned: list[PlannedRun]) -> None:
 
 
 def _reasons(path: Path) -> dict[str, str]:
-    """Return the failures that a part of a sweep has listed."""
+    """Return the failures that a sweep, or a part of it, has listed; none without a list."""
+    if not os.path.lexists(path):
+        return {}
     try:
         found = json.loads(read_file(path))
         if not isinstance(found, dict):
@@ -527,14 +532,20 @@ def _result(
     root: Path,
     failures: dict[str, str],
     part: tuple[int, int] | None,
+    others: Mapping[str, str] = MappingProxyType({}),
 ) -> SweepResult:
-    """Collect the finished runs, and write the frame and the failures."""
+    """Collect the finished runs, and write the frame and the failures.
+
+    The file keeps those of `others`, runs that were left alone, which still are not done.
+    """
     frame, damaged = _collected(planned, root, (*(("case",) if study.cases else ()), *study.grid))
     failures = failures | damaged
     failures = {run.name: failures[run.name] for run in planned if run.name in failures}
     name = "failures.json" if part is None else f"failures-{part[0]}-of-{part[1]}.json"
+    done = {run.name for run in planned if (root / "runs" / run.name / "DONE").is_file()}
+    listed = {run.name: others[run.name] for run in planned if run.name in others.keys() - done}
     with write_atomic(root / name) as temporary:
-        temporary.write_text(json.dumps(failures, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(listed | failures, indent=2) + "\n", encoding="utf-8")
     if part is None:
         with write_atomic(root / "sweep.parquet") as temporary:
             frame.to_parquet(temporary, index=False, write_page_checksum=True)
