@@ -40,9 +40,9 @@ PUBLISHED = {
 }
 OWN = (
     "mask_or_weights", "gap_over_training", "ctre_question", "tutorial_loss",
-    "structure_convergence", "rbm_degrees",
+    "structure_convergence", "rbm_degrees", "as_published",
 )  # fmt: skip
-NEED_SAMPLES = ("ctre_question", "rbm_degrees")
+NEED_SAMPLES = ("ctre_question", "rbm_degrees", "as_published")
 MAP = ["topology.epsilon", "rule.drop_fraction", "optimizer.weight_decay", "rule.init"]
 FEATURES = (
     "normalized_spectral_gap",

@@ -40,11 +40,15 @@ STUDIES = {  # settings that make them small, and the tables that are made
         ("layers", "accuracy", "overlap", "pairs", "rules"),
     ),
     "rbm_degrees": ({"model.widths": [784, 30]}, ("runs", "pairs", "conditions")),
+    "as_published": (
+        {"topology.densities": [0.05, 0.2, 0.2, 1.0], "model.widths": [784, 20, 20, 20, 10]},
+        ("runs", "degrees", "accuracy", "pairs", "last", "conditions"),
+    ),
 }
 CASE = {"structure_convergence": "mlp"}  # the first one unless said here
 ARMS = {"structure_convergence": ("set", "rigl", "path_weight")}  # all unless said here
 OTHER_SAMPLES = ("ctre_question", "structure_convergence")  # without a number of samples to choose
-NEED_SAMPLES = ("ctre_question", "rbm_degrees")
+NEED_SAMPLES = ("ctre_question", "rbm_degrees", "as_published")
 READERS = (  # of the files of MNIST and Madelon, which every run and some rows read
     (images, "read_idx", cache(images.read_idx)),
     (features, "_read_mat", cache(features._read_mat)),
