@@ -1,6 +1,7 @@
 import io
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 from tests.unit.test_experiments_record import evolving, measures
 from topokit.experiments.record import History
 from topokit.experiments.recorder import Recorder
-from topokit.experiments.rundir import RunDirectory, differences
+from topokit.experiments.rundir import RunDirectory, differences, readable_lines
 from topokit.experiments.verify import verify
 from topokit.graph.checksums import seal, seal_in, stamp, stamped
 
@@ -110,6 +111,28 @@ def test_lines_that_somebody_made_up_are_named(tmp_path, at, changes, words):
     with pytest.raises(ValueError, match=f"record.jsonl of run .* is damaged: {words}"):
         History.load(run.path)
     assert not verify(run.path).intact
+
+
+@pytest.mark.parametrize("accepted", [(), ("device",), ("device", "data")])
+@pytest.mark.parametrize("epochs", [1, 2, 4])
+def test_what_is_readable_ends_where_the_record_says(tmp_path, accepted, epochs):
+    run = new_run(tmp_path / "run", epochs, finish=False)
+    for what in accepted:
+        known = run.read()
+        line = {"kind": "accepted", "run": known.run, "epoch": epochs, "what": what, "now": "new"}
+        run.add_line(line, known.last)
+    content = (run.path / "record.jsonl").read_bytes()
+    strange = stamp({"kind": "epoch", "run": "another", "before": "another", "epoch": epochs})
+    found, problem = readable_lines(content + strange.encode() + b"\n", run.path)
+    assert problem == f"line {2 + epochs + len(accepted)}: it does not follow the line before"
+    if found is None:
+        assert (epochs, accepted) == (1, ())  # nothing but the first line is certain
+        return
+    assert len(found.lines) == len(found.starts) == epochs - (not accepted)
+    assert [getattr(found, what) for what in accepted[:-1]] == ["new"] * len(accepted[:-1])
+    again, problem = readable_lines(content[: found.size], run.path)
+    assert problem == ""
+    assert replace(again, torn=False) == replace(found, torn=False)
 
 
 @pytest.mark.parametrize("changes", [{"files": []}, {"epochs": "12"}, {"files": None}])

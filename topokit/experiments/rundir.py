@@ -571,20 +571,20 @@ def readable_lines(content: bytes, path: Path) -> tuple[Record | None, str]:
     record: Record | None = None
     epochs: list[dict[str, Any]] = []
     starts: list[int] = []
-    ends = [("", 0)]  # of the lines that are right: its checksum, and the position after it
+    # after each line that is right: its checksum, position, what is known of the run, and epochs
+    ends: list[tuple[str, int, Record | None, int]] = [("", 0, None, 0)]
     problem = ""
     if lines:
         _check_schema(lines[0], path)
     for i, line in enumerate(lines):
-        last, position = ends[-1]
+        last, position, record, _ = ends[-1]
         try:
             values = stamped(line)
             if values["kind"] == "run" and not i:
                 record = _beginning(values)
             elif record is None or values["before"] != last or values["run"] != record.run:
-                # which of the two lines is wrong is not known
-                del epochs[-1:], starts[-1:], ends[-1:]
-                record = record if epochs else None
+                del ends[max(len(ends) - 1, 1) :]  # which of the two is wrong is not known
+                del ends[len(ends) if ends[-1][3] else 1 :]
                 raise ValueError("it does not follow the line before")
             elif values["kind"] == "accepted":
                 check_kinds(values, now=choose("change", values["what"], CHANGES))
@@ -598,12 +598,12 @@ def readable_lines(content: bytes, path: Path) -> tuple[Record | None, str]:
         except (ValueError, KeyError, TypeError) as error:
             problem = f"line {i + 1}: {error}"
             break
-        ends.append((values["digest"], position + len(line) + 1))
+        ends.append((values["digest"], position + len(line) + 1, record, len(epochs)))
+    last, size, record, n = ends[-1]
     if record is None:
         return None, problem or "it is empty"
-    last, size = ends[-1]
-    found = replace(record, lines=epochs, starts=starts, last=last, size=size, torn=bool(rest))
-    return found, problem
+    known = {"lines": epochs[:n], "starts": starts[:n], "last": last, "size": size}
+    return replace(record, **known, torn=bool(rest)), problem
 
 
 CHANGES = {"config": str, "data": str, "plugins": list, "growth": str, "device": str}
