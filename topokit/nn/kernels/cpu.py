@@ -118,7 +118,8 @@ def _record(kind: type[Any] | None = None) -> np.dtype[Any]:
 # are still in the cache. Backward products read and write two more rows for each unit; tiles did
 # not make them faster.
 #
-# The loops over k are plain; numba turns them into vector instructions. An earlier version
+# The loops over k are plain; numba turns them into vector instructions, if they count from 0: of
+# other indices it tests whether they are negative. An earlier version
 # generated these as LLVM code, with all sums of a block in registers and masked remainders: 400
 # lines, and slower by a seventh to a half with AVX2 once four edges were processed at a time
 # (benchmarks/training_step.py; not measured with AVX-512).
@@ -319,11 +320,11 @@ def _srelu_backward(call, first, last, dtype):
 
 @njit(fastmath=ELEMENTWISE)
 def _dropout(call, first, last, dtype):
-    x, y = _vector(call.x, last, dtype), _vector(call.y, last, dtype)
-    bits, scale = _vector(call.bits, last, np.int16), _vector(call.scale, 1, dtype)[0]
-    zero = dtype(0)
-    for i in range(first, last):
-        y[i] = x[i] * (scale if bits[i] >= call.limit else zero)
+    x, y = _vector(call.x, last, dtype)[first:], _vector(call.y, last, dtype)[first:]
+    bits, scale = _vector(call.bits, last, np.int16)[first:], _vector(call.scale, 1, dtype)[0]
+    zero, limit = dtype(0), np.int16(call.limit)
+    for k in range(last - first):
+        y[k] = x[k] * (scale if bits[k] >= limit else zero)
 
 
 @njit
@@ -350,12 +351,16 @@ def _gather(call, first, last, dtype):
 
 @njit
 def _descent(call, first, last, dtype):
-    weights, gradient = _vector(call.weights, last, dtype), _vector(call.gradient, last, dtype)
-    buffer, settings = _vector(call.momentum, last, dtype), _vector(call.settings, 4, dtype)
+    weights, gradient, buffer = (
+        _vector(call.weights, last, dtype)[first:],
+        _vector(call.gradient, last, dtype)[first:],
+        _vector(call.momentum, last, dtype)[first:],
+    )
+    settings = _vector(call.settings, 4, dtype)
     decay, momentum, part, rate = settings[0], settings[1], settings[2], settings[3]
     decays, begins = call.decays != 0, call.begins != 0
     moves, nesterov = call.momentum != 0, call.nesterov != 0
-    for k in range(first, last):
+    for k in range(last - first):
         weight, change = weights[k], gradient[k]
         if decays:
             change = _rounded_once(weight, decay, change)
