@@ -210,7 +210,8 @@ def generate(
 
     References
     ----------
-    .. [1] Mocanu et al., Nature Communications 9, 2018; Evci et al., ICML 2020.
+    .. [1] Mocanu et al., Nature Communications 9:2383, 2018.
+    .. [2] Evci et al., "Rigging the lottery: making all tickets winners", ICML 2020.
 
     Examples
     --------

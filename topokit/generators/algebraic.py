@@ -78,7 +78,8 @@ def projective_plane(
 
     References
     ----------
-    .. [1] Hirschfeld, "Projective geometries over finite fields", 1998.
+    .. [1] Hirschfeld, "Projective geometries over finite fields", 2nd edition, Oxford University
+       Press, 1998.
 
     Examples
     --------
@@ -138,7 +139,7 @@ def affine_plane(
 
     References
     ----------
-    .. [1] Beth, Jungnickel, Lenz, "Design theory", 1999.
+    .. [1] Beth, Jungnickel, Lenz, "Design theory", 2nd edition, Cambridge University Press, 1999.
 
     Examples
     --------
@@ -198,7 +199,7 @@ def net(
 
     References
     ----------
-    .. [1] Beth, Jungnickel, Lenz, "Design theory", 1999.
+    .. [1] Beth, Jungnickel, Lenz, "Design theory", 2nd edition, Cambridge University Press, 1999.
 
     Examples
     --------
@@ -257,8 +258,9 @@ def generalized_quadrangle(
 
     References
     ----------
-    .. [1] Payne, Thas, "Finite generalized quadrangles", 1984; Lazebnik, Ustimenko, "Explicit
-       construction of graphs with an arbitrary large girth and of large size", 1995.
+    .. [1] Payne, Thas, "Finite generalized quadrangles", 1984.
+    .. [2] Lazebnik, Ustimenko, "Explicit construction of graphs with an arbitrary large girth and
+       of large size", 1995.
 
     Examples
     --------
@@ -341,7 +343,7 @@ def quadratic_residues(
 
     References
     ----------
-    .. [1] Paley, "On orthogonal matrices", 1933.
+    .. [1] Paley, "On orthogonal matrices", Journal of Mathematics and Physics 12, 1933.
 
     Examples
     --------
@@ -368,8 +370,9 @@ def margulis(
 ) -> LayerGraph:
     """Margulis–Gabber–Galil graph on an m x m torus: eight affine neighbours of each unit.
 
-    As a multigraph of degree 8 its second singular value is at most 5 sqrt(2); double edges are
-    merged here. Weaker than random graphs; the first explicit expander.
+    As a multigraph of degree 8 its second singular value is at most 5 sqrt(2) [3]_; double edges
+    are merged here. Weaker than random graphs; the first explicit expander [1]_, with the bounds
+    of [2]_.
 
     Parameters
     ----------
@@ -391,8 +394,10 @@ def margulis(
 
     References
     ----------
-    .. [1] Margulis, 1973; Gabber, Galil, "Explicit constructions of linear-sized
-       superconcentrators", 1981.
+    .. [1] Margulis, "Explicit constructions of expanders", Problemy Peredachi Informatsii 9, 1973.
+    .. [2] Gabber, Galil, "Explicit constructions of linear-sized superconcentrators", Journal of
+       Computer and System Sciences 22, 1981.
+    .. [3] Jimbo, Maruoka, "Expanders obtained from affine transformations", Combinatorica 7, 1987.
 
     Examples
     --------
@@ -447,7 +452,8 @@ def hypercube(
 
     References
     ----------
-    .. [1] Harary, Hayes, Wu, "A survey of the theory of hypercube graphs", 1988.
+    .. [1] Harary, Hayes, Wu, "A survey of the theory of hypercube graphs", Computers & Mathematics
+       with Applications 15, 1988.
 
     Examples
     --------
@@ -569,6 +575,8 @@ def lps(
     References
     ----------
     .. [1] Lubotzky, Phillips, Sarnak, "Ramanujan graphs", Combinatorica 8, 1988.
+    .. [2] Davidoff, Sarnak, Valette, "Elementary number theory, group theory, and Ramanujan
+       graphs", Cambridge University Press, 2003 (for every odd prime q).
 
     Examples
     --------

@@ -62,8 +62,9 @@ def gale_ryser_violation(fan_in: ArrayLike, fan_out: ArrayLike) -> str | None:
 
     References
     ----------
-    .. [1] Gale, "A theorem on flows in networks", 1957; Ryser, "Combinatorial properties of
-       matrices of zeros and ones", 1957.
+    .. [1] Gale, "A theorem on flows in networks", Pacific Journal of Mathematics 7, 1957.
+    .. [2] Ryser, "Combinatorial properties of matrices of zeros and ones", Canadian Journal of
+       Mathematics 9, 1957.
 
     Examples
     --------
@@ -124,7 +125,10 @@ def graph_with_degrees(
     References
     ----------
     .. [1] Bollobás, "A probabilistic proof of an asymptotic formula for the number of labelled
-       regular graphs", 1980. Gale 1957; Ryser 1957.
+       regular graphs", European Journal of Combinatorics 1, 1980.
+    .. [2] Gale, "A theorem on flows in networks", Pacific Journal of Mathematics 7, 1957.
+    .. [3] Ryser, "Combinatorial properties of matrices of zeros and ones", Canadian Journal of
+       Mathematics 9, 1957.
 
     Examples
     --------
@@ -203,9 +207,9 @@ def randomized_twin(
     References
     ----------
     .. [1] Strona et al., "A fast and unbiased procedure to randomize ecological binary matrices
-       with fixed row and column totals", Nature Communications 5, 2014.
+       with fixed row and column totals", Nature Communications 5:4114, 2014.
     .. [2] Carstens, Berger, Strona, "Curveball: a new generation of sampling algorithms for
-       graphs with fixed degree sequence", 2016.
+       graphs with fixed degree sequence", arXiv 1609.05137, 2016.
 
     Examples
     --------
@@ -264,7 +268,8 @@ def switched_twin(
 
     References
     ----------
-    .. [1] Ryser, "Combinatorial properties of matrices of zeros and ones", 1957.
+    .. [1] Ryser, "Combinatorial properties of matrices of zeros and ones", Canadian Journal of
+       Mathematics 9, 1957.
 
     Examples
     --------
@@ -377,7 +382,7 @@ def chung_lu(
     References
     ----------
     .. [1] Chung, Lu, "Connected components in random graphs with given expected degree
-       sequences", 2002.
+       sequences", Annals of Combinatorics 6, 2002.
 
     Examples
     --------
@@ -445,7 +450,7 @@ def preferential_attachment(
     ----------
     .. [1] Barabási, Albert, "Emergence of scaling in random networks", Science 286, 1999.
     .. [2] Dorogovtsev, Mendes, Samukhin, "Structure of growing networks with preferential
-       linking", 2000.
+       linking", Physical Review Letters 85, 2000.
 
     Examples
     --------
@@ -569,7 +574,8 @@ def rmat(
 
     References
     ----------
-    .. [1] Chakrabarti, Zhan, Faloutsos, "R-MAT: a recursive model for graph mining", 2004.
+    .. [1] Chakrabarti, Zhan, Faloutsos, "R-MAT: a recursive model for graph mining", SIAM
+       International Conference on Data Mining, 2004.
 
     Examples
     --------

@@ -85,7 +85,8 @@ def layer_densities(
 
     References
     ----------
-    .. [1] Mocanu et al., Nature Communications 9, 2018; Evci et al., ICML 2020.
+    .. [1] Mocanu et al., Nature Communications 9:2383, 2018.
+    .. [2] Evci et al., "Rigging the lottery: making all tickets winners", ICML 2020.
 
     Examples
     --------
@@ -154,7 +155,7 @@ def density_from_epsilon(n_in: int, n_out: int, epsilon: float) -> float:
     References
     ----------
     .. [1] Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse
-       connectivity inspired by network science", Nature Communications 9, 2018, equation 1.
+       connectivity inspired by network science", Nature Communications 9:2383, 2018, equation 1.
 
     Examples
     --------
@@ -243,7 +244,8 @@ def er_densities(shapes: Sequence[Shape], *, density: float) -> list[float]:
 
     References
     ----------
-    .. [1] Mocanu et al., Nature Communications 9, 2018; Evci et al., ICML 2020.
+    .. [1] Mocanu et al., Nature Communications 9:2383, 2018.
+    .. [2] Evci et al., "Rigging the lottery: making all tickets winners", ICML 2020.
 
     Examples
     --------
@@ -303,7 +305,9 @@ def equal_fan_in_densities(shapes: Sequence[Shape], *, density: float) -> list[f
 
     References
     ----------
-    .. [1] Prabhu, Varma, Namboodiri, "Deep expander networks", ECCV 2018.
+    .. [1] Prabhu, Varma, Namboodiri, "Deep expander networks: efficient deep networks from graph
+       theory", ECCV 2018: layers of given fan-in. That all layers have the same one is
+       topokit's own choice.
 
     Examples
     --------

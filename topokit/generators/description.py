@@ -98,7 +98,10 @@ def describe(graph: GraphLike, *, requested_density: float | None = None) -> Des
 
     References
     ----------
-    .. [1] Brito, Dumitriu, Harris, 2021; Marcus, Spielman, Srivastava, 2015.
+    .. [1] Brito, Dumitriu, Harris, "Spectral gap in random bipartite biregular graphs and
+       applications", Combinatorics, Probability and Computing 31, 2022.
+    .. [2] Marcus, Spielman, Srivastava, "Interlacing families I: bipartite Ramanujan graphs of
+       all degrees", Annals of Mathematics 182, 2015.
 
     Examples
     --------

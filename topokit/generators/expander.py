@@ -122,8 +122,9 @@ def expander(
     References
     ----------
     .. [1] Fossorier, "Quasi-cyclic low-density parity-check codes from circulant permutation
-       matrices", 2004.
-    .. [2] Marcus, Spielman, Srivastava, "Interlacing families I", 2015.
+       matrices", IEEE Transactions on Information Theory 50, 2004.
+    .. [2] Marcus, Spielman, Srivastava, "Interlacing families I: bipartite Ramanujan graphs of
+       all degrees", Annals of Mathematics 182, 2015.
 
     Examples
     --------
@@ -195,7 +196,7 @@ def ramanujan(
     References
     ----------
     .. [1] Brito, Dumitriu, Harris, "Spectral gap in random bipartite biregular graphs and
-       applications", 2021.
+       applications", Combinatorics, Probability and Computing 31, 2022.
 
     Examples
     --------

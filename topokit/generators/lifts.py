@@ -140,7 +140,10 @@ def cyclic_lift(
 
     References
     ----------
-    .. [1] Fossorier, 2004; Fan, "Array codes as low-density parity-check codes", 2000.
+    .. [1] Fossorier, "Quasi-cyclic low-density parity-check codes from circulant permutation
+       matrices", IEEE Transactions on Information Theory 50, 2004.
+    .. [2] Fan, "Array codes as low-density parity-check codes", International Symposium on Turbo
+       Codes, 2000.
 
     Examples
     --------
@@ -382,7 +385,8 @@ def two_lift(
 
     References
     ----------
-    .. [1] Bilu, Linial, "Lifts, discrepancy and nearly optimal spectral gap", 2006.
+    .. [1] Bilu, Linial, "Lifts, discrepancy and nearly optimal spectral gap", Combinatorica 26,
+       2006.
     .. [2] Marcus, Spielman, Srivastava, "Interlacing families I: bipartite Ramanujan graphs of
        all degrees", Annals of Mathematics 182, 2015.
 
@@ -477,7 +481,8 @@ def double_cover(
 
     References
     ----------
-    .. [1] Hoory, Linial, Wigderson, "Expander graphs and their applications", 2006.
+    .. [1] Hoory, Linial, Wigderson, "Expander graphs and their applications", Bulletin of the AMS
+       43, 2006.
 
     Examples
     --------

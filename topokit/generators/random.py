@@ -56,7 +56,7 @@ def erdos_renyi(n_in: int, n_out: int, *, density: float, rng: np.random.Generat
 
     References
     ----------
-    .. [1] Erdős, Rényi, "On random graphs I", 1959.
+    .. [1] Erdős, Rényi, "On random graphs I", Publicationes Mathematicae Debrecen 6, 1959.
 
     Examples
     --------
@@ -93,7 +93,9 @@ def erdos_renyi_bernoulli(
 
     References
     ----------
-    .. [1] Gilbert, "Random graphs", 1959; Mocanu et al., Nature Communications 9, 2018.
+    .. [1] Gilbert, "Random graphs", Annals of Mathematical Statistics 30, 1959.
+    .. [2] Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse
+       connectivity inspired by network science", Nature Communications 9:2383, 2018.
 
     Examples
     --------
@@ -127,7 +129,7 @@ def set_sampler(n_in: int, n_out: int, *, density: float, rng: np.random.Generat
 
     References
     ----------
-    .. [1] Mocanu et al., Nature Communications 9, 2018, the authors' sparse implementation.
+    .. [1] Mocanu et al., Nature Communications 9:2383, 2018: the authors' sparse implementation.
 
     Examples
     --------
@@ -163,7 +165,8 @@ def fixed_fan_in(n_in: int, n_out: int, *, density: float, rng: np.random.Genera
 
     References
     ----------
-    .. [1] Prabhu, Varma, Namboodiri, "Deep expander networks", ECCV 2018.
+    .. [1] Prabhu, Varma, Namboodiri, "Deep expander networks: efficient deep networks from graph
+       theory", ECCV 2018.
 
     Examples
     --------
@@ -197,7 +200,8 @@ def fixed_fan_out(n_in: int, n_out: int, *, density: float, rng: np.random.Gener
 
     References
     ----------
-    .. [1] Prabhu, Varma, Namboodiri, "Deep expander networks", ECCV 2018.
+    .. [1] Prabhu, Varma, Namboodiri, "Deep expander networks: efficient deep networks from graph
+       theory", ECCV 2018.
 
     Examples
     --------
@@ -236,7 +240,7 @@ def biregular(n_in: int, n_out: int, *, density: float, rng: np.random.Generator
     References
     ----------
     .. [1] Brito, Dumitriu, Harris, "Spectral gap in random bipartite biregular graphs and
-       applications", 2021.
+       applications", Combinatorics, Probability and Computing 31, 2022.
 
     Examples
     --------
@@ -288,7 +292,11 @@ def configuration(
 
     References
     ----------
-    .. [1] Gale, "A theorem on flows in networks", 1957; Ryser 1957; Bollobás 1980.
+    .. [1] Bollobás, "A probabilistic proof of an asymptotic formula for the number of labelled
+       regular graphs", European Journal of Combinatorics 1, 1980.
+    .. [2] Gale, "A theorem on flows in networks", Pacific Journal of Mathematics 7, 1957.
+    .. [3] Ryser, "Combinatorial properties of matrices of zeros and ones", Canadian Journal of
+       Mathematics 9, 1957.
 
     Examples
     --------
@@ -342,8 +350,8 @@ def nested(
 
     References
     ----------
-    .. [1] Almeida-Neto et al., "A consistent metric for nestedness analysis in ecological
-       systems", Oikos 117, 2008.
+    .. [1] Almeida-Neto et al., "A consistent metric for nestedness analysis in ecological systems:
+       reconciling concept and measurement", Oikos 117, 2008.
 
     Examples
     --------
@@ -415,7 +423,8 @@ def hub(
 
     References
     ----------
-    .. [1] Hoory, Linial, Wigderson, "Expander graphs and their applications", 2006.
+    .. [1] Hoory, Linial, Wigderson, "Expander graphs and their applications", Bulletin of the AMS
+       43, 2006: the spectral gap of regular graphs. The family is topokit's own.
 
     Examples
     --------

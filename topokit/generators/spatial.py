@@ -101,8 +101,9 @@ def small_world(
 
     References
     ----------
-    .. [1] Watts, Strogatz, Nature 393, 1998; Zhang et al., "Brain network science modelling of
-       sparse neural networks enables Transformers and LLMs to perform as fully connected", 2025.
+    .. [1] Watts, Strogatz, "Collective dynamics of small-world networks", Nature 393, 1998.
+    .. [2] Zhang et al., "Epitopological learning and Cannistraci-Hebb network shape intelligence
+       brain-inspired theory for ultra-sparse advantage in deep learning", ICLR 2024.
 
     Examples
     --------
@@ -162,7 +163,7 @@ def receptive_field(
     References
     ----------
     .. [1] Zhang et al., "Brain network science modelling of sparse neural networks enables
-       Transformers and LLMs to perform as fully connected", arXiv 2501.19107.
+       Transformers and LLMs to perform as fully connected", NeurIPS 2025, arXiv 2501.19107.
 
     Examples
     --------
@@ -311,7 +312,8 @@ def block(
 
     References
     ----------
-    .. [1] Holland, Laskey, Leinhardt, "Stochastic blockmodels: first steps", 1983.
+    .. [1] Holland, Laskey, Leinhardt, "Stochastic blockmodels: first steps", Social Networks 5,
+       1983.
 
     Examples
     --------

@@ -81,7 +81,8 @@ def radix(
 
     References
     ----------
-    .. [1] Robinett, Kepner, "RadiX-Net: structured sparse matrices for deep neural networks", 2019.
+    .. [1] Robinett, Kepner, "RadiX-Net: structured sparse matrices for deep neural networks", arXiv
+       1905.00416, 2019.
 
     Examples
     --------
@@ -148,6 +149,8 @@ def butterfly(
     ----------
     .. [1] Dao et al., "Learning fast algorithms for linear transforms using butterfly
        factorizations", ICML 2019.
+    .. [2] Beneš, "Optimal rearrangeable multistage connecting networks", Bell System Technical
+       Journal 43, 1964.
 
     Examples
     --------
@@ -200,8 +203,9 @@ def de_bruijn(
 
     References
     ----------
-    .. [1] de Bruijn, "A combinatorial problem", 1946; Imase, Itoh, "Design to minimize diameter on
-       building-block network", 1981.
+    .. [1] de Bruijn, "A combinatorial problem", 1946.
+    .. [2] Imase, Itoh, "Design to minimize diameter on building-block network", IEEE Transactions
+       on Computers 30, 1981.
 
     Examples
     --------
@@ -251,8 +255,10 @@ def kautz(
 
     References
     ----------
-    .. [1] Kautz, "Bounds on directed (d, k) graphs", 1968; Imase, Itoh, "A design for directed
-       graphs with minimum diameter", 1983.
+    .. [1] Kautz, "Bounds on directed (d, k) graphs", in Theory of cellular logic networks and
+       machines, AFCRL-68-0668, 1968.
+    .. [2] Imase, Itoh, "A design for directed graphs with minimum diameter", IEEE Transactions on
+       Computers 32, 1983.
 
     Examples
     --------
@@ -470,7 +476,7 @@ def clash_free(
     References
     ----------
     .. [1] Dey, Huang, Beerel, Chugg, "Pre-defined sparse neural networks with hardware
-       acceleration", 2019.
+       acceleration", IEEE Journal on Emerging and Selected Topics in Circuits and Systems 9, 2019.
 
     Examples
     --------
