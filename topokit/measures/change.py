@@ -54,7 +54,7 @@ def turnover(update: EdgeUpdate) -> float:
 
     References
     ----------
-    .. [1] Mocanu et al., Nature Communications 9:2383, 2018.
+    .. [1] Mocanu et al., Nature Communications 9:2383, 2018: the share zeta that is replaced.
 
     Examples
     --------
@@ -237,7 +237,7 @@ def expected_explored_fraction(
 
     References
     ----------
-    .. [1] Liu et al., ICML 2021.
+    .. [1] Liu et al., ICML 2021: the explored rate. The formula is topokit's own.
 
     Examples
     --------
@@ -283,7 +283,8 @@ def survival_curve(graphs: Iterable[LayerGraph]) -> NDArray[np.float64]:
 
     References
     ----------
-    .. [1] Kaplan, Meier, "Nonparametric estimation from incomplete observations", JASA 53, 1958.
+    .. [1] Kaplan, Meier, "Nonparametric estimation from incomplete observations", Journal of the
+       American Statistical Association 53, 1958.
 
     Examples
     --------
@@ -333,8 +334,7 @@ def topology_distance(a: GraphLike, b: GraphLike) -> float:
 
     References
     ----------
-    .. [1] Liu, van der Lee, et al., "Topological insights into sparse neural networks",
-       ECML PKDD 2020.
+    .. [1] Liu et al., "Topological insights into sparse neural networks", ECML PKDD 2020.
 
     Examples
     --------
@@ -438,8 +438,8 @@ def structure_convergence(topologies: Iterable[Topology], *, threshold: float = 
 
     References
     ----------
-    .. [1] Liu, van der Lee, et al., "Topological insights into sparse neural networks", ECML
-       PKDD 2020.
+    .. [1] Liu et al., "Topological insights into sparse neural networks", ECML PKDD 2020:
+       topologies compared over training, by `topology_distance`.
 
     Examples
     --------

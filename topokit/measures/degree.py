@@ -477,7 +477,11 @@ def evenness_fan_in(graph: LayerGraph) -> DegreeEvenness:
 
     References
     ----------
-    .. [1] Newman, "Networks", 2nd edition, Oxford University Press, 2018.
+    .. [1] Pielou, "The measurement of diversity in different types of biological collections",
+       Journal of Theoretical Biology 13, 1966 (entropy over its largest value).
+    .. [2] Hill, "Diversity and evenness: a unifying notation and its consequences", Ecology 54,
+       1973 (effective numbers).
+    .. [3] Newman, "Networks", 2nd edition, Oxford University Press, 2018 (<k^2>/<k>).
 
     Examples
     --------
@@ -507,7 +511,11 @@ def evenness_fan_out(graph: LayerGraph) -> DegreeEvenness:
 
     References
     ----------
-    .. [1] Newman, "Networks", 2nd edition, Oxford University Press, 2018.
+    .. [1] Pielou, "The measurement of diversity in different types of biological collections",
+       Journal of Theoretical Biology 13, 1966 (entropy over its largest value).
+    .. [2] Hill, "Diversity and evenness: a unifying notation and its consequences", Ecology 54,
+       1973 (effective numbers).
+    .. [3] Newman, "Networks", 2nd edition, Oxford University Press, 2018 (<k^2>/<k>).
 
     Examples
     --------

@@ -219,7 +219,8 @@ def degree_report(
     References
     ----------
     .. [1] Broido, Clauset, Nature Communications 10:1017, 2019.
-    .. [2] Voitalov et al., "Scale-free networks well done", Physical Review Research 1, 2019.
+    .. [2] Voitalov et al., "Scale-free networks well done", Physical Review Research 1:033034,
+       2019.
 
     Examples
     --------
@@ -420,7 +421,7 @@ def binomial_distance(
     References
     ----------
     .. [1] Lilliefors, "On the Kolmogorov-Smirnov test for normality with mean and variance
-       unknown", JASA 62, 1967.
+       unknown", Journal of the American Statistical Association 62, 1967.
 
     Examples
     --------
@@ -536,7 +537,10 @@ def tail_index(
        distribution", Annals of Statistics 17, 1989.
     .. [2] Groeneboom, Lopuhaä, de Wolf, "Kernel-type estimators for the extreme value index",
        Annals of Statistics 31, 2003.
-    .. [3] Voitalov et al., "Scale-free networks well done", Physical Review Research 1, 2019.
+    .. [3] Hill, "A simple general approach to inference about the tail of a distribution", Annals
+       of Statistics 3, 1975.
+    .. [4] Voitalov et al., "Scale-free networks well done", Physical Review Research 1:033034,
+       2019.
 
     Examples
     --------

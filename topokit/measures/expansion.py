@@ -60,7 +60,7 @@ def universal_cover_radius(graph: LayerGraph) -> float:
     References
     ----------
     .. [1] Hoory, "A lower bound on the spectral radius of the universal cover of a graph",
-       JCTB 93, 2005.
+       Journal of Combinatorial Theory B 93, 2005.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def universal_cover_margin(graph: LayerGraph) -> float:
 
     .. math:: \rho(T) - \sigma_2(B)
 
-    The Ramanujan property as defined for irregular graphs: 0 or more means Ramanujan.
+    The Ramanujan property as defined for irregular graphs [1]_: 0 or more means Ramanujan.
     `ramanujan_margin` uses mean degrees instead and is stricter where degrees are uneven.
 
     Parameters
@@ -106,7 +106,9 @@ def universal_cover_margin(graph: LayerGraph) -> float:
 
     References
     ----------
-    .. [1] Hoory, JCTB 93, 2005.
+    .. [1] Hoory, Linial, Wigderson, "Expander graphs and their applications", Bulletin of the AMS
+       43, 2006, definition 6.7.
+    .. [2] Hoory, Journal of Combinatorial Theory B 93, 2005.
 
     Examples
     --------
@@ -149,7 +151,8 @@ def mixing_certificate(graph: LayerGraph) -> float:
     References
     ----------
     .. [1] Alon, Chung, "Explicit construction of linear sized tolerant networks", Discrete
-       Mathematics 72, 1988.
+       Mathematics 72, 1988 (regular graphs).
+    .. [2] Chung, "Spectral Graph Theory", AMS, 1997 (any degrees).
 
     Examples
     --------

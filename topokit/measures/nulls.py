@@ -236,7 +236,7 @@ def null_score(
     References
     ----------
     .. [1] Strona et al., "A fast and unbiased procedure to randomize ecological binary matrices
-       with fixed row and column totals", Nature Communications 5, 2014.
+       with fixed row and column totals", Nature Communications 5:4114, 2014.
     .. [2] Milo et al., "Network motifs: simple building blocks of complex networks", Science
        298, 2002.
 
@@ -288,7 +288,7 @@ def null_scores(
 
     References
     ----------
-    .. [1] Strona et al., Nature Communications 5, 2014.
+    .. [1] Strona et al., Nature Communications 5:4114, 2014.
 
     Examples
     --------

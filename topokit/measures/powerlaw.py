@@ -134,7 +134,7 @@ def fit_tail(table: Tally, *, xmin: int | None = None, upper: float = np.inf) ->
     least Kolmogorov-Smirnov distance wins, the smaller x_min on ties. On a bounded support, values
     above half of `upper` are tried only if there are no smaller ones: a law on the last two
     possible values has one parameter for one frequency, so its distance is always 0, and of all
-    tails it would be the best. (Deluca and Corral [2]_ favour long ranges for the same reason.)
+    tails it would be the best. (Deluca and Corral [2]_ favour long ranges, too.)
 
     Parameters
     ----------

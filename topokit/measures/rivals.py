@@ -486,7 +486,7 @@ def compare(table: Tally, fit: TailFit, *, upper: float = np.inf) -> Comparisons
     - ``two_components``: a bulk with hubs, two kinds of units, each placed at random.
     - ``lognormal``: binned around the integers.
     - ``stretched_exponential``: the discrete Weibull law.
-    - ``cutoff``: the power law times exp(-b k), as found in pruned networks [3]_.
+    - ``cutoff``: the power law times exp(-b k).
     - ``curved``: the power law times exp(-b log^2(k / xmin)), a lognormal density on the integers.
 
     The last two contain the power law (b = 0), so their test is that of likelihood ratios: with b
@@ -494,6 +494,8 @@ def compare(table: Tally, fit: TailFit, *, upper: float = np.inf) -> Comparisons
     it is the discrete form of the most powerful test of a Pareto law against a lognormal one [2]_,
     and finds what Vuong's test against the binned law is too weak to find. The other laws do not
     contain it, and the test is Vuong's [1]_, without correction for the number of parameters.
+    The law that Hou and Kwok find in pruned networks [3]_, a power law between a lower and an upper
+    threshold, is no rival: it is the power law on ``fit.xmin..upper`` itself.
 
     Parameters
     ----------
@@ -516,7 +518,7 @@ def compare(table: Tally, fit: TailFit, *, upper: float = np.inf) -> Comparisons
     .. [2] Malevergne, Pisarenko, Sornette, "Testing the Pareto against the lognormal distributions
        with the uniformly most powerful unbiased test applied to the distribution of cities",
        Physical Review E 83, 2011.
-    .. [3] Hou, Kwok, "Power law in sparsified deep neural networks", arXiv:1805.01891, 2018.
+    .. [3] Hou, Kwok, "Power law in sparsified deep neural networks", arXiv 1805.01891, 2018.
 
     Examples
     --------

@@ -157,7 +157,8 @@ def spectral_gap(graph: LayerGraph) -> float:
 
     References
     ----------
-    .. [1] Hoory, Linial, Wigderson, "Expander graphs and their applications", 2006.
+    .. [1] Hoory, Linial, Wigderson, "Expander graphs and their applications", Bulletin of the AMS
+       43, 2006.
 
     Examples
     --------
@@ -425,7 +426,8 @@ def network_spectral_gap(topology: Topology, *, skips: Skips | None = None) -> f
 
     References
     ----------
-    .. [1] Hoory, Linial, Wigderson, "Expander graphs and their applications", 2006.
+    .. [1] Hoory, Linial, Wigderson, "Expander graphs and their applications", Bulletin of the AMS
+       43, 2006.
 
     Examples
     --------

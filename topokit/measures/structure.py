@@ -118,8 +118,8 @@ def robins_alexander(graph: LayerGraph) -> float:
 
     References
     ----------
-    .. [1] Robins, Alexander, "Small worlds among interlocking directors", Computational and
-       Mathematical Organization Theory 10, 2004.
+    .. [1] Robins, Alexander, "Small worlds among interlocking directors: network structure and
+       distance in bipartite graphs", Computational and Mathematical Organization Theory 10, 2004.
 
     Examples
     --------
@@ -241,8 +241,8 @@ def nestedness(graph: LayerGraph) -> float:
 
     References
     ----------
-    .. [1] Almeida-Neto et al., "A consistent metric for nestedness analysis in ecological
-       systems", Oikos 117, 2008.
+    .. [1] Almeida-Neto et al., "A consistent metric for nestedness analysis in ecological systems:
+       reconciling concept and measurement", Oikos 117, 2008.
 
     Examples
     --------

@@ -186,7 +186,7 @@ def path_kernel_trace(topology: Topology, values: Values) -> float:
     References
     ----------
     .. [1] Gebhart, Saxena, Schrater, "A unified paths perspective for pruning at
-       initialization", arXiv:2101.10552, 2021.
+       initialization", arXiv 2101.10552, 2021.
 
     Examples
     --------
@@ -297,7 +297,8 @@ def weighted_gaps(graph: GraphLike, values: ArrayLike) -> WeightedGaps:
     References
     ----------
     .. [1] Hoang, Kundu, Liu, Wang, "Don't just prune by magnitude! Your mask topology is a
-       secret weapon", NeurIPS 2023.
+       secret weapon", NeurIPS 2023 (the weighted spectral gap, whose exact form there could
+       not be checked).
 
     Examples
     --------
@@ -419,7 +420,11 @@ def spectrum_exponent(
 
     References
     ----------
-    .. [1] Martin, Mahoney, "Implicit self-regularization in deep neural networks", JMLR 22, 2021.
+    .. [1] Martin, Mahoney, "Implicit self-regularization in deep neural networks: evidence from
+       random matrix theory and implications for learning", JMLR 22, 2021.
+    .. [2] Martin, Peng, Mahoney, "Predicting trends in the quality of state-of-the-art neural
+       networks without access to training or testing data", Nature Communications 12:4122, 2021
+       (the weighted alpha).
 
     Examples
     --------
