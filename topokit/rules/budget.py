@@ -287,7 +287,8 @@ def cubic_density(progress: float, *, initial: float, final: float) -> float:
 
     References
     ----------
-    .. [1] Zhu and Gupta, "To prune, or not to prune", 2017.
+    .. [1] Zhu, Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model
+       compression", arXiv 1710.01878, 2017.
 
     Examples
     --------
@@ -329,7 +330,7 @@ def sigmoid_density(
     References
     ----------
     .. [1] Zhang et al., "Brain network science modelling of sparse neural networks enables
-       transformers and LLMs to perform as fully connected", NeurIPS 2025, arXiv 2501.19107, and the
+       Transformers and LLMs to perform as fully connected", NeurIPS 2025, arXiv 2501.19107, and the
        authors' public code, which scales the sigmoid as here.
 
     Examples

@@ -94,7 +94,7 @@ def signed_magnitude(view: LayerView, n: int, rng: np.random.Generator) -> NDArr
     References
     ----------
     .. [1] Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse
-       connectivity inspired by network science", Nature Communications 9, 2018.
+       connectivity inspired by network science", Nature Communications 9:2383, 2018.
 
     Examples
     --------
@@ -161,7 +161,7 @@ def official_removal(values: ArrayLike, zeta: float) -> NDArray[np.int64]:
 
     References
     ----------
-    .. [1] Mocanu et al., Nature Communications 9, 2018, and the authors' public code.
+    .. [1] Mocanu et al., Nature Communications 9:2383, 2018, and the authors' public code.
 
     Examples
     --------

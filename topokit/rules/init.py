@@ -43,13 +43,25 @@ Law = Callable[[LayerView, NDArray[np.int64], Source], NDArray[Any]]
 
 
 def he(view: LayerView, ids: NDArray[np.int64], rng: Source) -> NDArray[Any]:
-    """Draw from N(0, 2 / mean fan-in of the graph)."""
+    """Draw from N(0, 2 / mean fan-in of the graph).
+
+    References
+    ----------
+    .. [1] He, Zhang, Ren, Sun, "Delving deep into rectifiers: surpassing human-level performance on
+       ImageNet classification", ICCV 2015 (for the fan-in of dense layers).
+    """
     fan_in = max(1.0, view.graph.n_edges / max(1, view.graph.n_out))
     return rng.standard_normal(ids.size) * math.sqrt(2 / fan_in)
 
 
 def glorot(view: LayerView, ids: NDArray[np.int64], rng: Source) -> NDArray[Any]:
-    """Draw uniformly with variance 2 / (mean fan-in + mean fan-out) of the graph."""
+    """Draw uniformly with variance 2 / (mean fan-in + mean fan-out) of the graph.
+
+    References
+    ----------
+    .. [1] Glorot, Bengio, "Understanding the difficulty of training deep feedforward neural
+       networks", AISTATS 2010 (for the fans of dense layers).
+    """
     graph, n_edges = view.graph, max(1, view.graph.n_edges)
     fans = n_edges / max(1, graph.n_out) + n_edges / max(1, graph.n_in)
     return rng.uniform(-1, 1, ids.size) * math.sqrt(6 / max(2.0, fans))

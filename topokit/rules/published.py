@@ -70,6 +70,11 @@ def static() -> UpdateRule:
 
     No change is planned in any layer, whatever the drop fraction.
 
+    References
+    ----------
+    .. [1] Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse
+       connectivity inspired by network science", Nature Communications 9:2383, 2018 (FixProb).
+
     Examples
     --------
     >>> static().plan({}, drop_fraction=0.3, progress=0.0)
@@ -116,7 +121,7 @@ def set_(*, removal: str = "exact", init: str = "zeros") -> UpdateRule:
     References
     ----------
     .. [1] Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse
-       connectivity inspired by network science", Nature Communications 9, 2018.
+       connectivity inspired by network science", Nature Communications 9:2383, 2018.
 
     Examples
     --------
@@ -154,7 +159,7 @@ def set_magnitude(*, init: str = "zeros") -> UpdateRule:
 
     References
     ----------
-    .. [1] Mocanu et al., Nature Communications 9, 2018.
+    .. [1] Mocanu et al., Nature Communications 9:2383, 2018.
 
     Examples
     --------
@@ -329,8 +334,8 @@ def snfs(*, budgets: str = "network") -> UpdateRule:
 
     References
     ----------
-    .. [1] Dettmers and Zettlemoyer, "Sparse networks from scratch: faster training without losing
-       performance", 2019.
+    .. [1] Dettmers, Zettlemoyer, "Sparse networks from scratch: faster training without losing
+       performance", arXiv 1907.04840, 2019.
 
     Examples
     --------
@@ -600,8 +605,8 @@ def gmp(*, final_density: float | None = None, initial_density: float = 1.0) -> 
 
     References
     ----------
-    .. [1] Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model
-       compression", 2017.
+    .. [1] Zhu, Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model
+       compression", arXiv 1710.01878, 2017.
 
     Examples
     --------
@@ -705,7 +710,8 @@ def path_weight(*, budgets: str = "network", init: str = "zeros") -> UpdateRule:
 
     References
     ----------
-    .. [1] Naji, Abtahi, Marvasti, "Efficient sparse artificial neural networks", arXiv 2103.07674.
+    .. [1] Naji, Abtahi, Marvasti, "Efficient sparse artificial neural networks", arXiv 2103.07674,
+       2021.
 
     Examples
     --------
@@ -751,7 +757,8 @@ def sensitivity(*, budgets: str = "network", init: str = "zeros") -> UpdateRule:
 
     References
     ----------
-    .. [1] Naji, Abtahi, Marvasti, "Efficient sparse artificial neural networks", arXiv 2103.07674.
+    .. [1] Naji, Abtahi, Marvasti, "Efficient sparse artificial neural networks", arXiv 2103.07674,
+       2021.
     .. [2] Lee, Ajanthan, Torr, "SNIP: single-shot network pruning based on connection
        sensitivity", ICLR 2019.
 
@@ -801,7 +808,8 @@ def gradient_ratio(*, importance: str = "weight/gradient", init: str = "zeros") 
     ----------
     .. [1] Nowak, Grooten, Mocanu, Tabor, "Fantastic weights and how to find them: where to prune in
        dynamic sparse training", NeurIPS 2023.
-    .. [2] Naji, Abtahi, Marvasti, "Efficient sparse artificial neural networks", arXiv 2103.07674.
+    .. [2] Naji, Abtahi, Marvasti, "Efficient sparse artificial neural networks", arXiv 2103.07674,
+       2021.
 
     Examples
     --------

@@ -315,7 +315,7 @@ def n_to_m(*, m: int = 4, regrown: str = "zero") -> UpdateRule:
 
     References
     ----------
-    .. [1] Mishra et al., "Accelerating sparse deep neural networks", 2021, arXiv 2104.08378 (the
+    .. [1] Mishra et al., "Accelerating sparse deep neural networks", arXiv 2104.08378, 2021 (the
        2:4 pattern).
 
     Examples
@@ -361,7 +361,7 @@ def block_sparse(*, size: int = 4) -> UpdateRule:
     References
     ----------
     .. [1] Dietrich, Gressmann, Orr, Chelombiev, Justus, Luschi, "Towards structured dynamic sparse
-       pre-training of BERT", 2021, arXiv 2108.06277.
+       pre-training of BERT", arXiv 2108.06277, 2021.
 
     Examples
     --------

@@ -96,7 +96,7 @@ def l3_scores(
     .. [1] Zhang et al., "Epitopological learning and Cannistraci-Hebb network shape intelligence
        brain-inspired theory for ultra-sparse advantage in deep learning", ICLR 2024.
     .. [2] Zhang et al., "Brain network science modelling of sparse neural networks enables
-       transformers and LLMs to perform as fully connected", NeurIPS 2025, arXiv 2501.19107.
+       Transformers and LLMs to perform as fully connected", NeurIPS 2025, arXiv 2501.19107.
 
     Examples
     --------
@@ -218,6 +218,9 @@ def cht(
     ----------
     .. [1] Zhang et al., "Epitopological learning and Cannistraci-Hebb network shape intelligence
        brain-inspired theory for ultra-sparse advantage in deep learning", ICLR 2024.
+    .. [2] Zhang et al., "Brain network science modelling of sparse neural networks enables
+       Transformers and LLMs to perform as fully connected", NeurIPS 2025, arXiv 2501.19107
+       (soft growth and removal, relative removal, CH2-L3n).
 
     Examples
     --------
@@ -283,7 +286,7 @@ def chts(
     References
     ----------
     .. [1] Zhang et al., "Brain network science modelling of sparse neural networks enables
-       transformers and LLMs to perform as fully connected", NeurIPS 2025, arXiv 2501.19107.
+       Transformers and LLMs to perform as fully connected", NeurIPS 2025, arXiv 2501.19107.
 
     Examples
     --------
