@@ -504,7 +504,7 @@ class SparseMLPClassifier(ClassifierMixin, _SparseMLP):
     References
     ----------
     .. [1] Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse
-       connectivity inspired by network science", Nature Communications 9, 2018.
+       connectivity inspired by network science", Nature Communications 9:2383, 2018.
 
     Examples
     --------
@@ -646,7 +646,7 @@ class SparseMLPRegressor(RegressorMixin, _SparseMLP):
     References
     ----------
     .. [1] Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse
-       connectivity inspired by network science", Nature Communications 9, 2018.
+       connectivity inspired by network science", Nature Communications 9:2383, 2018.
 
     Examples
     --------

@@ -25,8 +25,8 @@ from topokit.tables import Table, as_generator, choose
 
 __all__ = ["DATASETS", "Data", "load_data"]
 
-_NIPS = "Guyon et al., Result analysis of the NIPS 2003 feature selection challenge, 2004."
-_FEATURES = "Li et al., Feature selection: a data perspective, ACM Computing Surveys 50:94, 2017."
+_NIPS = 'Guyon et al., "Result analysis of the NIPS 2003 feature selection challenge", NIPS 2004.'
+_FEATURES = 'Li et al., "Feature selection: a data perspective", ACM Computing Surveys 50:94, 2017.'
 
 DATASETS: dict[str, Loader] = {
     "digits": digits,
@@ -34,14 +34,14 @@ DATASETS: dict[str, Loader] = {
         "mnist",
         ("mnist", "MNIST/raw"),
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
-        "LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document recognition, "
-        "1998.",
+        'LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document '
+        'recognition", Proceedings of the IEEE 86, 1998.',
     ),
     "fashion_mnist": idx_images(
         "fashion_mnist",
         ("fashion-mnist", "fashion_mnist", "FashionMNIST/raw"),
         "github.com/zalandoresearch/fashion-mnist, data/fashion,",
-        "Xiao, Rasul, Vollgraf, Fashion-MNIST, arXiv 1708.07747, 2017.",
+        'Xiao, Rasul, Vollgraf, "Fashion-MNIST", arXiv 1708.07747, 2017.',
     ),
     "cifar10": cifar10,
     "cifar100": cifar100,

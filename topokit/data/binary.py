@@ -99,9 +99,10 @@ def binary_set(
 
     References
     ----------
-    .. [1] Larochelle, Bengio, Turian, Tractable multivariate binary density estimation and the
-       restricted Boltzmann forest, Neural Computation 22:2285, 2010.
-    .. [2] Larochelle, Murray, The neural autoregressive distribution estimator, 2011 (the split).
+    .. [1] Larochelle, Bengio, Turian, "Tractable multivariate binary density estimation and the
+       restricted Boltzmann forest", Neural Computation 22, 2010.
+    .. [2] Larochelle, Murray, "The neural autoregressive distribution estimator", AISTATS 2011 (the
+       split).
 
     Examples
     --------

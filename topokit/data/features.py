@@ -192,7 +192,7 @@ def isolet_files(sizes: tuple[int, int]) -> Loader:
 
     References
     ----------
-    .. [1] Fanty, Cole, Spoken letter recognition, NIPS 1990.
+    .. [1] Fanty, Cole, "Spoken letter recognition", NIPS 1990.
 
     Examples
     --------

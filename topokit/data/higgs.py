@@ -93,8 +93,8 @@ def higgs_table(rows: int, held_out: int) -> Loader:
 
     References
     ----------
-    .. [1] Baldi, Sadowski, Whiteson, Searching for exotic particles in high-energy physics with
-       deep learning, Nature Communications 5:4308, 2014.
+    .. [1] Baldi, Sadowski, Whiteson, "Searching for exotic particles in high-energy physics with
+       deep learning", Nature Communications 5:4308, 2014.
 
     Examples
     --------

@@ -258,7 +258,8 @@ def cifar10(
 
     References
     ----------
-    .. [1] Krizhevsky, Learning multiple layers of features from tiny images, 2009.
+    .. [1] Krizhevsky, "Learning multiple layers of features from tiny images", University of
+       Toronto, 2009.
 
     Examples
     --------
@@ -383,7 +384,8 @@ def cifar100(
 
     References
     ----------
-    .. [1] Krizhevsky, Learning multiple layers of features from tiny images, 2009.
+    .. [1] Krizhevsky, "Learning multiple layers of features from tiny images", University of
+       Toronto, 2009.
 
     Examples
     --------

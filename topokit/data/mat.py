@@ -46,7 +46,7 @@ def read_mat(path: str | os.PathLike[str], names: tuple[str, ...]) -> dict[str, 
 
     References
     ----------
-    .. [1] MathWorks, MAT-File Format, 2019, chapter 1 (level 5).
+    .. [1] MathWorks, "MAT-File Format", 2019, chapter 1 (level 5).
 
     Examples
     --------

@@ -96,7 +96,7 @@ def bags_of_words(sizes: tuple[int, int], n_words: int, n_classes: int) -> Loade
 
     References
     ----------
-    .. [1] Lang, NewsWeeder: learning to filter netnews, ICML 1995.
+    .. [1] Lang, "NewsWeeder: learning to filter netnews", ICML 1995.
 
     Examples
     --------

@@ -66,7 +66,8 @@ def crop_flip(
 
     References
     ----------
-    He, Zhang, Ren, Sun, "Deep residual learning for image recognition", CVPR 2016, section 4.2.
+    .. [1] He, Zhang, Ren, Sun, "Deep residual learning for image recognition", CVPR 2016, section
+       4.2.
 
     Examples
     --------
@@ -111,8 +112,8 @@ def rotate_shift_flip(
 
     References
     ----------
-    The training script of Mocanu et al. for CIFAR-10 (SET-MLP-Keras-Weights-Mask), Nature
-    Communications 9:2383, 2018.
+    .. [1] Mocanu et al., Nature Communications 9:2383, 2018: the authors' training script for
+       CIFAR-10 (SET-MLP-Keras-Weights-Mask).
 
     Examples
     --------

@@ -53,7 +53,7 @@ def synthetic(
 
     References
     ----------
-    .. [1] Curci, Mocanu, Pechenizkiy, Truly sparse neural networks at scale, arXiv 2102.01732,
+    .. [1] Curci, Mocanu, Pechenizkiy, "Truly sparse neural networks at scale", arXiv 2102.01732,
        2021, use a different artificial data set of 65,536 features for the same purpose.
 
     Examples

@@ -61,7 +61,7 @@ def text(
 
     References
     ----------
-    .. [1] The Python Language Reference, docs.python.org/3/reference.
+    .. [1] "The Python Language Reference", docs.python.org/3/reference.
 
     Examples
     --------

@@ -174,7 +174,7 @@ def csv(
 
     References
     ----------
-    .. [1] RFC 4180, Common format and MIME type for comma-separated values, 2005.
+    .. [1] RFC 4180, "Common format and MIME type for comma-separated values", 2005.
 
     Examples
     --------
@@ -472,7 +472,7 @@ def npz(
 
     References
     ----------
-    .. [1] NumPy Enhancement Proposal 1, A simple file format for NumPy arrays, 2007.
+    .. [1] NumPy Enhancement Proposal 1, "A simple file format for NumPy arrays", 2007.
 
     Examples
     --------
@@ -555,7 +555,8 @@ def openml(
 
     References
     ----------
-    .. [1] Vanschoren et al., OpenML: networked science in machine learning, 2013.
+    .. [1] Vanschoren et al., "OpenML: networked science in machine learning", SIGKDD Explorations
+       15, 2013.
 
     Examples
     --------

@@ -106,8 +106,8 @@ def mean_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
 
     References
     ----------
-    .. [1] Hesterberg, "What teachers should know about the bootstrap", The American Statistician
-       69, 2015.
+    .. [1] Hesterberg, "What teachers should know about the bootstrap: resampling in the
+       undergraduate statistics curriculum", The American Statistician 69, 2015.
 
     Examples
     --------
@@ -172,7 +172,8 @@ def paired(
 
     References
     ----------
-    .. [1] Dietterich, "Approximate statistical tests for comparing supervised classification
+    .. [1] Fisher, "The Design of Experiments", 1935 (the sign changes).
+    .. [2] Dietterich, "Approximate statistical tests for comparing supervised classification
        learning algorithms", Neural Computation 10, 1998.
 
     Examples
@@ -354,8 +355,8 @@ def adjusted(p_values: ArrayLike, *, method: str = "holm") -> NDArray[np.float64
     ----------
     .. [1] Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal
        of Statistics 6, 1979.
-    .. [2] Benjamini, Hochberg, "Controlling the false discovery rate", Journal of the Royal
-       Statistical Society B 57, 1995.
+    .. [2] Benjamini, Hochberg, "Controlling the false discovery rate: a practical and powerful
+       approach to multiple testing", Journal of the Royal Statistical Society B 57, 1995.
 
     Examples
     --------

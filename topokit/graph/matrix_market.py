@@ -49,7 +49,8 @@ def read_matrix_market(path: str | os.PathLike[str]) -> Any:
 
     References
     ----------
-    .. [1] Boisvert, Pozo, Remington, The Matrix Market exchange formats, NISTIR 5935, 1996.
+    .. [1] Boisvert, Pozo, Remington, "The Matrix Market exchange formats: initial design", NISTIR
+       5935, 1996.
 
     Examples
     --------

@@ -6,7 +6,7 @@ any device: integer arithmetic gives the same bits everywhere. Loads numba: see
 
 References
 ----------
-.. [1] Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+.. [1] Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 .. [2] Lemire, "Fast random integer generation in an interval", ACM TOMACS 29, 2019.
 .. [3] Wichura, "Algorithm AS 241: The percentage points of the normal distribution", Applied
    Statistics 37, 1988.

@@ -38,8 +38,8 @@ class SReLU(nn.Module):
 
     References
     ----------
-    Jin et al., "Deep learning with S-shaped rectified linear activation units", AAAI 2016; the
-    initial values are those of the Keras layer that SET's code uses.
+    .. [1] Jin et al., "Deep learning with S-shaped rectified linear activation units", AAAI 2016.
+       The initial values are those of the Keras layer that SET's code uses.
 
     Examples
     --------
@@ -162,7 +162,8 @@ class AllReLU(nn.Module):
 
     References
     ----------
-    Curci, Mocanu, Pechenizkiy, "Truly sparse neural networks at scale", 2021.
+    .. [1] Curci, Mocanu, Pechenizkiy, "Truly sparse neural networks at scale", arXiv 2102.01732,
+       2021.
 
     Examples
     --------

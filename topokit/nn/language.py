@@ -203,8 +203,8 @@ def gpt(
 
     References
     ----------
-    Radford, Wu, Child, Luan, Amodei, Sutskever, "Language models are unsupervised multitask
-    learners", 2019.
+    .. [1] Radford, Wu, Child, Luan, Amodei, Sutskever, "Language models are unsupervised multitask
+       learners", 2019.
 
     Examples
     --------

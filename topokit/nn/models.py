@@ -138,8 +138,8 @@ def set_mlp(
 
     References
     ----------
-    Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse
-    connectivity inspired by network science", Nature Communications 9:2383, 2018.
+    .. [1] Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse
+       connectivity inspired by network science", Nature Communications 9:2383, 2018.
 
     Examples
     --------
@@ -265,8 +265,8 @@ def set_cnn(
 
     References
     ----------
-    Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse
-    connectivity inspired by network science", Nature Communications 9:2383, 2018.
+    .. [1] Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse
+       connectivity inspired by network science", Nature Communications 9:2383, 2018.
 
     Examples
     --------

@@ -91,9 +91,10 @@ class SparseRBM(nn.Module):
 
     References
     ----------
-    Hinton, "Training products of experts by minimizing contrastive divergence", Neural Computation
-    14, 2002. Tieleman, "Training restricted Boltzmann machines using approximations to the
-    likelihood gradient", ICML 2008.
+    .. [1] Hinton, "Training products of experts by minimizing contrastive divergence", Neural
+       Computation 14, 2002.
+    .. [2] Tieleman, "Training restricted Boltzmann machines using approximations to the likelihood
+       gradient", ICML 2008.
 
     Examples
     --------
@@ -331,8 +332,8 @@ def set_rbm(
 
     References
     ----------
-    Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse
-    connectivity inspired by network science", Nature Communications 9:2383, 2018.
+    .. [1] Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse
+       connectivity inspired by network science", Nature Communications 9:2383, 2018.
 
     Examples
     --------
@@ -531,7 +532,7 @@ def annealed_log_partition(
 
     References
     ----------
-    Salakhutdinov and Murray, "On the quantitative analysis of deep belief networks", ICML 2008.
+    .. [1] Salakhutdinov, Murray, "On the quantitative analysis of deep belief networks", ICML 2008.
 
     Examples
     --------

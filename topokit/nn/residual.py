@@ -341,10 +341,12 @@ def resnet(
 
     References
     ----------
-    He, Zhang, Ren, Sun, "Deep residual learning for image recognition", CVPR 2016, section 4.2;
-    Evci et al., "Rigging the lottery: making all tickets winners", ICML 2020 (what is sparse);
-    Liu et al., "Do we actually need dense over-parameterization? In-time over-parameterization in
-    sparse training", ICML 2021.
+    .. [1] He, Zhang, Ren, Sun, "Deep residual learning for image recognition", CVPR 2016, section
+       4.2.
+    .. [2] Evci et al., "Rigging the lottery: making all tickets winners", ICML 2020 (what is
+       sparse).
+    .. [3] Liu et al., "Do we actually need dense over-parameterization? In-time
+       over-parameterization in sparse training", ICML 2021.
 
     Examples
     --------
@@ -443,8 +445,9 @@ def wide_resnet(
 
     References
     ----------
-    Zagoruyko, Komodakis, "Wide residual networks", BMVC 2016; Evci et al., "Rigging the lottery:
-    making all tickets winners", ICML 2020 (what is sparse).
+    .. [1] Zagoruyko, Komodakis, "Wide residual networks", BMVC 2016.
+    .. [2] Evci et al., "Rigging the lottery: making all tickets winners", ICML 2020 (what is
+       sparse).
 
     Examples
     --------
