@@ -59,6 +59,7 @@ def test_the_list_has_parameters_guarantee_cost_and_paper(capsys):
         assert row["cost"].endswith(".")
         assert row["paper"].endswith(".")
     assert rows["peg"]["parameters"] == "depth=None"
+    assert all(name in rows["cyclic_lift"]["paper"] for name in ("Fossorier", "Fan")), "every paper"
     assert rows["two_lift"]["guarantee"].endswith("unless every try of a doubling fails.")
     text = prints(capsys, "list", "generators")
     for name in GENERATORS:

@@ -190,8 +190,8 @@ def _function_row(function: Callable[..., Any]) -> dict[str, str]:
     for key in ("Guarantee", "Range", "Cost"):
         if text := _entry(doc, f"{key}:"):
             row[key.lower()] = text
-    if row.keys() & {"guarantee", "range"} and (paper := _entry(doc, ".. [1] ")):
-        row["paper"] = paper
+    if papers := [paper for n in range(1, 10) if (paper := _entry(doc, f".. [{n}] "))]:
+        row["paper"] = " ".join(papers)
     return row
 
 
