@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,10 +10,15 @@ import torch
 from torch import nn
 
 import topokit as tk
+from topokit.graph import LayerGraph
 from topokit.nn import Sequential, SparseLinear, sparse_layers
 from topokit.nn import fused as fused_module
 from topokit.nn.fused import fuse, in_one_kernel
+from topokit.nn.kernels import products
+from topokit.nn.kernels import threads as kernel_threads
+from topokit.nn.kernels.products import PRODUCTS
 from topokit.nn.models import set_mlp
+from topokit.nn.optimizers import SGD
 
 
 def plain(*, inplace=False, bias=True, seed=0):
@@ -328,3 +334,57 @@ def test_compiled():
     assert torch.allclose(compiled(BATCH), other(BATCH), atol=1e-6)
     exported = torch.export.export(model, (BATCH,)).module()
     assert torch.allclose(exported(BATCH), other(BATCH), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("streams", [1, 2])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("kernels", [("csr", "csr", "csr"), ("csr", "dense", "csr")])
+def test_dropout_within_the_product_changes_no_bit(
+    rng, monkeypatch, dtype, streams, threads, kernels
+):
+    monkeypatch.setattr(products, "TILE_BYTES", 4000)
+    monkeypatch.setattr(kernel_threads, "SERIAL_WORK", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    sizes = [40, 60, 50, 6]
+    topology = {
+        f"fc{at}": LayerGraph.from_edge_ids(
+            np.sort(rng.choice(n_in * n_out, n_in * n_out // 3, replace=False)), (n_out, n_in)
+        )
+        for at, (n_in, n_out) in enumerate(pairwise(sizes), start=1)
+    }
+    generators = [torch.Generator() for _ in range(streams)]
+    model = set_mlp(topology, dropout=0.3, rng=0, generator=generators[0]).to(dtype)
+    monkeypatch.setattr(type(model), "generators", tuple(generators))
+    for layer, kernel in zip((model.fc1, model.fc2, model.fc3), kernels, strict=True):
+        layer.kernel = kernel
+    x = torch.from_numpy(rng.standard_normal((300, 40))).to(dtype)
+    used, original = [], PRODUCTS["compiled"].dropped
+
+    def counted(*arguments):
+        used.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(PRODUCTS["compiled"], "dropped", staticmethod(counted))
+
+    def steps():
+        own = copy.deepcopy(model)
+        for number, generator in enumerate(generators):
+            generator.manual_seed(number)
+        optimizer, seen = SGD(own.parameters(), lr=1e-4, momentum=0.9), []
+        for _ in range(3):
+            optimizer.zero_grad()
+            batch = x.clone().requires_grad_()
+            y = own(batch)
+            y.square().sum().backward()
+            assert torch.isfinite(y).all()
+            optimizer.step()
+            seen += [y.detach(), batch.grad, *(p.grad.clone() for p in own.parameters())]
+        return [*seen, *(p.detach() for p in own.parameters())]
+
+    together = steps()
+    assert len(used) == 3 * sum(kernel == "csr" for kernel in kernels[:2])
+    monkeypatch.setattr(PRODUCTS["compiled"], "drops", False)
+    for one, other in zip(together, steps(), strict=True):
+        assert torch.equal(one, other)
+    assert len(used) == 3 * sum(kernel == "csr" for kernel in kernels[:2])

@@ -89,16 +89,19 @@ def dropped_within(
 ) -> torch.Tensor | None:
     """Apply a layer, its ReLU and dropout in one kernel, or return None.
 
-    Values are those of `topokit.nn.activations.dropped_out` after the others, bit for bit. None
-    where no kernel does this (`topokit.nn.kernels.card` has those that do), where bits are drawn on
-    another device, and where a rule looks at the layer's activations, which are those before
-    dropout. Convolutions, too, are left to others: their bits are in another order.
+    Values are those of `topokit.nn.activations.dropped_out` after the others, bit for bit, and so
+    are gradients on the CPU. None where no kernel does this, where bits are drawn on another
+    device, and where a rule looks at the layer's activations, which are those before dropout.
+    Convolutions, too, are left to others: their bits are in another order.
 
     Examples
     --------
     >>> from topokit.graph import LayerGraph
     >>> layer = SparseLinear(LayerGraph.from_edge_ids([0, 2], (2, 2)), rng=0)
-    >>> dropped_within(layer, nn.ReLU(), torch.ones(1, 2), 0.5, [torch.Generator()]) is None
+    >>> streams = [torch.Generator().manual_seed(0)]
+    >>> dropped_within(layer, nn.ReLU(), torch.ones(4, 2), 0.5, streams).shape
+    torch.Size([4, 2])
+    >>> dropped_within(layer, nn.Tanh(), torch.ones(4, 2), 0.5, streams) is None
     True
     """
     kind = x.device.type

@@ -270,8 +270,8 @@ def edge_product(
         Apply ReLU to the result within the kernel, and its derivative within the backward kernel:
         the same values as ``torch.relu``, without reading and writing the activations again.
     drawn : Drawn, optional
-        Apply dropout, by bits in the order of (n_out, batch) memory. After ReLU, and where the
-        product is that of `topokit.nn.kernels.card`, within the kernel, with the same values.
+        Apply dropout, by bits in the order of (n_out, batch) memory. After ReLU within the kernel,
+        if that of the product is compiled, with the same values.
 
     Returns
     -------

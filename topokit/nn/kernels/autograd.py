@@ -102,6 +102,8 @@ class EdgeProduct(torch.autograd.Function):
         if ctx.relu and (known is None or known.whole):
             g = torch.ops.aten.threshold_backward(g, output[0].t(), 0)
         if ctx.scale != 1:
+            if g.device.type == "cpu":  # the sums of dropout after the product, to the last digit
+                dbias = None
             g, *scaled = torch._foreach_mul([g] if dbias is None else [g, dbias], ctx.scale)
             dbias = scaled[0] if scaled else None
         if needs_bias and dbias is None:

@@ -155,10 +155,18 @@ def _add_rows(row, size, x, units, values, edge, stop):
         edge += 1
 
 
+@njit(fastmath=ELEMENTWISE)
+def _drop(x, y, bits, limit, scale, size, dtype):
+    """Write x to y, times `scale` where the bits of an element reach the limit, else times 0."""
+    for k in range(size):
+        y[k] = x[k] * (scale if bits[k] >= limit else dtype(0))
+
+
 @njit
 def _product_forward(call, first, last, dtype):
     pointers, bias = _vector(call.row_pointers, 1, np.int64), _vector(call.bias, last, dtype)
     units, values = _units(call.units, 1), _vector(call.values, 1, dtype)
+    scale = _vector(call.scale, 1, dtype)[0] if call.bits else dtype(1)
     for at in range(0, call.batch, BLOCK_BYTES // call.item_bytes):
         offset, size = _block(call, at)
         x = _matrix(call.x + offset, 1, call.x_stride, dtype)
@@ -176,6 +184,9 @@ def _product_forward(call, first, last, dtype):
                 if call.relu and tile == call.n_tiles - 1:
                     for k in range(size):
                         row[k] = dtype(0) if row[k] <= 0 else row[k]  # nan stays
+                if call.bits and tile == call.n_tiles - 1:
+                    bits = _vector(call.bits + 2 * (i * call.batch + at), size, np.int16)
+                    _drop(row, row, bits, np.int16(call.limit), scale, size, dtype)
 
 
 @njit(fastmath=SUMS)
@@ -318,13 +329,11 @@ def _srelu_backward(call, first, last, dtype):
         gradients[3, i] = high_sum
 
 
-@njit(fastmath=ELEMENTWISE)
+@njit
 def _dropout(call, first, last, dtype):
     x, y = _vector(call.x, last, dtype)[first:], _vector(call.y, last, dtype)[first:]
     bits, scale = _vector(call.bits, last, np.int16)[first:], _vector(call.scale, 1, dtype)[0]
-    zero, limit = dtype(0), np.int16(call.limit)
-    for k in range(last - first):
-        y[k] = x[k] * (scale if bits[k] >= limit else zero)
+    _drop(x, y, bits, np.int16(call.limit), scale, last - first, dtype)
 
 
 @njit

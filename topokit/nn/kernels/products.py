@@ -341,8 +341,22 @@ def backward_kernel(
 class _CompiledProduct(Product):
     """The product by the compiled kernels of `topokit.nn.kernels.cpu`."""
 
+    drops = True
+
     @staticmethod
     def product(x: Any, values: Any, bias: Any, index: EdgeIndex, relu: bool) -> torch.Tensor:
+        return _CompiledProduct._forward(x, values, bias, index, relu=relu)
+
+    @staticmethod
+    def dropped(x: Any, values: Any, bias: Any, index: EdgeIndex, drawn: Any) -> torch.Tensor:
+        scale = torch.tensor(drawn.scale, dtype=x.dtype)
+        given = {"bits": drawn.bits.data_ptr(), "limit": drawn.limit, "scale": scale.data_ptr()}
+        return _CompiledProduct._forward(x, values, bias, index, relu=True, **given)
+
+    @staticmethod
+    def _forward(
+        x: Any, values: Any, bias: Any, index: EdgeIndex, *, relu: bool, **drawn: int
+    ) -> torch.Tensor:
         batch = x.shape[1]
         y = x.new_empty(index.graph.n_out, batch)
         values = values.contiguous()
@@ -357,6 +371,7 @@ class _CompiledProduct(Product):
             values=values.data_ptr(),
             bias=0 if bias is None else bias.data_ptr(),
             y=y.data_ptr(),
+            **drawn,
         )
         run_kernel(**call._asdict())
         return y

@@ -88,6 +88,10 @@ class ProductForward(NamedTuple):
     relu: int
     n_tiles: int
     tile_stride: int
+    bits: int = 0
+    """Of a dropout of y, as in `Dropout`, or 0."""
+    limit: int = 0
+    scale: int = 0
 
 
 class EdgeGradient(NamedTuple):
