@@ -325,3 +325,102 @@ def test_series_with_labels_in_another_order_are_refused():
     two = pd.MultiIndex.from_product([["x"], seeds])
     with pytest.raises(ValueError, match="same labels in the same order"):
         paired(a.set_axis(two), b.set_axis(two[::-1]), rng=0)
+
+
+def families(rng, r, *, densities=3, n=10):
+    """Points of families that nearly keep their order at each density, and labels of both."""
+    x, noise = rng.standard_normal((2, n))
+    y = r * x + np.sqrt(1 - r**2) * noise
+    points = [
+        np.tile(each, densities) + 0.05 * rng.standard_normal(n * densities) for each in (x, y)
+    ]
+    return *points, np.repeat(np.arange(densities), n), np.tile(np.arange(n), densities)
+
+
+def test_points_of_a_cluster_are_no_further_evidence(rng):
+    """The same points at three densities say as much as at one."""
+    x, y = rng.standard_normal((2, 10))
+    y = y - 0.8 * x
+    one = rank_correlation(x, y, rng=0)
+    three = [np.tile(x, 3), np.tile(y, 3)], np.repeat([1, 2, 3], 10), np.tile(list("abcdefghij"), 3)
+    order = rng.permutation(30)  # of the rows of a table
+    points, strata, clusters = [each[order] for each in three[0]], three[1][order], three[2][order]
+    found = rank_correlation(*points, strata=strata, clusters=clusters, rng=0)
+    assert found.rho == pytest.approx(one.rho)
+    # as in one stratum, but for the order of the families in which both draw
+    assert [found.low, found.high] == pytest.approx([one.low, one.high], abs=0.06)
+    assert found.p == pytest.approx(one.p, rel=0.3, abs=0.01)
+    apart = rank_correlation(*points, strata=strata, rng=0)
+    assert apart.rho == pytest.approx(one.rho)
+    assert apart.high - apart.low < 0.8 * (found.high - found.low)
+    assert apart.p < found.p
+
+
+def test_clusters_of_one_point_each_change_nothing_but_the_draws(rng):
+    x, y = rng.standard_normal((2, 12))
+    plain = rank_correlation(x, y, rng=0)
+    assert rank_correlation(x, y, clusters=range(12), rng=0) == plain
+    held = rank_correlation(x, y, controls=[x**2], clusters=range(12), rng=0)
+    assert held == rank_correlation(x, y, controls=[x**2], rng=0)
+
+
+def test_few_clusters_have_no_interval(rng):
+    nine, ten = (families(rng, 0.5, n=n) for n in (9, 10))
+    found = [rank_correlation(x, y, strata=s, clusters=c, rng=0) for x, y, s, c in (nine, ten)]
+    assert [np.isnan(each.low) for each in found] == [True, False]
+    assert [each.n for each in found] == [27, 30]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: np.where(c == 3, 4, c),  # twice in a stratum
+        lambda c: np.r_[10, c[1:]],  # in one stratum alone
+        lambda c: np.where(np.arange(30) == 5, np.nan, c),  # of no cluster in one stratum
+    ],
+)
+def test_clusters_that_are_not_in_each_stratum_are_refused(rng, change):
+    x, y, strata, clusters = families(rng, 0.5)
+    with pytest.raises(ValueError, match="one point of each cluster in each stratum"):
+        rank_correlation(x, y, strata=strata, clusters=change(clusters), rng=0)
+    gappy = np.where(np.arange(30) == 7, np.nan, x)
+    with pytest.raises(ValueError, match="one point of each cluster in each stratum"):
+        rank_correlation(gappy, y, strata=strata, clusters=clusters, rng=0)
+    with pytest.raises(ValueError, match="columns of one length"):
+        rank_correlation(x, y, strata=strata, clusters=clusters[:-1], rng=0)
+
+
+@pytest.mark.slow
+def test_clusters_are_covered_as_documented():
+    rng = np.random.default_rng(1)
+    for r in (0.0, 0.5, 0.9):
+        found = []
+        for _ in range(200):
+            x, y, strata, clusters = families(rng, r)
+            options = {"strata": strata, "resamples": 199, "rng": rng}
+            found.append(rank_correlation(x, y, clusters=clusters, **options))
+        mean = np.mean([one.rho for one in found])
+        covered = np.mean([one.low <= mean <= one.high for one in found])
+        assert covered >= 0.93 - 4 * np.sqrt(0.93 * 0.07 / 200)
+        if r == 0:
+            small = np.mean([one.p <= 0.05 for one in found])
+            assert _within_chance(small, 0.05, 200)
+
+
+@pytest.mark.parametrize("scale", [1, 1e-200, 1e200])
+def test_values_equal_on_paper_have_equal_ranks(scale):
+    thirds = [[0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [0.5, 0.4, 0.3], [0.3, 0.4, 0.5]]
+    x = np.array([sum(each) / 3 for each in thirds] + [0.7, 0.1]) * scale
+    assert len(set(x)) > 4  # two pairs are equal on paper
+    y = np.array([1, 2, 3, 4, 5, 0])
+    expected = stats.spearmanr([2, 2, 3, 3, 4, 1], y).statistic
+    assert rank_correlation(x, y, rng=0).rho == pytest.approx(expected)
+    assert rank_correlation(-x, y, rng=0).rho == pytest.approx(-expected)
+    assert rank_correlation(y, x, rng=0).rho == pytest.approx(expected)
+
+
+def test_values_that_differ_keep_their_ranks():
+    x = np.array([0, 1e-300, 1e-20, 1, 1 + 1e-11, 1e20, -1e-300])
+    y = np.arange(7)
+    expected = stats.spearmanr(x, y).statistic
+    assert rank_correlation(x, y, rng=0).rho == pytest.approx(expected)

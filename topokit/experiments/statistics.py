@@ -221,6 +221,7 @@ def rank_correlation(
     *,
     controls: Sequence[ArrayLike] = (),
     strata: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
     level: float = 0.95,
     resamples: int = 1999,
     rng: np.random.Generator | int,
@@ -242,8 +243,13 @@ def rank_correlation(
         Held fixed by regression on ranks, which assumes a monotone and additive effect.
     strata : (n,) array_like, optional
         Group of each point (density, family): held fixed without an assumption.
+    clusters : sequence, optional
+        Which points are not independent of each other, such as those of one family of graphs at
+        several densities: each cluster has one point in each stratum. The bootstrap draws, and
+        the test permutes, clusters as wholes.
     level : float
-        Nominal coverage of the interval: percentiles of a bootstrap of points within strata.
+        Nominal coverage of the interval: percentiles of a bootstrap of points within strata, or
+        of clusters.
     resamples : int
         Number of permutations and of bootstrap samples.
     rng : numpy.random.Generator or int
@@ -252,21 +258,27 @@ def rank_correlation(
     -------
     Correlation
         `rho` in [-1, 1]; nan where x or y does not vary within strata or n is below 4. `low` and
-        `high` are nan also with fewer than 10 points.
+        `high` are nan also with fewer than 10 points, or clusters.
 
     Raises
     ------
     ValueError
-        If lengths differ, or the order of labels.
+        If lengths differ, or the order of labels; if a cluster has not one point in each stratum.
 
     Notes
     -----
     Cost: O(resamples n log n).
 
+    Values that differ by less than 1e-12 of themselves have equal ranks: means of the same numbers
+    in another order differ by as much.
+
     For correlated normal variables (0, 0.5 and 0.9) the 95 % interval covers 0.93 to 0.99 with 10
     points and more, in one group or in strata of three points and more. With 5 or 6 points it
     would cover as little as 0.76 of strong correlations; so no interval is given below 10. Points
-    that share a graph family are not independent: take means over a family first.
+    that share a graph family are not independent: take means over a family first, and if it has a
+    mean at each of several densities, say so by `clusters`. If ten families nearly keep their
+    order at three densities, intervals of the 30 points cover 0.80 to 0.88, and without a relation
+    p is below 0.05 in 0.23 of the samples; as clusters they cover 0.93 to 0.99, and it is in 0.04.
 
     References
     ----------
@@ -288,38 +300,38 @@ def rank_correlation(
     >>> within.n, round(within.rho, 6)
     (8, -1.0)
     """
-    import pandas as pd
-
     rng = as_generator(rng)
-    _check_labels(x, y, *controls, strata)
+    _check_labels(x, y, *controls, strata, clusters)
     columns = [np.asarray(values, float) for values in (x, y, *controls)]
     n = columns[0].size
-    groups = np.zeros(n, int)
-    if strata is not None:
-        labels = np.asarray(strata)
-        undefined = pd.isna(np.asarray(strata, object))  # in an array of words nan is a word
-        columns.append(np.where(undefined, np.nan, 0.0))  # of no group
-        if labels.shape == (n,):
-            groups[~undefined] = np.unique(labels[~undefined], return_inverse=True)[1]
+    groups, units = np.zeros(n, int), np.zeros(n, int)
+    for labels, codes in ((strata, groups), (clusters, units)):
+        if labels is not None:
+            columns.append(_coded(labels, codes))
     shapes = [column.shape for column in columns]
     if any(shape != (n,) for shape in shapes):
         raise ValueError(f"expected columns of one length, got shapes {shapes}")
     _check_level(level)
     good = np.all([np.isfinite(column) for column in columns], axis=0)
-    data = np.array(columns[: 2 + len(controls)])[:, good]
+    data = np.array([_levels(column[good]) for column in columns[: 2 + len(controls)]])
     members = _members(groups[good])
+    if clusters is not None:
+        members = _in_one_order(members, units[good])
+    independent = n if clusters is None else np.unique(units[good]).size
     n, nan = int(good.sum()), float("nan")
     a, b = _residuals(data[:, None], members)[:, 0] if n >= 4 else np.full((2, n), nan)
     rho = float(a @ b)
     if np.isnan(rho):
         return Correlation(n, nan, nan, nan, nan)
     moved, drawn = np.empty((resamples, n)), np.empty((resamples, n), int)
-    for own in members:
-        moved[:, own] = rng.permuted(np.tile(b[own], (resamples, 1)), axis=1)
-        drawn[:, own] = rng.choice(own, (resamples, own.size))
+    for k, own in enumerate(members):
+        if k == 0 or clusters is None:  # clusters are moved and drawn alike in all strata
+            order = rng.permuted(np.tile(np.arange(own.size), (resamples, 1)), axis=1)
+            take = rng.choice(own.size, (resamples, own.size))
+        moved[:, own], drawn[:, own] = b[own[order]], own[take]
     p = _tail(int(np.sum(np.abs(moved @ a) >= abs(rho) - ROUNDED)), resamples)
     low = high = nan
-    if n >= FEWEST:
+    if min(n, independent) >= FEWEST:
         again = _residuals(data[:, drawn], members)
         seen = (again[0] * again[1]).sum(axis=1)
         seen = seen[~np.isnan(seen)]
@@ -432,6 +444,37 @@ def _tail(beyond: int, resamples: int) -> float:
 def _members(groups: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """Return the positions of the points of each group."""
     return [np.flatnonzero(groups == group) for group in np.unique(groups)]
+
+
+def _coded(labels: ArrayLike, codes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Write a number for each label into `codes`; return nan where a label is undefined, else 0."""
+    import pandas as pd
+
+    values = np.asarray(labels)
+    undefined = pd.isna(np.asarray(labels, object))  # in an array of words nan is a word
+    if values.shape == codes.shape:
+        codes[~undefined] = np.unique(values[~undefined], return_inverse=True)[1]
+    return np.where(undefined, np.nan, 0.0)
+
+
+def _levels(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return numbers in the order of the values, equal where values are but for rounding."""
+    order = np.argsort(x)
+    ordered, levels = x[order], np.zeros(x.size)
+    larger = np.maximum(np.abs(ordered[1:]), np.abs(ordered[:-1]))
+    levels[order[1:]] = np.cumsum(np.diff(ordered) > 1e-12 * larger)
+    return levels
+
+
+def _in_one_order(
+    members: list[NDArray[np.int64]], units: NDArray[np.int64]
+) -> list[NDArray[np.int64]]:
+    """Return the positions of the points of each group in the order of their clusters."""
+    found = [own[np.argsort(units[own], kind="stable")] for own in members]
+    every = np.unique(units)
+    if not all(np.array_equal(units[own], every) for own in found):
+        raise ValueError("expected one point of each cluster in each stratum, got more or fewer")
+    return found
 
 
 def _residuals(data: NDArray[np.float64], members: list[NDArray[np.int64]]) -> NDArray[np.float64]:
