@@ -127,8 +127,8 @@ tk.plots.mean_over_seeds(lines[lines["family"].isin(some)], arm="family", ax=ax)
 # %% [markdown]
 # The same question over ten families, three densities, two data sets and five seeds, with density
 # held fixed in the correlations: `topokit sweep spectral_gap_accuracy --out DIR --data-dir DIR`.
-# There a larger gap does not help: within a density, rho between gap and accuracy is -0.82 [-0.93, -0.51] on
-# MNIST and -0.42 [-0.70, -0.06] on Fashion-MNIST (30 family means each). On MNIST that is mostly because band,
+# There a larger gap does not help: within a density, rho between gap and accuracy is -0.82 [-0.92, -0.47] on
+# MNIST and -0.42 [-0.73, 0.01] on Fashion-MNIST (ten families). On MNIST that is mostly because band,
 # receptive-field and other local layers connect neighbouring pixels, which suits images: with shuffled
 # pixels (study `locality`, ten seeds) rho is -0.28 [-0.62, 0.12], and the local families are no longer
 # ahead. Expanders are not told apart from near-biregular random graphs: differences are within 0.008 in

@@ -101,7 +101,11 @@ def means(scores):
 
 
 def tests(scores):
-    """Return the planned comparisons (G1 to G4) of each condition, layer and measure."""
+    """Return the planned comparisons (G1 to G4) of each condition, layer and measure.
+
+    Described besides: the value minus the mean of its null samples, which unlike z does not depend
+    on how far these are from each other.
+    """
     rows = []
     for (layer, measure), part in scores.groupby(["layer", "measure"], sort=False):
         last = part[part["epoch"] == part["planned"] - 1].set_index("seed")
@@ -113,6 +117,9 @@ def tests(scores):
             rows.append(name | {"hypothesis": "G1", "what": "value - static", **_row(change)})
             what = "G2" if arm in LEARNING else "G4"
             rows.append(name | {"hypothesis": what, "what": "z, last epoch", **_row(own["z"])})
+            beyond = own["value"] - own["null_mean"]
+            row = {"hypothesis": "described", "what": "value - null samples", **_row(beyond)}
+            rows.append(name | row)
             over = part[(part["arm"] == arm) & (part["epoch"] > 0)]
             trend = [
                 float(spearmanr(run["epoch"], run["z"], nan_policy="omit").statistic)

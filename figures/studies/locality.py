@@ -6,7 +6,9 @@
 
 The first form adds the finished runs of sweeps to the rows of single runs in ``locality_runs.csv``;
 both make the other tables and ``locality.png`` from all rows. Hypotheses and statistics are in
-PLAN.md. Intervals are 95 %: Student's t, for correlations the bootstrap over families.
+PLAN.md. Intervals are 95 %: Student's t, for correlations the bootstrap over families within each
+density as planned, and as ``families_low`` and ``families_high`` that over the ten families with
+all their densities, which are not independent of each other.
 """
 
 import argparse
@@ -68,15 +70,14 @@ def whole(runs):
     return runs[runs["seed"].isin(seeds[seeds == cells].index)]
 
 
-def ranks(table, column):
+def ranks(values, density):
     """Return ranks within each density, centred and of length 1 together."""
-    groups = table["density"].to_numpy()
-    found = np.empty(len(table))
-    for group in np.unique(groups):
-        own = rankdata(table[column].to_numpy()[groups == group])
-        found[groups == group] = (own - own.mean()) / own.size
+    found = np.empty(len(values))
+    for group in np.unique(density):
+        own = rankdata(values[density == group])
+        found[density == group] = (own - own.mean()) / own.size
     length = np.linalg.norm(found)
-    return found / length if length else np.full(len(table), np.nan)
+    return found / length if length else np.full(len(values), np.nan)
 
 
 def correlations(families):
@@ -86,35 +87,51 @@ def correlations(families):
         both = [part[part["shuffled"] == s].sort_values([*PANEL, "arm"]) for s in (0, 1)]
         for table, variant in zip(both, ("original", "shuffled"), strict=True):
             for measure in MEASURES:
-                found = rank_correlation(
-                    table[measure], table["accuracy"], strata=table["density"],
-                    resamples=RESAMPLES, rng=np.random.default_rng(0),
+                found, whole = (
+                    rank_correlation(
+                        table[measure], table["accuracy"], strata=table["density"],
+                        clusters=clusters, resamples=RESAMPLES, rng=np.random.default_rng(0),
+                    )
+                    for clusters in (None, table["arm"])
                 )  # fmt: skip
-                rows.append(
-                    {"data": data, "variant": variant, "measure": measure} | found._asdict()
-                )
+                names = {"data": data, "variant": variant, "measure": measure}
+                rows.append(names | found._asdict() | _whole(*whole[2:]))
         for measure in MEASURES:
-            seen, (low, high) = difference(both, measure)
+            (seen, (low, high)), (_, whole) = (difference(both, measure, w) for w in (False, True))
             names = {"data": data, "variant": "shuffled - original", "measure": measure}
-            rows.append(names | {"n": len(both[0]), "rho": seen, "low": low, "high": high})
+            names |= {"n": len(both[0]), "rho": seen, "low": low, "high": high}
+            rows.append(names | _whole(*whole))
     return pd.DataFrame(rows)
 
 
-def difference(both, measure):
+def _whole(low, high, p=np.nan):
+    return {"families_low": low, "families_high": high, "families_p": p}
+
+
+def difference(both, measure, whole=False):
     """Return the difference of rho between two variants of one table, and its interval.
 
-    Families are drawn with replacement within each density, the same ones for both variants.
+    Families are drawn with replacement within each density, or `whole`, the same ones at each
+    density; always the same ones for both variants.
     """
+    density = both[0]["density"].to_numpy()
+    columns = [[table[name].to_numpy() for name in (measure, "accuracy")] for table in both]
 
-    def rho(table):
-        return ranks(table, measure) @ ranks(table, "accuracy")
+    def change(take):
+        before, after = (
+            np.prod([ranks(column[take], density[take]) for column in pair], axis=0).sum()
+            for pair in columns
+        )
+        return after - before
 
     rng, drawn = np.random.default_rng(0), []
-    places = [np.flatnonzero(both[0]["density"] == d) for d in both[0]["density"].unique()]
+    places = [np.flatnonzero(density == d) for d in np.unique(density)]
+    size = places[0].size  # in the order of families: tables are sorted by density and family
     for _ in range(RESAMPLES):
-        take = np.concatenate([rng.choice(own, own.size) for own in places])
-        drawn.append(rho(both[1].iloc[take]) - rho(both[0].iloc[take]))
-    return rho(both[1]) - rho(both[0]), np.nanpercentile(drawn, [2.5, 97.5])
+        some = rng.integers(size, size=(1 if whole else len(places), size))
+        every = np.broadcast_to(some, (len(places), size))
+        drawn.append(change(np.concatenate([own[k] for own, k in zip(places, every, strict=True)])))
+    return change(slice(None)), np.nanpercentile(drawn, [2.5, 97.5])
 
 
 def advantage(runs):

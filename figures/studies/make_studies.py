@@ -4,11 +4,11 @@
     python figures/studies/make_studies.py STUDY SWEEP
     python figures/studies/make_studies.py STUDY
 
-The first form writes ``STUDY*.csv`` beside itself and prints the tables; both draw ``STUDY.png``
-from these tables. Studies that keep rows of single runs have modules of their own, ``STUDY.py``; of
-these several sweeps may be given, with any finished runs. Intervals are 95 %: Student's t for means
-and paired differences, the bootstrap of `rank_correlation` for correlations. Bootstraps and
-permutations have seed 0.
+The first form writes ``STUDY*.csv`` beside itself and prints the tables; both make again those that
+follow from other tables, and draw ``STUDY.png`` from them. Studies that keep rows of single runs
+have modules of their own, ``STUDY.py``; of these several sweeps may be given, with any finished
+runs. Intervals are 95 %: Student's t for means and paired differences, the bootstrap of
+`rank_correlation` for correlations. Bootstraps and permutations have seed 0.
 """
 
 import argparse
@@ -218,7 +218,6 @@ def spectral_gap_accuracy(frame):
     families.insert(3, "n", counted.to_numpy())
     write("spectral_gap_accuracy_families", families)
     write("spectral_gap_accuracy_pairs", pairs_of_families(runs))
-    write("spectral_gap_accuracy_correlations", correlations(families, runs))
 
 
 def pairs_of_families(runs):
@@ -230,19 +229,29 @@ def pairs_of_families(runs):
     return pd.concat(pairs)
 
 
+def table_of_correlations():
+    """Write the rank correlations, from the tables of families and of single runs."""
+    both = (read(f"spectral_gap_accuracy_{part}") for part in ("families", "runs"))
+    write("spectral_gap_accuracy_correlations", correlations(*both))
+
+
 def correlations(families, runs):
-    """Return rank correlations of accuracy and speed with each measure, over families and runs."""
+    """Return rank correlations of accuracy and speed with each measure, over families and runs.
+
+    Within density the bootstrap draws, and the test permutes, families with all their densities.
+    """
     rows = []
     for data, part in families.groupby("data.name", sort=False):
         own = runs[runs["data.name"] == data]
+        whole = {"strata": part["density"], "clusters": part["arm"]}
         for outcome, measure in itertools.product(("accuracy", "early"), FEATURES):
             for name, table, options in (
                 ("families, all densities", part, {}),
-                ("families, within density", part, {"strata": part["density"]}),
+                ("families, within density", part, whole),
                 (
                     "families, within density, giant share held fixed",
                     part,
-                    {"strata": part["density"], "controls": [part["giant_share"]]},
+                    {**whole, "controls": [part["giant_share"]]},
                 ),
                 ("families, within family", part, {"strata": part["arm"]}),
                 ("runs, within density", own, {"strata": own["density"]}),
@@ -392,27 +401,47 @@ def null_samples(frame, directory):
 
 
 def heavy_tails_map(frame):
-    """Write the effect of each of four settings on the dispersion of the fan-in."""
+    """Write single runs of sixteen settings, and means over seeds."""
     runs = single_runs(frame, MAP)
     write("heavy_tails_map_runs", runs)
     write("heavy_tails_map", verdict_rows(runs, MAP))
+
+
+def table_of_effects():
+    """Write the effect of each of four settings, from the table of single runs."""
+    write("heavy_tails_map_effects", effects(read("heavy_tails_map_runs")))
+
+
+def effects(runs):
+    """Return the effect of each of four settings on the dispersion of the fan-in.
+
+    Over all cells of the other settings for each layer (Holm-adjusted together), and for fc1 by how
+    edges are grown. Intervals are those of all pairs, in which the cells differ, too, and, as
+    ``seeds_low`` and ``seeds_high``, of the means over the cells of each seed.
+    """
+    fan_in = runs[runs["side"] == "fan_in"]
+    parts = [("both", layer, fan_in[fan_in["layer"] == layer]) for layer in ("fc1", "fc2", "fc3")]
+    grown = parts[0][-1].groupby("rule.init", sort=False)
+    parts += [(init, "fc1", part) for init, part in grown]
     rows = []
-    for key, layer in itertools.product(MAP, ("fc1", "fc2", "fc3")):
-        spread = runs[(runs["layer"] == layer) & (runs["side"] == "fan_in")]
-        values = list(dict.fromkeys(spread[key]))
-        if len(values) != 2:  # a part of the map
+    for key, (init, layer, part) in itertools.product(MAP, parts):
+        values = list(dict.fromkeys(part[key]))
+        if len(values) != 2:  # a part of the map, or of runs that grow edges in one way
             continue
         low, high = values
         others = [*(k for k in MAP if k != key), "seed"]
         both = [
-            spread[spread[key] == v].set_index(others)["dispersion"].sort_index()
-            for v in (high, low)
+            part[part[key] == v].set_index(others)["dispersion"].sort_index() for v in (high, low)
         ]
         found = paired(*both, rng=rng())
-        rows.append({"setting": key, "from": low, "to": high, "layer": layer, **found._asdict()})
+        seeds = mean_interval((both[0] - both[1]).groupby("seed").mean())
+        row = {"setting": key, "from": low, "to": high, "grown": init, "layer": layer}
+        row |= found._asdict() | {"seeds": seeds.n}
+        rows.append(row | {"seeds_low": seeds.low, "seeds_high": seeds.high})
     table = pd.DataFrame(rows)
-    table["t_p_holm"] = adjusted(table["t_p"])
-    write("heavy_tails_map_effects", table)
+    whole = table["grown"] == "both"
+    table.loc[whole, "t_p_holm"] = adjusted(table.loc[whole, "t_p"])
+    return table
 
 
 def figure_of_map():
@@ -435,10 +464,12 @@ def main():
     """Read the command line."""
     studies = {
         "tutorial_table": (tutorial_table, figure_of_tutorial),
-        "spectral_gap_accuracy": (spectral_gap_accuracy, figure_of_families),
+        "spectral_gap_accuracy": (
+            spectral_gap_accuracy, table_of_correlations, figure_of_families,
+        ),
         "er_to_heavy_tails": (er_to_heavy_tails, figure_of_dispersion),
-        "heavy_tails_map": (heavy_tails_map, figure_of_map),
-    }
+        "heavy_tails_map": (heavy_tails_map, table_of_effects, figure_of_map),
+    }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", choices=[*studies, *OWN])
     parser.add_argument("sweep", type=Path, nargs="*")
@@ -448,13 +479,14 @@ def main():
         more = {"data_dir": options.data_dir} if options.study in NEED_SAMPLES else {}
         importlib.import_module(options.study).make(options.sweep, **more)
         return
-    tables, figure = studies[options.study]
+    tables, *later = studies[options.study]
     if len(options.sweep) > 1:
         parser.error("expected one sweep of this study, whose tables are of one")
     for sweep in options.sweep:
         more = (sweep,) if options.study == "er_to_heavy_tails" else ()
         tables(sweep_frame(sweep), *more)
-    figure()
+    for make in later:
+        make()
 
 
 if __name__ == "__main__":

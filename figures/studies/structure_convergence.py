@@ -188,6 +188,12 @@ def _relation(runs):
         found = rank_correlation(part["T80"], part["A"], strata=strata, rng=0)
         row = {"hypothesis": "V3", "network": cell, "n": found.n, "value": found.rho}
         yield row | {"low": found.low, "high": found.high, "p": found.p}
+    if len(set(means.groupby(cells)["arm"].agg(frozenset))) > 1:
+        return  # networks differ in their rules
+    options = {"strata": cells, "clusters": means["arm"], "rng": 0}
+    whole = rank_correlation(means["T80"], means["A"], **options)
+    row = {"hypothesis": "described", "network": "all, rules as units", "n": means["arm"].nunique()}
+    yield row | {"value": whole.rho, "low": whole.low, "high": whole.high, "p": whole.p}
 
 
 def draw(overlap, runs):
