@@ -33,7 +33,8 @@ def degree_row(graph, side, bootstrap=1000):
     ``p`` is that of the bootstrap (seed 0), as text: never 0, but below one over the number of
     replicates. ``linear_p`` is the one-tailed p of the linear correlation of the histogram of
     degrees with ``d ** -2.5``. ``versus_*`` are log-likelihood ratios, above 0 if the power law is
-    better, each followed by the p-value of Vuong's test.
+    better, each followed by the p-value of Vuong's test. ``ks`` is the largest difference between the
+    distribution of the degrees in the tail and the fitted one: by how much a rejected law is wrong.
     """
     degrees = graph.fan_in if side == "fan_in" else graph.fan_out
     fit = power_law_of(graph, side, bootstrap=bootstrap, rng=np.random.default_rng(0))
@@ -42,6 +43,7 @@ def degree_row(graph, side, bootstrap=1000):
         "dispersion": fit.dispersion, "dispersion_p": fit.dispersion_p, "verdict": fit.verdict,
         "alpha": fit.alpha, "xmin": fit.xmin, "n_tail": fit.n_tail, "decades": fit.decades,
         "p": fit.p_text.removeprefix("p ").removeprefix("= "), "replicates": fit.replicates,
+        "ks": fit.ks_distance,
         "linear_p": set_style_correlation(degrees, exponent=EXPONENT).p_value,
     }  # fmt: skip
     for name in RIVALS:

@@ -108,7 +108,13 @@ def test_a_row_says_what_the_fit_says(rows):
     assert row["replicates"] == 20
     assert row["dispersion"] == pytest.approx(graph.fan_out.var(ddof=1) / 6, rel=0.05)
     hub = LayerGraph.from_edge_ids(np.r_[np.arange(50), 50 * np.arange(1, 40)], (40, 50))
-    assert rows.degree_row(hub, "fan_in", bootstrap=20)["p"] != "0"
+    row = rows.degree_row(hub, "fan_in", bootstrap=20)
+    assert row["p"] != "0"
+    tail = np.sort(hub.fan_in[hub.fan_in >= row["xmin"]])
+    support = np.arange(row["xmin"], 51)  # at most all 50 inputs
+    law = np.cumsum(support ** -row["alpha"]) / np.sum(support ** -row["alpha"])
+    found = np.searchsorted(tail, support, side="right") / len(tail)
+    assert row["ks"] == pytest.approx(np.abs(found - law).max(), rel=1e-4)
 
 
 @pytest.mark.parametrize("study", ["full_size_300"])
