@@ -33,8 +33,8 @@ def degree_row(graph, side, bootstrap=1000):
     ``p`` is that of the bootstrap (seed 0), as text: never 0, but below one over the number of
     replicates. ``linear_p`` is the one-tailed p of the linear correlation of the histogram of
     degrees with ``d ** -2.5``. ``versus_*`` are log-likelihood ratios, above 0 if the power law is
-    better, each followed by the p-value of Vuong's test. ``ks`` is the largest difference between the
-    distribution of the degrees in the tail and the fitted one: by how much a rejected law is wrong.
+    better, each followed by the p-value of Vuong's test. ``ks`` is the largest difference between
+    the distribution of the degrees in the tail and the fitted one: how far a rejected law is off.
     """
     degrees = graph.fan_in if side == "fan_in" else graph.fan_out
     fit = power_law_of(graph, side, bootstrap=bootstrap, rng=np.random.default_rng(0))

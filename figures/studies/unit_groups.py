@@ -46,6 +46,10 @@ ARMS = {
 }
 ORDER = {"most": (":", "most edges first"), "random": ("--", "random order"),
          "fewest": ("-", "fewest edges first"), "least": ("-.", "least sent first")}  # fmt: skip
+PANELS = {
+    "Networks under SET": ("per-step-0", "coupled-0"),
+    "Networks that are not rewired": ("per-step-only", "static"),
+}
 PAIRS = (  # hypothesis, quantity, condition, and the other condition or quantity, or none
     ("K1", "E_fewest", "per-step-0", "E_random"),
     ("K1", "E_fewest", "coupled-0", "E_random"),
@@ -178,10 +182,13 @@ def pairs(runs):
 def draw(runs, removed, units, data):
     """Draw the units of a run, and accuracy against the share removed, means over seeds."""
     runs, removed, units = (t[t["data"] == data] for t in (runs, removed, units))
-    with styled(size=(10.5, 3.6)) as first:
+    shown = [arm for arm in ARMS if arm in set(runs["arm"])]
+    panels = {title: [arm for arm in arms if arm in shown] for title, arms in PANELS.items()}
+    panels = {title: arms for title, arms in panels.items() if arms}
+    with styled(size=(3.5 * (1 + len(panels)), 3.6)) as first:
         page = first.get_figure()
         first.remove()
-        axes = page.subplots(1, 3)
+        axes = page.subplots(1, 1 + len(panels))
         for silent, label in ((0, "active for some image"), (1, "silent")):
             part = units[units["silent"] == silent]
             look = {"mfc": "none" if silent else COLOURS[1], "alpha": 0.6, "ms": 3.5, "ls": ""}
@@ -198,17 +205,13 @@ def draw(runs, removed, units, data):
             axis.set_minor_formatter("")
         axes[0].set_title(f"Units, {ARMS[arm][0]}, seed {seed}")
         axes[0].legend()
-        for ax, arms, title in (
-            (axes[1], ("per-step-0", "coupled-0"), "Networks under SET"),
-            (axes[2], ("per-step-only", "static"), "Networks that are not rewired"),
-        ):
+        for ax, (title, arms) in zip(axes[1:], panels.items(), strict=True):
             for arm in arms:
                 _curves(ax, removed[removed["arm"] == arm], runs[runs["arm"] == arm], arm)
             ax.set(title=title, ylim=(0, 1.02))
             ax.set_xlabel("share of units of the first hidden layer removed")
         axes[1].set_ylabel("accuracy on the test images")
         lines = [page.axes[1].plot([], [], color="#444444", ls=ls)[0] for ls, _ in ORDER.values()]
-        shown = [arm for arm in ARMS if arm in set(runs["arm"])]
         lines += [page.axes[1].plot([], [], "s", color=ARMS[arm][1], ls="")[0] for arm in shown]
         words = [label for _, label in ORDER.values()] + [
             f"{ARMS[arm][0]} (n = {(runs['arm'] == arm).sum()})" for arm in shown
