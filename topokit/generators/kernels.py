@@ -6,7 +6,7 @@ from the caller's generator. So the same seed gives the same graph on every plat
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -248,6 +248,30 @@ def attach(
     return n_edges
 
 
+class _Placed(NamedTuple):
+    """Edges placed so far: of a left unit one after the other, of a right unit as a linked list."""
+
+    starts: NDArray[np.int64]  # first edge of each left unit, and one number more
+    size: NDArray[np.int64]  # edges that each left unit has so far
+    owner: NDArray[np.int64]  # left unit of each edge
+    ends: NDArray[np.int64]  # right unit of each edge
+    head: NDArray[np.int64]  # last edge of each right unit, -1 for none
+    link: NDArray[np.int64]  # for each edge, the one of its right unit that was placed before it
+
+
+class _Distances(NamedTuple):
+    """Steps from one left unit to all units, at most the depth, or depth + 1 if not reached."""
+
+    to_left: NDArray[np.int64]
+    to_right: NDArray[np.int64]
+    number: NDArray[np.int64]  # of right units at each distance
+    left: NDArray[np.int64]  # the left units that were reached, the first `n_left[0]` of these
+    n_left: NDArray[np.int64]
+    right: NDArray[np.int64]  # the right units that were reached, the first `n_right[0]`
+    n_right: NDArray[np.int64]
+    queue: NDArray[np.int64]  # right units from which the search has to go on
+
+
 @compiled
 def grow_edges(
     starts: NDArray[np.int64],
@@ -270,90 +294,147 @@ def grow_edges(
     degree in buckets, where raising a degree by one is a single exchange; the first of the wanted
     distance is found by scanning the buckets upwards.
     """
-    n_left = starts.size - 1
-    size = np.zeros(n_left, np.int64)
-    # Edges at each right unit as linked lists; right units in order of degree, in buckets.
-    head, link = np.full(n_right, -1, np.int64), np.empty(ends.size, np.int64)
-    owner, degree = np.empty(ends.size, np.int64), np.zeros(n_right, np.int64)
+    n_left, n_edges, far = starts.size - 1, ends.size, depth + 1
+    placed = _Placed(
+        starts=starts,
+        size=np.zeros(n_left, np.int64),
+        owner=np.empty(n_edges, np.int64),
+        ends=ends,
+        head=np.full(n_right, -1, np.int64),
+        link=np.empty(n_edges, np.int64),
+    )
+    ranked, first, place = _shuffled(n_left, n_right, state)
+    degree = np.zeros(n_right, np.int64)
+    known = _Distances(
+        to_left=np.full(n_left, far, np.int64),
+        to_right=np.full(n_right, far, np.int64),
+        number=np.zeros(depth + 2, np.int64),
+        left=np.empty(n_left, np.int64),
+        n_left=np.zeros(1, np.int64),
+        right=np.empty(n_right, np.int64),
+        n_right=np.zeros(1, np.int64),
+        queue=np.empty(n_right, np.int64),
+    )
+    for i in order:
+        known.number[:] = 0
+        known.number[far] = n_right
+        known.to_left[i] = 0
+        for e in range(starts[i], starts[i + 1]):
+            level = far
+            while known.number[level] == 0:
+                level -= 1
+            v = _lowest_degree(level, known.to_right, ranked, first, state)
+            placed.owner[e], placed.ends[e] = i, v
+            placed.link[e], placed.head[v] = placed.head[v], e
+            placed.size[i] += 1
+            _raise_degree(v, degree, ranked, first, place)
+            _shorten(v, placed, known)
+        known.to_left[i] = far
+        for k in range(known.n_left[0]):
+            known.to_left[known.left[k]] = far
+        for k in range(known.n_right[0]):
+            known.to_right[known.right[k]] = far
+        known.n_left[0] = known.n_right[0] = 0
+    return ends
+
+
+@compiled
+def _shuffled(n_left: int, n_right: int, state: NDArray[np.uint64]) -> Any:
+    """Return right units without edges in random order, and where each degree and unit is in it.
+
+    Units stay sorted by degree: those of degree d are ``ranked[first[d]:first[d + 1]]``.
+    """
     ranked, place = np.arange(n_right), np.empty(n_right, np.int64)
     for i in range(n_right - 1, 0, -1):
         j = below(state, i + 1)
         ranked[i], ranked[j] = ranked[j], ranked[i]
     for i in range(n_right):
         place[ranked[i]] = i
-    bucket = np.full(n_left + 2, n_right, np.int64)
-    bucket[0] = 0
-    # Steps from the current left unit; depth + 1 means not reached.
-    far = depth + 1
-    to_left, to_right = np.full(n_left, far, np.int64), np.full(n_right, far, np.int64)
-    queue, touched = np.empty(n_right, np.int64), np.empty(n_left, np.int64)
-    reached = np.empty(n_right, np.int64)
-    count = np.zeros(depth + 2, np.int64)
-    for i in order:
-        count[:] = 0
-        count[far] = n_right
-        n_touched = n_reached = 0
-        to_left[i] = 0
-        for e in range(starts[i], starts[i + 1]):
-            level = far
-            while count[level] == 0:
-                level -= 1
-            chosen = -1
-            for d in range(n_left + 1):
-                low, high = bucket[d], bucket[d + 1]
-                if high > low:
-                    first = below(state, high - low)
-                    for k in range(high - low):
-                        v = ranked[low + (first + k) % (high - low)]
-                        if to_right[v] == level:
-                            chosen = v
-                            break
-                if chosen >= 0:
-                    break
-            ends[e], owner[e], link[e], head[chosen] = chosen, i, head[chosen], e
-            size[i] += 1
-            d = degree[chosen]
-            at, other_at = place[chosen], bucket[d + 1] - 1
-            other = ranked[other_at]
-            ranked[at], ranked[other_at] = other, chosen
-            place[other], place[chosen] = at, other_at
-            bucket[d + 1] -= 1
-            degree[chosen] = d + 1
-            if level == far:
-                reached[n_reached] = chosen
-                n_reached += 1
-            count[level] -= 1
-            count[1] += 1
-            to_right[chosen] = 1
-            queue[0] = chosen
-            done, waiting = 0, 1
-            while done < waiting and to_right[queue[done]] < depth:
-                step = to_right[queue[done]]
-                f = head[queue[done]]
-                done += 1
-                while f >= 0:
-                    u = owner[f]
-                    f = link[f]
-                    if to_left[u] <= step:
-                        continue
-                    if to_left[u] == far:
-                        touched[n_touched] = u
-                        n_touched += 1
-                    to_left[u] = step
-                    for g in range(starts[u], starts[u] + size[u]):
-                        v = ends[g]
-                        if to_right[v] > step + 1:
-                            if to_right[v] == far:
-                                reached[n_reached] = v
-                                n_reached += 1
-                            count[to_right[v]] -= 1
-                            count[step + 1] += 1
-                            to_right[v] = step + 1
-                            queue[waiting] = v
-                            waiting += 1
-        to_left[i] = far
-        for k in range(n_touched):
-            to_left[touched[k]] = far
-        for k in range(n_reached):
-            to_right[reached[k]] = far
-    return ends
+    first = np.full(n_left + 2, n_right, np.int64)
+    first[0] = 0
+    return ranked, first, place
+
+
+@compiled
+def _lowest_degree(
+    level: int,
+    to_right: NDArray[np.int64],
+    ranked: NDArray[np.int64],
+    first: NDArray[np.int64],
+    state: NDArray[np.uint64],
+) -> int:
+    """Return a right unit at a distance, of the smallest degree there; there must be one."""
+    for d in range(first.size - 1):
+        low, n = first[d], first[d + 1] - first[d]
+        if n == 0:
+            continue
+        start = below(state, n)
+        for k in range(n):
+            v = ranked[low + (start + k) % n]
+            if to_right[v] == level:
+                return v
+    return -1
+
+
+@compiled
+def _raise_degree(
+    v: int,
+    degree: NDArray[np.int64],
+    ranked: NDArray[np.int64],
+    first: NDArray[np.int64],
+    place: NDArray[np.int64],
+) -> None:
+    """Raise the degree of a right unit by 1: exchange it with the last unit of its old degree."""
+    d = degree[v]
+    at, last = place[v], first[d + 1] - 1
+    other = ranked[last]
+    ranked[at], ranked[last] = other, v
+    place[other], place[v] = at, last
+    first[d + 1] -= 1
+    degree[v] = d + 1
+
+
+@compiled(inline="always")  # to pass so many arrays takes as long as a short search
+def _shorten(v: int, placed: _Placed, known: _Distances) -> None:
+    """Bring distances up to date after the current left unit was joined to right unit v."""
+    depth, queue = known.number.size - 2, known.queue
+    _set_right(v, 1, known)
+    queue[0] = v
+    done, waiting = 0, 1
+    while done < waiting and known.to_right[queue[done]] < depth:
+        step = known.to_right[queue[done]]
+        f = placed.head[queue[done]]
+        done += 1
+        while f >= 0:
+            u = placed.owner[f]
+            f = placed.link[f]
+            if known.to_left[u] <= step:
+                continue
+            _set_left(u, step, known)
+            for g in range(placed.starts[u], placed.starts[u] + placed.size[u]):
+                w = placed.ends[g]
+                if known.to_right[w] > step + 1:
+                    _set_right(w, step + 1, known)
+                    queue[waiting] = w
+                    waiting += 1
+
+
+@compiled
+def _set_left(u: int, steps: int, known: _Distances) -> None:
+    """Set the distance of a left unit."""
+    if known.to_left[u] == known.number.size - 1:
+        known.left[known.n_left[0]] = u
+        known.n_left[0] += 1
+    known.to_left[u] = steps
+
+
+@compiled
+def _set_right(v: int, steps: int, known: _Distances) -> None:
+    """Set the distance of a right unit."""
+    before = known.to_right[v]
+    if before == known.number.size - 1:
+        known.right[known.n_right[0]] = v
+        known.n_right[0] += 1
+    known.number[before] -= 1
+    known.number[steps] += 1
+    known.to_right[v] = steps
