@@ -283,87 +283,37 @@ def study_from(values: Mapping[str, Any], *, quick: bool = False) -> Study:
     ['drop_fraction=0.1-seed0', 'drop_fraction=0.1-seed1', 'drop_fraction=0.3-seed0',
     'drop_fraction=0.3-seed1']
     """
-    _known(values, _TABLES, "")
-    about = values.get("study", {})
-    _known(about, _STUDY, "study.")
-    if "name" not in about:
-        raise ValueError("missing key 'study.name': a study needs a name")
-    for key in ("name", "title", "description"):
-        if not isinstance(about.get(key, ""), str):
-            raise ValueError(f"study.{key}: expected a text, got {about[key]!r}")
-    if ("recipe" in about) == ("base" in values):
-        raise ValueError("expected exactly one of study.recipe and a table [base]")
-    if not isinstance(about.get("recipe", ""), str):
-        raise ValueError(f"study.recipe: expected a name or a path, got {about['recipe']!r}")
-    if not isinstance(values.get("base", {}), Mapping):
-        raise ValueError(f"base: expected a table, got {values['base']!r}")
+    about = _about(values)
     base = RunConfig.from_dict(values["base"]) if "base" in values else load_recipe(about["recipe"])
     arms, after = _named(values, "arms", "condition", ("name", "settings", "after", "cases"))
     cases, _ = _named(values, "cases", "case", ("name", "settings"))
-    only = _only(values, cases)
-    settings, grid = flattened(values.get("settings", {})), flattened(values.get("grid", {}))
+    settings = flattened(values.get("settings", {}))
     if "measures" in about:
         if "measures.names" in settings:
             raise ValueError("settings.measures.names: study.measures sets this too; set it once")
         settings["measures.names"] = _list(about, "measures", "study.")
-    seeds = about.get("seeds", [0])
-    if quick:
-        if "quick" not in values:
-            raise ValueError("expected a table [quick] for the small variant, the study has none")
-        less = values["quick"]
-        _known(less, ("seeds", "settings", "grid", "arms", "cases"), "quick.")
-        fixed = flattened(less.get("settings", {}))
-        grid = {**grid, **flattened(less.get("grid", {}))}
-        for key in fixed.keys() & grid.keys():
-            raise ValueError(f"quick.settings.{key}: the grid has this key; set quick.grid.{key}")
-        settings = settings | fixed
-        seeds = less.get("seeds", seeds)
-        for key in ("arms", "cases"):
-            if key in less and not _list(less, key, "quick."):
-                raise ValueError(f"quick.{key}: expected at least one name, got []")
-        if "arms" in less:
-            arms = {n: choose("condition", n, arms) for n in _list(less, "arms", "quick.")}
-        if "cases" in less:
-            cases = {n: choose("case", n, cases) for n in _list(less, "cases", "quick.")}
-        after = {name: source for name, source in after.items() if name in arms}
-        only = {name: tuple(c for c in own if c in cases) for name, own in only.items()}
-        only = {name: own for name, own in only.items() if name in arms}
-    for name, source in after.items():
-        choose("condition", source, arms)
-        if source in after:
-            raise ValueError(
-                f"arms: condition {name!r} is to start from {source!r}, which itself starts from "
-                f"{after[source]!r}; expected one that starts from none"
-            )
-        missing = set(only.get(name, cases)) - set(only.get(source, cases))
-        if missing:
-            raise ValueError(
-                f"arms: condition {name!r} is to start from {source!r}, which is not run in case "
-                f"{min(missing)!r}; expected cases of both"
-            )
-    for key, choices in grid.items():
-        if not isinstance(choices, list) or not choices:
-            raise ValueError(f"grid.{key}: expected a list of values, got {choices!r}")
-        for kind, named in (("condition", arms), ("case", cases)):
-            for name, own in named.items():
-                if key in own:
-                    raise ValueError(f"grid.{key}: {kind} {name!r} sets this key too; set it once")
-    good = isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds)
-    if not good:
-        raise ValueError(f"study.seeds: expected a list of integers, got {seeds!r}")
-    return Study(
+    study = Study(  # its grid and seeds are as in the file until they are checked below
         name=about["name"],
         title=about.get("title", ""),
         description=about.get("description", ""),
         base=base,
         settings=settings,
-        grid={key: tuple(choices) for key, choices in grid.items()},
+        grid=flattened(values.get("grid", {})),
         arms=arms,
         cases=cases,
         after=after,
-        only=only,
-        seeds=tuple(seeds),
+        only=_only(values, cases),
+        seeds=about.get("seeds", [0]),
     )
+    if quick:
+        study = _quick(study, values)
+    _check_sources(study)
+    _check_grid(study)
+    good = isinstance(study.seeds, list) and study.seeds
+    if not (good and all(type(seed) is int for seed in study.seeds)):
+        raise ValueError(f"study.seeds: expected a list of integers, got {study.seeds!r}")
+    grid = {key: tuple(choices) for key, choices in study.grid.items()}
+    return replace(study, grid=grid, seeds=tuple(study.seeds))
 
 
 def in_order(root: Path, found: Sequence[Path]) -> list[Path]:
@@ -466,6 +416,93 @@ def _name_in(path: Path) -> str | None:
     except (FileNotFoundError, ValueError, KeyError, TypeError):  # a sweep writes it again
         return None
     return str(found)
+
+
+def _about(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the table ``[study]`` of a file; checks it, and which tables the file has."""
+    _known(values, _TABLES, "")
+    about = values.get("study", {})
+    _known(about, _STUDY, "study.")
+    if "name" not in about:
+        raise ValueError("missing key 'study.name': a study needs a name")
+    for key in ("name", "title", "description"):
+        if not isinstance(about.get(key, ""), str):
+            raise ValueError(f"study.{key}: expected a text, got {about[key]!r}")
+    if ("recipe" in about) == ("base" in values):
+        raise ValueError("expected exactly one of study.recipe and a table [base]")
+    if not isinstance(about.get("recipe", ""), str):
+        raise ValueError(f"study.recipe: expected a name or a path, got {about['recipe']!r}")
+    if not isinstance(values.get("base", {}), Mapping):
+        raise ValueError(f"base: expected a table, got {values['base']!r}")
+    return about
+
+
+def _quick(study: Study, values: Mapping[str, Any]) -> Study:
+    """Return the small variant of a study that the table ``[quick]`` of its file makes."""
+    if "quick" not in values:
+        raise ValueError("expected a table [quick] for the small variant, the study has none")
+    less = values["quick"]
+    _known(less, ("seeds", "settings", "grid", "arms", "cases"), "quick.")
+    fixed = flattened(less.get("settings", {}))
+    grid = {**study.grid, **flattened(less.get("grid", {}))}
+    for key in fixed.keys() & grid.keys():
+        raise ValueError(f"quick.settings.{key}: the grid has this key; set quick.grid.{key}")
+    arms = _selected(less, "arms", "condition", study.arms)
+    cases = _selected(less, "cases", "case", study.cases)
+    return replace(
+        study,
+        settings={**study.settings, **fixed},
+        grid=grid,
+        arms=arms,
+        cases=cases,
+        after={name: source for name, source in study.after.items() if name in arms},
+        only={
+            name: tuple(case for case in own if case in cases)
+            for name, own in study.only.items()
+            if name in arms
+        },
+        seeds=less.get("seeds", study.seeds),
+    )
+
+
+def _selected(
+    less: Mapping[str, Any], table: str, kind: str, named: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return the conditions or cases that ``[quick]`` lists, all if it has no such list."""
+    if table not in less:
+        return named
+    names = _list(less, table, "quick.")
+    if not names:
+        raise ValueError(f"quick.{table}: expected at least one name, got []")
+    return {name: choose(kind, name, named) for name in names}
+
+
+def _check_sources(study: Study) -> None:
+    """Raise an error if a condition cannot start from the runs of the one that it names."""
+    for name, source in study.after.items():
+        choose("condition", source, study.arms)
+        if source in study.after:
+            raise ValueError(
+                f"arms: condition {name!r} is to start from {source!r}, which itself starts from "
+                f"{study.after[source]!r}; expected one that starts from none"
+            )
+        missing = {*study.only.get(name, study.cases)} - {*study.only.get(source, study.cases)}
+        if missing:
+            raise ValueError(
+                f"arms: condition {name!r} is to start from {source!r}, which is not run in case "
+                f"{min(missing)!r}; expected cases of both"
+            )
+
+
+def _check_grid(study: Study) -> None:
+    """Raise an error if a key of the grid has no list of values, or is set elsewhere too."""
+    for key, choices in study.grid.items():
+        if not isinstance(choices, list) or not choices:
+            raise ValueError(f"grid.{key}: expected a list of values, got {choices!r}")
+        for kind, named in (("condition", study.arms), ("case", study.cases)):
+            for name, own in named.items():
+                if key in own:
+                    raise ValueError(f"grid.{key}: {kind} {name!r} sets this key too; set it once")
 
 
 def _only(values: Mapping[str, Any], cases: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
