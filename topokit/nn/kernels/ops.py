@@ -285,40 +285,73 @@ def _registered(name: str) -> Operator:
     """Register an operator, and return a function that calls it in any transformation."""
     _LIBRARY.define(name + _SIGNATURE, tags=(torch.Tag.pt2_compliant_tag,))
     operator = getattr(torch.ops.topokit, name)
-    gradient_a, gradient_b = _DERIVATIVES[name]
 
     def call(*arguments: Any) -> torch.Tensor:
         # torch.func knows autograd functions with `vmap` and `jvp`, but no derivatives of operators
         if not _transformed():
             return operator(*arguments)
         _check_levels()
-        return Bilinear.apply(*arguments)
+        return bilinear.apply(*arguments)
 
-    def batched(
-        info: Any, dims: Any, a: Any, b: Any, indptr: Any, indices: Any, n_in: int
-    ) -> tuple[torch.Tensor, int]:
-        a, b, indptr, indices = (
-            t if dim is None else t.movedim(dim, 0)
-            for t, dim in zip((a, b, indptr, indices), dims[:4], strict=True)
+    def batched(info: Any, dims: Any, *arguments: Any) -> tuple[torch.Tensor, int]:
+        by_columns = name != "edge_sums"
+        return _batched(call, by_columns, info.batch_size, dims, *arguments)
+
+    bilinear = _bilinear(operator, call, batched, *_DERIVATIVES[name])
+    _LIBRARY.impl(name, _KERNELS[name], "CompositeExplicitAutograd")
+    _LIBRARY.impl(name, bilinear.apply, "Autograd")
+    torch.library.register_fake(f"topokit::{name}", _FAKE[name])
+    torch.library.register_vmap(f"topokit::{name}", batched)
+    return call
+
+
+def _batched(
+    call: Operator,
+    by_columns: bool,
+    count: int,
+    dims: Any,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    n_in: int,
+) -> tuple[torch.Tensor, int]:
+    """Return the results of `count` calls of an operator, and the dimension in which they follow.
+
+    `dims` has the dimension of each argument in which its values for the calls follow, None if all
+    calls have the same. `by_columns`: the operator takes each column of b by itself.
+    """
+    a, b, indptr, indices = (
+        t if dim is None else t.movedim(dim, 0)
+        for t, dim in zip((a, b, indptr, indices), dims[:4], strict=True)
+    )
+    over_a, over_b, *over_graph = (dim is not None for dim in dims[:4])
+    if by_columns and not over_a and not any(over_graph):  # all columns at once
+        columns = b.movedim(0, 1).reshape(b.shape[1], count * b.shape[2])
+        result = call(a, columns, indptr, indices, n_in)
+        return result.reshape(result.shape[0], count, b.shape[2]), 1
+    graphs = [(indptr, indices)] * count
+    if any(over_graph):
+        stacked = (
+            t if over else t.expand(count, *t.shape)
+            for t, over in zip((indptr, indices), over_graph, strict=True)
         )
-        over_a, over_b, *over_graph = (dim is not None for dim in dims[:4])
-        count = info.batch_size
-        if name != "edge_sums" and not over_a and not any(over_graph):  # all columns at once
-            columns = b.movedim(0, 1).reshape(b.shape[1], count * b.shape[2])
-            result = call(a, columns, indptr, indices, n_in)
-            return result.reshape(result.shape[0], count, b.shape[2]), 1
-        graphs = [(indptr, indices)] * count
-        if any(over_graph):
-            stacked = (
-                t if over else t.expand(count, *t.shape)
-                for t, over in zip((indptr, indices), over_graph, strict=True)
-            )
-            graphs = _slices_of(next(stacked), next(stacked), n_in)
-        results = [
-            call(a[k] if over_a else a, b[k] if over_b else b, *graph, n_in)
-            for k, graph in enumerate(graphs)
-        ]
-        return torch.stack(results), 0
+        graphs = _slices_of(next(stacked), next(stacked), n_in)
+    results = [
+        call(a[k] if over_a else a, b[k] if over_b else b, *graph, n_in)
+        for k, graph in enumerate(graphs)
+    ]
+    return torch.stack(results), 0
+
+
+def _bilinear(
+    operator: Operator,
+    call: Operator,
+    batched: Callable[..., tuple[torch.Tensor, int]],
+    gradient_a: Operator,
+    gradient_b: Operator,
+) -> type[torch.autograd.Function]:
+    """Return an operator as an autograd function, which `call` calls in transformations."""
 
     class Bilinear(torch.autograd.Function):
         """An operator that is linear in a and in b, for torch's autograd and for torch.func."""
@@ -353,11 +386,7 @@ def _registered(name: str) -> Operator:
 
         vmap = staticmethod(batched)
 
-    _LIBRARY.impl(name, _KERNELS[name], "CompositeExplicitAutograd")
-    _LIBRARY.impl(name, Bilinear.apply, "Autograd")
-    torch.library.register_fake(f"topokit::{name}", _FAKE[name])
-    torch.library.register_vmap(f"topokit::{name}", batched)
-    return call
+    return Bilinear
 
 
 product: Operator = _registered("product")
