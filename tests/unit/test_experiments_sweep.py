@@ -31,7 +31,7 @@ class Here(Executor):
         self.directories = []
 
     def submit(self, fn, /, *args, **kwargs):
-        self.directories.append(args[0])
+        self.directories.append(args[0].directory)
         future = Future()
         future.set_result(fn(*args, **kwargs))
         return future
@@ -231,9 +231,9 @@ class Fragile(Here):
         self.deadly, self.broken = deadly, False
 
     def submit(self, fn, /, *args, **kwargs):
-        self.broken |= self.deadly(args[0])
+        self.broken |= self.deadly(args[0].directory)
         if self.broken:
-            Path(args[0]).mkdir(parents=True, exist_ok=True)
+            Path(args[0].directory).mkdir(parents=True, exist_ok=True)
             future = Future()
             future.set_exception(BrokenProcessPool("a process ended abruptly"))
             return future

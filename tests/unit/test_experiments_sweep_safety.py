@@ -25,7 +25,7 @@ class Here(Executor):
         self.names = []
 
     def submit(self, fn, /, *args, **kwargs):
-        self.names.append(Path(args[0]).name)
+        self.names.append(Path(args[0].directory).name)
         future = Future()
         future.set_result(fn(*args, **kwargs))
         return future
@@ -387,7 +387,7 @@ def test_runs_that_make_progress_are_not_blamed_for_dying_workers(tmp_path, monk
 
     class Slow(Here):
         def submit(self, fn, /, *args, **kwargs):
-            path = Path(args[0])
+            path = Path(args[0].directory)
             if path.name != "seed0" or Slow.left == 0:
                 return super().submit(fn, *args, **kwargs)
             path.mkdir(parents=True, exist_ok=True)

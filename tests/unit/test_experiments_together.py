@@ -618,12 +618,12 @@ def test_a_lost_worker_is_said_of_each_run(tmp_path):
     class Dies(Executor):
         def submit(self, fn, /, *args):
             future = Future()
-            for directory in args[0]:
-                Path(directory).mkdir(exist_ok=True)
+            for task in args:
+                Path(task.directory).mkdir(exist_ok=True)
             future.set_exception(BrokenProcessPool("died"))
             return future
 
-    tasks = {name: (str(tmp_path / name), "", None, (), None) for name in ("a", "b")}
+    tasks = {name: worker.Task(str(tmp_path / name), "", None, ()) for name in ("a", "b")}
     ended = []
     failures = _run_all(
         tasks, [("a", "b")], lambda: nullcontext(Dies()), lambda *of: ended.append(of)

@@ -39,7 +39,7 @@ from topokit.experiments.study import (
     load_study,
     same_run,
 )
-from topokit.experiments.worker import DAMAGED, STOPPED, is_run, remedy, run_some, task_of
+from topokit.experiments.worker import DAMAGED, STOPPED, Task, is_run, remedy, run_some
 from topokit.foreign import first_few
 from topokit.graph.checksums import read_file
 from topokit.graph.files import check_writable, locked, write_atomic
@@ -357,8 +357,9 @@ def sweep(
         with write_atomic(root / "study.toml") as temporary:
             temporary.write_text(study.to_toml(), encoding="utf-8")
         _replace(planned, root, rerun)
-        tasks: dict[str, Task] = {
-            run.name: (str(root / "runs" / run.name), run.config.to_toml(), folder, plugins, until)
+        runs = root / "runs"
+        tasks = {
+            run.name: Task(str(runs / run.name), run.config.to_toml(), folder, plugins, until)
             for run in planned
         }
         others = {name: why for name, why in earlier.items() if name not in tasks}
@@ -597,7 +598,6 @@ def _is_damaged(path: Path) -> bool:
     )
 
 
-Task = tuple[str, str, str | None, tuple[str, ...], dt.datetime | None]  # arguments of `run_one`
 Tasks = Mapping[str, Task]  # by the names of runs
 Groups = Sequence[tuple[str, ...]]  # names of runs that are trained together
 Note = Callable[[str, str | None], None]  # called with a run that ended and why it failed, if so
@@ -605,7 +605,7 @@ Note = Callable[[str, str | None], None]  # called with a run that ended and why
 
 def _reporter(tasks: Tasks, workers: int, progress: Callable[[SweepProgress], None]) -> Note:
     """Report the start to `progress`; return a function that reports each run that ends."""
-    found = sum((Path(task[0]) / "DONE").is_file() for task in tasks.values())
+    found = sum((Path(task.directory) / "DONE").is_file() for task in tasks.values())
     start, done, failed = time.monotonic(), 0, 0
 
     def report(last: str) -> None:
@@ -627,7 +627,7 @@ def _run_all(
     tasks: Tasks, groups: Groups, pool: Callable[[], AbstractContextManager[Executor]], note: Note
 ) -> dict[str, str]:
     """Run all unfinished tasks, with a new pool whenever one broke; return failures by name."""
-    folders = {name: Path(task[0]) for name, task in tasks.items()}
+    folders = {name: Path(task.directory) for name, task in tasks.items()}
     failures: dict[str, str] = {}
     left = [name for name, folder in folders.items() if not (folder / "DONE").is_file()]
     lost_at: dict[str, list[float]] = {name: [] for name in left}
@@ -659,15 +659,13 @@ def _run_in_pool(
     """Run groups of tasks, and add those that fail to `failures`; return those that were lost."""
     lost: dict[str, str] = {}
     calls = {group[0]: group for group in groups}
-    asked = {name: task_of([tasks[each] for each in group]) for name, group in calls.items()}
+    asked = {name: tuple(tasks[each] for each in group) for name, group in calls.items()}
     for ended in as_completed(executor, run_some, asked):
         for name in calls[ended.name]:
             if ended.broken:
                 lost[name] = ended.error
                 continue
-            result = ended.result
-            reason = result[tasks[name][0]] if isinstance(result, dict) else result
-            reason = ended.error or reason
+            reason = ended.error or ended.result[tasks[name].directory]
             if reason == STOPPED:
                 continue
             if reason:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,42 @@ from topokit.plugins import load_plugins, told
 __all__ = [
     "DAMAGED",
     "STOPPED",
+    "Task",
     "is_run",
     "remedy",
     "run_one",
     "run_several",
     "run_some",
-    "task_of",
 ]
 
 PATIENCE = 30.0  # seconds to wait for another process to release a run
 STOPPED = "stopped"  # what `run_one` returns of a run that is unfinished as its time is up
 DAMAGED = "damaged"  # the value of a sweep's `rerun` that stands for all damaged runs
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run that a worker is to start or resume.
+
+    Parameters
+    ----------
+    directory : str
+        That of the run.
+    config : str
+        Its configuration as TOML.
+    data_dir : str or None
+        The folder of data sets.
+    plugins : tuple of str
+        What is loaded before; see `topokit.load_plugins`.
+    until : datetime.datetime, optional
+        No epoch begins after this time.
+    """
+
+    directory: str
+    config: str
+    data_dir: str | None
+    plugins: tuple[str, ...]
+    until: dt.datetime | None = None
 
 
 def is_run(path: Path) -> bool:
@@ -41,23 +67,17 @@ class _TimeIsUp(Exception):
     """Raised after the epoch in which the time of a sweep is up."""
 
 
-def run_one(
-    directory: str,
-    config_toml: str,
-    data_dir: str | None,
-    plugins: tuple[str, ...],
-    until: dt.datetime | None = None,
-) -> str | None:
+def run_one(task: Task) -> str | None:
     """Start or resume one run; return why it failed, ``None``, or `STOPPED` if its time is up."""
-    load_plugins(plugins)
+    load_plugins(task.plugins)
     from topokit.experiments.runs import resume, run
 
-    path, config = Path(directory), RunConfig.from_toml(config_toml)
+    path, config = Path(task.directory), RunConfig.from_toml(task.config)
     known = is_run(path)
 
     def in_time(epoch: Any = None, _: Any = None) -> None:
         last = epoch is not None and epoch.index == config.epochs - 1
-        if not last and _is_past(until):
+        if not last and _is_past(task.until):
             raise _TimeIsUp
 
     try:
@@ -67,9 +87,9 @@ def run_one(
             return None
         in_time()
         if known and not _is_free(path, config):
-            resume(path, data_dir=data_dir, device=config.device, progress=in_time)
+            resume(path, data_dir=task.data_dir, device=config.device, progress=in_time)
         else:
-            run(config, path, data_dir=data_dir, progress=in_time)
+            run(config, path, data_dir=task.data_dir, progress=in_time)
     except _TimeIsUp:
         return STOPPED
     except (Exception, SystemExit) as error:  # a plugin may call exit
@@ -77,15 +97,13 @@ def run_one(
     return None
 
 
-def run_several(
-    directories: tuple[str, ...],
-    configs: tuple[str, ...],
-    data_dir: str | None,
-    plugins: tuple[str, ...],
-    until: dt.datetime | None = None,
-) -> dict[str, str | None]:
-    """Start or resume runs that are trained together; return by directory what `run_one` would."""
-    load_plugins(plugins)
+def run_several(tasks: Sequence[Task]) -> dict[str, str | None]:
+    """Start or resume runs that are trained together; return by directory what `run_one` would.
+
+    The tasks have the same data, plugins and time.
+    """
+    data_dir, until = tasks[0].data_dir, tasks[0].until
+    load_plugins(tasks[0].plugins)
     from topokit.data import Data
     from topokit.experiments.runs import resumed, started
     from topokit.experiments.together import run_together
@@ -94,8 +112,9 @@ def run_several(
     runs: dict[str, Any] = {}
     known: dict[str, bool] = {}
     samples: dict[str, Data] = {}
-    for directory, text in zip(directories, configs, strict=True):
-        path, config = Path(directory), RunConfig.from_toml(text)
+    for task in tasks:
+        directory = task.directory
+        path, config = Path(directory), RunConfig.from_toml(task.config)
         known[directory] = is_run(path)
         try:
             if known[directory]:
@@ -122,17 +141,11 @@ def run_several(
     return found
 
 
-def run_some(directories: Any, configs: Any, *rest: Any) -> Any:
-    """Call `run_several` with several directories, and `run_one` with one."""
-    return (run_one if isinstance(directories, str) else run_several)(directories, configs, *rest)
-
-
-def task_of(tasks: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """Return the arguments of `run_some` for the arguments of `run_one` for one run or several."""
+def run_some(*tasks: Task) -> dict[str, str | None]:
+    """Start or resume one run, or several together; return by directory what `run_one` would."""
     if len(tasks) == 1:
-        return tasks[0]
-    directories, configs, *_ = zip(*tasks, strict=True)
-    return (directories, configs, *tasks[0][2:])
+        return {tasks[0].directory: run_one(tasks[0])}
+    return run_several(tasks)
 
 
 def _is_past(until: dt.datetime | None) -> bool:
