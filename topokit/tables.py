@@ -31,6 +31,7 @@ __all__ = [
     "parameters_of",
     "plural",
     "sparkline",
+    "unknown_key",
 ]
 
 T = TypeVar("T")
@@ -241,6 +242,31 @@ def hint(name: Any, names: Iterable[str]) -> str:
     """Return "did you mean 'x'? " with the most similar of the names, or an empty string."""
     near = difflib.get_close_matches(str(name).lower(), sorted(names), n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}? " if near else ""
+
+
+def unknown_key(key: str, known: Iterable[str], *, section: str = "", near: str = "") -> ValueError:
+    """Return the error about a key that none of the known ones is.
+
+    Parameters
+    ----------
+    key : str
+    known : iterable of str
+        The keys that there may be in its place.
+    section : str
+        Of a configuration or study, which holds the key.
+    near : str
+        The key that may have been meant; by default the most similar of the known ones.
+
+    Examples
+    --------
+    >>> raise unknown_key("lrr", ["lr", "name"], section="optimizer")
+    Traceback (most recent call last):
+    ValueError: unknown key 'optimizer.lrr'; did you mean 'lr'? keys: lr, name
+    """
+    known = list(known)
+    where = f"{section}.{key}" if section else key
+    meant = f"did you mean {near!r}? " if near else hint(key, known)
+    return ValueError(f"unknown key {where!r}; {meant}keys: {listed(known)}")
 
 
 def need(condition: bool, key: str, expected: str, got: Any) -> None:

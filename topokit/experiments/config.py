@@ -15,12 +15,11 @@ from topokit.tables import (
     Table,
     as_html,
     choose,
-    hint,
     is_integer,
     is_number,
-    listed,
     need,
     parameters_of,
+    unknown_key,
 )
 from topokit.toml import (
     flattened,
@@ -468,7 +467,7 @@ class RunConfig:
         made: dict[str, Any] = {}
         for key, value in values.items():
             if key not in known:
-                raise ValueError(f"unknown key {key!r}; {hint(key, known)}keys: {listed(known)}")
+                raise unknown_key(key, known)
             if key in SECTIONS or key == "about":
                 need(isinstance(value, Mapping), key, f"a table [{key}]", value)
             made[key] = _section(key, value) if key in SECTIONS else value
@@ -594,8 +593,7 @@ def _pairs(values: Mapping[str, Any]) -> Iterable[tuple[tuple[str, ...], Any]]:
                 for item in fields(kind)
                 if item.name == key
             ]
-            words = f"did you mean {near[0]!r}? " if near else hint(key, keys)
-            raise ValueError(f"unknown key {key!r}; {words}keys: {listed(keys)}")
+            raise unknown_key(key, keys, near=next(iter(near), ""))
         if key in _KINDS:
             value = name_of(_KINDS[key], value)
         elif key.startswith("measures.") and (callable(value) or isinstance(value, list | tuple)):
@@ -632,7 +630,7 @@ def _section(key: str, values: Mapping[str, Any]) -> Any:
     choice = _CHOICES.get(key)
     if choice is None:
         for name in others:
-            raise ValueError(f"unknown key '{key}.{name}'; {hint(name, own)}keys: {listed(own)}")
+            raise unknown_key(name, own, section=key)
     elif choice not in values:
         raise ValueError(f"missing key '{key}.{choice}': a configuration needs it")
     if key == "model" and "widths" not in values and values["name"] not in WITHOUT_WIDTHS:

@@ -19,7 +19,7 @@ from topokit.experiments.config import WITHOUT_BUDGET, RunConfig, load_recipe
 from topokit.experiments.rundir import RunDirectory
 from topokit.foreign import first_few
 from topokit.graph.files import is_temporary
-from topokit.tables import Table, choose, hint, listed
+from topokit.tables import Table, choose, unknown_key
 from topokit.toml import flattened, read_toml, to_toml
 
 __all__ = [
@@ -422,7 +422,7 @@ def _about(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the table ``[study]`` of a file; checks it, and which tables the file has."""
     _known(values, _TABLES, "")
     about = values.get("study", {})
-    _known(about, _STUDY, "study.")
+    _known(about, _STUDY, "study")
     if "name" not in about:
         raise ValueError("missing key 'study.name': a study needs a name")
     for key in ("name", "title", "description"):
@@ -442,7 +442,7 @@ def _quick(study: Study, values: Mapping[str, Any]) -> Study:
     if "quick" not in values:
         raise ValueError("expected a table [quick] for the small variant, the study has none")
     less = values["quick"]
-    _known(less, ("seeds", "settings", "grid", "arms", "cases"), "quick.")
+    _known(less, ("seeds", "settings", "grid", "arms", "cases"), "quick")
     fixed = flattened(less.get("settings", {}))
     grid = {**study.grid, **flattened(less.get("grid", {}))}
     for key in fixed.keys() & grid.keys():
@@ -529,7 +529,7 @@ def _named(
     for entry in _list(values, table):
         if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
             raise ValueError(f"{table}: expected tables with a name and settings, got {entry!r}")
-        _known(entry, keys, f"{table}.")
+        _known(entry, keys, table)
         name = entry["name"]
         if name in found:
             raise ValueError(f"{table}: two {kind}s are named {name!r}")
@@ -549,13 +549,13 @@ def _list(values: Mapping[str, Any], key: str, where: str = "") -> list[Any]:
     return list(found)
 
 
-def _known(values: Any, keys: tuple[str, ...], where: str) -> None:
+def _known(values: Any, keys: tuple[str, ...], table: str) -> None:
     """Raise an error if `values` is not a table or has other keys than the given ones."""
     if not isinstance(values, Mapping):
-        raise ValueError(f"{where.rstrip('.')}: expected a table, got {values!r}")
+        raise ValueError(f"{table}: expected a table, got {values!r}")
     for key in values:
         if key not in keys:
-            raise ValueError(f"unknown key '{where}{key}'; {hint(key, keys)}keys: {listed(keys)}")
+            raise unknown_key(key, keys, section=table)
 
 
 def _short_names(keys: tuple[str, ...]) -> dict[str, str]:
