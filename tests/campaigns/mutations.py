@@ -435,7 +435,7 @@ def read(reader, path):
 
 def read_data(reader, path):
     import topokit as tk
-    from topokit.data.binary import read_arrays, read_binary
+    from topokit.data.binary import read_binary, read_made
     from topokit.data.features import _read_mat, read_isolet
     from topokit.data.higgs import read_higgs
     from topokit.data.images import read_idx, read_records
@@ -448,7 +448,7 @@ def read_data(reader, path):
     if reader == "data Isolet":
         return read_isolet(Path(path), 6)
     if reader == "data binary, .npz":
-        return read_arrays(Path(path), (12, 12), 8)
+        return read_made(Path(path), (12, 12), 8)
     if reader.startswith("data binary"):
         return read_binary(Path(path), 12, 8)
     if reader == "data word counts":

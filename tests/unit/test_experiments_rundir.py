@@ -10,7 +10,7 @@ import pytest
 from tests.unit.test_experiments_record import evolving, measures
 from topokit.experiments.record import History
 from topokit.experiments.recorder import Recorder
-from topokit.experiments.rundir import RunDirectory, differences, readable_lines
+from topokit.experiments.rundir import RunDirectory, changed_keys, readable_lines
 from topokit.experiments.verify import verify
 from topokit.graph.checksums import seal, seal_in, stamp, stamped
 
@@ -214,12 +214,12 @@ def test_what_a_run_can_start_in(tmp_path):
 
 
 def test_differences_of_configurations():
-    assert differences("a = 1\n[b]\nc = 2", "a = 1\n[b]\nd = 2") == [
+    assert changed_keys("a = 1\n[b]\nc = 2", "a = 1\n[b]\nd = 2") == [
         "b.c is not set and was 2",
         "b.d is 2 and was not set",
     ]
-    assert differences("a = 1", "a = ")[0].startswith("it is not valid TOML")
-    assert differences(f'a = "{"x" * 99}"', 'a = "y"') == ["a was changed"]
+    assert changed_keys("a = 1", "a = ")[0].startswith("it is not valid TOML")
+    assert changed_keys(f'a = "{"x" * 99}"', 'a = "y"') == ["a was changed"]
 
 
 def test_an_epoch_writes_as_much_late_as_early(tmp_path):

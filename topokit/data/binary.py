@@ -12,7 +12,7 @@ from topokit.data.rows import LONGEST, numbers_of
 from topokit.data.samples import SCALES, Data, Loader, find_files, read_npz, subsets
 from topokit.foreign import open_regular, refusals
 
-__all__ = ["binary_set", "read_arrays", "read_binary"]
+__all__ = ["binary_set", "read_binary", "read_made"]
 
 Sizes = tuple[int, int]
 
@@ -68,7 +68,7 @@ def binary_set(
                 missing.append(error)
                 continue
             if file == made:
-                x_train, x_test = read_arrays(found[0], sizes, n_features)
+                x_train, x_test = read_made(found[0], sizes, n_features)
             else:
                 x_train, x_test = (
                     read_binary(path, rows, n_features)
@@ -113,7 +113,7 @@ def binary_set(
     return load
 
 
-def read_arrays(path: Path, counts: Sizes, n_features: int) -> list[NDArray[np.float32]]:
+def read_made(path: Path, counts: Sizes, n_features: int) -> list[NDArray[np.float32]]:
     """Return both parts of an ``.npz`` file of MADE."""
     arrays = read_npz(path, ("train_data", "test_data"))
     found = []

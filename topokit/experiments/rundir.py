@@ -30,7 +30,7 @@ from topokit.graph.files import check_writable, is_temporary, locked, write_atom
 from topokit.tables import choose
 from topokit.toml import flattened
 
-__all__ = ["MEASURE_COLUMNS", "SCHEMA", "Record", "RunDirectory", "differences", "writable"]
+__all__ = ["MEASURE_COLUMNS", "SCHEMA", "Record", "RunDirectory", "changed_keys", "writable"]
 
 SCHEMA = 2
 MEASURE_COLUMNS = ["run", "epoch", "layer", "measure", "value"]
@@ -216,7 +216,7 @@ class RunDirectory:
         """Return in words how another configuration differs from that of the folder."""
         there = (self.path / "config.toml").read_text(encoding="utf-8")
         texts = ("about.", "device ")  # which may differ
-        found = [words for words in differences(there, config_toml) if not words.startswith(texts)]
+        found = [words for words in changed_keys(there, config_toml) if not words.startswith(texts)]
         return first_few(found, 3)
 
     def holds(self, config_toml: str) -> bool:
@@ -352,7 +352,7 @@ class RunDirectory:
         if self.config_text() != record.config:
             raise ValueError(
                 f"config.toml of run {self.path} is not the one it was made with"
-                f"{shown(differences(record.config, self.config_text()))}; 'topokit verify "
+                f"{shown(changed_keys(record.config, self.config_text()))}; 'topokit verify "
                 f"{shell_word(self.path)} --recover' puts that back, 'topokit resume "
                 f"{shell_word(self.path)} --accept "
                 "config' continues an unfinished run with the new one"
@@ -632,12 +632,12 @@ def _check_schema(line: bytes, path: Path) -> None:
         )
 
 
-def differences(before: str, now: str) -> list[str]:
+def changed_keys(before: str, now: str) -> list[str]:
     r"""Return the keys in which two TOML texts differ, with both values.
 
     Examples
     --------
-    >>> differences("seed = 1\n[optimizer]\nlr = 0.1", "seed = 1\n[optimizer]\nlr = 0.2")
+    >>> changed_keys("seed = 1\n[optimizer]\nlr = 0.1", "seed = 1\n[optimizer]\nlr = 0.2")
     ['optimizer.lr is 0.2 and was 0.1']
     """
     try:

@@ -19,7 +19,7 @@ from topokit.experiments.rundir import (
     Record,
     RunDirectory,
     as_json,
-    differences,
+    changed_keys,
     epochs_of,
     readable_lines,
     shown,
@@ -358,7 +358,9 @@ class _Check:
                     continue
                 problem = "it was changed" if content.strip() else "it is empty"
                 if name == "config.toml" and content.strip():
-                    problem += shown(differences(record.config, content.decode("utf-8", "replace")))
+                    problem += shown(
+                        changed_keys(record.config, content.decode("utf-8", "replace"))
+                    )
             except FileNotFoundError:
                 problem = "it is missing"
             except ValueError as error:

@@ -127,7 +127,7 @@ def topology_of_module(module: nn.Module) -> Topology:
                     notes += filter(None, [inverted_note(pattern, stored, layer)])
                 if is_coded(pattern):
                     notes.append(f"{layer} has integers, of which 0 is taken for a weight of 0")
-                if n := count_not_finite(pattern):
+                if n := not_finite_in(pattern):
                     notes.append(f"{n} weights of {layer} are nan or infinite; they are edges")
                 topology[layer] = graph_of(weight, pattern)
         notes += [f"{joined(name, leaf)} {tuple(shape)} is left out" for leaf, shape in rest]
@@ -178,7 +178,7 @@ def kept_edges(graph: LayerGraph, mask: torch.Tensor | None) -> LayerGraph:
     return LayerGraph.from_ids_in_groups(ids, graph.shape, graph.groups)
 
 
-def count_not_finite(tensor: torch.Tensor) -> int:
+def not_finite_in(tensor: torch.Tensor) -> int:
     """Return how many numbers of a tensor, of the stored ones if it is sparse, are not finite."""
     if tensor.layout != torch.strided:
         tensor = tensor._values() if tensor.layout == torch.sparse_coo else tensor.values()

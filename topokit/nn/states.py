@@ -12,7 +12,7 @@ import torch
 from topokit.foreign import Reading, check_bytes, check_units, first_few, printable
 from topokit.graph import LayerGraph, Topology
 from topokit.graph.convert import from_coordinates, from_dense, stored_entries
-from topokit.nn.extract import count_not_finite, kept_edges
+from topokit.nn.extract import kept_edges, not_finite_in
 from topokit.nn.kinds import (
     BLOCKS,
     COMPRESSED,
@@ -347,7 +347,7 @@ class _StateReader:
         if factor is None:
             return direction
         name = length.removesuffix("_g").removesuffix(".original0")
-        self.not_finite[name] = count_not_finite(direction) + count_not_finite(factor)
+        self.not_finite[name] = not_finite_in(direction) + not_finite_in(factor)
         return (direction != 0) & (factor != 0)
 
     def _input_first(
@@ -388,7 +388,7 @@ class _StateReader:
         except (RuntimeError, NotImplementedError):
             self.left_out.append(f"{layer} ({tensor.dtype} cannot be compared with zero)")
             return None
-        self.not_finite[layer] = count_not_finite(tensor)
+        self.not_finite[layer] = not_finite_in(tensor)
         cells = cells.transpose(0, 1) if input_first else cells
         shape = int(cells.shape[0]), int(np.prod(cells.shape[1:], dtype=np.int64))
         check_units(*shape, cells.numel())
@@ -427,7 +427,7 @@ class _StateReader:
             return None
         check_units(*shape, len(rows))
         self.zeros += int((values == 0).sum())
-        self.not_finite[layer] = count_not_finite(values)
+        self.not_finite[layer] = not_finite_in(values)
         return from_coordinates(rows, rest, shape)
 
     def finish(self) -> None:
