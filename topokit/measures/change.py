@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from topokit.graph import EdgeUpdate, LayerGraph, Topology, check_chain
 from topokit.graph.convert import GraphLike, as_graph, as_topology
+from topokit.graph.layergraph import check_one_shape
+from topokit.measures.degree import check_edges
 
 __all__ = [
     "Convergence",
@@ -123,8 +125,8 @@ def expected_jaccard(n_before: int, n_after: int, n_cells: int) -> float:
     >>> round(expected_jaccard(100, 100, 1000), 6)      # p / (2 - p), p = 0.1
     0.052632
     """
-    _check_edges(n_before, n_cells)
-    _check_edges(n_after, n_cells)
+    check_edges(n_before, n_cells)
+    check_edges(n_after, n_cells)
     if n_cells == 0 or n_before + n_after == 0:
         return NAN
     both = n_before * n_after / n_cells
@@ -195,12 +197,11 @@ def explored_fraction(graphs: Iterable[LayerGraph]) -> float:
     """
     seen: NDArray[np.int64] = np.empty(0, np.int64)
     first = None
-    for graph in graphs:
+    for graph in _of_one_shape(graphs):
         first = graph if first is None else first
-        if (graph.shape, graph.groups) != (first.shape, first.groups):
+        if graph.groups != first.groups:
             raise ValueError(
-                "expected graphs of one shape and number of groups, got "
-                f"{first.shape} in {first.groups} and {graph.shape} in {graph.groups}"
+                f"expected graphs of one number of groups, got {first.groups} and {graph.groups}"
             )
         seen = np.union1d(seen, graph.edge_ids)
     return seen.size / first.n_possible if first is not None and first.n_possible else NAN
@@ -244,7 +245,7 @@ def expected_explored_fraction(
     >>> round(expected_explored_fraction(100, 10, 0.3, updates=1), 6)
     0.129032
     """
-    _check_edges(n_edges, n_cells)
+    check_edges(n_edges, n_cells)
     if not 0 <= drop_fraction <= 1:
         raise ValueError(f"expected a drop fraction in [0, 1], got {drop_fraction}")
     if not updates >= 0:
@@ -255,12 +256,6 @@ def expected_explored_fraction(
     vacant = n_cells - n_edges + replaced
     q = replaced / vacant if vacant > 0 else 0.0
     return 1 - (1 - n_edges / n_cells) * (1 - q) ** updates
-
-
-def _check_edges(n_edges: int, n_cells: int) -> None:
-    """Raise a ValueError unless a layer of `n_cells` possible edges can have `n_edges`."""
-    if not 0 <= n_edges <= n_cells:
-        raise ValueError(f"expected 0 to {n_cells} edges, got {n_edges}")
 
 
 def survival_curve(graphs: Iterable[LayerGraph]) -> NDArray[np.float64]:
@@ -293,17 +288,25 @@ def survival_curve(graphs: Iterable[LayerGraph]) -> NDArray[np.float64]:
     [1.0, 0.5, 0.5]
     """
     alive: NDArray[np.int64] | None = None
-    shape, first, shares = None, 0, []
-    for graph in graphs:
-        if shape is not None and graph.shape != shape:
-            raise ValueError(f"expected graphs of one shape, got {shape} and {graph.shape}")
-        shape, ids = graph.shape, graph.edge_ids
+    first, shares = 0, []
+    for graph in _of_one_shape(graphs):
+        ids = graph.edge_ids
         if alive is None:
             alive, first = ids, ids.size
         else:
             alive = np.intersect1d(alive, ids, assume_unique=True)
         shares.append(alive.size / first if first else NAN)
     return np.array(shares)
+
+
+def _of_one_shape(graphs: Iterable[LayerGraph]) -> Iterator[LayerGraph]:
+    """Yield graphs, and raise a ValueError at one that has another shape than that before it."""
+    before = None
+    for graph in graphs:
+        if before is not None:
+            check_one_shape(before, graph)
+        before = graph
+        yield graph
 
 
 def topology_distance(a: GraphLike, b: GraphLike) -> float:

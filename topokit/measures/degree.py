@@ -183,6 +183,12 @@ def check_share(share: float) -> None:
         raise ValueError(f"expected a share of units in (0, 1], got {share}")
 
 
+def check_edges(n_edges: int, n_cells: int) -> None:
+    """Raise a ValueError unless a layer of `n_cells` possible edges can have `n_edges`."""
+    if not 0 <= n_edges <= n_cells:
+        raise ValueError(f"expected 0 to {n_cells} edges, got {n_edges}")
+
+
 def count_of(share: float, n: int) -> int:
     """Return ceil(share n): 7 of 100 for 0.07, although 0.07 * 100 is above 7 in floating point.
 
@@ -331,8 +337,7 @@ def expected_isolated(n_units: int, n_other: int, n_edges: int) -> float:
     0.000377
     """
     cells = n_units * n_other
-    if not 0 <= n_edges <= cells:
-        raise ValueError(f"expected 0 to {cells} edges, got {n_edges}")
+    check_edges(n_edges, cells)
     if cells == 0:
         return NAN
     if n_edges > cells - n_other:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from topokit.graph import LayerGraph
 from topokit.nn.kernels import check_input
-from topokit.nn.kinds import OfLayers, check_kind, linear_of, matrix_of, weights_of
+from topokit.nn.kinds import OfLayers, check_kind, check_layers, linear_of, matrix_of, weights_of
 from topokit.nn.layers import EdgeLayer, sparse_or_dense
 
 __all__ = ["SparseMultiheadAttention", "dense_only"]
@@ -77,8 +77,7 @@ class SparseMultiheadAttention(OfLayers):
         batch_first: bool = False,
     ) -> None:
         super().__init__()
-        if {*projections} != {*PROJECTIONS}:
-            raise ValueError(f"expected {', '.join(PROJECTIONS)}, got {', '.join(projections)}")
+        check_layers(projections, PROJECTIONS)
         for name in PROJECTIONS:
             self.add_module(name, projections[name])
         self.embed_dim, self.kdim, self.vdim, heads = (
@@ -126,9 +125,6 @@ class SparseMultiheadAttention(OfLayers):
         """
         check_kind(attention, nn.MultiheadAttention)
         weights = {weight.layer: weight for weight in weights_of(attention) or []}
-        known = [*weights, "out_proj"]
-        if unknown := sorted(set(graphs) - set(known)):
-            raise ValueError(f"expected graphs of {', '.join(known)}, got {unknown}")
         packed = attention.in_proj_bias
         pieces: Any = (None,) * 3 if packed is None else packed.chunk(3)
         dense: dict[str, nn.Linear] = {

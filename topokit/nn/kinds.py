@@ -7,7 +7,7 @@ import itertools
 import re
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ __all__ = [
     "OfLayers",
     "Weight",
     "check_kind",
+    "check_layers",
     "check_module",
     "compressed_matrix",
     "exchange_modules",
@@ -412,6 +413,19 @@ def check_kind(module: object, kind: type[nn.Module]) -> None:
     """
     if not isinstance(module, kind):
         raise TypeError(f"expected a torch.nn.{kind.__name__}, got {type(module).__name__}")
+
+
+def check_layers(layers: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raise a ValueError unless there is a layer of each name, and no other.
+
+    Examples
+    --------
+    >>> check_layers({"q_proj": nn.Linear(2, 2)}, ["q_proj", "out_proj"])
+    Traceback (most recent call last):
+    ValueError: expected q_proj, out_proj, got q_proj
+    """
+    if {*layers} != {*names}:
+        raise ValueError(f"expected {', '.join(names)}, got {', '.join(layers)}")
 
 
 def linear_of(

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from topokit.graph import Topology
 from topokit.nn.activations import WithDropout
 from topokit.nn.attention import PROJECTIONS, SparseMultiheadAttention
-from topokit.nn.residual import Layers
+from topokit.nn.residual import Layers, check_dense
 from topokit.tables import as_generator
 
 __all__ = ["gpt", "gpt_layers"]
@@ -128,9 +128,7 @@ def gpt_layers(
             f"and a width that {heads} heads divide, got vocabulary {vocabulary}, context "
             f"{context}, blocks {blocks} and width {width}"
         )
-    kinds = ("attention", "mlp", "head")
-    if isinstance(dense, str) or not set(dense) <= set(kinds):
-        raise ValueError(f"model.dense: expected a list of {', '.join(kinds)}, got {dense!r}")
+    check_dense(dense, ("attention", "mlp", "head"))
     shapes: dict[str, tuple[int, ...]] = {}
     for at in range(1, blocks + 1):
         if "attention" not in dense:

@@ -639,6 +639,11 @@ def sparse_or_dense(
 ) -> dict[str, nn.Module]:
     """Return linear layers by name: sparse ones where there is a graph, the dense ones elsewhere.
 
+    Raises
+    ------
+    ValueError
+        If there is a graph of another name.
+
     Examples
     --------
     >>> dense = {"a": nn.Linear(2, 1), "b": nn.Linear(2, 1)}
@@ -646,6 +651,8 @@ def sparse_or_dense(
     >>> [type(layer).__name__ for layer in made.values()]
     ['SparseLinear', 'Linear']
     """
+    if unknown := sorted(set(graphs) - set(dense)):
+        raise ValueError(f"expected graphs of {', '.join(dense)}, got {unknown}")
     return {
         name: SparseLinear.from_dense(layer, graphs[name], kernel=kernel)
         if name in graphs

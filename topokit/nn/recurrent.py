@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from topokit.graph import LayerGraph
 from topokit.nn.kernels import check_input
-from topokit.nn.kinds import OfLayers, check_kind, linear_of, weights_of
+from topokit.nn.kinds import OfLayers, check_kind, check_layers, linear_of, weights_of
 from topokit.nn.layers import sparse_or_dense
 
 __all__ = ["SparseRecurrent", "SparseRecurrentCell"]
@@ -69,8 +69,7 @@ def _check_parts(
     ends = [f"_l{at}{end}" for at in range(layers) for end in ("", "_reverse")[:directions]]
     kinds = ("ih", "hh", "hr") if projected else ("ih", "hh")
     names = [f"weight_{kind}{end}" for end in ends or [""] for kind in kinds]
-    if {*parts} != {*names}:
-        raise ValueError(f"expected {', '.join(names)}, got {', '.join(parts)}")
+    check_layers(parts, names)
     n_in, n_out = (getattr(parts[names[0]], f"{side}_features") for side in ("in", "out"))
     hidden, rest = divmod(n_out, GATES[mode])
     if rest:
@@ -91,11 +90,6 @@ def _check_parts(
                 f"expected {name} with {wanted[0]} inputs and {wanted[1]} outputs, got {got[0]} "
                 f"and {got[1]}"
             )
-
-
-def _check_graphs(dense: Mapping[str, nn.Linear], graphs: Mapping[str, LayerGraph]) -> None:
-    if unknown := sorted(set(graphs) - set(dense)):
-        raise ValueError(f"expected graphs of {', '.join(dense)}, got {unknown}")
 
 
 class SparseRecurrent(OfLayers):
@@ -185,7 +179,6 @@ class SparseRecurrent(OfLayers):
         """
         check_kind(module, nn.RNNBase)
         dense = _dense_parts(module)
-        _check_graphs(dense, graphs)
         names = ("num_layers", "dropout", "batch_first", "bidirectional", "proj_size")
         options: dict[str, Any] = {name: getattr(module, name) for name in names}
         made = cls(sparse_or_dense(dense, graphs, kernel), module.mode, **options)
@@ -348,7 +341,6 @@ class SparseRecurrentCell(OfLayers):
         """
         check_kind(cell, nn.RNNCellBase)
         dense = _dense_parts(cell)
-        _check_graphs(dense, graphs)
         kinds = {nn.LSTMCell: "LSTM", nn.GRUCell: "GRU", nn.RNNCell: "RNN"}
         mode = next(mode for kind, mode in kinds.items() if isinstance(cell, kind))
         mode = f"RNN_{cell.nonlinearity.upper()}" if isinstance(cell, nn.RNNCell) else mode

@@ -224,6 +224,17 @@ class SparseResNet(WithDropout):
         return self.fc(x.mean((2, 3)))
 
 
+def check_dense(dense: Sequence[str], kinds: Sequence[str]) -> None:
+    """Raise a ValueError unless the layers that stay dense are named by their kinds.
+
+    Examples
+    --------
+    >>> check_dense(["fc"], ["conv1", "fc"])
+    """
+    if isinstance(dense, str) or not set(dense) <= set(kinds):
+        raise ValueError(f"model.dense: expected a list of {', '.join(kinds)}, got {dense!r}")
+
+
 def _shapes(
     sizes: Sequence[int], blocks: int, image: Image, classes: int, dense: Sequence[str], wide: bool
 ) -> Shapes:
@@ -234,8 +245,7 @@ def _shapes(
             f"classes, got {list(image)}, {list(sizes)} and {classes}"
         )
     kinds = ("conv1", "shortcut", "fc") if wide else ("conv1", "fc")
-    if isinstance(dense, str) or not set(dense) <= set(kinds):
-        raise ValueError(f"model.dense: expected a list of {', '.join(kinds)}, got {dense!r}")
+    check_dense(dense, kinds)
     shapes: Shapes = {"conv1": (int(sizes[0]), int(image[0]), 3, 3)}
     n_in = int(sizes[0])
     for stage, n_out in enumerate(map(int, sizes[1:]), start=1):
