@@ -28,6 +28,22 @@ def below(state: NDArray[np.uint64], n: int) -> Any:
 
 
 @compiled
+def _shuffle(values: NDArray[Any], n: int, state: NDArray[np.uint64]) -> None:
+    """Put the first n values in random order."""
+    for i in range(n - 1, 0, -1):
+        j = below(state, i + 1)
+        values[i], values[j] = values[j], values[i]
+
+
+@compiled
+def _tally(rows: NDArray[np.int64], indices: NDArray[np.int32], count: Any, n_columns: int) -> None:
+    """Count the edges of each cell in the table of cells, if there is one."""
+    if count.size:
+        for e in range(indices.size):
+            count[rows[e] * n_columns + indices[e]] += 1
+
+
+@compiled
 def _has(
     indices: NDArray[np.int32], start: int, stop: int, column: int, count: Any, base: int
 ) -> bool:
@@ -87,9 +103,7 @@ def repair(
     Each double edge has `tries` attempts. Only swaps that make no new double edge are done.
     """
     left = swapped = 0
-    if count.size:
-        for e in range(indices.size):
-            count[rows[e] * n_columns + indices[e]] += 1
+    _tally(rows, indices, count, n_columns)
     for e in range(indices.size):
         r = rows[e]
         if count.size:
@@ -121,9 +135,7 @@ def switch(
 ) -> int:
     """Attempt random swaps of the ends of two edges; return the number of accepted ones."""
     accepted = 0
-    if count.size:
-        for e in range(indices.size):
-            count[rows[e] * n_columns + indices[e]] += 1
+    _tally(rows, indices, count, n_columns)
     for _ in range(attempts):
         e = below(state, indices.size)
         f = below(state, indices.size)
@@ -153,9 +165,7 @@ def curveball(
     mark = np.zeros(n_columns, np.int8)
     pool = np.empty(2 * n_columns, np.int32)
     for _ in range(sweeps):
-        for i in range(n_rows - 1, 0, -1):
-            j = below(state, i + 1)
-            order[i], order[j] = order[j], order[i]
+        _shuffle(order, n_rows, state)
         for pair in range(n_rows // 2):
             r, s = order[2 * pair], order[2 * pair + 1]
             for k in range(indptr[r], indptr[r + 1]):
@@ -183,9 +193,7 @@ def curveball(
                     pool[size] = column
                     size += 1
                 mark[column] = 0
-            for i in range(size - 1, 0, -1):
-                j = below(state, i + 1)
-                pool[i], pool[j] = pool[j], pool[i]
+            _shuffle(pool, size, state)
             at = 0
             for k in range(shared_r, indptr[r + 1]):
                 indices[k] = pool[at]
@@ -303,7 +311,7 @@ def grow_edges(
         head=np.full(n_right, -1, np.int64),
         link=np.empty(n_edges, np.int64),
     )
-    ranked, first, place = _shuffled(n_left, n_right, state)
+    ranked, first, place = _unjoined(n_left, n_right, state)
     degree = np.zeros(n_right, np.int64)
     known = _Distances(
         to_left=np.full(n_left, far, np.int64),
@@ -339,15 +347,13 @@ def grow_edges(
 
 
 @compiled
-def _shuffled(n_left: int, n_right: int, state: NDArray[np.uint64]) -> Any:
+def _unjoined(n_left: int, n_right: int, state: NDArray[np.uint64]) -> Any:
     """Return right units without edges in random order, and where each degree and unit is in it.
 
     Units stay sorted by degree: those of degree d are ``ranked[first[d]:first[d + 1]]``.
     """
     ranked, place = np.arange(n_right), np.empty(n_right, np.int64)
-    for i in range(n_right - 1, 0, -1):
-        j = below(state, i + 1)
-        ranked[i], ranked[j] = ranked[j], ranked[i]
+    _shuffle(ranked, n_right, state)
     for i in range(n_right):
         place[ranked[i]] = i
     first = np.full(n_left + 2, n_right, np.int64)
