@@ -637,6 +637,15 @@ def test_parts_that_do_not_fit_together_are_refused():
         "weight_hh with 3 inputs and 9 outputs, got 3 and 8": lambda: Cell(
             linears(weight_ih=(4, 9), weight_hh=(3, 8)), "GRU"
         ),
+        r"graphs of q_proj, k_proj, v_proj, out_proj, got \['more'\]": lambda: Attention.from_dense(
+            nn.MultiheadAttention(4, 2), {"more": None}
+        ),
+        r"graphs of weight_ih_l0, weight_hh_l0, got \['more'\]": lambda: Recurrent.from_dense(
+            nn.GRU(3, 3), {"more": None}
+        ),
+        r"graphs of weight_ih, weight_hh, got \['more'\]": lambda: Cell.from_dense(
+            nn.GRUCell(3, 3), {"more": None}
+        ),
     }
     for words, make in wrong.items():
         with pytest.raises(ValueError, match=words):
