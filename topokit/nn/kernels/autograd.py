@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from topokit.nn.kernels import ops
-from topokit.nn.kernels.products import PRODUCTS, EdgeIndex, Product, units_first
+from topokit.nn.kernels.products import PRODUCTS, EdgeIndex, Product, samples_first, units_first
 
 __all__ = [
     "MAKERS",
@@ -77,10 +77,7 @@ class EdgeProduct(torch.autograd.Function):
         else:
             y = way.dropped(units_first(x), values.detach(), bias, index, drawn)
         ctx.scale = 1.0 if drawn is None else drawn.scale_in(y.dtype)
-        # Torch refuses to change a view made here in place, as nn.ReLU(inplace=True) does: this is
-        # a tensor of its own on the same memory. Saved is the tensor returned, whose changes count.
-        size, stride = (y.shape[1], y.shape[0]), (y.stride(1), y.stride(0))
-        y = y.new_empty(0).set_(y.untyped_storage(), y.storage_offset(), size, stride)
+        y = samples_first(y)  # saved is the tensor returned, whose changes count
         ctx.save_for_backward(x, values, *([y] if relu else []))
         ctx.index, ctx.relu, ctx.way, ctx.masked = index, relu, way, None
         return y

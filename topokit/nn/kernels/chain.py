@@ -32,6 +32,7 @@ from topokit.nn.kernels.products import (
     edge_kernel,
     few_outputs,
     forward_kernel,
+    samples_first,
     units_first,
 )
 from topokit.nn.kernels.threads import (
@@ -70,9 +71,7 @@ class EdgeChain(torch.autograd.Function):
         """Compute the layers; as one node of torch's graph."""
         ctx.maker, ctx.input = maker_of(x), weakref.ref(x)
         outputs = chain_forward(units_first(x), links, parameters)
-        y = outputs.pop()
-        size, stride = (y.shape[1], y.shape[0]), (y.stride(1), y.stride(0))
-        y = y.new_empty(0).set_(y.untyped_storage(), y.storage_offset(), size, stride)
+        y = samples_first(outputs.pop())
         ctx.relu = links[-1].relu
         ctx.save_for_backward(x, *parameters, *outputs, *([y] if ctx.relu else []))
         ctx.links, ctx.masked = links, None

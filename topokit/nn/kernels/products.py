@@ -41,6 +41,7 @@ __all__ = [
     "gathered",
     "one_by_one",
     "sparse_product",
+    "samples_first",
     "units_first",
     "use_on_device",
 ]
@@ -218,6 +219,22 @@ def units_first(x: torch.Tensor) -> torch.Tensor:
     """Return (batch, units) as (units, batch) with a contiguous batch, copied only if necessary."""
     x = x.detach().t()
     return x if x.shape[1] <= 1 or x.stride(1) == 1 else x.contiguous()
+
+
+def samples_first(y: torch.Tensor) -> torch.Tensor:
+    """Return (units, batch) as (batch, units), a tensor of its own on the same memory.
+
+    Torch refuses to change a view made in an autograd function in place, as
+    ``nn.ReLU(inplace=True)`` does.
+
+    Examples
+    --------
+    >>> y = torch.zeros(2, 3)
+    >>> samples_first(y).shape, samples_first(y).fill_(1)._is_view(), int(y.sum())
+    (torch.Size([3, 2]), False, 6)
+    """
+    size, stride = (y.shape[1], y.shape[0]), (y.stride(1), y.stride(0))
+    return y.new_empty(0).set_(y.untyped_storage(), y.storage_offset(), size, stride)
 
 
 def gathered(x: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
