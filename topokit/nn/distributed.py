@@ -327,27 +327,31 @@ def _feed(add: Callable[[bytes], None], value: Any, seen: dict[int, Any]) -> Non
     if id(value) in seen or isinstance(value, np.random.Generator | torch.Generator):
         return
     seen[id(value)] = value
-    parts: Iterable[Any]
+    for part in _parts_of(value):
+        _feed(add, part, seen)
+
+
+def _parts_of(value: Any) -> Iterable[Any]:
+    """Return the values by which objects other than arrays and single values are compared."""
     if isinstance(value, Mapping):
-        parts = [item for pair in value.items() for item in pair]
-    elif isinstance(value, list | tuple):
-        parts = value
-    elif isinstance(value, set | frozenset):
-        parts = sorted(value, key=repr)
-    elif isinstance(value, types.FunctionType):
+        return [item for pair in value.items() for item in pair]
+    if isinstance(value, list | tuple):
+        return value
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=repr)
+    if isinstance(value, types.FunctionType):
         cells = inspect.getclosurevars(value).nonlocals
         code = value.__code__.co_code
-        parts = (value.__module__, value.__qualname__, code, value.__defaults__,
-                 value.__kwdefaults__, cells)  # fmt: skip
-    elif isinstance(value, functools.partial):
-        parts = (value.func, value.args, value.keywords)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        parts = [getattr(value, field.name) for field in dataclasses.fields(value)]
-    else:
-        parts = (getattr(value, "__qualname__", ""), getattr(value, "__dict__", {}))
-        parts = parts[:1] if isinstance(value, type | types.ModuleType) else parts
-    for part in parts:
-        _feed(add, part, seen)
+        return (value.__module__, value.__qualname__, code, value.__defaults__,
+                value.__kwdefaults__, cells)  # fmt: skip
+    if isinstance(value, functools.partial):
+        return value.func, value.args, value.keywords
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, field.name) for field in dataclasses.fields(value)]
+    name = getattr(value, "__qualname__", "")
+    if isinstance(value, type | types.ModuleType):
+        return (name,)
+    return name, getattr(value, "__dict__", {})
 
 
 def processes_of(
