@@ -564,16 +564,25 @@ def run_together(
         group = Together(list(recorders), partial(make_optimizer, config.optimizer))
         while group.left and not time_is_up():
             for training, outcome in group.round():
-                recorder = recorders[training]
-                try:
-                    if isinstance(outcome, Exception):
-                        raise outcome
-                    recorder.add(outcome)
-                    if training.over:
-                        recorder.directory.finish()
-                except (Exception, SystemExit) as error:  # a plugin's measure may call exit
-                    if isinstance(error, FloatingPointError):
-                        error = with_place(error, recorder.directory)
-                    failed[names[training]] = error
+                reason = _recorded(training, outcome, recorders[training])
+                if reason is not None:
+                    failed[names[training]] = reason
                     group.leave(training)  # an epoch that was not recorded has none after it
     return failed
+
+
+def _recorded(
+    training: Training, outcome: Epoch | Exception, recorder: EpochRecorder
+) -> BaseException | None:
+    """Record an epoch of a run, and its end if it was the last; return why that failed, if so."""
+    try:
+        if isinstance(outcome, Exception):
+            raise outcome
+        recorder.add(outcome)
+        if training.over:
+            recorder.directory.finish()
+    except FloatingPointError as error:
+        return with_place(error, recorder.directory)
+    except (Exception, SystemExit) as error:  # a plugin's measure may call exit
+        return error
+    return None
