@@ -114,43 +114,17 @@ def summary(
     history = as_run(history)
     layer = layer_of(history, layer)
     _check(scale)
-    recorded = history.recorded
-    frame = history.measures
-    measured = set(frame.loc[frame["value"].notna(), "measure"])
-    wanted: list[tuple[str, float]] = [("degrees", 1.7)] if recorded and layer is not None else []
-    for name in MEASURES:
-        if name in measured and name != "fan_in.maximum":
-            wanted.append((name, 1.0))
-            if name == "fan_in.dispersion" and "power_law.verdict" in measured:
-                n_layers = frame.loc[frame["measure"] == "power_law.verdict", "layer"].nunique()
-                wanted.append(("verdict", 0.25 + 0.11 * min(n_layers, 20)))
-    if len(history.epochs) and score_column(history.epochs) is not None:
-        wanted.append(("score", 1.0))
+    heights = _panel_heights(history, layer)
     ax = _frame(ax, "summary", f"Summary of {label or history.name}")
-    looks: dict[str, Any] = {"color": color, **kwargs}
-    panels = _stack(ax, [height for _, height in wanted])
+    panels = dict(zip(heights, _stack(ax, [*heights.values()]), strict=True))
     keyed: set[str] = set()
-    for (name, _), panel in zip(wanted, panels, strict=True):
+    for name, panel in panels.items():
         if name == "degrees":
             _draw_degrees(panel, history, str(layer), side, scale, color, kwargs)
-        elif name == "verdict":
-            verdict_timeline(history, color=color, ax=panel)
-            panel.set_ylabel("verdict")
-            panel.tick_params(axis="y", length=0, labelsize="xx-small")
-            panel.spines[:].set_visible(False)
-        elif name == "score":
-            accuracy_over_epochs(history, ax=panel, **looks)
         else:
-            measure_over_epochs(history, name, ax=panel, **looks)
-            panel.set_ylabel(MEASURES[name])
-            if name == "fan_in.dispersion":
-                _log(panel, frame.loc[frame["measure"] == name, "value"])
-            else:
-                top = 1.08 * panel.dataLim.y1 if panel.dataLim.y1 > 0 else 1.0
-                panel.set_ylim(-FLOOR * top, top)
+            _draw_panel(panel, name, history, color, kwargs)
         keyed |= _bare(panel, keyed, low=name == "verdict" and len(panel.get_yticks()) > 6)
-    found = dict(zip((name for name, _ in wanted), panels, strict=True))
-    _one_time_axis(panels, scale, recorded, rows=found.get("verdict"))
+    _one_time_axis([*panels.values()], scale, history.recorded, rows=panels.get("verdict"))
     return ax
 
 
@@ -242,9 +216,8 @@ def summary_across(
         if name == "fan_in.dispersion":
             panel.axhline(1, **reference(zorder=0))
             _log(panel, table[name])
-        elif name in ("giant_share", "turnover"):  # shares: 0 is where their axes begin
-            top = 1.08 * panel.dataLim.y1 if panel.dataLim.y1 > 0 else 1.0
-            panel.set_ylim(-FLOOR * top, top)
+        elif name in ("giant_share", "turnover"):
+            _from_zero(panel)
         keyed |= _bare(panel, keyed)
     _one_time_axis(panels, scale, sorted({int(e) for e in table["epoch"]}))
     return ax
@@ -314,6 +287,51 @@ def _check(scale: str) -> None:
     """Raise a ValueError unless the scale of the time axis is one that there is."""
     if scale not in SCALES:
         raise ValueError(f"expected scale 'linear' or 'log', got {scale!r}")
+
+
+def _panel_heights(history: History, layer: str | None) -> dict[str, float]:
+    """Return the panels of a run's summary, from the top, and their heights."""
+    frame = history.measures
+    measured = set(frame.loc[frame["value"].notna(), "measure"])
+    heights: dict[str, float] = {"degrees": 1.7} if history.recorded and layer is not None else {}
+    for name in MEASURES:
+        if name in measured and name != "fan_in.maximum":
+            heights[name] = 1.0
+            if name == "fan_in.dispersion" and "power_law.verdict" in measured:
+                n_layers = frame.loc[frame["measure"] == "power_law.verdict", "layer"].nunique()
+                heights["verdict"] = 0.25 + 0.11 * min(n_layers, 20)
+    if len(history.epochs) and score_column(history.epochs) is not None:
+        heights["score"] = 1.0
+    return heights
+
+
+def _draw_panel(
+    panel: Axes, name: str, history: History, color: Any, kwargs: dict[str, Any]
+) -> None:
+    """Draw the verdicts, the score or a measure over the epochs."""
+    if name == "verdict":
+        verdict_timeline(history, color=color, ax=panel)
+        panel.set_ylabel("verdict")
+        panel.tick_params(axis="y", length=0, labelsize="xx-small")
+        panel.spines[:].set_visible(False)
+        return
+    looks: dict[str, Any] = {"color": color, **kwargs}
+    if name == "score":
+        accuracy_over_epochs(history, ax=panel, **looks)
+        return
+    measure_over_epochs(history, name, ax=panel, **looks)
+    panel.set_ylabel(MEASURES[name])
+    if name == "fan_in.dispersion":
+        values = history.measures
+        _log(panel, values.loc[values["measure"] == name, "value"])
+    else:
+        _from_zero(panel)
+
+
+def _from_zero(panel: Axes) -> None:
+    """Let the vertical axis begin a little below 0, where shares begin, and end above the lines."""
+    top = 1.08 * panel.dataLim.y1 if panel.dataLim.y1 > 0 else 1.0
+    panel.set_ylim(-FLOOR * top, top)
 
 
 def _frame(ax: Axes | None, name: str, title: str) -> Axes:
