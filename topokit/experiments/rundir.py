@@ -602,8 +602,9 @@ def readable_lines(content: bytes, path: Path) -> tuple[Record | None, str]:
     last, size, record, n = ends[-1]
     if record is None:
         return None, problem or "it is empty"
-    known = {"lines": epochs[:n], "starts": starts[:n], "last": last, "size": size}
-    return replace(record, **known, torn=bool(rest)), problem
+    epochs, starts = epochs[:n], starts[:n]
+    found = replace(record, lines=epochs, starts=starts, last=last, size=size, torn=bool(rest))
+    return found, problem
 
 
 CHANGES = {"config": str, "data": str, "plugins": list, "growth": str, "device": str}

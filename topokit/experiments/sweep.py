@@ -39,7 +39,7 @@ from topokit.experiments.study import (
     load_study,
     same_run,
 )
-from topokit.experiments.worker import DAMAGED, STOPPED, Task, is_run, remedy, run_some
+from topokit.experiments.worker import DAMAGED, STOPPED, Task, is_damaged, is_run, remedy, run_some
 from topokit.foreign import first_few
 from topokit.graph.checksums import read_file
 from topokit.graph.files import check_writable, locked, write_atomic
@@ -576,26 +576,13 @@ def _replace(planned: list[PlannedRun], root: Path, rerun: Sequence[str]) -> Non
         path = root / "runs" / run.name
         if not is_run(path):  # nothing there, or not made by topokit
             continue
-        if run.name not in rerun and not (DAMAGED in rerun and _is_damaged(path)):
+        if run.name not in rerun and not (DAMAGED in rerun and is_damaged(path)):
             continue
         aside = root / "replaced"
         aside.mkdir(exist_ok=True)
         places = (aside / f"{run.name}-{number}" for number in itertools.count(1))
         with RunDirectory(path).lock():
             path.rename(next(place for place in places if not os.path.lexists(place)))
-
-
-def _is_damaged(path: Path) -> bool:
-    """Return whether a finished run is not intact, or an unfinished one cannot go on."""
-    from topokit.experiments.verify import LOST, verify
-
-    try:
-        found = verify(path)
-    except ValueError:
-        return True
-    return bool(found.findings) and (
-        (path / "DONE").exists() or any(finding.state == LOST for finding in found.findings)
-    )
 
 
 Tasks = Mapping[str, Task]  # by the names of runs

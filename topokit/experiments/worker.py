@@ -17,6 +17,7 @@ __all__ = [
     "DAMAGED",
     "STOPPED",
     "Task",
+    "is_damaged",
     "is_run",
     "remedy",
     "run_one",
@@ -61,6 +62,19 @@ def is_run(path: Path) -> bool:
     except (FileNotFoundError, ValueError):
         return False
     return True
+
+
+def is_damaged(path: Path) -> bool:
+    """Return whether a finished run is not intact, or an unfinished one cannot go on."""
+    from topokit.experiments.verify import LOST, verify
+
+    try:
+        found = verify(path)
+    except ValueError:
+        return True
+    return bool(found.findings) and (
+        (path / "DONE").exists() or any(finding.state == LOST for finding in found.findings)
+    )
 
 
 class _TimeIsUp(Exception):
