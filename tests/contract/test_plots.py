@@ -287,6 +287,19 @@ def test_nothing_is_cut_off_and_legends_cover_nothing(name, plot):
         assert not [artist for artist in drawn_in(ax) if covers(box, artist)]
 
 
+@pytest.mark.parametrize("name", PLOTS)
+def test_legends_are_in_a_figure_without_a_layout_too(name, plot):
+    ax = Figure().add_subplot()
+    for label in ("one", "other") if name in SHARED else ("one",):
+        plot(name, ax=ax, label=label)
+    ax.figure.draw_without_rendering()
+    page, legend = ax.figure.bbox, ax.get_legend()
+    if legend is not None:
+        box = legend.get_window_extent()
+        assert page.x0 - 1 <= box.x0 <= box.x1 <= page.x1 + 1
+        assert page.y0 - 1 <= box.y0 <= box.y1 <= page.y1 + 1
+
+
 def of_layers(*graphs):
     """A run of several layers, three epochs of each."""
     topologies = [{f"fc{i + 1}": graph for i, graph in enumerate(graphs)} for _ in range(3)]
@@ -353,6 +366,14 @@ def test_text_in_svg_is_text():
         LAYER_PLOTS["spectrum"](GRAPHS["random"], ax=ax)
         save(ax, target := io.BytesIO(), format="svg")
     assert ">Singular values of the biadjacency</text>" in target.getvalue().decode()
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf", "svg", "PDF"])
+def test_a_file_has_no_date(kind, tmp_path):
+    with figure() as ax:
+        save(ax, tmp_path / f"a.{kind}", dpi=20)
+    content = (tmp_path / f"a.{kind}").read_bytes()
+    assert not re.search(rb"CreationDate|<dc:date>|tIME", content)
 
 
 def test_sizes_have_names():

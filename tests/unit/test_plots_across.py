@@ -214,3 +214,70 @@ def test_a_run_that_comes_twice_does_not_count_twice(runs, ax, name):
         PLOTS[name](pd.concat([named, named]), ax)
     PLOTS[name](named.drop(columns="run"), ax)
     PLOTS[name](runs.assign(seed=np.nan), Figure().add_subplot())
+
+
+def arm(name, seeds, epochs=range(4)):
+    """Rows of one condition; accuracies of seed s are 0.5 + s / 10, whatever the epoch."""
+    return [
+        {"arm": name, "seed": seed, "epoch": epoch, "test_accuracy": 0.5 + seed / 10}
+        for seed, own in seeds.items()
+        for epoch in own or epochs
+    ]
+
+
+def test_means_over_other_seeds_are_not_joined(ax):
+    frame = pd.DataFrame(arm("a", {0: [], 1: [], 2: [0, 1]}))
+    mean_over_seeds(frame, ax=ax)
+    (line,) = ax.lines
+    np.testing.assert_allclose(line.get_ydata(), [0.6, 0.6, np.nan, 0.55, 0.55])
+    other = mean_over_seeds(
+        pd.DataFrame(arm("a", {0: [0, 2], 1: [1, 3]})), ax=Figure().add_subplot()
+    )
+    # one seed each time, but not the same: single dots, no line that goes up and down
+    assert np.isnan(other.lines[0].get_ydata()).sum() == 3
+    assert other.lines[0].get_marker() == "o"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a (n = 2 to 3)"]
+
+
+def test_epochs_of_one_seed_have_no_band_between_those_of_two(ax):
+    mean_over_seeds(pd.DataFrame(arm("a", {0: range(6), 1: [0, 1, 4, 5]})), ax=ax)
+    outlines = [path.vertices[:, 0] for path in ax.collections[0].get_paths()]
+    assert sorted((x.min(), x.max()) for x in outlines) == [(0, 1), (4, 5)]
+
+
+def test_the_interval_of_a_single_epoch_is_seen(ax):
+    mean_over_seeds(pd.DataFrame(arm("a", {0: [3], 1: [3]})), ax=ax)
+    low, high = mean_interval([0.5, 0.6])[3:]
+    (bar,) = ax.collections[1].get_segments()
+    np.testing.assert_allclose(bar, [[3, low], [3, high]])
+
+
+@pytest.mark.parametrize("name", PLOTS)
+@pytest.mark.parametrize("nothing", [None, np.nan])
+def test_rows_without_a_condition_are_refused(runs, ax, name, nothing):
+    frame = runs.assign(arm=runs["arm"].where(runs["arm"] != "b", nothing))
+    with pytest.raises(ValueError, match=r"a value of arm in every row, got .* rows without"):
+        PLOTS[name](frame, ax)
+
+
+def test_conditions_without_a_value_are_still_named(runs, ax):
+    last = runs[runs["epoch"] == 2].reset_index(drop=True)
+    last.loc[last["arm"] == "b", "test_accuracy"] = np.nan
+    last.loc[0, "test_accuracy"] = np.inf
+    arms_side_by_side(last, ax=ax)
+    words = ["a\n(n = 3 of 4)", "b\n(n = 0 of 4)", "c"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == words
+    arms_side_by_side(last[last["arm"] != "a"], ax=ax)
+    assert [label.get_text() for label in ax.get_yticklabels()] == words
+    means = mean_over_seeds(last, ax=Figure().add_subplot())
+    assert "b (n = 0)" in [line.get_label() for line in means.lines]
+
+
+def test_long_names_of_conditions_are_in_lines(ax):
+    name = "rule.name=set, rule.drop_fraction=0.3, topology.generator=erdos_renyi"
+    frame = pd.DataFrame({"arm": [name, "short"], "test_accuracy": [0.5, 0.6]})
+    for _ in range(2):
+        arms_side_by_side(frame, published={name: 0.7}, ax=ax)
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert [" ".join(label.split("\n")) for label in labels] == [name, "short"]
+    assert max(len(line) for label in labels for line in label.split("\n")) < 40

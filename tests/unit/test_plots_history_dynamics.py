@@ -8,7 +8,8 @@ from topokit.generators import erdos_renyi
 from topokit.graph import LayerGraph
 from topokit.plots import HISTORY_PLOTS
 from topokit.plots.degrees import degree_heatmap, degree_multiples
-from topokit.plots.history import edge_survival, spectrum_over_epochs
+from topokit.plots.growth import edge_survival
+from topokit.plots.history import spectrum_over_epochs
 
 
 def run_of(*edge_sets, shape=(3, 4)):

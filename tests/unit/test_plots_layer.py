@@ -16,6 +16,7 @@ from topokit.plots.layer import (
     random_bulk,
     spectrum,
 )
+from topokit.plots.parts import shade
 
 
 @pytest.fixture
@@ -65,9 +66,10 @@ def test_an_unknown_side_is_refused(ax):
 def test_the_histogram_counts_every_unit_once(ax, rng):
     graph = erdos_renyi(30, 25, density=0.2, rng=rng)
     degree_histogram(graph, side="fan_out", ax=ax)
-    heights = [bar.get_height() for bar in ax.patches]
-    assert heights == np.bincount(graph.fan_out)[graph.fan_out.min() :].tolist()
-    assert sum(heights) == 30
+    heights = {bar.get_x() + 0.5: bar.get_height() for bar in ax.patches}
+    counts = np.bincount(graph.fan_out)
+    assert heights == {k: counts[k] for k in np.flatnonzero(counts)}
+    assert sum(heights.values()) == 30
 
 
 def test_blocks_of_a_large_adjacency_are_densities(ax, rng):
@@ -224,3 +226,18 @@ def test_a_full_and_an_empty_layer_have_no_bulk():
 def test_only_the_first_two_singular_values_of_a_wide_layer_are_drawn(ax, rng):
     spectrum(erdos_renyi(1600, 1600, density=0.004, rng=rng), ax=ax)
     assert line(ax, "this graph, first two").get_ydata().size == 2
+
+
+def test_a_hub_makes_no_bars_without_units(ax):
+    ids = np.concatenate([np.arange(5000), [5000, 10_000]])  # degrees 5000, 1 and 1
+    degree_histogram(LayerGraph.from_edge_ids(ids, (3, 5000)), ax=ax)
+    assert [(bar.get_x() + 0.5, bar.get_height()) for bar in ax.patches] == [(1, 2), (5000, 1)]
+
+
+@pytest.mark.parametrize("color", ["none", "#ffffff", (0, 0, 0, 0)])
+def test_shades_on_transparent_axes_are_those_on_the_paper_behind(ax, color):
+    ax.set_facecolor(color)
+    ax.figure.set_facecolor(color)
+    assert shade(ax, "#000000", 0.1) == "#e6e6e6"
+    ax.figure.set_facecolor("#000000")
+    assert shade(ax, "#000000", 0.1) == ("#e6e6e6" if color == "#ffffff" else "#000000")

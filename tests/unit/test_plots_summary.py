@@ -20,8 +20,7 @@ from topokit.generators import erdos_renyi, generate
 from topokit.graph import LayerGraph
 from topokit.plots import growth, save_figures
 from topokit.plots.animation import need_ffmpeg, save_animation
-from topokit.plots.parts import plain_degrees
-from topokit.plots.style import figure
+from topokit.plots.style import figure, plain_degrees
 from topokit.plots.summary import PAGE, runs_over_epochs, summary, summary_across
 
 
@@ -237,3 +236,89 @@ def test_the_keys_of_a_summary_do_not_overlap(n_layers, rng):
     assert len(boxes) == 4  # degrees, layers, verdicts, the whole network
     for one, other in itertools.combinations(boxes, 2):
         assert not one.overlaps(other)
+
+
+def judged_by(name, **columns):
+    """A run of three epochs that noted these numbers only."""
+    recording = Recording(["fan_in"], name=name)
+    for epoch in range(3):
+        graph = erdos_renyi(12, 10, density=0.3, rng=np.random.default_rng(epoch))
+        recording(epoch, {"fc1": graph})
+        recording.note(epoch, **{key: value + epoch for key, value in columns.items()})
+    return recording
+
+
+@pytest.mark.parametrize(
+    ("columns", "label"),
+    [
+        ({"test_accuracy": 0.5}, "test accuracy"),
+        ({"val_acc": 0.5}, "val acc"),
+        ({"val_loss": 0.5, "seconds": 1.0}, "val loss"),
+        ({"train_loss": 0.5}, "train loss"),
+        ({"test_accuracy": np.nan, "test_loss": 2.0}, "test error"),
+    ],
+)
+def test_the_score_of_runs_is_drawn_whatever_it_is(columns, label):
+    run = judged_by("run", **columns)
+    ax = summary_across({"a": [run]}, ax=Figure().add_subplot())
+    assert ax.child_axes[0].get_ylabel() == label
+    if not label.startswith("train"):  # in frames those of training are left out
+        of_frame = summary_across(runs_over_epochs([run]), ax=Figure().add_subplot())
+        assert of_frame.child_axes[0].get_ylabel() == label
+    assert len(ax.child_axes) == 3
+
+
+def test_columns_that_are_no_scores_are_not_drawn():
+    run = judged_by("run", test_accuracy=0.5)
+    frame = runs_over_epochs([run]).assign(interrupted=1.0, error_message="none", seconds=2.0)
+    ax = summary_across(frame, ax=Figure().add_subplot())
+    assert len(ax.child_axes) == 3
+
+
+@pytest.mark.parametrize("given", [lambda run: [run, run], lambda run: {"a": [run, run]}])
+def test_a_run_given_twice_is_refused(runs, given):
+    with pytest.raises(ValueError, match="expected runs of different seeds in a condition"):
+        summary_across(given(runs[0]), ax=Figure().add_subplot())
+
+
+def test_a_variance_of_exactly_zero_is_on_its_logarithmic_axis():
+    regular = LayerGraph.from_edge_ids(
+        [5 * i + (i + j) % 5 for i in range(5) for j in (0, 1)], (5, 5)
+    )
+    other = LayerGraph.from_edge_ids([0, 1, 2, 5, 10, 15], (5, 5))
+    run = Recording(["fan_in"], name="run")
+    for epoch, graph in enumerate([regular, regular, other, other]):
+        run(epoch, {"fc1": graph})
+    for draw in (summary, lambda run, ax: summary_across({"a": [run]}, ax=ax)):
+        with figure(size=PAGE) as ax:
+            draw(run, ax=ax)
+            ax.figure.draw_without_rendering()
+        (panel,) = [p for p in ax.child_axes if p.get_ylabel().endswith("variance / mean")]
+        (marks,) = [line for line in panel.lines if line.get_gid() == "mark"]
+        places = marks.get_transform().transform(marks.get_xydata())
+        assert marks.get_xdata().tolist() == [0, 1]
+        assert all(
+            panel.bbox.y0 <= y < panel.bbox.y0 + 0.1 * panel.bbox.height for y in places[:, 1]
+        )
+        (curve,) = [line for line in panel.lines if str(line.get_label()).startswith(("fc1", "a"))]
+        assert np.isnan(curve.get_ydata()[:2]).all()
+
+
+def test_what_is_not_known_of_grown_edges_is_not_said_to_be_nothing(runs):
+    short = make_run([runs[0].topologies[i]["fc1"] for i in range(2)])
+    ax = growth.growth_flow(short, ax=Figure().add_subplot())
+    assert ax.child_axes[1].get_title() == "there 1 epoch later:\nnot known"
+    ax = growth.growth_flow(runs[0], survived=1, ax=Figure().add_subplot())
+    before, after = (run["fc1"].edge_ids for run in runs[0].topologies[:2])
+    new = np.setdiff1d(after, before)
+    kept = np.intersect1d(new, runs[0].topologies[2]["fc1"].edge_ids)
+    assert ax.child_axes[1].get_title().endswith(f":\n{kept.size} of {new.size} edges")
+
+
+@pytest.mark.parametrize("kind", ["gif", "html"])
+def test_names_of_figures_mean_nothing_for_an_animation(runs, tmp_path, kind):
+    with pytest.raises(ValueError, match=f"names of figures have no effect on {kind}"):
+        save_figures(runs[0], tmp_path / "new", formats=(kind,), only=["turnover"])
+    with pytest.raises(ValueError, match="expected size 'column', 'page'"):
+        save_figures(runs[0], tmp_path / "new", formats=(kind,), size="poster")
+    assert not (tmp_path / "new").exists()

@@ -29,11 +29,10 @@ from topokit.plots.animation import (
     save_gif,
 )
 from topokit.plots.degrees import degree_evolution, degree_heatmap, degree_multiples
-from topokit.plots.growth import growth_flow
+from topokit.plots.growth import edge_survival, growth_flow
 from topokit.plots.history import (
     accuracy_against_measure,
     accuracy_over_epochs,
-    edge_survival,
     layer_of,
     measure_over_epochs,
     spectrum_over_epochs,
@@ -128,7 +127,7 @@ CAPTIONS = {
     "layer in pieces, a turnover of 0 that of an epoch without changes.",
     "degree_evolution": "Degree distribution of the first layer at several epochs, from faint "
     "(first) to strong (last). A curve to the right of the dotted steps has more units of high "
-    "degree than a random graph.",
+    "degree than a random graph with as many edges.",
     "measure_over_epochs": "Variance over mean of the fan-in; 1 − density in a random graph.",
     "accuracy_over_epochs": "Accuracy on the test set, measured before each rewiring.",
     "accuracy_against_measure": "Path of the run through accuracy and topology, a panel for each "
@@ -141,9 +140,9 @@ CAPTIONS = {
     "edge_survival": "Share of edges that reach a given age (Kaplan-Meier estimate; edges present "
     "at the last epoch are censored). A flat curve means that old edges are rarely dropped.",
     "growth_flow": "Edges grown in the first layer, and those of them still there some epochs "
-    "later, from input units (left) to output units (right) of high, middle and low degree. The "
-    "colour compares with edges grown at random: orange flows are more frequent than by chance, "
-    "grey ones too small to tell.",
+    "later, as far as that is known, from input units (left) to output units (right) of high, "
+    "middle and low degree. The colour compares with edges grown at random: orange flows are more "
+    "frequent than by chance, grey ones too small to tell.",
     "spectrum_over_epochs": "Largest singular values of the first layer. The first follows the "
     "degrees and hubs; its distance to the second is the spectral gap.",
     "network": "The last epoch. The height of a class of units is its share of the edges at its "
@@ -232,8 +231,9 @@ def save_figures(
     Raises
     ------
     ValueError
-        If a format, name, layer or size is unknown, the layer has no effect on any figure, the run
-        lacks the data of one asked for, or it has not recorded an epoch.
+        If a format, name, layer or size is unknown, the layer has no effect on any figure or names
+        of figures have none on an animation, the run lacks the data of one asked for, or it has not
+        recorded an epoch.
     """
     unknown = [kind for kind in formats if kind not in (*KINDS, *ANIMATIONS)]
     if unknown or not formats:
@@ -245,7 +245,12 @@ def save_figures(
     history, directory = as_run(history), Path(directory)
     recorded_epochs(history)
     stills = [kind for kind in formats if kind in KINDS]
-    jobs = _chosen(history, only, layer, size) if stills else []
+    if only is not None and not stills:
+        raise ValueError(
+            f"names of figures have no effect on {', '.join(formats)}, which are one animation"
+        )
+    jobs = _chosen(history, only, layer, size)
+    jobs = jobs if stills else []
     films = [kind for kind in formats if kind in ANIMATIONS]
     total = len(jobs) + len(films)
     check_writable(directory, made=True)
@@ -258,7 +263,7 @@ def save_figures(
             draw_in(draw, ax)
             for kind in stills:
                 path = directory / f"{name}.{kind}"
-                save_axes(ax, path, dpi=200, metadata=_NO_DATES[kind])
+                save_axes(ax, path, dpi=200)
                 written.append(path)
     for i, kind in enumerate(films, len(jobs)):
         path = directory / f"degrees_and_edges.{kind}"
@@ -338,10 +343,3 @@ def _of_layer(
 def _takes(function: Callable[..., object], parameter: str) -> bool:
     """Return whether a function has a parameter."""
     return parameter in inspect.signature(function).parameters
-
-
-_NO_DATES: dict[str, dict[str, object]] = {
-    "png": {"Software": "topokit"},
-    "pdf": {"CreationDate": None},
-    "svg": {"Date": None},
-}

@@ -5,8 +5,9 @@ All take a tidy frame with a row for each run (or run and epoch), as written by 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,24 +18,34 @@ from numpy.typing import NDArray
 
 from topokit.experiments.statistics import Interval, mean_interval, rank_correlation
 from topokit.plots.parts import (
+    draw_series,
+    label_axes,
     legend,
     legend_below,
+    looks_of,
     named,
     next_colour,
-    one_of_many,
     reference,
     styled,
     title_of,
     unless_used,
+    without_neighbours,
 )
-from topokit.plots.style import MARKERS, axes, whole_numbers
+from topokit.plots.style import MARKERS, axes, literal, whole_numbers
 from topokit.tables import hint
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["accuracy_against", "arms_side_by_side", "check_seeds", "mean_over_seeds"]
+__all__ = [
+    "accuracy_against",
+    "arms_side_by_side",
+    "check_complete",
+    "check_seeds",
+    "mean_over_seeds",
+]
 
+OF = "\n(n = "  # begins the second line of a condition of which some runs are not drawn
 LISTED = 7  # conditions with a colour and marker each; if there are more, points are named
 
 
@@ -83,8 +94,8 @@ def accuracy_against(
     Raises
     ------
     ValueError
-        If a column is missing, there are several epochs of a run, or a column ``seed`` has a seed
-        of a condition several times, as in several cells of a grid.
+        If a column is missing, a row has no condition, there are several epochs of a run, or a
+        column ``seed`` has a seed of a condition several times, as in several cells of a grid.
 
     Examples
     --------
@@ -97,6 +108,7 @@ def accuracy_against(
     ('gap', ['a', 'b'])
     """
     _need(frame, (measure, outcome, arm))
+    check_complete(frame, [arm])
     check_seeds(frame.dropna(subset=[measure, outcome]), [arm])
     runs, ax = frame.dropna(subset=[measure, outcome]), axes(ax)
     arms = list(dict.fromkeys(runs[arm]))
@@ -122,9 +134,10 @@ def accuracy_against(
                 capsize=1.5,
             )  # fmt: skip
         centres[str(name)] = (across.mean, up.mean)
-    ax.set(xlabel=measure.replace("_", " "), ylabel=outcome.replace("_", " "))
+    words, what = (literal(name).replace("_", " ") for name in (measure, outcome))
+    label_axes(ax, words, what)
     x, y = (runs[column].to_numpy(float) for column in (measure, outcome))
-    title_of(ax, f"{outcome.replace('_', ' ').capitalize()} against topology\n{_correlation(x, y)}")
+    title_of(ax, f"{what[:1].upper()}{what[1:]} against topology\n{_correlation(x, y)}")
     if few:
         legend(ax)
     else:
@@ -146,8 +159,10 @@ def mean_over_seeds(
 
     The band is the 95 % interval of `topokit.experiments.statistics.mean_interval`, which is wide
     with few seeds; bands that overlap do not show that conditions are equal. One seed has no band.
-    Where some seeds have fewer epochs, means are over the others; the legend has the least and the
-    largest number of seeds.
+    Where some seeds have fewer epochs, means are over the others: the line is not joined there,
+    since other runs may have another mean, and the legend has the least and the largest number of
+    seeds. Undefined values are left out; values of exactly 0 among others are crosses, as in
+    `measure_over_epochs`. More than 20 conditions are shades of one colour.
 
     Parameters
     ----------
@@ -172,8 +187,9 @@ def mean_over_seeds(
     Raises
     ------
     ValueError
-        If a column is missing, or a column ``seed`` (without it, ``run``) has a seed of a condition
-        several times at one epoch, as in several cells of a grid.
+        If a column is missing, a row has no epoch or condition, or a column ``seed`` (without it,
+        ``run``) has a seed of a condition several times at one epoch, as in several cells of a
+        grid.
 
     Examples
     --------
@@ -186,25 +202,57 @@ def mean_over_seeds(
     [0.55, 0.8]
     """
     _need(frame, ("epoch", column, arm))
+    check_complete(frame, [arm, "epoch"])
     seen = frame.dropna(subset=[column])
     check_seeds(seen, [arm, "epoch"])
     ax = axes(ax)
-    for i, name in enumerate(dict.fromkeys(seen[arm])):
-        epochs = seen[seen[arm] == name].groupby("epoch")[column]
-        found = {epoch: mean_interval(values.to_numpy(float)) for epoch, values in epochs}
-        n = sorted({one.n for one in found.values()})
-        words = named(label, f"{name} (n = {' to '.join(map(str, dict.fromkeys((n[0], n[-1]))))})")
-        means = [one.mean for one in found.values()]
-        style = styled(kwargs, **one_of_many(i, color), label=words)
-        (line,) = ax.plot(list(found), means, **style)
-        some = {epoch: one for epoch, one in found.items() if one.n > 1}
-        low, high = [one.low for one in some.values()], [one.high for one in some.values()]
-        ax.fill_between(list(some), low, high, color=line.get_color(), alpha=0.2, lw=0)
-    ax.set(xlabel="epoch", ylabel=column.replace("_", " "))
+    curves = {name: _means(seen[seen[arm] == name], column) for name in dict.fromkeys(frame[arm])}
+    words = [f"{name} (n = {curve.n})" for name, curve in curves.items()]
+    for look, curve in zip(looks_of(ax, words, label, color), curves.values(), strict=True):
+        line = draw_series(ax, curve.epochs, curve.means, kwargs, **look)
+        x, low, high, colour = curve.epochs, curve.low, curve.high, line.get_color()
+        ax.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+        alone = without_neighbours(low)
+        if alone.size:  # a band of one epoch has no width
+            ax.vlines(x[alone], low[alone], high[alone], color=colour, alpha=0.4, lw=1.5)
+    label_axes(ax, "epoch", literal(column).replace("_", " "))
     title_of(ax, "Mean over seeds, 95 % interval")
     whole_numbers(ax)
     legend(ax)
     return ax
+
+
+class _Means(NamedTuple):
+    """Means of a condition over epochs with their intervals, and the numbers of seeds in words.
+
+    Between epochs at which other seeds have a value, and where there is no interval, is a nan.
+    """
+
+    epochs: NDArray[np.float64]
+    means: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    n: str
+
+
+def _means(rows: pd.DataFrame, column: str) -> _Means:
+    """Return the means of one condition, from rows with a defined value."""
+    key = next((name for name in ("seed", "run") if name in rows and rows[name].notna().all()), "")
+    points: list[tuple[float, float, float, float]] = []
+    numbers: set[int] = set()
+    before: Any = None
+    for at, part in rows.groupby("epoch"):
+        epoch: Any = at
+        found = mean_interval(part[column].to_numpy(float))
+        now: Any = frozenset(part[key]) if key else found.n
+        if points and now != before:
+            points.append(((points[-1][0] + epoch) / 2, np.nan, np.nan, np.nan))
+        points.append((epoch, found.mean, found.low, found.high))
+        numbers.add(found.n)
+        before = now
+    ends = dict.fromkeys((min(numbers, default=0), max(numbers, default=0)))
+    x, means, low, high = np.array(points, float).reshape(-1, 4).T
+    return _Means(x, means, low, high, " to ".join(map(str, ends)))
 
 
 def arms_side_by_side(
@@ -222,7 +270,9 @@ def arms_side_by_side(
     """Plot a column of several conditions: each run as a dot, mean and 95 % interval below it.
 
     The interval is that of `topokit.experiments.statistics.mean_interval`; one run has none. Dots
-    of one condition that spread more than the means of two differ call for more runs.
+    of one condition that spread more than the means of two differ call for more runs. Undefined
+    values are left out, and infinite ones cannot be drawn: the name of their condition is followed
+    by the number of runs that are drawn.
 
     Parameters
     ----------
@@ -252,9 +302,9 @@ def arms_side_by_side(
     Raises
     ------
     ValueError
-        If a column is missing, there are several epochs of a run, a column ``seed`` has a seed of a
-        condition several times, as in several cells of a grid, or a published value is of no
-        condition.
+        If a column is missing, a row has no condition, there are several epochs of a run, a column
+        ``seed`` has a seed of a condition several times, as in several cells of a grid, or a
+        published value is of no condition.
 
     Examples
     --------
@@ -266,9 +316,10 @@ def arms_side_by_side(
     ['set', 'static']
     """
     _need(frame, (column, arm))
+    check_complete(frame, [arm])
     seen = frame.dropna(subset=[column])
     check_seeds(seen, [arm])
-    arms = [str(name) for name in dict.fromkeys(seen[arm])]
+    arms = [str(name) for name in dict.fromkeys(frame[arm])]
     for name in published or {}:
         if name not in arms:
             raise ValueError(
@@ -276,12 +327,19 @@ def arms_side_by_side(
                 f"{hint(name, arms)}".rstrip("; ")
             )
     ax = axes(ax)
-    rows = [text.get_text() for text in ax.get_yticklabels()] if ax.containers else []
+    earlier = [text.get_text() for text in ax.get_yticklabels()] if ax.containers else []
+    rows = {text.partition(OF)[0]: text for text in earlier}
     turn = len({line.get_gid() for line in ax.lines if str(line.get_gid()).startswith("runs ")})
-    rows += [name for name in arms if name not in rows]
+    for name in arms:
+        values = frame.loc[frame[arm].astype(str) == name, column].to_numpy(float)
+        some, words = np.count_nonzero(np.isfinite(values)), _in_lines(name)
+        rows.setdefault(words, words)
+        if some < values.size:
+            rows[words] = f"{words}{OF}{some} of {values.size})"
+    place = {words: i for i, words in enumerate(rows)}
     colour = next_colour(ax, color) if arms else color
     for i, name in enumerate(arms):
-        row = rows.index(name) + 0.12 * turn
+        row = place[_in_lines(name)] + 0.12 * turn
         values = seen.loc[seen[arm].astype(str) == name, column].to_numpy(float)
         style = styled(
             kwargs, linestyle="none", marker="o", markersize=3, alpha=0.5, color=colour,
@@ -296,17 +354,23 @@ def arms_side_by_side(
     for name, value in (published or {}).items():
         mean, deviation = value if isinstance(value, tuple) else (value, np.nan)
         ax.errorbar(
-            mean, rows.index(name) - 0.22, xerr=None if np.isnan(deviation) else deviation,
+            mean, place[_in_lines(name)] - 0.22, xerr=None if np.isnan(deviation) else deviation,
             capsize=2, elinewidth=0.8, markersize=7, markerfacecolor=ax.get_facecolor(),
             label=unless_used(ax, published_label),
             **reference("#333333", linestyle="none") | {"marker": "*"},
         )  # fmt: skip
-    ax.set_yticks(range(len(rows)), rows)
-    ylabel = "condition" if arm == "arm" else arm.replace("_", " ")
-    ax.set(ylim=(max(len(rows), 1) - 0.5, -0.5), ylabel=ylabel, xlabel=column.replace("_", " "))
+    ax.set_yticks(range(len(rows)), list(rows.values()))
+    ax.set_ylim(max(len(rows), 1) - 0.5, -0.5)
+    ylabel = "condition" if arm == "arm" else literal(arm).replace("_", " ")
+    label_axes(ax, literal(column).replace("_", " "), ylabel)
     title_of(ax, "Runs (dots), mean and 95 % interval (diamonds)")
     legend_below(ax)
     return ax
+
+
+def _in_lines(name: str) -> str:
+    """Return the name of a condition as text, in several lines if it is long."""
+    return "\n".join(textwrap.wrap(literal(name), 36)) or literal(name)
 
 
 def _half(found: Interval) -> float:
@@ -324,6 +388,25 @@ def _need(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
             f"expected columns {', '.join(columns)}, got {', '.join(there)} "
             f"without {', '.join(missing)}{'; ' if near else ''}{near}".rstrip()
         )
+
+
+def check_complete(frame: pd.DataFrame, columns: list[str]) -> None:
+    """Raise a ValueError if a row has no value in one of the columns, such as no condition.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> check_complete(pd.DataFrame({"arm": ["a", None]}), ["arm"])
+    Traceback (most recent call last):
+    ValueError: expected a value of arm in every row, got 1 of 2 rows without
+    """
+    for name in columns:
+        without = int(frame[name].isna().sum())
+        if without:
+            raise ValueError(
+                f"expected a value of {name} in every row, got {without} of {len(frame)} rows "
+                "without"
+            )
 
 
 def check_seeds(frame: pd.DataFrame, by: list[str]) -> None:
@@ -399,7 +482,7 @@ def _name_points(
     taken: list[Bbox] = []
     for name, place in names.items():
         text = ax.annotate(
-            name, place, fontsize=6, xytext=PLACES[0], textcoords="offset points",
+            literal(name), place, fontsize=6, xytext=PLACES[0], textcoords="offset points",
             va="center", arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "#999999",
                                      "shrinkA": 0, "shrinkB": 1},
         )  # fmt: skip

@@ -21,6 +21,7 @@ from topokit.plots.parts import (
     degree_axis,
     empty_axes,
     epoch_limits,
+    label_axes,
     legend,
     legend_below,
     named,
@@ -33,7 +34,7 @@ from topokit.plots.parts import (
     styled,
     title_of,
 )
-from topokit.plots.style import COLOURS, LINES, axes, whole_numbers
+from topokit.plots.style import COLOURS, LINES, NULL, axes, literal, whole_numbers
 
 if TYPE_CHECKING:
     from topokit.graph import LayerGraph
@@ -66,7 +67,8 @@ def degree_evolution(
     """Plot the degree distribution of one layer at several epochs, with the random-graph null.
 
     Under a rule that keeps the graph random all curves follow the dotted null; under SET the
-    later, darker curves extend to the right of it.
+    later, darker curves extend to the right of it. Where the number of edges changes, as under a
+    rule that prunes, each curve has a null of its shade, with as many edges.
 
     Parameters
     ----------
@@ -116,8 +118,8 @@ def degree_evolution(
         if fit:
             draw_law(ax, power_law_of(graphs[-1], side), colour, label)
         degree_axis(ax)
-    ax.set(xlabel=f"{word} k", ylabel=f"share of units\nwith {word} ≥ k")
-    title_of(ax, f"Degrees over epochs ({layer} {word})" if layer else "Degrees over epochs")
+    label_axes(ax, f"{word} k", f"share of units\nwith {word} ≥ k")
+    title_of(ax, _title(layer, word))
     legend(ax, corners=FALLING)
     return ax
 
@@ -133,14 +135,20 @@ def _draw_distributions(
     label: str | None,
     lightest: float,
 ) -> None:
-    """Draw the null of the first graph dotted and P(K >= k) of every graph, light to dark."""
-    draw_null(ax, graphs[0], side)
+    """Draw P(K >= k) of every graph, light to dark, and the nulls dotted.
+
+    There is a null for each number of edges, of the shade of the last graph with that number.
+    """
     last = len(epochs) - 1
+    shares = [lightest + (1 - lightest) * i / last if last else 1.0 for i in range(last + 1)]
+    several = len({graph.n_edges for graph in graphs}) > 1
+    for share, graph in zip(shares[::-1], graphs[::-1], strict=True):
+        words = "random graphs of as many edges" if several else "random graph"
+        draw_null(ax, graph, side, label=words, color=shade(ax, NULL, share))
     for i, (epoch, graph) in enumerate(zip(epochs, graphs, strict=True)):
-        share = lightest + (1 - lightest) * i / last if last else 1.0
         style = styled(
-            given, color=shade(ax, color, share), linestyle=DASHES[(last - i) % 4], marker="none",
-            label=named(label, f"epoch {epoch}"),
+            given, color=shade(ax, color, shares[i]), linestyle=DASHES[(last - i) % 4],
+            marker="none", label=named(label, f"epoch {epoch}"),
         )  # fmt: skip
         draw_ccdf(ax, degrees_of(graph, side)[0], **style)
 
@@ -159,7 +167,8 @@ def degree_multiples(
 
     Each panel shows a few epochs from light (first) to dark (last), and the null dotted. The
     vertical scale is the same in all of them, the horizontal one is that of the layer. Look for
-    layers whose dark curve leaves the null: often it is the first hidden layer alone.
+    layers whose dark curve leaves the null: often it is the first hidden layer alone. Of more
+    layers than there is room for, the first, the last and some between are drawn.
 
     Parameters
     ----------
@@ -198,21 +207,29 @@ def degree_multiples(
     history, side = as_run(history), side_of(side)
     word = side.replace("_", "-")
     epochs, ax = evenly_spaced(history, n_epochs), axes(ax)
-    inside: list[Axes] = []
+    inside: dict[str, Axes] = {}
+    some = "every layer"
     if epochs:
         topologies = [history.topology(epoch) for epoch in epochs]
         inside = panels(ax, topologies[-1])
-        colour = next_colour(inside[0], color) if inside else None
-        for panel, name in zip(inside, topologies[-1], strict=True):
+        colour = next_colour(next(iter(inside.values())), color) if inside else None
+        for name, panel in inside.items():
             row = [topology[name] for topology in topologies]
             _draw_distributions(panel, epochs, row, side, colour, kwargs, label=label, lightest=0.3)
             degree_axis(panel)
-        share_y(inside)
-    ax.set(xlabel=f"{word} k", ylabel=f"share of units with {word} ≥ k")
-    title_of(ax, f"Degrees of every layer ({word})")
+        share_y(inside.values())
+        if len(inside) < len(topologies[-1]):
+            some = f"{len(inside)} of {len(topologies[-1])} layers"
+    label_axes(ax, f"{word} k", f"share of units with {word} ≥ k")
+    title_of(ax, f"Degrees of {some} ({word})")
     if inside:
-        legend_below(ax, *inside[0].get_legend_handles_labels())
+        legend_below(ax, *next(iter(inside.values())).get_legend_handles_labels())
     return ax
+
+
+def _title(layer: str | None, word: str) -> str:
+    """Return the title of a figure of one layer's degrees; there is none without epochs."""
+    return f"Degrees over epochs{f' ({literal(layer)} {word})' if layer else ''}"
 
 
 # --- the map of degrees and epochs ---------------------------------------------------------------
@@ -275,7 +292,7 @@ def degree_heatmap(
     epochs, ax = evenly_spaced(history, n_epochs), axes(ax)
     empty_axes(ax, "degree_heatmap")
     ax.set(xlabel="epoch", ylabel=f"{word} k")
-    title_of(ax, f"Degrees over epochs ({layer} {word})" if layer else "Degrees over epochs", label)
+    title_of(ax, _title(layer, word), label)
     whole_numbers(ax)
     if epochs and layer is not None:
         degrees = [degrees_of(history.topology(epoch)[layer], side)[0] for epoch in epochs]
@@ -291,9 +308,10 @@ def degree_heatmap(
         )  # fmt: skip
         mesh = ax.pcolormesh(epoch_limits(epochs), limits, seen, **style)
         ax.figure.colorbar(mesh, ax=ax, label=f"share of {UNITS[side]}")
-        means = [d.mean() if d.size else np.nan for d in degrees]
+        means = np.array([d.mean() if d.size else np.nan for d in degrees])
+        heights = np.where(means < 1, 0.5 + 0.5 * means, means)  # 0 is in the middle of its row
         style = reference(COLOURS[1], linestyle="-", label="mean degree")
-        ax.plot(epochs, means, **style)
+        ax.plot(epochs, heights, **style)
         rows = np.flatnonzero(shares.any(axis=1))
         low, high = (limits[rows[0]], limits[rows[-1] + 1]) if rows.size else (0.4, 1.6)
         ax.set(yscale="log", ylim=(low, high))

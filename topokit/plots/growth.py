@@ -1,4 +1,4 @@
-"""Figure of where grown edges go: flows between units of low and high degree."""
+"""Figures of the edges of a run: where grown ones go, and how long edges live."""
 
 from __future__ import annotations
 
@@ -20,14 +20,23 @@ from topokit.experiments.record import RunLike, as_run
 from topokit.graph import positions_in
 from topokit.plots.history import layer_of
 from topokit.plots.layer import degree_ranks
-from topokit.plots.parts import empty_axes, styled, title_of
-from topokit.plots.style import NULL, axes
+from topokit.plots.parts import (
+    empty_axes,
+    label_axes,
+    legend,
+    looks_of,
+    short_names,
+    styled,
+    title_of,
+    unless_used,
+)
+from topokit.plots.style import NULL, axes, literal, whole_numbers
 
 if TYPE_CHECKING:
     from topokit.experiments.record import History
     from topokit.graph import LayerGraph
 
-__all__ = ["growth_flow"]
+__all__ = ["edge_survival", "growth_flow"]
 
 # Classes of units by rank in degree, the highest first, and the share of units in each.
 CLASSES = {"top 10 %": 0.1, "next 40 %": 0.4, "lower 50 %": 0.5}
@@ -36,10 +45,14 @@ COLOURS, LIMIT = "PuOr_r", 2.0  # of the logarithm to base 2 of observed over ex
 
 
 class Flow(NamedTuple):
-    """Edges between classes of units, (inputs, outputs), and those that chance would give."""
+    """Edges between classes of units, (inputs, outputs), and those that chance would give.
+
+    `of` is the number of edges, in one value, of which it is known whether they are among these.
+    """
 
     observed: NDArray[np.float64]
     expected: NDArray[np.float64]
+    of: NDArray[np.int64]
 
 
 def growth_flow(
@@ -55,10 +68,10 @@ def growth_flow(
     """Plot where grown edges go, from input to output units of high, middle and low degree.
 
     Two pictures: all edges grown after the first epoch, and those of them that were still there
-    `survived` recorded epochs later. The width of a flow is a number of edges; its colour compares
-    it with edges grown uniformly at random among the absent ones. A rule that grows at random is
-    white on the left; what is orange on the right was kept more often than chance, which is how
-    hubs arise.
+    `survived` recorded epochs later, of those grown early enough to say. The width of a flow is a
+    number of edges; its colour compares it with edges grown uniformly at random among the absent
+    ones. A rule that grows at random is white on the left; what is orange on the right was kept
+    more often than chance, which is how hubs arise.
 
     Parameters
     ----------
@@ -92,8 +105,10 @@ def growth_flow(
     -----
     The class of a unit is that of its degree at the epoch before the edge was grown; equal degrees
     are ordered by position. Edges dropped and grown again between two records count as kept.
-    On the right, the expected numbers are those of the left in the same proportions. Flows of
-    which fewer than 5 edges are expected are grey.
+    On the right, the expected numbers are those of the left in the same proportions. Edges grown
+    in the last `survived` epochs are not on the right, nor in the number of edges its title has
+    after "of": how long they stay is not known yet. Flows of which fewer than 5 edges are expected
+    are grey. Where the size of a layer changes, edges are followed up to the change only.
 
     O(edges log edges) for each epoch.
 
@@ -117,10 +132,8 @@ def growth_flow(
     gaps = np.diff(history.recorded)
     unit = "epoch" if np.all(gaps == 1) else "record"  # a Recording may keep one epoch in ten
     later = f"there {survived} {unit}{'s' if survived > 1 else ''} later"
-    titles = (
-        f"grown:\n{grown.observed.sum():,.0f} edges",
-        f"{later}:\n{kept.observed.sum():,.0f} edges",
-    )
+    stayed = f"{kept.observed.sum():,.0f} of {kept.of[0]:,} edges" if kept.of[0] else "not known"
+    titles = (f"grown:\n{grown.observed.sum():,.0f} edges", f"{later}:\n{stayed}")
     shades = ScalarMappable(Normalize(-LIMIT, LIMIT), _shades(color))
     for i, (flow, title) in enumerate(zip((grown, kept), titles, strict=True)):
         panel = ax.inset_axes((0.52 * i, 0.0, 0.48, 0.88))
@@ -132,7 +145,8 @@ def growth_flow(
     bar.set_ylabel("observed / random growth", fontsize="small")
     ax.set_xlabel("from input units (left) to output units (right)", labelpad=4)
     ax.set_ylabel("units by degree", labelpad=48)
-    title_of(ax, f"Where grown edges go ({layer})" if layer else "Where grown edges go", label)
+    where = f" ({literal(layer)})" if layer is not None else ""
+    title_of(ax, f"Where grown edges go{where}", label)
     return ax
 
 
@@ -154,16 +168,20 @@ def _flows(history: History, layer: str | None, survived: int) -> tuple[Flow, Fl
     # product of the sizes of the classes (within each group) less the edges that stayed there.
     # Cost: one sorted search an epoch; the edges of the last `survived` epochs are in memory.
     n = len(CLASSES)
-    empty = np.zeros((n, n))
-    grown, kept = Flow(empty, empty.copy()), Flow(empty.copy(), empty.copy())
+    grown, kept = (
+        Flow(np.zeros((n, n)), np.zeros((n, n)), np.zeros(1, np.int64)) for _ in range(2)
+    )
     waiting: deque[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = deque()
     before: LayerGraph | None = None
     for epoch in history.recorded:
         now = history.topology(epoch)[str(layer)]
         ids = now.edge_ids
+        if before is not None and before.shape != now.shape:
+            waiting.clear()  # edges have other numbers from now on
         if len(waiting) == survived:
             born, pairs, chance = waiting.popleft()
             there = positions_in(ids, born) >= 0
+            kept.of[:] += born.size
             kept.observed[:] += _count(pairs[there], n)
             kept.expected[:] += chance * np.count_nonzero(there)
         if before is not None and before.shape == now.shape:
@@ -172,6 +190,7 @@ def _flows(history: History, layer: str | None, survived: int) -> tuple[Flow, Fl
             pairs = columns[now.indices] * n + rows[now.rows]
             free = _possible(columns, rows, now.groups) - _count(pairs[~new], n)
             chance = free / max(free.sum(), 1)
+            grown.of[:] += np.count_nonzero(new)
             grown.observed[:] += _count(pairs[new], n)
             grown.expected[:] += chance * np.count_nonzero(new)
             waiting.append((ids[new], pairs[new], chance))
@@ -245,3 +264,128 @@ def _ribbon(start: float, end: float, size: float) -> Path:
     ]  # fmt: skip
     curve = [Path.CURVE4] * 3
     return Path(corners, [Path.MOVETO, *curve, Path.LINETO, *curve, Path.CLOSEPOLY])
+
+
+# --- lifetimes of edges --------------------------------------------------------------------------
+
+
+def edge_survival(
+    history: RunLike,
+    *,
+    label: str | None = None,
+    color: Any = None,
+    ax: Axes | None = None,
+    **kwargs: Any,
+) -> Axes:
+    """Plot the share of edges that reach a given age, by Kaplan and Meier's estimate [1]_.
+
+    Edges that are present at the last epoch are censored: only a lower bound of their lifetime is
+    known. A straight line on the logarithmic axis means that the risk of being dropped does not
+    depend on age; a curve that flattens means that old edges are rarely dropped. A curve that
+    reaches 0 ends in a cross on the lower border. Only recorded epochs are seen: an edge lives from
+    the first that has it to the first that lacks it. Of a layer whose size changes, the edges
+    before the change are censored there, too.
+
+    Parameters
+    ----------
+    history : History
+    label : str, optional
+        Name of the run in the legend.
+    color : color, optional
+        Of all layers, which then differ in their dashes; by default each layer takes the next of
+        the axes' colour cycle.
+    ax : Axes, optional
+        By default that of a new figure.
+    **kwargs
+        Properties of the steps, as of `matplotlib.axes.Axes.step`.
+
+    Returns
+    -------
+    Axes
+
+    References
+    ----------
+    .. [1] Kaplan, Meier, "Nonparametric estimation from incomplete observations", Journal of the
+       American Statistical Association 53, 1958.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = edge_survival(history, ax=Figure().add_subplot())
+    >>> [float(y) for y in ax.lines[0].get_ydata()][:1]
+    [1.0]
+    """
+    history = as_run(history)
+    found, ax = _kaplan_meier(history), axes(ax)
+    lowest = ax.get_ylim()[0] * 1.3 if ax.has_data() else 0.5
+    looks = looks_of(ax, short_names(found), label, color)
+    for look, (age, share) in zip(looks, found.values(), strict=True):
+        style = styled(kwargs, **look)
+        left = share > 0
+        (line,) = ax.step(age[left], share[left], where="post", **style)
+        lowest = min(lowest, float(share[left].min(initial=1.0)))
+        if not left.all():
+            ax.plot(
+                age[~left][:1], [0.02], transform=ax.get_xaxis_transform(), linestyle="none",
+                marker="x", markersize=4, color=line.get_color(),
+                label=unless_used(ax, "none is left"), gid="mark",
+            )  # fmt: skip
+    if found:
+        ax.set(yscale="log", ylim=(lowest / 1.3, 1.3))
+    label_axes(ax, "age (epochs)", "share of edges that survive")
+    title_of(ax, "Survival of edges")
+    whole_numbers(ax)
+    legend(ax)
+    return ax
+
+
+Curve = tuple[NDArray[np.int64], NDArray[np.float64]]
+
+
+def _kaplan_meier(history: History) -> dict[str, Curve]:
+    """Return ages and survival function of each layer's edges."""
+    # Idea: follow the epochs once and keep, for each layer, the edges present now with the epoch
+    # at which each appeared. An edge absent at the next epoch has died at its age, which is one
+    # count in `died`; an edge present at the end is censored at its age. An edge that returns
+    # later starts a new life. Counts by age are all that Kaplan and Meier's estimate needs.
+    # Cost: each epoch's graphs are read once, with one sorted search for each layer:
+    # O(epochs * edges * log edges) time and O(edges) memory.
+    # Why: `history.ages` at every epoch would replay the history from its first epoch each time,
+    # and a matrix of edges by epochs would not fit into memory for wide layers.
+    epochs = history.recorded
+    if not epochs:
+        return {}
+    alive = {name: graph.edge_ids for name, graph in history.topology(epochs[0]).items()}
+    born = {name: np.full(ids.size, epochs[0]) for name, ids in alive.items()}
+    horizon = epochs[-1] - epochs[0] + 2
+    died = {name: np.zeros(horizon, np.int64) for name in alive}
+    shapes = {name: graph.shape for name, graph in history.topology(epochs[0]).items()}
+    censored: dict[str, list[NDArray[np.int64]]] = {name: [] for name in alive}
+    for last, epoch in itertools.pairwise(epochs):
+        topology = history.topology(epoch)
+        for name, before in alive.items():
+            now = topology[name].edge_ids
+            if topology[name].shape != shapes[name]:  # its edges have other numbers
+                censored[name].append(last - born[name])
+                shapes[name] = topology[name].shape
+                alive[name], born[name] = now, np.full(now.size, epoch)
+                continue
+            at = positions_in(before, now)
+            stays = at >= 0
+            gone = np.ones(before.size, bool)
+            gone[at[stays]] = False
+            died[name] += np.bincount(epoch - born[name][gone], minlength=horizon)
+            since = np.full(now.size, epoch)
+            since[stays] = born[name][at[stays]]
+            alive[name], born[name] = now, since
+    ages = {name: [*censored[name], epochs[-1] - born[name]] for name in alive}
+    return {name: _survival(died[name], np.concatenate(ages[name])) for name in alive}
+
+
+def _survival(died: NDArray[np.int64], ages: NDArray[np.int64]) -> Curve:
+    """Return Kaplan and Meier's estimate from the deaths at each age and the censored ages."""
+    ended = died + np.bincount(ages, minlength=died.size)
+    at_risk = ended[::-1].cumsum()[::-1]
+    share = np.cumprod(1 - died / np.maximum(at_risk, 1))
+    last = int(np.flatnonzero(at_risk)[-1]) if at_risk.any() else 0
+    return np.arange(last + 1), np.concatenate([[1.0], share[1 : last + 1]])

@@ -1,4 +1,4 @@
-"""Figures of a run over its epochs: measures, accuracy, verdicts, lifetimes of edges, spectra."""
+"""Figures of a run over its epochs: measures, accuracy, verdicts, spectra."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import svds
 
 from topokit.experiments.record import History, RunLike, as_run, score_column
-from topokit.graph import positions_in
 from topokit.measures import VERDICTS, singular_values
 from topokit.plots.parts import (
     FLOOR,
     draw_series,
     epoch_limits,
-    few_ticks,
+    label_axes,
     legend,
     legend_below,
+    looks_of,
     named,
     next_colour,
     one_of_many,
@@ -38,7 +38,15 @@ from topokit.plots.parts import (
     title_of,
     unless_used,
 )
-from topokit.plots.style import NULL, axes, whole_numbers
+from topokit.plots.style import (
+    NULL,
+    axes,
+    few_ticks,
+    literal,
+    row_labels,
+    thin_labels,
+    whole_numbers,
+)
 from topokit.tables import hint, listed
 
 if TYPE_CHECKING:
@@ -49,7 +57,6 @@ if TYPE_CHECKING:
 __all__ = [
     "accuracy_against_measure",
     "accuracy_over_epochs",
-    "edge_survival",
     "evenly_spaced",
     "layer_of",
     "measure_over_epochs",
@@ -87,7 +94,8 @@ def evenly_spaced(history: History, n: int, what: str = "epoch") -> list[int]:
     known = history.recorded
     if n == 1:
         return known[-1:]
-    return sorted({known[int(i)] for i in np.linspace(0, len(known) - 1, n)}) if known else []
+    at = np.linspace(0, len(known) - 1, min(n, len(known)))
+    return [known[int(i)] for i in at]
 
 
 def layer_of(history: History, layer: str | None) -> str | None:
@@ -162,7 +170,7 @@ def _chosen(history: History, measure: str | None, usual: str) -> str:
 
 def _label(measure: str) -> str:
     """Return the name of a measure as a label: "fan-in variance / mean" for "fan_in.dispersion"."""
-    words = measure.replace("fan_", "fan-").replace("_", " ")
+    words = literal(measure).replace("fan_", "fan-").replace("_", " ")
     return words.replace(".dispersion", " variance / mean").replace(".", ", ")
 
 
@@ -180,10 +188,10 @@ def measure_over_epochs(
 ) -> Axes:
     """Plot one measure over epochs, a line for each layer.
 
-    A variance over mean of degrees is compared with 1, that of a sparse random graph; that of a
-    dense one is 1 - density. Where a value is undefined the line has a gap. Values of exactly 0
-    among others, such as the spectral gap of a layer that has fallen apart, are crosses and not
-    joined to the line.
+    More than 20 layers are shades of one colour, from light (first) to dark (last). A variance over
+    mean of degrees is compared with 1, that of a sparse random graph; that of a dense one is 1 -
+    density. Where a value is undefined the line has a gap. Values of exactly 0 among others, such
+    as the spectral gap of a layer that has fallen apart, are crosses and not joined to the line.
 
     Parameters
     ----------
@@ -221,7 +229,7 @@ def measure_over_epochs(
     measure = _chosen(history, measure, "fan_in.dispersion")
     ax = axes(ax)
     _over_epochs(history, measure, ax, label, color, kwargs)
-    ax.set(xlabel="epoch", ylabel=_label(measure))
+    label_axes(ax, "epoch", _label(measure))
     title_of(ax, "Topology over epochs")
     legend(ax)
     return ax
@@ -232,9 +240,9 @@ def _over_epochs(
 ) -> float:
     """Plot a measure over epochs, a line for each layer; return the largest value."""
     layers = _values(history, measure)
-    for i, (layer, part) in enumerate(zip(short_names(layers), layers.values(), strict=True)):
-        style = {**one_of_many(i, color), "label": named(label, layer)}
-        draw_series(ax, part["epoch"], part["value"], given, **style)
+    looks = looks_of(ax, short_names(layers), label, color)
+    for look, part in zip(looks, layers.values(), strict=True):
+        draw_series(ax, part["epoch"], part["value"], given, **look)
     if measure.endswith(".dispersion") and layers:
         ax.axhline(1, **reference(label=unless_used(ax, "sparse random graph")))
     whole_numbers(ax)
@@ -284,7 +292,8 @@ def turnover(
     before = ax.get_ylim()[1] if ax.has_data() else 0.0
     highest = _over_epochs(history, "turnover", ax, label, color, kwargs)  # the first has none
     top = max(before, 1.3 * highest) or 1.0
-    ax.set(xlabel="epoch", ylabel="turnover (share of edges)", ylim=(-FLOOR * top, top))
+    ax.set_ylim(-FLOOR * top, top)
+    label_axes(ax, "epoch", "turnover (share of edges)")
     title_of(ax, "Turnover of edges")
     legend(ax)
     return ax
@@ -303,7 +312,7 @@ def verdict_timeline(
     Grey is random, blue is wider than random, green is narrower than random. The verdicts of a
     record have no bootstrap: a layer called "heavy-tailed (not bootstrapped)" may be a power law,
     which ``topokit report`` and `topokit.measures.fit_power_law` with ``bootstrap`` say. The legend
-    has the verdicts that occur; an epoch without one is left blank.
+    has the verdicts that occur; an epoch without one is left blank. Of many layers some are named.
 
     Parameters
     ----------
@@ -336,7 +345,7 @@ def verdict_timeline(
     if not layers:
         return ax
     above = any(isinstance(found, QuadMesh) for found in ax.collections)
-    rows = [text.get_text() for text in ax.get_yticklabels()] if above else []
+    rows = [text.get_text() for text in row_labels(ax)] if above else []
     epochs = sorted({int(e) for part in layers.values() for e in part["epoch"]})
     grid = np.full((len(layers), len(epochs)), np.nan)
     for row, part in zip(grid, layers.values(), strict=True):
@@ -364,6 +373,7 @@ def verdict_timeline(
             words.append(word)
             patches.append(Patch(facecolor=colours[name], edgecolor=NULL, linewidth=0.4))
     legend_below(ax, patches, words)
+    thin_labels(ax)
     return ax
 
 
@@ -410,12 +420,12 @@ def accuracy_over_epochs(
     """
     history = as_run(history)
     scores, name = scores_of(history)
-    ax = axes(ax)
+    name, ax = literal(name), axes(ax)
     if len(scores):
         style = {**one_of_many(0, color), "label": label}
         draw_series(ax, history.epochs["epoch"], scores, kwargs, **style)
-    ax.set(xlabel="epoch", ylabel=name)
-    title_of(ax, f"{name.capitalize()} over epochs")
+    label_axes(ax, "epoch", name)
+    title_of(ax, f"{name[:1].upper()}{name[1:]} over epochs")
     whole_numbers(ax)
     legend(ax)
     return ax
@@ -437,7 +447,9 @@ def accuracy_against_measure(
     square). Neighbouring epochs share most of their edges, so this is the trajectory of one run
     and not a sample of independent points: a trend here is no correlation. Epochs at which the
     measure is undefined, or exactly 0 as for a layer that has fallen apart, are not on the path;
-    those of value 0 are crosses at the left border.
+    those of value 0 are crosses at the left border. If the first or the last epoch of the run is
+    one of them, the legend says that its mark is of the path. Of more layers than there is room
+    for, the first, the last and some between are drawn, and the title has their number.
 
     Parameters
     ----------
@@ -480,27 +492,32 @@ def accuracy_against_measure(
     measure = _chosen(history, measure, "normalized_spectral_gap")
     layers = _values(history, measure)
     scores, score = scores_of(history)
+    score = literal(score)
     accuracy = dict(zip(history.epochs["epoch"], scores, strict=True))
     ax = axes(ax)
-    inside = panels(ax, layers) if layers else []
-    colour = next_colour(inside[0], color) if inside else color
-    norm = scale_of_epochs(inside, list(accuracy))
-    for panel, part in zip(inside, layers.values(), strict=True):
+    inside = panels(ax, layers) if layers else {}
+    colour = next_colour(next(iter(inside.values())), color) if inside else color
+    later = any(panel.collections for panel in inside.values())
+    norm = scale_of_epochs(inside.values(), list(accuracy))
+    for layer, panel in inside.items():
+        part = layers[layer]
         part = part[part["epoch"].isin(accuracy)]
         x, epochs = (part[name].to_numpy(float) for name in ("value", "epoch"))
         y = np.array([accuracy[epoch] for epoch in part["epoch"]], float)
-        _draw_path(panel, x, y, epochs, n_epochs, norm, colour, label, kwargs)
+        ends = min(accuracy, default=0), max(accuracy, default=0)
+        _draw_path(panel, x, y, epochs, n_epochs, ends, norm, colour, label, kwargs)
         panel.margins(0.15 if len(inside) > 4 else 0.05)  # small ones would cut marks at the ends
         few_ticks(panel.xaxis)
-    ax.set(xlabel=_label(measure), ylabel=score)
-    title_of(ax, f"{score.capitalize()} against topology, epoch by epoch")
+    label_axes(ax, _label(measure), score)
+    some = f"\n{len(inside)} of {len(layers)} layers" if len(inside) < len(layers) else ""
+    title_of(ax, f"{score[:1].upper()}{score[1:]} against topology, epoch by epoch{some}")
     if inside:
-        share_y(inside)
-        if not any(one.get_label() == "<colorbar>" for one in ax.figure.axes):
+        share_y(inside.values())
+        if not later:
             shown = ScalarMappable(norm, scale_to(ax, colour if label is None else NULL))
             bar = ax.figure.colorbar(shown, ax=ax, label="epoch")
             bar.ax.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
-        entries = [panel.get_legend_handles_labels() for panel in inside]
+        entries = [panel.get_legend_handles_labels() for panel in inside.values()]
         every = {word: handle for pair in entries for handle, word in zip(*pair, strict=True)}
         legend_below(ax, list(every.values()), list(every))
     return ax
@@ -512,6 +529,7 @@ def _draw_path(
     y: NDArray[np.float64],
     epochs: NDArray[np.float64],
     n: int,
+    ends: tuple[int, int],
     norm: Normalize,
     color: Any,
     label: str | None,
@@ -530,7 +548,9 @@ def _draw_path(
         )  # fmt: skip
         style = styled(given, PathCollection, cmap=scale_to(ax, color), norm=norm, s=7, zorder=2)
         ax.scatter(x[at], y[at], c=epochs[at], **style)
-        for end, marker, word in ((at[0], "o", "first epoch"), (at[-1], "s", "last epoch")):
+        for i, marker, word in ((0, "o", "first"), (-1, "s", "last")):
+            end = at[i]
+            word += " epoch" if epochs[end] == ends[i] else " of the path"
             ax.plot(
                 x[end], y[end], linestyle="", marker=marker, ms=4.5, color=color, mew=1, zorder=3,
                 mfc=ax.get_facecolor() if marker == "o" else color, label=named(label, word),
@@ -541,122 +561,6 @@ def _draw_path(
             linestyle="none", marker="x", markersize=3, markeredgewidth=0.7, color=color,
             label=named(label, "exactly 0"),
         )  # fmt: skip
-
-
-# --- lifetimes of edges --------------------------------------------------------------------------
-
-
-def edge_survival(
-    history: RunLike,
-    *,
-    label: str | None = None,
-    color: Any = None,
-    ax: Axes | None = None,
-    **kwargs: Any,
-) -> Axes:
-    """Plot the share of edges that reach a given age, by Kaplan and Meier's estimate [1]_.
-
-    Edges that are present at the last epoch are censored: only a lower bound of their lifetime is
-    known. A straight line on the logarithmic axis means that the risk of being dropped does not
-    depend on age; a curve that flattens means that old edges are rarely dropped. A curve that
-    reaches 0 ends in a cross on the lower border. Only recorded epochs are seen: an edge lives from
-    the first that has it to the first that lacks it.
-
-    Parameters
-    ----------
-    history : History
-    label : str, optional
-        Name of the run in the legend.
-    color : color, optional
-        Of all layers, which then differ in their dashes; by default each layer takes the next of
-        the axes' colour cycle.
-    ax : Axes, optional
-        By default that of a new figure.
-    **kwargs
-        Properties of the steps, as of `matplotlib.axes.Axes.step`.
-
-    Returns
-    -------
-    Axes
-
-    References
-    ----------
-    .. [1] Kaplan, Meier, "Nonparametric estimation from incomplete observations", Journal of the
-       American Statistical Association 53, 1958.
-
-    Examples
-    --------
-    >>> from matplotlib.figure import Figure
-    >>> ax = edge_survival(history, ax=Figure().add_subplot())
-    >>> [float(y) for y in ax.lines[0].get_ydata()][:1]
-    [1.0]
-    """
-    history = as_run(history)
-    found, ax = _kaplan_meier(history), axes(ax)
-    lowest = ax.get_ylim()[0] * 1.3 if ax.has_data() else 0.5
-    names = short_names(found)
-    for i, (name, (age, share)) in enumerate(zip(names, found.values(), strict=True)):
-        style = styled(kwargs, **one_of_many(i, color), label=named(label, name))
-        left = share > 0
-        (line,) = ax.step(age[left], share[left], where="post", **style)
-        lowest = min(lowest, float(share[left].min(initial=1.0)))
-        if not left.all():
-            ax.plot(
-                age[~left][:1], [0.02], transform=ax.get_xaxis_transform(), linestyle="none",
-                marker="x", markersize=4, color=line.get_color(),
-                label=unless_used(ax, "none is left"), gid="mark",
-            )  # fmt: skip
-    if found:
-        ax.set(yscale="log", ylim=(lowest / 1.3, 1.3))
-    ax.set(xlabel="age (epochs)", ylabel="share of edges that survive")
-    title_of(ax, "Survival of edges")
-    whole_numbers(ax)
-    legend(ax)
-    return ax
-
-
-Curve = tuple[NDArray[np.int64], NDArray[np.float64]]
-
-
-def _kaplan_meier(history: History) -> dict[str, Curve]:
-    """Return ages and survival function of each layer's edges."""
-    # Idea: follow the epochs once and keep, for each layer, the edges present now with the epoch
-    # at which each appeared. An edge absent at the next epoch has died at its age, which is one
-    # count in `died`; an edge present at the end is censored at its age. An edge that returns
-    # later starts a new life. Counts by age are all that Kaplan and Meier's estimate needs.
-    # Cost: each epoch's graphs are read once, with one sorted search for each layer:
-    # O(epochs * edges * log edges) time and O(edges) memory.
-    # Why: `history.ages` at every epoch would replay the history from its first epoch each time,
-    # and a matrix of edges by epochs would not fit into memory for wide layers.
-    epochs = history.recorded
-    if not epochs:
-        return {}
-    alive = {name: graph.edge_ids for name, graph in history.topology(epochs[0]).items()}
-    born = {name: np.full(ids.size, epochs[0]) for name, ids in alive.items()}
-    horizon = epochs[-1] - epochs[0] + 2
-    died = {name: np.zeros(horizon, np.int64) for name in alive}
-    for epoch in epochs[1:]:
-        topology = history.topology(epoch)
-        for name, before in alive.items():
-            now = topology[name].edge_ids
-            at = positions_in(before, now)
-            stays = at >= 0
-            gone = np.ones(before.size, bool)
-            gone[at[stays]] = False
-            died[name] += np.bincount(epoch - born[name][gone], minlength=horizon)
-            since = np.full(now.size, epoch)
-            since[stays] = born[name][at[stays]]
-            alive[name], born[name] = now, since
-    return {name: _survival(died[name], epochs[-1] - born[name]) for name in alive}
-
-
-def _survival(died: NDArray[np.int64], ages: NDArray[np.int64]) -> Curve:
-    """Return Kaplan and Meier's estimate from the deaths at each age and the censored ages."""
-    ended = died + np.bincount(ages, minlength=died.size)
-    at_risk = ended[::-1].cumsum()[::-1]
-    share = np.cumprod(1 - died / np.maximum(at_risk, 1))
-    last = int(np.flatnonzero(at_risk)[-1]) if at_risk.any() else 0
-    return np.arange(last + 1), np.concatenate([[1.0], share[1 : last + 1]])
 
 
 # --- spectra -------------------------------------------------------------------------------------
@@ -725,7 +629,10 @@ def spectrum_over_epochs(
     epochs, ax = evenly_spaced(history, n_epochs), axes(ax)
     if epochs and layer is not None:
         graphs = [history.topology(epoch)[layer] for epoch in epochs]
-        values = np.array([_leading(graph, n_values) for graph in graphs])
+        found = [_leading(graph, n_values) for graph in graphs]
+        values = np.full((len(found), max(map(len, found))), np.nan)  # a layer may change its size
+        for row, own in zip(values, found, strict=True):
+            row[: own.size] = own
         colour = next_colour(ax, color)
         looks = ((colour, "-", "first"), (shade(ax, colour, 0.75), "--", "second"))
         for rank in range(values.shape[1]):
@@ -737,8 +644,8 @@ def spectrum_over_epochs(
                 "label": named(label, word) if word else None,
             }  # fmt: skip
             draw_series(ax, epochs, values[:, rank], kwargs, **style)
-    ax.set(xlabel="epoch", ylabel="singular value")
-    title_of(ax, f"Leading singular values ({layer})" if layer else "Leading singular values")
+    label_axes(ax, "epoch", "singular value")
+    title_of(ax, f"Leading singular values{f' ({literal(layer)})' if layer else ''}")
     whole_numbers(ax)
     legend(ax)
     return ax

@@ -22,6 +22,7 @@ from topokit.plots.parts import (
     NO_MARKERS,
     degree_axis,
     empty_axes,
+    label_axes,
     legend,
     named,
     next_colour,
@@ -82,21 +83,31 @@ def _steps(ax: Axes, k: NDArray[np.int64], share: NDArray[np.float64], style: An
 def draw_null(ax: Axes, graph: LayerGraph, side: str, **style: Any) -> None:
     """Draw P(K >= k) in a random layer as steps, as degrees are drawn, where it can be seen.
 
-    That is over the degrees between the quantiles that one unit in two layers of this size would
-    exceed. A null that the axes has already is not drawn again.
+    A null that the axes has already is not drawn again. See `null_steps`.
     """
-    if not graph.n_edges:
+    k, share = null_steps(graph, side)
+    if not k.size:
         return
-    k, share = null_ccdf(graph, side)
-    rare = 0.5 / max(degrees_of(graph, side)[0].size, 2)
-    below, above = int(np.sum(share > 1 - rare)), int(np.sum(share >= rare))
-    k, share = k[max(below - 1, 0) : max(above, 1)], share[max(below - 1, 0) : max(above, 1)]
     label = style.pop("label", "random graph")
     for line in ax.lines:
         if line.get_gid() == "null" and np.array_equal(line.get_xydata(), np.c_[k, share]):
             return
     label = unless_used(ax, label) if label else None
     _steps(ax, k, share, reference(gid="null", label=label, **style))
+
+
+def null_steps(graph: LayerGraph, side: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return k and P(K >= k) in a random layer where it can be seen, nothing without edges.
+
+    That is over the degrees between the quantiles that one unit in two layers of this size would
+    exceed.
+    """
+    if not graph.n_edges:
+        return np.empty(0, np.int64), np.empty(0)
+    k, share = null_ccdf(graph, side)
+    rare = 0.5 / max(degrees_of(graph, side)[0].size, 2)
+    below, above = int(np.sum(share > 1 - rare)), int(np.sum(share >= rare))
+    return k[max(below - 1, 0) : max(above, 1)], share[max(below - 1, 0) : max(above, 1)]
 
 
 def draw_law(ax: Axes, fit: PowerLawFit, color: Any, label: str | None = None) -> None:
@@ -219,7 +230,7 @@ def degree_distribution(
         draw_ccdf(ax, degrees, **style)
         draw_law(ax, power_law_of(graph, side), colour, label)
         degree_axis(ax)
-    ax.set(xlabel=f"{word} k", ylabel=f"share of units\nwith {word} ≥ k")
+    label_axes(ax, f"{word} k", f"share of units\nwith {word} ≥ k")
     title_of(ax, title or f"Degree distribution ({word})")
     legend(ax, corners=FALLING)
     return ax
@@ -274,17 +285,18 @@ def degree_histogram(
     ax = axes(ax)
     if degrees.size:
         colour, later = next_colour(ax, color), bool(ax.patches)
-        k = np.arange(degrees.min(), degrees.max() + 1)
+        counts = np.bincount(degrees)
+        k = np.flatnonzero(counts)  # a hub of many edges makes no empty bars
         style = styled(kwargs, Rectangle, color=colour, alpha=0.55 if later else None)
         style = {"width": 1.0, "label": label or "this graph", **style}
-        ax.bar(k, np.bincount(degrees)[k], **style)
+        ax.bar(k, counts[k], **style)
         if graph.n_possible:  # else there is no other side
             law, rare = random_law(graph, n_other), 0.5 / degrees.size
             k = np.arange(int(law.ppf(rare)), int(law.isf(rare)) + 2)
             expected = degrees.size * law.pmf(k)
             name = unless_used(ax, "random graph")
             ax.step(k, expected, where="mid", **reference(label=name, linewidth=1.2))
-    ax.set(xlabel=f"{side.replace('_', '-')} k", ylabel=UNITS[side])
+    label_axes(ax, f"{side.replace('_', '-')} k", UNITS[side])
     title_of(ax, "Degree histogram")
     whole_numbers(ax)
     legend(ax)
@@ -447,7 +459,7 @@ def adjacency(
         style = styled(
             kwargs, AxesImage, extent=(0, graph.n_in, graph.n_out, 0), aspect="auto", vmin=0,
             vmax=1 if whole else max(densities.max(initial=0) for densities in found),
-            interpolation="nearest", cmap="Greys" if color is None else scale_to(ax, color),
+            interpolation="auto", cmap="Greys" if color is None else scale_to(ax, color),
             label=label,
         )  # fmt: skip
         image = ax.imshow(found[0], **style)
@@ -580,7 +592,7 @@ def input_map(
             images.append(pixels.reshape(-1, *shape[-2:]).sum(axis=0))
         style = styled(
             kwargs, AxesImage, cmap="cividis" if color is None else scale_to(ax, color),
-            aspect="auto" if 1 in shape[-2:] else "equal", interpolation="nearest", label=label,
+            aspect="auto" if 1 in shape[-2:] else "equal", interpolation="auto", label=label,
             vmin=np.min(images), vmax=np.max(images),
         )  # fmt: skip
         image = ax.imshow(images[0], **style)

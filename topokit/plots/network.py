@@ -15,7 +15,7 @@ from matplotlib.patches import Patch, PathPatch, Rectangle
 from matplotlib.path import Path
 from numpy.typing import NDArray
 
-from topokit.experiments.record import History, as_run
+from topokit.experiments.record import History, as_run, epoch_at
 from topokit.graph import LayerGraph
 from topokit.graph.convert import GraphLike, as_topology
 from topokit.plots.layer import degree_ranks, random_law
@@ -27,7 +27,7 @@ from topokit.plots.parts import (
     styled,
     title_of,
 )
-from topokit.plots.style import COLOURS, NULL, axes
+from topokit.plots.style import COLOURS, NULL, axes, literal
 
 __all__ = ["network"]
 
@@ -128,7 +128,7 @@ def network(
     Raises
     ------
     ValueError
-        If something is drawn in the axes already.
+        If something is drawn in the axes already, or the epoch was not recorded.
 
     Notes
     -----
@@ -148,7 +148,7 @@ def network(
     if run is None:
         topology = as_topology(source)
     elif run.recorded:
-        epoch = run.recorded[epoch] if epoch < 0 else epoch
+        epoch = epoch_at(run.recorded, epoch)
         topology, title = run.topology(epoch), f"Network, epoch {epoch}"
     ax = axes(ax)
     empty_axes(ax, "network")
@@ -287,7 +287,7 @@ def _first_below(above: NDArray[np.float64], level: float) -> int:
 
 def _label_columns(ax: Axes, columns: Sequence[_Column]) -> None:
     """Name the columns, upright and shortened where names are wider than their places."""
-    labels = [f"{column.name}\n{column.degrees.size}" for column in columns]
+    labels = [f"{literal(column.name)}\n{column.degrees.size}" for column in columns]
     ax.set_xticks(range(len(labels)), labels)
     ax.tick_params(axis="x", length=0)
     place = ax.get_window_extent().width / max(len(labels), 1)

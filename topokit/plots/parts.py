@@ -6,6 +6,7 @@ import functools
 import itertools
 import re
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -14,20 +15,19 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.cbook import STEP_LOOKUP_MAP, normalize_kwargs
 from matplotlib.collections import Collection, PathCollection
-from matplotlib.colors import LinearSegmentedColormap, Normalize, to_hex, to_rgb
-from matplotlib.font_manager import FontProperties
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_hex, to_rgb, to_rgba
+from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.mathtext import MathTextParser
 from matplotlib.path import Path
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox, ScaledTranslation, blended_transform_factory
 from numpy.typing import ArrayLike, NDArray
 
-from topokit.plots.style import LINES, NULL
+from topokit.plots.style import LINES, NULL, POINT, literal, plain_degrees
 from topokit.plugins import place_of
 
 __all__ = [
@@ -40,9 +40,10 @@ __all__ = [
     "draw_in",
     "empty_axes",
     "epoch_limits",
-    "few_ticks",
+    "label_axes",
     "legend",
     "legend_below",
+    "looks_of",
     "named",
     "next_colour",
     "one_of_many",
@@ -56,13 +57,15 @@ __all__ = [
     "styled",
     "title_of",
     "unless_used",
-    "plain_degrees",
+    "without_neighbours",
 ]
 
 CORNERS = ("upper right", "lower left", "upper left", "lower right", "center right", "center left")
-POINT = 72.0  # typographic points in an inch
 FLOOR = 0.03  # of the height of an axes, below 0, so that a line at 0 is seen
 NO_MARKERS = (None, "", "None", "none", " ")
+LEAST_PANELS, LOWEST = 9, 0.42  # number of panels in any axes; inches that a row of more needs
+MANY = 20  # lines, above which a legend of all would be larger than the figure
+_partial: weakref.WeakSet[Axes] = weakref.WeakSet()  # those with panels of some layers only
 
 
 # --- colours and styles --------------------------------------------------------------------------
@@ -87,6 +90,29 @@ def one_of_many(i: int, color: Any = None) -> dict[str, Any]:
     return {"color": color, "linestyle": LINES[i % 6], "marker": "none"}
 
 
+def looks_of(
+    ax: Axes, names: Sequence[str], label: str | None, color: Any = None
+) -> list[dict[str, Any]]:
+    """Return the style and the label of a line for each name.
+
+    More than `MANY` are shades of one colour, from light (the first) to dark (the last), and the
+    legend has the first and the last.
+    """
+    n = len(names)
+    if n <= MANY:
+        return [
+            {**one_of_many(i, color), "label": named(label, name)} for i, name in enumerate(names)
+        ]
+    dark = next_colour(ax, color)
+    words = [f"_{name}" for name in names]
+    for at, place in ((0, "first"), (-1, "last")):
+        words[at] = f"{named(label, names[at])}, {place} of {n}"
+    return [
+        {"color": shade(ax, dark, 0.25 + 0.75 * i / (n - 1)), "linestyle": "-", "marker": "none",
+         "label": word} for i, word in enumerate(words)
+    ]  # fmt: skip
+
+
 def reference(color: Any = NULL, **style: Any) -> dict[str, Any]:
     """Return the style of a line to compare with; it takes nothing from the colour cycle."""
     return {"color": color, "marker": "none", "linestyle": ":", "linewidth": 1.0, **style}
@@ -100,9 +126,17 @@ def styled(
 
 
 def shade(ax: Axes, color: Any, share: float) -> str:
-    """Return a colour between that of the axes' ground (0) and `color` (1)."""
-    ground, full = np.array(to_rgb(ax.get_facecolor())), np.array(to_rgb(color))
-    return to_hex(np.clip(ground + share * (full - ground), 0, 1))
+    """Return a colour between that of the axes' ground (0) and `color` (1).
+
+    Behind transparent axes is the figure, and behind a transparent figure white paper.
+    """
+    full, ground = np.array(to_rgb(color)), np.ones(3)
+    figure = ax.get_figure(root=True)
+    for above in (ax if figure is None else figure, ax):
+        *rgb, alpha = to_rgba(above.get_facecolor())
+        ground = alpha * np.array(rgb) + (1 - alpha) * ground
+    mixed: Any = np.clip(ground + share * (full - ground), 0, 1)
+    return to_hex(mixed)
 
 
 def scale_to(ax: Axes, color: Any) -> LinearSegmentedColormap:
@@ -112,17 +146,21 @@ def scale_to(ax: Axes, color: Any) -> LinearSegmentedColormap:
 
 
 def named(label: str | None, name: str) -> str:
-    """Return the name of a part of what `label` names: "run A, fc1"."""
-    return f"{label}, {name}" if label else name
+    """Return the name of a part of what `label` names: "run A, fc1"; for a legend, too.
+
+    There matplotlib hides what begins with "_", as do names of layers of a compiled model.
+    """
+    name = literal(name)
+    return f"{label}, {name}" if label else f" {name}" if name.startswith("_") else name
 
 
 def short_names(names: Iterable[str], *, always: bool = False) -> list[str]:
-    """Return names of layers, shortened if they are long and more than six (or `always`).
+    """Return names of layers as text, shortened if they are long and more than six (or `always`).
 
     Parts but the last keep their first letter and their number: "s1.b2.conv1". Names that would
     then be equal stay as they are.
     """
-    names = list(names)
+    names = [literal(name) for name in names]
     if not always and (len(names) <= 6 or max(map(len, names)) <= 12):
         return names
     found = []
@@ -140,10 +178,31 @@ def unless_used(ax: Axes, label: str) -> str:
 
 
 def title_of(ax: Axes, text: str, label: str | None = None) -> None:
-    """Set a title, after the name of what is drawn if it has one, wrapped where the figure ends."""
+    """Set a title, after the name of what is drawn if it has one, wrapped where the figure ends.
+
+    If something else was drawn in the axes before, such as another layer, both titles are there.
+    """
     pad = 2.0 * mpl.rcParams["font.size"] if ax.child_axes else None  # above the titles of panels
     text = f"{label}: {text[:1].lower()}{text[1:]}" if label else text
-    ax.set_title(text, wrap=True, pad=pad)
+    ax.set_title(_with_earlier(ax.title, text, "\n"), wrap=True, pad=pad)
+
+
+def label_axes(ax: Axes, xlabel: str, ylabel: str) -> None:
+    """Label both axes; of several quantities in one axes, such as fan-in and fan-out, with all."""
+    ax.set_xlabel(_with_earlier(ax.xaxis.label, xlabel, " / "))
+    ax.set_ylabel(_with_earlier(ax.yaxis.label, ylabel, " /\n"))
+
+
+_ours: weakref.WeakKeyDictionary[Text, list[str]] = weakref.WeakKeyDictionary()
+
+
+def _with_earlier(place: Text, text: str, between: str) -> str:
+    """Return a text after those that earlier figures put in its place and the user left there."""
+    before = _ours.get(place, [])
+    if not before or place.get_text() != between.join(before):
+        before = []
+    _ours[place] = before if text in before else [*before, text]
+    return between.join(_ours[place])
 
 
 def draw_in(draw: Callable[..., Any], ax: Axes) -> None:
@@ -171,80 +230,6 @@ def empty_axes(ax: Axes, name: str) -> None:
 # --- axes of degrees -----------------------------------------------------------------------------
 
 
-class _Degrees(LogLocator):
-    """Ticks at 1, 2 and 5 times powers of ten, or at round numbers over less than a decade.
-
-    On a short axis there are fewer, so that their labels are apart.
-    """
-
-    def tick_values(self, vmin: float, vmax: float) -> Any:
-        found = np.empty(0)
-        for subs in ((1.0,),) if vmax > 400 * max(vmin, 1e-12) else ((1.0, 2.0, 5.0), (1.0,)):
-            self.set_params(subs=subs, numticks=99)  # thinned below
-            found = np.asarray(super().tick_values(vmin, vmax))
-            found = found[(found >= vmin) & (found <= vmax)]
-            if _apart(self.axis, found, vmin, vmax):
-                break
-        if vmax < 10 * vmin and not 2 < found.size < 6:
-            for n in (4, 3, 2):
-                coarse: Any = MaxNLocator(n, integer=True, steps=[1, 2, 5, 10])
-                found = np.asarray(coarse.tick_values(vmin, vmax))
-                found = found[(found >= vmin) & (found <= vmax)]
-                if _apart(self.axis, found, vmin, vmax):
-                    break
-        while found.size > 2 and not _apart(self.axis, found, vmin, vmax):
-            found = found[::2]
-        return found
-
-
-class _FewTicks(MaxNLocator):
-    """Two or three ticks away from the ends of a small axis, where labels would meet others.
-
-    There is one if the labels of two would meet.
-    """
-
-    def tick_values(self, vmin: float, vmax: float) -> Any:
-        margin = 0.12 * (vmax - vmin)
-        found = np.empty(0)
-        for n in (2, 3, 4, 6):
-            self.set_params(nbins=n)
-            found = np.asarray(super().tick_values(vmin, vmax))
-            found = found[(found >= vmin + margin) & (found <= vmax - margin)]
-            if found.size > 1:
-                break
-        if not _apart(self.axis, found, vmin, vmax, least=5):
-            found = found[[0, -1]]
-        return found if _apart(self.axis, found, vmin, vmax, least=5) else found[:1]
-
-
-def few_ticks(axis: Axis) -> None:
-    """Mark two or three values of a small axis, away from its ends."""
-    axis.set_major_locator(_FewTicks())
-
-
-def _apart(
-    axis: Any, ticks: NDArray[np.float64], vmin: float, vmax: float, *, least: int = 1
-) -> bool:
-    """Return whether the labels of ticks have gaps between them.
-
-    They are taken to have at least `least` characters.
-    """
-    name = getattr(axis, "axis_name", "")
-    if name not in ("x", "y") or ticks.size < 2:
-        return True
-    along = "width" if name == "x" else "height"
-    room = getattr(axis.axes.bbox, along) / axis.axes.figure.dpi * POINT
-    scale = np.log if axis.get_scale() == "log" else np.asarray
-    places = (scale(ticks) - scale(vmin)) / (scale(vmax) - scale(vmin)) * room
-    usual = mpl.rcParams["xtick.labelsize" if name == "x" else "ytick.labelsize"]
-    size = axis.get_tick_params("major").get("labelsize", usual)
-    size = FontProperties(size=size).get_size_in_points()
-    if name == "y":
-        return bool(np.all(np.diff(places) > 1.3 * size))
-    half = np.array([0.32 * size * max(len(f"{tick:g}"), least) for tick in ticks])
-    return bool(np.all(np.diff(places) > half[1:] + half[:-1] + 0.4 * size))
-
-
 def degree_axis(ax: Axes) -> None:
     """Make both axes logarithmic if they have data, the horizontal one with plain numbers.
 
@@ -258,13 +243,6 @@ def degree_axis(ax: Axes) -> None:
     if ax.dataLim.height == 0:
         ax.set_ylim(ax.dataLim.y0 / 10, ax.dataLim.y0 * 1.5, auto=True)
     plain_degrees(ax.xaxis)
-
-
-def plain_degrees(axis: Axis) -> None:
-    """Mark degrees on a logarithmic axis in plain numbers."""
-    axis.set_major_locator(_Degrees())
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_locator(NullLocator())
 
 
 # --- series over epochs --------------------------------------------------------------------------
@@ -282,8 +260,7 @@ def draw_series(
     x, y = np.asarray(x, float), np.array(y, float)
     apart = (y == 0) & bool(np.any(np.isfinite(y) & (y != 0)))
     joined = np.where(apart, np.nan, y)
-    seen = np.concatenate([[False], np.isfinite(joined), [False]])
-    lonely = np.flatnonzero(seen[1:-1] & ~seen[:-2] & ~seen[2:])
+    lonely = without_neighbours(joined)
     style = styled(given, **defaults)
     if lonely.size and style.get("marker") in NO_MARKERS:
         style |= {"marker": "o", "markersize": 2, "markevery": lonely.tolist()}
@@ -297,6 +274,12 @@ def draw_series(
     return line
 
 
+def without_neighbours(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the places of finite values between others, which a line does not show."""
+    seen = np.concatenate([[False], np.isfinite(values), [False]])
+    return np.flatnonzero(seen[1:-1] & ~seen[:-2] & ~seen[2:])
+
+
 def epoch_limits(epochs: Sequence[int]) -> NDArray[np.float64]:
     """Return the limits of a cell for each epoch, halfway to its neighbours.
 
@@ -308,7 +291,7 @@ def epoch_limits(epochs: Sequence[int]) -> NDArray[np.float64]:
     return np.array([*sides, 2 * epochs[-1] - sides[-1]])
 
 
-def scale_of_epochs(inside: Sequence[Axes], epochs: Sequence[int]) -> Normalize:
+def scale_of_epochs(inside: Iterable[Axes], epochs: Sequence[int]) -> Normalize:
     """Return the scale of epochs in panels, that of runs drawn before, made wider if need be."""
     low, high = min(epochs, default=0), max(epochs, default=1)
     points = [one for panel in inside for one in panel.collections if one.get_array() is not None]
@@ -322,17 +305,22 @@ def scale_of_epochs(inside: Sequence[Axes], epochs: Sequence[int]) -> Normalize:
 # --- panels --------------------------------------------------------------------------------------
 
 
-def panels(ax: Axes, names: Iterable[str]) -> list[Axes]:
-    """Return a small axes for each name, in rows inside `ax`; those already there are used again.
+def panels(ax: Axes, layers: Iterable[str]) -> dict[str, Axes]:
+    """Return a small axes for each layer, in rows inside `ax`; those already there are used again.
 
     Each has a horizontal axis of its own; vertical axes are labelled in the first column, and
     `share_y` gives them one scale. The labels of `ax` hold for all panels: it leaves room for the
-    ticks in their `labelpad`.
+    ticks in their `labelpad`. Where there is no room for all layers, the first, the last and some
+    between have panels.
     """
-    names = short_names(names)
+    layers = list(layers)
+    titles = dict(zip(layers, short_names(layers), strict=True))
     there = {panel.get_title(): panel for panel in ax.child_axes if isinstance(panel, Axes)}
-    if names and set(names) <= set(there):
-        return [there[name] for name in names]
+    if ax in _partial:
+        titles = {layer: name for layer, name in titles.items() if name in there}
+    if titles and set(titles.values()) <= set(there):
+        return {layer: there[name] for layer, name in titles.items()}
+    names = list(titles.values())
     if ax.has_data() or there:
         raise ValueError(
             f"expected an empty axes or one with panels for {', '.join(names)}, got one with "
@@ -340,11 +328,18 @@ def panels(ax: Axes, names: Iterable[str]) -> list[Axes]:
         )
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
-    box = ax.get_window_extent()
+    box, base = ax.get_window_extent(), float(mpl.rcParams["font.size"])
+    size = (0.875 if len(names) < 10 else 0.7) * base
+    wide = (0.55 * size * max(map(len, names), default=1) + 8) / POINT  # a title and a gap
+    beside, below = box.width / ax.figure.dpi / wide, box.height / ax.figure.dpi / LOWEST
+    room = max(LEAST_PANELS, int(beside) * int(below))
+    if len(names) > room:
+        _partial.add(ax)
+        layers = [layers[int(i)] for i in np.linspace(0, len(layers) - 1, room)]
+        names = [titles[layer] for layer in layers]
     wanted = round(np.sqrt(len(names) * box.width / max(box.height, 1)))
-    columns = int(np.clip(wanted, 1, len(names)))
+    columns = int(np.clip(wanted, 1, min(len(names), max(1, beside))))
     rows = -(-len(names) // columns)
-    base = float(mpl.rcParams["font.size"])
     small = 0.75 * base
     made = []
     for i, name in enumerate(names):
@@ -352,11 +347,11 @@ def panels(ax: Axes, names: Iterable[str]) -> list[Axes]:
         panel = ax.inset_axes((0, 0, 1, 1))
         place = functools.partial(_in_grid, ax, (row, column), (rows, columns), base)
         panel.set_axes_locator(place)
-        panel.set_title(name, fontsize=(0.875 if len(names) < 10 else 0.7) * base, pad=2)
+        panel.set_title(name, fontsize=size, pad=2)
         panel.tick_params(labelsize=small, pad=1.5, labelleft=column == 0, which="both")
         made.append(panel)
     ax.xaxis.labelpad, ax.yaxis.labelpad = 2.2 * small, 4.2 * small
-    return made
+    return dict(zip(layers, made, strict=True))
 
 
 def _in_grid(
@@ -376,8 +371,9 @@ def _in_grid(
     return Bbox.from_bounds(x, y, w, h).transformed(ax.figure.transSubfigure.inverted())
 
 
-def share_y(inside: Sequence[Axes]) -> None:
+def share_y(inside: Iterable[Axes]) -> None:
     """Give panels the vertical limits that hold the data of all of them, and of earlier calls."""
+    inside = list(inside)
     varied = [panel for panel in inside if panel.dataLim.height > 0] or inside
     for panel in varied:
         panel.autoscale(axis="y")  # an earlier call fixed the limits
@@ -437,7 +433,8 @@ def legend(ax: Axes, *, corners: Iterable[Any] = CORNERS) -> Legend | None:
 def legend_below(ax: Axes, *entries: Any, title: str | None = None) -> Legend | None:
     """Make one legend below the label of the horizontal axis, in as many columns as fit.
 
-    `entries` are handles and labels, by default those of `ax`.
+    `entries` are handles and labels, by default those of `ax`. In a figure without a layout, which
+    would make room for it, the axes begin a little higher.
     """
     handles, labels = entries or _entries(ax)
     if not handles:
@@ -453,12 +450,29 @@ def legend_below(ax: Axes, *entries: Any, title: str | None = None) -> Legend | 
     down = ScaledTranslation(0, -points / POINT, ax.figure.dpi_scale_trans)
     alone = list(ax.figure.axes) == [ax]
     across = ax.figure.transFigure if alone else ax.transAxes
-    return _in_columns(
+    found = _in_columns(
         ax, handles, labels, width=0.97 * (ax.figure.bbox if alone else ax.bbox).width,
         loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=0.0,
         title=title, title_fontsize="small",
         bbox_transform=blended_transform_factory(across, ax.transAxes) + down,
     )  # fmt: skip
+    page = ax.get_figure(root=True)
+    if page is not None and page.get_layout_engine() is None:
+        _raise_above(ax, page, found)
+    return found
+
+
+def _raise_above(ax: Axes, page: Figure, found: Legend) -> None:
+    """Let axes, and their colour bar, begin so high that a legend below is in the figure."""
+    place = ax.get_position()
+    lacking = (page.bbox.y0 + MARGIN - found.get_window_extent().y0) / ax.figure.bbox.height
+    if not 0 < lacking < 0.6 * place.height:
+        return
+    for one in page.axes:
+        own = one.get_position()
+        beside = one.get_label() == "<colorbar>" and (own.y0, own.y1) == (place.y0, place.y1)
+        if one is ax or beside:
+            one.set_position((own.x0, own.y0 + lacking, own.width, own.height - lacking))
 
 
 def _in_columns(ax: Axes, handles: Any, labels: Any, *, width: float, **place: Any) -> Legend:

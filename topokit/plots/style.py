@@ -1,4 +1,4 @@
-"""The common style of figures: colours safe for colour-blind readers, sizes of one and two columns.
+"""The common style of figures: colours safe for colour-blind readers, sizes, texts, ticks, files.
 
 Importing it changes no setting of matplotlib. `house_style` and `figure` apply the style to what is
 made within them; a figure function called elsewhere follows the settings and the colour cycle of
@@ -17,12 +17,22 @@ from pathlib import Path
 from typing import Any, cast
 
 import matplotlib as mpl
+import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+    StrMethodFormatter,
+)
+from numpy.typing import NDArray
 
 from topokit.foreign import printable
 from topokit.graph.files import write_atomic
@@ -32,13 +42,19 @@ __all__ = [
     "COLOURS",
     "LINES",
     "MARKERS",
+    "POINT",
     "RC",
     "SIZES",
     "axes",
+    "few_ticks",
     "figure",
     "house_style",
     "inches",
+    "literal",
+    "plain_degrees",
+    "row_labels",
     "save",
+    "thin_labels",
     "whole_numbers",
 ]
 
@@ -46,6 +62,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), "-")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 NULL = "#777777"
+POINT = 72.0  # typographic points in an inch
 
 SIZES = {"column": (3.5, 2.7), "page": (7.2, 4.4)}
 """Width and height in inches of a figure of one column, and of one over the whole page."""
@@ -61,6 +78,13 @@ TEXT_AS_TEXT: dict[str, Any] = {
     "pdf.fonttype": 42,
 }
 """Settings that matplotlib reads when it writes a file."""
+
+NO_DATES: dict[str, dict[str, object]] = {
+    "png": {"Software": "topokit"},
+    "pdf": {"CreationDate": None},
+    "svg": {"Date": None},
+}
+"""What a file of each kind says of itself: nothing that differs between equal figures."""
 
 RC: dict[str, Any] = {
     "font.size": 8,
@@ -147,16 +171,25 @@ def figure(*, size: str | tuple[float, float] = "column") -> Iterator[Axes]:
 
 
 def save(ax: Axes, target: Path | io.BytesIO, **options: Any) -> None:
-    """Save the figure that `ax` belongs to; `options` are those of matplotlib's ``savefig``."""
+    """Save the figure that `ax` belongs to; `options` are those of matplotlib's ``savefig``.
+
+    Equal figures give equal files of the formats in `NO_DATES`.
+    """
     figure_of = ax.get_figure(root=True)
     if figure_of is None:
         return
+    kind = options.pop("format", None)
+    if kind is None and isinstance(target, Path):
+        kind = target.suffix.lstrip(".")
+    kind = (kind or "png").lower()
+    options = {"format": kind, **options}
+    if kind in NO_DATES:
+        options.setdefault("metadata", NO_DATES[kind])
     if isinstance(target, io.BytesIO):
         _draw(figure_of, target, **options)
         return
-    kind = target.suffix.lstrip(".") or "png"
     with write_atomic(target, sync=False) as temporary:
-        _draw(figure_of, temporary, format=kind, **options)
+        _draw(figure_of, temporary, **options)
 
 
 def _draw(figure_of: Figure, target: Path | io.BytesIO, **options: Any) -> None:
@@ -179,9 +212,20 @@ def _label(label: Callable[..., str], x: float, pos: int | None = None) -> str:
 
 def _as_text(text: str) -> str:
     """Return text as matplotlib shows it literally, except the formulas of its own tick labels."""
-    if text.startswith(r"$\mathdefault{"):
-        return text
-    return re.sub(r"(?<!\\)\$", r"\\$", printable(text, keep="\n\t"))
+    return text if text.startswith(r"$\mathdefault{") else literal(text)
+
+
+def literal(name: str) -> str:
+    r"""Return a name, such as that of a layer, as text that matplotlib shows literally.
+
+    Dollar signs enclose no formula and control characters are escaped.
+
+    Examples
+    --------
+    >>> print(literal("fc$1$"))
+    fc\$1\$
+    """
+    return re.sub(r"(?<!\\)\$", r"\\$", printable(name, keep="\n\t"))
 
 
 def axes(ax: Axes | None) -> Axes:
@@ -196,3 +240,105 @@ def axes(ax: Axes | None) -> Axes:
 def whole_numbers(ax: Axes) -> None:
     """Place the ticks of the horizontal axis, usually epochs, at whole numbers only."""
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+
+
+# --- ticks ---------------------------------------------------------------------------------------
+
+
+class _Degrees(LogLocator):
+    """Ticks at 1, 2 and 5 times powers of ten, or at round numbers over less than a decade.
+
+    On a short axis there are fewer, so that their labels are apart.
+    """
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        found = np.empty(0)
+        for subs in ((1.0,),) if vmax > 400 * max(vmin, 1e-12) else ((1.0, 2.0, 5.0), (1.0,)):
+            self.set_params(subs=subs, numticks=99)  # thinned below
+            found = np.asarray(super().tick_values(vmin, vmax))
+            found = found[(found >= vmin) & (found <= vmax)]
+            if _apart(self.axis, found, vmin, vmax):
+                break
+        if vmax < 10 * vmin and not 2 < found.size < 6:
+            for n in (4, 3, 2):
+                coarse: Any = MaxNLocator(n, integer=True, steps=[1, 2, 5, 10])
+                found = np.asarray(coarse.tick_values(vmin, vmax))
+                found = found[(found >= vmin) & (found <= vmax)]
+                if _apart(self.axis, found, vmin, vmax):
+                    break
+        while found.size > 2 and not _apart(self.axis, found, vmin, vmax):
+            found = found[::2]
+        return found
+
+
+class _FewTicks(MaxNLocator):
+    """Two or three ticks away from the ends of a small axis, where labels would meet others.
+
+    There is one if the labels of two would meet.
+    """
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        margin = 0.12 * (vmax - vmin)
+        found = np.empty(0)
+        for n in (2, 3, 4, 6):
+            self.set_params(nbins=n)
+            found = np.asarray(super().tick_values(vmin, vmax))
+            found = found[(found >= vmin + margin) & (found <= vmax - margin)]
+            if found.size > 1:
+                break
+        if not _apart(self.axis, found, vmin, vmax, least=5):
+            found = found[[0, -1]]
+        return found if _apart(self.axis, found, vmin, vmax, least=5) else found[:1]
+
+
+def few_ticks(axis: Axis) -> None:
+    """Mark two or three values of a small axis, away from its ends."""
+    axis.set_major_locator(_FewTicks())
+
+
+def _apart(
+    axis: Any, ticks: NDArray[np.float64], vmin: float, vmax: float, *, least: int = 1
+) -> bool:
+    """Return whether the labels of ticks have gaps between them.
+
+    They are taken to have at least `least` characters.
+    """
+    name = getattr(axis, "axis_name", "")
+    if name not in ("x", "y") or ticks.size < 2:
+        return True
+    along = "width" if name == "x" else "height"
+    room = getattr(axis.axes.bbox, along) / axis.axes.figure.dpi * POINT
+    scale = np.log if axis.get_scale() == "log" else np.asarray
+    places = (scale(ticks) - scale(vmin)) / (scale(vmax) - scale(vmin)) * room
+    usual = mpl.rcParams["xtick.labelsize" if name == "x" else "ytick.labelsize"]
+    size = axis.get_tick_params("major").get("labelsize", usual)
+    size = FontProperties(size=size).get_size_in_points()
+    if name == "y":
+        return bool(np.all(np.diff(places) > 1.3 * size))
+    half = np.array([0.32 * size * max(len(f"{tick:g}"), least) for tick in ticks])
+    return bool(np.all(np.diff(places) > half[1:] + half[:-1] + 0.4 * size))
+
+
+def plain_degrees(axis: Axis) -> None:
+    """Mark degrees on a logarithmic axis in plain numbers."""
+    axis.set_major_locator(_Degrees())
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def row_labels(ax: Axes) -> list[Text]:
+    """Return the labels of the vertical axis, those that are hidden, too."""
+    ax.get_yticklabels()  # which gives them their texts, and leaves out the hidden ones
+    return [tick.label1 for tick in ax.yaxis.get_major_ticks()]
+
+
+def thin_labels(ax: Axes) -> None:
+    """Hide labels of the vertical axis, all but every second, third, ..., where they would meet."""
+    labels = row_labels(ax)
+    if not labels:
+        return
+    room = POINT * ax.bbox.height / ax.figure.dpi / len(labels)
+    lines = max(label.get_text().count("\n") + 1 for label in labels)
+    step = max(1, int(np.ceil(1.3 * lines * float(labels[0].get_fontsize()) / room)))
+    for i, label in enumerate(labels):
+        label.set_visible(i % step == 0)

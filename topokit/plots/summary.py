@@ -7,6 +7,8 @@ them. Without `ax` a new figure of the right size is made.
 
 from __future__ import annotations
 
+import re
+import string
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +19,16 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 from matplotlib.transforms import ScaledTranslation
 
-from topokit.experiments.record import History, RunLike, as_run, conditions, score_column
+from topokit.experiments.record import (
+    History,
+    RunLike,
+    as_run,
+    check_seeds_differ,
+    conditions,
+    score_column,
+)
 from topokit.measures.degree import degrees_of
-from topokit.plots.across import check_seeds, mean_over_seeds
+from topokit.plots.across import check_complete, check_seeds, mean_over_seeds
 from topokit.plots.history import (
     accuracy_over_epochs,
     layer_of,
@@ -28,7 +37,8 @@ from topokit.plots.history import (
     verdict_timeline,
 )
 from topokit.plots.layer import random_law
-from topokit.plots.parts import FLOOR, empty_axes, next_colour, plain_degrees, reference, styled
+from topokit.plots.parts import FLOOR, empty_axes, next_colour, reference, short_names, styled
+from topokit.plots.style import literal, plain_degrees, thin_labels
 
 if TYPE_CHECKING:
     from topokit.graph import LayerGraph
@@ -48,6 +58,8 @@ MEASURES = {
     "turnover": "turnover",
 }
 """What summaries draw of the measures recorded, and its label."""
+IDS = ["arm", "run", "seed", "epoch"]
+SCORE = re.compile(r"accuracy|(?:^|[_\W])(?:acc|loss|err|error)(?:$|[_\W])", re.IGNORECASE)
 
 
 def summary(
@@ -115,7 +127,7 @@ def summary(
     layer = layer_of(history, layer)
     _check(scale)
     heights = _panel_heights(history, layer)
-    ax = _frame(ax, "summary", f"Summary of {label or history.name}")
+    ax = _frame(ax, "summary", f"Summary of {label or literal(history.name)}")
     panels = dict(zip(heights, _stack(ax, [*heights.values()]), strict=True))
     keyed: set[str] = set()
     for name, panel in panels.items():
@@ -144,7 +156,7 @@ def summary_across(
     The panels, with one time axis: the accuracy, the variance over mean and the largest value of
     the fan-in of one layer, its normalized spectral gap, its largest component and its turnover,
     as far as they were recorded. The bands are Student's t intervals
-    (`topokit.experiments.statistics.mean_interval`); one seed has none.
+    (`topokit.experiments.statistics.mean_interval`); one seed has none. See `mean_over_seeds`.
 
     Parameters
     ----------
@@ -176,8 +188,10 @@ def summary_across(
     ------
     ValueError
         If a run has no such layer, the scale is neither, or something is drawn in the axes
-        already; or a frame has no column ``epoch`` or `arm`, none of the columns that are drawn, or
-        several rows for one seed of a condition at one epoch, as of several cells of a grid.
+        already; if two runs of a condition have the same seed, or are one run; or a frame has no
+        column ``epoch`` or `arm`, or rows without a value there, none of the columns that are drawn
+        (measures, and accuracies, losses and errors but those of training), or several rows for one
+        seed of a condition at one epoch, as of several cells of a grid.
 
     Examples
     --------
@@ -189,13 +203,18 @@ def summary_across(
     _check(scale)
     if isinstance(runs, pd.DataFrame):
         table = runs
+        scores = {c for c in map(str, table) if SCORE.search(c)}
+        scores = {c for c in scores if "train" not in c.lower() or "accuracy" in c}
     else:
-        table, arm = runs_over_epochs(runs, layer=layer), "arm"
-        if not isinstance(runs, Mapping):  # runs of one condition differ in nothing but their seed
-            table = table.drop(columns=["run", "seed"])
+        named = _named(runs)
+        check_seeds_differ([run for _, run in named], [name for name, _ in named])
+        table, arm = _over_epochs(named, layer), "arm"
+        scores = {*table} - {*IDS, *MEASURES}
     missing = [name for name in ("epoch", arm) if name not in table.columns]
-    known = [c for c in table.columns if c in MEASURES or "accuracy" in c or c in ("test_loss",)]
-    known = [c for c in known if table[c].notna().any()] if len(table) else known
+    known = [c for c in table.columns if c in MEASURES or c in scores]
+    if len(table):
+        numeric = pd.api.types.is_numeric_dtype
+        known = [c for c in known if numeric(table[c]) and table[c].notna().any()]
     if missing or not known:
         raise ValueError(
             f"expected columns epoch, {arm} and any of test_accuracy, {', '.join(MEASURES)}, got "
@@ -203,6 +222,7 @@ def summary_across(
         )
     order = ["test_accuracy", *sorted(set(known) - set(MEASURES) - {"test_accuracy"}), *MEASURES]
     known = [name for name in order if name in known]
+    check_complete(table, [arm, "epoch"])
     for name in known:
         check_seeds(table.dropna(subset=[name]), [arm, "epoch"])
     most = table.groupby([arm, "epoch"]).size().max() if len(table) else 0
@@ -212,7 +232,7 @@ def summary_across(
     keyed: set[str] = set()
     for name, panel in zip(known, panels, strict=True):
         mean_over_seeds(table, name, arm=arm, label=label, color=color, ax=panel, **kwargs)
-        panel.set_ylabel(MEASURES.get(name, name.replace("_", " ")))
+        panel.set_ylabel(MEASURES.get(name, literal(name).replace("_", " ")))
         if name == "fan_in.dispersion":
             panel.axhline(1, **reference(zorder=0))
             _log(panel, table[name])
@@ -252,6 +272,13 @@ def runs_over_epochs(
     >>> frame["arm"].unique().tolist(), frame["epoch"].tolist()
     (['SET'], [0, 1, 2])
     """
+    return _over_epochs(_named(runs), layer)
+
+
+def _named(
+    runs: Mapping[str, Sequence[RunLike]] | Sequence[RunLike],
+) -> list[tuple[str, History]]:
+    """Return runs with the names of their conditions; raise a ValueError if there are none."""
     if isinstance(runs, Mapping):
         named = [(str(arm), as_run(run)) for arm, several in runs.items() for run in several]
     else:
@@ -259,6 +286,11 @@ def runs_over_epochs(
         named = list(zip(conditions(histories), histories, strict=True))
     if not named:
         raise ValueError("expected at least one run, got none")
+    return named
+
+
+def _over_epochs(named: Sequence[tuple[str, History]], layer: str | None) -> pd.DataFrame:
+    """Return the frame of `runs_over_epochs`."""
     tables = []
     for arm, history in named:
         mine = layer_of(history, layer)
@@ -276,8 +308,7 @@ def runs_over_epochs(
     for name in MEASURES:
         if name not in found:
             found[name] = np.nan
-    first = ["arm", "run", "seed", "epoch"]
-    return found[[*first, *(c for c in found.columns if c not in first)]]
+    return found[[*IDS, *(c for c in found.columns if c not in IDS)]]
 
 
 # --- panels --------------------------------------------------------------------------------------
@@ -313,6 +344,7 @@ def _draw_panel(
         verdict_timeline(history, color=color, ax=panel)
         panel.set_ylabel("verdict")
         panel.tick_params(axis="y", length=0, labelsize="xx-small")
+        thin_labels(panel)
         panel.spines[:].set_visible(False)
         return
     looks: dict[str, Any] = {"color": color, **kwargs}
@@ -389,12 +421,17 @@ def _log(panel: Axes, values: pd.Series) -> None:
     """Make the axis of ratios logarithmic, at least from 1/2 to 2, if a value allows it.
 
     Intervals are shown, too, but not below a quarter of the smallest value: some reach below 0.
+    Crosses at 0, which is nowhere on such an axis, are at its lower end.
     """
     good = values[values > 0]
     if len(good):
         drawn, low, high = panel.dataLim, good.min(), good.max()
         if panel.collections:
             low, high = max(drawn.y0, low / 4), drawn.y1
+        for line in panel.lines:
+            if line.get_gid() == "mark":
+                line.set_ydata(np.full(np.size(line.get_xdata()), FLOOR))
+                line.set_transform(panel.get_xaxis_transform())
         panel.set_yscale("log")
         panel.set_ylim(min(0.5, 0.8 * low), max(2.0, 1.25 * high))
         plain_degrees(panel.yaxis)
@@ -413,8 +450,8 @@ def _one_time_axis(
         if panel is not rows:  # whose names of layers may need more room
             panel.yaxis.set_label_coords(0, 0.5, _left_of(panel, 3.4))
         panel.text(
-            0, 1.03, "abcdefghijklmnop"[i], transform=_left_of(panel, 5.9), weight="bold",
-            fontsize="medium", ha="right",
+            0, 1.03, string.ascii_lowercase[i : i + 1], transform=_left_of(panel, 5.9),
+            weight="bold", fontsize="medium", ha="right",
         )  # fmt: skip
         if panel.get_yscale() != "linear":
             panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -472,7 +509,8 @@ def _draw_degrees(
     else:
         panel.set_yscale("symlog", linthresh=1, linscale=0.4)
         panel.set_ylim(0, 1.3 * top)
-    panel.set_ylabel(f"{side.replace('_', '-')} k of\n{layer}")
+    (name,) = short_names([layer], always=len(layer) > 12)
+    panel.set_ylabel(f"{side.replace('_', '-')} k of\n{name}")
     panel.legend()
 
 
