@@ -1,4 +1,6 @@
+import itertools
 import json
+import re
 from types import SimpleNamespace
 
 import matplotlib as mpl
@@ -9,7 +11,13 @@ from PIL import Image
 
 from topokit.generators import erdos_renyi
 from topokit.graph import LayerGraph
-from topokit.plots.animation import frames, javascript_player, save_animation, save_gif
+from topokit.plots.animation import (
+    _animation,
+    frames,
+    javascript_player,
+    save_animation,
+    save_gif,
+)
 
 
 def run_of(graphs):
@@ -108,3 +116,50 @@ def test_a_folder_that_is_missing_is_refused_before_anything_is_drawn(
     monkeypatch.setattr("topokit.plots.animation._animation", None)
     with pytest.raises(FileNotFoundError, match="missing"):
         save_animation(run, tmp_path / "missing" / f"a.{ending}")
+
+
+@pytest.mark.parametrize(("n_frames", "seconds"), [(2, 6.0), (5, 8.0), (3, 0.9)])
+def test_a_loop_lasts_as_long_as_asked_for(run, tmp_path, n_frames, seconds):
+    path = save_gif(run, tmp_path / "a.gif", n_frames=n_frames, seconds=seconds)
+    with Image.open(path) as animation:
+        each = [animation.seek(i) or animation.info["duration"] for i in range(n_frames)]
+    assert sum(each) == pytest.approx(1000 * seconds, rel=0.02)
+    page = javascript_player(run, n_frames=n_frames, seconds=seconds)
+    assert f", {1000 * seconds / n_frames:.0f}" in page.replace(".0,", ",")
+
+
+def test_a_page_is_the_same_when_made_twice(run, tmp_path):
+    one, two = (
+        save_animation(run, tmp_path / name, n_frames=1).read_text(encoding="utf-8")
+        for name in ("one.html", "two.html")
+    )
+    assert one == two
+    (name,) = set(re.findall(r"_anim_img(\w+)", one))
+    other = javascript_player(run, n_frames=1)  # two in one notebook have names of their own
+    assert name not in other
+
+
+def test_a_gif_has_the_ending_of_one(run, tmp_path):
+    for name in ("a.mp4", "a.png", "a"):
+        with pytest.raises(ValueError, match=r"expected a file ending in \.gif, got"):
+            save_gif(run, tmp_path / name)
+
+
+def test_the_random_graph_moves_and_a_single_degree_is_seen():
+    rng = np.random.default_rng(0)
+    regular = LayerGraph.from_edge_ids(np.arange(6), (3, 2))
+    graphs = [
+        regular,
+        erdos_renyi(20, 30, density=0.5, rng=rng),
+        erdos_renyi(20, 30, density=0.1, rng=rng),
+    ]
+    with _animation(run_of(graphs), layer=None, side="fan_in", n_frames=3) as (animation, _):
+        animation._draw_was_started = True  # it warns if it is not used
+        nulls, curves = [], []
+        for frame in range(3):
+            null, _, line, *_ = animation._func(frame)[0].axes.lines
+            nulls.append(null.get_xdata().tolist())
+            curves.append((len(line.get_xdata()), line.get_marker()))
+    assert curves[0] == (1, "o")
+    assert {marker for _, marker in curves[1:]} == {"none"}
+    assert all(a != b for a, b in itertools.combinations(nulls, 2))

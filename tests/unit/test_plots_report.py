@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from tests.contract.test_plots import make_run
-from topokit.experiments.record import conditions
+from topokit.experiments.record import Recording, conditions
 from topokit.generators import erdos_renyi, generate
 from topokit.graph import LayerGraph
 from topokit.measures import degree_report, describe_fit, measure
@@ -287,3 +287,93 @@ def test_a_path_that_cannot_be_written_is_refused_before_anything_is_drawn(run, 
         write_report([run], tmp_path / where, tell=told.append, progress=lambda *_: told.append(""))
     assert told == []
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder", "link.html"]
+
+
+def rows_of(*runs):
+    """The values of runs, as the report has them."""
+    return [
+        report._run(run, i, arm, 0)
+        for i, (run, arm) in enumerate(zip(runs, conditions(runs), strict=True))
+    ]
+
+
+def noted(name, seed=None, graph=None, layer="fc1", **columns):
+    """A record of two epochs of one layer that noted these numbers."""
+    run = Recording(name=name)
+    run.config = {} if seed is None else {"seed": seed, "rule": {"name": name.partition("-")[0]}}
+    graph = LayerGraph.from_edge_ids(range(12), (3, 4)) if graph is None else graph
+    for epoch in range(2):
+        run(epoch, {layer: graph})
+        run.note(epoch, **{key: values[epoch] for key, values in columns.items()})
+    return run
+
+
+def test_runs_of_unknown_seeds_share_none():
+    runs = [
+        noted(f"{name}-seed{i}", test_accuracy=(0, 0.5 + i / 9)) for name in "ab" for i in (0, 1)
+    ]
+    rows = rows_of(*runs)
+    assert [row["seed"] for row in rows] == [None] * 4
+    assert compared(rows)["pairs"] == []
+    assert [row[1] for row in compared(rows)["rows"]] == [2, 2]
+
+
+def test_a_layer_is_named_in_a_table_only_if_all_runs_have_it():
+    one, two = (noted(f"{n}-seed0", 0, layer=n, test_accuracy=(0, 1)) for n in ("conv", "fc"))
+    assert compared(rows_of(one))["heads"][3] == "fan-in variance / mean, conv"
+    assert compared(rows_of(one, two))["heads"][3] == "fan-in variance / mean, first layer"
+
+
+def test_scores_of_two_kinds_have_no_common_mean():
+    runs = [noted("a-seed0", 0, val_acc=(0.1, 0.5)), noted("a-seed1", 1, val_loss=(3.0, 2.0))]
+    found = compared(rows_of(*runs, noted("b-seed0", 0, val_acc=(0.1, 0.4))))
+    assert found["rows"][0][2] == "0.5000 (val acc); 2.0000 (val loss)"
+    assert found["rows"][1][2] == "0.4000 (val acc)"
+    assert found["pairs"] == []
+
+
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [
+        (1.0, ("0.4000", "0.3500 [", "+0.2000 [")),
+        (1e-5, ("0.00000400", "0.00000350 [", "+0.00000200 [")),
+    ],
+)
+def test_small_scores_and_differences_are_no_zeros(scale, words):
+    runs = [
+        noted(f"{name}-seed{seed}", seed, test_loss=(9.0, scale * (mean + seed / 10)))
+        for name, mean in (("a", 0.3), ("b", 0.1))
+        for seed in (0, 1)
+    ]
+    rows = rows_of(*runs)
+    found = compared(rows)
+    shown = (rows[1]["final"], found["rows"][0][2], found["pairs"][0][1])
+    assert all(text.startswith(start) for text, start in zip(shown, words, strict=True))
+
+
+def test_what_some_runs_of_a_condition_show_is_told():
+    ids = [300 * i + j for i in range(400) for j in range(min(300, max(1, int(600 / (i + 1)))))]
+    wide = LayerGraph.from_edge_ids(ids, (400, 300))
+    plain = erdos_renyi(300, 400, density=0.02, rng=np.random.default_rng(1))
+    for order in ([wide, plain, plain], [plain, wide, plain], [plain, wide]):
+        runs = [
+            noted(f"a-seed{i}", i, graph, test_accuracy=(0, 1)) for i, graph in enumerate(order)
+        ]
+        ((_, words),) = report._findings(rows_of(*runs))
+        assert f"fc1 fan-in (in 1 of {len(order)} runs)" in words
+        assert "no layer has degrees wider" not in words
+    both = [noted(f"a-seed{i}", i, plain, test_accuracy=(0, 1)) for i in range(2)]
+    assert "no layer has degrees wider" in report._findings(rows_of(*both))[0][1]
+
+
+def test_a_run_that_ends_without_a_number_is_said_to():
+    (row,) = rows_of(noted("a", 0, test_accuracy=(0.5, np.nan)))
+    words = report._findings([row])[-1][1]
+    assert words.startswith("It ended at a test accuracy that is no finite number (best 0.5000 at")
+
+
+@pytest.mark.parametrize("name", ["page.pdf", "page.png", "run.v2"])
+def test_a_page_has_the_ending_of_one(run, tmp_path, name):
+    with pytest.raises(ValueError, match=r"expected a page ending in \.html, got"):
+        write_report([run], tmp_path / name)
+    assert list(tmp_path.iterdir()) == []

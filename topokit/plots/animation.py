@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import importlib.util
 import os
@@ -17,17 +18,19 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from topokit.experiments.record import as_run
 from topokit.experiments.views import recorded_epochs
+from topokit.foreign import printable
 from topokit.graph.files import write_atomic
 from topokit.measures import ccdf
 from topokit.measures.degree import degrees_of
 from topokit.plots.history import evenly_spaced, layer_of
-from topokit.plots.layer import UNITS, block_densities, draw_null, null_ccdf
-from topokit.plots.parts import plain_degrees
-from topokit.plots.style import COLOURS, RC
+from topokit.plots.layer import UNITS, block_densities, null_ccdf, null_steps
+from topokit.plots.parts import reference
+from topokit.plots.style import COLOURS, RC, literal, plain_degrees
 
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
@@ -58,9 +61,10 @@ def frames(history: RunLike, *, n_frames: int = 60, blocks: int = 24) -> dict[st
         ``epochs`` (list of int) and ``layers``. Each layer has ``shape`` (n_out, n_in); for each
         epoch ``edges`` and ``blocks`` (rows of densities in 0..99, where 99 is the density of the
         ``densest`` block of the run); and for ``fan_in`` and ``fan_out`` the number of ``units``,
-        the ``null`` distribution of the first epoch, and for each epoch the ``ccdf`` (two lists, k
-        and the share of units with degree at least k, at most 48 values) and the ``dispersion``
-        (variance over mean, ``None`` without edges).
+        the ``nulls`` (distributions in random layers, one for each number of edges), and for each
+        epoch the place of its ``null`` among them, the ``ccdf`` (two lists, k and the share of
+        units with degree at least k, at most 48 values) and the ``dispersion`` (variance over mean,
+        ``None`` without edges).
 
     Raises
     ------
@@ -119,6 +123,7 @@ def save_gif(
     ----------
     history : History
     path : path
+        Ending in .gif.
     layer : str, optional
         By default the first.
     side : str
@@ -135,7 +140,8 @@ def save_gif(
     Raises
     ------
     ValueError
-        If the run has no such layer or no epoch, or a number is out of range.
+        If the run has no such layer or no epoch, a number is out of range, or the path has another
+        ending.
 
     Examples
     --------
@@ -143,7 +149,9 @@ def save_gif(
     >>> save_gif(history, tempfile.mkdtemp() + "/degrees.gif", n_frames=2).stat().st_size > 1000
     True
     """
-    return _save(history, Path(path), "gif", layer, side, n_frames, seconds)
+    path = Path(path)
+    _ending(path, ("gif",))
+    return _save(history, path, "gif", layer, side, n_frames, seconds)
 
 
 def save_animation(
@@ -183,12 +191,18 @@ def save_animation(
     True
     """
     path = Path(path)
-    kind = path.suffix.lower().lstrip(".")
-    if kind not in ANIMATIONS:
-        raise ValueError(
-            f"expected a file ending in {', '.join('.' + k for k in ANIMATIONS)}, got {path.name!r}"
-        )
+    kind = _ending(path, ANIMATIONS)
     return _save(history, path, kind, layer, side, n_frames, seconds)
+
+
+def _ending(path: Path, kinds: tuple[str, ...]) -> str:
+    """Return the kind of file that a name ends in; raise a ValueError if it is another."""
+    kind = path.suffix.lower().lstrip(".")
+    if kind not in kinds:
+        raise ValueError(
+            f"expected a file ending in {', '.join('.' + k for k in kinds)}, got {path.name!r}"
+        )
+    return kind
 
 
 def need_ffmpeg() -> str:
@@ -229,7 +243,8 @@ def _save(
             player = javascript_player(
                 history, layer=layer, side=side, n_frames=n_frames, seconds=seconds
             )
-            page = HTML.format(name=html.escape(as_run(history).name), player=player)
+            name = html.escape(printable(as_run(history).name))
+            page = HTML.format(name=name, player=_named_by_content(player))
             temporary.write_text(page, encoding="utf-8")
         return path
     with (
@@ -239,7 +254,7 @@ def _save(
         mpl.rc_context({"animation.ffmpeg_path": program} if program else {}),
     ):
         made = os.path.join(folder, f"animation.{kind}")  # the writers go by the ending
-        fps = max(1, round(n / seconds))
+        fps: Any = n / seconds
         if kind == "gif":
             writer: Any = PillowWriter(fps=fps)
         else:  # even numbers of pixels, as H.264 needs, and colours that every player knows
@@ -303,7 +318,9 @@ def javascript_player(
         _animation(history, layer=layer, side=side, n_frames=n_frames) as (animation, n),
         mpl.rc_context(cast("Any", settings)),
     ):
-        fps = 5 if seconds is None else max(1, round(n / seconds))
+        if seconds is not None and not seconds > 0:
+            raise ValueError(f"expected seconds above 0, got {seconds}")
+        fps: Any = 5 if seconds is None else n / seconds
         return _without_icons(str(animation.to_jshtml(fps=fps, default_mode="loop")))
 
 
@@ -312,6 +329,15 @@ SIGNS = {
     "fa-play fa-flip-horizontal": "◀", "fa-pause": "❚❚", "fa-play": "▶", "fa-step-forward": "▸",
     "fa-fast-forward": "▶|", "fa-plus": "+",
 }  # fmt: skip
+
+
+def _named_by_content(player: str) -> str:
+    """Return the player of a page with a name made from its content, not drawn at random."""
+    drawn = re.search(r'id="_anim_img([0-9a-f]+)"', player)
+    if drawn is None:
+        return player
+    digest = hashlib.sha256(player.replace(drawn[1], "").encode()).hexdigest()
+    return player.replace(drawn[1], digest[:32])
 
 
 def _without_icons(player: str) -> str:
@@ -335,16 +361,18 @@ def _animation(
     name = str(layer_of(history, layer))
     graphs = [topology[name] for topology in topologies]
     curves = [_curve(degrees_of(graph, side)[0]) for graph in graphs]
+    nulls = [null_steps(graph, side) for graph in graphs]
     density = [block_densities(graph, 80) for graph in graphs]
     word = side.replace("_", "-")
     with mpl.rc_context(cast("Any", RC)):
         fig = Figure(figsize=(7, 2.9), layout="constrained")
         FigureCanvasAgg(fig)
         left, right = fig.subplots(1, 2)
-        draw_null(left, graphs[0], side)
-        left.step(*curves[0], where="pre", color=COLOURS[1], ls="--", label="first epoch")
-        (line,) = left.step(*curves[0], where="pre", color=COLOURS[0], label="this epoch")
-        largest = max([float(k[-1]) for k, _ in curves if k.size] + [1.0])
+        (null,) = left.step([], [], where="pre", **reference(label="random graph"))
+        (first,) = left.step([], [], where="pre", color=COLOURS[1], ls="--", label="first epoch")
+        (line,) = left.step([], [], where="pre", color=COLOURS[0], ls="-", label="this epoch")
+        _set(first, curves[0])
+        largest = max([float(k[-1]) for k, _ in (*curves, *nulls) if k.size] + [1.0])
         n_units = max(degrees_of(graphs[0], side)[0].size, 1)
         left.set(
             xscale="log", yscale="log", xlim=(0.8, 1.3 * largest), ylim=(0.5 / n_units, 1.5),
@@ -360,15 +388,25 @@ def _animation(
         )  # fmt: skip
         right.set(xlabel="input units by degree", ylabel="output units by degree")
         fig.colorbar(image, ax=right, label="density of the block")
-        title = fig.suptitle(f"{name}, epoch {epochs[0]}")
+        title = fig.suptitle("")
 
         def show(frame: int) -> tuple[Any, ...]:
-            line.set_data(*curves[frame])
+            _set(line, curves[frame])
+            _set(null, nulls[frame])
             image.set_data(density[frame])
-            title.set_text(f"{name}, epoch {epochs[frame]}")
-            return line, image, title
+            title.set_text(f"{literal(name)}, epoch {epochs[frame]}")
+            return line, null, image, title
+
+        show(0)
 
         yield FuncAnimation(fig, show, frames=len(epochs)), len(epochs)
+
+
+def _set(line: Line2D, curve: tuple[NDArray[Any], NDArray[Any]]) -> None:
+    """Make a line that of other steps; one value alone is a dot, which steps would not show."""
+    line.set_data(*curve)
+    line.set_marker("o" if curve[0].size == 1 else "none")
+    line.set_markersize(3.5)
 
 
 def _shown(history: History, n_frames: int) -> list[int]:
@@ -388,10 +426,16 @@ def _curve(degrees: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.fl
 
 
 def _distributions(graphs: list[LayerGraph], side: str) -> dict[str, Any]:
-    """Return the distributions of one side at every epoch, and the null of the first epoch."""
+    """Return the distributions of one side at every epoch, and their nulls."""
+    nulls = {(graph.shape, graph.n_edges): graph for graph in graphs}
+    places = {key: i for i, key in enumerate(nulls)}
     return {
         "ccdf": [_lists(*_curve(degrees_of(graph, side)[0])) for graph in graphs],
-        "null": _lists(*null_ccdf(graphs[0], side)) if graphs[0].n_edges else [[], []],
+        "nulls": [
+            _lists(*null_ccdf(graph, side)) if graph.n_edges else [[], []]
+            for graph in nulls.values()
+        ],
+        "null": [places[graph.shape, graph.n_edges] for graph in graphs],
         "units": int(degrees_of(graphs[0], side)[0].size),
         "dispersion": [_dispersion(degrees_of(graph, side)[0]) for graph in graphs],
     }

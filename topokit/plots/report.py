@@ -29,6 +29,7 @@ from topokit.experiments.record import (
     unfinished,
 )
 from topokit.experiments.views import recorded_epochs
+from topokit.foreign import printable
 from topokit.graph import Topology
 from topokit.graph.files import write_atomic
 from topokit.measures import describe_fit, power_law_of
@@ -40,6 +41,7 @@ from topokit.plots.style import figure, save
 from topokit.plots.tables import (
     compared,
     configurations,
+    decimals,
     listed_words,
     measure_tables,
     unique,
@@ -57,6 +59,7 @@ BOOTSTRAP = 100
 DPI = 150  # of figures
 LAYERS = 8  # largest number of layers whose degrees have figures of their own
 FRAMES = 60  # largest number of epochs in the player
+ENDINGS = (".html", ".htm", "")
 SHOWN = 4  # up to this many runs are all drawn, else the first one of each condition
 WIDEST = ("power law", "heavy-tailed", "broad")  # verdicts wider than random, the widest first
 Progress = Callable[[str, int, int], None]
@@ -129,6 +132,7 @@ def write_report(
     histories : run or sequence of runs
         Of more than four, the first of each condition is drawn; the tables hold all.
     path : path
+        Ending in .html or .htm, or without an ending.
     bootstrap : int
         Number of replicates for the p-values of the verdicts.
     progress : callable, optional
@@ -144,12 +148,14 @@ def write_report(
     Raises
     ------
     ValueError
-        If there is no run, one has not recorded an epoch, or two of one condition have the same
-        seed.
+        If there is no run, one has not recorded an epoch, two of one condition have the same seed,
+        or the path has the ending of another kind of file.
     OSError
         If the page cannot be written there, before figures are drawn.
     """
     path = Path(path)
+    if path.suffix.lower() not in ENDINGS:
+        raise ValueError(f"expected a page ending in .html, got {path.name!r}")
     if isinstance(histories, str | os.PathLike | History | Recording):
         histories = [histories]
     runs = [as_run(history) for history in histories]
@@ -176,6 +182,7 @@ def _page(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_visible,
     )
     arms = conditions(runs)
     check_seeds_differ(runs, arms)
@@ -205,6 +212,13 @@ def _page(
     )
 
 
+def _visible(value: Any) -> Any:
+    """Return a value of the page; control characters in names, which HTML cannot hold, as text."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return printable(value, keep="\n\t")
+    return value
+
+
 def _shown(runs: Sequence[History], arms: Sequence[str]) -> list[int]:
     """Return the positions of the runs that are drawn: all if there are few, else one an arm."""
     return list(range(len(runs))) if len(runs) <= SHOWN else [arms.index(a) for a in unique(arms)]
@@ -228,10 +242,10 @@ def _run(history: History, number_: int, arm: str, bootstrap: int) -> dict[str, 
     column = score_column(epochs)
     scores, label = _scores(history)
     best = best_epoch(epochs) if column else len(epochs) - 1
-    seed = int(history.config.get("seed", 0))
+    seed = history.config.get("seed")
     topology = history.topology(last)
     verdicts = {
-        epoch: verdict_sentences(history.topology(epoch), bootstrap=bootstrap, seed=seed)
+        epoch: verdict_sentences(history.topology(epoch), bootstrap=bootstrap, seed=int(seed or 0))
         for epoch in dict.fromkeys((first, last))
     }
     return {
@@ -271,7 +285,8 @@ def _scores(history: History) -> tuple[list[str], str]:
     if score_column(history.epochs) is None:
         return ["–"] * len(history.epochs), "score"
     scores, label = scores_of(history)
-    return [f"{score:.4f}" if np.isfinite(score) else "–" for score in scores], label
+    words = [f"{score:.{decimals([score], 4)}f}" for score in scores]
+    return [w if np.isfinite(s) else "–" for w, s in zip(words, scores, strict=True)], label
 
 
 def _findings(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -287,13 +302,14 @@ def _findings(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         found.append([name, words if several else words[:1].upper() + words[1:]])
     if len(rows) == 1:
         (row,) = rows
-        if row["final"] != "–":
+        if row["best"] != "–":
             done = (
                 f"Unfinished: {row['unfinished']} reached" if row["unfinished"] else "It ended at"
             )
             article = "an" if row["label"][0] in "aeiou" else "a"
-            score = f"{row['final']} (best {row['best']} at epoch {row['best_epoch']})"
-            found.append(["", f"{done} {article} {row['label']} of {score}; one run, one seed."])
+            final = f"of {row['final']}" if row["final"] != "–" else "that is no finite number"
+            score = f"{final} (best {row['best']} at epoch {row['best_epoch']})"
+            found.append(["", f"{done} {article} {row['label']} {score}; one run, one seed."])
         elif row["unfinished"]:
             found.append(["", f"Unfinished: {row['unfinished']}."])
     elif any(row["unfinished"] for row in rows):
@@ -311,26 +327,27 @@ def _verdicts_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
             seen.setdefault(key, Counter())[verdict["label"]] += 1
     epochs = {list(row["verdicts"])[-1] for row in rows}
     when = f"at epoch {epochs.pop()}" if len(epochs) == 1 else "at the end"
-    parts, left = [], len(seen)
-    for label in (f"{word}{more}" for word in WIDEST for more in ("", " (not bootstrapped)")):
+    labels = [f"{word}{more}" for word in WIDEST for more in ("", " (not bootstrapped)")]
+    left = sum(not any(counts[label] for label in labels) for counts in seen.values())
+    parts = []
+    for label in labels:
         names = []
         for (layer, side), counts in seen.items():
-            if counts.most_common(1)[0][0] == label:
-                of = f" (in {counts[label]} of {len(rows)} runs)" if len(rows) > 1 else ""
+            if counts[label]:
+                of = f" (in {counts[label]} of {counts.total()} runs)" if len(rows) > 1 else ""
                 names.append(f"{layer} {side}{of}")
         if names:
-            left -= len(names)
             verb = "follows a" if label == "power law" else "is"
             verb = verb if len(names) == 1 else {"is": "are"}.get(verb, "follow a")
             parts.append(f"{listed_words(names, 6)} {verb} {label}")
     if not parts:
         return f"{when} no layer has degrees wider than those of a random graph."
     rest = f"; {left} of {len(seen)} are not wider than random" if left else ""
-    labels = {label for counts in seen.values() for label in counts}
+    told = {label for counts in seen.values() for label in counts}
     power = " None follows a power law."
-    if "power law" in labels:
+    if "power law" in told:
         power = ""
-    elif any(label.endswith("(not bootstrapped)") for label in labels):
+    elif any(label.endswith("(not bootstrapped)") for label in told):
         power = " Whether any is a power law was not tested: there was no bootstrap."
     return f"{when} {'; '.join(parts)}{rest}.{power}"
 
@@ -350,18 +367,19 @@ def _player(history: History) -> dict[str, Any]:
     curves: dict[str, Any] = {}
     for name, layer in data["layers"].items():
         for side in ("fan_in", "fan_out"):
-            curves[f"{name} {side.replace('_', '-')}"] = {
+            curves[f"{printable(name)} {side.replace('_', '-')}"] = {
                 "side": side.replace("_", "-"),
                 "units": layer[side]["units"],
-                "null": list(zip(*layer[side]["null"], strict=True)),
+                "nulls": [list(zip(*null, strict=True)) for null in layer[side]["nulls"]],
+                "null": layer[side]["null"],
                 "epochs": [list(zip(*curve, strict=True)) for curve in layer[side]["ccdf"]],
                 "dispersion": [
                     "–" if value is None else f"{value:.2f}" for value in layer[side]["dispersion"]
                 ],
-                "layer": name,
+                "layer": printable(name),
             }
     blocks = {
-        name: {
+        printable(name): {
             "shape": [len(layer["blocks"][0]), len((layer["blocks"][0] or [[]])[0])],
             "units": layer["shape"],
             "densest": f"{100 * layer['densest']:.3g} %",
@@ -462,7 +480,7 @@ def _pngs(draws: Sequence[Callable[..., Any]], *, size: str | tuple[float, float
             _same_limits(drawn, axis)
         for ax in drawn:
             buffer = io.BytesIO()
-            save(ax, buffer, format="png", dpi=DPI, metadata={"Software": "topokit"})
+            save(ax, buffer, format="png", dpi=DPI)
             found.append(base64.b64encode(buffer.getvalue()).decode("ascii"))
     return found
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "compared",
     "configurations",
+    "decimals",
     "listed_words",
     "measure_tables",
     "number",
@@ -146,12 +148,13 @@ def compared(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     arms = unique([row["condition"] for row in rows])
     groups = {arm: [row for row in rows if row["condition"] == arm] for arm in arms}
     labels = unique([row["label"] for row in rows])
-    layer = rows[0]["first_layer"]
+    layers = unique([row["first_layer"] for row in rows])
+    layer = layers[0] if len(layers) == 1 else "first layer"
     table = []
     for arm, mine in groups.items():
         table.append(
             [
-                arm, len(mine), _interval([row["value"] for row in mine], 4),
+                arm, len(mine), _scores(mine, named=len(labels) > 1),
                 _interval([row["dispersion"] for row in mine], 2),
                 _interval([row["gap"] for row in mine], 3),
                 f"{np.mean([row['edges'] for row in mine]):,.0f}",
@@ -160,15 +163,18 @@ def compared(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     pairs = list(combinations(arms, 2)) if len(arms) <= PAIRS else [(arms[0], b) for b in arms[1:]]
     differences = []
     for first, second in pairs:
-        a, b = ({row["seed"]: row["value"] for row in groups[arm]} for arm in (first, second))
+        both = [row for arm in (first, second) for row in groups[arm]]
+        a, b = (
+            {row["seed"]: row["value"] for row in groups[arm] if row["seed"] is not None}
+            for arm in (first, second)
+        )
         seeds = [seed for seed in a if seed in b and np.isfinite(a[seed] - b[seed])]
-        if not seeds or groups[first][0]["label"] != groups[second][0]["label"]:
+        if not seeds or len({row["label"] for row in both}) > 1:
             continue
         found = paired([a[s] for s in seeds], [b[s] for s in seeds], rng=0)
-        if found.n > 1:
-            text = f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
-        else:
-            text = f"{a[seeds[0]] - b[seeds[0]]:+.4f} (no interval)"
+        ends = found[1:4] if found.n > 1 else (a[seeds[0]] - b[seeds[0]],)
+        words = [f"{end:+.{decimals(ends, 4)}f}" for end in ends]
+        text = f"{words[0]} [{words[1]}, {words[2]}]" if words[1:] else f"{words[0]} (no interval)"
         differences.append([f"{first} − {second}", text, len(seeds)])
     return {
         "heads": [
@@ -180,6 +186,31 @@ def compared(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "label": listed_words(labels, 2),
         "single": all(len(mine) == 1 for mine in groups.values()),
     }  # fmt: skip
+
+
+def _scores(rows: Sequence[Mapping[str, Any]], *, named: bool) -> str:
+    """Return the mean score of runs and its interval, for each kind of score if there are some."""
+    by_label: dict[str, list[float]] = {}
+    for row in rows:
+        by_label.setdefault(row["label"], []).append(row["value"])
+    return "; ".join(
+        _interval(values, 4) + (f" ({label})" if named else "")
+        for label, values in by_label.items()
+    )
+
+
+def decimals(values: Iterable[float], least: int) -> int:
+    """Return the number of decimals that shows three digits of small values, at least so many.
+
+    Examples
+    --------
+    >>> decimals([0.85], 4), decimals([0.00002], 4), decimals([0.0], 4)
+    (4, 7, 4)
+    """
+    largest = max((abs(value) for value in values if np.isfinite(value)), default=0.0)
+    if not 0 < largest < 10 ** (1 - least):
+        return least
+    return min(2 - math.floor(math.log10(largest)), 12)
 
 
 def _interval(values: Sequence[float], digits: int) -> str:
@@ -195,6 +226,7 @@ def _interval(values: Sequence[float], digits: int) -> str:
     found = mean_interval(values)
     if not found.n:
         return "–"
+    digits = decimals((found.mean, found.low, found.high), digits)
     text = f"{found.mean:.{digits}f}"
     if found.n > 1:
         text += f" [{found.low:.{digits}f}, {found.high:.{digits}f}]"

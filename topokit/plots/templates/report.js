@@ -75,14 +75,14 @@ for (const player of document.querySelectorAll(".player")) {
     }
     draw("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 8, "text-anchor": "middle" }, picture, `${curve.side} k`);
     draw("text", { x: 14, y: (TOP + HEIGHT - BOTTOM) / 2, "text-anchor": "middle", transform: `rotate(-90 14 ${(TOP + HEIGHT - BOTTOM) / 2})` }, picture, `share of units with ${curve.side} ≥ k`);
-    draw("path", { d: steps(curve.null.filter(p => p[1] >= smallest), x, y), class: "null" }, picture);
+    draw("path", { d: steps(curve.nulls[curve.null[at]].filter(p => p[1] >= smallest), x, y), class: "null" }, picture);
     if (at) draw("path", { d: steps(curve.epochs[0], x, y), class: "first" }, picture);
     draw("path", { d: steps(curve.epochs[at], x, y), class: "now" }, picture);
   };
   const show = () => {
     const epoch = epochs[Number(slider.value)];
     const curves = runs.map(run => run.curves[choice.value]);
-    const degrees = curves.flatMap(curve => curve ? [...curve.epochs.flat(), ...curve.null].map(p => p[0]) : []);
+    const degrees = curves.flatMap(curve => curve ? [...curve.epochs.flat(), ...curve.nulls.flat()].map(p => p[0]) : []);
     const largest = degrees.reduce((a, b) => Math.max(a, b), 10);
     panels.forEach((panel, i) => {
       const run = runs[i], curve = curves[i], at = latest(run, epoch);
