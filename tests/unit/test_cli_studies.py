@@ -2,12 +2,13 @@
 
 import datetime as dt
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from topokit.cli import main
-from topokit.cli.studies import _end
+from topokit.cli.studies import _check_figure, _end
 from topokit.experiments.sweep import SweepResult
 
 
@@ -19,6 +20,14 @@ def test_until_a_time_of_day(text, day, hour):
     now = dt.datetime(2026, 3, 2, 12, 30)
     end = _end(text, now)
     assert (end.day, end.hour) == (day, hour)
+
+
+@pytest.mark.parametrize("kind", ["pgf", "raw", "rgba", "csv", "html"])
+def test_files_that_are_no_pictures_are_refused(kind):
+    with pytest.raises(ValueError, match="--out: expected a figure"):
+        _check_figure(Path(f"compare.{kind}"))
+    for good in ("compare.png", "compare.PDF", "compare.svg", "compare"):
+        _check_figure(Path(good))
 
 
 def test_until_after_midnight():

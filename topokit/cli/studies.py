@@ -290,7 +290,8 @@ def _draw_comparison(found: Comparison, out: Path) -> None:
             f"{' and '.join(metrics)}; compare them without --out"
         )
     shown = found.runs.rename(columns={"value": metrics[0]})
-    with figure(size=(3.5, 1.2 + 0.28 * len(found.groups))) as ax:
+    lines = sum(1 + len(name) // 30 for name in found.groups["group"])  # long names are wrapped
+    with figure(size=(3.5, 1.2 + 0.16 * len(found.groups) + 0.12 * lines)) as ax:
         arms_side_by_side(shown, metrics[0], arm="group", ax=ax)
         save(ax, out, dpi=200)
 
@@ -299,7 +300,8 @@ def _check_figure(path: Path) -> None:
     """Raise a ValueError if a figure cannot be written in the format of a file's name."""
     from matplotlib.backend_bases import FigureCanvasBase
 
-    if path.suffix and path.suffix[1:].lower() not in FigureCanvasBase.get_supported_filetypes():
+    kinds = {*FigureCanvasBase.get_supported_filetypes()} - {"pgf", "raw", "rgba"}  # no pictures
+    if path.suffix and path.suffix[1:].lower() not in kinds:
         raise ValueError(
             f"--out: expected a figure, such as compare.png or compare.pdf, got {path}; the tables "
             "are written by --csv FOLDER"
