@@ -154,11 +154,12 @@ def draw(accuracy, degrees):
 def _published(ax, data, accuracy):
     """Mark the published accuracies, and leave the first epochs below the axis."""
     words = ("published, SET", "published, fixed sparse graph")
-    for value, dash, word in zip(PUBLISHED[data], ("--", "-."), words, strict=True):
+    for value, dash, word, side in zip(
+        PUBLISHED[data], ("--", "-."), words, ("bottom", "top"), strict=True
+    ):
         if value is not None:
             ax.axhline(value, color="#555555", lw=0.9, ls=dash)
-            options = {"fontsize": "small", "color": "#555555", "va": "bottom"}
-            ax.text(1.1, value, word, **options)
+            ax.text(1.1, value, word, fontsize="x-small", color="#555555", va=side)
     late = accuracy[accuracy["epoch"] >= min(5, accuracy["epoch"].max())]["accuracy"]
     highest = max(late.max(), *(value or 0 for value in PUBLISHED[data]))
     room = 0.15 * (highest - late.min())
