@@ -46,7 +46,10 @@ STUDIES = {  # settings that make them small, and the tables that are made
     ),
 }
 CASE = {"structure_convergence": "mlp"}  # the first one unless said here
-ARMS = {"structure_convergence": ("set", "rigl", "path_weight")}  # all unless said here
+ARMS = {  # all unless said here
+    "structure_convergence": ("set", "rigl", "path_weight"),
+    "as_published": ("set-coupled", "static-coupled"),
+}
 OTHER_SAMPLES = ("ctre_question", "structure_convergence")  # without a number of samples to choose
 NEED_SAMPLES = ("ctre_question", "rbm_degrees", "as_published")
 READERS = (  # of the files of MNIST and Madelon, which every run and some rows read

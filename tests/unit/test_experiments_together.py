@@ -474,8 +474,7 @@ def assert_same_runs(folder, expected, names=("seed0", "seed1", "seed2")):
 def test_a_sweep_together_is_the_same_sweep(tmp_path, by_itself):
     executor = Here()
     result = sweep(small(), tmp_path / "s", executor=executor, together=10)
-    assert len(executor.directories) == 1
-    assert len(executor.directories[0]) == 3
+    assert executor.sizes == [3]
     assert result.failures == {}
     pd.testing.assert_frame_equal(result.frame, by_itself.frame, check_exact=True)
     assert_same_runs(tmp_path / "s", by_itself)
@@ -485,7 +484,7 @@ def test_other_runs_go_one_by_one_and_that_is_said(tmp_path, caplog):
     executor = Here()
     with caplog.at_level(logging.INFO, logger="topokit.experiments"):
         result = sweep(STUDY, tmp_path / "s", executor=executor, together=2)
-    assert [len(d) if isinstance(d, tuple) else 1 for d in executor.directories] == [2, 1, 1, 1, 1]
+    assert executor.sizes == [2, 1, 1, 1, 1]
     assert not result.failures
     assert result.frame["run"].nunique() == 6
     said = "trained one by one: net-seed0, net-seed1, net-seed2 (rule deep_r takes part in every"
