@@ -11,15 +11,14 @@ last epoch), ``_conditions.csv`` and the figure from all rows. Hypotheses and st
 PLAN.md. Intervals are 95 %, Student's t. Under a minute a run.
 """
 
-import numpy as np
 import pandas as pd
 import torch
 from full_size import LATE, LAYERS, SHAPES, last_rows, last_table, rows_of
-from rows import HERE, finished, merged, write
+from rows import HERE, difference_row, finished, merged, pairs_of, write
 
 from topokit import data_of, model_of
 from topokit.experiments.record import History
-from topokit.experiments.statistics import adjusted, mean_interval, paired
+from topokit.experiments.statistics import mean_interval
 from topokit.experiments.study import load_study
 from topokit.plots.style import COLOURS, save
 from topokit.plots.style import figure as styled
@@ -105,20 +104,9 @@ def pairs(runs):
     for data, part in runs.groupby("data", sort=False):
         for hypothesis, a, b, outcome in PAIRS:
             both = [part[part["arm"] == arm].set_index("seed")[outcome] for arm in (a, b)]
-            shared = both[0].index.intersection(both[1].index).sort_values()
             row = {"data": data, "hypothesis": hypothesis, "arm": a, "other": b}
-            row |= {"outcome": outcome, "seeds": " ".join(map(str, shared))}
-            if len(shared) > 1:
-                found = paired(both[0][shared], both[1][shared], rng=np.random.default_rng(0))
-                rows.append(row | found._asdict())
-            elif len(shared) == 1:
-                single = float((both[0][shared] - both[1][shared]).iloc[0])
-                rows.append(row | {"n": 1, "difference": single})
-    table = pd.DataFrame(rows)
-    if "t_p" in table:
-        for _, part in table[table["hypothesis"] != "described"].groupby("data", sort=False):
-            table.loc[part.index, "t_p_holm"] = adjusted(part["t_p"])
-    return table
+            rows.append(difference_row(row | {"outcome": outcome}, *both))
+    return pairs_of(rows)
 
 
 def draw(accuracy, degrees):

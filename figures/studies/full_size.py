@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rows import HERE, check_planned, degree_row, merged, write
+from rows import HERE, check_planned, degree_row, difference_row, merged, pairs_of, write
 
 from topokit.experiments.config import is_log_spaced
 from topokit.experiments.record import History
-from topokit.experiments.statistics import adjusted, mean_interval, paired
+from topokit.experiments.statistics import mean_interval
 from topokit.experiments.study import load_study
 from topokit.measures import measure
 from topokit.plots.style import COLOURS, save
@@ -190,20 +190,9 @@ def pairs_table(last):
     ):
         one = fan_in[(fan_in["data"] == data) & (fan_in["layer"] == (layer or "fc1"))]
         both = [one[one["arm"] == arm].set_index("seed")[outcome] for arm in (a, b)]
-        shared = both[0].index.intersection(both[1].index)
         row = {"data": data, "hypothesis": hypothesis, "arm": a, "other": b, "outcome": outcome}
-        row |= {"layer": layer, "seeds": " ".join(map(str, shared))}
-        if len(shared) >= 2:
-            found = paired(both[0][shared], both[1][shared], rng=np.random.default_rng(0))
-            rows.append(row | found._asdict())
-        elif len(shared) == 1:
-            single = float((both[0][shared] - both[1][shared]).iloc[0])
-            rows.append(row | {"n": 1, "difference": single})
-    table = pd.DataFrame(rows)
-    if "t_p" in table:
-        for _, part in table[table["hypothesis"] != "described"].groupby("data", sort=False):
-            table.loc[part.index, "t_p_holm"] = adjusted(part["t_p"])
-    return table
+        rows.append(difference_row(row | {"layer": layer}, *both))
+    return pairs_of(rows)
 
 
 def settled_table(degrees):

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from topokit.experiments.config import RunConfig
+from topokit.experiments.statistics import adjusted, paired
 from topokit.measures import power_law_of, set_style_correlation
 
 HERE = Path(__file__).parent
@@ -159,6 +160,43 @@ def merged(path, new, keys, length="done"):
     both = both.sort_values(order, kind="stable", ignore_index=True)
     both.to_csv(path, index=False, float_format="%.5g")
     return pd.read_csv(path)
+
+
+def difference_row(row, a, b):
+    """Return a row of a table of pairs: the difference of two conditions over their shared seeds.
+
+    Parameters
+    ----------
+    row : dict
+        What is compared.
+    a, b : pandas.Series
+        An outcome by seed.
+
+    Returns
+    -------
+    dict or None
+        `row`, ``seeds`` and, from two seeds on, what `topokit.experiments.statistics.paired` says;
+        of one seed the difference alone. None without a shared seed.
+    """
+    shared = a.index.intersection(b.index).sort_values()
+    row = row | {"seeds": " ".join(map(str, shared))}
+    if len(shared) >= 2:
+        return row | paired(a[shared], b[shared], rng=np.random.default_rng(0))._asdict()
+    if len(shared) == 1:
+        return row | {"n": 1, "difference": float((a[shared] - b[shared]).iloc[0])}
+    return None
+
+
+def pairs_of(rows):
+    """Return the rows of `difference_row` as a table, Holm-adjusted within each data set.
+
+    Over those tests that can be made. Rows whose hypothesis is "described" are not tested.
+    """
+    table = pd.DataFrame([row for row in rows if row is not None])
+    if "t_p" in table:
+        for _, part in table[table["hypothesis"] != "described"].groupby("data", sort=False):
+            table.loc[part.index, "t_p_holm"] = adjusted(part["t_p"])
+    return table
 
 
 def _named(table, keys):

@@ -21,12 +21,12 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.ticker import LogLocator
-from rows import HERE, finished, merged, write
+from rows import HERE, difference_row, finished, merged, pairs_of, write
 from scipy.stats import spearmanr
 
 from topokit import data_of, model_of
 from topokit.experiments.record import History
-from topokit.experiments.statistics import adjusted, mean_interval, paired
+from topokit.experiments.statistics import mean_interval
 from topokit.experiments.study import load_study
 from topokit.plots.style import COLOURS, save
 from topokit.plots.style import figure as styled
@@ -164,19 +164,9 @@ def pairs(runs):
                 against = part[part["arm"] == other].set_index("seed")[quantity]
             else:
                 against = own[other] if other else 0 * own[quantity]
-            shared = own.index.intersection(against.index).sort_values()
             row = {"data": data, "hypothesis": hypothesis, "quantity": quantity, "arm": arm}
-            row |= {"other": other, "seeds": " ".join(map(str, shared))}
-            values = own[quantity][shared], against[shared]
-            if len(shared) >= 2:
-                rows.append(row | paired(*values, rng=np.random.default_rng(0))._asdict())
-            elif len(shared) == 1:
-                rows.append(row | {"n": 1, "difference": float((values[0] - values[1]).iloc[0])})
-    table = pd.DataFrame(rows)
-    if "t_p" in table:
-        for _, part in table.groupby("data", sort=False):
-            table.loc[part.index, "t_p_holm"] = adjusted(part["t_p"])
-    return table
+            rows.append(difference_row(row | {"other": other}, own[quantity], against))
+    return pairs_of(rows)
 
 
 def draw(runs, removed, units, data):
