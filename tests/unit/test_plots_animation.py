@@ -118,6 +118,7 @@ def test_a_folder_that_is_missing_is_refused_before_anything_is_drawn(
         save_animation(run, tmp_path / "missing" / f"a.{ending}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_frames", "seconds"), [(2, 6.0), (5, 8.0), (3, 0.9)])
 def test_a_loop_lasts_as_long_as_asked_for(run, tmp_path, n_frames, seconds):
     path = save_gif(run, tmp_path / "a.gif", n_frames=n_frames, seconds=seconds)
@@ -128,6 +129,7 @@ def test_a_loop_lasts_as_long_as_asked_for(run, tmp_path, n_frames, seconds):
     assert f", {1000 * seconds / n_frames:.0f}" in page.replace(".0,", ",")
 
 
+@pytest.mark.slow
 def test_a_page_is_the_same_when_made_twice(run, tmp_path):
     one, two = (
         save_animation(run, tmp_path / name, n_frames=1).read_text(encoding="utf-8")

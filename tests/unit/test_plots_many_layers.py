@@ -32,6 +32,7 @@ MANY = ("summary", "measure_over_epochs", "turnover", "edge_survival", "verdict_
 PANELS = {"degree_multiples": {}, "accuracy_against_measure": {"measure": "fan_in.dispersion"}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*MANY, *PANELS])
 def test_what_sixty_layers_need_is_in_the_figure(name, run):
     with warnings.catch_warnings(), figure(size=PAGE if name == "summary" else "column") as ax:
@@ -57,6 +58,7 @@ def test_many_lines_are_shades_and_the_legend_has_their_ends(name, color, run):
     assert len(set(colours[:60])) > 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PANELS)
 def test_some_of_many_layers_have_panels_and_the_title_has_their_number(name, run):
     ax = Figure(figsize=(3.5, 2.7)).add_subplot()

@@ -39,6 +39,7 @@ def map_runs(module, of_seed):
     return pd.DataFrame(rows)
 
 
+@pytest.mark.slow
 def test_effects_of_settings_have_intervals_over_seeds(script):
     module = script("make_studies")
     table = module.effects(map_runs(module, [0.1, 0.2, 0.6]))
@@ -73,6 +74,7 @@ def family_means(rng, outcome, densities=(0.03, 0.06, 0.12), n=10):
     return pd.concat(rows, ignore_index=True)
 
 
+@pytest.mark.slow
 def test_families_at_three_densities_are_ten_units(script):
     module = script("make_studies")
     means = family_means(np.random.default_rng(3), "accuracy").assign(data="mnist", seed=0)
@@ -92,6 +94,7 @@ def test_families_at_three_densities_are_ten_units(script):
     assert row["high"] - row["low"] == pytest.approx(alone.high - alone.low, rel=0.1)
 
 
+@pytest.mark.slow
 def test_locality_has_both_intervals(script, monkeypatch):
     module = script("locality")
     monkeypatch.setattr(module, "RESAMPLES", 400)
