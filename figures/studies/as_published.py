@@ -13,13 +13,14 @@ PLAN.md. Intervals are 95 %, Student's t. Under a minute a run.
 
 import pandas as pd
 import torch
-from full_size import LATE, LAYERS, SHAPES, last_rows, last_table, rows_of
+from full_size import LATE, LAYERS, last_rows, last_table, legend, lines, rows_of, spread
 from rows import HERE, difference_row, finished, merged, pairs_of, write
 
 from topokit import data_of, model_of
 from topokit.experiments.record import History
 from topokit.experiments.statistics import mean_interval
 from topokit.experiments.study import load_study
+from topokit.nn import sparse_layers
 from topokit.plots.style import COLOURS, save
 from topokit.plots.style import figure as styled
 
@@ -46,11 +47,12 @@ TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 
 
 @torch.no_grad()
-def accuracy_of(path, data_dir):
-    """Return the accuracy on the test images of the network that a run ends with."""
+def last_network(path, data_dir):
+    """Return the accuracy of the network that a run ends with, and its number of edges."""
     model, data = model_of(path).eval(), data_of(path, data_dir=data_dir)
     found = model(torch.from_numpy(data.x_test)).argmax(1).numpy()
-    return float((found == data.y_test).mean())
+    edges = sum(layer.nnz for layer in sparse_layers(model).values())
+    return {"F": float((found == data.y_test).mean()), "edges_left": edges}
 
 
 def collected(sweeps, data_dir):
@@ -66,20 +68,14 @@ def collected(sweeps, data_dir):
         values = history.epochs["test_accuracy"]
         row = name | {"done": len(values), "planned": run.config.epochs}
         row |= {"A": values.tail(LATE).mean(), "B": values.max(), "B_epoch": values.idxmax()}
-        row |= {"last": values.iloc[-1], "F": accuracy_of(path, data_dir)}
-        row |= {"edges": sum(graph.n_edges for graph in history.topology(-1).values())}
-        row |= {"edges_left": sum(layer.nnz for layer in _sparse(path))}
+        edges = sum(graph.n_edges for graph in history.topology(-1).values())
+        row |= {"last": values.iloc[-1], "edges": edges} | last_network(path, data_dir)
         runs.append(row)
     parts = {"runs": runs, "degrees": degrees, "layers": layers, "accuracy": accuracy}
     return [
         merged(HERE / f"{STUDY}_{part}.csv", pd.DataFrame(rows), KEYS)
         for part, rows in parts.items()
     ]
-
-
-def _sparse(path):
-    """Return the sparse layers of the network that a run ends with."""
-    return [part for part in model_of(path).modules() if hasattr(part, "nnz")]
 
 
 def conditions(runs):
@@ -117,25 +113,15 @@ def draw(accuracy, degrees):
         first.remove()
         axes = page.subplots(len(sets), 3, squeeze=False)
         for row, data in zip(axes, sets, strict=True):
-            own, spread = (table[table["data"] == data] for table in (accuracy, degrees))
-            for arm, (_, colour, dash) in ARMS.items():
-                for _, run in own[own["arm"] == arm].groupby("seed"):
-                    row[0].plot(run["epoch"] + 1, run["accuracy"], color=colour, ls=dash, lw=1.1)
+            own, spreads = (table[table["data"] == data] for table in (accuracy, degrees))
+            lines(row[0], own, "accuracy", ARMS)
             _published(row[0], data, own)
             for ax, layer in zip(row[1:], LAYERS[:2], strict=True):
-                _spread(ax, spread[(spread["layer"] == layer) & (spread["side"] == "fan_in")])
+                spread(ax, spreads, layer, "fan_in", ARMS)
                 ax.set(title=f"{TITLES[data]}: fan-in of {layer}", ylabel="variance over mean")
             for ax in row:
                 ax.set(xscale="log", xlabel="epoch + 1")
-        shown = [arm for arm in ARMS if arm in set(accuracy["arm"])]
-        lines = [
-            axes[0, 1].plot([], [], color=ARMS[arm][1], ls=ARMS[arm][2], label=ARMS[arm][0])[0]
-            for arm in shown
-        ]
-        for verdict, (shape, face) in SHAPES.items():
-            look = {"color": "#444444", "mfc": face or "#444444", "ls": ""}
-            lines += axes[0, 1].plot([], [], shape, label=f"verdict: {verdict}", **look)
-        page.legend(handles=lines, loc="outside lower center", ncols=4)
+        legend(page, axes[0, 1], accuracy["arm"], ARMS)
         save(axes[0, 0], HERE / f"{STUDY}.png", dpi=150, metadata={"Software": "topokit"})
 
 
@@ -153,19 +139,6 @@ def _published(ax, data, accuracy):
     room = 0.15 * (highest - late.min())
     ax.set(title=f"{TITLES[data]}: accuracy on the test images", ylabel="accuracy")
     ax.set(ylim=(late.min() - room, highest + 2 * room))
-
-
-def _spread(ax, degrees):
-    """Draw the variance over the mean, with the verdict as the shape of each point."""
-    for arm, (_, colour, dash) in ARMS.items():
-        for _, run in degrees[degrees["arm"] == arm].groupby("seed"):
-            ax.plot(run["epoch"] + 1, run["dispersion"], color=colour, ls=dash, lw=1.1)
-            for verdict, (shape, face) in SHAPES.items():
-                own = run[run["verdict"] == verdict]
-                look = {"ms": 7 if shape == "*" else 4, "mfc": face or colour}
-                ax.plot(own["epoch"] + 1, own["dispersion"], shape, color=colour, ls="", **look)
-    ax.axhline(1, color="#777777", lw=0.8, ls=":")
-    ax.set(yscale="log")
 
 
 def make(sweeps, data_dir):

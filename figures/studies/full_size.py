@@ -224,25 +224,25 @@ def draw(name, degrees, layers, accuracy, data="mnist"):
         first.remove()
         axes = page.subplots(3, 3)
         for ax, layer in zip(axes[0], LAYERS, strict=True):
-            _spread(ax, parts[0], layer, "fan_in")
+            spread(ax, parts[0], layer, "fan_in")
             ax.set_title(f"{layer}, fan-in")
         axes[0, 0].set_ylabel("variance over mean")
         for ax, layer in zip(axes[1], LAYERS, strict=True):
             part = _side(parts[0], layer, "fan_in")
-            _lines(ax, part.assign(linear_p=part["linear_p"].clip(lower=FLOOR)), "linear_p")
+            lines(ax, part.assign(linear_p=part["linear_p"].clip(lower=FLOOR)), "linear_p")
             ax.axhline(0.05, color="#777777", lw=0.8, ls="--")
             ax.set(yscale="log", ylim=(FLOOR / 2, 1.5), title=f"{layer}, the published statistic")
         axes[1, 0].set_ylabel("one-tailed p, histogram against d^-2.5")
-        _spread(axes[2, 0], parts[0], "fc1", "fan_out")
+        spread(axes[2, 0], parts[0], "fc1", "fan_out")
         axes[2, 0].set(title="fc1, fan-out (pixels)", ylabel="variance over mean")
-        _lines(axes[2, 1], parts[1][parts[1]["layer"] == "fc1"], "survival")
+        lines(axes[2, 1], parts[1][parts[1]["layer"] == "fc1"], "survival")
         axes[2, 1].set(title="fc1, first edges never dropped", ylabel="share of the edges")
-        _lines(axes[2, 2], parts[2], "accuracy")
+        lines(axes[2, 2], parts[2], "accuracy")
         late = parts[2][parts[2]["epoch"] > 3]["accuracy"]
         axes[2, 2].set(title="accuracy on the test images", ylim=(late.min() - 0.003, None))
         for ax in axes.ravel():
             ax.set(xscale="log", xlabel="epoch + 1")
-        _legend(page, axes, parts[0])
+        legend(page, axes[0, 0], parts[0]["arm"])
         save(axes[0, 0], HERE / f"{name}.png", dpi=150, metadata={"Software": "topokit"})
 
 
@@ -250,18 +250,18 @@ def _side(table, layer, side):
     return table[(table["layer"] == layer) & (table["side"] == side)]
 
 
-def _lines(ax, table, column):
+def lines(ax, table, column, looks=DRAWN):
     """Draw a line for each run; all seeds of a condition look alike."""
-    for arm, (_, colour, dash) in DRAWN.items():
+    for arm, (_, colour, dash) in looks.items():
         for _, run in table[table["arm"] == arm].groupby("seed"):
             ax.plot(run["epoch"] + 1, run[column], color=colour, ls=dash, lw=1.1)
 
 
-def _spread(ax, table, layer, side):
+def spread(ax, table, layer, side, looks=DRAWN):
     """Draw the variance over the mean, with the verdict as the shape of each point."""
     part = _side(table, layer, side)
-    _lines(ax, part, "dispersion")
-    for arm, (_, colour, _) in DRAWN.items():
+    lines(ax, part, "dispersion", looks)
+    for arm, (_, colour, _) in looks.items():
         for verdict, (shape, face) in SHAPES.items():
             own = part[(part["arm"] == arm) & (part["verdict"] == verdict)]
             options = {"ms": 7 if shape == "*" else 4, "mfc": face or colour}
@@ -334,17 +334,17 @@ def _bands(ax, table, transformed):
             ax.fill_between(epochs, low, high, color=colour, alpha=0.2, lw=0)
 
 
-def _legend(page, axes, degrees):
-    """Explain colours and shapes below the panels."""
-    shown = [arm for arm in DRAWN if arm in set(degrees["arm"])]
-    lines = [
-        axes[0, 0].plot([], [], color=DRAWN[arm][1], ls=DRAWN[arm][2], label=DRAWN[arm][0])[0]
-        for arm in shown
+def legend(page, ax, arms, looks=DRAWN):
+    """Explain below the panels the colours of those conditions that are drawn, and the shapes."""
+    handles = [
+        ax.plot([], [], color=colour, ls=dash, label=label)[0]
+        for arm, (label, colour, dash) in looks.items()
+        if arm in set(arms)
     ]
     for verdict, (shape, face) in SHAPES.items():
         options = {"color": "#444444", "mfc": face or "#444444", "ls": ""}
-        lines += axes[0, 0].plot([], [], shape, label=f"verdict: {verdict}", **options)
-    page.legend(handles=lines, loc="outside lower center", ncols=4)
+        handles += ax.plot([], [], shape, label=f"verdict: {verdict}", **options)
+    page.legend(handles=handles, loc="outside lower center", ncols=4)
 
 
 def main():
