@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 from scipy.stats import kstest
 from torch import nn
@@ -21,12 +22,14 @@ from topokit.measures import (
 )
 from topokit.measures.nulls import NULLS, null_scores
 from topokit.nn import sparsity_report
+from topokit.nn.engine import Engine
 from topokit.nn.kernels import choose_kernel
 from topokit.plots import degree_histogram, spectrum
 from topokit.plots.growth import _possible
 from topokit.plots.layer import null_ccdf, random_bulk
 from topokit.plots.network import _columns
 from topokit.plots.summary import _random_range
+from topokit.rules import RULES, Rewiring
 from topokit.rules.memory import MEMORIES, explore
 
 SHAPE, GROUPS = (64, 128), 4
@@ -177,3 +180,23 @@ def test_a_layer_whose_edges_were_all_present_is_explored(groups, tmp_path):
     assert explored_fraction(parts[:1]) == 0.5
     with pytest.raises(ValueError, match="number of groups"):
         explored_fraction([whole, LayerGraph.from_edge_ids([0], SHAPE, 2 * groups)])
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_an_engine_says_which_share_of_the_possible_edges_was_present(groups):
+    model = tk.sparsify(
+        nn.Sequential(nn.Conv2d(8, 8, 3, groups=groups, padding=1)), density=0.5, rng=0
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    options = Rewiring(drop_fraction=0.3, every=1)
+    rng = np.random.default_rng(0)
+    engine = Engine(model, optimizer, RULES["random"](), options, track_explored=True, rng=rng)
+    assert engine.explored == {"0": 0.5}
+    seen = set(model[0].graph.edge_ids.tolist())
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.ones(2, 8, 4, 4)).square().sum().backward()
+        optimizer.step()
+        seen |= set(model[0].graph.edge_ids.tolist())
+    assert engine.explored == {"0": len(seen) / model[0].graph.n_possible}
+    assert engine.explored["0"] > 0.7

@@ -187,9 +187,11 @@ class Engine(Schedule, Attached, Member):
     def explored(self) -> dict[str, float]:
         """Share of each layer's possible edges ever present, where it is tracked."""
         self._data.settle()
+        seen = self.memory.get("explored", {})
+        graphs = {name: self._layers[name].graph for name in seen}
         return {
-            name: len(ids) / self._layers[name].graph.n_possible if len(ids) else 0.0
-            for name, ids in self.memory.get("explored", {}).items()
+            name: LayerGraph.from_edge_ids(seen[name], graph.shape, graph.groups).density
+            for name, graph in graphs.items()
         }
 
     # Steps and epochs.
